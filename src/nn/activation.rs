@@ -1,0 +1,127 @@
+//! Activations, with their first and second derivatives.
+
+use ndarray::{Array2, Zip};
+use serde::{Deserialize, Serialize};
+
+/// A function of one number, applied to every feature.
+///
+/// | name | f(a) |
+/// |---|---|
+/// | `Tanh` | tanh a |
+/// | `ScaledTanh` | 1.7159 tanh(2a/3), LeCun's |
+/// | `Relu` | max(0, a); f'(0) = 0 |
+/// | `Sigmoid` | 1 / (1 + e⁻ᵃ) |
+/// | `Gelu` | a Φ(a), Φ the normal distribution, by its error function |
+/// | `Silu` | a sigmoid(a) |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// tanh a
+    Tanh,
+    /// 1.7159 tanh(2a/3)
+    ScaledTanh,
+    /// max(0, a)
+    Relu,
+    /// 1 / (1 + e⁻ᵃ)
+    Sigmoid,
+    /// a Φ(a)
+    Gelu,
+    /// a sigmoid(a)
+    Silu,
+}
+
+const SCALE: f32 = 1.7159;
+const SLOPE: f32 = 2.0 / 3.0;
+
+impl Activation {
+    /// f(a)
+    pub fn value(self, a: f32) -> f32 {
+        match self {
+            Activation::Tanh => a.tanh(),
+            Activation::ScaledTanh => SCALE * (SLOPE * a).tanh(),
+            Activation::Relu => a.max(0.0),
+            Activation::Sigmoid => sigmoid(a),
+            Activation::Gelu => a * normal_cdf(a),
+            Activation::Silu => a * sigmoid(a),
+        }
+    }
+
+    /// f'(a), given a and f(a).
+    pub fn slope(self, a: f32, y: f32) -> f32 {
+        match self {
+            Activation::Tanh => 1.0 - y * y,
+            Activation::ScaledTanh => SCALE * SLOPE * (1.0 - (y / SCALE) * (y / SCALE)),
+            Activation::Relu => f32::from(a > 0.0),
+            Activation::Sigmoid => y * (1.0 - y),
+            Activation::Gelu => normal_cdf(a) + a * normal_pdf(a),
+            Activation::Silu => {
+                let s = sigmoid(a);
+                s * (1.0 + a * (1.0 - s))
+            }
+        }
+    }
+
+    /// f''(a), given a and f(a).
+    pub fn bend(self, a: f32, y: f32) -> f32 {
+        match self {
+            Activation::Tanh => -2.0 * y * (1.0 - y * y),
+            Activation::ScaledTanh => {
+                let t = y / SCALE;
+                -2.0 * SCALE * SLOPE * SLOPE * t * (1.0 - t * t)
+            }
+            Activation::Relu => 0.0,
+            Activation::Sigmoid => y * (1.0 - y) * (1.0 - 2.0 * y),
+            Activation::Gelu => normal_pdf(a) * (2.0 - a * a),
+            Activation::Silu => {
+                let s = sigmoid(a);
+                s * (1.0 - s) * (2.0 + a * (1.0 - 2.0 * s))
+            }
+        }
+    }
+
+    /// f of every entry.
+    pub(crate) fn forward(self, a: &Array2<f32>) -> Array2<f32> {
+        let mut y = Array2::zeros(a.dim());
+        match self {
+            // One short loop that the compiler turns into vector code.
+            Activation::Relu => each(&mut y, a, |y, &a| *y = a.max(0.0)),
+            _ => each(&mut y, a, |y, &a| *y = self.value(a)),
+        }
+        y
+    }
+
+    /// `f'(a) · d` for every entry.
+    pub(crate) fn times_slope(self, a: &Array2<f32>, y: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
+        let mut out = d.clone();
+        let f = |out: &mut f32, &a: &f32, &y: &f32| *out *= self.slope(a, y);
+        match self {
+            Activation::Relu => each(&mut out, a, |out, &a| *out = if a > 0.0 { *out } else { 0.0 }),
+            _ if out.len() < PARALLEL => Zip::from(&mut out).and(a).and(y).for_each(f),
+            _ => Zip::from(&mut out).and(a).and(y).par_for_each(f),
+        }
+        out
+    }
+}
+
+/// Entries from which on an elementwise loop is worth waking the pool for.
+pub(crate) const PARALLEL: usize = 1 << 16;
+
+/// `f(&mut out, &x)` for every entry, in parallel when there are many.
+pub(crate) fn each(out: &mut Array2<f32>, x: &Array2<f32>, f: impl Fn(&mut f32, &f32) + Sync + Send) {
+    let zip = Zip::from(out).and(x);
+    if x.len() < PARALLEL { zip.for_each(f) } else { zip.par_for_each(f) }
+}
+
+fn sigmoid(a: f32) -> f32 {
+    1.0 / (1.0 + (-a).exp())
+}
+
+/// The normal density.
+fn normal_pdf(a: f32) -> f32 {
+    0.398_942_3 * (-0.5 * a * a).exp()
+}
+
+/// The normal distribution function, `erfc(-a / √2) / 2`.
+fn normal_cdf(a: f32) -> f32 {
+    0.5 * libm::erfcf(-a * std::f32::consts::FRAC_1_SQRT_2)
+}

@@ -1,0 +1,98 @@
+//! One layer of a network.
+
+use crate::nn::{Activation, Affine, BatchNorm, Param, Pool};
+use ndarray::Array2;
+
+/// One layer of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Layer {
+    /// Linear or convolutional.
+    Affine(Affine),
+    /// Batch normalisation.
+    BatchNorm(BatchNorm),
+    /// A function of every feature.
+    Activation(Activation),
+    /// Pooling over windows.
+    Pool(Pool),
+}
+
+/// Whether batch normalisation uses the batch's statistics or the running ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The batch's.
+    Train,
+    /// The running ones.
+    Eval,
+}
+
+/// What a layer keeps from its forward pass for its derivatives, besides input and output.
+#[derive(Debug, Clone)]
+pub enum Saved {
+    /// Nothing more.
+    Nothing,
+    /// Max pooling: for each output the input it was, within the sample.
+    Chosen(Vec<u32>),
+    /// Batch normalisation: what it subtracted and divided by, and over how many numbers of a channel that was measured
+    /// (0: running statistics).
+    Norm {
+        /// μ of each channel.
+        mean: Vec<f32>,
+        /// σ² of each channel.
+        variance: Vec<f32>,
+        /// 1/√(σ² + ε) of each channel.
+        inverse: Vec<f32>,
+        /// Numbers of a channel.
+        count: usize,
+    },
+}
+
+impl Layer {
+    /// The parameters with their names within the layer: weight before bias, γ before β.
+    pub fn params(&self) -> Vec<(&'static str, &Param)> {
+        match self {
+            Layer::Affine(a) => std::iter::once(("weight", &a.weight)).chain(a.bias.as_ref().map(|b| ("bias", b))).collect(),
+            Layer::BatchNorm(b) => vec![("weight", &b.gamma), ("bias", &b.beta)],
+            Layer::Activation(_) | Layer::Pool(_) => vec![],
+        }
+    }
+
+    /// As [`Layer::params`].
+    pub fn params_mut(&mut self) -> Vec<(&'static str, &mut Param)> {
+        match self {
+            Layer::Affine(a) => std::iter::once(("weight", &mut a.weight)).chain(a.bias.as_mut().map(|b| ("bias", b))).collect(),
+            Layer::BatchNorm(b) => vec![("weight", &mut b.gamma), ("bias", &mut b.beta)],
+            Layer::Activation(_) | Layer::Pool(_) => vec![],
+        }
+    }
+
+    /// Features of the output, given those of the input.
+    pub(crate) fn outputs(&self, inputs: usize) -> usize {
+        match self {
+            Layer::Affine(a) => a.map.outputs(),
+            Layer::Pool(p) => {
+                let (c, h, w) = p.output();
+                c * h * w
+            }
+            Layer::BatchNorm(_) | Layer::Activation(_) => inputs,
+        }
+    }
+
+    /// Features of the input, where the layer fixes them.
+    pub(crate) fn inputs(&self) -> Option<usize> {
+        match self {
+            Layer::Affine(a) => Some(a.map.inputs()),
+            Layer::Pool(p) => Some(p.input.0 * p.input.1 * p.input.2),
+            Layer::BatchNorm(b) => Some(b.channels() * b.positions),
+            Layer::Activation(_) => None,
+        }
+    }
+
+    pub(crate) fn forward(&self, x: &Array2<f32>, mode: Mode) -> (Array2<f32>, Saved) {
+        match self {
+            Layer::Affine(a) => (a.forward(x), Saved::Nothing),
+            Layer::BatchNorm(b) => b.forward(x, mode),
+            Layer::Activation(f) => (f.forward(x), Saved::Nothing),
+            Layer::Pool(p) => p.forward(x),
+        }
+    }
+}

@@ -1,11 +1,14 @@
 //! Lacuna decides which weights of a network may go, removes them, stores what is left compactly, multiplies by it, and
 //! reports what was lost.
 
+pub mod allocate;
+pub mod criteria;
 pub mod error;
 pub mod kernels;
 pub mod linalg;
 pub mod mask;
 pub mod nn;
 pub mod rng;
+pub mod sparse;
 
 pub use error::{Error, Result};

@@ -206,7 +206,7 @@ fn rows_a_task(cols: usize) -> usize {
 }
 
 /// Counts of `bin(score)` over all scores, `1 << 16` bins; `None` is not counted.
-fn histogram(scores: &ArrayRef2<f32>, bin: impl Fn(f32) -> Option<u32> + Sync) -> Vec<u64> {
+fn histogram(scores: &[ArrayView2<'_, f32>], bin: impl Fn(f32) -> Option<u32> + Sync) -> Vec<u64> {
     let count = |view: ArrayView2<'_, f32>, bins: &mut Vec<u64>| {
         let mut add = |s: f32| {
             if let Some(b) = bin(s) {
@@ -222,8 +222,8 @@ fn histogram(scores: &ArrayRef2<f32>, bin: impl Fn(f32) -> Option<u32> + Sync) -
     };
     let zero = || vec![0u64; 1 << 16];
     scores
-        .axis_chunks_iter(Axis(0), rows_a_task(scores.ncols()))
-        .into_par_iter()
+        .par_iter()
+        .flat_map(|s| s.axis_chunks_iter(Axis(0), rows_a_task(s.ncols())).into_par_iter())
         .fold(zero, |mut bins, view| {
             count(view, &mut bins);
             bins
@@ -232,6 +232,15 @@ fn histogram(scores: &ArrayRef2<f32>, bin: impl Fn(f32) -> Option<u32> + Sync) -
             a.iter_mut().zip(&b).for_each(|(a, b)| *a += b);
             a
         })
+}
+
+/// The `keep`-th largest of all the scores together, and how many of those that equal it are among the `keep` largest.
+/// `keep` is from 1 to the number of scores, which must be finite.
+pub(crate) fn rank_cut(scores: &[ArrayView2<'_, f32>], keep: usize) -> (f32, usize) {
+    let (high, above) = bin_of_rank(&histogram(scores, |s| Some(key(s) >> 16)), keep);
+    let low_bins = histogram(scores, |s| (key(s) >> 16 == high).then_some(key(s) & 0xffff));
+    let (low, above_low) = bin_of_rank(&low_bins, keep - above);
+    (score(high << 16 | low), keep - above - above_low)
 }
 
 /// From the highest bin down: the bin in which the `rank`-th largest lies, and how many lie above that bin.
@@ -253,26 +262,21 @@ fn layer(scores: &ArrayRef2<f32>, keep: usize) -> Result<Mask> {
     if keep == 0 || keep == rows * cols {
         return Ok(if keep == 0 { Mask::empty(rows, cols) } else { Mask::full(rows, cols) });
     }
-    let (high, above) = bin_of_rank(&histogram(scores, |s| Some(key(s) >> 16)), keep);
-    let low_bins = histogram(scores, |s| (key(s) >> 16 == high).then_some(key(s) & 0xffff));
-    let (low, above_low) = bin_of_rank(&low_bins, keep - above);
-    let cut = score(high << 16 | low);
-    let ties_kept = keep - above - above_low;
-    let all_ties = low_bins[low as usize] as usize == ties_kept;
+    let (cut, ties_kept) = rank_cut(&[scores.view()], keep);
 
     // How many of the ties that stay lie before each task's rows.
     let step = rows_a_task(cols);
-    let mut ties_left: Vec<usize> = vec![usize::MAX; rows.div_ceil(step)];
-    if !all_ties {
-        let equal = |row: ArrayView1<'_, f32>| row.iter().filter(|&&s| s == cut).count();
-        let counts: Vec<usize> =
-            scores.axis_chunks_iter(Axis(0), step).into_par_iter().map(|view| view.rows().into_iter().map(equal).sum()).collect();
-        let mut left = ties_kept;
-        for (slot, count) in ties_left.iter_mut().zip(counts) {
-            *slot = left;
-            left -= left.min(count);
-        }
-    }
+    let equal = |row: ArrayView1<'_, f32>| row.iter().filter(|&&s| s == cut).count();
+    let counts: Vec<usize> =
+        scores.axis_chunks_iter(Axis(0), step).into_par_iter().map(|view| view.rows().into_iter().map(equal).sum()).collect();
+    let ties_left: Vec<usize> = counts
+        .iter()
+        .scan(ties_kept, |left, count| {
+            let before = *left;
+            *left -= (*count).min(*left);
+            Some(before)
+        })
+        .collect();
     let mut mask = Mask::empty(rows, cols);
     let stride = mask.stride();
     let tasks = mask.words_mut().par_chunks_mut(step * stride).zip(scores.axis_chunks_iter(Axis(0), step)).zip(ties_left);

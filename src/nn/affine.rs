@@ -135,7 +135,8 @@ impl Map {
         if positions == 1 {
             return d.clone();
         }
-        let sums = d.rows().into_iter().flat_map(|row| row.exact_chunks(positions).into_iter().map(|p| p.sum()).collect::<Vec<_>>());
+        let sums =
+            d.rows().into_iter().flat_map(|row| row.exact_chunks(positions).into_iter().map(|p| p.sum()).collect::<Vec<_>>());
         Array2::from_shape_vec((d.nrows(), d.ncols() / positions), sums.collect()).unwrap_or_else(|e| panic!("{e}"))
     }
 

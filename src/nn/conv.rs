@@ -144,7 +144,8 @@ impl Conv2d {
 
     /// See [`Map::apply`](crate::nn::Map::apply).
     pub(crate) fn apply(&self, weight: &Array2<f32>, x: &Array2<f32>) -> Array2<f32> {
-        let (batch, positions, inputs, outputs) = (x.nrows(), self.positions(), self.inputs(), self.out_channels * self.positions());
+        let (batch, positions, inputs, outputs) =
+            (x.nrows(), self.positions(), self.inputs(), self.out_channels * self.positions());
         let (task, group) = (self.task(batch), self.group());
         let mut y = Array2::zeros((batch, outputs));
         let tasks = slice_mut(&mut y).par_chunks_mut(task * outputs).zip(slice(x).par_chunks(task * inputs));
@@ -167,7 +168,8 @@ impl Conv2d {
 
     /// See [`Map::pull`](crate::nn::Map::pull).
     pub(crate) fn pull(&self, weight: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
-        let (batch, positions, inputs, outputs) = (d.nrows(), self.positions(), self.inputs(), self.out_channels * self.positions());
+        let (batch, positions, inputs, outputs) =
+            (d.nrows(), self.positions(), self.inputs(), self.out_channels * self.positions());
         let (task, group) = (self.task(batch), self.group());
         let mut out = Array2::zeros((batch, inputs));
         let tasks = slice_mut(&mut out).par_chunks_mut(task * inputs).zip(slice(d).par_chunks(task * outputs));
@@ -206,7 +208,8 @@ impl Conv2d {
         d: &Array2<f32>,
         add: impl Fn(&mut Array2<f32>, &ArrayView2<'_, f32>, &ArrayView2<'_, f32>) + Sync,
     ) -> Array2<f32> {
-        let (batch, positions, inputs, outputs) = (x.nrows(), self.positions(), self.inputs(), self.out_channels * self.positions());
+        let (batch, positions, inputs, outputs) =
+            (x.nrows(), self.positions(), self.inputs(), self.out_channels * self.positions());
         let task = self.task(batch);
         let zero = || Array2::zeros((self.out_channels, self.patch()));
         let tasks = slice(x).par_chunks(task * inputs).zip(slice(d).par_chunks(task * outputs));

@@ -125,7 +125,10 @@ impl Network {
 
     /// As [`Network::params`].
     pub fn params_mut(&mut self) -> Vec<(String, &mut Param)> {
-        self.layers.iter_mut().flat_map(|(n, l)| l.params_mut().into_iter().map(|(p, v)| (format!("{n}.{p}"), v)).collect::<Vec<_>>()).collect()
+        self.layers
+            .iter_mut()
+            .flat_map(|(n, l)| l.params_mut().into_iter().map(|(p, v)| (format!("{n}.{p}"), v)).collect::<Vec<_>>())
+            .collect()
     }
 
     /// The parameter of this name, for example `fc1.weight`.
@@ -146,7 +149,11 @@ impl Network {
     /// [`Error::UnknownLayer`] with the nearest name.
     pub fn param_mut(&mut self, name: &str) -> Result<&mut Param> {
         self.param(name)?;
-        self.params_mut().into_iter().find(|(n, _)| n == name).map(|(_, p)| p).ok_or_else(|| Error::unknown_layer(name, std::iter::empty()))
+        self.params_mut()
+            .into_iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, p)| p)
+            .ok_or_else(|| Error::unknown_layer(name, std::iter::empty()))
     }
 
     /// Number of parameters that are not masked.
@@ -167,7 +174,9 @@ impl Network {
 
     /// The masks of the linear and convolutional layers' weights: name of the layer, mask (full where none is held).
     pub fn masks(&self) -> Vec<(String, Mask)> {
-        let mask = |a: &Affine| a.weight.mask().cloned().unwrap_or_else(|| Mask::full(a.weight.value().nrows(), a.weight.value().ncols()));
+        let mask = |a: &Affine| {
+            a.weight.mask().cloned().unwrap_or_else(|| Mask::full(a.weight.value().nrows(), a.weight.value().ncols()))
+        };
         self.affines().map(|(_, name, a)| (name.to_string(), mask(a))).collect()
     }
 
@@ -344,7 +353,13 @@ impl Network {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn hessian_times(&self, x: &Array2<f32>, target: &Array2<f32>, loss: Loss, direction: &[Array2<f32>]) -> Vec<Array2<f32>> {
+    pub fn hessian_times(
+        &self,
+        x: &Array2<f32>,
+        target: &Array2<f32>,
+        loss: Loss,
+        direction: &[Array2<f32>],
+    ) -> Vec<Array2<f32>> {
         let tape = self.run(x.clone(), Mode::Eval);
         let mut v = direction.iter();
         let mut next = || v.next().unwrap_or_else(|| panic!("the direction has {} parameters, too few", direction.len()));

@@ -68,17 +68,19 @@ impl Pool {
             });
             return (y, Saved::Nothing);
         }
-        ys.par_chunks_mut(features).zip(chosen.par_chunks_mut(features)).zip(xs.par_chunks(x.ncols())).for_each(|((y, chosen), x)| {
-            for ((y, chosen), &at) in y.iter_mut().zip(chosen).zip(&corners) {
-                let (mut best, mut where_) = (x[at], at);
-                for o in &window[1..] {
-                    if x[at + o] > best {
-                        (best, where_) = (x[at + o], at + o);
+        ys.par_chunks_mut(features).zip(chosen.par_chunks_mut(features)).zip(xs.par_chunks(x.ncols())).for_each(
+            |((y, chosen), x)| {
+                for ((y, chosen), &at) in y.iter_mut().zip(chosen).zip(&corners) {
+                    let (mut best, mut where_) = (x[at], at);
+                    for o in &window[1..] {
+                        if x[at + o] > best {
+                            (best, where_) = (x[at + o], at + o);
+                        }
                     }
+                    (*y, *chosen) = (best, where_ as u32);
                 }
-                (*y, *chosen) = (best, where_ as u32);
-            }
-        });
+            },
+        );
         (y, Saved::Chosen(chosen))
     }
 
@@ -102,15 +104,17 @@ impl Pool {
         let scale = 1.0 / window.len() as f32;
         let scale = if squared { scale * scale } else { scale };
         let features = d.ncols();
-        slice_mut(&mut out).par_chunks_mut(inputs).zip(slice(d).par_chunks(features)).enumerate().for_each(|(n, (out, d))| match saved {
-            Saved::Chosen(chosen) => {
-                for (&at, &d) in chosen[n * features..].iter().zip(d) {
-                    out[at as usize] += d;
+        slice_mut(&mut out).par_chunks_mut(inputs).zip(slice(d).par_chunks(features)).enumerate().for_each(|(n, (out, d))| {
+            match saved {
+                Saved::Chosen(chosen) => {
+                    for (&at, &d) in chosen[n * features..].iter().zip(d) {
+                        out[at as usize] += d;
+                    }
                 }
-            }
-            _ => {
-                for (&at, &d) in corners.iter().zip(d) {
-                    window.iter().for_each(|o| out[at + o] += scale * d);
+                _ => {
+                    for (&at, &d) in corners.iter().zip(d) {
+                        window.iter().for_each(|o| out[at + o] += scale * d);
+                    }
                 }
             }
         });

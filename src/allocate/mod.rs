@@ -1,0 +1,110 @@
+//! How much of each layer stays.
+//!
+//! An allocation turns one budget for all layers into one a layer. Budgets count weights, and the parts sum to the whole
+//! exactly. Ranking weights over the whole network is an allocation too ([`Global`]): it counts how many of each layer are
+//! among the best of all, and selection then takes that many of each layer.
+//!
+//! | allocation | share of a layer | source |
+//! |---|---|---|
+//! | [`Uniform`] | the same everywhere | |
+//! | [`Global`] | by rank of the scores among all layers | |
+//! | [`Er`] | (in + out) / (in · out) | Mocanu et al. 2018; Evci et al. 2020 |
+//! | [`Erk`] | (in + out + height + width) / (in · out · height · width) | Evci et al. 2020 |
+//! | [`Lamp`] | by rank of w² over the sum of the squares not smaller | Lee et al. 2021 |
+//! | [`Overrides`] | given for some layers, another allocation for the rest | |
+
+mod apportion;
+mod erk;
+mod global;
+mod lamp;
+mod overrides;
+mod target;
+mod uniform;
+
+pub use erk::{Er, Erk};
+pub use global::Global;
+pub use lamp::Lamp;
+pub use overrides::Overrides;
+pub use target::Target;
+pub use uniform::Uniform;
+
+use crate::mask::Budget;
+use crate::{Error, Result};
+use ndarray::ArrayView2;
+
+/// One layer as an allocation sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Layer<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The weight, `(out, in)`; for a convolution `in` is channels · height · width.
+    pub weight: ArrayView2<'a, f32>,
+    /// Height and width of a convolution's kernel; `None` for a linear layer.
+    pub kernel: Option<(usize, usize)>,
+    /// Times each weight is used for one sample; a weight costs `2 * positions` FLOPs.
+    pub positions: usize,
+    /// Scores of the weight's shape, larger = keep, for allocations that rank.
+    pub scores: Option<ArrayView2<'a, f32>>,
+}
+
+impl<'a> Layer<'a> {
+    /// A linear layer without scores.
+    pub fn linear(name: &'a str, weight: ArrayView2<'a, f32>) -> Self {
+        Layer { name, weight, kernel: None, positions: 1, scores: None }
+    }
+
+    /// Number of weights.
+    pub fn len(&self) -> usize {
+        self.weight.len()
+    }
+
+    /// Whether there are no weights.
+    pub fn is_empty(&self) -> bool {
+        self.weight.is_empty()
+    }
+}
+
+/// Shares one budget out over layers.
+///
+/// ```
+/// use lacuna::allocate::{Allocate, Layer, Uniform};
+/// use lacuna::mask::Budget;
+/// use ndarray::Array2;
+/// let (a, b) = (Array2::zeros((3, 3)), Array2::zeros((2, 3)));
+/// let layers = [Layer::linear("a", a.view()), Layer::linear("b", b.view())];
+/// let parts = Uniform.allocate(&layers, Budget::new(8, 15).unwrap()).unwrap();
+/// assert_eq!(parts.iter().map(|p| p.keep()).collect::<Vec<_>>(), [5, 3]);
+/// ```
+pub trait Allocate: Sync {
+    /// The name users know, lower case: `erk`.
+    fn name(&self) -> &str;
+
+    /// Whether [`Layer::scores`] must be there.
+    fn needs_scores(&self) -> bool {
+        false
+    }
+
+    /// One budget for each layer, in weights; they sum to `total`.
+    ///
+    /// # Errors
+    /// If there are no layers, `total.of()` is not their number of weights, or the total cannot be met.
+    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>>;
+}
+
+/// Checks that the total is of these layers.
+fn check(layers: &[Layer<'_>], total: Budget) -> Result<()> {
+    let of: usize = layers.iter().map(Layer::len).sum();
+    if layers.is_empty() || of == 0 {
+        return Err(Error::setting("layers", "there are no weights to allocate a budget to"));
+    }
+    if of != total.of() {
+        let reason = format!("the {} layers have {of} weights together", layers.len());
+        return Err(Error::Budget { keep: total.keep(), of: total.of(), reason });
+    }
+    Ok(())
+}
+
+/// Budgets from counts.
+fn budgets(layers: &[Layer<'_>], keep: Vec<usize>) -> Result<Vec<Budget>> {
+    layers.iter().zip(keep).map(|(layer, keep)| Budget::new(keep, layer.len()).map_err(|e| e.in_layer(layer.name))).collect()
+}

@@ -1,0 +1,57 @@
+//! Sparsities given for some layers.
+
+use super::{Allocate, Layer, check};
+use crate::mask::Budget;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+
+/// Given sparsities for some layers; the rest share what is left of the budget by another allocation.
+pub struct Overrides<A> {
+    /// Layer name to sparsity, in [0, 1); 0 keeps a layer whole.
+    pub sparsity: BTreeMap<String, f64>,
+    /// For the layers that are not named.
+    pub rest: A,
+}
+
+impl<A: Allocate> Allocate for Overrides<A> {
+    fn name(&self) -> &str {
+        self.rest.name()
+    }
+
+    fn needs_scores(&self) -> bool {
+        self.rest.needs_scores()
+    }
+
+    /// # Errors
+    /// Beside the errors of the other allocation: an unknown name, a sparsity outside [0, 1), or given sparsities that leave
+    /// the rest more or less than it can hold.
+    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
+        check(layers, total)?;
+        for name in self.sparsity.keys() {
+            if !layers.iter().any(|l| l.name == name) {
+                return Err(Error::unknown_layer(name, layers.iter().map(|l| l.name)));
+            }
+        }
+        let fixed = |l: &Layer<'_>| {
+            self.sparsity.get(l.name).map(|&s| Budget::from_sparsity(l.len(), s).map_err(|e| e.in_layer(l.name))).transpose()
+        };
+        let mut parts: Vec<Option<Budget>> = layers.iter().map(fixed).collect::<Result<_>>()?;
+        let rest: Vec<Layer<'_>> = layers.iter().zip(&parts).filter(|(_, p)| p.is_none()).map(|(l, _)| *l).collect();
+        let given: usize = parts.iter().flatten().map(|p| p.keep()).sum();
+        let room: usize = rest.iter().map(Layer::len).sum();
+        if given > total.keep() || total.keep() - given > room {
+            let reason = format!("the given layers keep {given}, which leaves the other {room} weights a part they cannot have");
+            return Err(Error::Budget { keep: total.keep(), of: total.of(), reason });
+        }
+        if rest.is_empty() {
+            return Ok(parts.into_iter().flatten().collect());
+        }
+        let mut shares = self.rest.allocate(&rest, Budget::new(total.keep() - given, room)?)?.into_iter();
+        for part in &mut parts {
+            if part.is_none() {
+                *part = shares.next();
+            }
+        }
+        Ok(parts.into_iter().flatten().collect())
+    }
+}

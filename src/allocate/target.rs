@@ -1,0 +1,61 @@
+//! What the budget is of: weights or FLOPs.
+
+use super::{Allocate, Layer};
+use crate::mask::Budget;
+use crate::{Error, Result};
+
+/// How much of the layers together may stay.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Target {
+    /// This share of the weights goes; in [0, 1).
+    Sparsity(f64),
+    /// At most this many weights stay.
+    Parameters(usize),
+    /// At most this many FLOPs a sample stay: two for each use of a kept weight.
+    Flops(usize),
+}
+
+impl Target {
+    /// One budget for each layer by `allocation`.
+    ///
+    /// For FLOPs the largest number of weights is taken whose allocation does not pass the target, found by bisection.
+    ///
+    /// # Errors
+    /// Those of the allocation; a sparsity outside [0, 1); more parameters or FLOPs than the layers have.
+    ///
+    /// ```
+    /// use lacuna::allocate::{Layer, Target, Uniform};
+    /// use ndarray::Array2;
+    /// let w = Array2::zeros((4, 5));
+    /// let conv = Layer { positions: 9, ..Layer::linear("conv1", w.view()) };
+    /// let part = Target::Flops(100).allocate(&Uniform, &[conv]).unwrap()[0];
+    /// assert_eq!(part.keep(), 5); // 5 weights x 9 positions x 2 = 90
+    /// ```
+    pub fn allocate(self, allocation: &dyn Allocate, layers: &[Layer<'_>]) -> Result<Vec<Budget>> {
+        let of: usize = layers.iter().map(Layer::len).sum();
+        match self {
+            Target::Sparsity(s) => allocation.allocate(layers, Budget::from_sparsity(of, s)?),
+            Target::Parameters(keep) => allocation.allocate(layers, Budget::new(keep, of)?),
+            Target::Flops(limit) => {
+                let flops =
+                    |parts: &[Budget]| -> usize { parts.iter().zip(layers).map(|(p, l)| 2 * p.keep() * l.positions).sum() };
+                let dense: usize = layers.iter().map(|l| 2 * l.len() * l.positions).sum();
+                if limit > dense {
+                    return Err(Error::setting("flops", format!("{limit} is more than the {dense} of the dense layers")));
+                }
+                let mut best = allocation.allocate(layers, Budget::new(0, of)?)?;
+                let (mut low, mut high) = (0, of);
+                while low < high {
+                    let keep = low + (high - low).div_ceil(2);
+                    let parts = allocation.allocate(layers, Budget::new(keep, of)?)?;
+                    if flops(&parts) <= limit {
+                        (low, best) = (keep, parts);
+                    } else {
+                        high = keep - 1;
+                    }
+                }
+                Ok(best)
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What a criterion is given, and the trait it fulfils.
+
+use crate::mask::Mask;
+use crate::{Error, Result};
+use ndarray::{Array1, Array2, ArrayView2};
+use std::fmt;
+
+/// One thing that can be measured of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// Sum over tokens of the squares of each input, `(in)`.
+    InputSquares,
+    /// Sum over tokens of x xᵀ, `(in, in)`.
+    Gram,
+    /// Gradient of the mean loss, `(out, in)`.
+    Gradient,
+    /// Mean over samples of the squared gradient of each, `(out, in)`.
+    SquaredGradients,
+    /// Back-propagated second derivatives of the mean loss, `(out, in)`.
+    SecondDerivatives,
+    /// The Hessian of the mean loss times its gradient, `(out, in)`.
+    HessianGradient,
+    /// Synaptic flow ∂R/∂|w|, `(out, in)`.
+    SynapticFlow,
+}
+
+impl Need {
+    const ALL: [Need; 7] = [
+        Need::InputSquares,
+        Need::Gram,
+        Need::Gradient,
+        Need::SquaredGradients,
+        Need::SecondDerivatives,
+        Need::HessianGradient,
+        Need::SynapticFlow,
+    ];
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Need::InputSquares => "the input norms",
+            Need::Gram => "the Gram matrix of the inputs",
+            Need::Gradient => "the gradient",
+            Need::SquaredGradients => "the squared gradients",
+            Need::SecondDerivatives => "the second derivatives",
+            Need::HessianGradient => "the Hessian times the gradient",
+            Need::SynapticFlow => "the synaptic flow",
+        })
+    }
+}
+
+/// A set of [`Need`]s.
+///
+/// ```
+/// use lacuna::criteria::{Need, Needs};
+/// let needs = Needs::none().and(Need::Gradient);
+/// assert!(needs.contains(Need::Gradient) && !needs.contains(Need::Gram));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs(u8);
+
+impl Needs {
+    /// Nothing but the weight.
+    pub fn none() -> Self {
+        Needs(0)
+    }
+
+    /// These needs and one more.
+    pub fn and(self, need: Need) -> Self {
+        Needs(self.0 | 1 << need as u8)
+    }
+
+    /// Both sets of needs.
+    pub fn union(self, other: Needs) -> Self {
+        Needs(self.0 | other.0)
+    }
+
+    /// Whether this is needed.
+    pub fn contains(self, need: Need) -> bool {
+        self.0 >> need as u8 & 1 == 1
+    }
+
+    /// The needs one by one.
+    pub fn iter(self) -> impl Iterator<Item = Need> {
+        Need::ALL.into_iter().filter(move |n| self.contains(*n))
+    }
+}
+
+/// What was measured of one layer; what was not asked for is `None`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measured {
+    /// Tokens (samples, and positions of a convolution) behind the input sums.
+    pub tokens: usize,
+    /// [`Need::InputSquares`]
+    pub input_squares: Option<Array1<f64>>,
+    /// [`Need::Gram`]
+    pub gram: Option<Array2<f64>>,
+    /// [`Need::Gradient`]
+    pub gradient: Option<Array2<f32>>,
+    /// [`Need::SquaredGradients`]
+    pub squared_gradients: Option<Array2<f32>>,
+    /// [`Need::SecondDerivatives`]
+    pub second_derivatives: Option<Array2<f32>>,
+    /// [`Need::HessianGradient`]
+    pub hessian_gradient: Option<Array2<f32>>,
+    /// [`Need::SynapticFlow`]
+    pub synaptic_flow: Option<Array2<f32>>,
+}
+
+/// One layer as a criterion sees it: its name, its weight, and what was measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    /// The layer's name.
+    pub layer: &'a str,
+    /// `(out, in)`.
+    pub weight: ArrayView2<'a, f32>,
+    /// The mask already held on the weight, if any.
+    pub mask: Option<&'a Mask>,
+    /// What was measured.
+    pub measured: &'a Measured,
+}
+
+impl<'a> Evidence<'a> {
+    /// A weight of which nothing was measured.
+    pub fn weight_only(layer: &'a str, weight: ArrayView2<'a, f32>) -> Self {
+        static NOTHING: Measured = Measured {
+            tokens: 0,
+            input_squares: None,
+            gram: None,
+            gradient: None,
+            squared_gradients: None,
+            second_derivatives: None,
+            hessian_gradient: None,
+            synaptic_flow: None,
+        };
+        Evidence { layer, weight, mask: None, measured: &NOTHING }
+    }
+
+    /// The measured `(out, in)` array behind `need`, checked to have the weight's shape.
+    ///
+    /// # Errors
+    /// [`Error::MissingEvidence`] if it was not measured, [`Error::Shape`] if it is of another shape, and
+    /// [`Error::Setting`] if `need` is one of the inputs' measures, which have another shape.
+    pub fn elementwise(&self, criterion: &str, need: Need) -> Result<&'a Array2<f32>> {
+        let found = match need {
+            Need::Gradient => &self.measured.gradient,
+            Need::SquaredGradients => &self.measured.squared_gradients,
+            Need::SecondDerivatives => &self.measured.second_derivatives,
+            Need::HessianGradient => &self.measured.hessian_gradient,
+            Need::SynapticFlow => &self.measured.synaptic_flow,
+            Need::InputSquares | Need::Gram => {
+                return Err(Error::setting(criterion, format!("{need} is not one number a weight")));
+            }
+        };
+        let Some(array) = found else {
+            return Err(Error::MissingEvidence { criterion: criterion.into(), need: need.to_string(), layer: self.layer.into() });
+        };
+        if array.dim() != self.weight.dim() {
+            let ((r, c), (fr, fc)) = (self.weight.dim(), array.dim());
+            return Err(Error::shape(format!("{need} of layer {}", self.layer), &[r, c], &[fr, fc]));
+        }
+        Ok(array)
+    }
+}
+
+/// A criterion: scores for the weights of one layer.
+///
+/// ```
+/// use lacuna::criteria::{Evidence, Magnitude, Saliency};
+/// use ndarray::array;
+/// let w = array![[1., -3.], [2., 0.]];
+/// let scores = Magnitude::default().score(&Evidence::weight_only("fc1", w.view())).unwrap();
+/// assert_eq!(scores, array![[1., 3.], [2., 0.]]);
+/// ```
+pub trait Saliency: Sync {
+    /// The name users know, lower case: `obd`.
+    fn name(&self) -> &str;
+
+    /// What must be measured before scores can be computed.
+    fn needs(&self) -> Needs {
+        Needs::none()
+    }
+
+    /// Scores of the weight's shape, larger = keep.
+    ///
+    /// # Errors
+    /// [`Error::MissingEvidence`] if what [`Saliency::needs`] says was not measured.
+    fn score(&self, layer: &Evidence<'_>) -> Result<Array2<f32>>;
+
+    /// Whether the score is the increase of the loss that removing the weight is predicted to cause.
+    fn predicts_loss(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,53 @@
+//! Magnitude: small weights go first.
+//!
+//! Han, Pool, Tran, Dally. *Learning both weights and connections for efficient neural networks.* NeurIPS 2015,
+//! arXiv:1506.02626. Norms over units: Li, Kadav, Durdanovic, Samet, Graf. *Pruning filters for efficient ConvNets.* ICLR
+//! 2017, arXiv:1608.08710.
+//!
+//! ```text
+//! L1: s = |w|        L2: s = w²
+//! ```
+//!
+//! For single weights both give one order. For units (rows, columns, blocks; a filter is a row of a convolution's weight)
+//! selection sums the scores: the L1 norm of the unit, or the square of its L2 norm, which ranks as the norm itself does.
+//!
+//! Departure: Han prunes by a threshold on each layer's standard deviation; here a budget says how many stay.
+//!
+//! Cost: one pass over the weights.
+
+use crate::Result;
+use crate::criteria::{Evidence, Saliency};
+use ndarray::Array2;
+
+/// Which norm a unit of several weights is measured by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Norm {
+    /// Sum of absolute values.
+    #[default]
+    L1,
+    /// Sum of squares.
+    L2,
+}
+
+/// Absolute values or squares; see the module.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Magnitude {
+    /// L1 or L2.
+    pub norm: Norm,
+}
+
+impl Saliency for Magnitude {
+    fn name(&self) -> &str {
+        match self.norm {
+            Norm::L1 => "magnitude",
+            Norm::L2 => "magnitude-l2",
+        }
+    }
+
+    fn score(&self, layer: &Evidence<'_>) -> Result<Array2<f32>> {
+        Ok(match self.norm {
+            Norm::L1 => layer.weight.mapv(f32::abs),
+            Norm::L2 => layer.weight.mapv(|w| w * w),
+        })
+    }
+}

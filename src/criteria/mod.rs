@@ -1,0 +1,37 @@
+//! Scores: how much each weight matters. Larger = keep.
+//!
+//! A criterion only combines what was measured: a weight and its [`Measured`] come in as [`Evidence`], scores of the
+//! weight's shape go out. Which passes must run is said by [`Saliency::needs`], so that calibration measures exactly that.
+//!
+//! | criterion | score | needs |
+//! |---|---|---|
+//! | [`Random`] | uniform | nothing |
+//! | [`Magnitude`] | \|w\| or w² | nothing |
+//! | [`Taylor`] | (w g)² | gradient |
+//! | [`Snip`] | \|w g\| | gradient |
+//! | [`Grasp`] | w (H g) | Hessian times gradient |
+//! | [`SynFlow`] | \|w\| ∂R/∂\|w\| | synaptic flow |
+//! | [`Fisher`] | ½ F w² | squared gradients |
+//! | [`Obd`] | ½ h w² | second derivatives |
+//!
+//! Scores of one criterion can be compared between layers (they are shares of one loss) where its page says so.
+
+mod evidence;
+mod fisher;
+mod grasp;
+mod magnitude;
+mod obd;
+mod random;
+mod snip;
+mod synflow;
+mod taylor;
+
+pub use evidence::{Evidence, Measured, Need, Needs, Saliency};
+pub use fisher::Fisher;
+pub use grasp::Grasp;
+pub use magnitude::{Magnitude, Norm};
+pub use obd::Obd;
+pub use random::Random;
+pub use snip::Snip;
+pub use synflow::SynFlow;
+pub use taylor::Taylor;

@@ -1,0 +1,248 @@
+//! Compressed sparse rows, the interchange form.
+
+use crate::kernels::{CsrSlices, csr_product};
+use crate::mask::Mask;
+use crate::sparse::{Compress, LinearOp};
+use crate::{Error, Result};
+use ndarray::{Array2, ArrayRef2};
+use sprs::{CsMatI, CsMatViewI};
+
+/// A weight in compressed sparse rows, with 32-bit indices: 8 bytes a weight, so smaller than dense above 50 % sparsity.
+///
+/// # Invariants
+/// - `offsets.len() == rows + 1`, `offsets[0] == 0`, `offsets[rows] == indices.len() == values.len()`.
+/// - `offsets` never decreases.
+/// - Within a row, `indices` increase strictly and are below `cols`.
+///
+/// ```
+/// use lacuna::{mask::Mask, sparse::{apply, Compress, Csr, LinearOp}};
+/// use ndarray::array;
+/// let w = array![[1., 2., 0.], [0., 0., 3.]];
+/// let csr = Csr::compress(&w, &Mask::from_fn(2, 3, |r, c| r != c)).unwrap();
+/// assert_eq!(csr.nnz(), 4); // a kept weight that is 0 is stored
+/// assert_eq!(apply(&csr, &array![[1., 10., 100.]]), array![[20., 300.]]);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Csr {
+    rows: usize,
+    cols: usize,
+    offsets: Vec<u32>,
+    indices: Vec<u32>,
+    values: Vec<f32>,
+}
+
+/// A borrowed [`Csr`]: the same invariants over somebody's slices.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CsrView<'a> {
+    rows: usize,
+    cols: usize,
+    offsets: &'a [u32],
+    indices: &'a [u32],
+    values: &'a [f32],
+}
+
+impl Csr {
+    /// A weight from its parts, checked.
+    ///
+    /// # Errors
+    /// As [`CsrView::new`].
+    pub fn new(rows: usize, cols: usize, offsets: Vec<u32>, indices: Vec<u32>, values: Vec<f32>) -> Result<Self> {
+        CsrView::new(rows, cols, &offsets, &indices, &values)?;
+        Ok(Csr { rows, cols, offsets, indices, values })
+    }
+
+    /// The whole as a view.
+    pub fn view(&self) -> CsrView<'_> {
+        CsrView { rows: self.rows, cols: self.cols, offsets: &self.offsets, indices: &self.indices, values: &self.values }
+    }
+
+    /// The mask of what is stored.
+    pub fn mask(&self) -> Mask {
+        let mut mask = Mask::empty(self.rows, self.cols);
+        for r in 0..self.rows {
+            self.indices[self.offsets[r] as usize..self.offsets[r + 1] as usize]
+                .iter()
+                .for_each(|&c| mask.set(r, c as usize, true));
+        }
+        mask
+    }
+
+    /// A matrix of `sprs`, whose memory is taken over without a copy.
+    ///
+    /// # Errors
+    /// If it is stored by columns; convert it with `to_csr` first.
+    pub fn from_sprs(matrix: CsMatI<f32, u32>) -> Result<Self> {
+        if !matrix.is_csr() {
+            return Err(Error::setting("csr", "the sprs matrix is stored by columns; convert it with to_csr()"));
+        }
+        let (rows, cols) = matrix.shape();
+        let (offsets, indices, values) = matrix.into_raw_storage();
+        Csr::new(rows, cols, offsets, indices, values)
+    }
+
+    /// This weight as a matrix of `sprs`, which takes its memory over without a copy.
+    ///
+    /// # Errors
+    /// Never for a weight that keeps the invariants.
+    pub fn into_sprs(self) -> Result<CsMatI<f32, u32>> {
+        CsMatI::try_new((self.rows, self.cols), self.offsets, self.indices, self.values)
+            .map_err(|(_, _, _, e)| Error::setting("csr", e.to_string()))
+    }
+}
+
+impl<'a> CsrView<'a> {
+    /// A weight over slices, checked.
+    ///
+    /// # Errors
+    /// Names the first invariant that is broken, with the numbers.
+    pub fn new(rows: usize, cols: usize, offsets: &'a [u32], indices: &'a [u32], values: &'a [f32]) -> Result<Self> {
+        let refuse = |reason: String| Err(Error::setting("csr", reason));
+        if indices.len() != values.len() {
+            return refuse(format!("{} indices for {} values", indices.len(), values.len()));
+        }
+        if Some(offsets.len()) != rows.checked_add(1) || offsets[0] != 0 || offsets[rows] as usize != indices.len() {
+            let last = offsets.last().copied().unwrap_or(0);
+            return refuse(format!("{} offsets ending in {last} for {rows} rows and {} values", offsets.len(), indices.len()));
+        }
+        if let Some(r) = (0..rows).find(|&r| offsets[r] > offsets[r + 1]) {
+            return refuse(format!("offsets of row {r} decrease from {} to {}", offsets[r], offsets[r + 1]));
+        }
+        for r in 0..rows {
+            let row = &indices[offsets[r] as usize..offsets[r + 1] as usize];
+            if let Some(w) = row.windows(2).find(|w| w[0] >= w[1]) {
+                return refuse(format!("indices of row {r} do not increase: {} before {}", w[0], w[1]));
+            }
+            if let Some(&c) = row.last().filter(|&&c| c as usize >= cols) {
+                return refuse(format!("row {r} has index {c} in {cols} columns"));
+            }
+        }
+        Ok(CsrView { rows, cols, offsets, indices, values })
+    }
+
+    /// The memory of an `sprs` matrix as a view, without a copy.
+    ///
+    /// # Errors
+    /// If it is stored by columns, or is a slice of a larger matrix.
+    pub fn from_sprs(matrix: &'a CsMatI<f32, u32>) -> Result<Self> {
+        let indptr = matrix.proper_indptr();
+        let (true, std::borrow::Cow::Borrowed(offsets)) = (matrix.is_csr(), indptr) else {
+            return Err(Error::setting("csr", "the sprs matrix is stored by columns or is a slice of another"));
+        };
+        let (rows, cols) = matrix.shape();
+        CsrView::new(rows, cols, offsets, matrix.indices(), matrix.data())
+    }
+
+    /// This weight as a view of `sprs`, without a copy.
+    ///
+    /// # Errors
+    /// Never for a weight that keeps the invariants.
+    pub fn to_sprs(&self) -> Result<CsMatViewI<'a, f32, u32>> {
+        CsMatViewI::try_new((self.rows, self.cols), self.offsets, self.indices, self.values)
+            .map_err(|(_, _, _, e)| Error::setting("csr", e.to_string()))
+    }
+
+    /// First entry of each row among indices and values, and one past the last.
+    pub fn offsets(&self) -> &'a [u32] {
+        self.offsets
+    }
+
+    /// Column of each value.
+    pub fn indices(&self) -> &'a [u32] {
+        self.indices
+    }
+
+    /// The values, row by row.
+    pub fn values(&self) -> &'a [f32] {
+        self.values
+    }
+}
+
+impl LinearOp for CsrView<'_> {
+    fn format(&self) -> &str {
+        "csr"
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    fn apply_into(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>) {
+        assert!(
+            x.ncols() == self.cols && y.dim() == (x.nrows(), self.rows),
+            "csr {} x {}: x {:?}, y {:?}",
+            self.rows,
+            self.cols,
+            x.dim(),
+            y.dim()
+        );
+        csr_product(CsrSlices { cols: self.cols, offsets: self.offsets, indices: self.indices, values: self.values }, x, y);
+    }
+
+    fn to_dense(&self) -> Array2<f32> {
+        let mut dense = Array2::zeros((self.rows, self.cols));
+        for r in 0..self.rows {
+            for i in self.offsets[r] as usize..self.offsets[r + 1] as usize {
+                dense[[r, self.indices[i] as usize]] = self.values[i];
+            }
+        }
+        dense
+    }
+
+    fn nnz(&self) -> usize {
+        self.values.len()
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(self.offsets) + size_of_val(self.indices) + size_of_val(self.values)
+    }
+}
+
+impl LinearOp for Csr {
+    fn format(&self) -> &str {
+        "csr"
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    fn apply_into(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>) {
+        self.view().apply_into(x, y);
+    }
+
+    fn to_dense(&self) -> Array2<f32> {
+        self.view().to_dense()
+    }
+
+    fn nnz(&self) -> usize {
+        self.values.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.view().bytes()
+    }
+}
+
+impl Compress for Csr {
+    /// # Errors
+    /// If the shapes differ, or there are 2³² weights or columns or more.
+    fn compress(weight: &ArrayRef2<f32>, mask: &Mask) -> Result<Self> {
+        let (rows, cols) = weight.dim();
+        if mask.dim() != (rows, cols) {
+            return Err(Error::shape("mask", &[rows, cols], &[mask.rows(), mask.cols()]));
+        }
+        let kept = mask.kept();
+        if u32::try_from(kept.max(cols)).is_err() {
+            return Err(Error::setting("csr", format!("{kept} weights in {cols} columns do not fit 32-bit indices")));
+        }
+        let mut csr = Csr { rows, cols, offsets: vec![0], indices: Vec::with_capacity(kept), values: Vec::with_capacity(kept) };
+        for r in 0..rows {
+            for c in mask.row_indices(r) {
+                csr.indices.push(c as u32);
+                csr.values.push(weight[[r, c]]);
+            }
+            csr.offsets.push(csr.indices.len() as u32);
+        }
+        Ok(csr)
+    }
+}

@@ -1,0 +1,58 @@
+//! The weight as it is.
+
+use crate::linalg::{Threads, gemm};
+use crate::mask::Mask;
+use crate::sparse::{Compress, LinearOp};
+use crate::{Error, Result};
+use ndarray::{Array2, ArrayRef2};
+
+/// A weight stored whole, zeros and all, multiplied by dense products: what every sparse storage is measured against.
+///
+/// Dropped weights are multiplied as zeros, so an infinity in x makes NaNs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dense {
+    weight: Array2<f32>,
+    nnz: usize,
+}
+
+impl Dense {
+    /// A weight `(out, in)`.
+    pub fn new(weight: Array2<f32>) -> Self {
+        Dense { nnz: weight.len(), weight }
+    }
+}
+
+impl LinearOp for Dense {
+    fn format(&self) -> &str {
+        "dense"
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        self.weight.dim()
+    }
+
+    fn apply_into(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>) {
+        gemm(0.0, y, 1.0, x, &self.weight.t(), Threads::Pool);
+    }
+
+    fn to_dense(&self) -> Array2<f32> {
+        self.weight.clone()
+    }
+
+    fn nnz(&self) -> usize {
+        self.nnz
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(self.weight.as_slice().unwrap_or_default())
+    }
+}
+
+impl Compress for Dense {
+    fn compress(weight: &ArrayRef2<f32>, mask: &Mask) -> Result<Self> {
+        if weight.dim() != mask.dim() {
+            return Err(Error::shape("mask", &[weight.nrows(), weight.ncols()], &[mask.rows(), mask.cols()]));
+        }
+        Ok(Dense { weight: mask.applied(weight).as_standard_layout().into_owned(), nnz: mask.kept() })
+    }
+}

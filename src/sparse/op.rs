@@ -1,0 +1,50 @@
+//! A weight in any storage.
+
+use crate::Result;
+use crate::mask::Mask;
+use ndarray::{Array2, ArrayRef2};
+
+/// A weight `W (out, in)` in some storage, and the product with it.
+pub trait LinearOp: Send + Sync {
+    /// The storage, for tables: `csr`.
+    fn format(&self) -> &str;
+
+    /// `(out, in)`.
+    fn shape(&self) -> (usize, usize);
+
+    /// `y = x · Wᵀ` for `x (tokens, in)` and `y (tokens, out)`, each with any strides; what `y` held is lost. Dropped weights
+    /// are skipped: an infinity or a NaN in x at an input that a row of W drops does not reach that row's outputs (a dense
+    /// storage cannot keep this, and its type says so).
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    fn apply_into(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>);
+
+    /// The weight with zeros where nothing is stored.
+    fn to_dense(&self) -> Array2<f32>;
+
+    /// Number of weights stored.
+    fn nnz(&self) -> usize;
+
+    /// Bytes of everything stored.
+    fn bytes(&self) -> usize;
+}
+
+/// `x · Wᵀ` as a new array.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn apply(op: &(impl LinearOp + ?Sized), x: &ArrayRef2<f32>) -> Array2<f32> {
+    let mut y = Array2::zeros((x.nrows(), op.shape().0));
+    op.apply_into(x, &mut y);
+    y
+}
+
+/// A storage that can be made from a weight and a mask.
+pub trait Compress: LinearOp + Sized {
+    /// Stores what the mask keeps of a weight `(out, in)`, and nothing else.
+    ///
+    /// # Errors
+    /// If the shapes differ, or the storage cannot hold this mask or this size.
+    fn compress(weight: &ArrayRef2<f32>, mask: &Mask) -> Result<Self>;
+}

@@ -2,12 +2,17 @@
 //! reports what was lost.
 
 pub mod allocate;
+pub mod calibrate;
 pub mod criteria;
 pub mod error;
 pub mod kernels;
 pub mod linalg;
 pub mod mask;
+pub mod metrics;
+pub mod models;
 pub mod nn;
+pub mod prune;
+pub mod recover;
 pub mod rng;
 pub mod sparse;
 

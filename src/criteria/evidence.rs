@@ -36,6 +36,12 @@ impl Need {
     ];
 }
 
+impl Need {
+    /// Those that are one number a weight.
+    pub(crate) const ELEMENTWISE: [Need; 5] =
+        [Need::Gradient, Need::SquaredGradients, Need::SecondDerivatives, Need::HessianGradient, Need::SynapticFlow];
+}
+
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

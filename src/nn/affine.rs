@@ -129,6 +129,18 @@ impl Map {
         }
     }
 
+    /// What each row of the weight is multiplied with: `(batch * positions, in)`. For a linear layer that is x.
+    ///
+    /// # Panics
+    /// If x has another number of features.
+    pub fn patches(&self, x: &Array2<f32>) -> Array2<f32> {
+        assert_eq!(x.ncols(), self.inputs(), "{self:?} has another number of inputs");
+        match self {
+            Map::Linear { .. } => x.clone(),
+            Map::Conv2d(conv) => conv.patches(x),
+        }
+    }
+
     /// `d (batch, outputs)` summed over positions: `(batch, out units)`.
     pub(crate) fn over_positions(&self, d: &Array2<f32>) -> Array2<f32> {
         let positions = self.positions();

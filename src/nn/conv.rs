@@ -142,6 +142,21 @@ impl Conv2d {
         (vec![0.0; self.patch() * wide], vec![0.0; self.out_channels * wide])
     }
 
+    /// See [`Map::patches`](crate::nn::Map::patches).
+    pub(crate) fn patches(&self, x: &Array2<f32>) -> Array2<f32> {
+        let (positions, inputs, patch) = (self.positions(), self.inputs(), self.patch());
+        let mut out = Array2::zeros((x.nrows() * positions, patch));
+        let tasks = slice_mut(&mut out).par_chunks_mut(positions * patch).zip(slice(x).par_chunks(inputs));
+        tasks.for_each(|(out, x)| {
+            let mut patches = vec![0.0; patch * positions];
+            self.gather(x, &mut patches, positions, 0);
+            for (p, out) in out.chunks_mut(patch).enumerate() {
+                out.iter_mut().enumerate().for_each(|(k, o)| *o = patches[k * positions + p]);
+            }
+        });
+        out
+    }
+
     /// See [`Map::apply`](crate::nn::Map::apply).
     pub(crate) fn apply(&self, weight: &Array2<f32>, x: &Array2<f32>) -> Array2<f32> {
         let (batch, positions, inputs, outputs) =

@@ -49,6 +49,14 @@ impl Tape {
     pub fn output(&self) -> &Array2<f32> {
         &self.values[self.values.len() - 1]
     }
+
+    /// The input of the layer of this index, `(batch, features)`.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    pub fn input(&self, layer: usize) -> &Array2<f32> {
+        &self.values[..self.saved.len()][layer]
+    }
 }
 
 /// Which second derivatives are back-propagated.

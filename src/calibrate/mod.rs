@@ -1,0 +1,151 @@
+//! Runs a network over calibration data and measures what criteria need, in one go.
+
+use crate::criteria::{Evidence, Measured, Need, Needs};
+use crate::linalg::Gram;
+use crate::nn::{Curvature, Loss, Mode, Network};
+use crate::{Error, Result};
+use ndarray::{Array1, Array2, ArrayRef2, Axis, s};
+
+/// The data to measure on, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Calibration<'a> {
+    /// `(samples, inputs)`.
+    pub x: &'a ArrayRef2<f32>,
+    /// `(samples, outputs)`.
+    pub target: &'a ArrayRef2<f32>,
+    /// Whose derivatives are measured.
+    pub loss: Loss,
+    /// Which second derivatives.
+    pub curvature: Curvature,
+    /// Samples of one pass. What is measured is a mean over all samples whatever this is, up to rounding.
+    pub batch: usize,
+}
+
+impl<'a> Calibration<'a> {
+    /// In passes of 256 samples, with the Gauss-Newton curvature.
+    pub fn new(x: &'a ArrayRef2<f32>, target: &'a ArrayRef2<f32>, loss: Loss) -> Self {
+        Calibration { x, target, loss, curvature: Curvature::default(), batch: 256 }
+    }
+
+    fn batches(&self) -> impl Iterator<Item = (Array2<f32>, Array2<f32>)> + '_ {
+        let n = self.x.nrows();
+        (0..n).step_by(self.batch).map(move |from| {
+            let part = s![from..(from + self.batch).min(n), ..];
+            (self.x.slice(part).as_standard_layout().into_owned(), self.target.slice(part).as_standard_layout().into_owned())
+        })
+    }
+}
+
+/// Measures what `needs` asks of every linear and convolutional layer, in the order of [`Network::affines`].
+///
+/// Batch normalisation uses its running statistics. Means over samples are summed in f64.
+///
+/// # Errors
+/// If there are no samples, the data do not fit the network, or something measured is not finite (naming the layer).
+pub fn measure(network: &Network, data: &Calibration<'_>, needs: Needs) -> Result<Vec<Measured>> {
+    let samples = data.x.nrows();
+    if samples == 0 || data.batch == 0 {
+        return Err(Error::setting("calibration", format!("{samples} samples in batches of {}", data.batch)));
+    }
+    if data.x.ncols() != network.inputs() || data.target.nrows() != samples {
+        let found = [data.x.nrows(), data.x.ncols(), data.target.nrows()];
+        return Err(Error::shape("calibration samples, inputs and targets", &[samples, network.inputs(), samples], &found));
+    }
+    let outputs = network.forward(&data.x.slice(s![..1, ..]).to_owned()).ncols();
+    if data.target.ncols() != outputs {
+        return Err(Error::shape("calibration targets", &[samples, outputs], &[samples, data.target.ncols()]));
+    }
+    let mut all: Vec<Measured> = network.affines().map(|_| Measured::default()).collect();
+    let take = |mean: Vec<Array2<f32>>| weights_only(network, mean);
+
+    if needs.contains(Need::Gradient) {
+        let mean = mean(data, |x, t| network.gradient(x, t, data.loss, Mode::Eval).1);
+        all.iter_mut().zip(take(mean)).for_each(|(m, g)| m.gradient = Some(g));
+    }
+    if needs.contains(Need::SquaredGradients) {
+        let mean = mean(data, |x, t| network.fisher(x, t, data.loss));
+        all.iter_mut().zip(take(mean)).for_each(|(m, g)| m.squared_gradients = Some(g));
+    }
+    if needs.contains(Need::SecondDerivatives) {
+        let mean = mean(data, |x, t| network.curvature(x, t, data.loss, data.curvature));
+        all.iter_mut().zip(take(mean)).for_each(|(m, h)| m.second_derivatives = Some(h));
+    }
+    if needs.contains(Need::HessianGradient) {
+        let gradient = mean(data, |x, t| network.gradient(x, t, data.loss, Mode::Eval).1);
+        let mean = mean(data, |x, t| network.hessian_times(x, t, data.loss, &gradient));
+        all.iter_mut().zip(take(mean)).for_each(|(m, h)| m.hessian_gradient = Some(h));
+    }
+    if needs.contains(Need::SynapticFlow) {
+        all.iter_mut().zip(network.synaptic_flow()).for_each(|(m, f)| m.synaptic_flow = Some(f));
+    }
+    if needs.contains(Need::InputSquares) || needs.contains(Need::Gram) {
+        inputs(network, data, needs, &mut all)?;
+    }
+    for (m, (_, name, _)) in all.iter().zip(network.affines()) {
+        let arrays = [&m.gradient, &m.squared_gradients, &m.second_derivatives, &m.hessian_gradient, &m.synaptic_flow];
+        for (array, need) in arrays.into_iter().zip(Need::ELEMENTWISE) {
+            let bad = array.as_ref().and_then(|a| a.indexed_iter().find(|(_, v)| !v.is_finite()));
+            if let Some(((row, col), &value)) = bad {
+                let error = Error::NonFinite { what: need.to_string(), row, col, value: f64::from(value) };
+                return Err(error.in_layer(name));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// A weight of each linear and convolutional layer with what was measured of it.
+pub fn evidence<'a>(network: &'a Network, measured: &'a [Measured]) -> Vec<Evidence<'a>> {
+    let evidence = |((_, layer, a), measured): ((usize, &'a str, &'a crate::nn::Affine), &'a Measured)| Evidence {
+        layer,
+        weight: a.weight.value().view(),
+        mask: a.weight.mask(),
+        measured,
+    };
+    network.affines().zip(measured).map(evidence).collect()
+}
+
+/// The mean over all samples of what `pass` gives as means over a batch.
+fn mean(data: &Calibration<'_>, pass: impl Fn(&Array2<f32>, &Array2<f32>) -> Vec<Array2<f32>>) -> Vec<Array2<f32>> {
+    let mut sums: Vec<Array2<f64>> = Vec::new();
+    for (x, t) in data.batches() {
+        let (weight, parts) = (x.nrows() as f64, pass(&x, &t));
+        if sums.is_empty() {
+            sums = parts.iter().map(|p| Array2::zeros(p.dim())).collect();
+        }
+        sums.iter_mut().zip(&parts).for_each(|(sum, part)| sum.zip_mut_with(part, |s, &p| *s += weight * f64::from(p)));
+    }
+    let samples = data.x.nrows() as f64;
+    sums.iter().map(|s| s.mapv(|s| (s / samples) as f32)).collect()
+}
+
+/// Of one array a parameter, those of the linear and convolutional weights.
+fn weights_only(network: &Network, arrays: Vec<Array2<f32>>) -> Vec<Array2<f32>> {
+    let wanted: Vec<String> = network.affines().map(|(_, name, _)| format!("{name}.weight")).collect();
+    network.params().iter().zip(arrays).filter(|((name, _), _)| wanted.contains(name)).map(|(_, a)| a).collect()
+}
+
+/// Input norms and Gram matrices of every layer.
+fn inputs(network: &Network, data: &Calibration<'_>, needs: Needs, all: &mut [Measured]) -> Result<()> {
+    let mut grams: Vec<Gram> = Vec::new();
+    for (x, _) in data.batches() {
+        let tape = network.run(x, Mode::Eval);
+        for (k, (i, name, a)) in network.affines().enumerate() {
+            let tokens = a.map.patches(tape.input(i)); // (batch * positions, in)
+            let m = &mut all[k];
+            m.tokens += tokens.nrows();
+            if needs.contains(Need::InputSquares) {
+                let squares = m.input_squares.get_or_insert_with(|| Array1::zeros(tokens.ncols()));
+                tokens.axis_iter(Axis(0)).for_each(|row| squares.zip_mut_with(&row, |s, &x| *s += f64::from(x) * f64::from(x)));
+            }
+            if needs.contains(Need::Gram) {
+                if grams.len() == k {
+                    grams.push(Gram::new(tokens.ncols()));
+                }
+                grams[k].update(&tokens).map_err(|e| e.in_layer(name))?;
+            }
+        }
+    }
+    all.iter_mut().zip(grams).for_each(|(m, g)| m.gram = Some(g.matrix()));
+    Ok(())
+}

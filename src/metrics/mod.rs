@@ -1,0 +1,84 @@
+//! What a network does and what it costs.
+
+use crate::nn::{Loss, Network};
+use ndarray::{Array2, ArrayRef2, ArrayView1, s};
+use serde::Serialize;
+
+/// How well a network does on data.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Score {
+    /// Share of samples whose largest output is that of the label.
+    pub accuracy: f64,
+    /// Mean loss, summed in f64.
+    pub loss: f64,
+}
+
+/// Accuracy and mean loss on `x (samples, inputs)` with `target (samples, outputs)`, whose largest entry is the label.
+/// Running statistics, in passes of 256 samples. Of equal outputs the first counts. No samples score 0.
+///
+/// # Panics
+/// If the data do not fit the network.
+pub fn score(network: &Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, loss: Loss) -> Score {
+    let samples = x.nrows();
+    let (mut right, mut sum) = (0, 0.0);
+    for from in (0..samples).step_by(256) {
+        let part = s![from..(from + 256).min(samples), ..];
+        let target: Array2<f32> = target.slice(part).to_owned();
+        let output = network.forward(&x.slice(part).to_owned());
+        sum += loss.values(&output, &target).sum();
+        right += output.rows().into_iter().zip(target.rows()).filter(|(z, t)| largest(*z) == largest(*t)).count();
+    }
+    let n = samples.max(1) as f64;
+    Score { accuracy: right as f64 / n, loss: sum / n }
+}
+
+/// Index of the largest entry, of equals the first; 0 of nothing.
+fn largest(row: ArrayView1<'_, f32>) -> usize {
+    row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &v)| if v > best.1 { (i, v) } else { best }).0
+}
+
+/// What a network costs, dense and as masked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Size {
+    /// Parameters, biases and norms included.
+    pub parameters: usize,
+    /// Parameters that are not masked.
+    pub kept: usize,
+    /// Weights of the linear and convolutional layers.
+    pub weights: usize,
+    /// Of these, those that are not masked.
+    pub kept_weights: usize,
+    /// FLOPs of one sample with the kept weights; two a use.
+    pub flops: usize,
+    /// Bytes of all parameters in f32.
+    pub bytes: usize,
+    /// Each layer: name, weights, kept.
+    pub layers: Vec<(String, usize, usize)>,
+}
+
+impl Size {
+    /// The size of a network.
+    pub fn of(network: &Network) -> Self {
+        let layers: Vec<_> =
+            network.affines().map(|(_, n, a)| (n.to_string(), a.weight.value().len(), a.weight.kept())).collect();
+        Size {
+            parameters: network.parameters(),
+            kept: network.kept_parameters(),
+            weights: layers.iter().map(|(_, n, _)| n).sum(),
+            kept_weights: layers.iter().map(|(_, _, k)| k).sum(),
+            flops: network.flops(),
+            bytes: size_of::<f32>() * network.parameters(),
+            layers,
+        }
+    }
+
+    /// Share of the linear and convolutional weights that went.
+    pub fn sparsity(&self) -> f64 {
+        1.0 - self.kept_weights as f64 / self.weights.max(1) as f64
+    }
+
+    /// Share of all parameters that went.
+    pub fn whole_sparsity(&self) -> f64 {
+        1.0 - self.kept as f64 / self.parameters.max(1) as f64
+    }
+}

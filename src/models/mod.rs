@@ -1,0 +1,11 @@
+//! Networks of the literature, and networks whose weights are stored sparse.
+
+mod builder;
+mod compressed;
+mod convnet;
+mod mlp;
+
+pub use builder::{Builder, Init};
+pub use compressed::Compressed;
+pub use convnet::{digits_convnet, lecun_1989, lenet_5};
+pub use mlp::{lenet_300_100, mlp};

@@ -1,0 +1,13 @@
+//! The driver: scores, allocates, selects, and holds the masks; at once, in steps, or unit by unit.
+//!
+//! Nothing here changes its input: a pruned network is a new one.
+
+mod oneshot;
+mod schedule;
+mod shrink;
+mod units;
+
+pub use oneshot::{Outcome, Pruning, one_shot};
+pub use schedule::{Schedule, iterative};
+pub use shrink::shrink;
+pub use units::prune_units;

@@ -1,0 +1,103 @@
+//! Pruning at once.
+
+use crate::allocate::{Allocate, Layer, Target};
+use crate::calibrate::{Calibration, evidence, measure};
+use crate::criteria::{Evidence, Saliency};
+use crate::mask::{Budget, Mask, Pattern, Scope, select};
+use crate::nn::{Map, Network};
+use crate::{Error, Result};
+use ndarray::Array2;
+
+/// What to prune by, how much, and in what shape.
+#[derive(Clone, Copy)]
+pub struct Pruning<'a> {
+    /// Which weights matter.
+    pub saliency: &'a dyn Saliency,
+    /// How much of each layer stays.
+    pub allocate: &'a dyn Allocate,
+    /// How much of all layers stays.
+    pub target: Target,
+    /// The shape that survivors take. An N:M pattern fixes the budget of every layer, whatever the target.
+    pub pattern: Pattern,
+    /// Who competes with whom in a layer.
+    pub scope: Scope,
+    /// Layers left alone, by name.
+    pub skip: &'a [String],
+}
+
+/// A pruned network, and what was predicted of it.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The network with its masks held.
+    pub network: Network,
+    /// The masks of the layers that were pruned.
+    pub masks: Vec<(String, Mask)>,
+    /// The sum of the scores of the weights that went, for criteria that predict the increase of the loss.
+    pub predicted_increase: Option<f64>,
+}
+
+/// Measures what the criterion needs, scores, allocates, selects, and holds the masks.
+///
+/// What a mask already dropped stays dropped: it ranks below every other weight.
+///
+/// # Errors
+/// Those of measuring, scoring, allocating and selecting, naming the layer; an unknown name in `skip`; a network in which
+/// nothing is left to prune.
+pub fn one_shot(network: &Network, data: &Calibration<'_>, pruning: &Pruning<'_>) -> Result<Outcome> {
+    let measured = measure(network, data, pruning.saliency.needs())?;
+    let names: Vec<&str> = network.affines().map(|(_, name, _)| name).collect();
+    if let Some(unknown) = pruning.skip.iter().find(|s| !names.contains(&s.as_str())) {
+        return Err(Error::unknown_layer(unknown, names.into_iter()));
+    }
+    let layers: Vec<Evidence<'_>> =
+        evidence(network, &measured).into_iter().filter(|e| !pruning.skip.iter().any(|s| s == e.layer)).collect();
+    let scores: Vec<Array2<f32>> = layers.iter().map(|e| scores(e, pruning.saliency)).collect::<Result<_>>()?;
+    let budgets = budgets(network, &layers, &scores, pruning)?;
+
+    let mut pruned = network.clone();
+    let (mut masks, mut predicted) = (Vec::new(), 0.0);
+    for ((layer, scores), budget) in layers.iter().zip(&scores).zip(budgets) {
+        let mask = select(scores, pruning.pattern, pruning.scope, budget).map_err(|e| e.in_layer(layer.layer))?;
+        let removed = layer.mask.map_or_else(|| mask.not(), |old| old.minus(&mask));
+        predicted += removed.iter_kept().map(|(r, c)| f64::from(scores[[r, c]])).sum::<f64>();
+        pruned.param_mut(&format!("{}.weight", layer.layer))?.set_mask(mask.clone())?;
+        masks.push((layer.layer.to_string(), mask));
+    }
+    Ok(Outcome { network: pruned, masks, predicted_increase: pruning.saliency.predicts_loss().then_some(predicted) })
+}
+
+/// Scores of one layer, with what is already dropped below everything else.
+fn scores(layer: &Evidence<'_>, saliency: &dyn Saliency) -> Result<Array2<f32>> {
+    let mut scores = saliency.score(layer).map_err(|e| e.in_layer(layer.layer))?;
+    if let Some(mask) = layer.mask {
+        mask.not().iter_kept().for_each(|(r, c)| scores[[r, c]] = f32::MIN);
+    }
+    Ok(scores)
+}
+
+/// The budget of each layer in units of the pattern.
+fn budgets(network: &Network, layers: &[Evidence<'_>], scores: &[Array2<f32>], pruning: &Pruning<'_>) -> Result<Vec<Budget>> {
+    let pattern = pruning.pattern;
+    if let Pattern::Nm { .. } = pattern {
+        let budget = |e: &Evidence<'_>| pattern.budget(e.weight.nrows(), e.weight.ncols(), 0.0).map_err(|x| x.in_layer(e.layer));
+        return layers.iter().map(budget).collect();
+    }
+    let shapes: Vec<Layer<'_>> = layers
+        .iter()
+        .zip(scores)
+        .map(|(e, s)| {
+            let map = network.affines().find(|(_, name, _)| *name == e.layer).map(|(_, _, a)| &a.map);
+            let kernel = map.and_then(|m| if let Map::Conv2d(c) = m { Some(c.kernel) } else { None });
+            Layer { name: e.layer, weight: e.weight, kernel, positions: map.map_or(1, Map::positions), scores: Some(s.view()) }
+        })
+        .collect();
+    let parts = pruning.target.allocate(pruning.allocate, &shapes)?;
+    let in_units = |(e, part): (&Evidence<'_>, Budget)| {
+        let units = pattern.units(e.weight.nrows(), e.weight.ncols()).map_err(|x| x.in_layer(e.layer))?;
+        if units == part.of() {
+            return Ok(part);
+        }
+        Budget::new((units as f64 * part.keep() as f64 / part.of() as f64).round() as usize, units)
+    };
+    layers.iter().zip(parts).map(in_units).collect()
+}

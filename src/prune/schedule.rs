@@ -1,0 +1,100 @@
+//! Pruning in steps, with recovery between them.
+
+use crate::Result;
+use crate::allocate::Target;
+use crate::calibrate::Calibration;
+use crate::mask::Budget;
+use crate::nn::Network;
+use crate::prune::{Outcome, Pruning, one_shot};
+use serde::{Deserialize, Serialize};
+
+/// How sparsity grows from `s₀` to `s₁` over `T` steps; `t` counts from 1 to `T`.
+///
+/// | schedule | sparsity after step t |
+/// |---|---|
+/// | `OneShot` | s₁ |
+/// | `Linear` | s₀ + (s₁ − s₀) t/T |
+/// | `Cubic` | s₁ + (s₀ − s₁)(1 − t/T)³ (Zhu and Gupta 2017, arXiv:1710.01878, equation 1) |
+/// | `Exponential` | 1 − (1 − s₀) ((1 − s₁)/(1 − s₀))^{t/T} (Tanaka et al. 2020; Frankle and Carbin 2019) |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// All at once.
+    OneShot,
+    /// The same number of weights each step.
+    Linear {
+        /// T
+        steps: usize,
+    },
+    /// Fast at first, slow towards the end.
+    Cubic {
+        /// T
+        steps: usize,
+    },
+    /// The same share of what is left each step.
+    Exponential {
+        /// T
+        steps: usize,
+    },
+}
+
+impl Schedule {
+    /// The sparsities after each step; the last is exactly `last`.
+    ///
+    /// ```
+    /// use lacuna::prune::Schedule;
+    /// assert_eq!(Schedule::Linear { steps: 4 }.sparsities(0.0, 0.8).unwrap(), [0.2, 0.4, 0.6000000000000001, 0.8]);
+    /// assert_eq!(Schedule::Cubic { steps: 2 }.sparsities(0.0, 0.8).unwrap(), [0.7000000000000001, 0.8]);
+    /// ```
+    ///
+    /// # Errors
+    /// If a sparsity is not in [0, 1), or the first is above the last.
+    pub fn sparsities(self, first: f64, last: f64) -> Result<Vec<f64>> {
+        Budget::from_sparsity(1, first)?;
+        Budget::from_sparsity(1, last)?;
+        if first > last {
+            return Err(crate::Error::setting("sparsity", format!("a schedule grows: it cannot go from {first} to {last}")));
+        }
+        let steps = match self {
+            Schedule::OneShot => return Ok(vec![last]),
+            Schedule::Linear { steps } | Schedule::Cubic { steps } | Schedule::Exponential { steps } => steps,
+        };
+        let at = |t: usize| {
+            let share = t as f64 / steps as f64;
+            match self {
+                _ if t == steps => last,
+                Schedule::OneShot => last,
+                Schedule::Linear { .. } => first + (last - first) * share,
+                Schedule::Cubic { .. } => last + (first - last) * (1.0 - share).powi(3),
+                Schedule::Exponential { .. } => 1.0 - (1.0 - first) * ((1.0 - last) / (1.0 - first)).powf(share),
+            }
+        };
+        if steps == 0 {
+            return Err(crate::Error::setting("steps", "a schedule has at least one step"));
+        }
+        Ok((1..=steps).map(at).collect())
+    }
+}
+
+/// Prunes step by step to `sparsity` (in place of the pruning's own target), measuring anew before each step and calling
+/// `recover(network, step)` after each, for example to train. Masks only ever drop more: a weight that went stays away.
+///
+/// The outcome's predicted increase is the last step's.
+///
+/// # Errors
+/// Those of [`one_shot`], of the schedule, and of `recover`.
+pub fn iterative(
+    network: &Network,
+    data: &Calibration<'_>,
+    pruning: &Pruning<'_>,
+    schedule: Schedule,
+    sparsity: f64,
+    mut recover: impl FnMut(&mut Network, usize) -> Result<()>,
+) -> Result<Outcome> {
+    let mut outcome = Outcome { network: network.clone(), masks: Vec::new(), predicted_increase: None };
+    for (step, sparsity) in schedule.sparsities(0.0, sparsity)?.into_iter().enumerate() {
+        outcome = one_shot(&outcome.network, data, &Pruning { target: Target::Sparsity(sparsity), ..*pruning })?;
+        recover(&mut outcome.network, step)?;
+    }
+    Ok(outcome)
+}

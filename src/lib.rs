@@ -2,6 +2,7 @@
 //! reports what was lost.
 
 pub mod error;
+pub mod io;
 pub mod kernels;
 pub mod linalg;
 pub mod mask;

@@ -5,6 +5,7 @@ pub mod allocate;
 pub mod calibrate;
 pub mod criteria;
 pub mod error;
+pub mod io;
 pub mod kernels;
 pub mod linalg;
 pub mod mask;

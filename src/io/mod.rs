@@ -1,0 +1,92 @@
+//! What comes from files and goes into files.
+//!
+//! - [`atomic`]: output appears whole or not at all.
+//! - [`safetensors`]: [`Checkpoint`], weights with their masks beside them, and [`read_header`], a listing without the data.
+//! - [`idx`]: the format of MNIST, plain or gzip; [`mnist`] reads its four files.
+//! - [`Dataset`]: labelled samples; [`digits`]: 1797 real ones inside the crate.
+//!
+//! Files are not trusted: every length a file states is held against what is really there before memory is asked for, and
+//! whatever is wrong is one line of [`Error::Malformed`] with the file's name and the numbers.
+
+pub mod atomic;
+mod dataset;
+mod digits;
+pub mod idx;
+pub mod safetensors;
+
+pub use dataset::Dataset;
+pub use digits::digits;
+pub use idx::mnist;
+pub use safetensors::{Checkpoint, Dtype, Header, TensorInfo, check_finite, read_header};
+
+use crate::{Error, Result};
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// The folder of the data sets that `scripts/fetch_data.sh` fetches: `$LACUNA_DATA`, or `data` in the working folder when
+/// that is unset or empty.
+///
+/// ```no_run
+/// let (train, test) = lacuna::io::mnist(&lacuna::io::data_dir().join("mnist"))?;
+/// assert_eq!((train.len(), test.len()), (60_000, 10_000));
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+pub fn data_dir() -> PathBuf {
+    data_dir_of(std::env::var_os("LACUNA_DATA"))
+}
+
+fn data_dir_of(variable: Option<OsString>) -> PathBuf {
+    variable.filter(|v| !v.is_empty()).map_or_else(|| PathBuf::from("data"), PathBuf::from)
+}
+
+/// Opens a regular file and says how many bytes it has. Pipes and devices, which have no length, are refused.
+fn open(path: &Path) -> Result<(File, u64)> {
+    let io = |e| Error::io(path, e);
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(Error::malformed(path, "not a regular file"));
+    }
+    let file = File::open(path).map_err(io)?;
+    let bytes = file.metadata().map_err(io)?.len();
+    Ok((file, bytes))
+}
+
+/// A name out of a file, fit for a message of one line: quoted, at most 100 characters.
+fn quoted(name: &str) -> String {
+    format!("'{}'", one_line(name, 100))
+}
+
+/// At most this many characters of a text out of a file, with an ellipsis where some were left out and line breaks and
+/// their like made visible.
+fn one_line(text: &str, most: usize) -> String {
+    let mut line = String::new();
+    for (i, c) in text.chars().enumerate() {
+        match c {
+            _ if i == most => {
+                line.push('…');
+                break;
+            }
+            c if c.is_control() => line.extend(c.escape_debug()),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_means_the_data_folder_of_the_working_folder() {
+        assert_eq!(data_dir_of(None), Path::new("data"));
+        assert_eq!(data_dir_of(Some("".into())), Path::new("data"));
+        assert_eq!(data_dir_of(Some("/srv/sets".into())), Path::new("/srv/sets"));
+    }
+
+    #[test]
+    fn names_in_messages_are_short_and_of_one_line() {
+        assert_eq!(quoted("fc1\n"), "'fc1\\n'");
+        assert_eq!(quoted(&"é".repeat(200)).chars().count(), 103);
+    }
+}

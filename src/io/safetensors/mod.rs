@@ -1,0 +1,23 @@
+//! Safetensors files: weights, whatever else stands beside them, and masks.
+//!
+//! ```text
+//! u64 n, little endian │ n bytes of JSON: name → dtype, shape, offsets; "__metadata__" → text │ the tensors' bytes
+//! ```
+//!
+//! [`Checkpoint`] holds a whole file; [`read_header`] reads only its JSON. A file that is written has the order of the
+//! `safetensors` crate (dtypes of wide elements first, then by name, so that every tensor is aligned) with its metadata
+//! sorted by key, so the same content gives the same bytes, whatever the order of insertion.
+//!
+//! **Masks.** The mask of the weight `fc.weight`, `(out, in)`, is the tensor `fc.weight.mask`: dtype U8, shape
+//! `(out, ceil(in / 8))`, bits as [`Mask::to_bytes`](crate::mask::Mask::to_bytes) lays them (least significant first, true =
+//! kept), which is how the published `sparse-bitmask` checkpoints lay theirs. The metadata entry `fc.weight.mask.cols` holds
+//! `in` in decimal, because the bytes alone do not say where a row ends.
+
+mod checkpoint;
+mod dtype;
+mod header;
+mod masks;
+
+pub use checkpoint::{Checkpoint, check_finite};
+pub use dtype::Dtype;
+pub use header::{Header, TensorInfo, read_header};

@@ -5,6 +5,7 @@ pub mod error;
 pub mod kernels;
 pub mod linalg;
 pub mod mask;
+pub mod report;
 pub mod rng;
 
 pub use error::{Error, Result};

@@ -1,20 +1,22 @@
 //! Lacuna decides which weights of a network may go, removes them, stores what is left compactly, multiplies by it, and
 //! reports what was lost.
 
-pub mod allocate;
-pub mod calibrate;
-pub mod criteria;
+// In dependency order: a module uses only those above it (`tests/layering.rs`).
 pub mod error;
-pub mod io;
+pub mod rng;
 pub mod kernels;
 pub mod linalg;
 pub mod mask;
-pub mod metrics;
-pub mod models;
-pub mod nn;
-pub mod prune;
-pub mod recover;
-pub mod rng;
 pub mod sparse;
+pub mod criteria;
+pub mod allocate;
+pub mod nn;
+pub mod io;
+pub mod models;
+pub mod calibrate;
+pub mod metrics;
+pub mod recover;
+pub mod prune;
+pub mod report;
 
 pub use error::{Error, Result};

@@ -126,7 +126,8 @@ fn check(x: &ArrayRef2<f32>) -> Result<()> {
     let Some(((row, col), &value)) = x.indexed_iter().find(|(_, v)| !usable(**v)) else { return Ok(()) };
     let what = "inputs of the Gram matrix (tokens, in)".to_string();
     if value.is_finite() {
-        let reason = format!("{value:e} at row {row}, column {col}: its square overflows; scale the inputs to at most {LARGEST:e}");
+        let reason =
+            format!("{value:e} at row {row}, column {col}: its square overflows; scale the inputs to at most {LARGEST:e}");
         return Err(Error::Numerical { what, reason });
     }
     Err(Error::NonFinite { what, row, col, value: f64::from(value) })

@@ -1,0 +1,199 @@
+//! Lines over a numeric axis, with the spread of the seeds behind them.
+
+use super::canvas::{self, Canvas, Look, Place};
+use super::frame::{Along, Frame, Sample, Words};
+use super::scale::{AxisKind, Scale, drawable};
+use super::stats::Summary;
+use crate::{Error, Result};
+
+const PLOT_WIDTH: f64 = 560.0;
+/// A series of more points gets a marker only on some of them.
+const MARKED: usize = 24;
+
+/// One place of a series: the mean of the seeds at `x`, and the band they spread over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// Where along the x axis.
+    pub x: f64,
+    /// The height of the line.
+    pub mean: f64,
+    /// The lower edge of the band.
+    pub low: f64,
+    /// The upper edge of the band; equal to `low` where there is none.
+    pub high: f64,
+}
+
+impl Point {
+    /// A point without a band.
+    pub fn new(x: f64, y: f64) -> Self {
+        Point { x, mean: y, low: y, high: y }
+    }
+
+    /// A point with a band from `low` to `high`.
+    pub fn with_band(x: f64, mean: f64, low: f64, high: f64) -> Self {
+        Point { x, mean, low, high }
+    }
+
+    /// The mean of the seeds, with a band from the smallest to the largest.
+    pub fn of(x: f64, seeds: &Summary) -> Self {
+        Point::with_band(x, seeds.mean, seeds.min, seeds.max)
+    }
+}
+
+/// A figure of lines.
+///
+/// Each series has a colour that the colour-blind can tell apart, and a marker; from the eighth on also dashes. Lines join
+/// the points in the order given. A point that has no place on the axes (not finite, beyond ±10²⁰⁰, or less than 10⁻²⁰⁰
+/// on a logarithmic axis) is left out and the line is broken there; a band whose edge is not finite is left out at that point.
+///
+/// ```
+/// use lacuna::report::{Figure, Point};
+///
+/// # fn main() -> lacuna::Result<()> {
+/// let wanda = vec![Point::new(0.5, 7.26), Point::with_band(0.6, 10.7, 10.5, 10.9)];
+/// let svg = Figure::new("LLaMA-7B", "sparsity", "perplexity").percent_x().log_y().series("wanda", wanda).to_svg()?;
+/// assert!(svg.starts_with("<svg ") && svg.contains("wanda"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Figure {
+    words: Words,
+    x: AxisKind,
+    y: AxisKind,
+    series: Vec<(String, Vec<Point>)>,
+}
+
+impl Figure {
+    /// A figure without series.
+    pub fn new(title: impl Into<String>, x_label: impl Into<String>, y_label: impl Into<String>) -> Self {
+        let words = Words { title: title.into(), x_label: x_label.into(), y_label: y_label.into() };
+        Figure { words, x: AxisKind::default(), y: AxisKind::default(), series: Vec::new() }
+    }
+
+    /// A logarithmic x axis.
+    pub fn log_x(mut self) -> Self {
+        self.x.log = true;
+        self
+    }
+
+    /// A logarithmic y axis.
+    pub fn log_y(mut self) -> Self {
+        self.y.log = true;
+        self
+    }
+
+    /// Labels the fractions along the x axis as percentages: 0.5 as 50%.
+    pub fn percent_x(mut self) -> Self {
+        self.x.percent = true;
+        self
+    }
+
+    /// Labels the fractions along the y axis as percentages: 0.5 as 50%.
+    pub fn percent_y(mut self) -> Self {
+        self.y.percent = true;
+        self
+    }
+
+    /// The ends of the x axis, instead of those of the data; what lies outside is cut off.
+    pub fn x_range(mut self, low: f64, high: f64) -> Self {
+        self.x.range = Some((low, high));
+        self
+    }
+
+    /// The ends of the y axis, instead of those of the data; what lies outside is cut off.
+    pub fn y_range(mut self, low: f64, high: f64) -> Self {
+        self.y.range = Some((low, high));
+        self
+    }
+
+    /// Adds a line. Its name stands in the legend, beside the plot.
+    pub fn series(mut self, name: impl Into<String>, points: Vec<Point>) -> Self {
+        self.series.push((name.into(), points));
+        self
+    }
+
+    /// The figure as a standalone SVG document on white paper.
+    ///
+    /// # Errors
+    ///
+    /// When no series has a point that can be drawn, or a range is empty or does not fit its axis.
+    pub fn to_svg(&self) -> Result<String> {
+        if self.shown().next().is_none() {
+            let given: usize = self.series.iter().map(|(_, points)| points.len()).sum();
+            let reason = format!("nothing to draw: {} series, {given} points, none with a place on the axes", self.series.len());
+            return Err(Error::setting(format!("figure '{}'", self.words.title), reason));
+        }
+        let x_scale = Scale::fit(self.x, "x", self.shown().map(|point| point.x))?;
+        let y_scale = Scale::fit(self.y, "y", self.shown().flat_map(|p| [p.mean, p.low, p.high]).filter(|v| self.y.holds(*v)))?;
+        let (x_ticks, y_ticks) = (x_scale.ticks(7), y_scale.ticks(6));
+        let names: Vec<&str> = self.series.iter().map(|(name, _)| name.as_str()).collect();
+        let along = Along::Ticks(&x_ticks, x_scale);
+        let frame = Frame::measure(&self.words, PLOT_WIDTH, &along, &y_ticks, &names);
+        let at = |x: f64, y: f64| (frame.x(x_scale.place(x)), frame.y(y_scale.place(y)));
+
+        let below = canvas::layer(|canvas| frame.draw(canvas, &self.words, &along, (&y_ticks, y_scale)))?;
+        let data = canvas::layer(|canvas| {
+            for (index, (_, series)) in self.series.iter().enumerate() {
+                self.runs(series).into_iter().try_for_each(|run| draw_band(canvas, run, Look::of(index), at))?;
+            }
+            for (index, (_, series)) in self.series.iter().enumerate() {
+                self.runs(series).into_iter().try_for_each(|run| draw_line(canvas, run, Look::of(index), at))?;
+            }
+            Ok(())
+        })?;
+        let above = canvas::layer(|canvas| {
+            for (index, (_, series)) in self.series.iter().enumerate() {
+                let inside = |p: &&Point| [x_scale.place(p.x), y_scale.place(p.mean)].iter().all(|v| (0.0..=1.0).contains(v));
+                for point in self.marked(series).into_iter().filter(inside) {
+                    canvas.marker(at(point.x, point.mean), Look::of(index))?;
+                }
+            }
+            frame.draw_legend(canvas, &names, Sample::Line)
+        })?;
+        Ok(frame.document(&self.words, below, &data, above))
+    }
+
+    fn has_place(&self, point: &Point) -> bool {
+        self.x.holds(point.x) && self.y.holds(point.mean)
+    }
+
+    fn shown(&self) -> impl Iterator<Item = &Point> {
+        self.series.iter().flat_map(|(_, points)| points).filter(|point| self.has_place(point))
+    }
+
+    /// The stretches of a series between points that are left out.
+    fn runs<'a>(&self, series: &'a [Point]) -> Vec<&'a [Point]> {
+        series.split(|point| !self.has_place(point)).filter(|run| !run.is_empty()).collect()
+    }
+
+    /// The points that get a marker: all of a short series, some of a long one, always those that stand alone.
+    fn marked<'a>(&self, series: &'a [Point]) -> Vec<&'a Point> {
+        let every = series.len() / MARKED + 1;
+        let marks = |run: &'a [Point]| run.iter().step_by(every);
+        self.runs(series).into_iter().flat_map(marks).collect()
+    }
+}
+
+/// The band behind a line, wherever two neighbouring points have a spread to show.
+fn draw_band(canvas: &mut Canvas<'_>, run: &[Point], look: Look, at: impl Fn(f64, f64) -> Place) -> Result<()> {
+    let spread = |p: &Point| drawable(p.low) && drawable(p.high);
+    for stretch in run.split(|p| !spread(p)) {
+        if stretch.iter().all(|p| p.low == p.high) {
+            continue;
+        }
+        if let [alone] = stretch {
+            canvas.line(&[at(alone.x, alone.low), at(alone.x, alone.high)], look.colour, 1.5)?;
+            continue;
+        }
+        let upper = stretch.iter().map(|p| at(p.x, p.high));
+        let lower = stretch.iter().rev().map(|p| at(p.x, p.low));
+        canvas.polygon(&upper.chain(lower).collect::<Vec<_>>(), look.colour, 0.18)?;
+    }
+    Ok(())
+}
+
+fn draw_line(canvas: &mut Canvas<'_>, run: &[Point], look: Look, at: impl Fn(f64, f64) -> Place) -> Result<()> {
+    let places: Vec<Place> = run.iter().map(|p| at(p.x, p.mean)).collect();
+    if places.len() > 1 { canvas.dashed(&places, look.colour, 2.0, look.dashes) } else { Ok(()) }
+}

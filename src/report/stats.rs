@@ -1,0 +1,109 @@
+//! Mean and spread of one number over seeds.
+
+use crate::{Error, Result};
+
+/// Mean and spread of one number measured several times.
+///
+/// ```
+/// use lacuna::report::Summary;
+///
+/// # fn main() -> lacuna::Result<()> {
+/// let s = Summary::of(&[1.0, 2.0, 3.0])?;
+/// assert_eq!((s.mean, s.sd, s.min, s.max, s.n), (2.0, 1.0, 1.0, 3.0, 3));
+/// assert_eq!(s.plus_minus(1), "2.0 ± 1.0");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Summary {
+    /// The arithmetic mean.
+    pub mean: f64,
+    /// The standard deviation with `n − 1` below, an estimate from a sample; NaN for one value, of which it says nothing.
+    pub sd: f64,
+    /// The smallest value.
+    pub min: f64,
+    /// The largest value.
+    pub max: f64,
+    /// How many values.
+    pub n: usize,
+}
+
+impl Summary {
+    /// Summarises values, in two passes.
+    ///
+    /// # Errors
+    ///
+    /// When there is no value, or one is not finite: a run that diverged must be reported, not averaged.
+    pub fn of(values: &[f64]) -> Result<Self> {
+        check(values)?;
+        let n = values.len();
+        let mean = values.iter().sum::<f64>() / n as f64;
+        let min = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let mean = mean.clamp(min, max); // rounding must not put the mean of equal values beside them
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        let sd = if n == 1 { f64::NAN } else { (squares / (n - 1) as f64).sqrt() };
+        Ok(Summary { mean, sd, min, max, n })
+    }
+
+    /// `mean ± sd` with so many digits after the point; of one value the mean alone.
+    pub fn plus_minus(&self, digits: usize) -> String {
+        if self.sd.is_nan() {
+            format!("{:.digits$}", self.mean)
+        } else {
+            format!("{:.digits$} ± {:.digits$}", self.mean, self.sd)
+        }
+    }
+}
+
+/// The middle value, or the mean of the two in the middle.
+///
+/// ```
+/// # fn main() -> lacuna::Result<()> {
+/// assert_eq!(lacuna::report::median(&[3.0, 1.0, 100.0])?, 3.0);
+/// assert_eq!(lacuna::report::median(&[4.0, 1.0, 2.0, 3.0])?, 2.5);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// When there is no value, or one is not finite.
+pub fn median(values: &[f64]) -> Result<f64> {
+    check(values)?;
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    Ok(if sorted.len() % 2 == 1 { sorted[middle] } else { sorted[middle - 1] / 2.0 + sorted[middle] / 2.0 })
+}
+
+fn check(values: &[f64]) -> Result<()> {
+    if values.is_empty() {
+        return Err(Error::setting("values", "none given; a summary needs at least one"));
+    }
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(row) => Err(Error::NonFinite { what: "values".to_string(), row, col: 0, value: values[row] }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_has_a_mean_and_no_deviation() -> Result<()> {
+        let s = Summary::of(&[0.7])?;
+        assert!(s.mean == 0.7 && s.sd.is_nan());
+        assert_eq!(s.plus_minus(2), "0.70");
+        Ok(())
+    }
+
+    #[test]
+    fn equal_values_have_deviation_zero_and_nothing_or_nan_is_refused() -> Result<()> {
+        assert_eq!(Summary::of(&[0.1; 3])?.sd, 0.0);
+        assert!(Summary::of(&[]).is_err());
+        assert!(median(&[1.0, f64::NAN]).is_err());
+        Ok(())
+    }
+}

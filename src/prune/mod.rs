@@ -2,12 +2,14 @@
 //!
 //! Nothing here changes its input: a pruned network is a new one.
 
+mod checkpoint;
 mod oneshot;
 mod schedule;
 mod shrink;
 mod units;
 
-pub use oneshot::{Outcome, Pruning, one_shot};
+pub use checkpoint::{PrunedTensor, prune_checkpoint, prunable};
+pub use oneshot::{Outcome, Pruning, choose, one_shot};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use units::prune_units;

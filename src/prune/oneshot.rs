@@ -52,12 +52,20 @@ pub fn one_shot(network: &Network, data: &Calibration<'_>, pruning: &Pruning<'_>
     let layers: Vec<Evidence<'_>> =
         evidence(network, &measured).into_iter().filter(|e| !pruning.skip.iter().any(|s| s == e.layer)).collect();
     let scores: Vec<Array2<f32>> = layers.iter().map(|e| scores(e, pruning.saliency)).collect::<Result<_>>()?;
-    let budgets = budgets(network, &layers, &scores, pruning)?;
+    let shapes: Vec<Layer<'_>> = layers
+        .iter()
+        .zip(&scores)
+        .map(|(e, s)| {
+            let map = network.affines().find(|(_, name, _)| *name == e.layer).map(|(_, _, a)| &a.map);
+            let kernel = map.and_then(|m| if let Map::Conv2d(c) = m { Some(c.kernel) } else { None });
+            Layer { name: e.layer, weight: e.weight, kernel, positions: map.map_or(1, Map::positions), scores: Some(s.view()) }
+        })
+        .collect();
+    let chosen = choose(&shapes, pruning.allocate, pruning.target, pruning.pattern, pruning.scope)?;
 
     let mut pruned = network.clone();
     let (mut masks, mut predicted) = (Vec::new(), 0.0);
-    for ((layer, scores), budget) in layers.iter().zip(&scores).zip(budgets) {
-        let mask = select(scores, pruning.pattern, pruning.scope, budget).map_err(|e| e.in_layer(layer.layer))?;
+    for ((layer, scores), mask) in layers.iter().zip(&scores).zip(chosen) {
         let removed = layer.mask.map_or_else(|| mask.not(), |old| old.minus(&mask));
         predicted += removed.iter_kept().map(|(r, c)| f64::from(scores[[r, c]])).sum::<f64>();
         pruned.param_mut(&format!("{}.weight", layer.layer))?.set_mask(mask.clone())?;
@@ -67,7 +75,7 @@ pub fn one_shot(network: &Network, data: &Calibration<'_>, pruning: &Pruning<'_>
 }
 
 /// Scores of one layer, with what is already dropped below everything else.
-fn scores(layer: &Evidence<'_>, saliency: &dyn Saliency) -> Result<Array2<f32>> {
+pub(super) fn scores(layer: &Evidence<'_>, saliency: &dyn Saliency) -> Result<Array2<f32>> {
     let mut scores = saliency.score(layer).map_err(|e| e.in_layer(layer.layer))?;
     if let Some(mask) = layer.mask {
         mask.not().iter_kept().for_each(|(r, c)| scores[[r, c]] = f32::MIN);
@@ -75,29 +83,40 @@ fn scores(layer: &Evidence<'_>, saliency: &dyn Saliency) -> Result<Array2<f32>> 
     Ok(scores)
 }
 
-/// The budget of each layer in units of the pattern.
-fn budgets(network: &Network, layers: &[Evidence<'_>], scores: &[Array2<f32>], pruning: &Pruning<'_>) -> Result<Vec<Budget>> {
-    let pattern = pruning.pattern;
-    if let Pattern::Nm { .. } = pattern {
-        let budget = |e: &Evidence<'_>| pattern.budget(e.weight.nrows(), e.weight.ncols(), 0.0).map_err(|x| x.in_layer(e.layer));
-        return layers.iter().map(budget).collect();
-    }
-    let shapes: Vec<Layer<'_>> = layers
-        .iter()
-        .zip(scores)
-        .map(|(e, s)| {
-            let map = network.affines().find(|(_, name, _)| *name == e.layer).map(|(_, _, a)| &a.map);
-            let kernel = map.and_then(|m| if let Map::Conv2d(c) = m { Some(c.kernel) } else { None });
-            Layer { name: e.layer, weight: e.weight, kernel, positions: map.map_or(1, Map::positions), scores: Some(s.view()) }
-        })
-        .collect();
-    let parts = pruning.target.allocate(pruning.allocate, &shapes)?;
-    let in_units = |(e, part): (&Evidence<'_>, Budget)| {
-        let units = pattern.units(e.weight.nrows(), e.weight.ncols()).map_err(|x| x.in_layer(e.layer))?;
-        if units == part.of() {
-            return Ok(part);
-        }
-        Budget::new((units as f64 * part.keep() as f64 / part.of() as f64).round() as usize, units)
+/// One mask a layer from scores alone: allocates the target over the layers, then selects in each.
+///
+/// An N:M pattern fixes the budget of every layer, whatever the target. For blocks, rows and columns each layer's share of
+/// weights is rounded once to whole units.
+///
+/// ```
+/// use lacuna::{allocate::{Global, Layer, Target}, mask::{Pattern, Scope}, prune::choose};
+/// use ndarray::array;
+/// let (a, b) = (array![[1., 2.], [3., 4.]], array![[9., 8., 0.5]]);
+/// let layers = [
+///     Layer { scores: Some(a.view()), ..Layer::linear("a", a.view()) },
+///     Layer { scores: Some(b.view()), ..Layer::linear("b", b.view()) },
+/// ];
+/// let masks = choose(&layers, &Global, Target::Parameters(3), Pattern::Unstructured, Scope::Layer).unwrap();
+/// assert_eq!((masks[0].kept(), masks[1].kept()), (1, 2));
+/// ```
+///
+/// # Errors
+/// Those of allocating and selecting, naming the layer; a layer without scores.
+pub fn choose(layers: &[Layer<'_>], allocate: &dyn Allocate, target: Target, pattern: Pattern, scope: Scope) -> Result<Vec<Mask>> {
+    let units = |l: &Layer<'_>| pattern.units(l.weight.nrows(), l.weight.ncols()).map_err(|e| e.in_layer(l.name));
+    let budgets: Vec<Budget> = if let Pattern::Nm { n, m } = pattern {
+        layers.iter().map(|l| units(l).and_then(|u| Budget::new(u / m * n, u))).collect::<Result<_>>()?
+    } else {
+        let parts = target.allocate(allocate, layers)?;
+        let in_units = |(l, part): (&Layer<'_>, Budget)| {
+            let units = units(l)?;
+            Budget::new((units as f64 * part.keep() as f64 / part.of() as f64).round() as usize, units)
+        };
+        layers.iter().zip(parts).map(in_units).collect::<Result<_>>()?
     };
-    layers.iter().zip(parts).map(in_units).collect()
+    let mask = |(l, budget): (&Layer<'_>, Budget)| {
+        let missing = || Error::MissingEvidence { criterion: "selection".into(), need: "the scores".into(), layer: l.name.into() };
+        select(&l.scores.ok_or_else(missing)?, pattern, scope, budget).map_err(|e| e.in_layer(l.name))
+    };
+    layers.iter().zip(budgets).map(mask).collect()
 }

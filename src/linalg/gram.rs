@@ -9,7 +9,7 @@
 //!             └────┴────┴────┘
 //! ```
 //!
-//! Products of at most [`CHUNK`](Gram#precision) tokens are summed in f32, the chunks in f64: the error does not grow with the
+//! Products of at most 256 tokens are summed in f32, the chunks in f64: the error does not grow with the
 //! number of tokens, and the products keep the speed of f32.
 
 use crate::kernels::{Threads, gemm};
@@ -44,7 +44,7 @@ const LARGEST: f32 = 1e18;
 /// bits do not depend on the number of threads; they do depend on how the tokens are cut into batches.
 ///
 /// # Cost
-/// `tokens · dim · (dim + 128)` multiplications and additions, about half of the full product; `8 dim²` bytes for the sum and
+/// `tokens · dim · (dim + 128) / 2` multiplications and additions, about half of the full product; `8 dim²` bytes for the sum and
 /// `512 dim` for one panel.
 #[derive(Debug, Clone)]
 pub struct Gram {

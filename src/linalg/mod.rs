@@ -1,9 +1,37 @@
 //! Dense linear algebra: products, Gram matrices, factorisations.
+//!
+//! Products are f32 and go through the `gemm` crate; [`Gram`] and every factorisation are f64. The factorisations exist as
+//! free functions, which use [`Backend::default`], and as methods of [`Backend`]:
+//!
+//! ```text
+//! x (tokens, in) ── Gram ──> XᵀX ─┬─ cholesky             L,  A   = L Lᵀ
+//!                                 ├─ cholesky_of_inverse  U,  A⁻¹ = Uᵀ U     (SparseGPT, GPTQ)
+//!                                 ├─ spd_inverse, solve_spd
+//!                                 └─ eigh                 V,  A   = V D Vᵀ
+//! any matrix ──────────────────────┬─ svd                 A   = U S Vᵀ
+//!                                  └─ lstsq               min ‖A x − b‖
+//! ```
+//!
+//! Symmetric arguments are assumed symmetric: **only the lower triangle is read**. All arguments may have any strides; all
+//! results are in standard (row-major) layout.
 
+mod backend;
+mod eigh;
+mod faer;
 mod gram;
+#[cfg(feature = "lapack")]
+mod lapack;
 mod layout;
+mod lstsq;
 mod matmul;
+mod spd;
+mod svd;
 
 pub use crate::kernels::{Threads, gemm};
+pub use backend::Backend;
+pub use eigh::{Eigh, eigh};
 pub use gram::Gram;
+pub use lstsq::lstsq;
 pub use matmul::{matmul, matmul_nt, matmul_tn};
+pub use spd::{cholesky, cholesky_of_inverse, solve_spd, spd_inverse};
+pub use svd::{Svd, svd};

@@ -94,7 +94,7 @@ impl Conv2d {
     /// Patches of a sample into columns `at..at + positions` of `patches`, whose rows are `width` long.
     fn gather(&self, x: &[f32], patches: &mut [f32], width: usize, at: usize) {
         if self.padding > 0 {
-            patches.chunks_mut(width).for_each(|row| row[at..at + self.positions()].fill(0.0));
+            patches.chunks_mut(width).take(self.patch()).for_each(|row| row[at..at + self.positions()].fill(0.0));
         }
         self.runs(|row, from, to, len| {
             let out = &mut patches[row * width + at + to..][..len];

@@ -209,6 +209,9 @@ impl Network {
         assert_eq!(x.ncols(), self.inputs, "the network has another number of inputs");
         let mut layers = self.layers.iter();
         let Some((_, first)) = layers.next() else { return x.clone() };
+        if !x.is_standard_layout() {
+            return self.forward(&x.as_standard_layout().into_owned());
+        }
         layers.fold(first.forward(x, Mode::Eval).0, |y, (_, layer)| layer.forward(&y, Mode::Eval).0)
     }
 
@@ -242,9 +245,8 @@ impl Network {
     /// If `d` has not the output's shape.
     pub fn backward(&self, tape: &Tape, d: Array2<f32>) -> Vec<Array2<f32>> {
         assert_eq!(d.dim(), tape.output().dim(), "the derivative has not the output's shape");
-        let first = self.affines().next().map_or(0, |(i, _, _)| i);
         let mut reversed = Vec::new();
-        let mut d = d;
+        let mut d = if d.is_standard_layout() { d } else { d.as_standard_layout().into_owned() };
         for (i, (_, layer)) in self.layers.iter().enumerate().rev() {
             let (x, y) = (&tape.values[i], &tape.values[i + 1]);
             match layer {
@@ -253,9 +255,10 @@ impl Network {
                         reversed.push(a.bias_gradient(&d));
                     }
                     reversed.push(a.map.correlate(x, &d));
-                    if i > first || self.layers[..i].iter().any(|(_, l)| !l.params().is_empty()) {
-                        d = a.map.pull(a.weight.value(), &d);
+                    if self.layers[..i].iter().all(|(_, l)| l.params().is_empty()) {
+                        break;
                     }
+                    d = a.map.pull(a.weight.value(), &d);
                 }
                 Layer::BatchNorm(b) => {
                     let (dx, [gamma, beta]) = b.backward(x, &tape.saved[i], &d);
@@ -460,7 +463,9 @@ impl Network {
                     y
                 }
             };
-            let scale = y.fold(0.0f32, |m, &y| m.max(y)).max(f32::MIN_POSITIVE).recip();
+            let largest = y.fold(0.0f32, |m, &y| m.max(y));
+            // Behind a layer without weights there is nothing to scale.
+            let scale = if largest > 0.0 { largest.max(f32::MIN_POSITIVE).recip() } else { 1.0 };
             inputs.push(std::mem::replace(&mut value, y * scale));
             scales.push(scale);
             saveds.push(saved);

@@ -11,6 +11,7 @@ use ndarray::Array2;
 ///
 /// # Invariants
 /// - `shape` has as many entries as `value`, and its first is the number of rows.
+/// - `value` is in standard layout, whatever order it was given in.
 /// - Where a mask is set, it has the shape of `value`, and `value` is 0 wherever the mask drops.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Param {
@@ -30,6 +31,7 @@ impl Param {
             "shape {shape:?} does not describe a {:?} matrix",
             value.dim()
         );
+        let value = if value.is_standard_layout() { value } else { value.as_standard_layout().into_owned() };
         Param { value, mask: None, shape }
     }
 

@@ -41,6 +41,10 @@ fn masks(rows: usize, cols: usize) -> Vec<(String, Mask)> {
     masks
 }
 
+/// A way to look at an array, and to write into one.
+type Look = fn(&Array2<f32>) -> ArrayView2<'_, f32>;
+type LookMut = fn(&mut Array2<f32>) -> ArrayViewMut2<'_, f32>;
+
 /// Calls `law` with the weight in every format.
 fn in_every_format(w: &ArrayRef2<f32>, mask: &Mask, mut law: impl FnMut(&str, &dyn LinearOp)) {
     let csr = Csr::compress(w, mask).unwrap();
@@ -51,7 +55,7 @@ fn in_every_format(w: &ArrayRef2<f32>, mask: &Mask, mut law: impl FnMut(&str, &d
 }
 
 /// Views with the values of `x` and other strides.
-fn layouts(x: &Array2<f32>) -> Vec<(&'static str, Array2<f32>, fn(&Array2<f32>) -> ArrayView2<'_, f32>)> {
+fn layouts(x: &Array2<f32>) -> Vec<(&'static str, Array2<f32>, Look)> {
     let (rows, cols) = x.dim();
     let mut wide = Array2::from_elem((2 * rows, 3 * cols), f32::NAN);
     wide.slice_mut(s![..;2, ..;3]).assign(x);
@@ -68,13 +72,13 @@ fn layouts(x: &Array2<f32>) -> Vec<(&'static str, Array2<f32>, fn(&Array2<f32>) 
 /// Writes the product into views of other strides, over NaNs, and returns what each holds.
 fn into_layouts(op: &dyn LinearOp, x: &ArrayRef2<f32>) -> Vec<(&'static str, Array2<f32>)> {
     let (tokens, out) = (x.nrows(), op.shape().0);
-    let view: [(&str, (usize, usize), fn(&mut Array2<f32>) -> ArrayViewMut2<'_, f32>); 4] = [
+    let view: [(&str, (usize, usize), LookMut); 4] = [
         ("as it is", (tokens, out), |y| y.view_mut()),
         ("transposed", (out, tokens), |y| y.view_mut().reversed_axes()),
         ("strided", (2 * tokens, 3 * out), |y| y.slice_mut(s![..;2, ..;3])),
         ("reversed", (tokens, out), |y| y.slice_mut(s![..;-1, ..;-1])),
     ];
-    let product = |(name, shape, view): (_, _, fn(&mut Array2<f32>) -> ArrayViewMut2<'_, f32>)| {
+    let product = |(name, shape, view): (_, _, LookMut)| {
         let mut y = Array2::from_elem(shape, f32::NAN);
         op.apply_into(x, &mut view(&mut y));
         let written = view(&mut y).to_owned();

@@ -317,24 +317,25 @@ fn one_thread_and_two_make_the_same_mask() {
 
 #[test]
 fn the_first_score_that_is_not_finite_is_named() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut scores = scores(700, 128, false, 1);
-        scores[[3, 126]] = bad;
-        // None of these is the first: a later column, later rows, an earlier column.
-        scores[[3, 127]] = if bad.is_nan() { f32::INFINITY } else { f32::NAN };
-        scores[[4, 0]] = f32::NAN;
-        scores[[699, 5]] = f32::INFINITY;
+        scores[[340, 126]] = bad;
+        // None of these is the first: a later column, and later rows, which a second thread meets earlier.
+        scores[[340, 127]] = if bad.is_nan() { f32::INFINITY } else { f32::NAN };
+        scores.slice_mut(s![345.., 5]).fill(f32::INFINITY);
         for (pattern, scope) in cases(700, 128) {
-            let error = select(&scores, pattern, scope, budgets(pattern, 700, 128)[0]).unwrap_err();
+            let budget = budgets(pattern, 700, 128)[0];
+            let error = pool.install(|| select(&scores, pattern, scope, budget)).unwrap_err();
             let text = error.to_string();
             let Error::NonFinite { row, col, value, .. } = error else { panic!("{pattern}: {text}") };
-            assert_eq!((row, col, value.to_bits()), (3, 126, f64::from(bad).to_bits()), "{pattern} {scope:?}");
-            assert!(text.starts_with("scores: ") && text.contains("at row 3, column 126"), "{text}");
+            assert_eq!((row, col, value.to_bits()), (340, 126, f64::from(bad).to_bits()), "{pattern} {scope:?}");
+            assert!(text.starts_with("scores: ") && text.contains("at row 340, column 126"), "{text}");
         }
         let mirrored = scores.slice(s![.., ..;-1]);
         let half = Pattern::Unstructured.budget(700, 128, 0.5).unwrap();
         let error = select(&mirrored, Pattern::Unstructured, Scope::Layer, half).unwrap_err();
-        assert!(matches!(error, Error::NonFinite { row: 3, col: 0, .. }), "{error}");
+        assert!(matches!(error, Error::NonFinite { row: 340, col: 0, .. }), "{error}");
     }
 }
 

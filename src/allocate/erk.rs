@@ -56,7 +56,8 @@ fn by_density(layers: &[Layer<'_>], total: Budget, raw: impl Fn(f64, f64, Option
         .map(|l| {
             let (h, w) = l.kernel.unwrap_or((1, 1));
             let channels = l.weight.ncols() as f64 / (h * w).max(1) as f64;
-            raw(l.weight.nrows() as f64, channels, l.kernel.map(|(h, w)| (h as f64, w as f64)))
+            // The formula divides by the size.
+            if l.is_empty() { 0.0 } else { raw(l.weight.nrows() as f64, channels, l.kernel.map(|(h, w)| (h as f64, w as f64))) }
         })
         .collect();
     let sizes: Vec<usize> = layers.iter().map(Layer::len).collect();

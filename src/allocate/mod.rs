@@ -84,6 +84,14 @@ pub trait Allocate: Sync {
         false
     }
 
+    /// Fewest and most weights of these layers together that may stay.
+    ///
+    /// # Errors
+    /// As [`Allocate::allocate`].
+    fn range(&self, layers: &[Layer<'_>]) -> Result<(usize, usize)> {
+        Ok((0, layers.iter().map(Layer::len).sum()))
+    }
+
     /// One budget for each layer, in weights; they sum to `total`.
     ///
     /// # Errors

@@ -13,6 +13,21 @@ pub struct Overrides<A> {
     pub rest: A,
 }
 
+impl<A> Overrides<A> {
+    /// The budgets of the layers that are named.
+    fn given(&self, layers: &[Layer<'_>]) -> Result<Vec<Option<Budget>>> {
+        for name in self.sparsity.keys() {
+            if !layers.iter().any(|l| l.name == name) {
+                return Err(Error::unknown_layer(name, layers.iter().map(|l| l.name)));
+            }
+        }
+        let fixed = |l: &Layer<'_>| {
+            self.sparsity.get(l.name).map(|&s| Budget::from_sparsity(l.len(), s).map_err(|e| e.in_layer(l.name))).transpose()
+        };
+        layers.iter().map(fixed).collect()
+    }
+}
+
 impl<A: Allocate> Allocate for Overrides<A> {
     fn name(&self) -> &str {
         self.rest.name()
@@ -22,20 +37,20 @@ impl<A: Allocate> Allocate for Overrides<A> {
         self.rest.needs_scores()
     }
 
+    fn range(&self, layers: &[Layer<'_>]) -> Result<(usize, usize)> {
+        let parts = self.given(layers)?;
+        let given: usize = parts.iter().flatten().map(|p| p.keep()).sum();
+        let rest: Vec<Layer<'_>> = layers.iter().zip(&parts).filter(|(_, p)| p.is_none()).map(|(l, _)| *l).collect();
+        let (least, most) = self.rest.range(&rest)?;
+        Ok((given + least, given + most))
+    }
+
     /// # Errors
     /// Beside the errors of the other allocation: an unknown name, a sparsity outside [0, 1), or given sparsities that leave
     /// the rest more or less than it can hold.
     fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
         check(layers, total)?;
-        for name in self.sparsity.keys() {
-            if !layers.iter().any(|l| l.name == name) {
-                return Err(Error::unknown_layer(name, layers.iter().map(|l| l.name)));
-            }
-        }
-        let fixed = |l: &Layer<'_>| {
-            self.sparsity.get(l.name).map(|&s| Budget::from_sparsity(l.len(), s).map_err(|e| e.in_layer(l.name))).transpose()
-        };
-        let mut parts: Vec<Option<Budget>> = layers.iter().map(fixed).collect::<Result<_>>()?;
+        let mut parts = self.given(layers)?;
         let rest: Vec<Layer<'_>> = layers.iter().zip(&parts).filter(|(_, p)| p.is_none()).map(|(l, _)| *l).collect();
         let given: usize = parts.iter().flatten().map(|p| p.keep()).sum();
         let room: usize = rest.iter().map(Layer::len).sum();

@@ -18,10 +18,12 @@ pub enum Target {
 impl Target {
     /// One budget for each layer by `allocation`.
     ///
-    /// For FLOPs the largest number of weights is taken whose allocation does not pass the target, found by bisection.
+    /// For FLOPs bisection finds a number of weights whose allocation does not pass the target and would with one weight more.
+    /// Where rounding gives a costly layer fewer weights of a larger whole, a larger number still can fit.
     ///
     /// # Errors
-    /// Those of the allocation; a sparsity outside [0, 1); more parameters or FLOPs than the layers have.
+    /// Those of the allocation; a sparsity outside [0, 1); more parameters or FLOPs than the layers have;
+    /// fewer FLOPs than those of the weights that the allocation must keep.
     ///
     /// ```
     /// use lacuna::allocate::{Layer, Target, Uniform};
@@ -43,8 +45,12 @@ impl Target {
                 if limit > dense {
                     return Err(Error::setting("flops", format!("{limit} is more than the {dense} of the dense layers")));
                 }
-                let mut best = allocation.allocate(layers, Budget::new(0, of)?)?;
-                let (mut low, mut high) = (0, of);
+                let (mut low, mut high) = allocation.range(layers)?;
+                let mut best = allocation.allocate(layers, Budget::new(low, of)?)?;
+                let least = flops(&best);
+                if limit < least {
+                    return Err(Error::setting("flops", format!("{limit} is less than the {least} of what must stay")));
+                }
                 while low < high {
                     let keep = low + (high - low).div_ceil(2);
                     let parts = allocation.allocate(layers, Budget::new(keep, of)?)?;

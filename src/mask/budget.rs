@@ -14,9 +14,24 @@ use serde::{Deserialize, Serialize};
 /// assert!(Budget::from_sparsity(10, 1.0).is_err());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Budget {
     keep: usize,
     of: usize,
+}
+
+/// A budget as files hold it.
+#[derive(Deserialize)]
+struct Unchecked {
+    keep: usize,
+    of: usize,
+}
+
+impl TryFrom<Unchecked> for Budget {
+    type Error = Error;
+    fn try_from(b: Unchecked) -> Result<Self> {
+        Budget::new(b.keep, b.of)
+    }
 }
 
 impl Budget {

@@ -90,14 +90,14 @@ impl Pattern {
     /// Whether this pattern can be laid over a matrix of this shape.
     ///
     /// # Errors
-    /// If the matrix has no rows or no columns, `n > m`, `m` is 0 or does not divide the row, or a block has no rows or columns.
+    /// If the matrix has no rows or no columns, `n` is 0, `n > m`, `m` does not divide the row, or a block has no rows or columns.
     pub fn check_shape(self, rows: usize, cols: usize) -> Result<()> {
         let refuse = |reason: String| Err(Error::Pattern { pattern: self.to_string(), rows, cols, reason });
         if rows == 0 || cols == 0 {
             return refuse("it has no weights".into());
         }
         match self {
-            Pattern::Nm { n, m } if m == 0 || n > m => refuse(format!("N:M keeps N of every M, and {n} of {m} is impossible")),
+            Pattern::Nm { n, m } if n == 0 || n > m => refuse(format!("N:M keeps N of every M, and {n} of {m} is impossible")),
             Pattern::Nm { m, .. } if cols % m != 0 => refuse(format!("{m} does not divide the {cols} inputs of a row")),
             Pattern::Block { rows: r, cols: c } if r == 0 || c == 0 => refuse("a block has rows and columns".into()),
             _ => Ok(()),

@@ -202,7 +202,7 @@ fn score(key: u32) -> f32 {
 
 /// Rows of a task: at least 64 Ki scores.
 fn rows_a_task(cols: usize) -> usize {
-    (1usize << 16).div_ceil(cols)
+    (1usize << 16).div_ceil(cols.max(1))
 }
 
 /// Counts of `bin(score)` over all scores, `1 << 16` bins; `None` is not counted.

@@ -100,9 +100,11 @@ impl<'a> CsrView<'a> {
         if indices.len() != values.len() {
             return refuse(format!("{} indices for {} values", indices.len(), values.len()));
         }
-        if Some(offsets.len()) != rows.checked_add(1) || offsets[0] != 0 || offsets[rows] as usize != indices.len() {
-            let last = offsets.last().copied().unwrap_or(0);
-            return refuse(format!("{} offsets ending in {last} for {rows} rows and {} values", offsets.len(), indices.len()));
+        if offsets.is_empty() || offsets.len() - 1 != rows {
+            return refuse(format!("{} offsets for {rows} rows, where each row has one and the end another", offsets.len()));
+        }
+        if offsets[0] != 0 || offsets[rows] as usize != indices.len() {
+            return refuse(format!("offsets run from {} to {} over {} values", offsets[0], offsets[rows], indices.len()));
         }
         if let Some(r) = (0..rows).find(|&r| offsets[r] > offsets[r + 1]) {
             return refuse(format!("offsets of row {r} decrease from {} to {}", offsets[r], offsets[r + 1]));

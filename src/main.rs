@@ -1,2 +1,53 @@
-//! The command.
-fn main() {}
+//! The command: parses, calls the library, prints.
+
+mod command;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Pruning and sparsity research: scores, exact masks, sparse products, honest figures.
+#[derive(Parser)]
+#[command(name = "lacuna", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Trains, prunes, retrains, shrinks and multiplies on real scanned digits, and writes a report
+    Demo(command::demo::Args),
+    /// Prunes the weights of a safetensors file
+    Prune(command::prune::Args),
+    /// Lists the tensors of a safetensors file with their shapes, sparsity and bytes
+    Inspect(command::inspect::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) if !e.use_stderr() => {
+            // --help and --version
+            return if e.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+        Err(e) => {
+            // clap's first paragraph, as one line.
+            let text = e.render().to_string();
+            let first: Vec<&str> = text.lines().take_while(|l| !l.trim().is_empty()).map(str::trim).collect();
+            eprintln!("{}", if first.is_empty() { text.trim().to_string() } else { first.join(" ") });
+            return ExitCode::from(2);
+        }
+    };
+    let result = match cli.command {
+        Command::Demo(args) => command::demo::run(&args),
+        Command::Prune(args) => command::prune::run(&args),
+        Command::Inspect(args) => command::inspect::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(2)
+        }
+    }
+}

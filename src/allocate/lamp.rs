@@ -7,8 +7,8 @@
 //! score(u) = w_u² / Σ_{v : w_v² ≥ w_u²} w_v²
 //! ```
 //!
-//! within a layer, then ranked over all layers. The largest weight of every layer scores 1, so no layer is emptied before
-//! all others are down to one weight.
+//! within a layer, then ranked over all layers. A layer's one largest weight scores 1, so no layer is emptied before all
+//! others are down to one weight (where k weights tie for the largest, each scores 1/k).
 //!
 //! Departure: ties of a layer share one score, where the authors' sorted sums give each its place; the counts are the same
 //! up to ties.

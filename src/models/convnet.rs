@@ -47,6 +47,28 @@ pub fn lecun_1989(seed: Seed) -> Result<Network> {
         .build()
 }
 
+/// The kin of [`lecun_1989`] for 8×8 digits: 8 and 12 maps of 3×3 kernels with stride 2, 20 hidden units, 10 outputs, scaled
+/// tanh everywhere; 2 146 parameters, about as many as Optimal Brain Damage's network had. Input `(1, 8, 8)`.
+///
+/// ```
+/// assert_eq!(lacuna::models::digits_shared(lacuna::rng::Seed(0)).unwrap().parameters(), 2146);
+/// ```
+///
+/// # Errors
+/// Never.
+pub fn digits_shared(seed: Seed) -> Result<Network> {
+    Builder::image((1, 8, 8), Init::LeCun, seed)
+        .conv(8, 3, 2, 1) // (8, 4, 4)
+        .activation(Activation::ScaledTanh)
+        .conv(12, 3, 2, 1) // (12, 2, 2)
+        .activation(Activation::ScaledTanh)
+        .linear(20)
+        .activation(Activation::ScaledTanh)
+        .linear(10)
+        .activation(Activation::ScaledTanh)
+        .build()
+}
+
 /// A small convnet for 8×8 digits: two 3×3 convolutions with batch normalisation and ReLU, pooling, one hidden layer. Input
 /// `(1, 8, 8)`.
 ///

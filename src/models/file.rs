@@ -72,7 +72,8 @@ pub fn to_checkpoint(network: &Network) -> Result<Checkpoint> {
 /// finite.
 pub fn from_checkpoint(file: &Checkpoint) -> Result<Network> {
     let malformed = |reason: String| Error::malformed(file.path(), reason);
-    let json = file.metadata().get(KEY).ok_or_else(|| malformed(format!("has no '{KEY}' in its metadata: no network is described")))?;
+    let json =
+        file.metadata().get(KEY).ok_or_else(|| malformed(format!("has no '{KEY}' in its metadata: no network is described")))?;
     let chain: Chain = serde_json::from_str(json).map_err(|e| malformed(format!("'{KEY}': {e}")))?;
     let matrix = |name: &str, rows: usize, cols: usize| -> Result<Array2<f32>> {
         let m = vector_or_matrix(file, name)?;

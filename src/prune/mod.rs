@@ -8,7 +8,7 @@ mod schedule;
 mod shrink;
 mod units;
 
-pub use checkpoint::{PrunedTensor, prune_checkpoint, prunable};
+pub use checkpoint::{PrunedTensor, prunable, prune_checkpoint};
 pub use oneshot::{Outcome, Pruning, choose, one_shot};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;

@@ -102,7 +102,13 @@ pub(super) fn scores(layer: &Evidence<'_>, saliency: &dyn Saliency) -> Result<Ar
 ///
 /// # Errors
 /// Those of allocating and selecting, naming the layer; a layer without scores.
-pub fn choose(layers: &[Layer<'_>], allocate: &dyn Allocate, target: Target, pattern: Pattern, scope: Scope) -> Result<Vec<Mask>> {
+pub fn choose(
+    layers: &[Layer<'_>],
+    allocate: &dyn Allocate,
+    target: Target,
+    pattern: Pattern,
+    scope: Scope,
+) -> Result<Vec<Mask>> {
     let units = |l: &Layer<'_>| pattern.units(l.weight.nrows(), l.weight.ncols()).map_err(|e| e.in_layer(l.name));
     let budgets: Vec<Budget> = if let Pattern::Nm { n, m } = pattern {
         layers.iter().map(|l| units(l).and_then(|u| Budget::new(u / m * n, u))).collect::<Result<_>>()?
@@ -115,7 +121,8 @@ pub fn choose(layers: &[Layer<'_>], allocate: &dyn Allocate, target: Target, pat
         layers.iter().zip(parts).map(in_units).collect::<Result<_>>()?
     };
     let mask = |(l, budget): (&Layer<'_>, Budget)| {
-        let missing = || Error::MissingEvidence { criterion: "selection".into(), need: "the scores".into(), layer: l.name.into() };
+        let missing =
+            || Error::MissingEvidence { criterion: "selection".into(), need: "the scores".into(), layer: l.name.into() };
         select(&l.scores.ok_or_else(missing)?, pattern, scope, budget).map_err(|e| e.in_layer(l.name))
     };
     layers.iter().zip(budgets).map(mask).collect()

@@ -1,0 +1,26 @@
+//! One file a subcommand.
+
+pub mod demo;
+mod experiment;
+pub mod inspect;
+mod pages;
+pub mod prune;
+mod timing;
+
+use lacuna::{Error, Result};
+use std::io::{ErrorKind, Write};
+
+/// Prints to standard output. A reader that has gone away (`| head`) is no error.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
+        _ => Ok(()),
+    }
+}
+
+/// One line of JSON on standard output.
+pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_string(value).map_err(|e| Error::setting("json", e.to_string()))?;
+    print(&(json + "\n"))
+}

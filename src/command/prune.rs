@@ -1,0 +1,157 @@
+//! `lacuna prune MODEL OUT`: plain weight files, by criteria that need the weights alone.
+
+use super::{print, print_json};
+use clap::{ArgGroup, Parser, ValueEnum};
+use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Overrides, Target, Uniform};
+use lacuna::criteria::{Magnitude, Norm, Random, Saliency};
+use lacuna::io::Checkpoint;
+use lacuna::mask::{Pattern, Scope};
+use lacuna::prune::{Pruning, prune_checkpoint};
+use lacuna::report::{Cell, Table};
+use lacuna::rng::Seed;
+use lacuna::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Prunes the weights of a safetensors file: what goes becomes 0, and the masks are stored beside the weights.
+#[derive(Parser)]
+#[command(group = ArgGroup::new("target").required(true).multiple(true).args(["sparsity", "pattern"]))]
+pub struct Args {
+    /// The safetensors file to prune
+    model: PathBuf,
+    /// The safetensors file to write; it appears whole or not at all
+    out: PathBuf,
+    /// Which weights matter
+    #[arg(long, value_enum, default_value = "magnitude")]
+    method: Method,
+    /// Share of the weights that goes, in [0, 1)
+    #[arg(long)]
+    sparsity: Option<f64>,
+    /// Shape that survivors take: unstructured, N:M (keeps N of M), blockRxC, rows, cols
+    #[arg(long)]
+    pattern: Option<String>,
+    /// How much of each layer
+    #[arg(long, value_enum, default_value = "uniform")]
+    allocate: Allocation,
+    /// Who competes with whom in a layer
+    #[arg(long, value_enum, default_value = "layer")]
+    scope: ScopeArg,
+    /// A tensor to leave alone; may be given several times
+    #[arg(long, value_name = "TENSOR")]
+    skip: Vec<String>,
+    /// A sparsity for one tensor, apart from the rest; may be given several times
+    #[arg(long, value_name = "TENSOR=SPARSITY")]
+    layer: Vec<String>,
+    /// Seed of random scores
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Method {
+    /// |w|
+    Magnitude,
+    /// w²; differs from magnitude for blocks, rows and columns
+    MagnitudeL2,
+    /// Uniform scores
+    Random,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Allocation {
+    Uniform,
+    Global,
+    Er,
+    Erk,
+    Lamp,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ScopeArg {
+    Layer,
+    Row,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let pattern: Pattern = args.pattern.as_deref().unwrap_or("unstructured").parse()?;
+    let nm = matches!(pattern, Pattern::Nm { .. });
+    let sparsity = match (args.sparsity, nm) {
+        (Some(s), true) => {
+            return Err(Error::setting(
+                "sparsity",
+                format!("{s} given with pattern {pattern}, which fixes the sparsity; leave one out"),
+            ));
+        }
+        (None, false) => {
+            return Err(Error::setting("sparsity", format!("pattern {pattern} needs one: give --sparsity")));
+        }
+        (s, _) => s.unwrap_or(0.0),
+    };
+    let saliency: Box<dyn Saliency> = match args.method {
+        Method::Magnitude => Box::new(Magnitude { norm: Norm::L1 }),
+        Method::MagnitudeL2 => Box::new(Magnitude { norm: Norm::L2 }),
+        Method::Random => Box::new(Random { seed: Seed(args.seed) }),
+    };
+    let given = overrides(&args.layer)?;
+    if nm && !given.is_empty() {
+        return Err(Error::setting("layer", format!("pattern {pattern} fixes the sparsity of every tensor")));
+    }
+    let allocate: Box<dyn Allocate> = match args.allocate {
+        Allocation::Uniform => Box::new(Overrides { sparsity: given, rest: Uniform }),
+        Allocation::Global => Box::new(Overrides { sparsity: given, rest: Global }),
+        Allocation::Er => Box::new(Overrides { sparsity: given, rest: Er }),
+        Allocation::Erk => Box::new(Overrides { sparsity: given, rest: Erk }),
+        Allocation::Lamp => Box::new(Overrides { sparsity: given, rest: Lamp }),
+    };
+    let pruning = Pruning {
+        saliency: saliency.as_ref(),
+        allocate: allocate.as_ref(),
+        target: Target::Sparsity(sparsity),
+        pattern,
+        scope: match args.scope {
+            ScopeArg::Layer => Scope::Layer,
+            ScopeArg::Row => Scope::Row,
+        },
+        skip: &args.skip,
+    };
+    let checkpoint = Checkpoint::read(&args.model)?;
+    let (pruned, tensors) = prune_checkpoint(&checkpoint, &pruning)?;
+    pruned.write(&args.out)?;
+
+    let (weights, kept) = tensors.iter().fold((0, 0), |(w, k), t| (w + t.weights, k + t.kept));
+    let whole: usize = checkpoint.weights().map(|(_, w)| w.len()).sum();
+    let share = |kept: usize, of: usize| 1.0 - kept as f64 / of.max(1) as f64;
+    if args.json {
+        return print_json(&serde_json::json!({
+            "out": args.out, "method": saliency.name(), "pattern": pattern, "allocate": allocate.name(), "weights": weights, "kept": kept,
+            "sparsity": share(kept, weights), "parameters": whole, "whole_sparsity": share(whole - (weights - kept), whole),
+            "layers": tensors,
+        }));
+    }
+    let mut table = Table::new(["tensor", "shape", "weights", "kept", "sparsity"]);
+    for t in &tensors {
+        table.row((t.name.as_str(), format!("{:?}", t.shape), t.weights, t.kept, Cell::float(share(t.kept, t.weights), 4)));
+    }
+    table.row(("pruned tensors", "", weights, kept, Cell::float(share(kept, weights), 4)));
+    table.row(("whole file", "", whole, whole - (weights - kept), Cell::float(share(whole - (weights - kept), whole), 4)));
+    print(&format!(
+        "{}\n{} with {pattern} masks by {} -> {}\n",
+        table.to_text(),
+        args.model.display(),
+        saliency.name(),
+        args.out.display()
+    ))
+}
+
+/// `name=sparsity` pairs.
+fn overrides(given: &[String]) -> Result<BTreeMap<String, f64>> {
+    let pair = |text: &String| {
+        let parsed = text.rsplit_once('=').and_then(|(name, s)| Some((name.to_string(), s.parse::<f64>().ok()?)));
+        parsed.ok_or_else(|| Error::setting("layer", format!("'{text}' is not TENSOR=SPARSITY, as fc1.weight=0.5")))
+    };
+    given.iter().map(pair).collect()
+}

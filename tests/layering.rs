@@ -186,7 +186,7 @@ fn no_module_uses_one_that_is_declared_after_it() {
     let lib = &sources.iter().find(|s| s.path == "lib.rs").unwrap().code;
     let (modules, exports) = declared(lib);
     assert_eq!(modules.first().map(String::as_str), Some("error"), "every module may fail, so error is declared first");
-    let others = sources.iter().filter(|s| s.path != "lib.rs" && s.path != "main.rs");
+    let others = sources.iter().filter(|s| s.path != "lib.rs" && s.path != "main.rs" && !s.path.starts_with("command/"));
     let broken: Vec<String> = others.flat_map(|s| violations(&s.path, &s.code, &modules, &exports)).collect();
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }

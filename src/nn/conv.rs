@@ -27,6 +27,15 @@ pub struct Conv2d {
     pub padding: usize,
 }
 
+/// Inputs `input, input + stride, …` of a sample that one weight position meets at consecutive positions.
+struct Run {
+    /// Row of the patch matrix.
+    row: usize,
+    input: usize,
+    position: usize,
+    len: usize,
+}
+
 impl Conv2d {
     /// A convolution of stride 1 without padding.
     pub fn valid(input: (usize, usize, usize), out_channels: usize, kernel: usize) -> Self {
@@ -69,11 +78,12 @@ impl Conv2d {
         batch.div_ceil(8).next_multiple_of(self.group())
     }
 
-    /// Calls `run(patch row, first of a run of inputs, first of a run of positions, length)` for every run of inputs that
-    /// one weight position meets: with them patches are gathered and scattered.
-    fn runs(&self, mut run: impl FnMut(usize, usize, usize, usize)) {
+    /// Every run of inputs that one weight position meets along a row of positions: with them patches are gathered and
+    /// scattered. Worked out once a pass, not once a sample.
+    fn runs(&self) -> Vec<Run> {
         let ((channels, h, w), (kh, kw), (_, oh, ow)) = (self.input, self.kernel, self.output());
         let (stride, padding) = (self.stride, self.padding);
+        let mut runs = Vec::with_capacity(self.patch() * oh);
         for c in 0..channels {
             for (ki, kj) in (0..kh).flat_map(|i| (0..kw).map(move |j| (i, j))) {
                 let row = (c * kh + ki) * kw + kj;
@@ -85,37 +95,42 @@ impl Conv2d {
                     if i < padding || i - padding >= h || first >= end {
                         continue;
                     }
-                    run(row, (c * h + i - padding) * w + first * stride + kj - padding, oi * ow + first, end - first);
+                    let input = (c * h + i - padding) * w + first * stride + kj - padding;
+                    runs.push(Run { row, input, position: oi * ow + first, len: end - first });
                 }
             }
         }
+        runs
     }
 
     /// Patches of a sample into columns `at..at + positions` of `patches`, whose rows are `width` long.
-    fn gather(&self, x: &[f32], patches: &mut [f32], width: usize, at: usize) {
+    fn gather(&self, runs: &[Run], x: &[f32], patches: &mut [f32], width: usize, at: usize) {
         if self.padding > 0 {
             patches.chunks_mut(width).take(self.patch()).for_each(|row| row[at..at + self.positions()].fill(0.0));
         }
-        self.runs(|row, from, to, len| {
-            let out = &mut patches[row * width + at + to..][..len];
+        for run in runs {
+            let out = &mut patches[run.row * width + at + run.position..][..run.len];
             if self.stride == 1 {
-                out.copy_from_slice(&x[from..from + len]);
+                // A loop, not a call of memcpy: most runs are short.
+                out.iter_mut().zip(&x[run.input..][..run.len]).for_each(|(o, x)| *o = *x);
             } else {
-                out.iter_mut().zip(x[from..].iter().step_by(self.stride)).for_each(|(o, x)| *o = *x);
+                let x = &x[run.input..][..(run.len - 1) * self.stride + 1];
+                (0..run.len).for_each(|i| out[i] = x[i * self.stride]);
             }
-        });
+        }
     }
 
     /// The transpose of [`Conv2d::gather`]: adds each patch entry to the input it came from.
-    fn scatter(&self, patches: &[f32], width: usize, at: usize, x: &mut [f32]) {
-        self.runs(|row, from, to, len| {
-            let part = &patches[row * width + at + to..][..len];
+    fn scatter(&self, runs: &[Run], patches: &[f32], width: usize, at: usize, x: &mut [f32]) {
+        for run in runs {
+            let part = &patches[run.row * width + at + run.position..][..run.len];
             if self.stride == 1 {
-                x[from..from + len].iter_mut().zip(part).for_each(|(x, p)| *x += p);
+                x[run.input..][..run.len].iter_mut().zip(part).for_each(|(x, p)| *x += p);
             } else {
-                x[from..].iter_mut().step_by(self.stride).zip(part).for_each(|(x, p)| *x += p);
+                let x = &mut x[run.input..][..(run.len - 1) * self.stride + 1];
+                (0..run.len).for_each(|i| x[i * self.stride] += part[i]);
             }
-        });
+        }
     }
 
     /// Samples to and from a `(channels, samples * positions)` matrix.
@@ -144,12 +159,12 @@ impl Conv2d {
 
     /// See [`Map::patches`](crate::nn::Map::patches).
     pub(crate) fn patches(&self, x: &Array2<f32>) -> Array2<f32> {
-        let (positions, inputs, patch) = (self.positions(), self.inputs(), self.patch());
+        let (positions, inputs, patch, runs) = (self.positions(), self.inputs(), self.patch(), self.runs());
         let mut out = Array2::zeros((x.nrows() * positions, patch));
         let tasks = slice_mut(&mut out).par_chunks_mut(positions * patch).zip(slice(x).par_chunks(inputs));
         tasks.for_each(|(out, x)| {
             let mut patches = vec![0.0; patch * positions];
-            self.gather(x, &mut patches, positions, 0);
+            self.gather(&runs, x, &mut patches, positions, 0);
             for (p, out) in out.chunks_mut(patch).enumerate() {
                 out.iter_mut().enumerate().for_each(|(k, o)| *o = patches[k * positions + p]);
             }
@@ -161,7 +176,7 @@ impl Conv2d {
     pub(crate) fn apply(&self, weight: &Array2<f32>, x: &Array2<f32>) -> Array2<f32> {
         let (batch, positions, inputs, outputs) =
             (x.nrows(), self.positions(), self.inputs(), self.out_channels * self.positions());
-        let (task, group) = (self.task(batch), self.group());
+        let (task, group, runs) = (self.task(batch), self.group(), self.runs());
         let mut y = Array2::zeros((batch, outputs));
         let tasks = slice_mut(&mut y).par_chunks_mut(task * outputs).zip(slice(x).par_chunks(task * inputs));
         tasks.for_each(|(y, x)| {
@@ -169,7 +184,7 @@ impl Conv2d {
             for (y, x) in y.chunks_mut(group * outputs).zip(x.chunks(group * inputs)) {
                 let n = y.len() / outputs;
                 let width = n * positions;
-                x.chunks(inputs).enumerate().for_each(|(s, x)| self.gather(x, &mut patches, width, s * positions));
+                x.chunks(inputs).enumerate().for_each(|(s, x)| self.gather(&runs, x, &mut patches, width, s * positions));
                 let patches = view(&patches, self.patch(), width);
                 let out = if n == 1 { &mut y[..] } else { &mut wide[..self.out_channels * width] };
                 gemm(0.0, &mut view_mut(out, self.out_channels, width), 1.0, weight, &patches, Threads::One);
@@ -185,7 +200,7 @@ impl Conv2d {
     pub(crate) fn pull(&self, weight: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
         let (batch, positions, inputs, outputs) =
             (d.nrows(), self.positions(), self.inputs(), self.out_channels * self.positions());
-        let (task, group) = (self.task(batch), self.group());
+        let (task, group, runs) = (self.task(batch), self.group(), self.runs());
         let mut out = Array2::zeros((batch, inputs));
         let tasks = slice_mut(&mut out).par_chunks_mut(task * inputs).zip(slice(d).par_chunks(task * outputs));
         tasks.for_each(|(out, d)| {
@@ -195,7 +210,7 @@ impl Conv2d {
                 self.interleave(d, &mut wide);
                 let wide = view(&wide, self.out_channels, width);
                 gemm(0.0, &mut view_mut(&mut patches, self.patch(), width), 1.0, &weight.t(), &wide, Threads::One);
-                out.chunks_mut(inputs).enumerate().for_each(|(s, out)| self.scatter(&patches, width, s * positions, out));
+                out.chunks_mut(inputs).enumerate().for_each(|(s, out)| self.scatter(&runs, &patches, width, s * positions, out));
             }
         });
         out
@@ -225,7 +240,7 @@ impl Conv2d {
     ) -> Array2<f32> {
         let (batch, positions, inputs, outputs) =
             (x.nrows(), self.positions(), self.inputs(), self.out_channels * self.positions());
-        let task = self.task(batch);
+        let (task, runs) = (self.task(batch), self.runs());
         let zero = || Array2::zeros((self.out_channels, self.patch()));
         let tasks = slice(x).par_chunks(task * inputs).zip(slice(d).par_chunks(task * outputs));
         let parts: Vec<Array2<f32>> = tasks
@@ -234,7 +249,7 @@ impl Conv2d {
                 let mut sum = zero();
                 for (x, d) in x.chunks(group * inputs).zip(d.chunks(group * outputs)) {
                     let width = x.len() / inputs * positions;
-                    x.chunks(inputs).enumerate().for_each(|(s, x)| self.gather(x, &mut patches, width, s * positions));
+                    x.chunks(inputs).enumerate().for_each(|(s, x)| self.gather(&runs, x, &mut patches, width, s * positions));
                     self.interleave(d, &mut wide);
                     add(&mut sum, &view(&wide, self.out_channels, width), &view(&patches, self.patch(), width));
                 }

@@ -32,7 +32,7 @@ fn check(conv: Conv2d, batch: usize) {
     let (rows, cols) = map.weight_dim();
     let weight = whole(&mut random, rows, cols);
     let (x, d) = (whole(&mut random, batch, map.inputs()), whole(&mut random, batch, map.outputs()));
-    let (mut y, mut back) = (Array2::zeros(d.dim()), Array2::zeros(x.dim()));
+    let (mut y, mut back) = (Array2::<f32>::zeros(d.dim()), Array2::<f32>::zeros(x.dim()));
     let (mut sum, mut squares) = (Array2::zeros((rows, cols)), Array2::zeros((rows, cols)));
     for n in 0..batch {
         let mut one = Array2::<f32>::zeros((rows, cols));

@@ -125,8 +125,8 @@ fn sections(rows: &[Row], shrunk: &[Shrunk], times: &[Timing], stored: &Stored) 
         ),
         (
             "Accuracy on held-out digits, retrained",
-            "Random, magnitude and OBD train on for 10 epochs from the pruned network, SNIP trains its initial network for all \
-             60. Sparsity 0 is the control: the same training with nothing pruned."
+            "Random, magnitude and OBD train on for 8 epochs from the pruned network, SNIP trains its initial network for all \
+             40. Sparsity 0 is the control: the same training with nothing pruned."
                 .into(),
             by_method(rows, true, 3, |r| r.accuracy)?,
         ),

@@ -20,7 +20,7 @@ fn main() -> lacuna::Result<()> {
         "lenet_5" => lenet_5(Seed(0))?,
         other => return Err(lacuna::Error::setting("model", format!("'{other}' is neither lenet_300_100 nor lenet_5"))),
     };
-    let (train, test) = mnist(&data_dir().join("mnist"))?;
+    let (train, test) = mnist(data_dir().join("mnist"))?;
     let recipe = Recipe {
         loss: Loss::CrossEntropy,
         method: Method::Adam { weight_decay: 0.0 },

@@ -164,12 +164,15 @@ fn top<T: PartialOrd + Copy>(scratch: &mut [T], values: &[T], count: usize, mut 
 fn unit_mask(sums: &Array2<f64>, scope: Scope, keep: usize) -> Mask {
     let (rows, cols) = sums.dim();
     let mut mask = Mask::empty(rows, cols);
-    let all: Vec<f64> = sums.iter().copied().collect();
     match scope {
-        Scope::Layer => top(&mut all.clone(), &all, keep, |i| mask.set(i / cols, i % cols, true)),
+        Scope::Layer => {
+            let all = sums.as_slice().unwrap_or_default(); // made row by row
+            top(&mut all.to_vec(), all, keep, |i| mask.set(i / cols, i % cols, true));
+        }
         Scope::Row => {
-            for (r, row) in all.chunks(cols).enumerate() {
-                top(&mut row.to_vec(), row, share(keep, rows, r), |c| mask.set(r, c, true));
+            for (r, row) in sums.rows().into_iter().enumerate() {
+                let row = row.to_vec();
+                top(&mut row.clone(), &row, share(keep, rows, r), |c| mask.set(r, c, true));
             }
         }
     }

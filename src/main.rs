@@ -38,11 +38,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let result = match cli.command {
+    let result = lacuna::kernels::Isa::chosen().and_then(|_| match cli.command {
         Command::Demo(args) => command::demo::run(&args),
         Command::Prune(args) => command::prune::run(&args),
         Command::Inspect(args) => command::inspect::run(&args),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -4,6 +4,7 @@
 //! weight meets 16 numbers side by side, and each row of W keeps its 16 sums in registers. The same code is compiled twice,
 //! for every machine and for AVX2 with FMA.
 
+use super::Isa;
 use ndarray::{ArrayRef2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
@@ -76,12 +77,12 @@ pub(crate) fn csr_product(w: CsrSlices<'_>, x: &ArrayRef2<f32>, y: &mut ArrayRef
 
 type Product = fn(CsrSlices<'_>, &[[f32; LANES]], &mut ArrayViewMut2<'_, f32>);
 
-/// The product over one strip for this machine; `LACUNA_ISA=portable` asks for the portable one.
+/// The product over one strip for this machine.
 fn kernel() -> Product {
     #[cfg(target_arch = "x86_64")]
-    if super::isa::avx2() {
+    if Isa::current() == Isa::Avx2 {
         return |w, x, y| {
-            // SAFETY: `isa::avx2` says that this machine has AVX2 and FMA.
+            // SAFETY: `Isa::Avx2` is only ever current on a machine that has AVX2 and FMA.
             unsafe { product_avx2(w, x, y) }
         };
     }

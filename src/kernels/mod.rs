@@ -1,7 +1,7 @@
 //! The machine: SIMD and raw pointers. The only module with `unsafe` code.
 //!
 //! What leaves this module is safe to call with any arguments that meet the `# Panics` contracts. `LACUNA_ISA=portable`
-//! forces the kernels that run everywhere.
+//! or `avx2` forces the kernels of one [`Isa`].
 
 mod csr;
 mod gemm;
@@ -9,3 +9,4 @@ mod isa;
 
 pub(crate) use csr::{CsrSlices, csr_product};
 pub use gemm::{Threads, gemm};
+pub use isa::Isa;

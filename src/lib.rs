@@ -1,5 +1,73 @@
 //! Lacuna decides which weights of a network may go, removes them, stores what is left compactly, multiplies by it, and
 //! reports what was lost.
+//!
+//! ```
+//! use lacuna::criteria::{Evidence, Magnitude, Saliency};
+//! use lacuna::mask::{Pattern, Scope, select};
+//! use lacuna::sparse::{Compress, Csr, LinearOp, apply};
+//! use ndarray::array;
+//!
+//! let weight = array![[3., -1., 0.5, -4.], [0.1, 2., -0.2, 0.3]]; // (out, in)
+//! let scores = Magnitude::default().score(&Evidence::weight_only("fc1", weight.view()))?;
+//! let budget = Pattern::Unstructured.budget(2, 4, 0.5)?; // keep 4 of 8
+//! let mask = select(&scores, Pattern::Unstructured, Scope::Layer, budget)?;
+//! let sparse = Csr::compress(&weight, &mask)?; // keeps 3, -1, -4 and 2
+//! assert_eq!((mask.kept(), sparse.nnz()), (4, 4));
+//! assert_eq!(apply(&sparse, &array![[1., 1., 1., 1.]]), array![[-2., 2.]]); // y = x · Wᵀ
+//! # Ok::<(), lacuna::Error>(())
+//! ```
+//!
+//! # The way of the data
+//!
+//! ```text
+//! network + samples ── measure ──► Measured ── evidence ──► Evidence ── Saliency ──► scores
+//!                                                                                      │
+//! layers + Target ──────────────────────── Allocate ──► Budget (one a layer) ── select ┤ Pattern, Scope
+//!                                                                                      ▼
+//!                  fit, masks held ◄── Network ◄──────────────── set_mask ◄────────── Mask ──► file
+//!                        │                │                                            │
+//!                 score, Size          shrink                                       Compress
+//!                        ▼                ▼                                            ▼
+//!            Table · Figure · Page   a smaller Network                      LinearOp: y = x · Wᵀ
+//! ```
+//!
+//! Each arrow is a function whose result can be printed, saved and tested alone. Masks, budgets and scores are new values:
+//! pruning returns a new network. Only [`recover::fit`] and the setters of [`nn`] change what they are given.
+//!
+//! # Conventions
+//!
+//! - A weight is `(out, in)`, inputs `x` are `(tokens, in)`, outputs `y = x · Wᵀ` are `(tokens, out)`. A convolution's weight
+//!   is `(out channels, in channels * height * width)`.
+//! - **true = kept**, and a larger score = keep. N:M *keeps* N of every M consecutive inputs.
+//! - A [`Budget`](mask::Budget) is a count of the pattern's units (weights, blocks, rows or columns), rounded once. Selection
+//!   meets it exactly; of equal scores the one with the lower row-major index stays; a NaN is an error.
+//! - A kept weight that happens to be 0 is stored: `nnz == mask.kept()`. Masks are saved, never inferred from zeros.
+//! - Weights, activations and scores are `f32`; Gram matrices, factorisations, losses and sums of scores are `f64`.
+//! - The same [`Seed`](rng::Seed) gives the same bits for any number of threads.
+//! - Density is the share that stays, sparsity the share that goes.
+//! - What a user or a file can get wrong is an [`Error`] with the numbers in it; a broken contract panics, and is listed under
+//!   `# Panics`.
+//!
+//! # Modules, in the order of dependency
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`error`] | one error type, one `Result` |
+//! | [`rng`] | one seed, from it independent streams known by name |
+//! | [`kernels`] | SIMD and raw pointers: the only module with `unsafe` code |
+//! | [`linalg`] | dense products, Gram matrices, factorisations |
+//! | [`mask`] | masks, patterns, budgets, selection |
+//! | [`sparse`] | storages of what is left, and products with them |
+//! | [`criteria`] | scores: how much each weight matters |
+//! | [`allocate`] | how much of each layer stays |
+//! | [`nn`] | layers with hand-written derivatives, losses, optimisers |
+//! | [`io`] | files and data sets |
+//! | [`models`] | networks of the literature, networks in files, networks stored sparse |
+//! | [`calibrate`] | measures what criteria need |
+//! | [`metrics`] | accuracy, loss, parameters, FLOPs |
+//! | [`recover`] | training with the masks held |
+//! | [`prune`] | the driver: at once, in steps, by whole units, on plain files |
+//! | [`report`] | tables, figures and pages, as strings |
 
 // In dependency order: a module uses only those above it (`tests/layering.rs`).
 pub mod error;
@@ -20,3 +88,8 @@ pub mod prune;
 pub mod report;
 
 pub use error::{Error, Result};
+
+/// The examples of the README, compiled and run with the other doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

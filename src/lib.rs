@@ -31,8 +31,8 @@
 //!            Table · Figure · Page   a smaller Network                      LinearOp: y = x · Wᵀ
 //! ```
 //!
-//! Each arrow is a function whose result can be printed, saved and tested alone. Masks, budgets and scores are new values:
-//! pruning returns a new network. Only [`recover::fit`] and the setters of [`nn`] change what they are given.
+//! Each arrow is a function whose result can be looked at and tested alone. Pruning, shrinking and compressing return new values
+//! and leave their input as it was; training ([`recover::fit`]) changes the network that it is given.
 //!
 //! # Conventions
 //!

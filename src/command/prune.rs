@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long, value_name = "TENSOR=SPARSITY")]
     layer: Vec<String>,
     /// Seed of random scores
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
     /// One JSON object instead of a table
     #[arg(long)]

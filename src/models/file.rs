@@ -44,7 +44,11 @@ impl Kind {
             Kind::Linear { inputs, outputs, .. } => product(&[*inputs, *outputs]),
             Kind::Conv2d { conv: Conv2d { input: (c, h, w), out_channels, kernel: (kh, kw), stride, padding }, .. } => {
                 let after = |side: &usize| side.saturating_add(padding.saturating_mul(2)) / (*stride).max(1) + 1;
-                product(&[*c, *h, *w]) && product(&[*out_channels, *c, *kh, *kw]) && product(&[*out_channels, after(h), after(w)])
+                product(&[*stride])
+                    && product(&[*padding])
+                    && product(&[*c, *h, *w])
+                    && product(&[*out_channels, *c, *kh, *kw])
+                    && product(&[*out_channels, after(h), after(w)])
             }
             Kind::BatchNorm { channels, positions, .. } => product(&[*channels, *positions]),
             Kind::Activation(_) => true,
@@ -134,7 +138,8 @@ pub fn from_checkpoint(file: &Checkpoint) -> Result<Network> {
                 norm.beta = crate::nn::Param::new(column("bias")?, vec![channels]);
                 norm.mean = column("running_mean")?.into_iter().collect();
                 norm.variance = column("running_var")?.into_iter().collect();
-                if let Some(v) = norm.variance.iter().find(|&&v| v < 0.0 || !(v + epsilon > 0.0 && momentum.is_finite())) {
+                let sound = |v: f32| v >= 0.0 && v + epsilon > 0.0 && epsilon.is_finite() && momentum.is_finite();
+                if let Some(v) = norm.variance.iter().find(|v| !sound(**v)) {
                     let reason = format!("a variance of {v} with epsilon {epsilon} and momentum {momentum} cannot be");
                     return Err(malformed(format!("layer {}: {reason}", quoted(&name))));
                 }

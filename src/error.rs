@@ -103,7 +103,7 @@ pub enum Error {
         layer: String,
     },
     /// A layer or tensor that does not exist.
-    #[error("no layer is named '{name}' among {known}{}", nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
+    #[error("no layer is named '{}' among {known}{}", shown(name), nearest.as_ref().map(|n| format!("; did you mean '{}'?", shown(n))).unwrap_or_default())]
     UnknownLayer {
         /// The name that was asked for.
         name: String,
@@ -133,13 +133,21 @@ pub enum Error {
         reason: String,
     },
     /// An error met while working on one layer.
-    #[error("layer {layer}: {source}")]
+    #[error("layer {}: {source}", shown(layer))]
     Layer {
         /// The layer's name.
         layer: String,
         /// What went wrong there.
         source: Box<Error>,
     },
+}
+
+/// A name that may come from a file, fit for a message of one line: at most 100 characters, none of them a line break or its
+/// like.
+fn shown(name: &str) -> String {
+    let rest = if name.chars().nth(100).is_some() { "…" } else { "" };
+    let visible = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    name.chars().take(100).map(visible).collect::<String>() + rest
 }
 
 impl Error {

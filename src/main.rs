@@ -2,6 +2,7 @@
 
 mod command;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -29,6 +30,10 @@ fn main() -> ExitCode {
         Err(e) if !e.use_stderr() => {
             // --help and --version
             return if e.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+        Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprintln!("error: no command is given; 'lacuna --help' lists them");
+            return ExitCode::from(2);
         }
         Err(e) => {
             // clap's first paragraph, as one line.

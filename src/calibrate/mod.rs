@@ -2,7 +2,7 @@
 
 use crate::criteria::{Evidence, Measured, Need, Needs};
 use crate::linalg::Gram;
-use crate::nn::{Curvature, Loss, Mode, Network};
+use crate::nn::{Curvature, Layer, Loss, Mode, Network};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, Axis, s};
 
@@ -41,7 +41,8 @@ impl<'a> Calibration<'a> {
 /// Batch normalisation uses its running statistics. Means over samples are summed in f64.
 ///
 /// # Errors
-/// If there are no samples, the data do not fit the network, or something measured is not finite (naming the layer).
+/// If there are no samples, the data do not fit the network, or a sample, a target, a parameter (naming the layer) or something
+/// measured (naming the layer) is not finite.
 pub fn measure(network: &Network, data: &Calibration<'_>, needs: Needs) -> Result<Vec<Measured>> {
     let samples = data.x.nrows();
     if samples == 0 || data.batch == 0 {
@@ -51,6 +52,7 @@ pub fn measure(network: &Network, data: &Calibration<'_>, needs: Needs) -> Resul
         let found = [data.x.nrows(), data.x.ncols(), data.target.nrows()];
         return Err(Error::shape("calibration samples, inputs and targets", &[samples, network.inputs(), samples], &found));
     }
+    check_finite(network, data)?;
     let outputs = network.forward(&data.x.slice(s![..1, ..]).to_owned()).ncols();
     if data.target.ncols() != outputs {
         return Err(Error::shape("calibration targets", &[samples, outputs], &[samples, data.target.ncols()]));
@@ -92,6 +94,30 @@ pub fn measure(network: &Network, data: &Calibration<'_>, needs: Needs) -> Resul
         }
     }
     Ok(all)
+}
+
+/// Refuses NaN and infinities in data and network: a ReLU would turn NaN into 0, and nobody would know.
+fn check_finite(network: &Network, data: &Calibration<'_>) -> Result<()> {
+    let check = |what: &str, values: &ArrayRef2<f32>| match values.indexed_iter().find(|(_, v)| !v.is_finite()) {
+        None => Ok(()),
+        Some(((row, col), &value)) => Err(Error::NonFinite { what: what.into(), row, col, value: f64::from(value) }),
+    };
+    check("calibration samples", data.x)?;
+    check("calibration targets", data.target)?;
+    for (name, layer) in network.layers() {
+        let averages = match layer {
+            Layer::BatchNorm(b) => vec![("running mean", column(&b.mean)), ("running variance", column(&b.variance))],
+            _ => vec![],
+        };
+        let params = layer.params().into_iter().map(|(what, p)| (what, p.value()));
+        let mut all = params.chain(averages.iter().map(|(what, v)| (*what, v)));
+        all.try_for_each(|(what, values)| check(what, values)).map_err(|e| e.in_layer(name))?;
+    }
+    Ok(())
+}
+
+fn column(values: &[f32]) -> Array2<f32> {
+    Array2::from_shape_fn((values.len(), 1), |(i, _)| values[i])
 }
 
 /// A weight of each linear and convolutional layer with what was measured of it.

@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, default_value = "lacuna-demo")]
     out: PathBuf,
     /// The first seed; every seed is another split and other initial weights
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
     /// Number of seeds
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]

@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "magnitude")]
     method: Method,
     /// Share of the weights that goes, in [0, 1)
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     sparsity: Option<f64>,
     /// Shape that survivors take: unstructured, N:M (keeps N of M), blockRxC, rows, cols
     #[arg(long)]
@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long, value_name = "TENSOR=SPARSITY")]
     layer: Vec<String>,
     /// Seed of random scores
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
     /// One JSON object instead of a table
     #[arg(long)]

@@ -52,13 +52,13 @@ fn open(path: &Path) -> Result<(File, u64)> {
 }
 
 /// A name out of a file, fit for a message of one line: quoted, at most 100 characters.
-fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("'{}'", one_line(name, 100))
 }
 
 /// At most this many characters of a text out of a file, with an ellipsis where some were left out and line breaks and
 /// their like made visible.
-fn one_line(text: &str, most: usize) -> String {
+pub(crate) fn one_line(text: &str, most: usize) -> String {
     let mut line = String::new();
     for (i, c) in text.chars().enumerate() {
         match c {

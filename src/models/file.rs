@@ -4,7 +4,7 @@
 //! `[out, in, height, width]`), every mask a tensor beside it, batch norm's averages are `bn1.running_mean` and
 //! `bn1.running_var`. The chain of layers is JSON under the metadata key `lacuna.network`.
 
-use crate::io::{Checkpoint, Dtype};
+use crate::io::{Checkpoint, Dtype, one_line, quoted};
 use crate::nn::{Activation, Affine, BatchNorm, Conv2d, Layer, Map, Network, Pool};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayD};
@@ -13,6 +13,9 @@ use std::path::Path;
 
 const KEY: &str = "lacuna.network";
 
+/// The most features that a layer's input or output may have, and weights that a layer may have, in a file.
+const LARGEST: usize = u32::MAX as usize;
+
 /// The chain of layers without their numbers.
 #[derive(Serialize, Deserialize)]
 struct Chain {
@@ -20,7 +23,7 @@ struct Chain {
     layers: Vec<(String, Kind)>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
     Linear { inputs: usize, outputs: usize, bias: bool },
@@ -28,6 +31,30 @@ enum Kind {
     BatchNorm { channels: usize, positions: usize, epsilon: f32, momentum: f32 },
     Activation(Activation),
     Pool(Pool),
+}
+
+impl Kind {
+    /// Whether the numbers of features and weights that the geometry asks for are at most [`LARGEST`].
+    fn is_small(&self) -> bool {
+        let product = |sizes: &[usize]| {
+            let product = sizes.iter().try_fold(1usize, |p, &s| p.checked_mul(s));
+            sizes.iter().all(|&s| s <= LARGEST) && product.is_some_and(|p| p <= LARGEST)
+        };
+        match self {
+            Kind::Linear { inputs, outputs, .. } => product(&[*inputs, *outputs]),
+            Kind::Conv2d { conv: Conv2d { input: (c, h, w), out_channels, kernel: (kh, kw), stride, padding }, .. } => {
+                let after = |side: &usize| side.saturating_add(padding.saturating_mul(2)) / (*stride).max(1) + 1;
+                product(&[*stride])
+                    && product(&[*padding])
+                    && product(&[*c, *h, *w])
+                    && product(&[*out_channels, *c, *kh, *kw])
+                    && product(&[*out_channels, after(h), after(w)])
+            }
+            Kind::BatchNorm { channels, positions, .. } => product(&[*channels, *positions]),
+            Kind::Activation(_) => true,
+            Kind::Pool(p) => product(&[p.input.0, p.input.1, p.input.2]),
+        }
+    }
 }
 
 /// The network as a checkpoint in f32, masks beside the weights.
@@ -71,7 +98,7 @@ pub fn to_checkpoint(network: &Network) -> Result<Checkpoint> {
 /// If the metadata names no network or one that cannot be, a tensor is missing or of another shape, or a weight is not
 /// finite.
 pub fn from_checkpoint(file: &Checkpoint) -> Result<Network> {
-    let malformed = |reason: String| Error::malformed(file.path(), reason);
+    let malformed = |reason: String| Error::malformed(file.path(), one_line(&reason, 500));
     let json =
         file.metadata().get(KEY).ok_or_else(|| malformed(format!("has no '{KEY}' in its metadata: no network is described")))?;
     let chain: Chain = serde_json::from_str(json).map_err(|e| malformed(format!("'{KEY}': {e}")))?;
@@ -79,7 +106,7 @@ pub fn from_checkpoint(file: &Checkpoint) -> Result<Network> {
         let m = vector_or_matrix(file, name)?;
         crate::io::check_finite(name, &m)?;
         if m.dim() != (rows, cols) {
-            return Err(malformed(format!("tensor {name} is {:?}, the network needs {:?}", m.dim(), (rows, cols))));
+            return Err(malformed(format!("tensor {} is {:?}, the network needs {:?}", quoted(name), m.dim(), (rows, cols))));
         }
         Ok(m)
     };
@@ -90,13 +117,17 @@ pub fn from_checkpoint(file: &Checkpoint) -> Result<Network> {
     };
     let mut layers = Vec::new();
     for (name, kind) in chain.layers {
+        // Nothing below multiplies before it is known that the products are small.
+        if !kind.is_small() {
+            return Err(malformed(format!("layer {}: {kind:?} has sizes beyond {LARGEST}", quoted(&name))));
+        }
         let layer = match kind {
             Kind::Linear { inputs, outputs, bias } => affine(&name, Map::Linear { inputs, outputs }, bias)?,
             Kind::Conv2d { conv, bias } => {
                 let (_, h, w) = conv.input;
-                let fits = conv.kernel.0 > 0 && conv.kernel.1 > 0 && conv.stride > 0 && conv.padding < 1 << 16;
+                let fits = conv.kernel.0 > 0 && conv.kernel.1 > 0 && conv.stride > 0;
                 if !fits || h + 2 * conv.padding < conv.kernel.0 || w + 2 * conv.padding < conv.kernel.1 {
-                    return Err(malformed(format!("layer {name}: {conv:?} has no position")));
+                    return Err(malformed(format!("layer {}: {conv:?} has no position", quoted(&name))));
                 }
                 affine(&name, Map::Conv2d(conv), bias)?
             }
@@ -107,12 +138,17 @@ pub fn from_checkpoint(file: &Checkpoint) -> Result<Network> {
                 norm.beta = crate::nn::Param::new(column("bias")?, vec![channels]);
                 norm.mean = column("running_mean")?.into_iter().collect();
                 norm.variance = column("running_var")?.into_iter().collect();
+                let sound = |v: f32| v >= 0.0 && v + epsilon > 0.0 && epsilon.is_finite() && momentum.is_finite();
+                if let Some(v) = norm.variance.iter().find(|v| !sound(**v)) {
+                    let reason = format!("a variance of {v} with epsilon {epsilon} and momentum {momentum} cannot be");
+                    return Err(malformed(format!("layer {}: {reason}", quoted(&name))));
+                }
                 Layer::BatchNorm(norm)
             }
             Kind::Activation(f) => Layer::Activation(f),
             Kind::Pool(p) => {
                 if p.size == 0 || p.stride == 0 || p.input.1 < p.size || p.input.2 < p.size {
-                    return Err(malformed(format!("layer {name}: {p:?} has no whole window")));
+                    return Err(malformed(format!("layer {}: {p:?} has no whole window", quoted(&name))));
                 }
                 Layer::Pool(p)
             }

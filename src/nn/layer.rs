@@ -1,6 +1,6 @@
 //! One layer of a network.
 
-use crate::nn::{Activation, Affine, BatchNorm, Param, Pool};
+use crate::nn::{Activation, Affine, BatchNorm, Map, Param, Pool};
 use ndarray::Array2;
 
 /// One layer of a network.
@@ -84,6 +84,17 @@ impl Layer {
             Layer::Pool(p) => Some(p.input.0 * p.input.1 * p.input.2),
             Layer::BatchNorm(b) => Some(b.channels() * b.positions),
             Layer::Activation(_) => None,
+        }
+    }
+
+    /// Whether the layer takes its input for `units` units (channels, features) one after the other, and not for channels that
+    /// cut them up or take several together.
+    pub(crate) fn reads_units(&self, units: usize) -> bool {
+        match self {
+            Layer::Affine(a) => !matches!(&a.map, Map::Conv2d(conv) if conv.input.0 != units),
+            Layer::BatchNorm(b) => b.channels() == units,
+            Layer::Pool(p) => p.input.0 == units,
+            Layer::Activation(_) => true,
         }
     }
 

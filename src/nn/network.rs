@@ -189,16 +189,18 @@ impl Network {
     }
 
     /// Units that may be removed together, declared along the chain: each linear or convolutional layer with the next one.
-    /// The last layer's outputs are nobody's to remove.
+    /// The last layer's outputs are nobody's to remove, nor are units that a layer between cuts up or takes together (an image
+    /// made of a linear layer's outputs).
     pub fn groups(&self) -> Vec<Group> {
         let affines: Vec<(usize, &Affine)> = self.affines().map(|(i, _, a)| (i, a)).collect();
         let pair = |w: &[(usize, &Affine)]| {
             let ((producer, p), (consumer, c)) = (w[0], w[1]);
             let units = p.map.weight_dim().0;
+            let alike = self.layers[producer + 1..=consumer].iter().all(|(_, layer)| layer.reads_units(units));
             let norms = (producer..consumer).filter(|&i| matches!(self.layers[i].1, Layer::BatchNorm(_))).collect();
-            Group { producer, norms, consumer, units, width: c.map.weight_dim().1 / units }
+            alike.then(|| Group { producer, norms, consumer, units, width: c.map.weight_dim().1 / units })
         };
-        affines.windows(2).map(pair).collect()
+        affines.windows(2).filter_map(pair).collect()
     }
 
     /// The output `(batch, outputs)` of `x (batch, inputs)`, with running statistics.

@@ -62,7 +62,7 @@ pub fn prune_checkpoint(checkpoint: &Checkpoint, pruning: &Pruning<'_>) -> Resul
         .zip(&weights)
         .map(|(name, (w, mask, _))| {
             let evidence = Evidence { layer: name, weight: w.view(), mask: mask.as_ref(), measured: &nothing };
-            scores(&evidence, pruning.saliency)
+            scores(&evidence, pruning)
         })
         .collect::<Result<_>>()?;
     let layers: Vec<Layer<'_>> = names
@@ -75,9 +75,10 @@ pub fn prune_checkpoint(checkpoint: &Checkpoint, pruning: &Pruning<'_>) -> Resul
 
     let mut pruned = checkpoint.clone();
     let mut report = Vec::new();
-    for ((name, (weight, _, _)), mask) in names.iter().zip(&weights).zip(&masks) {
+    for ((name, (weight, old, _)), mask) in names.iter().zip(&weights).zip(&masks) {
+        let mask = old.as_ref().map_or_else(|| mask.clone(), |old| mask.and(old));
         pruned.set_matrix(name, mask.applied(weight))?;
-        pruned.insert_mask(name, mask)?;
+        pruned.insert_mask(name, &mask)?;
         let shape = checkpoint.get(name)?.shape().to_vec();
         report.push(PrunedTensor { name: name.clone(), shape, weights: mask.len(), kept: mask.kept() });
     }

@@ -38,7 +38,8 @@ pub struct Outcome {
 
 /// Measures what the criterion needs, scores, allocates, selects, and holds the masks.
 ///
-/// What a mask already dropped stays dropped: it ranks below every other weight.
+/// What a mask already dropped stays dropped: it ranks below every other weight, and where the budget has room for more than
+/// is left, only what is left stays.
 ///
 /// # Errors
 /// Those of measuring, scoring, allocating and selecting, naming the layer; an unknown name in `skip`; a network in which
@@ -51,7 +52,7 @@ pub fn one_shot(network: &Network, data: &Calibration<'_>, pruning: &Pruning<'_>
     }
     let layers: Vec<Evidence<'_>> =
         evidence(network, &measured).into_iter().filter(|e| !pruning.skip.iter().any(|s| s == e.layer)).collect();
-    let scores: Vec<Array2<f32>> = layers.iter().map(|e| scores(e, pruning.saliency)).collect::<Result<_>>()?;
+    let scores: Vec<Array2<f32>> = layers.iter().map(|e| scores(e, pruning)).collect::<Result<_>>()?;
     let shapes: Vec<Layer<'_>> = layers
         .iter()
         .zip(&scores)
@@ -66,6 +67,7 @@ pub fn one_shot(network: &Network, data: &Calibration<'_>, pruning: &Pruning<'_>
     let mut pruned = network.clone();
     let (mut masks, mut predicted) = (Vec::new(), 0.0);
     for ((layer, scores), mask) in layers.iter().zip(&scores).zip(chosen) {
+        let mask = layer.mask.map_or_else(|| mask.clone(), |old| mask.and(old));
         let removed = layer.mask.map_or_else(|| mask.not(), |old| old.minus(&mask));
         predicted += removed.iter_kept().map(|(r, c)| f64::from(scores[[r, c]])).sum::<f64>();
         pruned.param_mut(&format!("{}.weight", layer.layer))?.set_mask(mask.clone())?;
@@ -74,11 +76,22 @@ pub fn one_shot(network: &Network, data: &Calibration<'_>, pruning: &Pruning<'_>
     Ok(Outcome { network: pruned, masks, predicted_increase: pruning.saliency.predicts_loss().then_some(predicted) })
 }
 
-/// Scores of one layer, with what is already dropped below everything else.
-pub(super) fn scores(layer: &Evidence<'_>, saliency: &dyn Saliency) -> Result<Array2<f32>> {
-    let mut scores = saliency.score(layer).map_err(|e| e.in_layer(layer.layer))?;
+/// Scores of one layer, with what is already dropped below everything else. In a block, row or column of which something is
+/// left, what is dropped scores 0: it adds nothing to the others.
+pub(super) fn scores(layer: &Evidence<'_>, pruning: &Pruning<'_>) -> Result<Array2<f32>> {
+    let mut scores = pruning.saliency.score(layer).map_err(|e| e.in_layer(layer.layer))?;
     if let Some(mask) = layer.mask {
-        mask.not().iter_kept().for_each(|(r, c)| scores[[r, c]] = f32::MIN);
+        let (rows, cols) = mask.dim();
+        let (r, c) = match pruning.pattern {
+            Pattern::Unstructured | Pattern::Nm { .. } => (1, 1),
+            Pattern::Block { rows, cols } => (rows, cols),
+            Pattern::Rows => (1, cols),
+            Pattern::Cols => (rows, 1),
+        };
+        let left = mask.block_counts(r.max(1), c.max(1));
+        for (row, col) in mask.not().iter_kept() {
+            scores[[row, col]] = if left[[row / r.max(1), col / c.max(1)]] > 0 { 0.0 } else { f32::MIN };
+        }
     }
     Ok(scores)
 }

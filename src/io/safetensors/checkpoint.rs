@@ -248,8 +248,8 @@ impl Checkpoint {
             return Err(Error::setting("tensor name", format!("'{METADATA}' is the format's own")));
         }
         if self.has_mask(name) {
-            let (old, new) = (self.matrix_shape(name)?, flat(values.shape()));
-            if old != new || values.ndim() < 2 {
+            let (old, new) = (self.mask_shape(name)?, flat(values.shape()));
+            if old != new {
                 return Err(Error::shape(format!("weight {} that has a mask", quoted(name)), &[old.0, old.1], values.shape()));
             }
         }
@@ -335,6 +335,11 @@ impl Checkpoint {
             return Err(self.malformed(name, &format!("has shape {shape:?}; a weight matrix has at least 2 dimensions")));
         }
         Ok(flat(shape))
+    }
+
+    /// The shape of a tensor's mask: that of the matrix, and `(n, 1)` for a vector.
+    pub(super) fn mask_shape(&self, name: &str) -> Result<(usize, usize)> {
+        self.tensor(name).map(|t| flat(t.shape()))
     }
 
     pub(super) fn malformed(&self, name: &str, reason: &str) -> Error {

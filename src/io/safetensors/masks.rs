@@ -21,10 +21,10 @@ impl Checkpoint {
     /// to zero here.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such weight, [`Error::Malformed`] if it has fewer than 2 dimensions,
-    /// [`Error::Shape`] if the mask's shape is not that of [`Checkpoint::matrix`].
+    /// [`Error::UnknownLayer`] if there is no such weight, [`Error::Shape`] if the mask's shape is not that of
+    /// [`Checkpoint::matrix`]; a vector of `n` numbers has a mask of `(n, 1)`.
     pub fn insert_mask(&mut self, name: &str, mask: &Mask) -> Result<()> {
-        let (rows, cols) = self.matrix_shape(name)?;
+        let (rows, cols) = self.mask_shape(name)?;
         if mask.dim() != (rows, cols) {
             return Err(Error::shape(format!("mask of {}", quoted(name)), &[rows, cols], &[mask.rows(), mask.cols()]));
         }
@@ -54,7 +54,7 @@ impl Checkpoint {
         let Ok(cols) = cols.parse::<usize>() else {
             return Err(malformed(&format!("has {} columns by its metadata, which is no count", quoted(cols))));
         };
-        let (rows, want) = self.matrix_shape(name)?;
+        let (rows, want) = self.mask_shape(name)?;
         let Tensor::Opaque { element: Element::U8, shape, bytes } = bits else {
             return Err(malformed("is no mask: masks are U8"));
         };

@@ -1,0 +1,8 @@
+//! The command as its users run it: what it writes and prints, and one line and exit code 2 for whatever is wrong.
+
+#[path = "cli/bad_input.rs"]
+mod bad_input;
+#[path = "cli/common.rs"]
+mod common;
+#[path = "cli/pruning.rs"]
+mod pruning;

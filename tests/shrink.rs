@@ -56,7 +56,7 @@ fn shrunk(network: &Network) -> Network {
 fn mask(network: &mut Network, param: &str, keep: impl Fn(usize, usize) -> bool) {
     let p = network.param_mut(param).unwrap();
     let (rows, cols) = p.value().dim();
-    p.set_mask(Mask::from_fn(rows, cols, |r, c| keep(r, c))).unwrap();
+    p.set_mask(Mask::from_fn(rows, cols, keep)).unwrap();
 }
 
 fn dims(network: &Network) -> Vec<(usize, usize)> {

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::allocate::Target;
 use crate::calibrate::Calibration;
-use crate::mask::Budget;
+use crate::mask::{Budget, Pattern};
 use crate::nn::Network;
 use crate::prune::{Outcome, Pruning, one_shot};
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,7 @@ impl Schedule {
     /// ```
     ///
     /// # Errors
-    /// If a sparsity is not in [0, 1), or the first is above the last.
+    /// If a sparsity is not in [0, 1), the first is above the last, or there are no steps.
     pub fn sparsities(self, first: f64, last: f64) -> Result<Vec<f64>> {
         Budget::from_sparsity(1, first)?;
         Budget::from_sparsity(1, last)?;
@@ -76,13 +76,15 @@ impl Schedule {
     }
 }
 
-/// Prunes step by step to `sparsity` (in place of the pruning's own target), measuring anew before each step and calling
-/// `recover(network, step)` after each, for example to train. Masks only ever drop more: a weight that went stays away.
+/// Prunes step by step from the sparsity that the network has to `sparsity` (in place of the pruning's own target),
+/// measuring anew before each step and calling `recover(network, step)` after each, `step` counting from 0, for example to
+/// train. Masks only ever drop more: a weight that went stays away.
 ///
 /// The outcome's predicted increase is the last step's.
 ///
 /// # Errors
-/// Those of [`one_shot`], of the schedule, and of `recover`.
+/// Those of [`one_shot`], of the schedule (a network that is sparser already), and of `recover`; an N:M pattern, which has
+/// one sparsity, with a schedule of several steps.
 pub fn iterative(
     network: &Network,
     data: &Calibration<'_>,
@@ -91,8 +93,15 @@ pub fn iterative(
     sparsity: f64,
     mut recover: impl FnMut(&mut Network, usize) -> Result<()>,
 ) -> Result<Outcome> {
+    if matches!(pruning.pattern, Pattern::Nm { .. }) && schedule != Schedule::OneShot {
+        let reason = format!("pattern {} has one sparsity, which cannot be reached in steps", pruning.pattern);
+        return Err(crate::Error::setting("schedule", reason));
+    }
     let mut outcome = Outcome { network: network.clone(), masks: Vec::new(), predicted_increase: None };
-    for (step, sparsity) in schedule.sparsities(0.0, sparsity)?.into_iter().enumerate() {
+    let weights = network.affines().filter(|(_, name, _)| !pruning.skip.iter().any(|s| s == name));
+    let (kept, of) = weights.fold((0, 0), |(k, n), (_, _, a)| (k + a.weight.kept(), n + a.weight.value().len()));
+    let now = 1.0 - kept as f64 / of.max(1) as f64;
+    for (step, sparsity) in schedule.sparsities(now, sparsity)?.into_iter().enumerate() {
         outcome = one_shot(&outcome.network, data, &Pruning { target: Target::Sparsity(sparsity), ..*pruning })?;
         recover(&mut outcome.network, step)?;
     }

@@ -22,7 +22,7 @@ fn par() -> Par {
 /// A column-major array as faer sees it.
 fn view(a: &ArrayRef2<f64>) -> MatRef<'_, f64> {
     let (m, n) = a.dim();
-    let a = a.t().to_slice().expect("column-major without gaps");
+    let a = a.t().to_slice().unwrap_or_else(|| panic!("column-major without gaps"));
     MatRef::from_column_major_slice(a, m, n)
 }
 
@@ -30,7 +30,7 @@ fn view(a: &ArrayRef2<f64>) -> MatRef<'_, f64> {
 fn view_mut(a: &mut Array2<f64>) -> MatMut<'_, f64> {
     let (m, n) = a.dim();
     assert!(a.t().is_standard_layout(), "column-major without gaps");
-    let a = a.as_slice_memory_order_mut().expect("column-major without gaps");
+    let a = a.as_slice_memory_order_mut().unwrap_or_else(|| panic!("column-major without gaps"));
     MatMut::from_column_major_slice_mut(a, m, n)
 }
 

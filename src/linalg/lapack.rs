@@ -26,15 +26,17 @@ pub(super) fn invert_lower(l: Array2<f64>) -> Array2<f64> {
 }
 
 pub(super) fn invert_llt(l: Array2<f64>) -> Array2<f64> {
-    CholeskyFactorized { factor: l, uplo: UPLO::Lower }.invc_into().expect(ARGUMENTS)
+    CholeskyFactorized { factor: l, uplo: UPLO::Lower }.invc_into().unwrap_or_else(|e| panic!("{ARGUMENTS}: {e}"))
 }
 
 pub(super) fn solve_lower(l: &ArrayRef2<f64>, b: Array2<f64>) -> Array2<f64> {
-    l.to_owned().solve_triangular_into(UPLO::Lower, Diag::NonUnit, b).expect(ARGUMENTS)
+    l.to_owned().solve_triangular_into(UPLO::Lower, Diag::NonUnit, b).unwrap_or_else(|e| panic!("{ARGUMENTS}: {e}"))
 }
 
 pub(super) fn solve_upper(r: &ArrayRef2<f64>, b: Array2<f64>) -> Array2<f64> {
-    super::layout::to_columns(r).solve_triangular_into(UPLO::Upper, Diag::NonUnit, b).expect(ARGUMENTS)
+    super::layout::to_columns(r)
+        .solve_triangular_into(UPLO::Upper, Diag::NonUnit, b)
+        .unwrap_or_else(|e| panic!("{ARGUMENTS}: {e}"))
 }
 
 pub(super) fn eigh_lower(a: Array2<f64>) -> Result<Eigh, Failure> {
@@ -50,7 +52,7 @@ pub(super) fn thin_svd(a: Array2<f64>) -> Result<Svd, Failure> {
 }
 
 pub(super) fn qr_apply(a: Array2<f64>, b: Array2<f64>) -> (Array2<f64>, Array2<f64>) {
-    let (q, r) = a.qr_into().expect(ARGUMENTS);
+    let (q, r) = a.qr_into().unwrap_or_else(|e| panic!("{ARGUMENTS}: {e}"));
     let mut qtb = Array2::zeros((r.nrows(), b.ncols()).f());
     ndarray::linalg::general_mat_mul(1.0, &q.t(), &b, 0.0, &mut qtb);
     (super::layout::to_columns(&r), qtb)

@@ -82,12 +82,7 @@ pub(super) fn scores(layer: &Evidence<'_>, pruning: &Pruning<'_>) -> Result<Arra
     let mut scores = pruning.saliency.score(layer).map_err(|e| e.in_layer(layer.layer))?;
     if let Some(mask) = layer.mask {
         let (rows, cols) = mask.dim();
-        let (r, c) = match pruning.pattern {
-            Pattern::Unstructured | Pattern::Nm { .. } => (1, 1),
-            Pattern::Block { rows, cols } => (rows, cols),
-            Pattern::Rows => (1, cols),
-            Pattern::Cols => (rows, 1),
-        };
+        let (r, c) = pruning.pattern.unit(rows, cols);
         let left = mask.block_counts(r.max(1), c.max(1));
         for (row, col) in mask.not().iter_kept() {
             scores[[row, col]] = if left[[row / r.max(1), col / c.max(1)]] > 0 { 0.0 } else { f32::MIN };

@@ -5,7 +5,7 @@
 
 use lacuna::mask::Mask;
 use lacuna::rng::Seed;
-use lacuna::sparse::{Compress, Csr, CsrView, Dense, LinearOp, apply};
+use lacuna::sparse::{Bitmask, Compress, Csr, CsrView, Dense, LinearOp, Scaling, TileCsr, apply};
 use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, s};
 use sprs::CsMatI;
 
@@ -50,6 +50,14 @@ fn in_every_format(w: &ArrayRef2<f32>, mask: &Mask, mut law: impl FnMut(&str, &d
     let csr = Csr::compress(w, mask).unwrap();
     law("dense", &Dense::compress(w, mask).unwrap());
     law("csr", &csr);
+    law("tile-csr", &TileCsr::<f32>::compress(w, mask).unwrap());
+    law("bitmask", &Bitmask::<f32>::compress(w, mask).unwrap());
+    for columns in [1, 7, 300] {
+        law(&format!("tile-csr of {columns}"), &TileCsr::<f32>::with_tile(w, mask, columns, Scaling::Row).unwrap());
+    }
+    for words in [1, 64] {
+        law(&format!("bitmask of {words}"), &Bitmask::<f32>::with_tile(w, mask, words, Scaling::Row).unwrap());
+    }
     let view = csr.view();
     law("csr view", &CsrView::new(w.nrows(), w.ncols(), view.offsets(), view.indices(), view.values()).unwrap());
 }

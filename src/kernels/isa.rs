@@ -8,26 +8,64 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// What every machine has.
     Portable,
-    /// AVX2 with FMA, on x86-64.
+    /// AVX2 with FMA, BMI, POPCNT and F16C, on x86-64.
     Avx2,
+    /// AVX-512 F, VL, BW and DQ beside all of [`Isa::Avx2`].
+    Avx512,
+    /// NEON with fused multiply-adds, on aarch64: the portable kernels, compiled for it.
+    Neon,
 }
 
 impl Isa {
+    /// All of them, the slowest first.
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512];
+
     /// The name in `LACUNA_ISA` and in tables.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
+        }
+    }
+
+    /// Whether this machine can run them.
+    pub fn runs_here(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = || {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("bmi1")
+                    && is_x86_feature_detected!("bmi2")
+                    && is_x86_feature_detected!("popcnt")
+                    && is_x86_feature_detected!("f16c")
+            };
+            let avx512 = || {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+            };
+            match self {
+                Isa::Portable => true,
+                Isa::Avx2 => avx2(),
+                Isa::Avx512 => avx2() && avx512(),
+                Isa::Neon => false,
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        match self {
+            Isa::Portable => true,
+            Isa::Neon => cfg!(target_arch = "aarch64"),
+            Isa::Avx2 | Isa::Avx512 => false,
         }
     }
 
     /// The best that this machine has.
     pub fn detected() -> Isa {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return Isa::Avx2;
-        }
-        Isa::Portable
+        Isa::ALL.into_iter().rev().find(|isa| isa.runs_here()).unwrap_or(Isa::Portable)
     }
 
     /// What `LACUNA_ISA` asks for, or the best that this machine has if it is unset or empty.
@@ -37,12 +75,11 @@ impl Isa {
     pub fn chosen() -> Result<Isa> {
         let asked = std::env::var("LACUNA_ISA").unwrap_or_default();
         let refuse = |reason: &str| Err(Error::setting("LACUNA_ISA", format!("'{asked}' {reason}")));
-        match asked.as_str() {
-            "" => Ok(Isa::detected()),
-            "portable" => Ok(Isa::Portable),
-            "avx2" if Isa::detected() == Isa::Avx2 => Ok(Isa::Avx2),
-            "avx2" => refuse("kernels cannot run on this machine"),
-            _ => refuse("is neither portable nor avx2"),
+        match Isa::ALL.into_iter().find(|isa| isa.name() == asked) {
+            _ if asked.is_empty() => Ok(Isa::detected()),
+            Some(isa) if isa.runs_here() => Ok(isa),
+            Some(_) => refuse("kernels cannot run on this machine"),
+            None => refuse("is none of portable, neon, avx2 and avx512"),
         }
     }
 
@@ -50,6 +87,7 @@ impl Isa {
     ///
     /// # Panics
     /// If `LACUNA_ISA` cannot be met.
+    #[inline]
     pub(crate) fn current() -> Isa {
         static CURRENT: OnceLock<Isa> = OnceLock::new();
         *CURRENT.get_or_init(|| Isa::chosen().unwrap_or_else(|e| panic!("{e}")))

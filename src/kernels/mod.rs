@@ -1,12 +1,27 @@
 //! The machine: SIMD and raw pointers. The only module with `unsafe` code.
 //!
-//! What leaves this module is safe to call with any arguments that meet the `# Panics` contracts. `LACUNA_ISA=portable`
-//! or `avx2` forces the kernels of one [`Isa`].
+//! What leaves this module is safe to call with any arguments that meet the `# Panics` contracts. `LACUNA_ISA` forces the
+//! kernels of one [`Isa`].
+//!
+//! A storage walks its weights in its own way (`tile_csr`, `bitmask`, `csr`); what is done with them is written once: `few` for one
+//! token, `strip` for more, with `turn` between token-major arrays and strips.
 
+mod bitmask;
 mod csr;
+mod few;
 mod gemm;
 mod isa;
+mod simd;
+mod strip;
+mod tile_csr;
+mod turn;
+mod value;
 
+pub(crate) use bitmask::{BitmaskSlices, SLACK, bitmask_product};
 pub(crate) use csr::{CsrSlices, csr_product};
+pub use few::Expand;
 pub use gemm::{Threads, gemm};
 pub use isa::Isa;
+pub use strip::Epilogue;
+pub(crate) use tile_csr::{TileCsrSlices, tile_csr_product};
+pub use value::Value;

@@ -1,6 +1,6 @@
 //! Compressed sparse rows, the interchange form.
 
-use crate::kernels::{CsrSlices, csr_product};
+use crate::kernels::{CsrSlices, Epilogue, csr_product};
 use crate::mask::Mask;
 use crate::sparse::{Compress, LinearOp};
 use crate::{Error, Result};
@@ -168,16 +168,10 @@ impl LinearOp for CsrView<'_> {
         (self.rows, self.cols)
     }
 
-    fn apply_into(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>) {
-        assert!(
-            x.ncols() == self.cols && y.dim() == (x.nrows(), self.rows),
-            "csr {} x {}: x {:?}, y {:?}",
-            self.rows,
-            self.cols,
-            x.dim(),
-            y.dim()
-        );
-        csr_product(CsrSlices { cols: self.cols, offsets: self.offsets, indices: self.indices, values: self.values }, x, y);
+    fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+        super::op::check_shapes(self, x, y, epilogue);
+        let slices = CsrSlices { cols: self.cols, offsets: self.offsets, indices: self.indices, values: self.values };
+        epilogue.after(y, |y| csr_product(slices, x, y));
     }
 
     fn to_dense(&self) -> Array2<f32> {
@@ -208,8 +202,8 @@ impl LinearOp for Csr {
         (self.rows, self.cols)
     }
 
-    fn apply_into(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>) {
-        self.view().apply_into(x, y);
+    fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+        self.view().apply_with(x, y, epilogue);
     }
 
     fn to_dense(&self) -> Array2<f32> {

@@ -1,5 +1,6 @@
 //! The weight as it is.
 
+use crate::kernels::Epilogue;
 use crate::linalg::{Threads, gemm};
 use crate::mask::Mask;
 use crate::sparse::{Compress, LinearOp};
@@ -31,8 +32,9 @@ impl LinearOp for Dense {
         self.weight.dim()
     }
 
-    fn apply_into(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>) {
-        gemm(0.0, y, 1.0, x, &self.weight.t(), Threads::Pool);
+    fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+        super::op::check_shapes(self, x, y, epilogue);
+        epilogue.after(y, |y| gemm(0.0, y, 1.0, x, &self.weight.t(), Threads::Pool));
     }
 
     fn to_dense(&self) -> Array2<f32> {

@@ -3,10 +3,23 @@
 //! Every storage of a weight is a [`LinearOp`]: `y = x · Wᵀ`. [`Compress`] makes one from a weight and its mask; a kept
 //! weight that happens to be 0 is stored, so `nnz == mask.kept()`.
 
+mod op;
+mod blocks;
+mod scale;
+mod bitmask;
 mod csr;
 mod dense;
-mod op;
+mod tile_csr;
+mod machine;
+mod cost;
+mod plan;
 
+pub use crate::kernels::{Epilogue, Expand, Value};
+pub use bitmask::Bitmask;
 pub use csr::{Csr, CsrView};
 pub use dense::Dense;
+pub use machine::Machine;
 pub use op::{Compress, LinearOp, apply};
+pub use plan::{Hint, Plan};
+pub use scale::Scaling;
+pub use tile_csr::{Columns, TileCsr};

@@ -1,6 +1,7 @@
 //! A weight in any storage.
 
 use crate::Result;
+use crate::kernels::Epilogue;
 use crate::mask::Mask;
 use ndarray::{Array2, ArrayRef2};
 
@@ -18,7 +19,15 @@ pub trait LinearOp: Send + Sync {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    fn apply_into(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>);
+    fn apply_into(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>) {
+        self.apply_with(x, y, &Epilogue::default());
+    }
+
+    /// As [`LinearOp::apply_into`], with a bias, an activation or accumulation on the way into y.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>);
 
     /// The weight with zeros where nothing is stored.
     fn to_dense(&self) -> Array2<f32>;
@@ -28,6 +37,15 @@ pub trait LinearOp: Send + Sync {
 
     /// Bytes of everything stored.
     fn bytes(&self) -> usize;
+}
+
+/// Panics with both shapes if they do not fit.
+pub(super) fn check_shapes(op: &dyn LinearOp, x: &ArrayRef2<f32>, y: &ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+    let (out, inputs) = op.shape();
+    let (x, y) = (x.dim(), y.dim());
+    assert!(x.1 == inputs && y == (x.0, out), "{} {out} x {inputs}: x {x:?}, y {y:?}", op.format());
+    let bias = epilogue.bias.map_or(out, <[f32]>::len);
+    assert!(bias == out, "{} {out} x {inputs}: a bias of {bias}", op.format());
 }
 
 /// `x · Wᵀ` as a new array.

@@ -1,0 +1,122 @@
+//! Vectors of `f32` as kernels see them: one small trait, one type for each instruction set.
+//!
+//! A kernel is written once over [`Simd`] and compiled for each set inside a function with the matching `target_feature`; the
+//! methods are inlined into it, one instruction each.
+
+/// A vector of `LANES` numbers.
+///
+/// # Safety
+/// Every method may be called only where the instruction set of the type may run. `load` and `store` touch `LANES` numbers.
+pub(super) trait Simd: Copy {
+    type V: Copy;
+    const LANES: usize;
+
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(from: *const f32) -> Self::V;
+    unsafe fn store(to: *mut f32, v: Self::V);
+    /// `a * b + c`.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+}
+
+/// `N` numbers in whatever the compiler makes of them: two instructions on plain x86-64, NEON with fused multiply-adds on aarch64.
+#[derive(Clone, Copy)]
+pub(super) struct Portable<const N: usize>;
+
+impl<const N: usize> Simd for Portable<N> {
+    type V = [f32; N];
+    const LANES: usize = N;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [f32; N] {
+        [x; N]
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> [f32; N] {
+        // SAFETY: the caller vouches for N numbers; an array of them has their alignment.
+        unsafe { from.cast::<[f32; N]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, v: [f32; N]) {
+        // SAFETY: as in `load`.
+        unsafe { to.cast::<[f32; N]>().write(v) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: [f32; N], b: [f32; N], mut c: [f32; N]) -> [f32; N] {
+        for i in 0..N {
+            c[i] = if cfg!(target_arch = "aarch64") { a[i].mul_add(b[i], c[i]) } else { a[i] * b[i] + c[i] };
+        }
+        c
+    }
+
+    #[inline(always)]
+    unsafe fn add(mut a: [f32; N], b: [f32; N]) -> [f32; N] {
+        for i in 0..N {
+            a[i] += b[i];
+        }
+        a
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! x86 {
+    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub(super) struct $name;
+
+        impl Simd for $name {
+            type V = std::arch::x86_64::$v;
+            const LANES: usize = $lanes;
+
+            #[inline(always)]
+            unsafe fn splat(x: f32) -> Self::V {
+                // SAFETY: the caller vouches for the instruction set.
+                unsafe { std::arch::x86_64::$splat(x) }
+            }
+
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> Self::V {
+                // SAFETY: the caller vouches for the instruction set and for the memory; the load needs no alignment.
+                unsafe { std::arch::x86_64::$load(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn store(to: *mut f32, v: Self::V) {
+                // SAFETY: as in `load`.
+                unsafe { std::arch::x86_64::$store(to, v) }
+            }
+
+            #[inline(always)]
+            unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                // SAFETY: the caller vouches for the instruction set.
+                unsafe { std::arch::x86_64::$fma(a, b, c) }
+            }
+
+            #[inline(always)]
+            unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+                // SAFETY: the caller vouches for the instruction set.
+                unsafe { std::arch::x86_64::$add(a, b) }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+x86!(
+    /// Four numbers, with FMA.
+    Xmm, __m128, 4, _mm_set1_ps, _mm_loadu_ps, _mm_storeu_ps, _mm_fmadd_ps, _mm_add_ps
+);
+#[cfg(target_arch = "x86_64")]
+x86!(
+    /// Eight numbers, with AVX2 and FMA.
+    Ymm, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps
+);
+#[cfg(target_arch = "x86_64")]
+x86!(
+    /// Sixteen numbers, with AVX-512F.
+    Zmm, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps
+);

@@ -1,0 +1,279 @@
+//! One bit a weight, and the values of those that stay.
+
+use super::blocks::{blocks, check, check_starts};
+use super::scale::{Scaling, check_scalable, scale_of};
+use crate::kernels::{BitmaskSlices, Epilogue, Expand, SLACK, bitmask_product};
+use crate::mask::Mask;
+use crate::sparse::{Compress, LinearOp};
+use crate::{Error, Result};
+use ndarray::{Array2, ArrayRef2};
+
+/// A weight as bits in tiles of columns, and the values where bits are set: 4 bytes a kept weight in `f32` and an eighth of a byte for
+/// every weight, so smaller than dense from 4 % sparsity on.
+///
+/// # Invariants
+/// - `blocks` rises strictly from 0 to `rows`. Runs (a row's part of a tile) stand in the order block, tile, row: `rows * tiles` in all.
+/// - A tile is `tile` words of 64 columns wide, the last one narrower if need be; a run has one word for each.
+/// - No bit stands beyond the last column.
+/// - `starts` has one number a run and one more, runs from 0 to the number of values, and rises by the bits of each run.
+/// - There is one scale a run if values have scales, else none; scales are finite and above 0.
+///
+/// ```
+/// use lacuna::{mask::Mask, sparse::{apply, Bitmask, Compress, LinearOp}};
+/// use ndarray::array;
+/// let w = array![[1., 2., 0.], [0., 0., 3.]];
+/// let op = Bitmask::<f32>::compress(&w, &Mask::from_fn(2, 3, |r, c| r != c)).unwrap();
+/// assert_eq!(op.nnz(), 4); // a kept weight that is 0 is stored
+/// assert_eq!(apply(&op, &array![[1., 10., 100.]]), array![[20., 300.]]);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bitmask<T = f32> {
+    rows: usize,
+    cols: usize,
+    tile: usize,
+    blocks: Vec<u32>,
+    starts: Vec<u32>,
+    words: Vec<u64>,
+    /// The values, and SLACK more.
+    values: Vec<T>,
+    scales: Vec<f32>,
+}
+
+/// Words of a tile when nobody says how many: see [`TileCsr`](super::TileCsr).
+const TILE: usize = 2;
+
+impl<T: Expand> Bitmask<T> {
+    /// A weight `(out, in)` in tiles of `64 * words` columns.
+    ///
+    /// # Errors
+    /// If the shapes differ, `words` is 0, there are 2³² weights or more, or a weight with a scale is not finite.
+    pub fn with_tile(weight: &ArrayRef2<f32>, mask: &Mask, words: usize, scaling: Scaling) -> Result<Self> {
+        let (rows, cols) = weight.dim();
+        if mask.dim() != (rows, cols) {
+            return Err(Error::shape("mask", &[rows, cols], &[mask.rows(), mask.cols()]));
+        }
+        if words == 0 {
+            return Err(Error::setting("tile", "0 words, where 1 or more are possible"));
+        }
+        let kept = mask.kept();
+        if u32::try_from(kept.max(rows)).is_err() {
+            return Err(Error::setting("bitmask", format!("{kept} weights in {rows} rows do not fit 32-bit offsets")));
+        }
+        check_scalable::<T>(weight, mask)?;
+        let row_words = cols.div_ceil(64);
+        let mut op = Bitmask {
+            rows,
+            cols,
+            tile: words.min(row_words.max(1)),
+            blocks: blocks(rows, |_| cols),
+            starts: Vec::with_capacity(rows * row_words.div_ceil(words) + 1),
+            words: Vec::with_capacity(rows * row_words),
+            values: Vec::with_capacity(kept + SLACK),
+            scales: Vec::new(),
+        };
+        op.starts.push(0);
+        for block in op.blocks.clone().windows(2) {
+            for first in (0..row_words).step_by(op.tile) {
+                for r in block[0] as usize..block[1] as usize {
+                    op.push_run(weight, mask, r, first..(first + op.tile).min(row_words), scaling);
+                }
+            }
+        }
+        op.values.resize(kept + SLACK, T::default());
+        Ok(op)
+    }
+
+    fn push_run(&mut self, weight: &ArrayRef2<f32>, mask: &Mask, r: usize, words: std::ops::Range<usize>, scaling: Scaling) {
+        let word =
+            |w: usize| (64 * w..(64 * w + 64).min(self.cols)).rev().fold(0u64, |bits, c| bits << 1 | u64::from(mask.get(r, c)));
+        let bits: Vec<u64> = words.clone().map(word).collect();
+        let columns = || bits.iter().zip(words.clone()).flat_map(|(&b, w)| ones(b).map(move |i| 64 * w + i));
+        let mut scale = 1.0;
+        if T::SCALED {
+            scale = match scaling {
+                Scaling::Row => scale_of::<T>(mask.row_indices(r).map(|c| weight[[r, c]])),
+                Scaling::Tile => scale_of::<T>(columns().map(|c| weight[[r, c]])),
+            };
+            self.scales.push(scale);
+        }
+        self.values.extend(columns().map(|c| T::encode(if T::SCALED { weight[[r, c]] / scale } else { weight[[r, c]] })));
+        self.starts.push(self.values.len() as u32);
+        self.words.extend(bits);
+    }
+
+    /// A weight from its parts, checked.
+    ///
+    /// # Errors
+    /// Names the first invariant that is broken, with the numbers.
+    #[expect(clippy::too_many_arguments, reason = "the parts of the storage")]
+    pub fn new(
+        rows: usize,
+        cols: usize,
+        tile: usize,
+        blocks: Vec<u32>,
+        starts: Vec<u32>,
+        words: Vec<u64>,
+        mut values: Vec<T>,
+        scales: Vec<f32>,
+    ) -> Result<Self> {
+        const FORMAT: &str = "bitmask";
+        let refuse = |reason: String| Err(Error::setting(FORMAT, reason));
+        let row_words = cols.div_ceil(64);
+        if tile == 0 || tile > row_words.max(1) {
+            return refuse(format!("tiles of {tile} words in rows of {row_words}"));
+        }
+        check(FORMAT, &blocks, rows, rows.max(1))?;
+        let tiles = row_words.div_ceil(tile);
+        let (Some(runs), Some(all)) = (rows.checked_mul(tiles), rows.checked_mul(row_words)) else {
+            return refuse(format!("{rows} rows of {row_words} words are too many"));
+        };
+        check_starts(FORMAT, &starts, runs, values.len())?;
+        if words.len() != all || scales.len() != if T::SCALED { runs } else { 0 } {
+            let (w, s) = (words.len(), scales.len());
+            return refuse(format!("{w} words for {rows} rows of {row_words}, {s} scales for {runs} runs"));
+        }
+        if let Some(scale) = scales.iter().find(|s| !s.is_finite() || **s <= 0.0) {
+            return refuse(format!("a scale is {scale}"));
+        }
+        let (mut run, mut at) = (0, 0);
+        for block in blocks.windows(2) {
+            for first in (0..row_words).step_by(tile) {
+                let n = tile.min(row_words - first);
+                for r in block[0]..block[1] {
+                    let bits: u32 = words[at..at + n].iter().map(|w| w.count_ones()).sum();
+                    if starts[run + 1] - starts[run] != bits {
+                        return refuse(format!("run {run} has {bits} bits and {} values", starts[run + 1] - starts[run]));
+                    }
+                    if first + n == row_words && cols % 64 != 0 && words[at + n - 1] >> (cols % 64) != 0 {
+                        return refuse(format!("row {r} has a bit beyond column {cols}"));
+                    }
+                    (run, at) = (run + 1, at + n);
+                }
+            }
+        }
+        values.resize(values.len() + SLACK, T::default());
+        Ok(Bitmask { rows, cols, tile, blocks, starts, words, values, scales })
+    }
+
+    /// Words of 64 columns in a tile.
+    pub fn tile(&self) -> usize {
+        self.tile
+    }
+
+    /// First row of each block, and one past the last row.
+    pub fn blocks(&self) -> &[u32] {
+        &self.blocks
+    }
+
+    /// First value of each run, and one past the last.
+    pub fn starts(&self) -> &[u32] {
+        &self.starts
+    }
+
+    /// The bits of each run, lowest column first.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// The values, run by run.
+    pub fn values(&self) -> &[T] {
+        &self.values[..self.values.len() - SLACK]
+    }
+
+    /// Factor of the values of each run; empty where values are floats.
+    pub fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    fn for_each(&self, mut f: impl FnMut(usize, usize, f32)) {
+        let row_words = self.cols.div_ceil(64);
+        let (mut run, mut at) = (0, 0);
+        for block in self.blocks.windows(2) {
+            for first in (0..row_words).step_by(self.tile) {
+                for r in block[0]..block[1] {
+                    let mut value = self.starts[run] as usize;
+                    let scale = if T::SCALED { self.scales[run] } else { 1.0 };
+                    for w in first..(first + self.tile).min(row_words) {
+                        for i in ones(self.words[at]) {
+                            f(r as usize, 64 * w + i, scale * self.values[value].decode());
+                            value += 1;
+                        }
+                        at += 1;
+                    }
+                    run += 1;
+                }
+            }
+        }
+    }
+
+    /// The mask of what is stored.
+    pub fn mask(&self) -> Mask {
+        let mut mask = Mask::empty(self.rows, self.cols);
+        self.for_each(|r, c, _| mask.set(r, c, true));
+        mask
+    }
+}
+
+/// The places of the bits that are set, lowest first.
+fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let i = bits.trailing_zeros() as usize;
+        (bits != 0).then(|| {
+            bits &= bits - 1;
+            i
+        })
+    })
+}
+
+impl<T: Expand> LinearOp for Bitmask<T> {
+    fn format(&self) -> &str {
+        "bitmask"
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+        super::op::check_shapes(self, x, y, epilogue);
+        let slices = BitmaskSlices {
+            rows: self.rows,
+            cols: self.cols,
+            tile: self.tile,
+            blocks: &self.blocks,
+            starts: &self.starts,
+            words: &self.words,
+            values: &self.values,
+            scales: &self.scales,
+        };
+        bitmask_product(&slices, x, y, epilogue);
+    }
+
+    fn to_dense(&self) -> Array2<f32> {
+        let mut dense = Array2::zeros((self.rows, self.cols));
+        self.for_each(|r, c, v| dense[[r, c]] = v);
+        dense
+    }
+
+    fn nnz(&self) -> usize {
+        self.values().len()
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&self.blocks[..])
+            + size_of_val(&self.starts[..])
+            + size_of_val(&self.words[..])
+            + size_of_val(&self.values[..])
+            + size_of_val(&self.scales[..])
+    }
+}
+
+impl<T: Expand> Compress for Bitmask<T> {
+    /// In tiles of 128 columns, with a scale a row where values have one.
+    ///
+    /// # Errors
+    /// As [`Bitmask::with_tile`].
+    fn compress(weight: &ArrayRef2<f32>, mask: &Mask) -> Result<Self> {
+        Bitmask::with_tile(weight, mask, TILE, Scaling::Row)
+    }
+}

@@ -20,6 +20,8 @@ enum Command {
     Demo(command::demo::Args),
     /// Prunes the weights of a safetensors file
     Prune(command::prune::Args),
+    /// Times sparse products against dense ones on this machine
+    Bench(command::bench::Args),
     /// Lists the tensors of a safetensors file with their shapes, sparsity and bytes
     Inspect(command::inspect::Args),
 }
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     let result = lacuna::kernels::Isa::chosen().and_then(|_| match cli.command {
         Command::Demo(args) => command::demo::run(&args),
         Command::Prune(args) => command::prune::run(&args),
+        Command::Bench(args) => command::bench::run(&args),
         Command::Inspect(args) => command::inspect::run(&args),
     });
     match result {

@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+pub mod bench;
 pub mod demo;
 mod experiment;
 pub mod inspect;

@@ -1,12 +1,12 @@
 //! Which storage, and when it is worth its while.
 
-use super::cost::{Candidate, candidates, cycles};
+use super::cost::{candidates, cycles};
 use super::machine::Machine;
 use crate::Result;
 use crate::kernels::Epilogue;
 use crate::mask::Mask;
 use crate::rng::Seed;
-use crate::sparse::LinearOp;
+use crate::sparse::{Format, LinearOp, Precision};
 use ndarray::{Array2, ArrayRef2};
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ pub struct Plan {
 
 /// One storage, and how it was chosen.
 struct Choice {
-    candidate: Candidate,
+    candidate: Format,
     op: Box<dyn LinearOp>,
     tokens: usize,
     why: String,
@@ -102,16 +102,16 @@ impl Plan {
         let (rows, cols) = self.mask.dim();
         let line = |c: &Choice| {
             let (kept, all) = (self.mask.kept(), rows * cols);
-            let (tokens, candidate, why) = (c.tokens, c.candidate.name(), &c.why);
+            let (tokens, candidate, why) = (c.tokens, c.candidate, &c.why);
             let isa = Machine::here().isa.name();
             format!("{rows} x {cols}, {kept} of {all} kept, {tokens} tokens: {candidate} ({isa}); {why}")
         };
         [Some(&self.main), self.single.as_ref()].into_iter().flatten().map(line).collect::<Vec<_>>().join("\n")
     }
 
-    /// Name of the storage for products of so many tokens, with its tile: `tile-csr:128`.
-    pub fn chosen(&self, tokens: usize) -> String {
-        self.choice(tokens).candidate.name()
+    /// The storage for products of so many tokens.
+    pub fn chosen(&self, tokens: usize) -> Format {
+        self.choice(tokens).candidate
     }
 
     /// The mask of what is kept.
@@ -130,24 +130,24 @@ impl Plan {
 impl Choice {
     fn none() -> Choice {
         let op = Box::new(super::Dense::new(Array2::zeros((0, 0))));
-        Choice { candidate: Candidate::Dense, op, tokens: 0, why: String::new() }
+        Choice { candidate: Format::Dense, op, tokens: 0, why: String::new() }
     }
 
     fn by_model(weight: &ArrayRef2<f32>, mask: &Mask, tokens: usize) -> Result<Choice> {
         let machine = Machine::here();
-        let cost = |c: Candidate| cycles(c, mask, tokens, &machine);
-        let dense = cost(Candidate::Dense);
+        let cost = |c: Format| cycles(c, mask, tokens, &machine);
+        let dense = cost(Format::Dense);
         let best = candidates(mask, tokens).into_iter().min_by(|&a, &b| cost(a).total_cmp(&cost(b)));
         let (candidate, own) = match best {
             Some(best) if cost(best) * BONUS < dense => (best, cost(best)),
-            _ => (Candidate::Dense, dense),
+            _ => (Format::Dense, dense),
         };
-        let other = best.map_or("none".to_string(), |b| format!("{} at {:.0}", b.name(), cost(b) / 1e3));
+        let other = best.map_or("none".to_string(), |b| format!("{} at {:.0}", b, cost(b) / 1e3));
         let why = match candidate {
-            Candidate::Dense => format!("{:.0} thousand cycles expected, the best sparse storage {other}", dense / 1e3),
+            Format::Dense => format!("{:.0} thousand cycles expected, the best sparse storage {other}", dense / 1e3),
             _ => format!("{:.0} thousand cycles expected, dense {:.0}", own / 1e3, dense / 1e3),
         };
-        Ok(Choice { candidate, op: candidate.build(weight, mask)?, tokens, why })
+        Ok(Choice { candidate, op: candidate.build(weight, mask, Precision::F32)?, tokens, why })
     }
 
     fn by_trial(weight: &ArrayRef2<f32>, mask: &Mask, tokens: usize) -> Result<Choice> {
@@ -157,13 +157,13 @@ impl Choice {
         sparse.truncate(3);
         let x = Seed(0).stream("plan").normal_array(tokens, weight.ncols(), 1.0);
         let mut y = Array2::zeros((tokens, weight.nrows()));
-        let mut best: Option<(f64, Candidate, Box<dyn LinearOp>)> = None;
+        let mut best: Option<(f64, Format, Box<dyn LinearOp>)> = None;
         let mut seen = Vec::new();
-        for candidate in std::iter::once(Candidate::Dense).chain(sparse) {
-            let op = candidate.build(weight, mask)?;
+        for candidate in std::iter::once(Format::Dense).chain(sparse) {
+            let op = candidate.build(weight, mask, Precision::F32)?;
             let seconds = median_seconds(|| op.apply_into(&x, &mut y));
-            seen.push(format!("{} {:.1} us", candidate.name(), seconds * 1e6));
-            let handicap = if candidate == Candidate::Dense { 1.0 } else { BONUS };
+            seen.push(format!("{} {:.1} us", candidate, seconds * 1e6));
+            let handicap = if candidate == Format::Dense { 1.0 } else { BONUS };
             if best.as_ref().is_none_or(|(fastest, ..)| seconds * handicap < *fastest) {
                 best = Some((seconds * handicap, candidate, op));
             }

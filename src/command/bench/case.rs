@@ -1,0 +1,200 @@
+//! One case of a benchmark: a weight, a mask, a number of tokens.
+
+use super::measure::{Contender, Measured, Timer, check};
+use lacuna::criteria::{Evidence, Magnitude, Saliency};
+use lacuna::io::Checkpoint;
+use lacuna::kernels::Isa;
+use lacuna::mask::{Mask, Pattern, Scope, select};
+use lacuna::rng::Seed;
+use lacuna::sparse::{Compress, Csr, Format, Hint, LinearOp, Plan, Precision};
+use lacuna::{Error, Result};
+use ndarray::Array2;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Instant;
+
+/// A weight to prune, and the mask that a file holds beside it.
+pub struct Weights {
+    name: String,
+    pub weight: Array2<f32>,
+    stored: Option<Mask>,
+}
+
+impl Weights {
+    /// Normal weights; skewed ones have rows and columns of very different scales, so that pruning leaves some dense and many empty.
+    pub fn random((out, inputs): (usize, usize), seed: Seed, skewed: bool) -> Weights {
+        let mut weight = seed.stream("bench/weight").normal_array(out, inputs, 1.0);
+        if skewed {
+            let rows = seed.stream("bench/rows").normal_array(1, out, 1.5).mapv(f32::exp);
+            let cols = seed.stream("bench/columns").normal_array(1, inputs, 1.0).mapv(f32::exp);
+            weight.indexed_iter_mut().for_each(|((r, c), w)| *w *= rows[[0, r]] * cols[[0, c]]);
+        }
+        Weights { name: format!("{out}x{inputs}"), weight, stored: None }
+    }
+
+    /// A matrix of a safetensors file.
+    pub fn from_file(file: &Path, tensor: &str) -> Result<Weights> {
+        let checkpoint = Checkpoint::read(file)?;
+        let weight = checkpoint.matrix(tensor)?;
+        Ok(Weights { name: tensor.to_string(), weight, stored: checkpoint.mask(tensor)? })
+    }
+
+    /// The mask that pruning by magnitude leaves; the stored one if no sparsity is asked for.
+    pub fn mask(&self, pattern: Pattern, sparsity: Option<f64>) -> Result<Mask> {
+        let (out, inputs) = self.weight.dim();
+        let sparsity = match (sparsity, pattern, &self.stored) {
+            (None, Pattern::Unstructured, Some(mask)) => return Ok(mask.clone()),
+            (None, Pattern::Nm { .. }, _) => 0.0,
+            (None, ..) => {
+                let reason = format!("{} has no mask of that pattern stored; give --sparsity", self.name);
+                return Err(Error::setting("sparsity", reason));
+            }
+            (Some(s), ..) => s,
+        };
+        let scores = Magnitude::default().score(&Evidence::weight_only(&self.name, self.weight.view()))?;
+        select(&scores, pattern, Scope::Layer, pattern.budget(out, inputs, sparsity)?)
+    }
+}
+
+/// What `--format` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormatArg {
+    /// The plan, tuned.
+    Auto,
+    /// The plan as its model says.
+    Model,
+    Named(Format),
+}
+
+impl FromStr for FormatArg {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "auto" => Ok(FormatArg::Auto),
+            "model" => Ok(FormatArg::Model),
+            _ => Ok(FormatArg::Named(s.parse()?)),
+        }
+    }
+}
+
+/// A case.
+pub struct Case<'a> {
+    pub weight: &'a Array2<f32>,
+    pub mask: &'a Mask,
+    pub pattern: Pattern,
+    pub tokens: usize,
+    pub threads: usize,
+    pub format: FormatArg,
+    pub values: Precision,
+    pub cold: bool,
+    pub seconds: f64,
+    pub seed: Seed,
+}
+
+/// Bytes that no cache of a machine like this holds.
+const BEYOND_CACHES: usize = 96 << 20;
+
+impl Case<'_> {
+    /// Checks the answers, then times all contenders in turn.
+    pub fn run(&self) -> Result<Measured> {
+        if self.threads == 0 || self.threads > 1024 {
+            return Err(Error::setting("threads", format!("{}, where 1 to 1024 are possible", self.threads)));
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
+        let pool = pool.map_err(|e| Error::setting("threads", e.to_string()))?;
+        pool.install(|| self.run_here())
+    }
+
+    fn build(&self) -> Result<(Box<dyn LinearOp>, String)> {
+        let plan = |tune: bool| -> Result<(Box<dyn LinearOp>, String)> {
+            if self.values != Precision::F32 {
+                let reason = format!("the plan keeps f32 only, not {}; name a format", self.values);
+                return Err(Error::setting("values", reason));
+            }
+            let mut plan = Plan::new(self.weight, self.mask, Hint::tokens(self.tokens))?;
+            if tune {
+                plan.tune()?;
+            }
+            let name = plan.chosen(self.tokens).to_string();
+            Ok((Box::new(plan), name))
+        };
+        match self.format {
+            FormatArg::Auto => plan(true),
+            FormatArg::Model => plan(false),
+            FormatArg::Named(format) => Ok((format.build(self.weight, self.mask, self.values)?, format.to_string())),
+        }
+    }
+
+    fn run_here(&self) -> Result<Measured> {
+        let (out, inputs) = self.weight.dim();
+        let x = self.seed.stream("bench/x").normal_array(self.tokens, inputs, 1.0);
+        let pruned = self.mask.applied(self.weight).as_standard_layout().into_owned();
+        let before = Instant::now();
+        let (op, format) = self.build()?;
+        let pack_us = before.elapsed().as_secs_f64() * 1e6;
+        // The bound on the error is that of the numbers kept, not of those given.
+        let max_error = check(op.as_ref(), &op.to_dense(), &x)?;
+        let (bytes, dense_bytes) = (op.bytes(), size_of_val(pruned.as_slice().unwrap_or_default()));
+        let copies = |bytes: usize| if self.cold { (BEYOND_CACHES / bytes.max(1)).clamp(1, 4096) } else { 1 };
+        let mut sparse = vec![op];
+        for _ in 1..copies(bytes) {
+            // The storage that was found, not a choice made anew.
+            sparse.push(match self.format {
+                FormatArg::Named(named) => named.build(self.weight, self.mask, self.values)?,
+                _ => format.parse::<Format>()?.build(self.weight, self.mask, self.values)?,
+            });
+        }
+        let dense = vec![pruned; copies(dense_bytes)];
+        let csr = if self.cold { None } else { Some(Csr::compress(self.weight, self.mask)?.into_sprs()?) };
+        let turned = x.t().as_standard_layout().into_owned();
+        let mut contenders = vec![Contender::sparse(&sparse)];
+        contenders.extend(Contender::dense(&dense));
+        if let Some(csr) = &csr {
+            contenders.push(Contender::sprs(csr, &turned));
+        }
+        let times = Timer { seconds: self.seconds }.medians(&mut contenders, &x, out)?;
+        let named = |kind: &str| times.iter().filter(|(name, _)| *name == kind).map(|&(_, us)| us).next();
+        let sparse_us = named("sparse").unwrap_or(f64::NAN);
+        let (dense_kernel, dense_us) = times
+            .iter()
+            .filter(|(name, _)| *name != "sparse" && *name != "sprs")
+            .copied()
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .unwrap_or(("none", f64::NAN));
+        let sparsity = if self.weight.is_empty() { 0.0 } else { 1.0 - self.mask.kept() as f64 / self.weight.len() as f64 };
+        Ok(Measured {
+            shape: format!("{out}x{inputs}"),
+            tokens: self.tokens,
+            pattern: self.pattern.to_string(),
+            sparsity,
+            values: self.values.to_string(),
+            threads: self.threads,
+            cold: self.cold,
+            isa: Isa::chosen()?.name(),
+            kernel: kernel(&format, self.tokens),
+            format,
+            dense_us,
+            dense_kernel,
+            sparse_us,
+            sprs_us: named("sprs"),
+            speedup: dense_us / sparse_us,
+            pack_us,
+            bytes,
+            dense_bytes,
+            max_error,
+        })
+    }
+}
+
+/// Which kernel of the storage runs for so many tokens.
+fn kernel(format: &str, tokens: usize) -> &'static str {
+    match (format, tokens) {
+        ("dense", 1) => "gemv",
+        ("dense", _) => "gemm",
+        ("csr", ..4) => "dot",
+        ("csr", _) => "strip16",
+        (_, 1) => "few",
+        _ => "strip",
+    }
+}

@@ -295,19 +295,20 @@ unsafe fn tiles<S: Simd, R: Rows, const V: usize, const U: usize>(w: &R, block: 
                 w.each::<U>(block, tile, slot, |u, column, value| {
                     let x = x.add(column * width);
                     let value = S::splat(value);
-                    for v in 0..V {
-                        acc[u][v] = S::fma(value, S::load(x.add(v * S::LANES)), acc[u][v]);
+                    for (v, sum) in acc[u].iter_mut().enumerate() {
+                        *sum = S::fma(value, S::load(x.add(v * S::LANES)), *sum);
                     }
                 });
-                for u in 1..U {
-                    for v in 0..V {
-                        acc[0][v] = S::add(acc[0][v], acc[u][v]);
+                let mut sums = acc[0];
+                for other in &acc[1..] {
+                    for (sum, &other) in sums.iter_mut().zip(other) {
+                        *sum = S::add(*sum, other);
                     }
                 }
                 let scale = S::splat(w.scale(block, tile, slot));
-                for v in 0..V {
+                for (v, &sum) in sums.iter().enumerate() {
                     let at = to.add(v * S::LANES);
-                    S::store(at, S::fma(scale, acc[0][v], S::load(at)));
+                    S::store(at, S::fma(scale, sum, S::load(at)));
                 }
             }
         }

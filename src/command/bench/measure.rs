@@ -36,10 +36,13 @@ pub struct Measured {
     pub max_error: f64,
 }
 
+/// Writes x · Wᵀ of some weight.
+type Run<'a> = Box<dyn FnMut(&Array2<f32>, &mut Array2<f32>) + 'a>;
+
 /// A product with a name; it is run on one copy of its weight after the other.
 pub struct Contender<'a> {
     name: &'static str,
-    run: Box<dyn FnMut(&Array2<f32>, &mut Array2<f32>) + 'a>,
+    run: Run<'a>,
 }
 
 impl<'a> Contender<'a> {
@@ -60,7 +63,7 @@ impl<'a> Contender<'a> {
                 product(&weights[turn % weights.len()], x, y);
                 turn += 1;
             };
-            Contender { name, run: Box::new(run) as Box<dyn FnMut(&Array2<f32>, &mut Array2<f32>)> }
+            Contender { name, run: Box::new(run) as Run<'a> }
         };
         let ops: Vec<Dense> = weights.iter().map(|w| Dense::new(w.clone())).collect();
         let mut turn = 0;

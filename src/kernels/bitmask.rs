@@ -1,8 +1,12 @@
 //! Products with bitmasks.
 
-use super::few;
-use super::strip::{Epilogue, Rows, product};
+use super::epilogue::Epilogue;
+use super::expand::Expand;
+use super::few::one_token;
+use super::strip::{Rows, product};
 use super::value::Value;
+#[cfg(target_arch = "x86_64")]
+use super::{few::sum_of, isa::Isa};
 use ndarray::ArrayRef2;
 
 /// The parts of a checked [`Bitmask`](crate::sparse::Bitmask).
@@ -117,7 +121,7 @@ unsafe impl<T: Value> Rows for BitmaskSlices<'_, T> {
 }
 
 /// `y = x · Wᵀ`; see [`LinearOp::apply_with`](crate::sparse::LinearOp::apply_with).
-pub(crate) fn bitmask_product<T: few::Expand>(
+pub(crate) fn bitmask_product<T: Expand>(
     w: &BitmaskSlices<'_, T>,
     x: &ArrayRef2<f32>,
     y: &mut ArrayRef2<f32>,
@@ -125,8 +129,93 @@ pub(crate) fn bitmask_product<T: few::Expand>(
 ) {
     // Expanded runs multiply by zeros where nothing is stored, so x must be finite; strips skip what is not stored.
     if x.nrows() == 1 && x.iter().all(|x| x.is_finite()) {
-        few::one_token(w, x, y, epilogue, |w, block, x, sums| few::runs(w, block, x, sums));
+        one_token(w, x, y, epilogue, runs);
     } else {
         product(w, x, y, epilogue);
+    }
+}
+
+/// Adds the products of one block of a bitmask to `sums`; x is finite.
+fn runs<T: Expand>(w: &BitmaskSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if matches!(Isa::current(), Isa::Avx2 | Isa::Avx512) {
+        // SAFETY: the machine has these instructions.
+        return unsafe { runs_avx2(w, block, x, sums) };
+    }
+    for tile in 0..w.tiles() {
+        let x = &x[w.tile_start(tile)..];
+        for (slot, y) in sums.iter_mut().enumerate() {
+            let mut sum = [0.0f32; 4];
+            w.each::<4>(block, tile, slot, |u, column, value| sum[u] += value * x[column]);
+            *y += w.scale(block, tile, slot) * ((sum[0] + sum[2]) + (sum[1] + sum[3]));
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
+fn runs_avx2<T: Expand>(w: &BitmaskSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32]) {
+    let mut slot = 0;
+    while slot + 4 <= sums.len() {
+        // SAFETY: the caller's instructions are those of this function.
+        unsafe { rows_of_runs::<T, 4>(w, block, slot, x, sums) };
+        slot += 4;
+    }
+    while slot < sums.len() {
+        // SAFETY: as above.
+        unsafe { rows_of_runs::<T, 1>(w, block, slot, x, sums) };
+        slot += 1;
+    }
+}
+
+/// `R` rows at a time, which share what is loaded of x.
+///
+/// # Safety
+/// AVX2, FMA, POPCNT and F16C run here.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn rows_of_runs<T: Expand, const R: usize>(
+    w: &BitmaskSlices<'_, T>,
+    block: usize,
+    slot: usize,
+    x: &[f32],
+    sums: &mut [f32],
+) {
+    use std::arch::x86_64::*;
+    for tile in 0..w.tiles() {
+        let start = w.tile_start(tile);
+        let words: [&[u64]; R] = std::array::from_fn(|r| w.run_words(block, tile, slot + r));
+        let mut at: [*const T; R] = std::array::from_fn(|r| w.values[w.starts[w.run(block, tile, slot + r)] as usize..].as_ptr());
+        // SAFETY: a run has as many values as its words have bits, and SLACK more can be read; x is read below its end.
+        unsafe {
+            let (mut low, mut high) = ([_mm_setzero_ps(); R], [_mm_setzero_ps(); R]);
+            let mut step = |bits: [u64; R], x: *const f32| {
+                let (x0, x1) = (_mm_loadu_ps(x), _mm_loadu_ps(x.add(4)));
+                for r in 0..R {
+                    let (first, second) = ((bits[r] & 15) as usize, (bits[r] >> 4 & 15) as usize);
+                    low[r] = _mm_fmadd_ps(T::expand(at[r], &T::SPREAD[first]), x0, low[r]);
+                    let next = at[r].add(first.count_ones() as usize);
+                    high[r] = _mm_fmadd_ps(T::expand(next, &T::SPREAD[second]), x1, high[r]);
+                    at[r] = at[r].add((bits[r] & 255).count_ones() as usize);
+                }
+            };
+            for i in 0..words[0].len() {
+                let column = start + 64 * i;
+                let mut bits: [u64; R] = std::array::from_fn(|r| *words[r].get_unchecked(i));
+                let whole = (x.len() - column).min(64);
+                for byte in 0..whole / 8 {
+                    step(bits, x.as_ptr().add(column + 8 * byte));
+                    bits = bits.map(|b| b >> 8);
+                }
+                if whole % 8 > 0 {
+                    let mut rest = [0.0f32; 8];
+                    rest[..whole % 8].copy_from_slice(&x[column + whole / 8 * 8..column + whole]);
+                    step(bits, rest.as_ptr());
+                }
+            }
+            for r in 0..R {
+                sums[slot + r] += w.scale(block, tile, slot + r) * sum_of(_mm_add_ps(low[r], high[r]));
+            }
+        }
     }
 }

@@ -3,14 +3,17 @@
 //! What leaves this module is safe to call with any arguments that meet the `# Panics` contracts. `LACUNA_ISA` forces the
 //! kernels of one [`Isa`].
 //!
-//! A storage walks its weights in its own way (`tile_csr`, `bitmask`, `csr`); what is done with them is written once: `few` for one
-//! token, `strip` for more, with `turn` between token-major arrays and strips.
+//! A storage walks its weights in its own way (`bitmask`, and as lists `csr` and `tile_csr`); what is done with them is written
+//! once: `few` for one token, `strip` for more, with `turn` between token-major arrays and strips.
 
 mod bitmask;
 mod csr;
+mod epilogue;
+mod expand;
 mod few;
 mod gemm;
 mod isa;
+mod lists;
 mod simd;
 mod strip;
 mod tile_csr;
@@ -19,9 +22,11 @@ mod value;
 
 pub(crate) use bitmask::{BitmaskSlices, SLACK, bitmask_product};
 pub(crate) use csr::{CsrSlices, csr_product};
-pub use few::Expand;
+pub use epilogue::Epilogue;
+pub use expand::Expand;
 pub use gemm::{Threads, gemm};
 pub use isa::Isa;
-pub use strip::Epilogue;
-pub(crate) use tile_csr::{TileCsrSlices, tile_csr_product};
+pub(crate) use lists::lists_product;
+pub(crate) use strip::strips;
+pub(crate) use tile_csr::TileCsrSlices;
 pub use value::Value;

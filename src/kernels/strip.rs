@@ -10,7 +10,12 @@
 //!     for each tile of columns: for each row: sums[row] += weights[row, tile] · strip[tile]
 //!     y[strip, block] = turned back
 //! ```
+//!
+//! Tried, and no faster on a core with AVX2: two or four rows that share what is loaded of x, their columns sorted by which rows
+//! have them (better at half the weights and 16 tokens, worse elsewhere: the loops are too short); whole rows against a strip in
+//! the second cache (a third slower; asking for lines ahead wins back a tenth).
 
+use super::epilogue::{Epilogue, Out};
 use super::isa::Isa;
 use super::simd::{Portable, Simd};
 #[cfg(target_arch = "x86_64")]
@@ -19,60 +24,11 @@ use super::turn::{turn_in, turn_out};
 use ndarray::ArrayRef2;
 use rayon::prelude::*;
 
-/// What is done to a product on its way into y.
-#[derive(Clone, Copy, Default)]
-pub struct Epilogue<'a> {
-    /// Added to each token, one number an output.
-    pub bias: Option<&'a [f32]>,
-    /// Applied after the bias.
-    pub activation: Option<fn(f32) -> f32>,
-    /// Whether the result is added to what y holds, after the activation.
-    pub accumulate: bool,
-}
-
-impl Epilogue<'_> {
-    /// Writes neighbouring outputs of one token, the first of which is `row`.
-    ///
-    /// # Safety
-    /// The entries lie within y, and nobody else uses them now.
-    #[inline(always)]
-    pub(super) unsafe fn put(&self, y: Out, token: usize, row: usize, products: &[f32]) {
-        for (i, &product) in products.iter().enumerate() {
-            // SAFETY: the caller vouches for these entries.
-            let y = unsafe { y.at(token, row + i) };
-            *y = if self.is_plain() { product } else { self.apply(*y, row + i, product) };
-        }
-    }
-
-    /// Lets `product` write a plain product, then does the rest: for storages whose kernel has no epilogue of its own.
-    pub(crate) fn after(&self, y: &mut ArrayRef2<f32>, product: impl FnOnce(&mut ArrayRef2<f32>)) {
-        if self.is_plain() {
-            return product(y);
-        }
-        let before = self.accumulate.then(|| y.to_owned());
-        product(y);
-        for ((t, r), y) in y.indexed_iter_mut() {
-            *y = self.apply(before.as_ref().map_or(0.0, |b| b[[t, r]]), r, *y);
-        }
-    }
-
-    fn apply(&self, y: f32, row: usize, product: f32) -> f32 {
-        let biased = self.bias.map_or(product, |bias| product + bias[row]);
-        let value = self.activation.map_or(biased, |activation| activation(biased));
-        if self.accumulate { y + value } else { value }
-    }
-
-    /// Whether anything but a plain store is asked for.
-    fn is_plain(&self) -> bool {
-        self.bias.is_none() && self.activation.is_none() && !self.accumulate
-    }
-}
-
 /// A weight in blocks of rows, each of which walks its tiles of columns.
 ///
 /// # Safety
 /// Implementations promise that the columns they give out are below `cols`, and the rows below the number of rows of the block.
-pub(super) unsafe trait Rows: Sync {
+pub(crate) unsafe trait Rows: Sync {
     /// `(out, in)`.
     fn dim(&self) -> (usize, usize);
     /// First row of each block, and one past the last row.
@@ -91,76 +47,59 @@ pub(super) unsafe trait Rows: Sync {
     fn each<const U: usize>(&self, block: usize, tile: usize, slot: usize, f: impl FnMut(usize, usize, f32));
 }
 
-/// Floats that a product of one block makes before the pool is worth waking.
+/// Multiplications from which on the pool is worth waking.
 const PARALLEL: usize = 1 << 17;
-/// The widest strip.
-const WIDEST: usize = 64;
 
-/// `y = x · Wᵀ` with the epilogue, for any number of tokens from 2 on (1 works, slowly).
-///
-/// The result does not depend on the number of threads.
+/// `y = x · Wᵀ` with the epilogue. The result does not depend on the number of threads.
 pub(super) fn product<R: Rows>(w: &R, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
     let (tokens, (rows, cols)) = (x.nrows(), w.dim());
     if tokens == 0 || rows == 0 {
         return;
     }
-    let strips = strips(tokens);
     let threads = rayon::current_num_threads();
     let parallel = threads > 1 && tokens * w.len() >= PARALLEL;
-    let out = Out::new(y);
+    let (out, blocks) = (Out::new(y), w.blocks());
     // Strips are made and used a few at a time, so that their memory does not grow with the number of tokens.
-    let at_once = (2 * threads).max(1);
-    for group in strips.chunks(at_once) {
-        let place: Vec<usize> = group.iter().scan(0, |at, s| Some(std::mem::replace(at, *at + s.width * cols))).collect();
-        let total: usize = group.iter().map(|s| s.width * cols).sum();
-        let mut packed = Aligned::zeros(total);
-        let mut parts: Vec<(&Strip, &mut [f32])> = Vec::with_capacity(group.len());
-        let mut rest = packed.as_mut();
-        for strip in group {
-            let (part, tail) = rest.split_at_mut(strip.width * cols);
-            parts.push((strip, part));
-            rest = tail;
-        }
-        let turn = |(strip, part): (&Strip, &mut [f32])| turn_in(x, strip, part);
-        if parallel {
-            parts.into_par_iter().for_each(turn);
-        } else {
-            parts.into_iter().for_each(turn);
-        }
-        let packed = packed.as_ref();
-        let blocks = w.blocks().len() - 1;
-        let task = |i: usize| {
-            let (s, block) = (i / blocks, i % blocks);
-            let strip = &group[s];
-            let x = &packed[place[s]..place[s] + strip.width * cols];
-            let mut sums = Aligned::zeros(0);
-            run_block(w, block, x, strip.width, &mut sums);
-            let first = w.blocks()[block] as usize;
-            // SAFETY: each task has its own strip and block, so no two write the same entries of y.
-            unsafe { turn_out(sums.as_ref(), strip, first..w.blocks()[block + 1] as usize, out, epilogue) };
+    for group in strips(tokens).chunks(2 * threads) {
+        let turned = |strip: &Strip| {
+            let mut to = vec![0.0; strip.width * cols];
+            turn_in(x, strip, &mut to);
+            to
         };
+        let task = |x: &[f32], strip: &Strip, block: usize| {
+            let rows = blocks[block] as usize..blocks[block + 1] as usize;
+            let sums = run_block(w, block, x, strip.width);
+            // SAFETY: each task has its own strip and block, so no two write the same entries of y.
+            unsafe { turn_out(&sums, strip, rows, out, epilogue) };
+        };
+        let blocks = blocks.len() - 1;
         if parallel {
-            (0..group.len() * blocks).into_par_iter().with_max_len(1).for_each(task);
+            let turned: Vec<Vec<f32>> = group.par_iter().map(turned).collect();
+            let tasks = (0..group.len() * blocks).into_par_iter().with_max_len(1);
+            tasks.for_each(|i| task(&turned[i / blocks], &group[i / blocks], i % blocks));
         } else {
-            (0..group.len() * blocks).for_each(task);
+            for strip in group {
+                let turned = turned(strip);
+                (0..blocks).for_each(|block| task(&turned, strip, block));
+            }
         }
     }
 }
 
 /// Some tokens that share a strip.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Strip {
+pub(crate) struct Strip {
     pub(super) first: usize,
     pub(super) tokens: usize,
-    pub(super) width: usize,
+    pub(crate) width: usize,
 }
 
 /// Cuts tokens into strips of 64, 32, 16, 8 or 4; the last may be padded, where that is cheaper than another strip.
-fn strips(tokens: usize) -> Vec<Strip> {
+pub(crate) fn strips(tokens: usize) -> Vec<Strip> {
     let (mut strips, mut first) = (Vec::new(), 0);
     while first < tokens {
         let rest = tokens - first;
-        let above = [4, 8, 16, 32].into_iter().find(|&w| w >= rest).unwrap_or(WIDEST);
+        let above = [4, 8, 16, 32].into_iter().find(|&w| w >= rest).unwrap_or(64);
         let width = if rest >= above || 4 * rest > 3 * above || above == 4 { above } else { above / 2 };
         strips.push(Strip { first, tokens: rest.min(width), width });
         first += width;
@@ -168,81 +107,39 @@ fn strips(tokens: usize) -> Vec<Strip> {
     strips
 }
 
-/// Memory whose first number starts a cache line.
-pub(super) struct Aligned {
-    memory: Vec<f32>,
-    start: usize,
-    len: usize,
-}
-
-impl Aligned {
-    pub(super) fn zeros(len: usize) -> Self {
-        let memory = vec![0.0f32; len + 16];
-        let start = memory.as_ptr().align_offset(64).min(16);
-        Aligned { memory, start, len }
-    }
-
-    pub(super) fn as_ref(&self) -> &[f32] {
-        &self.memory[self.start..self.start + self.len]
-    }
-
-    pub(super) fn as_mut(&mut self) -> &mut [f32] {
-        &mut self.memory[self.start..self.start + self.len]
-    }
-}
-
-/// The entries of y, which tasks write apart from one another.
-#[derive(Clone, Copy)]
-pub(super) struct Out {
-    y: *mut f32,
-    strides: (isize, isize),
-}
-
-// SAFETY: a pointer with strides; whoever writes through it promises to keep apart.
-unsafe impl Send for Out {}
-// SAFETY: as above.
-unsafe impl Sync for Out {}
-
-impl Out {
-    pub(super) fn new(y: &mut ArrayRef2<f32>) -> Self {
-        let strides = (y.strides()[0], y.strides()[1]);
-        Out { y: y.as_mut_ptr(), strides }
-    }
-
-    /// The entry of a token and an output.
-    ///
-    /// # Safety
-    /// Both lie within y, and nobody else uses this entry now.
-    #[inline(always)]
-    pub(super) unsafe fn at<'a>(self, token: usize, row: usize) -> &'a mut f32 {
-        // SAFETY: the strides are those of y, and the caller keeps within it.
-        unsafe { &mut *self.y.offset(token as isize * self.strides.0 + row as isize * self.strides.1) }
-    }
-}
-
-/// Sums of one block over one strip, with the instructions of this machine.
-fn run_block<R: Rows>(w: &R, block: usize, x: &[f32], width: usize, sums: &mut Aligned) {
+/// Sums `(rows of the block, width)` over one strip, with the instructions of this machine.
+fn run_block<R: Rows>(w: &R, block: usize, x: &[f32], width: usize) -> Vec<f32> {
     let rows = (w.blocks()[block + 1] - w.blocks()[block]) as usize;
     assert!(x.len() == w.dim().1 * width, "a strip of {} numbers for {} columns of {width}", x.len(), w.dim().1);
-    *sums = Aligned::zeros(rows * width);
-    let sums = sums.as_mut();
+    let mut sums = vec![0.0; rows * width];
     match Isa::current() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this set is only ever current on a machine that has it; lengths were checked above.
-        Isa::Avx512 => unsafe { block_avx512(w, block, x, width, sums) },
+        Isa::Avx512 => unsafe { block_avx512(w, block, x, width, &mut sums) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx2 => unsafe { block_avx2(w, block, x, width, sums) },
+        Isa::Avx2 => unsafe { block_avx2(w, block, x, width, &mut sums) },
         // SAFETY: every machine runs these.
-        _ => unsafe {
-            match width {
-                64 => tiles::<Portable<8>, R, 8, 1>(w, block, x, sums),
-                32 => tiles::<Portable<8>, R, 4, 2>(w, block, x, sums),
-                16 => tiles::<Portable<8>, R, 2, 4>(w, block, x, sums),
-                8 => tiles::<Portable<8>, R, 1, 4>(w, block, x, sums),
-                _ => tiles::<Portable<4>, R, 1, 4>(w, block, x, sums),
-            }
-        },
+        _ => unsafe { by_eights::<Portable<8>, Portable<4>, R>(w, block, x, width, &mut sums) },
+    }
+    sums
+}
+
+/// With eight lanes, or four for the narrowest strip.
+///
+/// # Safety
+/// As [`tiles`], for both.
+#[inline(always)]
+unsafe fn by_eights<Eight: Simd, Four: Simd, R: Rows>(w: &R, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    // SAFETY: the caller vouches for the instructions and the lengths.
+    unsafe {
+        match width {
+            64 => tiles::<Eight, R, 8, 1>(w, block, x, sums),
+            32 => tiles::<Eight, R, 4, 2>(w, block, x, sums),
+            16 => tiles::<Eight, R, 2, 4>(w, block, x, sums),
+            8 => tiles::<Eight, R, 1, 4>(w, block, x, sums),
+            _ => tiles::<Four, R, 1, 4>(w, block, x, sums),
+        }
     }
 }
 
@@ -250,15 +147,7 @@ fn run_block<R: Rows>(w: &R, block: usize, x: &[f32], width: usize, sums: &mut A
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
 unsafe fn block_avx2<R: Rows>(w: &R, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
     // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe {
-        match width {
-            64 => tiles::<Ymm, R, 8, 1>(w, block, x, sums),
-            32 => tiles::<Ymm, R, 4, 2>(w, block, x, sums),
-            16 => tiles::<Ymm, R, 2, 4>(w, block, x, sums),
-            8 => tiles::<Ymm, R, 1, 4>(w, block, x, sums),
-            _ => tiles::<Xmm, R, 1, 4>(w, block, x, sums),
-        }
-    }
+    unsafe { by_eights::<Ymm, Xmm, R>(w, block, x, width, sums) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -270,8 +159,7 @@ unsafe fn block_avx512<R: Rows>(w: &R, block: usize, x: &[f32], width: usize, su
             64 => tiles::<Zmm, R, 4, 2>(w, block, x, sums),
             32 => tiles::<Zmm, R, 2, 4>(w, block, x, sums),
             16 => tiles::<Zmm, R, 1, 4>(w, block, x, sums),
-            8 => tiles::<Ymm, R, 1, 4>(w, block, x, sums),
-            _ => tiles::<Xmm, R, 1, 4>(w, block, x, sums),
+            _ => by_eights::<Ymm, Xmm, R>(w, block, x, width, sums),
         }
     }
 }

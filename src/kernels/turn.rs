@@ -1,7 +1,8 @@
 //! Transposition between token-major arrays and strips `(features, width)`, eight by eight.
 
+use super::epilogue::{Epilogue, Out};
 use super::isa::Isa;
-use super::strip::{Epilogue, Out, Strip};
+use super::strip::Strip;
 use ndarray::ArrayRef2;
 use std::ops::Range;
 
@@ -63,7 +64,7 @@ pub(super) unsafe fn turn_out(sums: &[f32], strip: &Strip, rows: Range<usize>, y
 }
 
 fn eight(from: &[f32]) -> &[f32; 8] {
-    from.first_chunk().unwrap_or(&[0.0; 8])
+    from.try_into().expect("eight numbers were cut")
 }
 
 /// `to[8 * i + j] = from[j][i]`.

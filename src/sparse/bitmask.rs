@@ -1,6 +1,7 @@
 //! One bit a weight, and the values of those that stay.
 
 use super::blocks::{blocks, check, check_starts};
+use super::op::{Entries, check_shapes, check_sizes};
 use super::scale::{Scaling, check_scalable, scale_of};
 use crate::kernels::{BitmaskSlices, Epilogue, Expand, SLACK, bitmask_product};
 use crate::mask::Mask;
@@ -28,17 +29,32 @@ use ndarray::{Array2, ArrayRef2};
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bitmask<T = f32> {
-    rows: usize,
-    cols: usize,
-    tile: usize,
-    blocks: Vec<u32>,
-    starts: Vec<u32>,
-    words: Vec<u64>,
-    /// The values, and SLACK more.
-    values: Vec<T>,
-    scales: Vec<f32>,
+    /// The values are followed by SLACK more, which kernels may read.
+    parts: BitmaskParts<T>,
 }
 
+/// What a [`Bitmask`] is made of; its invariants stand there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BitmaskParts<T> {
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Words of 64 columns in a tile.
+    pub tile: usize,
+    /// First row of each block, and one past the last row.
+    pub blocks: Vec<u32>,
+    /// First value of each run, and one past the last.
+    pub starts: Vec<u32>,
+    /// The bits of each run, lowest column first.
+    pub words: Vec<u64>,
+    /// The values, run by run.
+    pub values: Vec<T>,
+    /// Factor of the values of each run; empty where values are floats.
+    pub scales: Vec<f32>,
+}
+
+const FORMAT: &str = "bitmask";
 /// Words of a tile when nobody says how many: see [`TileCsr`](super::TileCsr).
 const TILE: usize = 2;
 
@@ -49,40 +65,61 @@ impl<T: Expand> Bitmask<T> {
     /// If the shapes differ, `words` is 0, there are 2³² weights or more, or a weight with a scale is not finite.
     pub fn with_tile(weight: &ArrayRef2<f32>, mask: &Mask, words: usize, scaling: Scaling) -> Result<Self> {
         let (rows, cols) = weight.dim();
-        if mask.dim() != (rows, cols) {
-            return Err(Error::shape("mask", &[rows, cols], &[mask.rows(), mask.cols()]));
-        }
+        let kept = check_sizes(FORMAT, weight, mask)?;
         if words == 0 {
             return Err(Error::setting("tile", "0 words, where 1 or more are possible"));
         }
-        let kept = mask.kept();
-        if u32::try_from(kept.max(rows)).is_err() {
-            return Err(Error::setting("bitmask", format!("{kept} weights in {rows} rows do not fit 32-bit offsets")));
-        }
         check_scalable::<T>(weight, mask)?;
         let row_words = cols.div_ceil(64);
-        let mut op = Bitmask {
+        let tile = words.min(row_words.max(1));
+        let mut parts = BitmaskParts {
             rows,
             cols,
-            tile: words.min(row_words.max(1)),
+            tile,
             blocks: blocks(rows, |_| cols),
-            starts: Vec::with_capacity(rows * row_words.div_ceil(words) + 1),
+            starts: Vec::with_capacity(rows * row_words.div_ceil(tile) + 1),
             words: Vec::with_capacity(rows * row_words),
             values: Vec::with_capacity(kept + SLACK),
             scales: Vec::new(),
         };
-        op.starts.push(0);
-        for block in op.blocks.clone().windows(2) {
-            for first in (0..row_words).step_by(op.tile) {
+        parts.starts.push(0);
+        for block in parts.blocks.clone().windows(2) {
+            for first in (0..row_words).step_by(tile) {
                 for r in block[0] as usize..block[1] as usize {
-                    op.push_run(weight, mask, r, first..(first + op.tile).min(row_words), scaling);
+                    parts.push_run(weight, mask, r, first..(first + tile).min(row_words), scaling);
                 }
             }
         }
-        op.values.resize(kept + SLACK, T::default());
-        Ok(op)
+        Ok(Bitmask::with_slack(parts))
     }
 
+    /// A weight from its parts, checked.
+    ///
+    /// # Errors
+    /// Names the first invariant that is broken, with the numbers.
+    pub fn new(parts: BitmaskParts<T>) -> Result<Self> {
+        parts.check()?;
+        Ok(Bitmask::with_slack(parts))
+    }
+
+    fn with_slack(mut parts: BitmaskParts<T>) -> Self {
+        parts.values.resize(parts.values.len() + SLACK, T::default());
+        Bitmask { parts }
+    }
+
+    /// What it is made of.
+    pub fn into_parts(mut self) -> BitmaskParts<T> {
+        self.parts.values.truncate(self.nnz());
+        self.parts
+    }
+
+    /// The mask of what is stored.
+    pub fn mask(&self) -> Mask {
+        self.parts.stored()
+    }
+}
+
+impl<T: Expand> BitmaskParts<T> {
     fn push_run(&mut self, weight: &ArrayRef2<f32>, mask: &Mask, r: usize, words: std::ops::Range<usize>, scaling: Scaling) {
         let word =
             |w: usize| (64 * w..(64 * w + 64).min(self.cols)).rev().fold(0u64, |bits, c| bits << 1 | u64::from(mask.get(r, c)));
@@ -101,33 +138,19 @@ impl<T: Expand> Bitmask<T> {
         self.words.extend(bits);
     }
 
-    /// A weight from its parts, checked.
-    ///
-    /// # Errors
-    /// Names the first invariant that is broken, with the numbers.
-    #[expect(clippy::too_many_arguments, reason = "the parts of the storage")]
-    pub fn new(
-        rows: usize,
-        cols: usize,
-        tile: usize,
-        blocks: Vec<u32>,
-        starts: Vec<u32>,
-        words: Vec<u64>,
-        mut values: Vec<T>,
-        scales: Vec<f32>,
-    ) -> Result<Self> {
-        const FORMAT: &str = "bitmask";
+    fn check(&self) -> Result<()> {
+        let BitmaskParts { rows, cols, tile, ref blocks, ref starts, ref words, ref values, ref scales } = *self;
         let refuse = |reason: String| Err(Error::setting(FORMAT, reason));
         let row_words = cols.div_ceil(64);
         if tile == 0 || tile > row_words.max(1) {
             return refuse(format!("tiles of {tile} words in rows of {row_words}"));
         }
-        check(FORMAT, &blocks, rows, rows.max(1))?;
+        check(FORMAT, blocks, rows, rows.max(1))?;
         let tiles = row_words.div_ceil(tile);
         let (Some(runs), Some(all)) = (rows.checked_mul(tiles), rows.checked_mul(row_words)) else {
             return refuse(format!("{rows} rows of {row_words} words are too many"));
         };
-        check_starts(FORMAT, &starts, runs, values.len())?;
+        check_starts(FORMAT, starts, runs, values.len())?;
         if words.len() != all || scales.len() != if T::SCALED { runs } else { 0 } {
             let (w, s) = (words.len(), scales.len());
             return refuse(format!("{w} words for {rows} rows of {row_words}, {s} scales for {runs} runs"));
@@ -151,38 +174,13 @@ impl<T: Expand> Bitmask<T> {
                 }
             }
         }
-        values.resize(values.len() + SLACK, T::default());
-        Ok(Bitmask { rows, cols, tile, blocks, starts, words, values, scales })
+        Ok(())
     }
+}
 
-    /// Words of 64 columns in a tile.
-    pub fn tile(&self) -> usize {
-        self.tile
-    }
-
-    /// First row of each block, and one past the last row.
-    pub fn blocks(&self) -> &[u32] {
-        &self.blocks
-    }
-
-    /// First value of each run, and one past the last.
-    pub fn starts(&self) -> &[u32] {
-        &self.starts
-    }
-
-    /// The bits of each run, lowest column first.
-    pub fn words(&self) -> &[u64] {
-        &self.words
-    }
-
-    /// The values, run by run.
-    pub fn values(&self) -> &[T] {
-        &self.values[..self.values.len() - SLACK]
-    }
-
-    /// Factor of the values of each run; empty where values are floats.
-    pub fn scales(&self) -> &[f32] {
-        &self.scales
+impl<T: Expand> Entries for BitmaskParts<T> {
+    fn dim(&self) -> (usize, usize) {
+        (self.rows, self.cols)
     }
 
     fn for_each(&self, mut f: impl FnMut(usize, usize, f32)) {
@@ -205,13 +203,6 @@ impl<T: Expand> Bitmask<T> {
             }
         }
     }
-
-    /// The mask of what is stored.
-    pub fn mask(&self) -> Mask {
-        let mut mask = Mask::empty(self.rows, self.cols);
-        self.for_each(|r, c, _| mask.set(r, c, true));
-        mask
-    }
 }
 
 /// The places of the bits that are set, lowest first.
@@ -227,44 +218,32 @@ fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
 
 impl<T: Expand> LinearOp for Bitmask<T> {
     fn format(&self) -> &str {
-        "bitmask"
+        FORMAT
     }
 
     fn shape(&self) -> (usize, usize) {
-        (self.rows, self.cols)
+        self.parts.dim()
     }
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
-        super::op::check_shapes(self, x, y, epilogue);
-        let slices = BitmaskSlices {
-            rows: self.rows,
-            cols: self.cols,
-            tile: self.tile,
-            blocks: &self.blocks,
-            starts: &self.starts,
-            words: &self.words,
-            values: &self.values,
-            scales: &self.scales,
-        };
-        bitmask_product(&slices, x, y, epilogue);
+        check_shapes(self, x, y, epilogue);
+        let BitmaskParts { rows, cols, tile, blocks, starts, words, values, scales } = &self.parts;
+        let (rows, cols, tile) = (*rows, *cols, *tile);
+        bitmask_product(&BitmaskSlices { rows, cols, tile, blocks, starts, words, values, scales }, x, y, epilogue);
     }
 
     fn to_dense(&self) -> Array2<f32> {
-        let mut dense = Array2::zeros((self.rows, self.cols));
-        self.for_each(|r, c, v| dense[[r, c]] = v);
-        dense
+        self.parts.dense()
     }
 
     fn nnz(&self) -> usize {
-        self.values().len()
+        self.parts.values.len() - SLACK
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&self.blocks[..])
-            + size_of_val(&self.starts[..])
-            + size_of_val(&self.words[..])
-            + size_of_val(&self.values[..])
-            + size_of_val(&self.scales[..])
+        let BitmaskParts { blocks, starts, words, values, scales, .. } = &self.parts;
+        let runs = size_of_val(&blocks[..]) + size_of_val(&starts[..]) + size_of_val(&scales[..]);
+        runs + size_of_val(&words[..]) + size_of_val(&values[..])
     }
 }
 

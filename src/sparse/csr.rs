@@ -1,5 +1,6 @@
 //! Compressed sparse rows, the interchange form.
 
+use super::op::{Entries, check_shapes, check_sizes};
 use crate::kernels::{CsrSlices, Epilogue, csr_product};
 use crate::mask::Mask;
 use crate::sparse::{Compress, LinearOp};
@@ -58,13 +59,7 @@ impl Csr {
 
     /// The mask of what is stored.
     pub fn mask(&self) -> Mask {
-        let mut mask = Mask::empty(self.rows, self.cols);
-        for r in 0..self.rows {
-            self.indices[self.offsets[r] as usize..self.offsets[r + 1] as usize]
-                .iter()
-                .for_each(|&c| mask.set(r, c as usize, true));
-        }
-        mask
+        self.view().stored()
     }
 
     /// A matrix of `sprs`, whose memory is taken over without a copy.
@@ -159,6 +154,20 @@ impl<'a> CsrView<'a> {
     }
 }
 
+impl Entries for CsrView<'_> {
+    fn dim(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    fn for_each(&self, mut f: impl FnMut(usize, usize, f32)) {
+        for r in 0..self.rows {
+            for i in self.offsets[r] as usize..self.offsets[r + 1] as usize {
+                f(r, self.indices[i] as usize, self.values[i]);
+            }
+        }
+    }
+}
+
 impl LinearOp for CsrView<'_> {
     fn format(&self) -> &str {
         "csr"
@@ -169,19 +178,13 @@ impl LinearOp for CsrView<'_> {
     }
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
-        super::op::check_shapes(self, x, y, epilogue);
+        check_shapes(self, x, y, epilogue);
         let slices = CsrSlices { cols: self.cols, offsets: self.offsets, indices: self.indices, values: self.values };
-        epilogue.after(y, |y| csr_product(slices, x, y));
+        csr_product(slices, x, y, epilogue);
     }
 
     fn to_dense(&self) -> Array2<f32> {
-        let mut dense = Array2::zeros((self.rows, self.cols));
-        for r in 0..self.rows {
-            for i in self.offsets[r] as usize..self.offsets[r + 1] as usize {
-                dense[[r, self.indices[i] as usize]] = self.values[i];
-            }
-        }
-        dense
+        self.dense()
     }
 
     fn nnz(&self) -> usize {
@@ -224,13 +227,7 @@ impl Compress for Csr {
     /// If the shapes differ, or there are 2³² weights or columns or more.
     fn compress(weight: &ArrayRef2<f32>, mask: &Mask) -> Result<Self> {
         let (rows, cols) = weight.dim();
-        if mask.dim() != (rows, cols) {
-            return Err(Error::shape("mask", &[rows, cols], &[mask.rows(), mask.cols()]));
-        }
-        let kept = mask.kept();
-        if u32::try_from(kept.max(cols)).is_err() {
-            return Err(Error::setting("csr", format!("{kept} weights in {cols} columns do not fit 32-bit indices")));
-        }
+        let kept = check_sizes("csr", weight, mask)?;
         let mut csr = Csr { rows, cols, offsets: vec![0], indices: Vec::with_capacity(kept), values: Vec::with_capacity(kept) };
         for r in 0..rows {
             for c in mask.row_indices(r) {

@@ -87,6 +87,17 @@ impl Format {
     }
 }
 
+impl Format {
+    /// The kernel that multiplies so many tokens, for tables.
+    pub fn kernel(self, tokens: usize) -> &'static str {
+        match (self, tokens) {
+            (Format::Dense, _) => "gemm",
+            (_, 1) => "few",
+            _ => "strip",
+        }
+    }
+}
+
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -16,7 +16,7 @@ mod cost;
 mod plan;
 
 pub use crate::kernels::{Epilogue, Expand, Value};
-pub use bitmask::Bitmask;
+pub use bitmask::{Bitmask, BitmaskParts};
 pub use csr::{Csr, CsrView};
 pub use dense::Dense;
 pub use format::{Format, Precision};
@@ -24,4 +24,4 @@ pub use machine::Machine;
 pub use op::{Compress, LinearOp, apply};
 pub use plan::{Hint, Plan};
 pub use scale::Scaling;
-pub use tile_csr::{Columns, TileCsr};
+pub use tile_csr::{Columns, TileCsr, TileCsrParts};

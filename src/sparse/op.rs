@@ -1,8 +1,8 @@
 //! A weight in any storage.
 
-use crate::Result;
 use crate::kernels::Epilogue;
 use crate::mask::Mask;
+use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
 
 /// A weight `W (out, in)` in some storage, and the product with it.
@@ -37,6 +37,43 @@ pub trait LinearOp: Send + Sync {
 
     /// Bytes of everything stored.
     fn bytes(&self) -> usize;
+}
+
+/// A storage that can walk its weights.
+pub(super) trait Entries {
+    /// `(out, in)`.
+    fn dim(&self) -> (usize, usize);
+
+    /// Calls `f(row, column, value)` for each weight, in whatever order they are stored.
+    fn for_each(&self, f: impl FnMut(usize, usize, f32));
+
+    /// The weight with zeros where nothing is stored.
+    fn dense(&self) -> Array2<f32> {
+        let mut dense = Array2::zeros(self.dim());
+        self.for_each(|r, c, value| dense[[r, c]] = value);
+        dense
+    }
+
+    /// The mask of what is stored.
+    fn stored(&self) -> Mask {
+        let (rows, cols) = self.dim();
+        let mut mask = Mask::empty(rows, cols);
+        self.for_each(|r, c, _| mask.set(r, c, true));
+        mask
+    }
+}
+
+/// Refuses a mask of another shape, and sizes that 32 bits do not count; else the number of weights to store.
+pub(super) fn check_sizes(format: &'static str, weight: &ArrayRef2<f32>, mask: &Mask) -> Result<usize> {
+    let (rows, cols) = weight.dim();
+    if mask.dim() != (rows, cols) {
+        return Err(Error::shape("mask", &[rows, cols], &[mask.rows(), mask.cols()]));
+    }
+    let kept = mask.kept();
+    if u32::try_from(kept.max(rows).max(cols)).is_err() {
+        return Err(Error::setting(format, format!("{kept} weights in {rows} x {cols} do not fit 32-bit indices")));
+    }
+    Ok(kept)
 }
 
 /// Panics with both shapes if they do not fit.

@@ -1,6 +1,6 @@
 //! Which storage, and when it is worth its while.
 
-use super::cost::{candidates, cycles};
+use super::cost::Sizes;
 use super::machine::Machine;
 use crate::Result;
 use crate::kernels::Epilogue;
@@ -31,7 +31,8 @@ impl Hint {
     }
 }
 
-/// A weight in the storage that multiplies it fastest on this machine, dense if that is the one.
+/// A weight in the storage that multiplies it fastest on this machine, dense if that is the one; [`Plan::chosen`] says so. A dense
+/// storage multiplies dropped weights as zeros, so that an infinity in x makes NaNs, as [`Dense`](super::Dense) does.
 ///
 /// ```
 /// use lacuna::{mask::Mask, sparse::{apply, Hint, LinearOp, Plan}};
@@ -43,7 +44,7 @@ impl Hint {
 /// ```
 pub struct Plan {
     mask: Mask,
-    hint: Hint,
+    single_wanted: bool,
     main: Choice,
     /// For products of one token, where the hint asks for them and another storage is better at it.
     single: Option<Choice>,
@@ -51,7 +52,7 @@ pub struct Plan {
 
 /// One storage, and how it was chosen.
 struct Choice {
-    candidate: Format,
+    format: Format,
     op: Box<dyn LinearOp>,
     tokens: usize,
     why: String,
@@ -69,32 +70,24 @@ impl Plan {
     /// If the shapes differ, or there are 2³² weights or more.
     pub fn new(weight: &ArrayRef2<f32>, mask: &Mask, hint: Hint) -> Result<Plan> {
         let main = Choice::by_model(weight, mask, hint.tokens.max(1))?;
-        let single = if hint.single_too && hint.tokens > 1 { Some(Choice::by_model(weight, mask, 1)?) } else { None };
-        Ok(Plan { mask: mask.clone(), hint, main, single }.merged())
+        let single_wanted = hint.single_too && hint.tokens > 1;
+        let single = if single_wanted { Choice::by_model(weight, mask, 1)?.unless(&main) } else { None };
+        Ok(Plan { mask: mask.clone(), single_wanted, main, single })
     }
 
-    /// Times the two best sparse storages of the model, the one in use and dense, a few milliseconds each, and keeps the fastest.
+    /// Times dense and the three storages that the model ranks highest, some milliseconds each, and keeps the fastest.
     ///
     /// # Errors
     /// As [`Plan::new`].
     pub fn tune(&mut self) -> Result<()> {
         let weight = self.main.op.to_dense();
-        self.main = Choice::by_trial(&weight, &self.mask, self.hint.tokens.max(1))?;
-        if self.hint.single_too && self.hint.tokens > 1 {
-            self.single = Some(Choice::by_trial(&weight, &self.mask, 1)?);
-        }
-        let (mask, main) = (Mask::empty(0, 0), Choice::none());
-        let plan = std::mem::replace(self, Plan { mask, hint: self.hint, main, single: None });
-        *self = plan.merged();
+        let main = Choice::by_trial(&weight, &self.mask, self.main.tokens)?;
+        self.single = match self.single_wanted {
+            true => Choice::by_trial(&weight, &self.mask, 1)?.unless(&main),
+            false => None,
+        };
+        self.main = main;
         Ok(())
-    }
-
-    /// One storage is enough where both would be the same.
-    fn merged(mut self) -> Plan {
-        if self.single.as_ref().is_some_and(|s| s.candidate == self.main.candidate) {
-            self.single = None;
-        }
-        self
     }
 
     /// What was chosen, for which tokens, and why: one line a storage.
@@ -102,16 +95,16 @@ impl Plan {
         let (rows, cols) = self.mask.dim();
         let line = |c: &Choice| {
             let (kept, all) = (self.mask.kept(), rows * cols);
-            let (tokens, candidate, why) = (c.tokens, c.candidate, &c.why);
+            let (tokens, format, why) = (c.tokens, c.format, &c.why);
             let isa = Machine::here().isa.name();
-            format!("{rows} x {cols}, {kept} of {all} kept, {tokens} tokens: {candidate} ({isa}); {why}")
+            format!("{rows} x {cols}, {kept} of {all} kept, {tokens} tokens: {format} ({isa}); {why}")
         };
         [Some(&self.main), self.single.as_ref()].into_iter().flatten().map(line).collect::<Vec<_>>().join("\n")
     }
 
     /// The storage for products of so many tokens.
     pub fn chosen(&self, tokens: usize) -> Format {
-        self.choice(tokens).candidate
+        self.choice(tokens).format
     }
 
     /// The mask of what is kept.
@@ -128,48 +121,39 @@ impl Plan {
 }
 
 impl Choice {
-    fn none() -> Choice {
-        let op = Box::new(super::Dense::new(Array2::zeros((0, 0))));
-        Choice { candidate: Format::Dense, op, tokens: 0, why: String::new() }
+    /// One storage is enough where both would be the same.
+    fn unless(self, other: &Choice) -> Option<Choice> {
+        (self.format != other.format).then_some(self)
     }
 
     fn by_model(weight: &ArrayRef2<f32>, mask: &Mask, tokens: usize) -> Result<Choice> {
-        let machine = Machine::here();
-        let cost = |c: Format| cycles(c, mask, tokens, &machine);
-        let dense = cost(Format::Dense);
-        let best = candidates(mask, tokens).into_iter().min_by(|&a, &b| cost(a).total_cmp(&cost(b)));
-        let (candidate, own) = match best {
-            Some(best) if cost(best) * BONUS < dense => (best, cost(best)),
-            _ => (Format::Dense, dense),
-        };
-        let other = best.map_or("none".to_string(), |b| format!("{} at {:.0}", b, cost(b) / 1e3));
-        let why = match candidate {
-            Format::Dense => format!("{:.0} thousand cycles expected, the best sparse storage {other}", dense / 1e3),
-            _ => format!("{:.0} thousand cycles expected, dense {:.0}", own / 1e3, dense / 1e3),
-        };
-        Ok(Choice { candidate, op: candidate.build(weight, mask, Precision::F32)?, tokens, why })
+        let (sizes, machine) = (Sizes::of(mask, tokens), Machine::here());
+        let dense = sizes.cycles(Format::Dense, &machine);
+        let (sparse, cost) = sizes.ranked(&machine)[0];
+        let format = if cost * BONUS < dense { sparse } else { Format::Dense };
+        let why = format!("thousand cycles expected: dense {:.0}, {sparse} {:.0}", dense / 1e3, cost / 1e3);
+        Ok(Choice { format, op: format.build(weight, mask, Precision::F32)?, tokens, why })
     }
 
     fn by_trial(weight: &ArrayRef2<f32>, mask: &Mask, tokens: usize) -> Result<Choice> {
-        let machine = Machine::here();
-        let mut sparse = candidates(mask, tokens);
-        sparse.sort_by(|&a, &b| cycles(a, mask, tokens, &machine).total_cmp(&cycles(b, mask, tokens, &machine)));
-        sparse.truncate(3);
         let x = Seed(0).stream("plan").normal_array(tokens, weight.ncols(), 1.0);
         let mut y = Array2::zeros((tokens, weight.nrows()));
-        let mut best: Option<(f64, Format, Box<dyn LinearOp>)> = None;
-        let mut seen = Vec::new();
-        for candidate in std::iter::once(Format::Dense).chain(sparse) {
-            let op = candidate.build(weight, mask, Precision::F32)?;
-            let seconds = median_seconds(|| op.apply_into(&x, &mut y));
-            seen.push(format!("{} {:.1} us", candidate, seconds * 1e6));
-            let handicap = if candidate == Format::Dense { 1.0 } else { BONUS };
-            if best.as_ref().is_none_or(|(fastest, ..)| seconds * handicap < *fastest) {
-                best = Some((seconds * handicap, candidate, op));
+        let mut timed = |format: Format| -> Result<(f64, Box<dyn LinearOp>)> {
+            let op = format.build(weight, mask, Precision::F32)?;
+            Ok((median_seconds(|| op.apply_into(&x, &mut y)), op))
+        };
+        let (dense, op) = timed(Format::Dense)?;
+        let (mut best, mut choice) = (dense / BONUS, (Format::Dense, op));
+        let mut why = format!("timed: dense {:.1} us", dense * 1e6);
+        for (format, _) in Sizes::of(mask, tokens).ranked(&Machine::here()).into_iter().take(3) {
+            let (seconds, op) = timed(format)?;
+            why += &format!(", {format} {:.1} us", seconds * 1e6);
+            if seconds < best {
+                (best, choice) = (seconds, (format, op));
             }
         }
-        let why = format!("timed: {}", seen.join(", "));
-        Ok(best.map_or_else(Choice::none, |(_, candidate, op)| Choice { candidate, op, tokens, why }))
+        let (format, op) = choice;
+        Ok(Choice { format, op, tokens, why })
     }
 }
 

@@ -15,10 +15,10 @@ pub enum Scaling {
     Tile,
 }
 
-/// The scale that brings the largest of some weights to 127; 1 if all are 0.
+/// The scale that brings the largest of some weights to 127; 1 if all are 0, and never 0.
 pub(super) fn scale_of<T: Value>(weights: impl Iterator<Item = f32>) -> f32 {
     let largest = weights.map(f32::abs).fold(0.0, f32::max);
-    if !T::SCALED || largest == 0.0 { 1.0 } else { largest / 127.0 }
+    if !T::SCALED || largest == 0.0 { 1.0 } else { (largest / 127.0).max(f32::MIN_POSITIVE) }
 }
 
 /// Refuses kept weights that no scale can hold.

@@ -1,8 +1,9 @@
 //! Compressed sparse rows within tiles of columns.
 
 use super::blocks::{blocks, check, check_starts};
+use super::op::{Entries, check_shapes, check_sizes};
 use super::scale::{Scaling, check_scalable, scale_of};
-use crate::kernels::{Epilogue, TileCsrSlices, Value, tile_csr_product};
+use crate::kernels::{Epilogue, TileCsrSlices, Value, lists_product};
 use crate::mask::Mask;
 use crate::sparse::{Compress, LinearOp};
 use crate::{Error, Result};
@@ -30,16 +31,29 @@ use ndarray::{Array2, ArrayRef2};
 /// assert_eq!(apply(&op, &array![[1., 10., 100.]]), array![[20., 300.]]);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct TileCsr<T = f32> {
-    rows: usize,
-    cols: usize,
-    tile: usize,
-    blocks: Vec<u32>,
-    starts: Vec<u32>,
-    order: Vec<u16>,
-    columns: Columns,
-    values: Vec<T>,
-    scales: Vec<f32>,
+pub struct TileCsr<T = f32>(TileCsrParts<T>);
+
+/// What a [`TileCsr`] is made of; its invariants stand there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TileCsrParts<T> {
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Columns of a tile.
+    pub tile: usize,
+    /// First row of each block, and one past the last row.
+    pub blocks: Vec<u32>,
+    /// First entry of each list, and one past the last.
+    pub starts: Vec<u32>,
+    /// Row of each list within its block.
+    pub order: Vec<u16>,
+    /// Column of each value within its tile.
+    pub columns: Columns,
+    /// The values, list by list.
+    pub values: Vec<T>,
+    /// Factor of the values of each list; empty where values are floats.
+    pub scales: Vec<f32>,
 }
 
 /// Columns within their tile.
@@ -74,6 +88,7 @@ impl Columns {
     }
 }
 
+const FORMAT: &str = "tile-csr";
 /// Columns of a tile when nobody says how many: their part of a strip of 64 tokens fits a first cache of 32 KiB, barely.
 const TILE: usize = 128;
 
@@ -84,37 +99,52 @@ impl<T: Value> TileCsr<T> {
     /// If the shapes differ, `tile` is 0 or above 65 536, there are 2³² weights or more, or a weight with a scale is not finite.
     pub fn with_tile(weight: &ArrayRef2<f32>, mask: &Mask, tile: usize, scaling: Scaling) -> Result<Self> {
         let (rows, cols) = weight.dim();
-        if mask.dim() != (rows, cols) {
-            return Err(Error::shape("mask", &[rows, cols], &[mask.rows(), mask.cols()]));
-        }
+        let kept = check_sizes(FORMAT, weight, mask)?;
         if tile == 0 || tile > 1 << 16 {
             return Err(Error::setting("tile", format!("{tile} columns, where 1 to 65536 are possible")));
         }
-        let kept = mask.kept();
-        if u32::try_from(kept.max(rows)).is_err() {
-            return Err(Error::setting("tile-csr", format!("{kept} weights in {rows} rows do not fit 32-bit offsets")));
-        }
         check_scalable::<T>(weight, mask)?;
-        let tiles = cols.div_ceil(tile);
+        let lists = rows * cols.div_ceil(tile);
         let narrow = tile <= 256;
-        let mut op = TileCsr {
+        let mut parts = TileCsrParts {
             rows,
             cols,
             tile,
             blocks: blocks(rows, |r| mask.row_indices(r).count()),
-            starts: Vec::with_capacity(rows * tiles + 1),
-            order: Vec::with_capacity(rows * tiles),
+            starts: Vec::with_capacity(lists + 1),
+            order: Vec::with_capacity(lists),
             columns: if narrow { Columns::Narrow(Vec::with_capacity(kept)) } else { Columns::Wide(Vec::with_capacity(kept)) },
             values: Vec::with_capacity(kept),
             scales: Vec::new(),
         };
-        op.starts.push(0);
-        for b in 0..op.blocks.len() - 1 {
-            op.push_block(weight, mask, op.blocks[b] as usize..op.blocks[b + 1] as usize, scaling);
+        parts.starts.push(0);
+        for b in 0..parts.blocks.len() - 1 {
+            parts.push_block(weight, mask, parts.blocks[b] as usize..parts.blocks[b + 1] as usize, scaling);
         }
-        Ok(op)
+        Ok(TileCsr(parts))
     }
 
+    /// A weight from its parts, checked.
+    ///
+    /// # Errors
+    /// Names the first invariant that is broken, with the numbers.
+    pub fn new(parts: TileCsrParts<T>) -> Result<Self> {
+        parts.check()?;
+        Ok(TileCsr(parts))
+    }
+
+    /// What it is made of.
+    pub fn parts(&self) -> &TileCsrParts<T> {
+        &self.0
+    }
+
+    /// The mask of what is stored.
+    pub fn mask(&self) -> Mask {
+        self.0.stored()
+    }
+}
+
+impl<T: Value> TileCsrParts<T> {
     fn push_block(&mut self, weight: &ArrayRef2<f32>, mask: &Mask, rows: std::ops::Range<usize>, scaling: Scaling) {
         // The kept columns of each row, and how many of them earlier tiles took.
         let columns: Vec<Vec<u32>> = rows.clone().map(|r| mask.row_indices(r).map(|c| c as u32).collect()).collect();
@@ -151,33 +181,18 @@ impl<T: Value> TileCsr<T> {
         }
     }
 
-    /// A weight from its parts, checked.
-    ///
-    /// # Errors
-    /// Names the first invariant that is broken, with the numbers.
-    #[expect(clippy::too_many_arguments, reason = "the parts of the storage")]
-    pub fn new(
-        rows: usize,
-        cols: usize,
-        tile: usize,
-        blocks: Vec<u32>,
-        starts: Vec<u32>,
-        order: Vec<u16>,
-        columns: Columns,
-        values: Vec<T>,
-        scales: Vec<f32>,
-    ) -> Result<Self> {
-        const FORMAT: &str = "tile-csr";
+    fn check(&self) -> Result<()> {
+        let TileCsrParts { rows, cols, tile, ref blocks, ref starts, ref order, ref columns, ref values, ref scales } = *self;
         let refuse = |reason: String| Err(Error::setting(FORMAT, reason));
         let width = if matches!(columns, Columns::Narrow(_)) { 256 } else { 1 << 16 };
         if tile == 0 || tile > width {
             return refuse(format!("tiles of {tile} columns with indices for {width}"));
         }
         let tiles = cols.div_ceil(tile);
-        check(FORMAT, &blocks, rows, 1 << 16)?;
+        check(FORMAT, blocks, rows, 1 << 16)?;
         let lists = rows.checked_mul(tiles).filter(|&n| n < usize::MAX);
         let Some(lists) = lists else { return refuse(format!("{rows} rows of {tiles} tiles are too many")) };
-        check_starts(FORMAT, &starts, lists, values.len())?;
+        check_starts(FORMAT, starts, lists, values.len())?;
         if columns.len() != values.len() || order.len() != lists || scales.len() != if T::SCALED { lists } else { 0 } {
             return refuse(format!(
                 "{} columns for {} values, {} rows and {} scales for {lists} lists",
@@ -213,45 +228,15 @@ impl<T: Value> TileCsr<T> {
                 list += size;
             }
         }
-        Ok(TileCsr { rows, cols, tile, blocks, starts, order, columns, values, scales })
+        Ok(())
+    }
+}
+
+impl<T: Value> Entries for TileCsrParts<T> {
+    fn dim(&self) -> (usize, usize) {
+        (self.rows, self.cols)
     }
 
-    /// Columns of a tile.
-    pub fn tile(&self) -> usize {
-        self.tile
-    }
-
-    /// First row of each block, and one past the last row.
-    pub fn blocks(&self) -> &[u32] {
-        &self.blocks
-    }
-
-    /// First entry of each list, and one past the last.
-    pub fn starts(&self) -> &[u32] {
-        &self.starts
-    }
-
-    /// Row of each list within its block.
-    pub fn order(&self) -> &[u16] {
-        &self.order
-    }
-
-    /// Column of each value within its tile.
-    pub fn columns(&self) -> &Columns {
-        &self.columns
-    }
-
-    /// The values, list by list.
-    pub fn values(&self) -> &[T] {
-        &self.values
-    }
-
-    /// Factor of the values of each list; empty where values are floats.
-    pub fn scales(&self) -> &[f32] {
-        &self.scales
-    }
-
-    /// Calls `f(row, column, value)` for each weight.
     fn for_each(&self, mut f: impl FnMut(usize, usize, f32)) {
         let (tiles, mut list) = (self.cols.div_ceil(self.tile), 0);
         for block in self.blocks.windows(2) {
@@ -267,69 +252,57 @@ impl<T: Value> TileCsr<T> {
             }
         }
     }
-
-    /// The mask of what is stored.
-    pub fn mask(&self) -> Mask {
-        let mut mask = Mask::empty(self.rows, self.cols);
-        self.for_each(|r, c, _| mask.set(r, c, true));
-        mask
-    }
 }
 
 impl<T: Value> LinearOp for TileCsr<T> {
     fn format(&self) -> &str {
-        "tile-csr"
+        FORMAT
     }
 
     fn shape(&self) -> (usize, usize) {
-        (self.rows, self.cols)
+        self.0.dim()
     }
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
-        super::op::check_shapes(self, x, y, epilogue);
-        macro_rules! run {
-            ($columns:expr) => {{
-                let slices = TileCsrSlices {
-                    rows: self.rows,
-                    cols: self.cols,
-                    tile: self.tile,
-                    blocks: &self.blocks,
-                    starts: &self.starts,
-                    order: &self.order,
-                    columns: $columns,
-                    values: &self.values,
-                    scales: &self.scales,
-                };
-                tile_csr_product(&slices, x, y, epilogue);
-            }};
-        }
-        match &self.columns {
-            Columns::Narrow(columns) => run!(columns.as_slice()),
-            Columns::Wide(columns) => run!(columns.as_slice()),
+        check_shapes(self, x, y, epilogue);
+        let TileCsrParts { rows, cols, tile, blocks, starts, order, columns, values, scales } = &self.0;
+        let (rows, cols, tile) = (*rows, *cols, *tile);
+        match columns {
+            Columns::Narrow(columns) => {
+                lists_product(
+                    &TileCsrSlices { rows, cols, tile, blocks, starts, order, columns, values, scales },
+                    x,
+                    y,
+                    epilogue,
+                );
+            }
+            Columns::Wide(columns) => {
+                lists_product(
+                    &TileCsrSlices { rows, cols, tile, blocks, starts, order, columns, values, scales },
+                    x,
+                    y,
+                    epilogue,
+                );
+            }
         }
     }
 
     fn to_dense(&self) -> Array2<f32> {
-        let mut dense = Array2::zeros((self.rows, self.cols));
-        self.for_each(|r, c, v| dense[[r, c]] = v);
-        dense
+        self.0.dense()
     }
 
     fn nnz(&self) -> usize {
-        self.values.len()
+        self.0.values.len()
     }
 
     fn bytes(&self) -> usize {
-        let columns = match &self.columns {
+        let TileCsrParts { blocks, starts, order, columns, values, scales, .. } = &self.0;
+        let columns = match columns {
             Columns::Narrow(c) => size_of_val(&c[..]),
             Columns::Wide(c) => size_of_val(&c[..]),
         };
-        columns
-            + size_of_val(&self.blocks[..])
-            + size_of_val(&self.starts[..])
-            + size_of_val(&self.order[..])
-            + size_of_val(&self.values[..])
-            + size_of_val(&self.scales[..])
+        let lists = size_of_val(&blocks[..]) + size_of_val(&starts[..]) + size_of_val(&order[..]) + size_of_val(&scales[..]);
+        lists + columns + size_of_val(&values[..])
     }
 }
 

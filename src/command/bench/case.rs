@@ -1,6 +1,6 @@
 //! One case of a benchmark: a weight, a mask, a number of tokens.
 
-use super::measure::{Contender, Measured, Timer, check};
+use super::measure::{Contender, Measured, SPARSE, SPRS, check, medians};
 use lacuna::criteria::{Evidence, Magnitude, Saliency};
 use lacuna::io::Checkpoint;
 use lacuna::kernels::Isa;
@@ -36,6 +36,9 @@ impl Weights {
     pub fn from_file(file: &Path, tensor: &str) -> Result<Weights> {
         let checkpoint = Checkpoint::read(file)?;
         let weight = checkpoint.matrix(tensor)?;
+        if weight.is_empty() {
+            return Err(Error::setting("tensor", format!("{tensor} has no weights")));
+        }
         Ok(Weights { name: tensor.to_string(), weight, stored: checkpoint.mask(tensor)? })
     }
 
@@ -88,6 +91,8 @@ pub struct Case<'a> {
     pub format: FormatArg,
     pub values: Precision,
     pub cold: bool,
+    /// Whether `sprs` is timed too.
+    pub peers: bool,
     pub seconds: f64,
     pub seed: Seed,
 }
@@ -101,100 +106,77 @@ impl Case<'_> {
         if self.threads == 0 || self.threads > 1024 {
             return Err(Error::setting("threads", format!("{}, where 1 to 1024 are possible", self.threads)));
         }
+        if self.tokens == 0 {
+            return Err(Error::setting("tokens", "0, where 1 or more are possible"));
+        }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
         let pool = pool.map_err(|e| Error::setting("threads", e.to_string()))?;
         pool.install(|| self.run_here())
     }
 
-    fn build(&self) -> Result<(Box<dyn LinearOp>, String)> {
-        let plan = |tune: bool| -> Result<(Box<dyn LinearOp>, String)> {
-            if self.values != Precision::F32 {
-                let reason = format!("the plan keeps f32 only, not {}; name a format", self.values);
-                return Err(Error::setting("values", reason));
-            }
-            let mut plan = Plan::new(self.weight, self.mask, Hint::tokens(self.tokens))?;
-            if tune {
-                plan.tune()?;
-            }
-            let name = plan.chosen(self.tokens).to_string();
-            Ok((Box::new(plan), name))
-        };
-        match self.format {
-            FormatArg::Auto => plan(true),
-            FormatArg::Model => plan(false),
-            FormatArg::Named(format) => Ok((format.build(self.weight, self.mask, self.values)?, format.to_string())),
+    /// The storage that the case asks for.
+    fn build(&self) -> Result<(Box<dyn LinearOp>, Format)> {
+        if let FormatArg::Named(format) = self.format {
+            return Ok((format.build(self.weight, self.mask, self.values)?, format));
         }
+        if self.values != Precision::F32 {
+            let reason = format!("the plan keeps f32 only, not {}; name a format", self.values);
+            return Err(Error::setting("values", reason));
+        }
+        let mut plan = Plan::new(self.weight, self.mask, Hint::tokens(self.tokens))?;
+        if self.format == FormatArg::Auto {
+            plan.tune()?;
+        }
+        let format = plan.chosen(self.tokens);
+        Ok((Box::new(plan), format))
     }
 
     fn run_here(&self) -> Result<Measured> {
         let (out, inputs) = self.weight.dim();
         let x = self.seed.stream("bench/x").normal_array(self.tokens, inputs, 1.0);
-        let pruned = self.mask.applied(self.weight).as_standard_layout().into_owned();
         let before = Instant::now();
         let (op, format) = self.build()?;
         let pack_us = before.elapsed().as_secs_f64() * 1e6;
         // The bound on the error is that of the numbers kept, not of those given.
-        let max_error = check(op.as_ref(), &op.to_dense(), &x)?;
+        let max_error = check(op.as_ref(), &x)?;
+        let pruned = self.mask.applied(self.weight).as_standard_layout().into_owned();
         let (bytes, dense_bytes) = (op.bytes(), size_of_val(pruned.as_slice().unwrap_or_default()));
         let copies = |bytes: usize| if self.cold { (BEYOND_CACHES / bytes.max(1)).clamp(1, 4096) } else { 1 };
         let mut sparse = vec![op];
         for _ in 1..copies(bytes) {
-            // The storage that was found, not a choice made anew.
-            sparse.push(match self.format {
-                FormatArg::Named(named) => named.build(self.weight, self.mask, self.values)?,
-                _ => format.parse::<Format>()?.build(self.weight, self.mask, self.values)?,
-            });
+            sparse.push(format.build(self.weight, self.mask, self.values)?);
         }
         let dense = vec![pruned; copies(dense_bytes)];
-        let csr = if self.cold { None } else { Some(Csr::compress(self.weight, self.mask)?.into_sprs()?) };
+        let csr = if self.peers && !self.cold { Some(Csr::compress(self.weight, self.mask)?.into_sprs()?) } else { None };
         let turned = x.t().as_standard_layout().into_owned();
         let mut contenders = vec![Contender::sparse(&sparse)];
         contenders.extend(Contender::dense(&dense));
-        if let Some(csr) = &csr {
-            contenders.push(Contender::sprs(csr, &turned));
-        }
-        let times = Timer { seconds: self.seconds }.medians(&mut contenders, &x, out)?;
-        let named = |kind: &str| times.iter().filter(|(name, _)| *name == kind).map(|&(_, us)| us).next();
-        let sparse_us = named("sparse").unwrap_or(f64::NAN);
-        let (dense_kernel, dense_us) = times
-            .iter()
-            .filter(|(name, _)| *name != "sparse" && *name != "sprs")
-            .copied()
-            .min_by(|a, b| a.1.total_cmp(&b.1))
-            .unwrap_or(("none", f64::NAN));
-        let sparsity = if self.weight.is_empty() { 0.0 } else { 1.0 - self.mask.kept() as f64 / self.weight.len() as f64 };
+        contenders.extend(csr.iter().map(|csr| Contender::sprs(csr, &turned)));
+        let times = medians(&mut contenders, &x, out, self.seconds)?;
+        let of = |name: &str| times.iter().find(|t| t.0 == name).map(|t| t.1);
+        let sparse_us = of(SPARSE).unwrap_or(f64::NAN);
+        let dense = times.iter().filter(|t| t.0 != SPARSE && t.0 != SPRS).min_by(|a, b| a.1.total_cmp(&b.1));
+        let (dense_kernel, dense_us) = dense.copied().unwrap_or(("none", f64::NAN));
         Ok(Measured {
             shape: format!("{out}x{inputs}"),
             tokens: self.tokens,
             pattern: self.pattern.to_string(),
-            sparsity,
+            sparsity: 1.0 - self.mask.kept() as f64 / self.weight.len() as f64,
             values: self.values.to_string(),
             threads: self.threads,
             cold: self.cold,
             isa: Isa::chosen()?.name(),
-            kernel: kernel(&format, self.tokens),
-            format,
+            kernel: format.kernel(self.tokens),
+            format: format.to_string(),
             dense_us,
             dense_kernel,
             sparse_us,
-            sprs_us: named("sprs"),
+            sprs_us: of(SPRS),
             speedup: dense_us / sparse_us,
             pack_us,
             bytes,
             dense_bytes,
             max_error,
         })
-    }
-}
-
-/// Which kernel of the storage runs for so many tokens.
-fn kernel(format: &str, tokens: usize) -> &'static str {
-    match (format, tokens) {
-        ("dense", 1) => "gemv",
-        ("dense", _) => "gemm",
-        ("csr", ..4) => "dot",
-        ("csr", _) => "strip16",
-        (_, 1) => "few",
-        _ => "strip",
     }
 }

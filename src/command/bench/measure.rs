@@ -2,7 +2,7 @@
 
 use lacuna::linalg::{Threads, gemm};
 use lacuna::report::median;
-use lacuna::sparse::{Dense, LinearOp};
+use lacuna::sparse::{LinearOp, apply};
 use lacuna::{Error, Result};
 use ndarray::{Array2, ArrayViewMut2};
 use serde::Serialize;
@@ -36,6 +36,11 @@ pub struct Measured {
     pub max_error: f64,
 }
 
+/// Name of the storage that a case is about.
+pub const SPARSE: &str = "sparse";
+/// Name of the peer.
+pub const SPRS: &str = "sprs";
+
 /// Writes x · Wᵀ of some weight.
 type Run<'a> = Box<dyn FnMut(&Array2<f32>, &mut Array2<f32>) + 'a>;
 
@@ -52,27 +57,20 @@ impl<'a> Contender<'a> {
             ops[turn % ops.len()].apply_into(x, y);
             turn += 1;
         };
-        Contender { name: "sparse", run: Box::new(run) }
+        Contender { name: SPARSE, run: Box::new(run) }
     }
 
     /// Every dense product that is linked.
-    pub fn dense(weights: &'a [Array2<f32>]) -> Vec<Contender<'a>> {
+    pub fn dense(weights: &'a [Array2<f32>]) -> [Contender<'a>; 2] {
         let contender = |name, product: fn(&Array2<f32>, &Array2<f32>, &mut Array2<f32>)| {
             let mut turn = 0;
             let run = move |x: &Array2<f32>, y: &mut Array2<f32>| {
                 product(&weights[turn % weights.len()], x, y);
                 turn += 1;
             };
-            Contender { name, run: Box::new(run) as Run<'a> }
+            Contender { name, run: Box::new(run) }
         };
-        let ops: Vec<Dense> = weights.iter().map(|w| Dense::new(w.clone())).collect();
-        let mut turn = 0;
-        let own = move |x: &Array2<f32>, y: &mut Array2<f32>| {
-            ops[turn % ops.len()].apply_into(x, y);
-            turn += 1;
-        };
-        vec![
-            Contender { name: "lacuna", run: Box::new(own) },
+        [
             contender("gemm", |w, x, y| gemm(0.0, y, 1.0, x, &w.t(), Threads::Pool)),
             contender("matrixmultiply", |w, x, y| ndarray::linalg::general_mat_mul(1.0, x, &w.t(), 0.0, y)),
         ]
@@ -86,65 +84,65 @@ impl<'a> Contender<'a> {
             let out: ArrayViewMut2<'_, f32> = out.view_mut();
             sprs::prod::csr_mulacc_dense_rowmaj(csr.view(), turned.view(), out);
         };
-        Contender { name: "sprs", run: Box::new(run) }
+        Contender { name: SPRS, run: Box::new(run) }
     }
 }
 
-/// How long to measure.
-pub struct Timer {
-    pub seconds: f64,
-}
-
-/// What one turn of a contender takes at least, so that clocks and caches have settled.
+/// What one turn of a contender takes at least, in seconds, so that clocks and caches have settled.
 const TURN: f64 = 2e-3;
 
-impl Timer {
-    /// Median microseconds of each contender; they take turns, so that what the machine does meanwhile meets all of them.
-    pub fn medians(&self, contenders: &mut [Contender<'_>], x: &Array2<f32>, out: usize) -> Result<Vec<(&'static str, f64)>> {
-        let mut y = Array2::zeros((x.nrows(), out));
-        let mut times: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
-        let begin = Instant::now();
-        let mut rounds = 0;
-        while rounds < 4 || begin.elapsed().as_secs_f64() < self.seconds {
-            for (contender, times) in contenders.iter_mut().zip(&mut times) {
-                (contender.run)(x, &mut y); // the others' weights leave the caches
-                let turn = Instant::now();
-                let mut first = true;
-                while std::mem::take(&mut first) || turn.elapsed().as_secs_f64() < TURN {
-                    let start = Instant::now();
-                    (contender.run)(x, &mut y);
-                    times.push(start.elapsed().as_secs_f64() * 1e6);
-                    std::hint::black_box(&y);
+/// Median microseconds of each contender, in `seconds` for all of them. They take turns, so that what the machine does meanwhile
+/// meets all of them; a contender that needs more than that for one product runs once.
+pub fn medians(contenders: &mut [Contender<'_>], x: &Array2<f32>, out: usize, seconds: f64) -> Result<Vec<(&'static str, f64)>> {
+    let mut y = Array2::zeros((x.nrows(), out));
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
+    let begin = Instant::now();
+    let mut rounds = 0;
+    while rounds < 4 || begin.elapsed().as_secs_f64() < seconds {
+        for (contender, times) in contenders.iter_mut().zip(&mut times) {
+            if times.first().is_some_and(|us| us * 1e-6 > seconds) {
+                continue;
+            }
+            // The others' weights leave the caches.
+            let turn = Instant::now();
+            (contender.run)(x, &mut y);
+            if turn.elapsed().as_secs_f64() > seconds && rounds == 0 {
+                times.push(turn.elapsed().as_secs_f64() * 1e6);
+                continue;
+            }
+            let turn = Instant::now();
+            loop {
+                let start = Instant::now();
+                (contender.run)(x, &mut y);
+                times.push(start.elapsed().as_secs_f64() * 1e6);
+                std::hint::black_box(&y);
+                if turn.elapsed().as_secs_f64() >= TURN {
+                    break;
                 }
             }
-            rounds += 1;
         }
-        contenders.iter().zip(times).map(|(c, times)| Ok((c.name, median(&times)?))).collect()
+        rounds += 1;
     }
+    contenders.iter().zip(times).map(|(c, times)| Ok((c.name, median(&times)?))).collect()
 }
 
-/// The largest distance of `op` from the product in f64; an error if it is more than rounding explains.
-pub fn check(op: &dyn LinearOp, weight: &Array2<f32>, x: &Array2<f32>) -> Result<f64> {
-    let (out, inputs) = op.shape();
-    let mut y = Array2::zeros((x.nrows(), out));
-    op.apply_into(x, &mut y);
+/// The largest distance of `op` from the product in f64 with what it stores; an error if it is more than rounding explains.
+pub fn check(op: &dyn LinearOp, x: &Array2<f32>) -> Result<f64> {
+    let weight = op.to_dense().mapv(f64::from);
+    let wide = x.mapv(f64::from);
+    let exact = wide.dot(&weight.t());
+    // n additions in any order: n roundings of at most the sum of sizes.
+    let sizes = wide.mapv(f64::abs).dot(&weight.mapv(f64::abs).t());
+    let bound = f64::from(f32::EPSILON) * (weight.ncols() as f64 + 2.0);
+    let y = apply(op, x);
     let mut worst = 0.0f64;
-    for t in 0..x.nrows() {
-        for r in 0..out {
-            let (mut sum, mut size) = (0.0f64, 0.0f64);
-            for (w, x) in weight.row(r).iter().zip(x.row(t)) {
-                let product = f64::from(*w) * f64::from(*x);
-                sum += product;
-                size += product.abs();
-            }
-            let error = (f64::from(y[[t, r]]) - sum).abs();
-            // n additions in any order: n roundings of at most the sum of sizes.
-            if error > f64::from(f32::EPSILON) * (inputs as f64 + 2.0) * size + 1e-30 {
-                let (format, product) = (op.format(), y[[t, r]]);
-                return Err(Error::setting("format", format!("{format} gives {product} for {sum} at token {t}, output {r}")));
-            }
-            worst = worst.max(error);
+    for ((at, &y), (&exact, &size)) in y.indexed_iter().zip(exact.iter().zip(&sizes)) {
+        let error = (f64::from(y) - exact).abs();
+        if error.is_nan() || error > bound * size + f64::from(f32::MIN_POSITIVE) {
+            let (format, (t, r)) = (op.format(), at);
+            return Err(Error::setting("format", format!("{format} gives {y} for {exact} at token {t}, output {r}")));
         }
+        worst = worst.max(error);
     }
     Ok(worst)
 }

@@ -85,11 +85,18 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// Weights of a random matrix, at most: 4 GiB of them.
+const LARGEST: usize = 1 << 30;
+
 /// Reads `OUTxIN`.
 fn shape(text: &str) -> Result<(usize, usize)> {
-    let pair = text.split_once('x').and_then(|(out, inputs)| Some((out.parse().ok()?, inputs.parse().ok()?)));
+    let pair = text.split_once('x').and_then(|(out, inputs)| Some((out.parse::<usize>().ok()?, inputs.parse::<usize>().ok()?)));
     match pair {
-        Some((out, inputs)) if out > 0 && inputs > 0 => Ok((out, inputs)),
+        Some((out, inputs)) if out == 0 || inputs == 0 => Err(Error::setting("shape", format!("'{text}' has no weights"))),
+        Some((out, inputs)) if out.checked_mul(inputs).is_none_or(|n| n > LARGEST) => {
+            Err(Error::setting("shape", format!("'{text}' has more than {LARGEST} weights")))
+        }
+        Some(pair) => Ok(pair),
         _ => Err(Error::setting("shape", format!("'{text}' is not OUTxIN, as 4096x4096"))),
     }
 }
@@ -135,6 +142,7 @@ fn run_spmm(args: &Spmm) -> Result<()> {
                                 format: format.parse()?,
                                 values,
                                 cold: args.cold,
+                                peers: true,
                                 seconds: args.seconds,
                                 seed: Seed(args.seed),
                             };

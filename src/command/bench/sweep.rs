@@ -140,6 +140,7 @@ fn best(args: &Sweep, weights: &Weights, tokens: usize, sparsity: f64) -> Result
             format: FormatArg::Named(format.parse()?),
             values: Precision::F32,
             cold: args.cold,
+            peers: false,
             seconds: args.seconds,
             seed: Seed(args.seed),
         };

@@ -1,0 +1,81 @@
+//! The way of a product into y.
+
+use ndarray::ArrayRef2;
+
+/// What is done to a product on its way into y.
+#[derive(Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// Added to each token, one number an output.
+    pub bias: Option<&'a [f32]>,
+    /// Applied after the bias.
+    pub activation: Option<fn(f32) -> f32>,
+    /// Whether the result is added to what y holds, after the activation.
+    pub accumulate: bool,
+}
+
+impl Epilogue<'_> {
+    /// Writes neighbouring outputs of one token, the first of which is `row`.
+    ///
+    /// # Safety
+    /// The entries lie within y, and nobody else uses them now.
+    #[inline(always)]
+    pub(super) unsafe fn put(&self, y: Out, token: usize, row: usize, products: &[f32]) {
+        for (i, &product) in products.iter().enumerate() {
+            // SAFETY: the caller vouches for these entries.
+            let y = unsafe { y.at(token, row + i) };
+            *y = if self.is_plain() { product } else { self.apply(*y, row + i, product) };
+        }
+    }
+
+    /// Lets `product` write a plain product, then does the rest: for storages whose kernel has no epilogue of its own.
+    pub(crate) fn after(&self, y: &mut ArrayRef2<f32>, product: impl FnOnce(&mut ArrayRef2<f32>)) {
+        if self.is_plain() {
+            return product(y);
+        }
+        let before = self.accumulate.then(|| y.to_owned());
+        product(y);
+        for ((t, r), y) in y.indexed_iter_mut() {
+            *y = self.apply(before.as_ref().map_or(0.0, |b| b[[t, r]]), r, *y);
+        }
+    }
+
+    fn apply(&self, y: f32, row: usize, product: f32) -> f32 {
+        let biased = self.bias.map_or(product, |bias| product + bias[row]);
+        let value = self.activation.map_or(biased, |activation| activation(biased));
+        if self.accumulate { y + value } else { value }
+    }
+
+    /// Whether anything but a plain store is asked for.
+    fn is_plain(&self) -> bool {
+        self.bias.is_none() && self.activation.is_none() && !self.accumulate
+    }
+}
+
+/// The entries of y, which tasks write apart from one another.
+#[derive(Clone, Copy)]
+pub(super) struct Out {
+    y: *mut f32,
+    strides: (isize, isize),
+}
+
+// SAFETY: a pointer with strides; whoever writes through it promises to keep apart.
+unsafe impl Send for Out {}
+// SAFETY: as above.
+unsafe impl Sync for Out {}
+
+impl Out {
+    pub(super) fn new(y: &mut ArrayRef2<f32>) -> Self {
+        let strides = (y.strides()[0], y.strides()[1]);
+        Out { y: y.as_mut_ptr(), strides }
+    }
+
+    /// The entry of a token and an output.
+    ///
+    /// # Safety
+    /// Both lie within y, and nobody else uses this entry now.
+    #[inline(always)]
+    pub(super) unsafe fn at<'a>(self, token: usize, row: usize) -> &'a mut f32 {
+        // SAFETY: the strides are those of y, and the caller keeps within it.
+        unsafe { &mut *self.y.offset(token as isize * self.strides.0 + row as isize * self.strides.1) }
+    }
+}

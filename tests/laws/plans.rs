@@ -1,0 +1,82 @@
+//! The plan: whatever it chooses multiplies exactly, dense wins where nothing is pruned, and it says what it did.
+
+use crate::{oracle, random_mask, whole};
+use lacuna::mask::Mask;
+use lacuna::sparse::{Format, Hint, LinearOp, Plan, Precision, apply};
+
+#[test]
+fn whatever_is_chosen_or_tuned_multiplies_exactly() {
+    for (rows, cols) in [(1, 1), (0, 4), (4, 0), (40, 300), (300, 130)] {
+        let w = whole(rows, cols, 4, "weight");
+        for density in [0.0, 0.02, 0.3, 1.0] {
+            let mask = random_mask(rows, cols, density);
+            for hint in [Hint::tokens(1), Hint::tokens(33), Hint::tokens_and_single(64)] {
+                let mut plan = Plan::new(&w, &mask, hint).unwrap();
+                for tuned in [false, true] {
+                    if tuned {
+                        plan.tune().unwrap();
+                    }
+                    assert_eq!((plan.shape(), plan.nnz()), ((rows, cols), mask.kept()));
+                    assert_eq!(plan.to_dense(), mask.applied(&w));
+                    for tokens in [0, 1, 5, 64] {
+                        let x = whole(tokens, cols, 8, "input");
+                        let expected = oracle(&w, &mask, &x).mapv(|y| y as f32);
+                        assert_eq!(apply(&plan, &x), expected, "{rows} x {cols} at {density}, {hint:?}, {tokens} tokens");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dense_is_chosen_where_nothing_is_pruned_and_sparse_where_nearly_all_is() {
+    let w = whole(256, 512, 4, "weight");
+    for tokens in [1, 4, 16, 128] {
+        let full = Plan::new(&w, &Mask::full(256, 512), Hint::tokens(tokens)).unwrap();
+        assert_eq!(full.chosen(tokens), Format::Dense, "{tokens} tokens");
+        let few = Plan::new(&w, &random_mask(256, 512, 0.02), Hint::tokens(tokens)).unwrap();
+        assert_ne!(few.chosen(tokens), Format::Dense, "{tokens} tokens");
+        assert!(few.bytes() < full.bytes() / 4);
+    }
+}
+
+#[test]
+fn a_plan_for_both_has_a_storage_for_each_and_says_so() {
+    let (w, mask) = (whole(256, 512, 4, "weight"), random_mask(256, 512, 0.1));
+    let plan = Plan::new(&w, &mask, Hint::tokens_and_single(128)).unwrap();
+    let [one, many] = [1, 128].map(|t| Plan::new(&w, &mask, Hint::tokens(t)).unwrap());
+    assert_eq!((plan.chosen(1), plan.chosen(128)), (one.chosen(1), many.chosen(128)));
+    assert_eq!(plan.bytes(), one.bytes() + many.bytes());
+    let said = plan.explain();
+    assert_eq!(said.lines().count(), 2, "{said}");
+    for (line, tokens) in said.lines().zip([128, 1]) {
+        let choice = format!("256 x 512, {} of 131072 kept, {tokens} tokens: {} (", mask.kept(), plan.chosen(tokens));
+        assert!(line.starts_with(&choice), "{line}");
+    }
+}
+
+#[test]
+fn names_of_storages_are_read_back_and_others_refused() {
+    for format in [Format::Dense, Format::Csr, Format::TileCsr(1), Format::TileCsr(65536), Format::Bitmask(128)] {
+        assert_eq!(format.to_string().parse::<Format>().unwrap(), format);
+    }
+    assert_eq!("tile-csr".parse::<Format>().unwrap(), Format::TileCsr(128));
+    let refused = [
+        ("coo", "format: 'coo' is none of auto, dense, csr, tile-csr[:COLUMNS], bitmask[:COLUMNS]"),
+        ("csr:4", "format: 'csr:4': csr has no tiles"),
+        ("tile-csr:0", "format: 'tile-csr:0': a tile has 1 to 65536 columns"),
+        ("tile-csr:65537", "format: 'tile-csr:65537': a tile has 1 to 65536 columns"),
+        ("bitmask:65", "format: 'bitmask:65': a tile of a bitmask is a multiple of 64 columns wide"),
+    ];
+    for (text, says) in refused {
+        assert_eq!(text.parse::<Format>().unwrap_err().to_string(), says);
+    }
+    for values in [Precision::F32, Precision::Bf16, Precision::F16, Precision::I8] {
+        assert_eq!(values.to_string().parse::<Precision>().unwrap(), values);
+        let built = Format::Bitmask(64).build(&whole(3, 70, 4, "weight"), &Mask::full(3, 70), values).unwrap();
+        assert_eq!((built.format(), built.nnz()), ("bitmask", 210));
+    }
+    let dense = Format::Dense.build(&whole(3, 7, 4, "weight"), &Mask::full(3, 7), Precision::I8).err().unwrap();
+    assert_eq!(dense.to_string(), "values: dense keeps f32 only, not i8");
+}

@@ -10,12 +10,12 @@ mod storages;
 
 use lacuna::mask::Mask;
 use lacuna::rng::Seed;
-use lacuna::sparse::{Bitmask, Compress, Csr, CsrView, Dense, LinearOp, Scaling, TileCsr, apply};
+use lacuna::sparse::{Bitmask, Compress, Csr, CsrView, Dense, LinearOp, Scaling, TileCsr, TilePairs, apply};
 use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, s};
 use sprs::CsMatI;
 
 const SHAPES: [(usize, usize); 7] = [(1, 1), (3, 5), (16, 16), (17, 33), (64, 130), (4, 0), (0, 4)];
-const TOKENS: [usize; 12] = [0, 1, 2, 3, 4, 5, 15, 16, 17, 40, 64, 100];
+const TOKENS: [usize; 14] = [0, 1, 2, 3, 4, 5, 15, 16, 17, 40, 64, 100, 128, 150];
 
 /// y = x · Wᵀ over what the mask keeps, in f64.
 fn oracle(w: &ArrayRef2<f32>, mask: &Mask, x: &ArrayRef2<f32>) -> Array2<f64> {
@@ -59,6 +59,9 @@ fn in_every_format(w: &ArrayRef2<f32>, mask: &Mask, mut law: impl FnMut(&str, &d
     law("bitmask", &Bitmask::<f32>::compress(w, mask).unwrap());
     for columns in [1, 7, 300] {
         law(&format!("tile-csr of {columns}"), &TileCsr::<f32>::with_tile(w, mask, columns, Scaling::Row).unwrap());
+    }
+    for columns in [64, 128, 512] {
+        law(&format!("tile-pairs of {columns}"), &TilePairs::<f32>::with_tile(w, mask, columns, Scaling::Row).unwrap());
     }
     for words in [1, 64] {
         law(&format!("bitmask of {words}"), &Bitmask::<f32>::with_tile(w, mask, words, Scaling::Row).unwrap());

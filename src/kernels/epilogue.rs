@@ -46,7 +46,7 @@ impl Epilogue<'_> {
     }
 
     /// Whether anything but a plain store is asked for.
-    fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         self.bias.is_none() && self.activation.is_none() && !self.accumulate
     }
 }
@@ -69,13 +69,29 @@ impl Out {
         Out { y: y.as_mut_ptr(), strides }
     }
 
+    /// Whether the outputs of a token are neighbours.
+    pub(super) fn is_row_major(self) -> bool {
+        self.strides.1 == 1
+    }
+
+    /// Where the entry of a token and an output is, and how far it is to the next token.
+    ///
+    /// # Safety
+    /// Both lie within y.
+    #[inline(always)]
+    pub(super) unsafe fn place(self, token: usize, row: usize) -> (*mut f32, isize) {
+        // SAFETY: the strides are those of y, and the caller keeps within it.
+        let to = unsafe { self.y.offset(token as isize * self.strides.0 + row as isize * self.strides.1) };
+        (to, self.strides.0)
+    }
+
     /// The entry of a token and an output.
     ///
     /// # Safety
     /// Both lie within y, and nobody else uses this entry now.
     #[inline(always)]
     pub(super) unsafe fn at<'a>(self, token: usize, row: usize) -> &'a mut f32 {
-        // SAFETY: the strides are those of y, and the caller keeps within it.
-        unsafe { &mut *self.y.offset(token as isize * self.strides.0 + row as isize * self.strides.1) }
+        // SAFETY: the caller keeps within y.
+        unsafe { &mut *self.place(token, row).0 }
     }
 }

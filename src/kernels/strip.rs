@@ -17,6 +17,7 @@
 
 use super::epilogue::{Epilogue, Out};
 use super::isa::Isa;
+use super::scratch::{Scratch, Use};
 use super::simd::{Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Xmm, Ymm, Zmm};
@@ -47,40 +48,111 @@ pub(crate) unsafe trait Rows: Sync {
     fn each<const U: usize>(&self, block: usize, tile: usize, slot: usize, f: impl FnMut(usize, usize, f32));
 }
 
+/// A weight that can multiply a strip, block by block.
+pub(crate) trait Sums: Sync {
+    /// `(out, in)`.
+    fn dim(&self) -> (usize, usize);
+    /// First row of each block, and one past the last row.
+    fn blocks(&self) -> &[u32];
+    /// Number of weights.
+    fn len(&self) -> usize;
+    /// The widest strip that it multiplies well: a power of two from 4 on.
+    fn widest(&self) -> usize;
+    /// Adds the products of a block with a strip `(in, width)` to sums `(rows of the block + 1, width)`, of which the last line is
+    /// for whatever.
+    fn add(&self, block: usize, x: &[f32], width: usize, sums: &mut [f32]);
+}
+
+impl<R: Rows> Sums for R {
+    fn dim(&self) -> (usize, usize) {
+        Rows::dim(self)
+    }
+
+    fn blocks(&self) -> &[u32] {
+        Rows::blocks(self)
+    }
+
+    fn len(&self) -> usize {
+        Rows::len(self)
+    }
+
+    fn widest(&self) -> usize {
+        64
+    }
+
+    fn add(&self, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+        let rows = (Rows::blocks(self)[block + 1] - Rows::blocks(self)[block]) as usize;
+        let cols = Rows::dim(self).1;
+        assert!(x.len() == cols * width, "a strip of {} numbers for {cols} columns of {width}", x.len());
+        assert!(sums.len() >= rows * width, "{} sums for {rows} rows of {width}", sums.len());
+        match Isa::current() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this set is only ever current on a machine that has it; lengths were checked above.
+            Isa::Avx512 => unsafe { block_avx512(self, block, x, width, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { block_avx2(self, block, x, width, sums) },
+            // SAFETY: every machine runs these.
+            _ => unsafe { by_eights::<Portable<8>, Portable<4>, R>(self, block, x, width, sums) },
+        }
+    }
+}
+
 /// Multiplications from which on the pool is worth waking.
-const PARALLEL: usize = 1 << 17;
+const PARALLEL: usize = 1 << 20;
+/// Columns that one task turns.
+const TURNED: usize = 256;
 
 /// `y = x · Wᵀ` with the epilogue. The result does not depend on the number of threads.
-pub(super) fn product<R: Rows>(w: &R, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+pub(crate) fn product<S: Sums>(w: &S, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
     let (tokens, (rows, cols)) = (x.nrows(), w.dim());
     if tokens == 0 || rows == 0 {
         return;
     }
     let threads = rayon::current_num_threads();
-    let parallel = threads > 1 && tokens * w.len() >= PARALLEL;
+    let parallel = threads > 1 && tokens.saturating_mul(w.len()) >= PARALLEL;
     let (out, blocks) = (Out::new(y), w.blocks());
     // Strips are made and used a few at a time, so that their memory does not grow with the number of tokens.
-    for group in strips(tokens).chunks(2 * threads) {
-        let turned = |strip: &Strip| {
-            let mut to = vec![0.0; strip.width * cols];
-            turn_in(x, strip, &mut to);
-            to
-        };
+    let at_once = if parallel { threads } else { 1 };
+    for group in strips(tokens, w.widest()).chunks(at_once) {
+        let starts: Vec<usize> = std::iter::once(0)
+            .chain(group.iter().scan(0, |at, strip| {
+                *at += strip.width * cols;
+                Some(*at)
+            }))
+            .collect();
+        let mut turned = Scratch::take(starts[group.len()], Use::Strips);
         let task = |x: &[f32], strip: &Strip, block: usize| {
             let rows = blocks[block] as usize..blocks[block + 1] as usize;
-            let sums = run_block(w, block, x, strip.width);
+            let mut sums = Scratch::take((rows.len() + 1) * strip.width, Use::Sums);
+            sums.fill(0.0);
+            w.add(block, x, strip.width, &mut sums);
             // SAFETY: each task has its own strip and block, so no two write the same entries of y.
             unsafe { turn_out(&sums, strip, rows, out, epilogue) };
         };
         let blocks = blocks.len() - 1;
-        if parallel {
-            let turned: Vec<Vec<f32>> = group.par_iter().map(turned).collect();
-            let tasks = (0..group.len() * blocks).into_par_iter().with_max_len(1);
-            tasks.for_each(|i| task(&turned[i / blocks], &group[i / blocks], i % blocks));
-        } else {
+        let part = |i: usize| starts[i]..starts[i + 1];
+        if parallel && cols > 0 {
+            let mut pieces = Vec::new();
+            let mut rest = &mut turned[..];
             for strip in group {
-                let turned = turned(strip);
-                (0..blocks).for_each(|block| task(&turned, strip, block));
+                let (mut to, after) = rest.split_at_mut(strip.width * cols);
+                rest = after;
+                for first in (0..cols).step_by(TURNED) {
+                    let end = (first + TURNED).min(cols);
+                    let (piece, after) = to.split_at_mut((end - first) * strip.width);
+                    to = after;
+                    pieces.push((strip, first..end, piece));
+                }
+            }
+            pieces.into_par_iter().for_each(|(strip, columns, to)| turn_in(x, strip, columns, to));
+            let turned = &turned[..];
+            let tasks = (0..group.len() * blocks).into_par_iter().with_max_len(1);
+            tasks.for_each(|i| task(&turned[part(i / blocks)], &group[i / blocks], i % blocks));
+        } else {
+            for (i, strip) in group.iter().enumerate() {
+                turn_in(x, strip, 0..cols, &mut turned[part(i)]);
+                (0..blocks).for_each(|block| task(&turned[part(i)], strip, block));
             }
         }
     }
@@ -94,35 +166,18 @@ pub(crate) struct Strip {
     pub(crate) width: usize,
 }
 
-/// Cuts tokens into strips of 64, 32, 16, 8 or 4; the last may be padded, where that is cheaper than another strip.
-pub(crate) fn strips(tokens: usize) -> Vec<Strip> {
-    let (mut strips, mut first) = (Vec::new(), 0);
+/// Cuts tokens into strips of a power of two from 4 to `widest` tokens, none wider than one before it; the last may be padded, where that is
+/// cheaper than another strip.
+pub(crate) fn strips(tokens: usize, widest: usize) -> Vec<Strip> {
+    let (mut strips, mut first, mut limit) = (Vec::new(), 0, widest);
     while first < tokens {
         let rest = tokens - first;
-        let above = [4, 8, 16, 32].into_iter().find(|&w| w >= rest).unwrap_or(64);
+        let above = rest.next_power_of_two().clamp(4, limit);
         let width = if rest >= above || 4 * rest > 3 * above || above == 4 { above } else { above / 2 };
         strips.push(Strip { first, tokens: rest.min(width), width });
-        first += width;
+        (first, limit) = (first + width, width);
     }
     strips
-}
-
-/// Sums `(rows of the block, width)` over one strip, with the instructions of this machine.
-fn run_block<R: Rows>(w: &R, block: usize, x: &[f32], width: usize) -> Vec<f32> {
-    let rows = (w.blocks()[block + 1] - w.blocks()[block]) as usize;
-    assert!(x.len() == w.dim().1 * width, "a strip of {} numbers for {} columns of {width}", x.len(), w.dim().1);
-    let mut sums = vec![0.0; rows * width];
-    match Isa::current() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: this set is only ever current on a machine that has it; lengths were checked above.
-        Isa::Avx512 => unsafe { block_avx512(w, block, x, width, &mut sums) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe { block_avx2(w, block, x, width, &mut sums) },
-        // SAFETY: every machine runs these.
-        _ => unsafe { by_eights::<Portable<8>, Portable<4>, R>(w, block, x, width, &mut sums) },
-    }
-    sums
 }
 
 /// With eight lanes, or four for the narrowest strip.

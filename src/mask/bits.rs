@@ -154,6 +154,11 @@ impl Mask {
     }
 
     /// The words, a row after the other; see the invariants.
+    pub(crate) fn row_words(&self, row: usize) -> &[u64] {
+        &self.words[row * self.stride()..(row + 1) * self.stride()]
+    }
+
+    /// The words of all rows, to be written.
     pub(crate) fn words_mut(&mut self) -> &mut [u64] {
         &mut self.words
     }

@@ -1,6 +1,6 @@
 //! One bit a weight, and the values of those that stay.
 
-use super::blocks::{blocks, check, check_starts};
+use super::blocks::{SINGLE, blocks, check, check_starts};
 use super::op::{Entries, check_shapes, check_sizes};
 use super::scale::{Scaling, check_scalable, scale_of};
 use crate::kernels::{BitmaskSlices, Epilogue, Expand, SLACK, bitmask_product};
@@ -76,7 +76,7 @@ impl<T: Expand> Bitmask<T> {
             rows,
             cols,
             tile,
-            blocks: blocks(rows, |_| cols),
+            blocks: blocks(rows, SINGLE, |_| cols),
             starts: Vec::with_capacity(rows * row_words.div_ceil(tile) + 1),
             words: Vec::with_capacity(rows * row_words),
             values: Vec::with_capacity(kept + SLACK),

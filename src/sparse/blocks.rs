@@ -2,8 +2,20 @@
 
 use crate::{Error, Result};
 
-/// Rows of a block, at most.
-const ROWS: usize = 256;
+/// How rows are cut into blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    /// Rows of a block, at most.
+    pub longest: usize,
+    /// Blocks that a weight of many rows' cost is cut into even if fewer could hold its rows.
+    pub most_by_cost: usize,
+    /// What the number of rows of every block but the last is a multiple of.
+    pub multiple: usize,
+}
+
+/// For storages whose rows stand alone.
+pub(super) const SINGLE: Cut = Cut { longest: 256, most_by_cost: 8, multiple: 1 };
+
 /// Weights of a block that are worth a thread's while.
 const WEIGHTS: usize = 1 << 14;
 
@@ -11,11 +23,11 @@ const WEIGHTS: usize = 1 << 14;
 /// that two threads share them evenly.
 ///
 /// `cost(row)` is the number of weights of a row.
-pub(super) fn blocks(rows: usize, cost: impl Fn(usize) -> usize) -> Vec<u32> {
+pub(super) fn blocks(rows: usize, cut: Cut, cost: impl Fn(usize) -> usize) -> Vec<u32> {
     // A row costs something even when it is empty.
     let total: usize = (0..rows).map(|r| cost(r) + 4).sum();
-    let by_rows = rows.div_ceil(ROWS);
-    let by_cost = (total / WEIGHTS).min(8);
+    let by_rows = rows.div_ceil(cut.longest);
+    let by_cost = (total / WEIGHTS).min(cut.most_by_cost);
     let mut count = by_rows.max(by_cost).max(1);
     if count > 1 {
         count = count.next_multiple_of(2).min(rows.max(1));
@@ -25,9 +37,10 @@ pub(super) fn blocks(rows: usize, cost: impl Fn(usize) -> usize) -> Vec<u32> {
     let (mut done, mut first) = (0, 0);
     for r in 0..rows {
         done += cost(r) + 4;
-        let full = r + 1 - first == ROWS;
+        let size = r + 1 - first;
         // The part of the whole that blocks up to this one should have.
-        if r + 1 < rows && (full || done * count >= total * ends.len()) {
+        let enough = size == cut.longest || done * count >= total * ends.len();
+        if r + 1 < rows && enough && size % cut.multiple == 0 {
             ends.push(r as u32 + 1);
             first = r + 1;
         }

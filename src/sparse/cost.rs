@@ -53,6 +53,7 @@ impl Sizes {
                 let index = if columns <= 256 { 1.0 } else { 2.0 };
                 (4.0 + index) * kept + 6.0 * (rows * cols.div_ceil(columns)) as f64
             }
+            Format::TilePairs(columns) => 5.0 * kept + 5.0 * (rows * cols.div_ceil(columns)) as f64,
             Format::Bitmask(columns) => 4.0 * kept + cells / 8.0 + 4.0 * (rows * cols.div_ceil(columns)) as f64,
         };
         // Bytes a cycle: from the last cache, and from memory.
@@ -70,7 +71,7 @@ impl Sizes {
             }
             (Format::TileCsr(_) | Format::Csr, 1) => kept + 12.0 * rows as f64,
             (Format::Bitmask(_), 1) => cells * 0.47 + 10.0 * rows as f64,
-            _ => strips(tokens).iter().map(|s| self.strip(format, s.width, machine)).sum(),
+            _ => strips(tokens, 64).iter().map(|s| self.strip(format, s.width, machine)).sum(),
         };
         (slow * work).hypot(transfer)
     }
@@ -82,6 +83,7 @@ impl Sizes {
         // Sums come and go once a list, and its loop ends unforeseen.
         let (columns, list) = match format {
             Format::TileCsr(columns) => (columns, wide * 0.4 + 8.0),
+            Format::TilePairs(columns) => (columns, wide * 0.4 + 8.0),
             Format::Bitmask(columns) => (columns, wide * 0.4 + 6.0 + 0.2 * columns as f64),
             Format::Dense | Format::Csr => (cols.max(1), wide * 0.4 + 20.0),
         };

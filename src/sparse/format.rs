@@ -1,6 +1,6 @@
 //! Storages by name.
 
-use super::{Bitmask, Compress, Csr, Dense, LinearOp, Scaling, TileCsr};
+use super::{Bitmask, Compress, Csr, Dense, LinearOp, Scaling, TileCsr, TilePairs};
 use crate::mask::Mask;
 use crate::{Error, Result};
 use half::{bf16, f16};
@@ -55,6 +55,8 @@ pub enum Format {
     Csr,
     /// [`TileCsr`] in tiles of so many columns.
     TileCsr(usize),
+    /// [`TilePairs`] in tiles of so many columns, a multiple of 64.
+    TilePairs(usize),
     /// [`Bitmask`] in tiles of so many columns, a multiple of 64.
     Bitmask(usize),
 }
@@ -82,6 +84,7 @@ impl Format {
             Format::Dense => Box::new(Dense::compress(weight, mask)?),
             Format::Csr => Box::new(Csr::compress(weight, mask)?),
             Format::TileCsr(columns) => with_values!(TileCsr, columns),
+            Format::TilePairs(columns) => with_values!(TilePairs, columns),
             Format::Bitmask(columns) => with_values!(Bitmask, columns.div_ceil(64)),
         })
     }
@@ -92,6 +95,7 @@ impl Format {
     pub fn kernel(self, tokens: usize) -> &'static str {
         match (self, tokens) {
             (Format::Dense, _) => "gemm",
+            (Format::TilePairs(_), _) => "pairs",
             (_, 1) => "few",
             _ => "strip",
         }
@@ -104,6 +108,7 @@ impl fmt::Display for Format {
             Format::Dense => f.write_str("dense"),
             Format::Csr => f.write_str("csr"),
             Format::TileCsr(columns) => write!(f, "tile-csr:{columns}"),
+            Format::TilePairs(columns) => write!(f, "tile-pairs:{columns}"),
             Format::Bitmask(columns) => write!(f, "bitmask:{columns}"),
         }
     }
@@ -129,9 +134,11 @@ impl FromStr for Format {
             "dense" => Ok(Format::Dense),
             "csr" => Ok(Format::Csr),
             "tile-csr" => Ok(Format::TileCsr(columns)),
+            "tile-pairs" if columns % 64 != 0 => refuse(format!("'{s}': a tile of pairs is a multiple of 64 columns wide")),
+            "tile-pairs" => Ok(Format::TilePairs(columns)),
             "bitmask" if columns % 64 != 0 => refuse(format!("'{s}': a tile of a bitmask is a multiple of 64 columns wide")),
             "bitmask" => Ok(Format::Bitmask(columns)),
-            _ => refuse(format!("'{s}' is none of auto, dense, csr, tile-csr[:COLUMNS], bitmask[:COLUMNS]")),
+            _ => refuse(format!("'{s}' is none of auto, dense, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS]")),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Compressed sparse rows within tiles of columns.
 
-use super::blocks::{blocks, check, check_starts};
+use super::blocks::{SINGLE, blocks, check, check_starts};
 use super::op::{Entries, check_shapes, check_sizes};
 use super::scale::{Scaling, check_scalable, scale_of};
 use crate::kernels::{Epilogue, TileCsrSlices, Value, lists_product};
@@ -66,24 +66,46 @@ pub enum Columns {
 }
 
 impl Columns {
-    fn len(&self) -> usize {
+    pub(super) fn with_capacity(narrow: bool, n: usize) -> Columns {
+        if narrow { Columns::Narrow(Vec::with_capacity(n)) } else { Columns::Wide(Vec::with_capacity(n)) }
+    }
+
+    pub(super) fn len(&self) -> usize {
         match self {
             Columns::Narrow(c) => c.len(),
             Columns::Wide(c) => c.len(),
         }
     }
 
-    fn get(&self, i: usize) -> usize {
+    pub(super) fn get(&self, i: usize) -> usize {
         match self {
             Columns::Narrow(c) => usize::from(c[i]),
             Columns::Wide(c) => usize::from(c[i]),
         }
     }
 
-    fn push(&mut self, column: usize) {
+    #[inline]
+    pub(super) fn push(&mut self, column: usize) {
         match self {
             Columns::Narrow(c) => c.push(column as u8),
             Columns::Wide(c) => c.push(column as u16),
+        }
+    }
+
+    /// Adds columns of the same width.
+    pub(super) fn append(&mut self, other: Columns) {
+        match (self, other) {
+            (Columns::Narrow(c), Columns::Narrow(other)) => c.extend(other),
+            (Columns::Wide(c), Columns::Wide(other)) => c.extend(other),
+            _ => unreachable!("columns of one storage have one width"),
+        }
+    }
+
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Columns::Narrow(c) => size_of_val(&c[..]),
+            Columns::Wide(c) => size_of_val(&c[..]),
         }
     }
 }
@@ -110,10 +132,10 @@ impl<T: Value> TileCsr<T> {
             rows,
             cols,
             tile,
-            blocks: blocks(rows, |r| mask.row_indices(r).count()),
+            blocks: blocks(rows, SINGLE, |r| mask.row_indices(r).count()),
             starts: Vec::with_capacity(lists + 1),
             order: Vec::with_capacity(lists),
-            columns: if narrow { Columns::Narrow(Vec::with_capacity(kept)) } else { Columns::Wide(Vec::with_capacity(kept)) },
+            columns: Columns::with_capacity(narrow, kept),
             values: Vec::with_capacity(kept),
             scales: Vec::new(),
         };
@@ -297,12 +319,8 @@ impl<T: Value> LinearOp for TileCsr<T> {
 
     fn bytes(&self) -> usize {
         let TileCsrParts { blocks, starts, order, columns, values, scales, .. } = &self.0;
-        let columns = match columns {
-            Columns::Narrow(c) => size_of_val(&c[..]),
-            Columns::Wide(c) => size_of_val(&c[..]),
-        };
         let lists = size_of_val(&blocks[..]) + size_of_val(&starts[..]) + size_of_val(&order[..]) + size_of_val(&scales[..]);
-        lists + columns + size_of_val(&values[..])
+        lists + columns.bytes() + size_of_val(&values[..])
     }
 }
 

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use lacuna::mask::Mask;
 use lacuna::rng::Seed;
 use lacuna::sparse::{
-    Bitmask, BitmaskParts, Columns, Compress, Epilogue, Expand, LinearOp, Scaling, TileCsr, TileCsrParts, apply,
+    Bitmask, BitmaskParts, Columns, Compress, Epilogue, Expand, LinearOp, Scaling, TileCsr, TileCsrParts, TilePairs, apply,
 };
 use ndarray::{Array2, ArrayRef2};
 use proptest::prelude::*;
@@ -16,6 +16,10 @@ fn in_every_tiling<T: Expand>(w: &ArrayRef2<f32>, mask: &Mask, mut law: impl FnM
         for columns in [7, 128, 300] {
             let op = TileCsr::<T>::with_tile(w, mask, columns, scaling).unwrap();
             law(&format!("tile-csr of {columns} {}, {scaling:?}", T::NAME), &op, scaling);
+        }
+        for columns in [64, 192, 320] {
+            let op = TilePairs::<T>::with_tile(w, mask, columns, scaling).unwrap();
+            law(&format!("tile-pairs of {columns} {}, {scaling:?}", T::NAME), &op, scaling);
         }
         for words in [1, 2, 64] {
             let op = Bitmask::<T>::with_tile(w, mask, words, scaling).unwrap();

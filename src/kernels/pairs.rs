@@ -177,11 +177,14 @@ unsafe fn tiles<S: Simd, I: Column, T: Value, const V: usize, const U: usize>(
             // within their block or one past it; the caller vouches for the rest.
             unsafe {
                 let (a, b) = (to.add(usize::from(pair.first) * width), to.add(usize::from(pair.second) * width));
-                let start = |from: *const f32, u: usize, v: usize| {
-                    if u == 0 && !T::SCALED { S::load(from.add(v * S::LANES)) } else { S::splat(0.0) }
-                };
-                let mut sa: [[S::V; V]; U] = std::array::from_fn(|u| std::array::from_fn(|v| start(a, u, v)));
-                let mut sb: [[S::V; V]; U] = std::array::from_fn(|u| std::array::from_fn(|v| start(b, u, v)));
+                let mut sa = [[S::splat(0.0); V]; U];
+                let mut sb = [[S::splat(0.0); V]; U];
+                if !T::SCALED {
+                    for v in 0..V {
+                        sa[0][v] = S::load(a.add(v * S::LANES));
+                        sb[0][v] = S::load(b.add(v * S::LANES));
+                    }
+                }
                 macro_rules! single {
                     ($u:expr) => {{
                         let (xa, xb) = (x.add((*columns).index() * width), x.add((*columns.add(1)).index() * width));
@@ -230,17 +233,24 @@ unsafe fn tiles<S: Simd, I: Column, T: Value, const V: usize, const U: usize>(
                         sb[0][v] = S::fma(wb, S::load(x.add(v * S::LANES)), sb[0][v]);
                     }
                 }
-                for (slot, (to, acc)) in [(a, &sa), (b, &sb)].into_iter().enumerate() {
-                    let scale = T::SCALED.then(|| S::splat(w.scales[2 * (at + i) + slot]));
-                    for v in 0..V {
-                        let mut sum = acc[0][v];
-                        for other in &acc[1..] {
-                            sum = S::add(sum, other[v]);
+                // References to the sums would send them through memory.
+                macro_rules! finish {
+                    ($to:ident, $acc:ident, $slot:literal) => {
+                        for v in 0..V {
+                            let mut sum = $acc[0][v];
+                            for u in 1..U {
+                                sum = S::add(sum, $acc[u][v]);
+                            }
+                            let to = $to.add(v * S::LANES);
+                            if T::SCALED {
+                                sum = S::fma(S::splat(w.scales[2 * (at + i) + $slot]), sum, S::load(to));
+                            }
+                            S::store(to, sum);
                         }
-                        let to = to.add(v * S::LANES);
-                        S::store(to, scale.map_or(sum, |scale| S::fma(scale, sum, S::load(to))));
-                    }
+                    };
                 }
+                finish!(a, sa, 0);
+                finish!(b, sb, 1);
             }
         }
     }

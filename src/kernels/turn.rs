@@ -1,4 +1,4 @@
-//! Transposition between token-major arrays and strips `(features, width)`, eight by eight.
+//! Transposition between token-major arrays and strips `(features, width)`, a square at a time.
 
 use super::epilogue::{Epilogue, Out};
 use super::isa::Isa;
@@ -14,27 +14,38 @@ pub(super) fn turn_in(x: &ArrayRef2<f32>, strip: &Strip, columns: Range<usize>, 
     if strip.tokens < width {
         to.chunks_exact_mut(width).for_each(|line| line[strip.tokens..].fill(0.0));
     }
-    let (eights, n) = (strip.tokens & !7, columns.len());
-    let mut first = 0;
-    if x.strides()[1] == 1 && eights > 0 {
-        // All tokens of a few columns before the next ones, so that each line of the strip is written at one time.
-        while first + 8 <= n {
-            let wide = if first + 16 <= n { 16 } else { 8 };
-            for t in (0..eights).step_by(8) {
-                for c in (first..first + wide).step_by(8) {
-                    // SAFETY: eight tokens and eight columns of x from here on, and as many lines of `to`: asserted above.
-                    unsafe {
-                        let from = x.as_ptr().offset((strip.first + t) as isize * x.strides()[0]).add(columns.start + c);
-                        eight_by_eight(from, x.strides()[0], to.as_mut_ptr().add(c * width + t), width as isize);
-                    }
+    let n = columns.len();
+    let (mut tokens, mut first) = (0, 0);
+    if x.strides()[1] == 1 {
+        // SAFETY: squares of tokens and columns of x, and as many lines of `to`: asserted above.
+        tokens = strip.tokens & !7;
+        first = n & !7;
+        // SAFETY: squares of tokens and columns of x, and as many lines of `to`: asserted above.
+        let mut square = |t: usize, c: usize, size: usize| unsafe {
+            let from = x.as_ptr().offset((strip.first + t) as isize * x.strides()[0]).add(columns.start + c);
+            let to = to.as_mut_ptr().add(c * width + t);
+            if size == 16 {
+                sixteen_by_sixteen(from, x.strides()[0], to, width as isize);
+            } else {
+                eight_by_eight(from, x.strides()[0], to, width as isize);
+            }
+        };
+        // Few tokens at a time, each of which may be a page of its own, but enough for whole lines of the strip.
+        for t in (0..tokens).step_by(16) {
+            let two = t + 16 <= tokens;
+            let sixteens = if two && has_512() { n & !15 } else { 0 };
+            (0..sixteens).step_by(16).for_each(|c| square(t, c, 16));
+            for c in (sixteens..first).step_by(8) {
+                square(t, c, 8);
+                if two {
+                    square(t + 8, c, 8);
                 }
             }
-            first += wide;
         }
     }
     // What is left: the last tokens of all columns, and all tokens of the last columns.
     for t in 0..strip.tokens {
-        let begin = if t < eights { first } else { 0 };
+        let begin = if t < tokens { first } else { 0 };
         let row = x.row(strip.first + t);
         (begin..n).for_each(|c| to[c * width + t] = row[columns.start + c]);
     }
@@ -48,33 +59,94 @@ pub(super) unsafe fn turn_out(sums: &[f32], strip: &Strip, rows: Range<usize>, y
     let width = strip.width;
     assert!(sums.len() >= rows.len() * width && strip.tokens <= width);
     let direct = epilogue.is_plain() && y.is_row_major();
-    let mut lines = [0.0f32; 64];
-    for r in (0..rows.len()).step_by(8) {
-        let n = (rows.len() - r).min(8);
-        for t in (0..strip.tokens).step_by(8) {
-            let tokens = (strip.tokens - t).min(8);
-            let full = n == 8 && t + 8 <= width;
-            if full {
+    let mut lines = [0.0f32; 256];
+    let size = if has_512() { 16 } else { 8 };
+    for t in (0..strip.tokens).step_by(size) {
+        let tokens = (strip.tokens - t).min(size);
+        for r in (0..rows.len()).step_by(size) {
+            let n = (rows.len() - r).min(size);
+            if n == size && t + size <= width {
                 let from = sums[r * width + t..].as_ptr();
-                // SAFETY: eight rows of `width` numbers stand from here on, of which eight are read; `direct` writes eight
+                // SAFETY: `size` rows of `width` numbers stand from here on, of which `size` are read; `direct` writes as many
                 // tokens of y, which the caller vouches for.
                 unsafe {
-                    if direct && tokens == 8 {
-                        let (to, stride) = y.place(strip.first + t, rows.start + r);
+                    let whole = direct && tokens == size;
+                    let (to, stride) =
+                        if whole { y.place(strip.first + t, rows.start + r) } else { (lines.as_mut_ptr(), size as isize) };
+                    if size == 16 {
+                        sixteen_by_sixteen(from, width as isize, to, stride);
+                    } else {
                         eight_by_eight(from, width as isize, to, stride);
+                    }
+                    if whole {
                         continue;
                     }
-                    eight_by_eight(from, width as isize, lines.as_mut_ptr(), 8);
                 }
             } else {
                 for i in 0..n {
-                    (0..tokens).for_each(|t8| lines[8 * t8 + i] = sums[(r + i) * width + t + t8]);
+                    (0..tokens).for_each(|k| lines[size * k + i] = sums[(r + i) * width + t + k]);
                 }
             }
-            for t8 in 0..tokens {
+            for k in 0..tokens {
                 // SAFETY: the caller vouches for these entries.
-                unsafe { epilogue.put(y, strip.first + t + t8, rows.start + r, &lines[8 * t8..8 * t8 + n]) };
+                unsafe { epilogue.put(y, strip.first + t + k, rows.start + r, &lines[size * k..size * k + n]) };
             }
+        }
+    }
+}
+
+/// Whether squares of sixteen can be turned.
+fn has_512() -> bool {
+    Isa::current() == Isa::Avx512
+}
+
+/// As [`eight_by_eight`], for i and j below sixteen.
+///
+/// # Safety
+/// All of these places can be read and written, and [`has_512`].
+#[inline(always)]
+unsafe fn sixteen_by_sixteen(from: *const f32, from_stride: isize, to: *mut f32, to_stride: isize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as promised by the caller.
+    unsafe {
+        sixteen_by_sixteen_512(from, from_stride, to, to_stride);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("{from:?} {from_stride} {to:?} {to_stride}");
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn sixteen_by_sixteen_512(from: *const f32, from_stride: isize, to: *mut f32, to_stride: isize) {
+    use std::arch::x86_64::*;
+    // Each row is read once and whole: rows that are a power of two apart share a set of the first cache, which may not hold all.
+    // SAFETY: the caller vouches for sixteen numbers from each of these places.
+    let row = |i: usize| unsafe { _mm512_loadu_ps(from.offset(i as isize * from_stride)) };
+    // In group g, quarter q of vector j holds rows 4 g to 4 g + 3 of column 4 q + j.
+    let groups: [[__m512; 4]; 4] = std::array::from_fn(|g| {
+        let (a, b, c, d) = (row(4 * g), row(4 * g + 1), row(4 * g + 2), row(4 * g + 3));
+        let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+        let (ab2, cd2) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+        [
+            _mm512_shuffle_ps::<0x44>(ab, cd),
+            _mm512_shuffle_ps::<0xee>(ab, cd),
+            _mm512_shuffle_ps::<0x44>(ab2, cd2),
+            _mm512_shuffle_ps::<0xee>(ab2, cd2),
+        ]
+    });
+    for j in 0..4 {
+        let [a, b, c, d] = [groups[0][j], groups[1][j], groups[2][j], groups[3][j]];
+        let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+        let (even2, odd2) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+        let columns = [
+            (0, _mm512_shuffle_f32x4::<0x88>(even, even2)),
+            (8, _mm512_shuffle_f32x4::<0xdd>(even, even2)),
+            (4, _mm512_shuffle_f32x4::<0x88>(odd, odd2)),
+            (12, _mm512_shuffle_f32x4::<0xdd>(odd, odd2)),
+        ];
+        for (q, v) in columns {
+            // SAFETY: as for reading.
+            unsafe { _mm512_storeu_ps(to.offset((q + j as isize) * to_stride), v) };
         }
     }
 }

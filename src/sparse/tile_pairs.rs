@@ -326,7 +326,9 @@ impl<T: Value> TilePairsParts<T> {
                         bits.clear();
                         bits.resize(width, false);
                         if let Some(c) = columns.iter().find(|&&c| c >= width || std::mem::replace(&mut bits[c], true)) {
-                            return refuse(format!("block {b}, tile {t}: row {slot} has column {c} of {width} twice, or it is none"));
+                            return refuse(format!(
+                                "block {b}, tile {t}: row {slot} has column {c} of {width} twice, or it is none"
+                            ));
                         }
                     }
                     column += pair.columns();

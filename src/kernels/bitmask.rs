@@ -2,11 +2,12 @@
 
 use super::epilogue::Epilogue;
 use super::expand::Expand;
-use super::few::one_token;
+use super::few::few_tokens;
+#[cfg(target_arch = "x86_64")]
+use super::few::sum_of;
+use super::isa::Isa;
 use super::strip::{Rows, product};
 use super::value::Value;
-#[cfg(target_arch = "x86_64")]
-use super::{few::sum_of, isa::Isa};
 use ndarray::ArrayRef2;
 
 /// The parts of a checked [`Bitmask`](crate::sparse::Bitmask).
@@ -127,20 +128,23 @@ pub(crate) fn bitmask_product<T: Expand>(
     y: &mut ArrayRef2<f32>,
     epilogue: &Epilogue<'_>,
 ) {
-    // Expanded runs multiply by zeros where nothing is stored, so x must be finite; strips skip what is not stored.
-    if x.nrows() == 1 && x.iter().all(|x| x.is_finite()) {
-        one_token(w, x, y, epilogue, runs);
+    let few = if Isa::current() == Isa::Avx512 { 4 } else { 1 };
+    // Without masks, expanded runs multiply by zeros where nothing is stored, so x must be finite; strips skip what is not stored.
+    if (1..=few).contains(&x.nrows()) && (few > 1 || x.iter().all(|x| x.is_finite())) {
+        few_tokens(w, x, y, epilogue, runs);
     } else {
         product(w, x, y, epilogue);
     }
 }
 
-/// Adds the products of one block of a bitmask to `sums`; x is finite.
+/// Adds the products of one block of a bitmask to `sums`.
 fn runs<T: Expand>(w: &BitmaskSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if matches!(Isa::current(), Isa::Avx2 | Isa::Avx512) {
-        // SAFETY: the machine has these instructions.
-        return unsafe { runs_avx2(w, block, x, sums) };
+    // SAFETY: the machine has these instructions.
+    match Isa::current() {
+        Isa::Avx512 => return unsafe { runs_avx512(w, block, x, sums) },
+        Isa::Avx2 => return unsafe { runs_avx2(w, block, x, sums) },
+        _ => {}
     }
     for tile in 0..w.tiles() {
         let x = &x[w.tile_start(tile)..];
@@ -215,6 +219,112 @@ unsafe fn rows_of_runs<T: Expand, const R: usize>(
             }
             for r in 0..R {
                 sums[slot + r] += w.scale(block, tile, slot + r) * sum_of(_mm_add_ps(low[r], high[r]));
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
+fn runs_avx512<T: Expand>(w: &BitmaskSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32]) {
+    let rows = w.block(block).1;
+    // Expanding over a vector of zeros that the compiler knows makes it a zeroing expansion, which on some processors waits for what its
+    // target held before; this vector the compiler does not know.
+    let mut junk = std::arch::x86_64::_mm512_setzero_ps();
+    // SAFETY: nothing is done.
+    unsafe { std::arch::asm!("/* {0} */", inout(zmm_reg) junk, options(pure, nomem, nostack, preserves_flags)) };
+    // SAFETY: the caller's instructions are those of this function.
+    unsafe {
+        match sums.len() / rows.max(1) {
+            1 => rows_of_masks::<T, 1>(w, block, x, sums, junk),
+            2 => rows_of_masks::<T, 2>(w, block, x, sums, junk),
+            3 => rows_of_masks::<T, 3>(w, block, x, sums, junk),
+            _ => rows_of_masks::<T, 4>(w, block, x, sums, junk),
+        }
+    }
+}
+
+/// Four rows at a time, which share what is loaded of x; the last one to three alone. Columns without a weight take no part, whatever x holds there.
+///
+/// # Safety
+/// AVX-512 F, VL, BW, DQ and POPCNT run here.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn rows_of_masks<T: Expand, const B: usize>(
+    w: &BitmaskSlices<'_, T>,
+    block: usize,
+    x: &[f32],
+    sums: &mut [f32],
+    junk: std::arch::x86_64::__m512,
+) {
+    let rows = w.block(block).1;
+    assert!(x.len() == B * w.cols && sums.len() == B * rows, "{} numbers and {} sums for {B} tokens", x.len(), sums.len());
+    // SAFETY: as promised by the caller.
+    unsafe {
+        for slot in (0..rows & !3).step_by(4) {
+            masks::<T, 4, B>(w, block, slot, x, sums, junk);
+        }
+        for slot in rows & !3..rows {
+            masks::<T, 1, B>(w, block, slot, x, sums, junk);
+        }
+    }
+}
+
+/// `R` rows and `B` tokens.
+///
+/// # Safety
+/// As for [`rows_of_masks`], and its lengths; the rows lie within the block.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn masks<T: Expand, const R: usize, const B: usize>(
+    w: &BitmaskSlices<'_, T>,
+    block: usize,
+    slot: usize,
+    x: &[f32],
+    sums: &mut [f32],
+    junk: std::arch::x86_64::__m512,
+) {
+    use std::arch::x86_64::*;
+    // SAFETY: a run has as many values as its words have bits, and SLACK more can be read; x is read where the mask of its row says that
+    // it has a column, or below its end.
+    unsafe {
+        let rows = w.block(block).1;
+        for tile in 0..w.tiles() {
+            let start = w.tile_start(tile);
+            let words: [&[u64]; R] = std::array::from_fn(|r| w.run_words(block, tile, slot + r));
+            let mut at: [*const T; R] =
+                std::array::from_fn(|r| w.values[w.starts[w.run(block, tile, slot + r)] as usize..].as_ptr());
+            let mut acc = [[_mm512_setzero_ps(); B]; R];
+            for i in 0..words[0].len() {
+                let column = start + 64 * i;
+                let bits: [u64; R] = std::array::from_fn(|r| *words[r].get_unchecked(i));
+                for quarter in 0..4 {
+                    let first = column + 16 * quarter;
+                    if first >= w.cols {
+                        break;
+                    }
+                    let here = if w.cols - first >= 16 { u16::MAX } else { (1u16 << (w.cols - first)) - 1 };
+                    let xs: [__m512; B] =
+                        std::array::from_fn(|b| _mm512_maskz_loadu_ps(here, x.as_ptr().add(b * w.cols + first)));
+                    for r in 0..R {
+                        let mask = (bits[r] >> (16 * quarter)) as u16;
+                        // What the quarters before this one have taken.
+                        let before = (bits[r] & ((1u64 << (16 * quarter)) - 1)).count_ones() as usize;
+                        let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at[r].add(before)));
+                        for b in 0..B {
+                            acc[r][b] = _mm512_mask3_fmadd_ps(values, xs[b], acc[r][b], mask);
+                        }
+                    }
+                }
+                for r in 0..R {
+                    at[r] = at[r].add(bits[r].count_ones() as usize);
+                }
+            }
+            for r in 0..R {
+                let scale = w.scale(block, tile, slot + r);
+                for b in 0..B {
+                    sums[b * rows + slot + r] += scale * _mm512_reduce_add_ps(acc[r][b]);
+                }
             }
         }
     }

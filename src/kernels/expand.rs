@@ -15,6 +15,13 @@ pub trait Expand: Value {
     /// AVX2 and F16C run here, and 16 bytes can be read from `at`.
     #[cfg(target_arch = "x86_64")]
     unsafe fn expand(at: *const Self, spread: &[u8; 16]) -> std::arch::x86_64::__m128;
+
+    /// The sixteen values from `at` on.
+    ///
+    /// # Safety
+    /// AVX-512 F runs here, and sixteen values can be read.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn sixteen(at: *const Self) -> std::arch::x86_64::__m512;
 }
 
 /// Bytes `first..first + size` of each kept value move to the end of its `place` bytes wide place; the others are zeroed.
@@ -40,7 +47,7 @@ const fn spread(size: usize, place: usize) -> [[u8; 16]; 16] {
 }
 
 macro_rules! expand {
-    ($value:ty, $size:literal, $place:literal, $load:ident as $from:ty, |$v:ident| $decode:expr) => {
+    ($value:ty, $size:literal, $place:literal, $load:ident as $from:ty, |$v:ident| $decode:expr, |$at:ident| $sixteen:expr) => {
         impl Expand for $value {
             #[cfg(target_arch = "x86_64")]
             const SPREAD: [[u8; 16]; 16] = spread($size, $place);
@@ -55,11 +62,24 @@ macro_rules! expand {
                     $decode
                 }
             }
+
+            #[cfg(target_arch = "x86_64")]
+            #[inline(always)]
+            unsafe fn sixteen($at: *const Self) -> std::arch::x86_64::__m512 {
+                use std::arch::x86_64::*;
+                // SAFETY: the caller vouches for the instructions and the memory.
+                unsafe { $sixteen }
+            }
         }
     };
 }
 
-expand!(f32, 4, 4, _mm_loadu_si128 as __m128i, |v| _mm_castsi128_ps(v));
-expand!(bf16, 2, 4, _mm_loadl_epi64 as __m128i, |v| _mm_castsi128_ps(v));
-expand!(f16, 2, 2, _mm_loadl_epi64 as __m128i, |v| _mm_cvtph_ps(v));
-expand!(i8, 1, 4, _mm_loadu_si32 as u8, |v| _mm_cvtepi32_ps(_mm_srai_epi32::<24>(v)));
+expand!(f32, 4, 4, _mm_loadu_si128 as __m128i, |v| _mm_castsi128_ps(v), |at| _mm512_loadu_ps(at));
+expand!(bf16, 2, 4, _mm_loadl_epi64 as __m128i, |v| _mm_castsi128_ps(v), |at| {
+    let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()));
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+});
+expand!(f16, 2, 2, _mm_loadl_epi64 as __m128i, |v| _mm_cvtph_ps(v), |at| _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())));
+expand!(i8, 1, 4, _mm_loadu_si32 as u8, |v| _mm_cvtepi32_ps(_mm_srai_epi32::<24>(v)), |at| {
+    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast())))
+});

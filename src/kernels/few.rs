@@ -1,32 +1,37 @@
-//! Products with one token: the weights are read once, so what counts is how few bytes and instructions each needs.
+//! Products with few tokens: the weights are read once, so what counts is how few bytes and instructions each needs.
 
 use super::epilogue::{Epilogue, Out};
+use super::scratch::{Scratch, Use};
 use super::strip::Rows;
 use ndarray::ArrayRef2;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
 /// Weights from which on the pool is worth waking.
-const PARALLEL: usize = 1 << 16;
+const PARALLEL: usize = 1 << 17;
 
-/// Runs `sums_of(w, block, x, sums)` over the blocks of `w`, in parallel, and stores what it finds.
-pub(super) fn one_token<R: Rows>(
+/// Runs `sums_of(w, block, x, sums)` over the blocks of `w`, in parallel, and stores what it finds: x is `(tokens, in)` without gaps, sums
+/// are `(tokens, rows of the block)`, to be added to.
+pub(super) fn few_tokens<R: Rows>(
     w: &R,
     x: &ArrayRef2<f32>,
     y: &mut ArrayRef2<f32>,
     epilogue: &Epilogue<'_>,
     sums_of: impl Fn(&R, usize, &[f32], &mut [f32]) + Sync,
 ) {
-    let row = x.row(0);
-    let x: Cow<'_, [f32]> = row.as_slice().map_or_else(|| row.to_vec().into(), Cow::Borrowed);
+    let tokens = x.nrows();
+    let x: Cow<'_, [f32]> = x.as_slice().map_or_else(|| x.iter().copied().collect::<Vec<f32>>().into(), Cow::Borrowed);
     let out = Out::new(y);
     let blocks = w.blocks();
     let task = |block: usize| {
         let (first, end) = (blocks[block] as usize, blocks[block + 1] as usize);
-        let mut sums = vec![0.0; end - first];
+        let mut sums = Scratch::take(tokens * (end - first), Use::Sums);
+        sums.fill(0.0);
         sums_of(w, block, &x, &mut sums);
-        // SAFETY: each task has its own rows, so no two write the same entries of y.
-        unsafe { epilogue.put(out, 0, first, &sums) };
+        for token in 0..tokens {
+            // SAFETY: each task has its own rows, so no two write the same entries of y.
+            unsafe { epilogue.put(out, token, first, &sums[token * (end - first)..][..end - first]) };
+        }
     };
     if w.len() >= PARALLEL && rayon::current_num_threads() > 1 {
         (0..blocks.len() - 1).into_par_iter().for_each(task);

@@ -3,7 +3,7 @@
 use super::blocks::{SINGLE, blocks, check, check_starts};
 use super::op::{Entries, check_shapes, check_sizes};
 use super::scale::{Scaling, check_scalable, scale_of};
-use crate::kernels::{Epilogue, TileCsrSlices, Value, lists_product};
+use crate::kernels::{Epilogue, Expand, TileCsrSlices, Value, lists_product};
 use crate::mask::Mask;
 use crate::sparse::{Compress, LinearOp};
 use crate::{Error, Result};
@@ -276,7 +276,7 @@ impl<T: Value> Entries for TileCsrParts<T> {
     }
 }
 
-impl<T: Value> LinearOp for TileCsr<T> {
+impl<T: Expand> LinearOp for TileCsr<T> {
     fn format(&self) -> &str {
         FORMAT
     }
@@ -324,7 +324,7 @@ impl<T: Value> LinearOp for TileCsr<T> {
     }
 }
 
-impl<T: Value> Compress for TileCsr<T> {
+impl<T: Expand> Compress for TileCsr<T> {
     /// In tiles of 128 columns, with a scale a row where values have one.
     ///
     /// # Errors

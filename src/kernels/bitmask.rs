@@ -3,11 +3,11 @@
 use super::epilogue::Epilogue;
 use super::expand::Expand;
 use super::few::few_tokens;
-#[cfg(target_arch = "x86_64")]
-use super::few::sum_of;
 use super::isa::Isa;
 use super::strip::{Rows, product};
 use super::value::Value;
+#[cfg(target_arch = "x86_64")]
+use super::{few::sum_of, lists::AHEAD};
 use ndarray::ArrayRef2;
 
 /// The parts of a checked [`Bitmask`](crate::sparse::Bitmask).
@@ -261,11 +261,13 @@ unsafe fn rows_of_masks<T: Expand, const B: usize>(
     assert!(x.len() == B * w.cols && sums.len() == B * rows, "{} numbers and {} sums for {B} tokens", x.len(), sums.len());
     // SAFETY: as promised by the caller.
     unsafe {
-        for slot in (0..rows & !3).step_by(4) {
-            masks::<T, 4, B>(w, block, slot, x, sums, junk);
-        }
-        for slot in rows & !3..rows {
-            masks::<T, 1, B>(w, block, slot, x, sums, junk);
+        for tile in 0..w.tiles() {
+            for slot in (0..rows & !3).step_by(4) {
+                masks::<T, 4, B>(w, block, tile, slot, x, sums, junk);
+            }
+            for slot in rows & !3..rows {
+                masks::<T, 1, B>(w, block, tile, slot, x, sums, junk);
+            }
         }
     }
 }
@@ -279,6 +281,7 @@ unsafe fn rows_of_masks<T: Expand, const B: usize>(
 unsafe fn masks<T: Expand, const R: usize, const B: usize>(
     w: &BitmaskSlices<'_, T>,
     block: usize,
+    tile: usize,
     slot: usize,
     x: &[f32],
     sums: &mut [f32],
@@ -289,42 +292,41 @@ unsafe fn masks<T: Expand, const R: usize, const B: usize>(
     // it has a column, or below its end.
     unsafe {
         let rows = w.block(block).1;
-        for tile in 0..w.tiles() {
-            let start = w.tile_start(tile);
-            let words: [&[u64]; R] = std::array::from_fn(|r| w.run_words(block, tile, slot + r));
-            let mut at: [*const T; R] =
-                std::array::from_fn(|r| w.values[w.starts[w.run(block, tile, slot + r)] as usize..].as_ptr());
-            let mut acc = [[_mm512_setzero_ps(); B]; R];
-            for i in 0..words[0].len() {
-                let column = start + 64 * i;
-                let bits: [u64; R] = std::array::from_fn(|r| *words[r].get_unchecked(i));
-                for quarter in 0..4 {
-                    let first = column + 16 * quarter;
-                    if first >= w.cols {
-                        break;
-                    }
-                    let here = if w.cols - first >= 16 { u16::MAX } else { (1u16 << (w.cols - first)) - 1 };
-                    let xs: [__m512; B] =
-                        std::array::from_fn(|b| _mm512_maskz_loadu_ps(here, x.as_ptr().add(b * w.cols + first)));
-                    for r in 0..R {
-                        let mask = (bits[r] >> (16 * quarter)) as u16;
-                        // What the quarters before this one have taken.
-                        let before = (bits[r] & ((1u64 << (16 * quarter)) - 1)).count_ones() as usize;
-                        let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at[r].add(before)));
-                        for b in 0..B {
-                            acc[r][b] = _mm512_mask3_fmadd_ps(values, xs[b], acc[r][b], mask);
-                        }
-                    }
+        let start = w.tile_start(tile);
+        let words: [&[u64]; R] = std::array::from_fn(|r| w.run_words(block, tile, slot + r));
+        let mut at: [*const T; R] = std::array::from_fn(|r| w.values[w.starts[w.run(block, tile, slot + r)] as usize..].as_ptr());
+        let mut acc = [[_mm512_setzero_ps(); B]; R];
+        for i in 0..words[0].len() {
+            let column = start + 64 * i;
+            let bits: [u64; R] = std::array::from_fn(|r| *words[r].get_unchecked(i));
+            for quarter in 0..4 {
+                let first = column + 16 * quarter;
+                if first >= w.cols {
+                    break;
                 }
+                let here = if w.cols - first >= 16 { u16::MAX } else { (1u16 << (w.cols - first)) - 1 };
+                let xs: [__m512; B] = std::array::from_fn(|b| _mm512_maskz_loadu_ps(here, x.as_ptr().add(b * w.cols + first)));
                 for r in 0..R {
-                    at[r] = at[r].add(bits[r].count_ones() as usize);
+                    if quarter % 2 == 0 {
+                        _mm_prefetch::<_MM_HINT_T1>(at[r].cast::<i8>().wrapping_add(AHEAD + 64 * (quarter / 2)));
+                    }
+                    let mask = (bits[r] >> (16 * quarter)) as u16;
+                    // What the quarters before this one have taken.
+                    let before = (bits[r] & ((1u64 << (16 * quarter)) - 1)).count_ones() as usize;
+                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at[r].add(before), u16::MAX));
+                    for b in 0..B {
+                        acc[r][b] = _mm512_mask3_fmadd_ps(values, xs[b], acc[r][b], mask);
+                    }
                 }
             }
             for r in 0..R {
-                let scale = w.scale(block, tile, slot + r);
-                for b in 0..B {
-                    sums[b * rows + slot + r] += scale * _mm512_reduce_add_ps(acc[r][b]);
-                }
+                at[r] = at[r].add(bits[r].count_ones() as usize);
+            }
+        }
+        for r in 0..R {
+            let scale = w.scale(block, tile, slot + r);
+            for b in 0..B {
+                sums[b * rows + slot + r] += scale * _mm512_reduce_add_ps(acc[r][b]);
             }
         }
     }

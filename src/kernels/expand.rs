@@ -16,12 +16,12 @@ pub trait Expand: Value {
     #[cfg(target_arch = "x86_64")]
     unsafe fn expand(at: *const Self, spread: &[u8; 16]) -> std::arch::x86_64::__m128;
 
-    /// The sixteen values from `at` on.
+    /// The sixteen values from `at` on, zeros where the mask has none.
     ///
     /// # Safety
-    /// AVX-512 F runs here, and sixteen values can be read.
+    /// AVX-512 F, VL and BW run here, and the values in the mask can be read.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn sixteen(at: *const Self) -> std::arch::x86_64::__m512;
+    unsafe fn sixteen(at: *const Self, mask: u16) -> std::arch::x86_64::__m512;
 }
 
 /// Bytes `first..first + size` of each kept value move to the end of its `place` bytes wide place; the others are zeroed.
@@ -47,7 +47,7 @@ const fn spread(size: usize, place: usize) -> [[u8; 16]; 16] {
 }
 
 macro_rules! expand {
-    ($value:ty, $size:literal, $place:literal, $load:ident as $from:ty, |$v:ident| $decode:expr, |$at:ident| $sixteen:expr) => {
+    ($value:ty, $size:literal, $place:literal, $load:ident as $from:ty, |$v:ident| $decode:expr, |$at:ident, $mask:ident| $sixteen:expr) => {
         impl Expand for $value {
             #[cfg(target_arch = "x86_64")]
             const SPREAD: [[u8; 16]; 16] = spread($size, $place);
@@ -65,7 +65,7 @@ macro_rules! expand {
 
             #[cfg(target_arch = "x86_64")]
             #[inline(always)]
-            unsafe fn sixteen($at: *const Self) -> std::arch::x86_64::__m512 {
+            unsafe fn sixteen($at: *const Self, $mask: u16) -> std::arch::x86_64::__m512 {
                 use std::arch::x86_64::*;
                 // SAFETY: the caller vouches for the instructions and the memory.
                 unsafe { $sixteen }
@@ -74,12 +74,15 @@ macro_rules! expand {
     };
 }
 
-expand!(f32, 4, 4, _mm_loadu_si128 as __m128i, |v| _mm_castsi128_ps(v), |at| _mm512_loadu_ps(at));
-expand!(bf16, 2, 4, _mm_loadl_epi64 as __m128i, |v| _mm_castsi128_ps(v), |at| {
-    let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()));
+expand!(f32, 4, 4, _mm_loadu_si128 as __m128i, |v| _mm_castsi128_ps(v), |at, mask| _mm512_maskz_loadu_ps(mask, at));
+expand!(bf16, 2, 4, _mm_loadl_epi64 as __m128i, |v| _mm_castsi128_ps(v), |at, mask| {
+    let wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, at.cast()));
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
 });
-expand!(f16, 2, 2, _mm_loadl_epi64 as __m128i, |v| _mm_cvtph_ps(v), |at| _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())));
-expand!(i8, 1, 4, _mm_loadu_si32 as u8, |v| _mm_cvtepi32_ps(_mm_srai_epi32::<24>(v)), |at| {
-    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast())))
+expand!(f16, 2, 2, _mm_loadl_epi64 as __m128i, |v| _mm_cvtph_ps(v), |at, mask| _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(
+    mask,
+    at.cast()
+)));
+expand!(i8, 1, 4, _mm_loadu_si32 as u8, |v| _mm_cvtepi32_ps(_mm_srai_epi32::<24>(v)), |at, mask| {
+    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, at.cast())))
 });

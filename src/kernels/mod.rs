@@ -30,7 +30,7 @@ pub use gemm::{Threads, gemm};
 pub use isa::Isa;
 pub(crate) use lists::lists_product;
 pub use pairs::Pair;
-pub(crate) use pairs::PairSlices;
+pub(crate) use pairs::{PairSlices, widest_pairs};
 pub(crate) use strip::{product, strips};
 pub(crate) use tile_csr::TileCsrSlices;
 pub use value::Value;

@@ -64,6 +64,17 @@ pub(crate) struct PairSlices<'a, I, T> {
 /// Bytes of a strip's part of one tile that stay in a first cache of 32 KiB or more.
 const FIRST_CACHE: usize = 32 << 10;
 
+/// The widest strip of tiles of so many columns: what the kernels have registers for, and the first cache room.
+pub(crate) fn widest_pairs(columns: usize) -> usize {
+    let most = match Isa::current() {
+        Isa::Avx512 => 128,
+        Isa::Avx2 | Isa::Neon => 32,
+        Isa::Portable => 16,
+    };
+    let fits = |width: &usize| columns * width * 4 <= FIRST_CACHE;
+    [128, 64, 32, 16].into_iter().filter(|w| *w <= most).find(fits).unwrap_or(8)
+}
+
 impl<I: Column, T: Value> Sums for PairSlices<'_, I, T> {
     fn dim(&self) -> (usize, usize) {
         (self.rows, self.cols)
@@ -78,13 +89,7 @@ impl<I: Column, T: Value> Sums for PairSlices<'_, I, T> {
     }
 
     fn widest(&self) -> usize {
-        let most = match Isa::current() {
-            Isa::Avx512 => 128,
-            Isa::Avx2 | Isa::Neon => 32,
-            Isa::Portable => 16,
-        };
-        let fits = |width: &usize| self.tile.min(self.cols) * width * 4 <= FIRST_CACHE;
-        [128, 64, 32, 16].into_iter().filter(|w| *w <= most).find(fits).unwrap_or(8)
+        widest_pairs(self.tile.min(self.cols))
     }
 
     fn add(&self, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {

@@ -1,8 +1,8 @@
 //! A model of what products cost, in cycles of one core.
 //!
 //! Each storage is charged its instructions and the bytes that it brings from beyond the caches; the two overlap in part, so the cost is
-//! the root of the sum of their squares. The constants are those of one core with AVX2 and 256-bit units of half speed: they rank
-//! storages, and `Plan::tune` replaces them by times.
+//! the root of the sum of their squares. The constants were read off one core with AVX2 and 256-bit units of half speed, and one with
+//! AVX-512 and two 512-bit units: they rank storages, and `Plan::tune` replaces them by times.
 
 use super::Format;
 use super::machine::Machine;
@@ -25,12 +25,21 @@ impl Sizes {
 
     /// The sparse storages that are worth a thought.
     fn candidates(&self) -> Vec<Format> {
+        let whole = self.cols.clamp(1, 1 << 15).next_multiple_of(64);
+        let mut all = Vec::new();
         if self.tokens == 1 {
-            let cols = self.cols.clamp(1, 1 << 16);
-            return vec![Format::TileCsr(cols.max(257)), Format::Bitmask(cols.next_multiple_of(64))];
+            all.push(Format::TileCsr(self.cols.clamp(257, 1 << 16)));
         }
-        let tiles = [64, 128, 256, 512].into_iter().map(Format::TileCsr);
-        tiles.chain([64, 128, 256].map(Format::Bitmask)).collect()
+        if self.tokens <= 4 {
+            all.push(Format::Bitmask(whole.min(512)));
+            all.push(Format::Bitmask(whole));
+        }
+        if self.tokens > 1 {
+            let tiles = if self.tokens < 16 { vec![512, 1024, whole] } else { vec![64, 128, 192, 256, 512] };
+            all.extend(tiles.into_iter().filter(|&t| t <= whole || t == 64).map(Format::TilePairs));
+        }
+        all.dedup();
+        all
     }
 
     /// The sparse storages with their cycles, the cheapest first.
@@ -60,6 +69,15 @@ impl Sizes {
         let transfer = if bytes > machine.l3 as f64 { bytes / 6.0 } else { bytes / 18.0 };
         let work = match (format, tokens) {
             (Format::Dense, 1) => cells / 6.0,
+            (Format::Dense, t) if machine.isa == Isa::Avx512 => {
+                let a_cycle = match t {
+                    ..8 => 2.3,
+                    8..32 => 5.0,
+                    32..64 => 9.0,
+                    _ => 14.0,
+                };
+                cells * t as f64 / a_cycle
+            }
             (Format::Dense, t) => {
                 let efficiency = match t {
                     ..8 => 0.3,
@@ -69,11 +87,30 @@ impl Sizes {
                 };
                 cells * t as f64 / 8.0 / efficiency
             }
+            (Format::TileCsr(_) | Format::Csr, 1) if machine.isa == Isa::Avx512 => 0.75 * kept + 20.0 * rows as f64,
+            (Format::Bitmask(columns), 1..=4) if machine.isa == Isa::Avx512 => {
+                cells * (0.2 + 0.06 * tokens as f64) + 12.0 * (rows * cols.div_ceil(columns)) as f64
+            }
             (Format::TileCsr(_) | Format::Csr, 1) => kept + 12.0 * rows as f64,
             (Format::Bitmask(_), 1) => cells * 0.47 + 10.0 * rows as f64,
+            (Format::TilePairs(tile), _) => {
+                let widest = crate::kernels::widest_pairs(tile.min(cols));
+                strips(tokens, widest).iter().map(|s| self.pairs(tile, s.width, machine)).sum()
+            }
             _ => strips(tokens, 64).iter().map(|s| self.strip(format, s.width, machine)).sum(),
         };
         (slow * work).hypot(transfer)
+    }
+
+    /// Cycles of the arithmetic over one strip, with rows in pairs.
+    fn pairs(&self, tile: usize, width: usize, machine: &Machine) -> f64 {
+        let Sizes { rows, cols, kept, .. } = *self;
+        let lanes = if machine.isa == Isa::Avx512 { 16.0 } else { 8.0 };
+        let vectors = (width as f64 / lanes).max(1.0);
+        let weights = kept as f64 * (0.82 * vectors + 0.9);
+        // Sums come and go once a row and tile.
+        let sums = (4.5 * vectors).max(16.0) * (rows * cols.div_ceil(tile)) as f64;
+        weights + sums + 0.3 * (width * (rows + cols)) as f64
     }
 
     /// Cycles of the arithmetic over one strip.
@@ -83,9 +120,8 @@ impl Sizes {
         // Sums come and go once a list, and its loop ends unforeseen.
         let (columns, list) = match format {
             Format::TileCsr(columns) => (columns, wide * 0.4 + 8.0),
-            Format::TilePairs(columns) => (columns, wide * 0.4 + 8.0),
             Format::Bitmask(columns) => (columns, wide * 0.4 + 6.0 + 0.2 * columns as f64),
-            Format::Dense | Format::Csr => (cols.max(1), wide * 0.4 + 20.0),
+            Format::Dense | Format::Csr | Format::TilePairs(_) => (cols.max(1), wide * 0.4 + 20.0),
         };
         let strip = columns.min(cols) * width * 4;
         let far = if strip > machine.l2 {

@@ -2,6 +2,7 @@
 //!
 //! - [`atomic`]: output appears whole or not at all.
 //! - [`safetensors`]: [`Checkpoint`], weights with their masks beside them, and [`read_header`], a listing without the data.
+//! - [`folder`]: language models as folders, a tensor at a time: [`Folder`], [`FolderWriter`].
 //! - [`idx`]: the format of MNIST, plain or gzip; [`mnist`] reads its four files.
 //! - [`Dataset`]: labelled samples; [`digits`]: 1797 real ones inside the crate.
 //!
@@ -11,11 +12,14 @@
 pub mod atomic;
 mod dataset;
 mod digits;
+pub mod folder;
 pub mod idx;
+mod place;
 pub mod safetensors;
 
 pub use dataset::Dataset;
 pub use digits::digits;
+pub use folder::{Folder, FolderWriter, Layout, MaskFile};
 pub use idx::mnist;
 pub use safetensors::{Checkpoint, Dtype, Header, TensorInfo, check_finite, read_header};
 

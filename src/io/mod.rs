@@ -16,12 +16,14 @@ pub mod folder;
 pub mod idx;
 mod place;
 pub mod safetensors;
+mod weights;
 
 pub use dataset::Dataset;
 pub use digits::digits;
 pub use folder::{Folder, FolderWriter, Layout, MaskFile};
 pub use idx::mnist;
 pub use safetensors::{Checkpoint, Dtype, Header, TensorInfo, check_finite, read_header};
+pub use weights::{Weights, WeightsMut, read_matrix, read_vector};
 
 use crate::{Error, Result};
 use std::ffi::OsString;

@@ -3,6 +3,7 @@
 //! - [`atomic`]: output appears whole or not at all.
 //! - [`safetensors`]: [`Checkpoint`], weights with their masks beside them, and [`read_header`], a listing without the data.
 //! - [`folder`]: language models as folders, a tensor at a time: [`Folder`], [`FolderWriter`].
+//! - [`gguf`]: files of llama.cpp, which [`gguf::import`] turns into folders.
 //! - [`idx`]: the format of MNIST, plain or gzip; [`mnist`] reads its four files.
 //! - [`Dataset`]: labelled samples; [`digits`]: 1797 real ones inside the crate.
 //!
@@ -13,6 +14,7 @@ pub mod atomic;
 mod dataset;
 mod digits;
 pub mod folder;
+pub mod gguf;
 pub mod idx;
 mod place;
 pub mod safetensors;

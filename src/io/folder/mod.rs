@@ -318,3 +318,21 @@ pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>> {
     file.take(MAX_JSON).read_to_end(&mut read).map_err(|e| Error::io(path, e))?;
     Ok(read)
 }
+
+impl crate::io::Weights for Folder {
+    fn names(&self) -> Vec<String> {
+        Folder::names(self).map(String::from).collect()
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        Folder::contains(self, name)
+    }
+
+    fn shape(&self, name: &str) -> Result<Vec<usize>> {
+        Folder::shape(self, name).map(<[usize]>::to_vec)
+    }
+
+    fn read(&self, name: &str) -> Result<ArrayD<f32>> {
+        Folder::read(self, name)
+    }
+}

@@ -366,3 +366,9 @@ fn free(out: &Path) -> Result<(PathBuf, PathBuf)> {
         Err(e) => Err(Error::io(&parent, e)),
     }
 }
+
+impl crate::io::WeightsMut for FolderWriter {
+    fn write(&mut self, name: &str, values: ndarray::ArrayViewD<'_, f32>) -> Result<()> {
+        FolderWriter::write(self, name, &values)
+    }
+}

@@ -22,7 +22,7 @@ mod weights;
 
 pub use dataset::Dataset;
 pub use digits::digits;
-pub use folder::{Folder, FolderWriter, Layout, MaskFile};
+pub use folder::{Folder, FolderWriter, Layout, MaskFile, read_ids, write_sequences};
 pub use idx::mnist;
 pub use safetensors::{Checkpoint, Dtype, Header, TensorInfo, check_finite, read_header};
 pub use weights::{Weights, WeightsMut, read_matrix, read_vector};

@@ -14,10 +14,12 @@
 mod layout;
 mod masks;
 mod shard;
+mod tokens;
 mod write;
 
 pub use layout::Layout;
 pub use masks::MaskFile;
+pub use tokens::{read_ids, write_sequences};
 pub use write::FolderWriter;
 
 use crate::io::safetensors::{Dtype, TensorInfo};

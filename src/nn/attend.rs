@@ -63,6 +63,11 @@ impl Distances {
         Distances { values, zero }
     }
 
+    /// `(heads, distances)`.
+    pub fn dim(&self) -> (usize, usize) {
+        self.values.dim()
+    }
+
     /// The biases of all keys for one query.
     pub(super) fn row(&self, head: usize, query: usize, keys: &Range<usize>) -> &[f32] {
         let first = self.zero + keys.start - query;

@@ -62,6 +62,7 @@
 //! | [`allocate`] | how much of each layer stays |
 //! | [`nn`] | layers with hand-written derivatives, losses, optimisers |
 //! | [`io`] | files and data sets |
+//! | [`text`] | tokenizers, sampling, generation |
 //! | [`models`] | networks of the literature, networks in files, networks stored sparse |
 //! | [`calibrate`] | measures what criteria need |
 //! | [`metrics`] | accuracy, loss, parameters, FLOPs |
@@ -80,6 +81,7 @@ pub mod criteria;
 pub mod allocate;
 pub mod nn;
 pub mod io;
+pub mod text;
 pub mod models;
 pub mod calibrate;
 pub mod metrics;

@@ -4,7 +4,7 @@
 //! kernels of one [`Isa`].
 //!
 //! A storage walks its weights in its own way (`bitmask`, and as lists `csr` and `tile_csr`); what is done with them is written
-//! once: `few` for one token, `strip` for more, with `turn` between token-major arrays and strips. `gemv` is one token and a dense weight, `awake` runs many small
+//! once: `few` for one token, `strip` for more, with `turn` between token-major arrays and strips. `gemv` is few tokens and a dense weight, `awake` runs many small
 //! products in a row; `vector` has functions of
 //! whole slices.
 
@@ -33,7 +33,7 @@ pub(crate) use csr::{CsrSlices, csr_product};
 pub use epilogue::Epilogue;
 pub use expand::Expand;
 pub use gemm::{Threads, gemm};
-pub(crate) use gemv::gemv;
+pub(crate) use gemv::{FEW, dense_few};
 pub use isa::Isa;
 pub(crate) use lists::lists_product;
 pub use pairs::Pair;

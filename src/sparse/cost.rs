@@ -68,7 +68,8 @@ impl Sizes {
         // Bytes a cycle: from the last cache, and from memory.
         let transfer = if bytes > machine.l3 as f64 { bytes / 6.0 } else { bytes / 18.0 };
         let work = match (format, tokens) {
-            (Format::Dense, 1) => cells / 6.0,
+            (Format::Dense, 1) => cells / 8.0,
+            (Format::Dense, t) if t <= crate::kernels::FEW => cells * (0.07 + 0.05 * t as f64),
             (Format::Dense, t) if machine.isa == Isa::Avx512 => {
                 let a_cycle = match t {
                     ..8 => 2.3,

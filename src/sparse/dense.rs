@@ -1,6 +1,6 @@
 //! The weight as it is.
 
-use crate::kernels::{Epilogue, gemv};
+use crate::kernels::{Epilogue, FEW, dense_few};
 use crate::linalg::{Threads, gemm};
 use crate::mask::Mask;
 use crate::sparse::{Compress, LinearOp};
@@ -45,10 +45,10 @@ impl LinearOp for Dense {
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
         super::op::check_shapes(self, x, y, epilogue);
-        epilogue.after(y, |y| match (x.nrows(), x.as_slice(), self.weight.as_slice(), y.as_slice_mut()) {
-            (1, Some(x), Some(w), Some(y)) => gemv(w, x, y),
-            _ => gemm(0.0, y, 1.0, x, &self.weight.t(), Threads::Pool),
-        });
+        match (x.nrows(), x.as_slice(), self.weight.as_slice()) {
+            (1..=FEW, Some(x), Some(w)) => dense_few(w, x, y, epilogue),
+            _ => epilogue.after(y, |y| gemm(0.0, y, 1.0, x, &self.weight.t(), Threads::Pool)),
+        }
     }
 
     fn to_dense(&self) -> Array2<f32> {

@@ -94,6 +94,8 @@ impl Format {
     /// The kernel that multiplies so many tokens, for tables.
     pub fn kernel(self, tokens: usize) -> &'static str {
         match (self, tokens) {
+            (Format::Dense, 1) => "gemv",
+            (Format::Dense, ..=8) => "few",
             (Format::Dense, _) => "gemm",
             (Format::TilePairs(_), _) => "pairs",
             (_, 1) => "few",

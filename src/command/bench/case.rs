@@ -6,7 +6,7 @@ use lacuna::io::Checkpoint;
 use lacuna::kernels::Isa;
 use lacuna::mask::{Mask, Pattern, Scope, select};
 use lacuna::rng::Seed;
-use lacuna::sparse::{Compress, Csr, Format, Hint, LinearOp, Plan, Precision};
+use lacuna::sparse::{Compress, Csr, Dense, Format, Hint, LinearOp, Machine, Plan, Precision};
 use lacuna::{Error, Result};
 use ndarray::Array2;
 use std::path::Path;
@@ -97,8 +97,10 @@ pub struct Case<'a> {
     pub seed: Seed,
 }
 
-/// Bytes that no cache of a machine like this holds.
-const BEYOND_CACHES: usize = 96 << 20;
+/// Bytes that the caches of this machine do not hold, up to a gigabyte.
+fn beyond_caches() -> usize {
+    (Machine::here().l3 / 4 * 5).clamp(96 << 20, 1 << 30)
+}
 
 impl Case<'_> {
     /// Checks the answers, then times all contenders in turn.
@@ -139,9 +141,9 @@ impl Case<'_> {
         let pack_us = before.elapsed().as_secs_f64() * 1e6;
         // The bound on the error is that of the numbers kept, not of those given.
         let max_error = check(op.as_ref(), &x)?;
-        let pruned = self.mask.applied(self.weight).as_standard_layout().into_owned();
-        let (bytes, dense_bytes) = (op.bytes(), size_of_val(pruned.as_slice().unwrap_or_default()));
-        let copies = |bytes: usize| if self.cold { (BEYOND_CACHES / bytes.max(1)).clamp(1, 4096) } else { 1 };
+        let pruned = Dense::compress(self.weight, self.mask)?;
+        let (bytes, dense_bytes) = (op.bytes(), pruned.bytes());
+        let copies = |bytes: usize| if self.cold { beyond_caches().div_ceil(bytes.max(1)).clamp(2, 4096) } else { 1 };
         let mut sparse = vec![op];
         for _ in 1..copies(bytes) {
             sparse.push(format.build(self.weight, self.mask, self.values)?);

@@ -2,7 +2,7 @@
 
 use lacuna::linalg::{Threads, gemm};
 use lacuna::report::median;
-use lacuna::sparse::{LinearOp, apply};
+use lacuna::sparse::{Dense, LinearOp, apply};
 use lacuna::{Error, Result};
 use ndarray::{Array2, ArrayViewMut2};
 use serde::Serialize;
@@ -61,8 +61,8 @@ impl<'a> Contender<'a> {
     }
 
     /// Every dense product that is linked.
-    pub fn dense(weights: &'a [Array2<f32>]) -> [Contender<'a>; 2] {
-        let contender = |name, product: fn(&Array2<f32>, &Array2<f32>, &mut Array2<f32>)| {
+    pub fn dense(weights: &'a [Dense]) -> [Contender<'a>; 3] {
+        let contender = |name, product: fn(&Dense, &Array2<f32>, &mut Array2<f32>)| {
             let mut turn = 0;
             let run = move |x: &Array2<f32>, y: &mut Array2<f32>| {
                 product(&weights[turn % weights.len()], x, y);
@@ -71,8 +71,9 @@ impl<'a> Contender<'a> {
             Contender { name, run: Box::new(run) }
         };
         [
-            contender("gemm", |w, x, y| gemm(0.0, y, 1.0, x, &w.t(), Threads::Pool)),
-            contender("matrixmultiply", |w, x, y| ndarray::linalg::general_mat_mul(1.0, x, &w.t(), 0.0, y)),
+            contender("lacuna", |w, x, y| w.apply_into(x, y)),
+            contender("gemm", |w, x, y| gemm(0.0, y, 1.0, x, &w.weight().t(), Threads::Pool)),
+            contender("matrixmultiply", |w, x, y| ndarray::linalg::general_mat_mul(1.0, x, &w.weight().t(), 0.0, y)),
         ]
     }
 
@@ -90,6 +91,8 @@ impl<'a> Contender<'a> {
 
 /// What one turn of a contender takes at least, in seconds, so that clocks and caches have settled.
 const TURN: f64 = 2e-3;
+/// Products of a turn at least.
+const RUNS: usize = 3;
 
 /// Median microseconds of each contender, in `seconds` for all of them. They take turns, so that what the machine does meanwhile
 /// meets all of them; a contender that needs more than that for one product runs once.
@@ -98,7 +101,7 @@ pub fn medians(contenders: &mut [Contender<'_>], x: &Array2<f32>, out: usize, se
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     let begin = Instant::now();
     let mut rounds = 0;
-    while rounds < 4 || begin.elapsed().as_secs_f64() < seconds {
+    while rounds < 3 || begin.elapsed().as_secs_f64() < seconds {
         for (contender, times) in contenders.iter_mut().zip(&mut times) {
             if times.first().is_some_and(|us| us * 1e-6 > seconds) {
                 continue;
@@ -111,12 +114,12 @@ pub fn medians(contenders: &mut [Contender<'_>], x: &Array2<f32>, out: usize, se
                 continue;
             }
             let turn = Instant::now();
-            loop {
+            for run in 1.. {
                 let start = Instant::now();
                 (contender.run)(x, &mut y);
                 times.push(start.elapsed().as_secs_f64() * 1e6);
                 std::hint::black_box(&y);
-                if turn.elapsed().as_secs_f64() >= TURN {
+                if run >= RUNS && turn.elapsed().as_secs_f64() >= TURN {
                     break;
                 }
             }

@@ -73,9 +73,6 @@ pub fn run(args: &Args) -> Result<()> {
 
     let mut typist = tokenizer.typist();
     let mut text = String::new();
-    if !args.json && !config.is_encoder_decoder() {
-        print(&args.prompt)?;
-    }
     let (mut first, begun) = (None, Instant::now());
     let mut loaded = begun;
     let mut see = |id: u32| {
@@ -96,6 +93,9 @@ pub fn run(args: &Args) -> Result<()> {
         generate(step, &[start], args.tokens, &stops, &mut sampler, &mut see)?
     } else {
         let model = decoder(&folder, config)?;
+        if !args.json {
+            print(&args.prompt)?;
+        }
         loaded = loaded.max(Instant::now());
         let mut cache = model.cache();
         let step = |ids: &[u32]| model.step(ids, &mut cache).map(|z| z.to_vec());

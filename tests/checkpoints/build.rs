@@ -168,7 +168,9 @@ pub fn byte_level(file: &mut Gguf) -> Json {
     let list = |key: &str| golden[key].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect::<Vec<_>>();
     let tokens = list("tokens");
     let kinds: Vec<i32> = (0..tokens.len()).map(|i| if i < 3 { 3 } else { 1 }).collect();
-    file.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "smollm");
+    file.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "smollm").flag("tokenizer.ggml.add_bos_token", false);
+    // Some files have scores where nothing asks for them.
+    file.floats("tokenizer.ggml.scores", &vec![0.0; tokens.len()]);
     file.texts("tokenizer.ggml.tokens", tokens).texts("tokenizer.ggml.merges", list("merges"));
     file.ints("tokenizer.ggml.token_type", &kinds)
         .count("tokenizer.ggml.bos_token_id", 1)

@@ -37,7 +37,7 @@ pub fn sharded(root: &Path) -> PathBuf {
 }
 
 /// Every file of a folder with its bytes.
-fn content(dir: &Path) -> Vec<(String, Vec<u8>)> {
+pub fn content(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found: Vec<_> = fs::read_dir(dir)
         .unwrap()
         .map(|e| e.unwrap().path())

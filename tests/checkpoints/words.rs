@@ -17,7 +17,8 @@ fn naive(logits: &[f32], temperature: f64, top_k: usize, top_p: f64) -> Vec<f64>
     if top_k > 0 {
         order.truncate(top_k);
     }
-    let weight = |i: usize| (f64::from(logits[i]) / temperature).exp();
+    let top = logits.iter().fold(f32::MIN, |a, b| a.max(*b));
+    let weight = |i: usize| (f64::from(logits[i] - top) / temperature).exp();
     let total: f64 = order.iter().map(|i| weight(*i)).sum();
     let mut p = vec![0.0; logits.len()];
     let mut sum = 0.0;
@@ -42,7 +43,7 @@ fn tokens_are_drawn_as_often_as_they_are_likely() {
         let mut seen = [0.0; 6];
         (0..draws).for_each(|_| seen[sampler.pick(&logits).unwrap() as usize] += 1.0 / f64::from(draws));
         for (i, (seen, wanted)) in seen.iter().zip(&wanted).enumerate() {
-            let off = 4.5 * (wanted * (1.0 - wanted) / f64::from(draws)).sqrt();
+            let off = 4.5 * (wanted * (1.0 - wanted) / f64::from(draws)).max(0.0).sqrt() + 1e-9;
             assert!((seen - wanted).abs() <= off, "{temperature} {top_k} {top_p}: token {i} {seen} of {wanted}");
         }
     }
@@ -56,6 +57,7 @@ proptest! {
         // Whole numbers: ties, and sums that agree in any order.
         let logits: Vec<f32> = logits.into_iter().map(f32::from).collect();
         let allowed = naive(&logits, t, k, (p + 1e-9).min(1.0));
+        prop_assert!((allowed.iter().sum::<f64>() - 1.0).abs() < 1e-9);
         let id = sampler(t, k, p, seed).pick(&logits).unwrap() as usize;
         prop_assert!(allowed[id] > 0.0, "{} of {:?}", id, allowed);
         let largest = logits.iter().fold(f32::MIN, |a, b| a.max(*b));

@@ -21,9 +21,11 @@ mod recipe;
 mod relative;
 mod seq2seq;
 mod t5;
+mod train;
 
 pub use config::{Config, Widths};
 pub use ends::Ends;
 pub use family::Family;
 pub use model::{Cache, LanguageModel, load_block, next_tokens, positions};
 pub use seq2seq::{Seq2Seq, Seq2SeqCache};
+pub use train::{Gradients, Parameters, step};

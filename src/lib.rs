@@ -60,6 +60,7 @@
 //! | [`sparse`] | storages of what is left, and products with them |
 //! | [`criteria`] | scores: how much each weight matters |
 //! | [`allocate`] | how much of each layer stays |
+//! | [`solve`] | mask and surviving weights together |
 //! | [`nn`] | layers with hand-written derivatives, losses, optimisers |
 //! | [`io`] | files and data sets |
 //! | [`models`] | networks of the literature, networks in files, networks stored sparse |
@@ -78,6 +79,7 @@ pub mod mask;
 pub mod sparse;
 pub mod criteria;
 pub mod allocate;
+pub mod solve;
 pub mod nn;
 pub mod io;
 pub mod models;

@@ -69,6 +69,7 @@
 //! | [`recover`] | training with the masks held |
 //! | [`prune`] | the driver: at once, in steps, by whole units, on plain files |
 //! | [`report`] | tables, figures and pages, as strings |
+//! | [`paper`] | what the programs of `papers/` share: claims, rules, options |
 
 // In dependency order: a module uses only those above it (`tests/layering.rs`).
 pub mod error;
@@ -88,6 +89,7 @@ pub mod metrics;
 pub mod recover;
 pub mod prune;
 pub mod report;
+pub mod paper;
 
 pub use error::{Error, Result};
 

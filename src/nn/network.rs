@@ -17,6 +17,8 @@ pub struct Network {
 pub struct Tape {
     pub(super) values: Vec<Array2<f32>>,
     pub(super) saved: Vec<Saved>,
+    /// Of each value, what dropout multiplied it by; empty without dropout.
+    pub(super) drops: Vec<Option<Array2<f32>>>,
 }
 
 impl Tape {
@@ -187,7 +189,7 @@ impl Network {
     /// If `x` has not [`Network::inputs`] features.
     pub fn run(&self, x: Array2<f32>, mode: Mode) -> Tape {
         assert_eq!(x.ncols(), self.inputs, "the network has another number of inputs");
-        let mut tape = Tape { values: vec![x.as_standard_layout().into_owned()], saved: Vec::new() };
+        let mut tape = Tape { values: vec![x.as_standard_layout().into_owned()], saved: Vec::new(), drops: Vec::new() };
         for (_, layer) in &self.layers {
             let (y, saved) = layer.forward(tape.output(), mode);
             tape.values.push(y);

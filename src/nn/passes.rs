@@ -70,7 +70,15 @@ impl Network {
         let mut d = if d.is_standard_layout() { d } else { d.as_standard_layout().into_owned() };
         let first = self.layers.iter().position(|(_, l)| !l.params().is_empty()).unwrap_or(self.layers.len());
         for (index, (_, layer)) in self.layers.iter().enumerate().skip(first).rev() {
-            let at = At { index, x: &tape.values[index], y: &tape.values[index + 1], saved: &tape.saved[index] };
+            let (x, mut y, mut whole) = (&tape.values[index], &tape.values[index + 1], None);
+            if let Some(Some(factors)) = tape.drops.get(index + 1) {
+                d *= factors;
+                // A slope is read from what the activation gave, before units were left out.
+                if let Layer::Activation(f) = layer {
+                    y = whole.insert(f.forward(x));
+                }
+            }
+            let at = At { index, x, y, saved: &tape.saved[index] };
             match layer {
                 Layer::Affine(a) => {
                     pass.affine(&at, a, &d);

@@ -56,6 +56,21 @@ impl InverseHessian {
         Ok(InverseHessian { matrix: spd_inverse(hessian)?, left: vec![true; hessian.nrows()] })
     }
 
+    /// The inverse of a diagonal Hessian.
+    ///
+    /// # Errors
+    /// If an entry is not positive and finite.
+    pub fn of_diagonal(hessian: &[f64]) -> Result<Self> {
+        if let Some((column, h)) = hessian.iter().enumerate().find(|(_, h)| !(**h > 0.0 && h.is_finite())) {
+            let hint = format!("its entry is {h}; add damping, or take the Gauss-Newton curvature");
+            let what = "diagonal Hessian".into();
+            return Err(Error::NotPositiveDefinite { what, order: hessian.len(), column, hint });
+        }
+        let inverse: Array1<f64> = hessian.iter().map(|h| h.recip()).collect();
+        let matrix = Array2::from_diag(&inverse);
+        Ok(InverseHessian { matrix, left: vec![true; hessian.len()] })
+    }
+
     /// The inverse after [`InverseHessian::absorb`] of every row of `x (m, n)`.
     ///
     /// # Errors

@@ -1,0 +1,165 @@
+//! Hinton, Vinyals, Dean 2015, *Distilling the knowledge in a neural network*: the experiments on MNIST.
+//!
+//! `cargo run --release --example distilling_knowledge -- [--quick] [--seeds 0,1,2] [--out FOLDER]`
+
+use lacuna::io::{Dataset, data_dir, digits, mnist};
+use lacuna::models::{Init, mlp};
+use lacuna::nn::{Activation, Dropout, Loss, Method, Network};
+use lacuna::paper::{Options, Study};
+use lacuna::recover::{Care, Decay, Distil, Jitter, Lesson, Recipe, Targets, train};
+use lacuna::report::{Figure, Point, Summary, Table};
+use lacuna::rng::Seed;
+use lacuna::{Result, metrics};
+use ndarray::Array2;
+
+/// Sizes and lengths: quick on the embedded digits, full on MNIST.
+struct Plan {
+    set: &'static str,
+    train: Dataset,
+    test: Dataset,
+    hidden: (usize, usize),
+    jitter: usize,
+    epochs: [usize; 4], // teacher, plain student, distilled student, each point of the temperature curve
+    batch: usize,
+    curve: (Vec<usize>, Vec<f32>), // widths, temperatures
+    rules: [&'static str; 5],
+}
+
+fn plan(options: &Options) -> Result<Plan> {
+    if options.quick {
+        let all = digits();
+        let order = Seed(0).stream("digits").permutation(all.len());
+        let (train, test) = (all.select(&order[..400]), all.select(&order[400..]));
+        let rules = ["mean < 70", "mean in 70 .. 130", "mean < 0.95", "every > 40", "mean > 0.3"];
+        let curve = (vec![8, 30], vec![1.0, 4.0, 20.0]);
+        let epochs = [120, 60, 120, 60];
+        return Ok(Plan { set: "digits 8×8", train, test, hidden: (200, 60), jitter: 1, epochs, batch: 32, curve, rules });
+    }
+    let (train, test) = mnist(data_dir().join("mnist"))?;
+    let rules = ["mean <= 75", "mean in 140 .. 160", "mean <= 85", "every > 100", "mean > 0.3"];
+    let curve = (vec![30, 300], vec![1.0, 2.5, 8.0, 20.0]);
+    Ok(Plan { set: "MNIST", train, test, hidden: (1200, 800), jitter: 2, epochs: [40, 15, 30, 8], batch: 128, curve, rules })
+}
+
+impl Plan {
+    fn network(&self, width: usize, seed: Seed) -> Result<Network> {
+        mlp(&[self.train.features(), width, width, self.train.classes()], Activation::Relu, Init::He, seed)
+    }
+
+    /// Trains a network of this width on a lesson; `x` are the lesson's samples.
+    fn train(
+        &self,
+        width: usize,
+        seed: Seed,
+        epochs: usize,
+        x: &Array2<f32>,
+        lesson: &dyn Lesson,
+        care: &Care,
+    ) -> Result<Network> {
+        let method = Method::Adam { weight_decay: 0.0 };
+        let (loss, decay, batch) = (Loss::CrossEntropy, Decay::Cosine, self.batch);
+        let recipe = Recipe { loss, method, learning_rate: 1e-3, decay, epochs, batch, seed };
+        let mut network = self.network(width, seed)?;
+        train(&mut network, x, lesson, &recipe, care, &mut |_, _| {})?;
+        Ok(network)
+    }
+
+    /// Test errors, all of them and those on one class.
+    fn errors(&self, network: &Network, class: usize) -> (f64, f64) {
+        let wrong = metrics::mistaken(network, self.test.x(), self.test.labels());
+        (wrong.len() as f64, wrong.iter().filter(|&&i| self.test.labels()[i] == class).count() as f64)
+    }
+}
+
+/// Runs the experiments: one teacher, by the first seed, and students by every seed.
+pub fn run(options: &Options) -> Result<Study> {
+    let p = plan(options)?;
+    let labels = p.train.one_hot(1.0, 0.0);
+    let (t, s) = p.hidden;
+    let care = Care {
+        dropout: Some(Dropout { inputs: 0.2, hidden: 0.5 }),
+        max_norm: Some(3.0),
+        jitter: Some(Jitter { shape: p.train.shape(), pixels: p.jitter }),
+    };
+    let hard = Targets { target: &labels, loss: Loss::CrossEntropy };
+    let teacher = p.train(t, options.seeds[0], p.epochs[0], p.train.x(), &hard, &care)?;
+    eprintln!("teacher: {} errors", p.errors(&teacher, 3).0);
+    let logits = teacher.forward(p.train.x());
+    let none = Care::default();
+
+    let mut study = Study::default();
+    let mut rows = Table::new(["seed", "units", "temperature", "errors"]);
+    let mut points: Vec<(usize, f32, Vec<f64>)> = Vec::new();
+    let [mut plain, mut distilled, mut without, mut fixed] = [const { Vec::new() }; 4];
+    let (mut relative, mut recovered) = (Vec::new(), Vec::new());
+    let others: Vec<usize> = (0..p.train.len()).filter(|&i| p.train.labels()[i] != 3).collect();
+    let fewer = p.train.select(&others);
+    let fewer_logits = logits.select(ndarray::Axis(0), &others);
+    let fewer_labels = fewer.one_hot(1.0, 0.0);
+    for &seed in &options.seeds {
+        let alone = p.errors(&p.train(s, seed, p.epochs[1], p.train.x(), &hard, &none)?, 3).0;
+        let soft = Distil::new(&logits, &labels, 20.0, 0.05)?;
+        let taught = p.errors(&p.train(s, seed, p.epochs[2], p.train.x(), &soft, &none)?, 3).0;
+        // A student that has never seen a 3, and the one bias that the paper then moves.
+        let soft = Distil::new(&fewer_logits, &fewer_labels, 20.0, 0.05)?;
+        let mut blind = p.train(s, seed, p.epochs[1], fewer.x(), &soft, &none)?;
+        let before = p.errors(&blind, 3);
+        let bias = blind.param("fc3.bias")?.value().clone();
+        let mut best = before.0;
+        for step in 1..=20 {
+            let mut moved = bias.clone();
+            moved[[3, 0]] += 0.5 * step as f32;
+            blind.param_mut("fc3.bias")?.set_value(moved)?;
+            best = best.min(p.errors(&blind, 3).0);
+        }
+        eprintln!("seed {}: plain {alone}, distilled {taught}, without 3 {} ({} on 3), fixed {best}", seed.0, before.0, before.1);
+        plain.push((seed, alone));
+        distilled.push((seed, taught));
+        relative.push((seed, taught / alone));
+        without.push((seed, before.0));
+        fixed.push((seed, best));
+        recovered.push((seed, (before.0 - best) / before.0.max(1.0)));
+        for &width in &p.curve.0 {
+            for &temperature in &p.curve.1 {
+                let soft = Distil::new(&logits, &labels, temperature, 0.05)?;
+                let errors = p.errors(&p.train(width, seed, p.epochs[3], p.train.x(), &soft, &none)?, 3).0;
+                rows.row((seed.0, width, temperature, errors));
+                match points.iter_mut().find(|(w, t, _)| (*w, *t) == (width, temperature)) {
+                    Some((_, _, all)) => all.push(errors),
+                    None => points.push((width, temperature, vec![errors])),
+                }
+            }
+        }
+    }
+
+    let c = &mut study.claims;
+    let of = format!("{}, {} training and {} test samples", p.set, p.train.len(), p.test.len());
+    c.setting(
+        "MNIST, 2 × 1200 units, dropout, max-norm, ±2 pixels",
+        format!("{of}, 2 × {t} units, dropout, max-norm, ±{} pixels", p.jitter),
+    );
+    c.add("teacher: test errors", "67", p.rules[0], 0)?.push((options.seeds[0], p.errors(&teacher, 3).0));
+    c.setting("MNIST, 2 × 800 units", format!("{of}, 2 × {s} units, {} and {} epochs", p.epochs[1], p.epochs[2]));
+    c.add("student on labels alone: test errors", "146", p.rules[1], 0)?.extend(plain);
+    c.add("student distilled at τ = 20: test errors", "74", if options.quick { "mean < 100" } else { p.rules[2] }, 0)?
+        .extend(distilled);
+    c.add("distilled over plain: errors", "0.51", "mean < 1", 2)?.extend(relative);
+    c.setting("no 3 in the transfer set", format!("{of}, no 3 in the transfer set, {} epochs", p.epochs[1]));
+    c.add("test errors before the bias is moved", "206", p.rules[3], 0)?.extend(without);
+    c.add("share of them that moving one bias takes away", "0.47", p.rules[4], 2)?.extend(recovered);
+    c.add("test errors after", "109", "every < 1000", 0)?.extend(fixed);
+    let mut figure = Figure::new("Students of a teacher", "temperature", "test errors").log_x();
+    for &width in &p.curve.0 {
+        let of_width = points.iter().filter(|(w, _, _)| *w == width);
+        let line = of_width.map(|(_, t, e)| Ok(Point::of(f64::from(*t), &Summary::of(e)?))).collect::<Result<Vec<_>>>()?;
+        figure = figure.series(format!("2 × {width} units"), line);
+    }
+    study.figures.push(("temperature".into(), figure.to_svg()?));
+    study.tables.push(("temperature".into(), rows));
+    Ok(study)
+}
+
+#[allow(dead_code)] // tests call `run`
+fn main() -> std::process::ExitCode {
+    lacuna::paper::main("distilling_knowledge", run)
+}

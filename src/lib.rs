@@ -61,6 +61,7 @@
 //! | [`criteria`] | scores: how much each weight matters |
 //! | [`allocate`] | how much of each layer stays |
 //! | [`solve`] | mask and surviving weights together |
+//! | [`quantize`] | weights of few values |
 //! | [`nn`] | layers with hand-written derivatives, losses, optimisers |
 //! | [`io`] | files and data sets |
 //! | [`models`] | networks of the literature, networks in files, networks stored sparse |
@@ -81,6 +82,7 @@ pub mod sparse;
 pub mod criteria;
 pub mod allocate;
 pub mod solve;
+pub mod quantize;
 pub mod nn;
 pub mod io;
 pub mod models;

@@ -49,8 +49,9 @@ fn main() -> Result<()> {
             let a = acc(&dense);
             print!("monk{} seed {seed} files {from_files} f {f:.4} dense {:.4} {:.4} | ", m.number(), a.0, a.1);
             for knife in [Knife::Obs, Knife::Obd, Knife::Magnitude] {
-                let path = Surgeon::new(knife, 2.0 * decay)
-                    .path(&dense, &data, |n| bfgs(n, train.x(), &tr, &Bfgs { steps: 100, ..how }).map(|_| ()))?;
+                let path = Surgeon::new(knife, 2.0 * decay).path(&dense, &data, |n| {
+                    if acc(n).0 < a.0 { bfgs(n, train.x(), &tr, &Bfgs { steps: 200, ..how }).map(|_| ()) } else { Ok(()) }
+                })?;
                 let smallest = path.iter().filter(|n| acc(n).0 >= a.0).last().unwrap();
                 let free = Surgeon::new(knife, 2.0 * decay).path(&dense, &data, |_| Ok(()))?;
                 let base = score(&dense, train.x(), &tr, LOSS).loss;

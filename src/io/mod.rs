@@ -4,6 +4,7 @@
 //! - [`safetensors`]: [`Checkpoint`], weights with their masks beside them, and [`read_header`], a listing without the data.
 //! - [`idx`]: the format of MNIST, plain or gzip; [`mnist`] reads its four files.
 //! - [`Monk`]: the three MONK's problems, out of files or drawn from their rules.
+//! - [`table`]: CSV of numbers with a class.
 //! - [`Dataset`]: labelled samples; [`digits`]: 1797 real ones inside the crate.
 //!
 //! Files are not trusted: every length a file states is held against what is really there before memory is asked for, and
@@ -13,14 +14,17 @@ pub mod atomic;
 mod dataset;
 mod digits;
 pub mod idx;
+mod images;
 mod monks;
 pub mod safetensors;
+mod table;
 
 pub use dataset::Dataset;
 pub use digits::digits;
 pub use idx::mnist;
 pub use monks::{Monk, Monks};
 pub use safetensors::{Checkpoint, Dtype, Header, TensorInfo, check_finite, read_header};
+pub use table::table;
 
 use crate::{Error, Result};
 use std::ffi::OsString;

@@ -32,6 +32,16 @@ pub fn score(network: &Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, los
     Score { accuracy: right as f64 / n, loss: sum / n }
 }
 
+/// Share of outputs `(samples, classes)` whose largest entry, of equals the first, is that of the label.
+///
+/// # Panics
+/// If there is not one label a sample.
+pub fn agreement(output: &ArrayRef2<f32>, labels: &[usize]) -> f64 {
+    assert_eq!(output.nrows(), labels.len(), "one label a sample");
+    let right = output.rows().into_iter().zip(labels).filter(|(z, label)| largest(*z) == **label).count();
+    right as f64 / labels.len().max(1) as f64
+}
+
 /// The samples whose largest output is not that of their label.
 ///
 /// # Panics

@@ -7,7 +7,7 @@ use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Dropout, Loss, Method, Network};
 use lacuna::paper::{Options, Study};
 use lacuna::recover::{Care, Decay, Distil, Jitter, Lesson, Recipe, Targets, train};
-use lacuna::report::{Figure, Point, Summary, Table};
+use lacuna::report::{Figure, Point, Table};
 use lacuna::rng::Seed;
 use lacuna::{Result, metrics};
 use ndarray::Array2;
@@ -151,8 +151,8 @@ pub fn run(options: &Options) -> Result<Study> {
     let mut figure = Figure::new("Students of a teacher", "temperature", "test errors").log_x();
     for &width in &p.curve.0 {
         let of_width = points.iter().filter(|(w, _, _)| *w == width);
-        let line = of_width.map(|(_, t, e)| Ok(Point::of(f64::from(*t), &Summary::of(e)?))).collect::<Result<Vec<_>>>()?;
-        figure = figure.series(format!("2 × {width} units"), line);
+        let line = of_width.map(|(_, t, e)| (f64::from(*t), e.clone()));
+        figure = figure.series(format!("2 × {width} units"), Point::line(line)?);
     }
     study.figures.push(("temperature".into(), figure.to_svg()?));
     study.tables.push(("temperature".into(), rows));

@@ -9,7 +9,7 @@ use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Loss, Method, Network, softmax};
 use lacuna::paper::{Options, Study};
 use lacuna::recover::{Decay, Munge, Recipe, fit, munge};
-use lacuna::report::{Figure, Point, Summary, Table};
+use lacuna::report::{Figure, Point, Table};
 use lacuna::rng::Seed;
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
@@ -128,7 +128,7 @@ pub fn run(options: &Options) -> Result<Study> {
         c.add("share of the ensemble's gain that the compressed net has, %", "97", "mean > 50", 0)?.extend(share);
         let enough = options.pick("every >= 20", "every >= 100");
         c.add("parameters of the ensemble over those of the compressed net", "1000", enough, 0)?.extend(size);
-        let line = curve.iter().map(|(n, a)| Ok(Point::of(*n as f64, &Summary::of(a)?))).collect::<Result<_>>()?;
+        let line = Point::line(curve.into_iter().map(|(n, a)| (n as f64, a)))?;
         let figure = Figure::new(format!("Compressed: {name}"), "synthetic samples", "test accuracy, %").log_x();
         study.figures.push((name.split(' ').next().unwrap_or(name).to_string(), figure.series("compressed", line).to_svg()?));
     }

@@ -6,7 +6,7 @@ use lacuna::Result;
 use lacuna::allocate::{Global, Target};
 use lacuna::calibrate::Calibration;
 use lacuna::criteria::{Magnitude, Obd, Random, Saliency};
-use lacuna::io::{Dataset, data_dir, digits, mnist};
+use lacuna::io::{Dataset, Standard, data_dir, digits, mnist};
 use lacuna::mask::{Pattern, Scope};
 use lacuna::metrics::{Size, score};
 use lacuna::models::{digits_shared, lecun_1990};
@@ -14,9 +14,9 @@ use lacuna::nn::{Curvature, Loss, Method, Network};
 use lacuna::paper::{Options, Study};
 use lacuna::prune::{Outcome, Pruning, one_shot};
 use lacuna::recover::{Decay, Recipe, fit};
-use lacuna::report::{Figure, Point, Summary, Table};
+use lacuna::report::{Figure, Point, Table};
 use lacuna::rng::Seed;
-use ndarray::{Array2, Axis};
+use ndarray::Array2;
 
 const LOSS: Loss = Loss::SquaredError;
 const SHARES: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
@@ -48,14 +48,9 @@ impl Task {
             (some(train, 9300)?, some(test, 3350)?, lecun_1990(seed)?)
         };
         // Standardised inputs: positive ones couple all weights of a unit, and the Hessian is then far from diagonal.
-        let (mean, sd) = if options.quick {
-            (train.x().mean_axis(Axis(0)).unwrap_or_default(), train.x().std_axis(Axis(0), 0.0).mapv(|s| s.max(0.3)))
-        } else {
-            let one = |v: f32| ndarray::Array1::from_elem(train.features(), v);
-            (one(train.x().mean().unwrap_or_default()), one(train.x().std(0.0)))
-        };
-        let part = |set: &Dataset| ((set.x() - &mean) / &sd, set.one_hot(0.9, -0.9));
-        Ok(Task { train: part(&train), test: part(&test), network, epochs: options.pick((40, 10), (30, 6)), seed })
+        let standard = if options.quick { Standard::each(train.x(), 0.3) } else { Standard::whole(train.x()) };
+        let part = |set: &Dataset| standard.samples(set, 0.9, -0.9);
+        Ok(Task { train: part(&train), test: part(&test), network, epochs: options.pick((40, 10), (14, 3)), seed })
     }
 
     fn fit(&self, network: &mut Network, epochs: usize) -> Result<()> {
@@ -149,8 +144,7 @@ pub fn run(options: &Options) -> Result<Study> {
     c.add("change of test MSE, 60 % deleted and retrained, %", "almost none", "mean <= 5", 1)?.extend(test_change);
     let mut figure = Figure::new("Deleted without retraining", "share deleted", "training MSE").percent_x().log_y();
     for (name, at) in &curves {
-        let points = SHARES.into_iter().zip(at).map(|(s, e)| Ok(Point::of(s, &Summary::of(e)?))).collect::<Result<_>>()?;
-        figure = figure.series(*name, points);
+        figure = figure.series(*name, Point::line(SHARES.into_iter().zip(at.clone()))?);
     }
     study.figures.push(("deleted".into(), figure.to_svg()?));
     study.tables.push(("curves".into(), rows));

@@ -11,188 +11,139 @@ use lacuna::nn::{Activation, Loss, Network};
 use lacuna::paper::{Options, Study};
 use lacuna::prune::{Knife, Surgeon};
 use lacuna::recover::{Bfgs, bfgs};
-use lacuna::report::{Figure, Point, Summary, Table};
+use lacuna::report::{Figure, Point, Table};
 use lacuna::rng::Seed;
 use ndarray::{Array2, array, s};
 
 const LOSS: Loss = Loss::SquaredError;
 const KNIVES: [(Knife, &str); 3] = [(Knife::Obs, "OBS"), (Knife::Obd, "OBD"), (Knife::Magnitude, "magnitude")];
-/// Hidden units, weight decay, and the paper's numbers: training and test accuracy in %, weights left.
-const PROBLEMS: [(usize, f64, [f64; 3]); 3] =
-    [(3, 0.003, [100.0, 100.0, 14.0]), (2, 0.001, [100.0, 100.0, 15.0]), (2, 0.03, [93.4, 97.2, 4.0])];
+/// Hidden units, weights, weight decay; and the paper's numbers: training and test accuracy in %, weights left.
+const PROBLEMS: [(usize, usize, f64, [f64; 3]); 3] =
+    [(3, 58, 0.003, [100.0, 100.0, 14.0]), (2, 39, 0.001, [100.0, 100.0, 15.0]), (2, 39, 0.03, [93.4, 97.2, 4.0])];
 
 fn net(inputs: usize, hidden: usize, f: Activation, init: Init, seed: Seed) -> Result<Network> {
     Builder::vector(inputs, init, seed).linear(hidden).activation(f).linear(1).activation(f).build()
 }
 
-/// One problem's samples, and how they are trained on.
+/// Samples and targets, for training and for testing, and how the objective is minimised.
 struct Task {
-    x: [Array2<f32>; 2],
-    target: [Array2<f32>; 2],
+    train: (Array2<f32>, Array2<f32>),
+    test: (Array2<f32>, Array2<f32>),
     how: Bfgs,
 }
 
 impl Task {
-    fn accuracy(&self, part: usize, n: &Network) -> f64 {
-        100.0 * binary_accuracy(n, &self.x[part], &self.target[part], 0.0)
+    /// Training and test accuracy in %: on which side of 0 the output lies.
+    fn accuracy(&self, n: &Network) -> [f64; 2] {
+        [&self.train, &self.test].map(|(x, t)| 100.0 * binary_accuracy(n, x, t, 0.0))
     }
 
     fn error(&self, n: &Network) -> f64 {
-        score(n, &self.x[0], &self.target[0], LOSS).loss
+        score(n, &self.train.0, &self.train.1, LOSS).loss
     }
 
-    fn train(&self, n: &mut Network) -> Result<f64> {
-        bfgs(n, &self.x[0], &self.target[0], &self.how)
+    fn fit(&self, n: &mut Network) -> Result<f64> {
+        bfgs(n, &self.train.0, &self.train.1, &self.how)
     }
 
-    /// Weights left without any retraining, at each size the training error; and the smallest network that classifies the training
-    /// samples as well as the dense one does, retrained after each removal or only where the accuracy fell, whichever is smaller.
-    fn cut(&self, knife: Knife, dense: &Network) -> Result<(Vec<f64>, Network)> {
-        let surgeon = Surgeon::new(knife, 2.0 * self.how.decay);
-        let data = Calibration::new(&self.x[0], &self.target[0], LOSS);
-        let enough = self.accuracy(0, dense);
-        let errors = surgeon.path(dense, &data, |_| Ok(()))?.iter().map(|n| self.error(n)).collect();
-        let mut smallest = dense.clone();
-        for always in [true, false] {
-            let again = |n: &mut Network| if always || self.accuracy(0, n) < enough { self.train(n).map(|_| ()) } else { Ok(()) };
-            for mut n in surgeon.path(dense, &data, again)?.into_iter().skip(1) {
-                self.train(&mut n)?;
-                if self.accuracy(0, &n) >= enough && n.kept_parameters() < smallest.kept_parameters() {
-                    smallest = n;
-                }
-            }
-        }
-        Ok((errors, smallest))
+    fn data(&self) -> Calibration<'_> {
+        Calibration::new(&self.train.0, &self.train.1, LOSS)
     }
 }
 
 fn monk(problem: Monk, options: &Options, study: &mut Study, rows: &mut Table) -> Result<()> {
-    let (hidden, decay, paper) = PROBLEMS[problem.number() - 1];
-    let [mut dense_train, mut dense_test, mut left, mut kept_train, mut kept_test, mut gap_obd, mut gap_magnitude, mut free] =
-        [const { Vec::new() }; 8];
+    let (hidden, size, decay, [paper_train, paper_test, paper_left]) = PROBLEMS[problem.number() - 1];
+    let mut values: [Vec<(Seed, f64)>; 7] = Default::default();
     let mut curves: [Vec<Vec<f64>>; 3] = Default::default();
-    let (mut files, mut samples) = (false, 0);
+    let mut source = (0, false);
     for &seed in &options.seeds {
-        let data = problem.load(seed)?;
-        (files, samples) = (data.from_files, data.train.len());
-        let target = |d: &Dataset| d.one_hot(1.0, -1.0).slice(s![.., 1..]).to_owned();
-        let (x, target) = ([data.train.x().clone(), data.test.x().clone()], [target(&data.train), target(&data.test)]);
-        let task = Task { x, target, how: Bfgs { loss: LOSS, decay, steps: 500, tolerance: 1e-5 } };
-        let mut starts = Vec::new();
-        for start in 0..options.pick(6, 20) {
-            let mut n = net(17, hidden, Activation::Tanh, Init::LeCun, Seed(1000 * seed.0 + start))?;
-            starts.push((task.train(&mut n)?, n));
-        }
+        let monks = problem.load(seed)?;
+        source = (monks.train.len(), monks.from_files);
+        let part = |d: &Dataset| (d.x().clone(), d.one_hot(1.0, -1.0).slice(s![.., 1..]).to_owned());
+        let how = Bfgs { loss: LOSS, decay, steps: 500, tolerance: 1e-5 };
+        let task = Task { train: part(&monks.train), test: part(&monks.test), how };
+        // Of several starts the one of least objective: chosen by the training samples alone.
+        let start = |k: u64| -> Result<(f64, Network)> {
+            let mut n = net(17, hidden, Activation::Tanh, Init::LeCun, Seed(1000 * seed.0 + k))?;
+            Ok((task.fit(&mut n)?, n))
+        };
+        let mut starts = (0..options.pick(6, 20)).map(start).collect::<Result<Vec<_>>>()?;
         starts.sort_by(|a, b| a.0.total_cmp(&b.0));
         let dense = starts.swap_remove(0).1;
-        let mut counts = Vec::new();
+        let base = task.accuracy(&dense);
+        let (mut left, mut unaided) = (Vec::new(), Vec::new());
         for (k, (knife, name)) in KNIVES.into_iter().enumerate() {
-            let (errors, smallest) = task.cut(knife, &dense)?;
-            let bound = errors[0] + 0.05;
-            let unaided = dense.parameters() + 1 - errors.iter().take_while(|e| **e <= bound).count();
-            counts.push((smallest.kept_parameters() as f64, unaided as f64));
-            let (a, b) = (task.accuracy(0, &smallest), task.accuracy(1, &smallest));
-            rows.row((problem.number(), seed.0, name, smallest.kept_parameters(), a, b, unaided));
-            if knife == Knife::Obs {
-                kept_train.push((seed, a));
-                kept_test.push((seed, b));
-            }
+            let surgeon = Surgeon::new(knife, 2.0 * decay);
+            let enough = |n: &Network| task.accuracy(n)[0] >= base[0];
+            let smallest = surgeon.smallest(&dense, &task.data(), |n| task.fit(n).map(|_| ()), enough)?;
+            let errors: Vec<f64> = surgeon.path(&dense, &task.data(), |_| Ok(()))?.iter().map(|n| task.error(n)).collect();
+            let gone = errors.iter().take_while(|e| **e <= errors[0] + 0.05).count() - 1;
+            let [train, test] = task.accuracy(&smallest);
+            rows.row((problem.number(), seed.0, name, smallest.kept_parameters(), train, test, size - gone));
+            left.push((smallest.kept_parameters() as f64, test));
+            unaided.push((size - gone) as f64);
             curves[k].push(errors);
         }
-        dense_train.push((seed, task.accuracy(0, &dense)));
-        dense_test.push((seed, task.accuracy(1, &dense)));
-        left.push((seed, counts[0].0));
-        gap_obd.push((seed, counts[1].0 - counts[0].0));
-        gap_magnitude.push((seed, counts[2].0 - counts[0].0));
-        free.push((seed, counts[0].1 / counts[1].1.min(counts[2].1)));
+        let ratio = unaided[0] / f64::min(unaided[1], unaided[2]);
+        let all = [base[0], base[1], left[0].0, left[0].1, left[1].0 - left[0].0, left[2].0 - left[0].0, ratio];
+        values.iter_mut().zip(all).for_each(|(v, number)| v.push((seed, number)));
     }
-    let size = [58, 39, 39][problem.number() - 1];
     let shape = format!("MONK {}, 17-{hidden}-1 net of {size} weights", problem.number());
-    let from = if files { "UCI files" } else { "drawn by the seed" };
-    let c = study.claims.setting(shape.clone(), format!("{shape}, {samples} samples ({from}), decay {decay}"));
+    let from = if source.1 { "UCI files" } else { "drawn by the seed" };
+    let c = study.claims.setting(shape.clone(), format!("{shape}, {} samples ({from}), decay {decay}", source.0));
     // A drawn sample may teach more, or less, than the one that the paper had.
-    let rule = |strict: String, loose: String| if files { strict } else { loose };
-    let [train, test, weights] = paper;
-    c.add(
-        "dense: training accuracy, %",
-        format!("{train}"),
-        &format!("every >= {}", train - 1.0 - f64::from(u8::from(!files))),
-        1,
-    )?
-    .extend(dense_train);
-    c.add("dense: test accuracy, %", format!("{test}"), &rule(format!("every >= {}", test - 0.05), "mean >= 96".into()), 1)?
-        .extend(dense_test);
-    c.add(
-        "OBS: weights left",
-        format!("{weights}"),
-        &rule(format!("every <= {weights}"), format!("mean <= {}", weights + 2.0)),
-        1,
-    )?
-    .extend(left);
-    c.add(
-        "OBS: training accuracy, %",
-        format!("{train}"),
-        &format!("every >= {}", train - 1.0 - f64::from(u8::from(!files))),
-        1,
-    )?
-    .extend(kept_train);
-    c.add("OBS: test accuracy, %", format!("{test}"), &rule(format!("every >= {}", test - 0.05), "mean >= 97".into()), 1)?
-        .extend(kept_test);
-    c.add("weights that OBD leaves more than OBS, same training accuracy", "–", "mean >= 0", 1)?.extend(gap_obd);
-    c.add("weights that magnitude leaves more than OBS", "–", "mean >= 0", 1)?.extend(gap_magnitude);
-    c.add(
-        "not retrained, training MSE at most 0.05 above dense: OBS's weights over the better of the others'",
-        "–",
-        "every < 1",
-        2,
-    )?
-    .extend(free);
+    let rule = |strict: String, loose: String| if source.1 { strict } else { loose };
+    let accuracy = |paper: f64, loose: f64| rule(format!("every >= {}", paper - 0.05), format!("mean >= {}", paper - loose));
+    let fewest = rule(format!("every <= {paper_left}"), format!("mean <= {}", paper_left + 2.0));
+    let [train, test, left, kept, obd, magnitude, unaided] = values;
+    c.add("dense: training accuracy, %", format!("{paper_train}"), &accuracy(paper_train, 2.0), 1)?.extend(train);
+    c.add("dense: test accuracy, %", format!("{paper_test}"), &accuracy(paper_test, 2.0), 1)?.extend(test);
+    c.add("OBS at the same training accuracy: weights left", format!("{paper_left}"), &fewest, 1)?.extend(left);
+    c.add("OBS: test accuracy, %", format!("{paper_test}"), &accuracy(paper_test, 1.0), 1)?.extend(kept);
+    c.add("weights that OBD leaves more than OBS", "–", "mean >= 0", 1)?.extend(obd);
+    c.add("weights that magnitude leaves more than OBS", "–", "mean >= 0", 1)?.extend(magnitude);
+    let what = "not retrained, training MSE up to 0.05 above dense: OBS's weights over the better other's";
+    c.add(what, "–", "every < 1", 2)?.extend(unaided);
     let mut figure = Figure::new(shape, "weights left", "training MSE, nothing retrained").y_range(0.0, 1.2);
     for ((_, name), runs) in KNIVES.into_iter().zip(&curves) {
-        let at = |gone: usize| {
-            Summary::of(&runs.iter().map(|r| r[gone]).collect::<Vec<_>>()).map(|m| Point::of((size - gone) as f64, &m))
-        };
-        figure = figure.series(name, (0..size).map(at).collect::<Result<_>>()?);
+        let at = |gone: usize| ((size - gone) as f64, runs.iter().map(|r| r[gone]).collect());
+        figure = figure.series(name, Point::line((0..size).map(at))?);
     }
     study.figures.push((format!("monk{}", problem.number()), figure.to_svg()?));
     Ok(())
 }
 
-/// Of networks that have learnt XOR, the share in which the first weight to go is a right one: one without which the network, trained
-/// on, still knows XOR. Which are right is found by trying every one.
+/// Of networks that have learnt XOR, the share in which a right weight goes first: one without which the network, trained on, still
+/// knows XOR.
 fn xor(options: &Options, study: &mut Study) -> Result<()> {
     let x = array![[-1., -1.], [-1., 1.], [1., -1.], [1., 1.]];
-    let target = array![[0.1], [0.9], [0.9], [0.1]];
-    let how = Bfgs { loss: LOSS, decay: 1e-6, steps: 2000, tolerance: 1e-7 };
-    let task = Task { x: [x.clone(), x], target: [target.clone(), target], how };
-    let data = Calibration::new(&task.x[0], &task.target[0], LOSS);
-    let knows = |n: &Network| task.error(n) < 0.02;
+    let train = (x, array![[0.1], [0.9], [0.9], [0.1]]);
+    let task = Task { test: train.clone(), train, how: Bfgs { loss: LOSS, decay: 1e-6, steps: 2000, tolerance: 1e-7 } };
+    let starts = options.pick(12, 60);
     let mut shares: [Vec<(Seed, f64)>; 3] = Default::default();
     for &seed in &options.seeds {
         let (mut learnt, mut right) = (0.0, [0.0; 3]);
-        for start in 0..options.pick(12, 60) {
-            let mut n = net(2, 2, Activation::Sigmoid, Init::He, Seed(1000 * seed.0 + start))?;
-            task.train(&mut n)?;
-            if !knows(&n) {
+        for start in 0..starts {
+            let mut dense = net(2, 2, Activation::Sigmoid, Init::He, Seed(1000 * seed.0 + start))?;
+            task.fit(&mut dense)?;
+            if task.error(&dense) > 0.02 {
                 continue;
             }
             learnt += 1.0;
             for (k, (knife, _)) in KNIVES.into_iter().enumerate() {
-                let (mut n, _) = Surgeon::new(knife, 2e-6).cut(&n, &data, 1)?;
-                task.train(&mut n)?;
-                right[k] += f64::from(u8::from(knows(&n)));
+                let (mut n, _) = Surgeon::new(knife, 2e-6).cut(&dense, &task.data(), 1)?;
+                task.fit(&mut n)?;
+                right[k] += f64::from(u8::from(task.error(&n) < 0.02));
             }
         }
         (0..3).for_each(|k| shares[k].push((seed, right[k] / f64::max(learnt, 1.0))));
     }
-    let starts = options.pick(12, 60);
-    let c = study
-        .claims
-        .setting("XOR, 2-2-1 net", format!("XOR of ±1, 2-2-1 net of 9 weights, sigmoid, the solved of {starts} starts a seed"));
-    let [obs, obd, magnitude] = shares;
-    c.add("OBS: share of networks in which a right weight goes first", "1", "every >= 1", 2)?.extend(obs);
-    c.add("OBD: the same", "less than 1", "mean < 1", 2)?.extend(obd);
-    c.add("magnitude: the same", "less than 1", "mean < 1", 2)?.extend(magnitude);
+    let ours = format!("XOR of ±1, 2-2-1 net of 9 weights, sigmoid, those of {starts} starts a seed that learn it");
+    let c = study.claims.setting("XOR, 2-2-1 net of 9 weights", ours);
+    for ((_, name), share) in KNIVES.into_iter().zip(shares) {
+        let (paper, rule) = if name == "OBS" { ("always", "every >= 1") } else { ("not always", "mean < 1") };
+        c.add(format!("{name}: share of networks in which a right weight goes first"), paper, rule, 2)?.extend(share);
+    }
     Ok(())
 }
 
@@ -201,9 +152,7 @@ pub fn run(options: &Options) -> Result<Study> {
     let mut study = Study::default();
     let mut rows =
         Table::new(["monk", "seed", "method", "weights", "training accuracy", "test accuracy", "weights, not retrained"]);
-    for problem in Monk::ALL {
-        monk(problem, options, &mut study, &mut rows)?;
-    }
+    Monk::ALL.into_iter().try_for_each(|problem| monk(problem, options, &mut study, &mut rows))?;
     xor(options, &mut study)?;
     study.tables.push(("monks".into(), rows));
     Ok(study)

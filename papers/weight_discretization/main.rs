@@ -10,7 +10,7 @@ use lacuna::nn::{Activation, Loss, Method, Network};
 use lacuna::paper::{Options, Study};
 use lacuna::quantize::Grid;
 use lacuna::recover::{Care, Decay, Recipe, Targets, discretised, fit, train_discretised};
-use lacuna::report::{Figure, Point, Summary, Table};
+use lacuna::report::{Figure, Point, Table};
 use lacuna::rng::Seed;
 use ndarray::Array2;
 
@@ -71,7 +71,7 @@ impl Task {
             for (grid, of) in grids.iter().zip(&mut of) {
                 of[0] += share * self.accuracy(&discretised(&network, *grid, true)?);
                 let lesson = Targets { target: &self.train.1, loss: recipe.loss };
-                let mut shadow = begun.clone();
+                let mut shadow = network.clone();
                 let (through, _) =
                     train_discretised(&mut shadow, &self.train.0, &lesson, &recipe, &Care::default(), *grid, true)?;
                 of[1] += share * self.accuracy(&through);
@@ -124,8 +124,8 @@ pub fn run(options: &Options) -> Result<Study> {
             .extend(seven);
         let mut figure = Figure::new(task.name, "levels", "accuracy, %");
         for (k, name) in ["rounded afterwards", "trained through"].into_iter().enumerate() {
-            let at = LEVELS.into_iter().zip(&curves).map(|(l, c)| Ok(Point::of(l as f64, &Summary::of(&c[k])?)));
-            figure = figure.series(name, at.collect::<Result<_>>()?);
+            let at = LEVELS.into_iter().zip(&curves).map(|(l, c)| (l as f64, c[k].clone()));
+            figure = figure.series(name, Point::line(at)?);
         }
         study.figures.push((task.name.replace(' ', "_").to_lowercase(), figure.to_svg()?));
     }

@@ -14,7 +14,7 @@ use lacuna::nn::{Activation, Loss, Method, Network};
 use lacuna::paper::{Options, Study};
 use lacuna::prune::{Pruning, compensated, one_shot};
 use lacuna::recover::{Decay, Recipe, fit};
-use lacuna::report::{Figure, Point, Summary, Table};
+use lacuna::report::{Figure, Point, Table};
 use lacuna::rng::Seed;
 use lacuna::solve::WoodFisher;
 use ndarray::{Array2, s};
@@ -125,17 +125,14 @@ pub fn run(options: &Options) -> Result<Study> {
     c.add("blocks as large as the layer less blocks of 1, 90 %", "larger is better", "mean > 0", 2)?.extend(gain);
     let mut figure = Figure::new("Pruned at once, nothing retrained", "sparsity", "test accuracy, %").percent_x();
     for (m, method) in METHODS.into_iter().enumerate() {
-        let points = SPARSITIES.into_iter().zip(&curves[m]).map(|(s, e)| Ok(Point::of(s, &Summary::of(e)?)));
-        figure = figure.series(method, points.collect::<Result<_>>()?);
+        figure = figure.series(method, Point::line(SPARSITIES.into_iter().zip(curves[m].clone()))?);
     }
     study.figures.push(("one_shot".into(), figure.to_svg()?));
     let mut figure = Figure::new("Size of the blocks, 90 % sparsity", "weights of a block", "test accuracy, %").log_x();
     let largest = options.pick(2560, 235_200);
-    let points = blocks.iter().zip(&by_block).map(|(&b, e)| {
-        let values: Vec<f64> = e.iter().map(|(_, v)| *v).collect();
-        Ok(Point::of(b.min(largest) as f64, &Summary::of(&values)?))
-    });
-    figure = figure.series("WoodFisher", points.collect::<Result<_>>()?);
+    let sizes = blocks.iter().map(|&b| b.min(largest) as f64);
+    let line = sizes.zip(by_block.iter().map(|of| of.iter().map(|(_, accuracy)| *accuracy).collect()));
+    figure = figure.series("WoodFisher", Point::line(line)?);
     study.figures.push(("blocks".into(), figure.to_svg()?));
     study.tables.push(("one_shot".into(), rows));
     Ok(study)

@@ -4,6 +4,7 @@
 //! - [`safetensors`]: [`Checkpoint`], weights with their masks beside them, and [`read_header`], a listing without the data.
 //! - [`idx`]: the format of MNIST, plain or gzip; [`mnist`] reads its four files.
 //! - [`Monk`]: the three MONK's problems, out of files or drawn from their rules.
+//! - [`Standard`]: inputs of mean 0 and deviation 1.
 //! - [`table`]: CSV of numbers with a class.
 //! - [`Dataset`]: labelled samples; [`digits`]: 1797 real ones inside the crate.
 //!
@@ -17,6 +18,7 @@ pub mod idx;
 mod images;
 mod monks;
 pub mod safetensors;
+mod standard;
 mod table;
 
 pub use dataset::Dataset;
@@ -24,6 +26,7 @@ pub use digits::digits;
 pub use idx::mnist;
 pub use monks::{Monk, Monks};
 pub use safetensors::{Checkpoint, Dtype, Header, TensorInfo, check_finite, read_header};
+pub use standard::Standard;
 pub use table::table;
 
 use crate::{Error, Result};

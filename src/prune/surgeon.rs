@@ -158,6 +158,31 @@ impl Surgeon {
         }
         Ok(path)
     }
+
+    /// The smallest network on two ways down that is good `enough` once recovered: recovered after each removal, and, as Hassibi
+    /// and Stork do, only where the removal has made it worse than enough. The network given if none is.
+    ///
+    /// # Errors
+    /// As [`Surgeon::path`].
+    pub fn smallest(
+        &self,
+        network: &Network,
+        data: &Calibration<'_>,
+        recover: impl Fn(&mut Network) -> Result<()>,
+        enough: impl Fn(&Network) -> bool,
+    ) -> Result<Network> {
+        let mut smallest = network.clone();
+        for always in [true, false] {
+            let again = |n: &mut Network| if always || !enough(n) { recover(n) } else { Ok(()) };
+            for mut n in self.path(network, data, again)?.into_iter().skip(1) {
+                recover(&mut n)?;
+                if n.kept_parameters() < smallest.kept_parameters() && enough(&n) {
+                    smallest = n;
+                }
+            }
+        }
+        Ok(smallest)
+    }
 }
 
 /// Indices, over all parameters, of what masks dropped.

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::nn::{Layer, Network};
 use crate::quantize::{Grid, discretise};
-use crate::recover::train::train_through;
+use crate::recover::train::{check, train_through};
 use crate::recover::{Care, Lesson, Recipe};
 use ndarray::ArrayRef2;
 
@@ -29,7 +29,10 @@ pub fn discretised(network: &Network, grid: Grid, biases: bool) -> Result<Networ
 }
 
 /// Trains `network`, whose weights stay continuous, by the losses and gradients of its [`discretised`] form (see
-/// [`quantize`](crate::quantize)), and returns that form at the end with the mean loss of each epoch.
+/// [`quantize`](crate::quantize)). Returns the discretised form of least loss over all samples among those at the beginning and
+/// at the end of every epoch, since a weight near the middle of two levels jumps to and fro; and the losses of the epochs.
+///
+/// Fiesler begins with a network that was trained with continuous weights; any may be given.
 ///
 /// # Errors
 /// As [`train`](crate::recover::train) and [`discretised`].
@@ -43,7 +46,22 @@ pub fn train_discretised(
     grid: Grid,
     biases: bool,
 ) -> Result<(Network, Vec<f64>)> {
+    let rows: Vec<usize> = (0..x.nrows()).collect();
+    let samples = x.to_owned();
+    let judged = |n: &Network| -> Result<(f64, Network)> {
+        let rounded = discretised(n, grid, biases)?;
+        Ok((lesson.judge(&rows, &rounded.forward(&samples)).0, rounded))
+    };
+    check(network, x, lesson, recipe, care)?;
+    let mut best = judged(network)?;
+    let mut seen = |n: &Network, _: usize, _: f64| {
+        let now = judged(n)?;
+        if now.0 < best.0 {
+            best = now;
+        }
+        Ok(())
+    };
     let through = |n: &Network| discretised(n, grid, biases).map(Some);
-    let losses = train_through(network, x, lesson, recipe, care, &through, &mut |_, _| {})?;
-    Ok((discretised(network, grid, biases)?, losses))
+    let losses = train_through(network, x, lesson, recipe, care, &through, &mut seen)?;
+    Ok((best.1, losses))
 }

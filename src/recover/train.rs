@@ -96,7 +96,11 @@ pub fn train(
     care: &Care,
     seen: &mut dyn FnMut(usize, f64),
 ) -> Result<Vec<f64>> {
-    train_through(network, x, lesson, recipe, care, &|_| Ok(None), seen)
+    let mut seen = |_: &Network, epoch: usize, loss: f64| {
+        seen(epoch, loss);
+        Ok(())
+    };
+    train_through(network, x, lesson, recipe, care, &|_| Ok(None), &mut seen)
 }
 
 /// As [`train`], but losses and gradients are those of the network that `through` makes of the one that is trained, if it makes one.
@@ -107,7 +111,7 @@ pub(super) fn train_through(
     recipe: &Recipe,
     care: &Care,
     through: &dyn Fn(&Network) -> Result<Option<Network>>,
-    seen: &mut dyn FnMut(usize, f64),
+    seen: &mut dyn FnMut(&Network, usize, f64) -> Result<()>,
 ) -> Result<Vec<f64>> {
     let samples = x.nrows();
     check(network, x, lesson, recipe, care)?;
@@ -146,13 +150,13 @@ pub(super) fn train_through(
                 format!("the loss is {loss} in epoch {epoch} at learning rate {}; a lower rate would help", recipe.learning_rate);
             return Err(Error::Numerical { what: "training".into(), reason });
         }
-        seen(epoch, loss);
+        seen(network, epoch, loss)?;
         losses.push(loss);
     }
     Ok(losses)
 }
 
-fn check(network: &Network, x: &ArrayRef2<f32>, lesson: &dyn Lesson, recipe: &Recipe, care: &Care) -> Result<()> {
+pub(super) fn check(network: &Network, x: &ArrayRef2<f32>, lesson: &dyn Lesson, recipe: &Recipe, care: &Care) -> Result<()> {
     let (samples, (lessons, outputs)) = (x.nrows(), lesson.dim());
     if samples == 0 || recipe.batch == 0 {
         return Err(Error::setting("training", format!("{samples} samples in batches of {}", recipe.batch)));

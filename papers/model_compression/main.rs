@@ -36,12 +36,12 @@ fn tasks(options: &Options, seed: Seed) -> Result<Vec<Task>> {
         Ok(Task { name, train: standard(&train)?, test: standard(&test)?, members, hidden, epochs, times: times.to_vec(), steps })
     };
     if options.quick {
-        return Ok(vec![task("digits 8×8", digits(), 400, 20, 16, 60, &[1, 10], 3000)?]);
+        return Ok(vec![task("digits 8×8", digits(), 300, 20, 12, 40, &[1, 10], 6000)?]);
     }
     let file = |name: &str| table(data_dir().join(name).join(format!("{name}.csv")));
     Ok(vec![
-        task("letter", file("letter")?, 4000, 100, 64, 100, &[1, 5, 25], 60_000)?,
-        task("satellite", file("satellite")?, 1500, 100, 32, 100, &[1, 5, 25], 60_000)?,
+        task("letter", file("letter")?, 4000, 100, 64, 40, &[1, 3, 10], 30_000)?,
+        task("satellite", file("satellite")?, 1500, 100, 32, 60, &[1, 3, 10], 20_000)?,
     ])
 }
 

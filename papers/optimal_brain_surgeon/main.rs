@@ -13,7 +13,7 @@ use lacuna::prune::{Knife, Surgeon};
 use lacuna::recover::{Bfgs, bfgs};
 use lacuna::report::{Figure, Point, Table};
 use lacuna::rng::Seed;
-use ndarray::{Array2, array, s};
+use ndarray::{array, s};
 
 const LOSS: Loss = Loss::SquaredError;
 const KNIVES: [(Knife, &str); 3] = [(Knife::Obs, "OBS"), (Knife::Obd, "OBD"), (Knife::Magnitude, "magnitude")];
@@ -25,60 +25,38 @@ fn net(inputs: usize, hidden: usize, f: Activation, init: Init, seed: Seed) -> R
     Builder::vector(inputs, init, seed).linear(hidden).activation(f).linear(1).activation(f).build()
 }
 
-/// Samples and targets, for training and for testing, and how the objective is minimised.
-struct Task {
-    train: (Array2<f32>, Array2<f32>),
-    test: (Array2<f32>, Array2<f32>),
-    how: Bfgs,
-}
-
-impl Task {
-    /// Training and test accuracy in %: on which side of 0 the output lies.
-    fn accuracy(&self, n: &Network) -> [f64; 2] {
-        [&self.train, &self.test].map(|(x, t)| 100.0 * binary_accuracy(n, x, t, 0.0))
-    }
-
-    fn error(&self, n: &Network) -> f64 {
-        score(n, &self.train.0, &self.train.1, LOSS).loss
-    }
-
-    fn fit(&self, n: &mut Network) -> Result<f64> {
-        bfgs(n, &self.train.0, &self.train.1, &self.how)
-    }
-
-    fn data(&self) -> Calibration<'_> {
-        Calibration::new(&self.train.0, &self.train.1, LOSS)
-    }
-}
-
 fn monk(problem: Monk, options: &Options, study: &mut Study, rows: &mut Table) -> Result<()> {
     let (hidden, size, decay, [paper_train, paper_test, paper_left]) = PROBLEMS[problem.number() - 1];
     let mut values: [Vec<(Seed, f64)>; 7] = Default::default();
     let mut curves: [Vec<Vec<f64>>; 3] = Default::default();
-    let mut source = (0, false);
+    let mut source = (0, false); // training samples, and whether they are from files
     for &seed in &options.seeds {
         let monks = problem.load(seed)?;
         source = (monks.train.len(), monks.from_files);
         let part = |d: &Dataset| (d.x().clone(), d.one_hot(1.0, -1.0).slice(s![.., 1..]).to_owned());
+        let (train, test) = (part(&monks.train), part(&monks.test));
+        let data = Calibration::new(&train.0, &train.1, LOSS);
         let how = Bfgs { loss: LOSS, decay, steps: 500, tolerance: 1e-5 };
-        let task = Task { train: part(&monks.train), test: part(&monks.test), how };
+        let fit = |n: &mut Network| bfgs(n, data.x, data.target, &how);
+        let accuracy = |n: &Network| [&train, &test].map(|(x, t)| 100.0 * binary_accuracy(n, x, t, 0.0));
         // Of several starts the one of least objective: chosen by the training samples alone.
         let start = |k: u64| -> Result<(f64, Network)> {
             let mut n = net(17, hidden, Activation::Tanh, Init::LeCun, Seed(1000 * seed.0 + k))?;
-            Ok((task.fit(&mut n)?, n))
+            Ok((fit(&mut n)?, n))
         };
         let mut starts = (0..options.pick(6, 20)).map(start).collect::<Result<Vec<_>>>()?;
         starts.sort_by(|a, b| a.0.total_cmp(&b.0));
         let dense = starts.swap_remove(0).1;
-        let base = task.accuracy(&dense);
+        let base = accuracy(&dense);
         let (mut left, mut unaided) = (Vec::new(), Vec::new());
         for (k, (knife, name)) in KNIVES.into_iter().enumerate() {
             let surgeon = Surgeon::new(knife, 2.0 * decay);
-            let enough = |n: &Network| task.accuracy(n)[0] >= base[0];
-            let smallest = surgeon.smallest(&dense, &task.data(), |n| task.fit(n).map(|_| ()), enough)?;
-            let errors: Vec<f64> = surgeon.path(&dense, &task.data(), |_| Ok(()))?.iter().map(|n| task.error(n)).collect();
+            let enough = |n: &Network| accuracy(n)[0] >= base[0];
+            let smallest = surgeon.smallest(&dense, &data, |n| fit(n).map(|_| ()), enough)?;
+            let errors: Vec<f64> =
+                surgeon.path(&dense, &data, |_| Ok(()))?.iter().map(|n| score(n, data.x, data.target, LOSS).loss).collect();
             let gone = errors.iter().take_while(|e| **e <= errors[0] + 0.05).count() - 1;
-            let [train, test] = task.accuracy(&smallest);
+            let [train, test] = accuracy(&smallest);
             rows.row((problem.number(), seed.0, name, smallest.kept_parameters(), train, test, size - gone));
             left.push((smallest.kept_parameters() as f64, test));
             unaided.push((size - gone) as f64);
@@ -95,15 +73,16 @@ fn monk(problem: Monk, options: &Options, study: &mut Study, rows: &mut Table) -
     let rule = |strict: String, loose: String| if source.1 { strict } else { loose };
     let accuracy = |paper: f64, loose: f64| rule(format!("every >= {}", paper - 0.05), format!("mean >= {}", paper - loose));
     let fewest = rule(format!("every <= {paper_left}"), format!("mean <= {}", paper_left + 2.0));
-    let [train, test, left, kept, obd, magnitude, unaided] = values;
+    let [train, test, left, kept, gaps @ .., unaided] = values;
     c.add("dense: training accuracy, %", format!("{paper_train}"), &accuracy(paper_train, 2.0), 1)?.extend(train);
     c.add("dense: test accuracy, %", format!("{paper_test}"), &accuracy(paper_test, 2.0), 1)?.extend(test);
     c.add("OBS at the same training accuracy: weights left", format!("{paper_left}"), &fewest, 1)?.extend(left);
     c.add("OBS: test accuracy, %", format!("{paper_test}"), &accuracy(paper_test, 1.0), 1)?.extend(kept);
-    c.add("weights that OBD leaves more than OBS", "–", "mean >= 0", 1)?.extend(obd);
-    c.add("weights that magnitude leaves more than OBS", "–", "mean >= 0", 1)?.extend(magnitude);
-    let what = "not retrained, training MSE up to 0.05 above dense: OBS's weights over the better other's";
-    c.add(what, "–", "every < 1", 2)?.extend(unaided);
+    for ((_, name), gap) in KNIVES[1..].iter().zip(gaps) {
+        c.add(format!("weights that {name} leaves more than OBS"), "–", "mean >= 0", 1)?.extend(gap);
+    }
+    c.add("not retrained, MSE up to 0.05 above dense: OBS's weights over the better other's", "–", "every < 1", 2)?
+        .extend(unaided);
     let mut figure = Figure::new(shape, "weights left", "training MSE, nothing retrained").y_range(0.0, 1.2);
     for ((_, name), runs) in KNIVES.into_iter().zip(&curves) {
         let at = |gone: usize| ((size - gone) as f64, runs.iter().map(|r| r[gone]).collect());
@@ -113,27 +92,29 @@ fn monk(problem: Monk, options: &Options, study: &mut Study, rows: &mut Table) -
     Ok(())
 }
 
-/// Of networks that have learnt XOR, the share in which a right weight goes first: one without which the network, trained on, still
-/// knows XOR.
+/// The share of networks in which a right weight goes first: one without which the network, trained on, still knows XOR.
 fn xor(options: &Options, study: &mut Study) -> Result<()> {
     let x = array![[-1., -1.], [-1., 1.], [1., -1.], [1., 1.]];
-    let train = (x, array![[0.1], [0.9], [0.9], [0.1]]);
-    let task = Task { test: train.clone(), train, how: Bfgs { loss: LOSS, decay: 1e-6, steps: 2000, tolerance: 1e-7 } };
+    let target = array![[0.1], [0.9], [0.9], [0.1]];
+    let data = Calibration::new(&x, &target, LOSS);
+    let how = Bfgs { loss: LOSS, decay: 1e-6, steps: 2000, tolerance: 1e-7 };
+    let fit = |n: &mut Network| bfgs(n, data.x, data.target, &how);
+    let knows = |n: &Network| score(n, data.x, data.target, LOSS).loss < 0.02;
     let starts = options.pick(12, 60);
     let mut shares: [Vec<(Seed, f64)>; 3] = Default::default();
     for &seed in &options.seeds {
         let (mut learnt, mut right) = (0.0, [0.0; 3]);
         for start in 0..starts {
             let mut dense = net(2, 2, Activation::Sigmoid, Init::He, Seed(1000 * seed.0 + start))?;
-            task.fit(&mut dense)?;
-            if task.error(&dense) > 0.02 {
+            fit(&mut dense)?;
+            if !knows(&dense) {
                 continue;
             }
             learnt += 1.0;
             for (k, (knife, _)) in KNIVES.into_iter().enumerate() {
-                let (mut n, _) = Surgeon::new(knife, 2e-6).cut(&dense, &task.data(), 1)?;
-                task.fit(&mut n)?;
-                right[k] += f64::from(u8::from(task.error(&n) < 0.02));
+                let (mut n, _) = Surgeon::new(knife, 2e-6).cut(&dense, &data, 1)?;
+                fit(&mut n)?;
+                right[k] += f64::from(u8::from(knows(&n)));
             }
         }
         (0..3).for_each(|k| shares[k].push((seed, right[k] / f64::max(learnt, 1.0))));

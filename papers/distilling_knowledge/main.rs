@@ -29,12 +29,12 @@ fn plan(options: &Options) -> Result<Plan> {
     if options.quick {
         let all = digits();
         let order = Seed(0).stream("digits").permutation(all.len());
-        let (train, test) = (all.select(&order[..400]), all.select(&order[400..]));
+        let (train, test) = (all.select(&order[..300]), all.select(&order[300..]));
         let care = Care { dropout: Some(Dropout { inputs: 0.0, hidden: 0.5 }), max_norm: Some(3.0), jitter: None };
-        let rules = ["mean < 70", "mean < 80", "mean < 65", "every > 80", "mean > 0.2", "mean < 110"];
-        let curve = (vec![8, 30], vec![1.0, 4.0, 20.0]);
-        let epochs = [120, 60, 120, 60];
-        return Ok(Plan { set: "digits 8×8", train, test, hidden: (200, 60), care, epochs, batch: 32, curve, rules });
+        let rules = ["mean < 80", "mean < 130", "mean < 100", "every > 100", "mean > 0.2", "mean < 180"];
+        let curve = (vec![20, 60], vec![1.0, 4.0, 20.0]);
+        let epochs = [200, 60, 120, 60];
+        return Ok(Plan { set: "digits 8×8", train, test, hidden: (300, 40), care, epochs, batch: 32, curve, rules });
     }
     let (train, test) = mnist(data_dir().join("mnist"))?;
     let dropout = Some(Dropout { inputs: 0.2, hidden: 0.5 });

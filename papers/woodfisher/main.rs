@@ -5,7 +5,7 @@
 use lacuna::Result;
 use lacuna::allocate::{Global, Target};
 use lacuna::calibrate::Calibration;
-use lacuna::criteria::{Fisher, Magnitude, Saliency};
+use lacuna::criteria::{Magnitude, Saliency};
 use lacuna::io::{Dataset, data_dir, digits, mnist};
 use lacuna::mask::{Pattern, Scope};
 use lacuna::metrics::score;
@@ -56,7 +56,7 @@ impl Task {
         let data = Calibration::new(&x, &t, LOSS);
         let saliency: &dyn Saliency = match method {
             "magnitude" => &Magnitude::default(),
-            "diagonal Fisher" => &Fisher,
+            "diagonal Fisher" => &WoodFisher { block: 1, ..fisher }, // with the same damping
             _ => &fisher,
         };
         let (target, pattern, scope) = (Target::Sparsity(sparsity), Pattern::Unstructured, Scope::Layer);

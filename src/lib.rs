@@ -60,6 +60,8 @@
 //! | [`sparse`] | storages of what is left, and products with them |
 //! | [`criteria`] | scores: how much each weight matters |
 //! | [`allocate`] | how much of each layer stays |
+//! | [`solve`] | mask and surviving weights together |
+//! | [`quantize`] | weights of few values |
 //! | [`nn`] | layers with hand-written derivatives, losses, optimisers |
 //! | [`io`] | files and data sets |
 //! | [`text`] | tokenizers, sampling, generation |
@@ -69,6 +71,7 @@
 //! | [`recover`] | training with the masks held |
 //! | [`prune`] | the driver: at once, in steps, by whole units, on plain files |
 //! | [`report`] | tables, figures and pages, as strings |
+//! | [`paper`] | what the programs of `papers/` share: claims, rules, options |
 
 // In dependency order: a module uses only those above it (`tests/layering.rs`).
 pub mod error;
@@ -79,6 +82,8 @@ pub mod mask;
 pub mod sparse;
 pub mod criteria;
 pub mod allocate;
+pub mod solve;
+pub mod quantize;
 pub mod nn;
 pub mod io;
 pub mod text;
@@ -88,6 +93,7 @@ pub mod metrics;
 pub mod recover;
 pub mod prune;
 pub mod report;
+pub mod paper;
 
 pub use error::{Error, Result};
 

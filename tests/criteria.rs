@@ -43,6 +43,7 @@ fn everything() -> Measured {
         second_derivatives: Some(array![[4., -1., 9.], [16., 2., 0.]]),
         hessian_gradient: Some(array![[3., 1., 2.], [2., -2., 0.25]]),
         synaptic_flow: Some(array![[1., 2., 3.], [4., 5., 6.]]),
+        sample_gradients: Some(array![[1., 2., 3., 4., 5., 6.], [0., 1., 0., -1., 0., 2.]]),
     }
 }
 
@@ -56,6 +57,7 @@ fn without(need: Need) -> Measured {
         Need::SynapticFlow => measured.synaptic_flow = None,
         Need::InputSquares => measured.input_squares = None,
         Need::Gram => measured.gram = None,
+        Need::SampleGradients => measured.sample_gradients = None,
     }
     measured
 }

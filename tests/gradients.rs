@@ -20,5 +20,7 @@ mod hessian;
 mod nets;
 #[path = "gradients/optimizer.rs"]
 mod optimizer;
+#[path = "gradients/samples.rs"]
+mod samples;
 #[path = "gradients/threads.rs"]
 mod threads;

@@ -6,5 +6,7 @@ mod atomic;
 mod common;
 #[path = "io/data.rs"]
 mod data;
+#[path = "io/small_sets.rs"]
+mod small_sets;
 #[path = "io/safetensors.rs"]
 mod safetensors;

@@ -19,12 +19,14 @@ pub struct Calibration<'a> {
     pub curvature: Curvature,
     /// Samples of one pass. What is measured is a mean over all samples whatever this is, up to rounding.
     pub batch: usize,
+    /// Samples whose gradients are averaged into one row of [`Need::SampleGradients`].
+    pub minibatch: usize,
 }
 
 impl<'a> Calibration<'a> {
-    /// In passes of 256 samples, with the Gauss-Newton curvature.
+    /// In passes of 256 samples, with the Gauss-Newton curvature, and gradients of single samples.
     pub fn new(x: &'a ArrayRef2<f32>, target: &'a ArrayRef2<f32>, loss: Loss) -> Self {
-        Calibration { x, target, loss, curvature: Curvature::default(), batch: 256 }
+        Calibration { x, target, loss, curvature: Curvature::default(), batch: 256, minibatch: 1 }
     }
 
     fn batches(&self) -> impl Iterator<Item = (Array2<f32>, Array2<f32>)> + '_ {
@@ -45,8 +47,9 @@ impl<'a> Calibration<'a> {
 /// measured (naming the layer) is not finite.
 pub fn measure(network: &Network, data: &Calibration<'_>, needs: Needs) -> Result<Vec<Measured>> {
     let samples = data.x.nrows();
-    if samples == 0 || data.batch == 0 {
-        return Err(Error::setting("calibration", format!("{samples} samples in batches of {}", data.batch)));
+    if samples == 0 || data.batch == 0 || data.minibatch == 0 {
+        let reason = format!("{samples} samples in batches of {}, mini-batches of {}", data.batch, data.minibatch);
+        return Err(Error::setting("calibration", reason));
     }
     if data.x.ncols() != network.inputs() || data.target.nrows() != samples {
         let found = [data.x.nrows(), data.x.ncols(), data.target.nrows()];
@@ -79,6 +82,9 @@ pub fn measure(network: &Network, data: &Calibration<'_>, needs: Needs) -> Resul
     }
     if needs.contains(Need::SynapticFlow) {
         all.iter_mut().zip(network.synaptic_flow()).for_each(|(m, f)| m.synaptic_flow = Some(f));
+    }
+    if needs.contains(Need::SampleGradients) {
+        sample_gradients(network, data, &mut all);
     }
     if needs.contains(Need::InputSquares) || needs.contains(Need::Gram) {
         inputs(network, data, needs, &mut all)?;
@@ -149,6 +155,42 @@ fn mean(data: &Calibration<'_>, pass: impl Fn(&Array2<f32>, &Array2<f32>) -> Vec
 fn weights_only(network: &Network, arrays: Vec<Array2<f32>>) -> Vec<Array2<f32>> {
     let wanted: Vec<String> = network.affines().map(|(_, name, _)| format!("{name}.weight")).collect();
     network.params().iter().zip(arrays).filter(|((name, _), _)| wanted.contains(name)).map(|(_, a)| a).collect()
+}
+
+/// Gradients of mini-batches, a row each, of every layer's weight.
+fn sample_gradients(network: &Network, data: &Calibration<'_>, all: &mut [Measured]) {
+    let rows = data.x.nrows().div_ceil(data.minibatch);
+    // Where each weight's gradient lies among those of all parameters.
+    let wanted: Vec<String> = network.affines().map(|(_, name, _)| format!("{name}.weight")).collect();
+    let mut from = 0;
+    let mut places = Vec::new();
+    for (name, param) in network.params() {
+        let len = param.value().len();
+        places.extend(wanted.contains(&name).then_some(from..from + len));
+        from += len;
+    }
+    let mut parts: Vec<Array2<f32>> = places.iter().map(|p| Array2::zeros((rows, p.len()))).collect();
+    // Single samples side by side, but few at a time; a mini-batch's mean is one gradient.
+    let step = if data.minibatch == 1 { data.batch.min(32) } else { data.minibatch };
+    for start in (0..data.x.nrows()).step_by(step) {
+        let span = s![start..(start + step).min(data.x.nrows()), ..];
+        let tape = network.run(data.x.slice(span).to_owned(), Mode::Eval);
+        let d = data.loss.gradient(tape.output(), &data.target.slice(span).to_owned());
+        if data.minibatch == 1 {
+            let all = network.sample_gradients(&tape, d);
+            for (part, place) in parts.iter_mut().zip(&places) {
+                part.slice_mut(span).assign(&all.slice(s![.., place.clone()]));
+            }
+        } else {
+            let d = &d / d.nrows() as f32;
+            let gradients = network.backward(&tape, d);
+            let weights = weights_only(network, gradients);
+            for (part, g) in parts.iter_mut().zip(weights) {
+                part.row_mut(start / step).iter_mut().zip(&g).for_each(|(out, &g)| *out = g);
+            }
+        }
+    }
+    all.iter_mut().zip(parts).for_each(|(m, g)| m.sample_gradients = Some(g));
 }
 
 /// Input norms and Gram matrices of every layer.

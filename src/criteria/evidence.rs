@@ -22,10 +22,12 @@ pub enum Need {
     HessianGradient,
     /// Synaptic flow ∂R/∂|w|, `(out, in)`.
     SynapticFlow,
+    /// Gradients of mini-batches one by one, `(mini-batches, out * in)`.
+    SampleGradients,
 }
 
 impl Need {
-    const ALL: [Need; 7] = [
+    const ALL: [Need; 8] = [
         Need::InputSquares,
         Need::Gram,
         Need::Gradient,
@@ -33,6 +35,7 @@ impl Need {
         Need::SecondDerivatives,
         Need::HessianGradient,
         Need::SynapticFlow,
+        Need::SampleGradients,
     ];
 }
 
@@ -52,6 +55,7 @@ impl fmt::Display for Need {
             Need::SecondDerivatives => "the second derivatives",
             Need::HessianGradient => "the Hessian times the gradient",
             Need::SynapticFlow => "the synaptic flow",
+            Need::SampleGradients => "the gradients of single mini-batches",
         })
     }
 }
@@ -112,6 +116,8 @@ pub struct Measured {
     pub hessian_gradient: Option<Array2<f32>>,
     /// [`Need::SynapticFlow`]
     pub synaptic_flow: Option<Array2<f32>>,
+    /// [`Need::SampleGradients`]
+    pub sample_gradients: Option<Array2<f32>>,
 }
 
 /// One layer as a criterion sees it: its name, its weight, and what was measured.
@@ -139,8 +145,25 @@ impl<'a> Evidence<'a> {
             second_derivatives: None,
             hessian_gradient: None,
             synaptic_flow: None,
+            sample_gradients: None,
         };
         Evidence { layer, weight, mask: None, measured: &NOTHING }
+    }
+
+    /// The gradients of mini-batches, `(mini-batches, out * in)`, checked to have a column for each weight.
+    ///
+    /// # Errors
+    /// [`Error::MissingEvidence`] if they were not measured, [`Error::Shape`] if they are of another width.
+    pub fn sample_gradients(&self, criterion: &str) -> Result<&'a Array2<f32>> {
+        let need = Need::SampleGradients;
+        let Some(rows) = &self.measured.sample_gradients else {
+            return Err(Error::MissingEvidence { criterion: criterion.into(), need: need.to_string(), layer: self.layer.into() });
+        };
+        if rows.ncols() != self.weight.len() {
+            let (n, found) = rows.dim();
+            return Err(Error::shape(format!("{need} of layer {}", self.layer), &[n, self.weight.len()], &[n, found]));
+        }
+        Ok(rows)
     }
 
     /// The measured `(out, in)` array behind `need`, checked to have the weight's shape.
@@ -155,7 +178,7 @@ impl<'a> Evidence<'a> {
             Need::SecondDerivatives => &self.measured.second_derivatives,
             Need::HessianGradient => &self.measured.hessian_gradient,
             Need::SynapticFlow => &self.measured.synaptic_flow,
-            Need::InputSquares | Need::Gram => {
+            Need::InputSquares | Need::Gram | Need::SampleGradients => {
                 return Err(Error::setting(criterion, format!("{need} is not one number a weight")));
             }
         };

@@ -5,6 +5,9 @@
 //! - [`folder`]: language models as folders, a tensor at a time: [`Folder`], [`FolderWriter`].
 //! - [`gguf`]: files of llama.cpp, which [`gguf::import`] turns into folders.
 //! - [`idx`]: the format of MNIST, plain or gzip; [`mnist`] reads its four files.
+//! - [`Monk`]: the three MONK's problems, out of files or drawn from their rules.
+//! - [`Standard`]: inputs of mean 0 and deviation 1.
+//! - [`table`]: CSV of numbers with a class.
 //! - [`Dataset`]: labelled samples; [`digits`]: 1797 real ones inside the crate.
 //!
 //! Files are not trusted: every length a file states is held against what is really there before memory is asked for, and
@@ -16,15 +19,22 @@ mod digits;
 pub mod folder;
 pub mod gguf;
 pub mod idx;
+mod images;
+mod monks;
 mod place;
 pub mod safetensors;
+mod standard;
+mod table;
 mod weights;
 
 pub use dataset::Dataset;
 pub use digits::digits;
 pub use folder::{Folder, FolderWriter, Layout, MaskFile, read_ids, write_sequences};
 pub use idx::mnist;
+pub use monks::{Monk, Monks};
 pub use safetensors::{Checkpoint, Dtype, Header, TensorInfo, check_finite, read_header};
+pub use standard::Standard;
+pub use table::table;
 pub use weights::{Weights, WeightsMut, read_matrix, read_vector};
 
 use crate::{Error, Result};

@@ -44,6 +44,49 @@ pub fn score(network: &Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, los
     Score { accuracy: right as f64 / n, loss: sum / n }
 }
 
+/// Share of outputs `(samples, classes)` whose largest entry, of equals the first, is that of the label.
+///
+/// # Panics
+/// If there is not one label a sample.
+pub fn agreement(output: &ArrayRef2<f32>, labels: &[usize]) -> f64 {
+    assert_eq!(output.nrows(), labels.len(), "one label a sample");
+    let right = output.rows().into_iter().zip(labels).filter(|(z, label)| largest(*z) == **label).count();
+    right as f64 / labels.len().max(1) as f64
+}
+
+/// The samples whose largest output is not that of their label.
+///
+/// # Panics
+/// If the data do not fit the network, or there is not one label a sample.
+pub fn mistaken(network: &Network, x: &ArrayRef2<f32>, labels: &[usize]) -> Vec<usize> {
+    assert_eq!(x.nrows(), labels.len(), "one label a sample");
+    let mut wrong = Vec::new();
+    for from in (0..x.nrows()).step_by(256) {
+        let output = network.forward(&x.slice(s![from..(from + 256).min(x.nrows()), ..]).to_owned());
+        wrong.extend(
+            output
+                .rows()
+                .into_iter()
+                .enumerate()
+                .map(|(i, z)| (from + i, largest(z)))
+                .filter(|&(i, k)| k != labels[i])
+                .map(|(i, _)| i),
+        );
+    }
+    wrong
+}
+
+/// Share of samples whose single output lies on the side of `threshold` on which the target does.
+///
+/// # Panics
+/// If the data do not fit the network, or there is not one output.
+pub fn binary_accuracy(network: &Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, threshold: f32) -> f64 {
+    let output = network.forward(&x.to_owned());
+    assert!(output.ncols() == 1 && target.dim() == output.dim(), "one output a sample, not {:?}", output.dim());
+    let right = output.iter().zip(target).filter(|(z, t)| (**z > threshold) == (**t > threshold)).count();
+    right as f64 / x.nrows().max(1) as f64
+}
+
 /// Index of the largest entry, of equals the first; 0 of nothing.
 fn largest(row: ArrayView1<'_, f32>) -> usize {
     row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &v)| if v > best.1 { (i, v) } else { best }).0

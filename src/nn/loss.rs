@@ -72,6 +72,31 @@ impl Loss {
         }
     }
 
+    /// Arrays `r_k (batch, classes)` with Σ_k r_k r_kᵀ the loss's Hessian in z, for each sample: the Gauss-Newton matrix of a
+    /// network is the sum over samples and k of the outer products of Jᵀ r_k, J the Jacobian of the outputs.
+    ///
+    /// | loss | r_k |
+    /// |---|---|
+    /// | `CrossEntropy` | √(p_k Σt) (e_k − p) |
+    /// | `SquaredError` | √2 e_k |
+    ///
+    /// # Panics
+    /// If output and target differ in shape.
+    pub fn curvature_roots(self, output: &Array2<f32>, target: &Array2<f32>) -> Vec<Array2<f32>> {
+        assert_eq!(output.dim(), target.dim(), "output and target differ in shape");
+        let p = softmax(output);
+        let weight = target.sum_axis(Axis(1));
+        let root = |k: usize| match self {
+            Loss::SquaredError => {
+                Array2::from_shape_fn(output.dim(), |(_, j)| if j == k { std::f32::consts::SQRT_2 } else { 0.0 })
+            }
+            Loss::CrossEntropy => Array2::from_shape_fn(output.dim(), |(n, j)| {
+                (p[[n, k]] * weight[n]).max(0.0).sqrt() * (f32::from(u8::from(j == k)) - p[[n, j]])
+            }),
+        };
+        (0..output.ncols()).map(root).collect()
+    }
+
     /// The loss's Hessian in z times a direction, for each sample: `(batch, classes)`.
     ///
     /// # Panics

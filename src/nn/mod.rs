@@ -3,7 +3,7 @@
 //! Activations are `(batch, features)`; images are features in channel, row, column order. Every layer that has weights is
 //! one of a few bilinear [`Map`]s, and everything that pruning asks of a network follows from three products of a map
 //! ([`Map::apply`], [`Map::pull`], [`Map::correlate`]): the gradient, the Hessian-vector product, the diagonal Fisher
-//! matrix and Optimal Brain Damage's back-propagated second derivatives. They are written once, in [`network`].
+//! matrix and Optimal Brain Damage's back-propagated second derivatives. They are written once, in [`passes`].
 //!
 //! Transformers are made of other parts: [`Linear`] layers whose weights may be in any storage, [`Norm`], [`Rotary`] positions,
 //! [`Attention`], [`FeedForward`], together a [`Block`]. They run in place on a stream of features `(tokens, features)`, and go
@@ -18,6 +18,8 @@ mod batchnorm;
 mod block;
 mod conv;
 mod feedforward;
+mod dropout;
+mod flow;
 mod layer;
 mod linear;
 mod loss;
@@ -25,9 +27,11 @@ pub mod network;
 mod norm;
 mod optimizer;
 mod param;
+pub mod passes;
 mod pool;
 mod positions;
 mod rotary;
+mod samples;
 
 pub use activation::Activation;
 pub use affine::{Affine, Map};
@@ -37,14 +41,16 @@ pub use attention::{Attention, Inputs};
 pub use batchnorm::BatchNorm;
 pub use block::Block;
 pub use conv::Conv2d;
+pub use dropout::Dropout;
 pub use feedforward::{FeedForward, Opening};
 pub use layer::{Layer, Mode, Saved};
 pub use linear::{Linear, Probe, Sink};
 pub use loss::{Loss, softmax};
-pub use network::{Curvature, Group, Network, Tape};
+pub use network::{Group, Network, Tape};
 pub use norm::{Norm, NormKind};
 pub use optimizer::{Method, Optimizer};
 pub use param::Param;
+pub use passes::Curvature;
 pub use pool::{Pool, Pooling};
 pub use positions::{LayerCache, Positions};
 pub use rotary::{Rotary, Stretch, Turns};

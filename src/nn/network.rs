@@ -1,47 +1,24 @@
-//! A chain of layers, and the passes that pruning measures on it.
-//!
-//! ```text
-//! gradient    ∂L/∂W                          backward pass
-//! fisher      mean over samples of (∂L/∂w)²  backward pass, squared sample by sample
-//! curvature   ∂²L/∂w², the diagonal          LeCun, Denker, Solla 1989: second derivatives back-propagated
-//! hessian     H v, exact                     Pearlmutter 1994: a tangent forward, then backward
-//! ```
-//!
-//! **The recursion of Optimal Brain Damage.** With `a` a layer's pre-activations, `f` its activation and `x` its inputs,
-//!
-//! ```text
-//! ∂²E/∂w_ij² = ∂²E/∂a_i² x_j²                       (summed over the positions that share w_ij)
-//! ∂²E/∂x_j²  = Σ_i w_ij² ∂²E/∂a_i²
-//! ∂²E/∂a_i²  = f'(a_i)² ∂²E/∂x_i² + f''(a_i) ∂E/∂x_i
-//! ```
-//!
-//! for each sample, averaged over samples. [`Curvature::GaussNewton`] (Levenberg and Marquardt's approximation) drops the
-//! term with `f''`, so it is never negative. The recursion drops the Hessian's off-diagonal entries at every layer. It gives
-//! the exact diagonal where those are zero: for networks of one hidden layer under the squared error with elementwise
-//! outputs, for a last layer under any loss, and for chains of layers one unit wide. It is not exact where two hidden layers
-//! follow each other, before a softmax (its Hessian is not diagonal), for weights shared over several positions, and through
-//! max pooling only as far as the choice of the maximum stands still.
-//!
-//! The printed paper has a minus sign before `f''`; the chain rule gives plus, and central differences agree with plus.
+//! A chain of layers: its parameters, its masks, and the way forward. The passes back are in `passes`.
 
 use crate::mask::Mask;
-use crate::nn::affine::{plus, square};
-use crate::nn::{Affine, Layer, Loss, Mode, Param, Saved};
+use crate::nn::{Affine, Layer, Mode, Param, Saved};
 use crate::{Error, Result};
-use ndarray::{Array2, Zip};
+use ndarray::Array2;
 
 /// A chain of named layers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Network {
-    layers: Vec<(String, Layer)>,
-    inputs: usize,
+    pub(super) layers: Vec<(String, Layer)>,
+    pub(super) inputs: usize,
 }
 
 /// What a forward pass keeps for the passes back: the input, and the output of every layer.
 #[derive(Debug, Clone)]
 pub struct Tape {
-    values: Vec<Array2<f32>>,
-    saved: Vec<Saved>,
+    pub(super) values: Vec<Array2<f32>>,
+    pub(super) saved: Vec<Saved>,
+    /// Of each value, what dropout multiplied it by; empty without dropout.
+    pub(super) drops: Vec<Option<Array2<f32>>>,
 }
 
 impl Tape {
@@ -57,17 +34,6 @@ impl Tape {
     pub fn input(&self, layer: usize) -> &Array2<f32> {
         &self.values[..self.saved.len()][layer]
     }
-}
-
-/// Which second derivatives are back-propagated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Curvature {
-    /// With the activations' second derivatives: may be negative.
-    Exact,
-    /// Without them: never negative.
-    #[default]
-    GaussNewton,
 }
 
 /// Units that go together: one output unit (or channel) of `producer` with its batch normalisation and with the inputs of
@@ -223,7 +189,7 @@ impl Network {
     /// If `x` has not [`Network::inputs`] features.
     pub fn run(&self, x: Array2<f32>, mode: Mode) -> Tape {
         assert_eq!(x.ncols(), self.inputs, "the network has another number of inputs");
-        let mut tape = Tape { values: vec![x.as_standard_layout().into_owned()], saved: Vec::new() };
+        let mut tape = Tape { values: vec![x.as_standard_layout().into_owned()], saved: Vec::new(), drops: Vec::new() };
         for (_, layer) in &self.layers {
             let (y, saved) = layer.forward(tape.output(), mode);
             tape.values.push(y);
@@ -240,260 +206,4 @@ impl Network {
             }
         }
     }
-
-    /// Gradients of all parameters, in the order of [`Network::params`], from `d = ∂L/∂output (batch, outputs)`.
-    ///
-    /// # Panics
-    /// If `d` has not the output's shape.
-    pub fn backward(&self, tape: &Tape, d: Array2<f32>) -> Vec<Array2<f32>> {
-        assert_eq!(d.dim(), tape.output().dim(), "the derivative has not the output's shape");
-        let mut reversed = Vec::new();
-        let mut d = if d.is_standard_layout() { d } else { d.as_standard_layout().into_owned() };
-        for (i, (_, layer)) in self.layers.iter().enumerate().rev() {
-            let (x, y) = (&tape.values[i], &tape.values[i + 1]);
-            match layer {
-                Layer::Affine(a) => {
-                    if a.bias.is_some() {
-                        reversed.push(a.bias_gradient(&d));
-                    }
-                    reversed.push(a.map.correlate(x, &d));
-                    if self.layers[..i].iter().all(|(_, l)| l.params().is_empty()) {
-                        break;
-                    }
-                    d = a.map.pull(a.weight.value(), &d);
-                }
-                Layer::BatchNorm(b) => {
-                    let (dx, [gamma, beta]) = b.backward(x, &tape.saved[i], &d);
-                    reversed.extend([beta, gamma]);
-                    d = dx;
-                }
-                Layer::Activation(f) => d = f.times_slope(x, y, &d),
-                Layer::Pool(p) => d = p.pull(&tape.saved[i], &d, false),
-            }
-        }
-        reversed.reverse();
-        reversed
-    }
-
-    /// The mean loss over the batch and the gradients of all parameters, in the order of [`Network::params`].
-    ///
-    /// # Panics
-    /// If the shapes do not fit.
-    pub fn gradient(&self, x: &Array2<f32>, target: &Array2<f32>, loss: Loss, mode: Mode) -> (f64, Vec<Array2<f32>>) {
-        let tape = self.run(x.clone(), mode);
-        let value = loss.value(tape.output(), target);
-        let d = loss.gradient(tape.output(), target) / x.nrows() as f32;
-        (value, self.backward(&tape, d))
-    }
-
-    /// The mean over samples of the squared gradients of each sample, for all parameters: the diagonal of the empirical
-    /// Fisher matrix.
-    ///
-    /// # Panics
-    /// If the shapes do not fit.
-    pub fn fisher(&self, x: &Array2<f32>, target: &Array2<f32>, loss: Loss) -> Vec<Array2<f32>> {
-        let tape = self.run(x.clone(), Mode::Eval);
-        let mut d = loss.gradient(tape.output(), target);
-        let mut reversed = Vec::new();
-        for (i, (_, layer)) in self.layers.iter().enumerate().rev() {
-            let (x, y) = (&tape.values[i], &tape.values[i + 1]);
-            match layer {
-                Layer::Affine(a) => {
-                    if a.bias.is_some() {
-                        reversed.push(a.bias_gradient_squares(&d));
-                    }
-                    reversed.push(a.map.correlate_squares(x, &d));
-                    d = a.map.pull(a.weight.value(), &d);
-                }
-                Layer::BatchNorm(b) => {
-                    let [gamma, beta] = b.gradient_squares(x, &tape.saved[i], &d);
-                    reversed.extend([beta, gamma]);
-                    d = b.backward(x, &tape.saved[i], &d).0;
-                }
-                Layer::Activation(f) => d = f.times_slope(x, y, &d),
-                Layer::Pool(p) => d = p.pull(&tape.saved[i], &d, false),
-            }
-        }
-        mean_reversed(reversed, x.nrows())
-    }
-
-    /// The back-propagated diagonal of the Hessian of the mean loss, for all parameters; see the module's text for what the
-    /// recursion is and where it is exact.
-    ///
-    /// # Panics
-    /// If the shapes do not fit.
-    pub fn curvature(&self, x: &Array2<f32>, target: &Array2<f32>, loss: Loss, kind: Curvature) -> Vec<Array2<f32>> {
-        let tape = self.run(x.clone(), Mode::Eval);
-        let mut d = loss.gradient(tape.output(), target);
-        let mut h = loss.curvature(tape.output(), target);
-        let mut reversed = Vec::new();
-        for (i, (_, layer)) in self.layers.iter().enumerate().rev() {
-            let (x, y) = (&tape.values[i], &tape.values[i + 1]);
-            match layer {
-                Layer::Affine(a) => {
-                    if a.bias.is_some() {
-                        reversed.push(a.bias_gradient(&h));
-                    }
-                    reversed.push(a.map.correlate(&square(x), &h));
-                    h = a.map.pull(&square(a.weight.value()), &h);
-                    d = a.map.pull(a.weight.value(), &d);
-                }
-                Layer::BatchNorm(b) => {
-                    let (hx, [gamma, beta]) = b.curvature(x, &tape.saved[i], &h);
-                    reversed.extend([beta, gamma]);
-                    h = hx;
-                    d = b.backward(x, &tape.saved[i], &d).0;
-                }
-                Layer::Activation(f) => {
-                    Zip::from(&mut h).and(x).and(y).and(&d).for_each(|h, &a, &y, &d| {
-                        let slope = f.slope(a, y);
-                        let bend = if kind == Curvature::Exact { f.bend(a, y) * d } else { 0.0 };
-                        *h = slope * slope * *h + bend;
-                    });
-                    d = f.times_slope(x, y, &d);
-                }
-                Layer::Pool(p) => {
-                    h = p.pull(&tape.saved[i], &h, true);
-                    d = p.pull(&tape.saved[i], &d, false);
-                }
-            }
-        }
-        mean_reversed(reversed, x.nrows())
-    }
-
-    /// The Hessian of the mean loss times a direction, exactly (Pearlmutter 1994, *Fast exact multiplication by the
-    /// Hessian*): `direction` and result in the order of [`Network::params`]. Batch normalisation uses running statistics.
-    ///
-    /// # Panics
-    /// If the shapes do not fit.
-    pub fn hessian_times(
-        &self,
-        x: &Array2<f32>,
-        target: &Array2<f32>,
-        loss: Loss,
-        direction: &[Array2<f32>],
-    ) -> Vec<Array2<f32>> {
-        let tape = self.run(x.clone(), Mode::Eval);
-        let mut v = direction.iter();
-        let mut next = || v.next().unwrap_or_else(|| panic!("the direction has {} parameters, too few", direction.len()));
-        // Forward: tangents of all values; the input does not move.
-        let mut along: Vec<Vec<&Array2<f32>>> = Vec::new();
-        let mut tangents = vec![Array2::zeros(tape.values[0].dim())];
-        for (i, (_, layer)) in self.layers.iter().enumerate() {
-            let (x, y, rx) = (&tape.values[i], &tape.values[i + 1], &tangents[i]);
-            let vs: Vec<&Array2<f32>> = layer.params().iter().map(|_| next()).collect();
-            let ry = match layer {
-                Layer::Affine(a) => {
-                    let mut ry = plus(a.map.apply(a.weight.value(), rx), &a.map.apply(vs[0], x));
-                    if a.bias.is_some() {
-                        a.add_bias(vs[1], &mut ry);
-                    }
-                    ry
-                }
-                Layer::BatchNorm(b) => {
-                    let (mean, inverse, _) = b.statistics(&tape.saved[i]);
-                    let gamma = b.gamma.as_slice();
-                    let moved = b.map(x, |c, x| vs[0][[c, 0]] * (x - mean[c]) * inverse[c] + vs[1][[c, 0]]);
-                    plus(b.map(rx, |c, rx| gamma[c] * inverse[c] * rx), &moved)
-                }
-                Layer::Activation(f) => f.times_slope(x, y, rx),
-                Layer::Pool(p) => p.apply(&tape.saved[i], rx),
-            };
-            along.push(vs);
-            tangents.push(ry);
-        }
-        // Backward: the derivative d and its own tangent rd.
-        let scale = 1.0 / x.nrows() as f32;
-        let mut d = loss.gradient(tape.output(), target) * scale;
-        let mut rd = loss.hessian_times(tape.output(), target, &tangents[self.layers.len()]) * scale;
-        let mut reversed = Vec::new();
-        for (i, (_, layer)) in self.layers.iter().enumerate().rev() {
-            let (x, y, rx) = (&tape.values[i], &tape.values[i + 1], &tangents[i]);
-            match layer {
-                Layer::Affine(a) => {
-                    if a.bias.is_some() {
-                        reversed.push(a.bias_gradient(&rd));
-                    }
-                    reversed.push(plus(a.map.correlate(x, &rd), &a.map.correlate(rx, &d)));
-                    rd = plus(a.map.pull(a.weight.value(), &rd), &a.map.pull(along[i][0], &d));
-                    d = a.map.pull(a.weight.value(), &d);
-                }
-                Layer::BatchNorm(b) => {
-                    let (_, inverse, _) = b.statistics(&tape.saved[i]);
-                    let (rdx, [gamma, beta]) = b.backward(x, &tape.saved[i], &rd);
-                    // γ's gradient Σ d (x − μ)/σ moves with x as well.
-                    let mut moved = Array2::zeros(gamma.dim());
-                    let (by_x, p) = (b.map(rx, |c, rx| rx * inverse[c]) * &d, b.positions);
-                    by_x.rows().into_iter().for_each(|row| row.iter().enumerate().for_each(|(j, m)| moved[[j / p, 0]] += m));
-                    reversed.extend([beta, plus(gamma, &moved)]);
-                    rd = plus(rdx, &b.map(&d, |c, d| along[i][0][[c, 0]] * inverse[c] * d));
-                    d = b.backward(x, &tape.saved[i], &d).0;
-                }
-                Layer::Activation(f) => {
-                    rd = f.times_slope(x, y, &rd);
-                    Zip::from(&mut rd).and(x).and(y).and(rx).and(&d).for_each(|rd, &a, &y, &rx, &d| *rd += f.bend(a, y) * rx * d);
-                    d = f.times_slope(x, y, &d);
-                }
-                Layer::Pool(p) => {
-                    rd = p.pull(&tape.saved[i], &rd, false);
-                    d = p.pull(&tape.saved[i], &d, false);
-                }
-            }
-        }
-        reversed.reverse();
-        reversed
-    }
-
-    /// Synaptic flow: ∂R/∂|W| of every linear and convolutional layer, where R is the sum of the outputs of the linear
-    /// network that has |W| for weights (no biases, no activations), for an input of ones.
-    ///
-    /// Each layer's output is scaled to a largest entry of 1, which multiplies R, and so every derivative, by one common
-    /// factor: R itself overflows in deep networks.
-    pub fn synaptic_flow(&self) -> Vec<Array2<f32>> {
-        let mut value = Array2::ones((1, self.inputs));
-        let (mut inputs, mut scales, mut saveds) = (Vec::new(), Vec::new(), Vec::new());
-        let gain = |b: &crate::nn::BatchNorm, c: usize| b.gamma.as_slice()[c].abs() / (b.variance[c] + b.epsilon).sqrt();
-        for (_, layer) in &self.layers {
-            let mut saved = Saved::Nothing;
-            let y = match layer {
-                Layer::Affine(a) => a.map.apply(&a.weight.value().mapv(f32::abs), &value),
-                Layer::BatchNorm(b) => b.map(&value, |c, x| gain(b, c) * x),
-                Layer::Activation(_) => value.clone(),
-                Layer::Pool(p) => {
-                    let (y, s) = p.forward(&value);
-                    saved = s;
-                    y
-                }
-            };
-            let largest = y.fold(0.0f32, |m, &y| m.max(y));
-            // Behind a layer without weights there is nothing to scale.
-            let scale = if largest > 0.0 { largest.max(f32::MIN_POSITIVE).recip() } else { 1.0 };
-            inputs.push(std::mem::replace(&mut value, y * scale));
-            scales.push(scale);
-            saveds.push(saved);
-        }
-        let mut d = Array2::ones(value.dim());
-        let mut reversed = Vec::new();
-        for (i, (_, layer)) in self.layers.iter().enumerate().rev() {
-            d *= scales[i];
-            match layer {
-                Layer::Affine(a) => {
-                    reversed.push(a.map.correlate(&inputs[i], &d));
-                    d = a.map.pull(&a.weight.value().mapv(f32::abs), &d);
-                }
-                Layer::BatchNorm(b) => d = b.map(&d, |c, d| gain(b, c) * d),
-                Layer::Activation(_) => {}
-                Layer::Pool(p) => d = p.pull(&saveds[i], &d, false),
-            }
-        }
-        reversed.reverse();
-        reversed
-    }
-}
-
-/// Sums over a batch, gathered from the last parameter to the first, as means in order.
-fn mean_reversed(mut sums: Vec<Array2<f32>>, batch: usize) -> Vec<Array2<f32>> {
-    sums.reverse();
-    sums.iter_mut().for_each(|s| *s /= batch as f32);
-    sums
 }

@@ -1,4 +1,4 @@
-//! The driver: scores, allocates, selects, and holds the masks; at once, in steps, or unit by unit.
+//! The driver: scores, allocates, selects, and holds the masks; at once, in steps, unit by unit, or weight by weight.
 //!
 //! Nothing here changes its input: a pruned network is a new one.
 
@@ -6,10 +6,12 @@ mod checkpoint;
 mod oneshot;
 mod schedule;
 mod shrink;
+mod surgeon;
 mod units;
 
 pub use checkpoint::{PrunedTensor, prunable, prune_checkpoint};
-pub use oneshot::{Outcome, Pruning, choose, one_shot};
+pub use oneshot::{Outcome, Pruning, choose, compensated, one_shot};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
+pub use surgeon::{Knife, Removed, Surgeon};
 pub use units::prune_units;

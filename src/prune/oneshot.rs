@@ -2,9 +2,10 @@
 
 use crate::allocate::{Allocate, Layer, Target};
 use crate::calibrate::{Calibration, evidence, measure};
-use crate::criteria::{Evidence, Saliency};
+use crate::criteria::{Evidence, Measured, Saliency};
 use crate::mask::{Budget, Mask, Pattern, Scope, select};
 use crate::nn::{Map, Network};
+use crate::solve::WoodFisher;
 use crate::{Error, Result};
 use ndarray::Array2;
 
@@ -45,13 +46,38 @@ pub struct Outcome {
 /// Those of measuring, scoring, allocating and selecting, naming the layer; an unknown name in `skip`; a network in which
 /// nothing is left to prune.
 pub fn one_shot(network: &Network, data: &Calibration<'_>, pruning: &Pruning<'_>) -> Result<Outcome> {
-    let measured = measure(network, data, pruning.saliency.needs())?;
+    prune(network, &measure(network, data, pruning.saliency.needs())?, pruning)
+}
+
+/// As [`one_shot`], and then the survivors of each layer answer by [`WoodFisher::compensate`], whatever criterion chose them. The
+/// predicted increase is that of the answer.
+///
+/// # Errors
+/// As [`one_shot`]; those of the answer, naming the layer.
+pub fn compensated(network: &Network, data: &Calibration<'_>, pruning: &Pruning<'_>, woodfisher: &WoodFisher) -> Result<Outcome> {
+    let measured = measure(network, data, pruning.saliency.needs().union(woodfisher.needs()))?;
+    let mut outcome = prune(network, &measured, pruning)?;
+    let mut predicted = 0.0;
+    for layer in evidence(network, &measured) {
+        let Some((_, mask)) = outcome.masks.iter().find(|(name, _)| name == layer.layer) else { continue };
+        let gradients = layer.sample_gradients("woodfisher")?;
+        let answer = woodfisher.compensate(&layer.weight, gradients, layer.mask, mask);
+        let (weight, increase) = answer.map_err(|e| e.in_layer(layer.layer))?;
+        outcome.network.param_mut(&format!("{}.weight", layer.layer))?.set_value(weight)?;
+        predicted += increase;
+    }
+    outcome.predicted_increase = Some(predicted);
+    Ok(outcome)
+}
+
+/// Scores, allocates, selects, and holds the masks, from what was measured.
+fn prune(network: &Network, measured: &[Measured], pruning: &Pruning<'_>) -> Result<Outcome> {
     let names: Vec<&str> = network.affines().map(|(_, name, _)| name).collect();
     if let Some(unknown) = pruning.skip.iter().find(|s| !names.contains(&s.as_str())) {
         return Err(Error::unknown_layer(unknown, names.into_iter()));
     }
     let layers: Vec<Evidence<'_>> =
-        evidence(network, &measured).into_iter().filter(|e| !pruning.skip.iter().any(|s| s == e.layer)).collect();
+        evidence(network, measured).into_iter().filter(|e| !pruning.skip.iter().any(|s| s == e.layer)).collect();
     let scores: Vec<Array2<f32>> = layers.iter().map(|e| scores(e, pruning)).collect::<Result<_>>()?;
     let shapes: Vec<Layer<'_>> = layers
         .iter()

@@ -1,9 +1,29 @@
 //! Training, with the masks held: from the beginning, or to recover after pruning.
+//!
+//! | | |
+//! |---|---|
+//! | [`fit`] | on targets |
+//! | [`train`] | on any [`Lesson`] ([`Distil`], for one), with dropout, max-norm or jitter ([`Care`]) |
+//! | [`train_discretised`] | through weights of a few levels |
+//! | [`bfgs`] | to a minimum, for small networks |
+//! | [`munge`] | makes samples for a student out of few |
 
-use crate::nn::{Loss, Method, Mode, Network, Optimizer};
+mod bfgs;
+mod discretised;
+mod distil;
+mod munge;
+mod train;
+
+pub use bfgs::{Bfgs, bfgs};
+pub use discretised::{discretised, train_discretised};
+pub use distil::{Distil, distillation};
+pub use munge::{Munge, munge};
+pub use train::{Care, Jitter, Lesson, Targets, train};
+
+use crate::Result;
+use crate::nn::{Loss, Method, Network};
 use crate::rng::Seed;
-use crate::{Error, Result};
-use ndarray::{ArrayRef2, Axis};
+use ndarray::ArrayRef2;
 use serde::{Deserialize, Serialize};
 
 /// How the learning rate falls over the steps of a run, from 1 at the first.
@@ -72,43 +92,5 @@ pub fn fit_with(
     recipe: &Recipe,
     seen: &mut dyn FnMut(usize, f64),
 ) -> Result<Vec<f64>> {
-    let samples = x.nrows();
-    if samples == 0 || recipe.batch == 0 {
-        return Err(Error::setting("training", format!("{samples} samples in batches of {}", recipe.batch)));
-    }
-    if x.ncols() != network.inputs() || target.nrows() != samples {
-        let found = [samples, x.ncols(), target.nrows()];
-        return Err(Error::shape("training samples, inputs and targets", &[samples, network.inputs(), samples], &found));
-    }
-    let outputs = network.layers().iter().fold(network.inputs(), |f, (_, l)| l.outputs(f));
-    if target.ncols() != outputs {
-        return Err(Error::shape("training targets", &[samples, outputs], &[samples, target.ncols()]));
-    }
-    let mut optimizer = Optimizer::new(recipe.method);
-    let mut order = recipe.seed.stream("order of samples");
-    let steps = recipe.epochs * samples.div_ceil(recipe.batch);
-    let (mut step, mut losses) = (0, Vec::with_capacity(recipe.epochs));
-    for epoch in 0..recipe.epochs {
-        let mut sum = 0.0;
-        for part in order.permutation(samples).chunks(recipe.batch) {
-            let (x, target) = (x.select(Axis(0), part), target.select(Axis(0), part));
-            let tape = network.run(x, Mode::Train);
-            sum += recipe.loss.values(tape.output(), &target).sum();
-            let mut d = recipe.loss.gradient(tape.output(), &target);
-            d *= 1.0 / part.len() as f32;
-            let gradients = network.backward(&tape, d);
-            network.absorb_statistics(&tape);
-            optimizer.step(network, &gradients, recipe.learning_rate * recipe.decay.factor(step, steps));
-            step += 1;
-        }
-        let loss = sum / samples as f64;
-        if !loss.is_finite() {
-            let reason =
-                format!("the loss is {loss} in epoch {epoch} at learning rate {}; a lower rate would help", recipe.learning_rate);
-            return Err(Error::Numerical { what: "training".into(), reason });
-        }
-        seen(epoch, loss);
-        losses.push(loss);
-    }
-    Ok(losses)
+    train(network, x, &Targets { target, loss: recipe.loss }, recipe, &Care::default(), seen)
 }

@@ -38,6 +38,15 @@ impl Point {
     pub fn of(x: f64, seeds: &Summary) -> Self {
         Point::with_band(x, seeds.mean, seeds.min, seeds.max)
     }
+
+    /// [`Point::of`] at every x, from the values of all seeds there.
+    ///
+    /// # Errors
+    ///
+    /// When there is no value somewhere, or one is not finite.
+    pub fn line(values: impl IntoIterator<Item = (f64, Vec<f64>)>) -> Result<Vec<Self>> {
+        values.into_iter().map(|(x, v)| Ok(Point::of(x, &Summary::of(&v)?))).collect()
+    }
 }
 
 /// A figure of lines.

@@ -1,0 +1,144 @@
+//! Singh, Alistarh 2020, *WoodFisher: efficient second-order approximation for neural network compression*: one-shot pruning.
+//!
+//! `cargo run --release --example woodfisher -- [--quick] [--seeds 0,1,2] [--out FOLDER]`
+
+use lacuna::Result;
+use lacuna::allocate::{Global, Target};
+use lacuna::calibrate::Calibration;
+use lacuna::criteria::{Magnitude, Saliency};
+use lacuna::io::{Dataset, data_dir, digits, mnist};
+use lacuna::mask::{Pattern, Scope};
+use lacuna::metrics::score;
+use lacuna::models::{Init, lenet_300_100, mlp};
+use lacuna::nn::{Activation, Loss, Method, Network};
+use lacuna::paper::{Options, Study};
+use lacuna::prune::{Pruning, compensated, one_shot};
+use lacuna::recover::{Decay, Recipe, fit};
+use lacuna::report::{Figure, Point, Table};
+use lacuna::rng::Seed;
+use lacuna::solve::WoodFisher;
+use ndarray::{Array2, s};
+
+const LOSS: Loss = Loss::CrossEntropy;
+const SPARSITIES: [f64; 4] = [0.5, 0.8, 0.9, 0.95];
+const METHODS: [&str; 4] = ["magnitude", "diagonal Fisher", "WoodFisher, mask alone", "WoodFisher"];
+
+/// One seed's network and data.
+struct Task {
+    train: (Array2<f32>, Array2<f32>),
+    test: (Array2<f32>, Array2<f32>),
+    network: Network,
+    samples: usize,
+}
+
+impl Task {
+    fn new(options: &Options, seed: Seed) -> Result<Task> {
+        let (train, test, mut network) = if options.quick {
+            let all = digits();
+            let (train, test) = all.split(&seed.stream("held-out samples").permutation(all.len())[..450]);
+            (train, test, mlp(&[64, 40, 20, 10], Activation::Relu, Init::He, seed)?)
+        } else {
+            let (train, test) = mnist(data_dir().join("mnist"))?;
+            (train, test, lenet_300_100(seed)?)
+        };
+        let part = |set: &Dataset| (set.x().clone(), set.one_hot(1.0, 0.0));
+        let (train, test) = (part(&train), part(&test));
+        let method = Method::Adam { weight_decay: 0.0 };
+        let (epochs, batch) = options.pick((40, 32), (6, 128));
+        let recipe = Recipe { loss: LOSS, method, learning_rate: 1e-3, decay: Decay::Cosine, epochs, batch, seed };
+        fit(&mut network, &train.0, &train.1, &recipe)?;
+        Ok(Task { train, test, network, samples: options.pick(300, 400) })
+    }
+
+    /// Test accuracy in % after pruning at once, nothing retrained.
+    fn accuracy(&self, method: &str, sparsity: f64, fisher: WoodFisher) -> Result<f64> {
+        let (x, t) = (self.train.0.slice(s![..self.samples, ..]), self.train.1.slice(s![..self.samples, ..]));
+        let data = Calibration::new(&x, &t, LOSS);
+        let saliency: &dyn Saliency = match method {
+            "magnitude" => &Magnitude::default(),
+            "diagonal Fisher" => &WoodFisher { block: 1, ..fisher }, // with the same damping
+            _ => &fisher,
+        };
+        let (target, pattern, scope) = (Target::Sparsity(sparsity), Pattern::Unstructured, Scope::Layer);
+        let pruning = Pruning { saliency, allocate: &Global, target, pattern, scope, skip: &[] };
+        let pruned = if method == "WoodFisher" {
+            compensated(&self.network, &data, &pruning, &fisher)?.network
+        } else {
+            one_shot(&self.network, &data, &pruning)?.network
+        };
+        Ok(100.0 * score(&pruned, &self.test.0, &self.test.1, LOSS).accuracy)
+    }
+}
+
+/// Runs the experiments.
+pub fn run(options: &Options) -> Result<Study> {
+    let mut study = Study::default();
+    let mut rows = Table::new(["seed", "method", "block", "sparsity", "test accuracy, %"]);
+    let blocks: Vec<usize> = options.pick(vec![1, 10, 50, 400, usize::MAX], vec![1, 10, 100, 1000, usize::MAX]);
+    let usual = WoodFisher { damping: 1e-5, block: options.pick(50, 100) };
+    let (mut dense, mut gaps, mut halves) = (Vec::new(), vec![Vec::new(); 3], Vec::new());
+    let mut curves = vec![vec![Vec::new(); SPARSITIES.len()]; METHODS.len()];
+    let mut by_block = vec![Vec::new(); blocks.len()];
+    for &seed in &options.seeds {
+        let task = Task::new(options, seed)?;
+        let base = 100.0 * score(&task.network, &task.test.0, &task.test.1, LOSS).accuracy;
+        dense.push((seed, base));
+        rows.row((seed.0, "dense", None::<usize>, 0.0, base));
+        for (i, sparsity) in SPARSITIES.into_iter().enumerate() {
+            let mut of = Vec::new();
+            for (m, method) in METHODS.into_iter().enumerate() {
+                let accuracy = task.accuracy(method, sparsity, usual)?;
+                rows.row((seed.0, method, Some(usual.block), sparsity, accuracy));
+                curves[m][i].push(accuracy);
+                of.push(accuracy);
+            }
+            if sparsity == 0.5 {
+                halves.push((seed, base - of[3]));
+            } else if sparsity < 0.95 {
+                gaps[0].push((seed, of[1] - of[0]));
+                gaps[1].push((seed, of[2] - of[1]));
+                gaps[2].push((seed, of[3] - of[1]));
+            }
+            eprintln!("seed {} at {sparsity}: {of:.1?} of {base:.1}", seed.0);
+        }
+        for (b, &block) in blocks.iter().enumerate() {
+            let accuracy = task.accuracy("WoodFisher", 0.9, WoodFisher { block, ..usual })?;
+            eprintln!("seed {} block {block}: {accuracy:.1}", seed.0);
+            let size = Some(block).filter(|b| *b < usize::MAX).map_or("layer".to_string(), |b| b.to_string());
+            rows.row((seed.0, "WoodFisher", size, 0.9, accuracy));
+            by_block[b].push((seed, accuracy));
+        }
+    }
+    let net = options.pick("64-40-20-10 on digits 8×8", "LeNet-300-100 on MNIST");
+    let samples = options.pick(300, 400);
+    let c = study
+        .claims
+        .setting("ResNet-50, ImageNet, 400 gradients", format!("{net}, {samples} gradients, blocks of {}", usual.block));
+    c.add("dense: test accuracy, %", "77.01", "mean > 90", 2)?.extend(dense);
+    c.add("accuracy that 50 % sparsity costs, nothing retrained", "–", "mean < 2", 2)?.extend(halves);
+    let [diagonal, mask, whole] = [gaps.remove(0), gaps.remove(0), gaps.remove(0)];
+    c.add("diagonal Fisher less magnitude, 80 and 90 %: points of accuracy", "above 0", "mean > 0", 2)?.extend(diagonal);
+    c.add("WoodFisher's mask alone less diagonal Fisher", "above 0", "mean > 0", 2)?.extend(mask);
+    c.add("WoodFisher less diagonal Fisher", "above 0", "mean > 0", 2)?.extend(whole);
+    let (first, last) = (by_block[0].clone(), by_block[by_block.len() - 1].clone());
+    let gain = first.iter().zip(&last).map(|((seed, a), (_, b))| (*seed, b - a));
+    c.add("blocks as large as the layer less blocks of 1, 90 %", "larger is better", "mean > 0", 2)?.extend(gain);
+    let mut figure = Figure::new("Pruned at once, nothing retrained", "sparsity", "test accuracy, %").percent_x();
+    for (m, method) in METHODS.into_iter().enumerate() {
+        figure = figure.series(method, Point::line(SPARSITIES.into_iter().zip(curves[m].clone()))?);
+    }
+    study.figures.push(("one_shot".into(), figure.to_svg()?));
+    let mut figure = Figure::new("Size of the blocks, 90 % sparsity", "weights of a block", "test accuracy, %").log_x();
+    let largest = options.pick(2560, 235_200);
+    let sizes = blocks.iter().map(|&b| b.min(largest) as f64);
+    let line = sizes.zip(by_block.iter().map(|of| of.iter().map(|(_, accuracy)| *accuracy).collect()));
+    figure = figure.series("WoodFisher", Point::line(line)?);
+    study.figures.push(("blocks".into(), figure.to_svg()?));
+    study.tables.push(("one_shot".into(), rows));
+    Ok(study)
+}
+
+#[allow(dead_code)] // tests call `run`
+fn main() -> std::process::ExitCode {
+    lacuna::paper::main("woodfisher", run)
+}

@@ -1,0 +1,96 @@
+//! The options of a paper's program.
+
+use crate::rng::Seed;
+use crate::{Error, Result};
+use std::path::PathBuf;
+
+/// `--quick`, `--seeds 0,1,2`, `--out FOLDER`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Small data and short training.
+    pub quick: bool,
+    /// One run for each.
+    pub seeds: Vec<Seed>,
+    /// Where files go, if said.
+    pub out: Option<PathBuf>,
+}
+
+impl Default for Options {
+    /// A full run with seeds 0, 1 and 2.
+    fn default() -> Self {
+        Options { quick: false, seeds: vec![Seed(0), Seed(1), Seed(2)], out: None }
+    }
+}
+
+impl Options {
+    /// A quick run with seeds 0, 1 and 2.
+    pub fn quick() -> Self {
+        Options { quick: true, ..Options::default() }
+    }
+
+    /// Reads the arguments after the program's name; nothing if help is asked for.
+    ///
+    /// ```
+    /// use lacuna::paper::Options;
+    /// let words = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
+    /// let options = Options::parse(words("--quick --seeds 3,5"))?.unwrap_or_default();
+    /// assert!(options.quick && options.seeds.len() == 2);
+    /// let error = Options::parse(words("--seeds 3,x")).unwrap_err();
+    /// assert_eq!(error.to_string(), "--seeds: '3,x' is not a list of whole numbers such as 0,1,2");
+    /// # Ok::<(), lacuna::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// An unknown option, or one without its value; seeds that are no numbers, given twice or none.
+    pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Option<Self>> {
+        let mut options = Options::default();
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            let (name, given) = match word.split_once('=') {
+                Some((name, value)) => (name.to_string(), Some(value.to_string())),
+                None => (word, None),
+            };
+            let mut value = || given.clone().or_else(|| words.next()).ok_or_else(|| Error::setting(&name, "needs a value"));
+            match name.as_str() {
+                "--quick" => options.quick = true,
+                "--seeds" => options.seeds = seeds(&value()?)?,
+                "--out" => options.out = Some(PathBuf::from(value()?)),
+                "--help" | "-h" => return Ok(None),
+                _ => return Err(Error::setting(&name, "unknown; there are --quick, --seeds 0,1,2, --out FOLDER and --help")),
+            }
+        }
+        Ok(Some(options))
+    }
+
+    /// What `--help` prints.
+    pub fn help(slug: &str) -> String {
+        format!(
+            "Usage: cargo run --release --example {slug} -- [--quick] [--seeds 0,1,2] [--out FOLDER]\n\n\
+             --quick    small data and short training\n\
+             --seeds    one run for each; 0,1,2 if not given\n\
+             --out      folder of results.csv, tables and figures; papers/{slug} if not given, lacuna-papers/{slug} with --quick"
+        )
+    }
+
+    /// Where files go.
+    pub fn folder(&self, slug: &str) -> PathBuf {
+        let usual = if self.quick { "lacuna-papers" } else { "papers" };
+        self.out.clone().unwrap_or_else(|| PathBuf::from(usual).join(slug))
+    }
+
+    /// One of two settings: the quick one or the full one.
+    pub fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+fn seeds(text: &str) -> Result<Vec<Seed>> {
+    let wrong = |reason: &str| Error::setting("--seeds", format!("'{text}' {reason}"));
+    let seeds: Vec<Seed> = text
+        .split(',')
+        .map(|word| word.trim().parse().map(Seed))
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|_| wrong("is not a list of whole numbers such as 0,1,2"))?;
+    let twice = seeds.iter().enumerate().any(|(i, seed)| seeds[..i].contains(seed));
+    if twice { Err(wrong("names a seed twice")) } else { Ok(seeds) }
+}

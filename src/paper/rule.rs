@@ -1,0 +1,87 @@
+//! The rule by which a claim is judged.
+
+use crate::report::Summary;
+use crate::{Error, Result};
+use std::fmt;
+use std::str::FromStr;
+
+/// When a claim holds, written as `mean <= 14`, `every >= 0.9`, `every in 0.5 .. 1.5`, `mean < 1`.
+///
+/// ```
+/// use lacuna::paper::Rule;
+/// let rule: Rule = "every <= 14".parse()?;
+/// assert!(rule.holds(&[12., 14.])? && !rule.holds(&[12., 15.])?);
+/// assert_eq!(rule.to_string(), "every <= 14");
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rule {
+    every: bool,
+    test: Test,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Test {
+    Below(f64),
+    AtMost(f64),
+    Above(f64),
+    AtLeast(f64),
+    Within(f64, f64),
+}
+
+impl Rule {
+    /// Whether the values of all seeds meet it.
+    ///
+    /// # Errors
+    /// If there is no value, or one is not finite.
+    pub fn holds(&self, values: &[f64]) -> Result<bool> {
+        let mean = Summary::of(values)?.mean;
+        let meets = |v: f64| match self.test {
+            Test::Below(bound) => v < bound,
+            Test::AtMost(bound) => v <= bound,
+            Test::Above(bound) => v > bound,
+            Test::AtLeast(bound) => v >= bound,
+            Test::Within(low, high) => (low..=high).contains(&v),
+        };
+        Ok(if self.every { values.iter().all(|&v| meets(v)) } else { meets(mean) })
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", if self.every { "every" } else { "mean" })?;
+        match self.test {
+            Test::Below(b) => write!(f, "< {b}"),
+            Test::AtMost(b) => write!(f, "<= {b}"),
+            Test::Above(b) => write!(f, "> {b}"),
+            Test::AtLeast(b) => write!(f, ">= {b}"),
+            Test::Within(low, high) => write!(f, "in {low} .. {high}"),
+        }
+    }
+}
+
+impl FromStr for Rule {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let number = |word: &str| word.parse::<f64>().ok().filter(|v| v.is_finite());
+        let every = match words.first() {
+            Some(&"every") => Some(true),
+            Some(&"mean") => Some(false),
+            _ => None,
+        };
+        let test = match words.get(1..).unwrap_or_default() {
+            ["in", low, "..", high] => number(low).zip(number(high)).filter(|(l, h)| l <= h).map(|(l, h)| Test::Within(l, h)),
+            ["<", bound] => number(bound).map(Test::Below),
+            ["<=", bound] => number(bound).map(Test::AtMost),
+            [">", bound] => number(bound).map(Test::Above),
+            [">=", bound] => number(bound).map(Test::AtLeast),
+            _ => None,
+        };
+        match every.zip(test) {
+            Some((every, test)) => Ok(Rule { every, test }),
+            None => Err(Error::setting("rule", format!("'{text}' is not like 'mean <= 14' or 'every in 0.5 .. 1.5'"))),
+        }
+    }
+}

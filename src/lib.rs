@@ -60,6 +60,8 @@
 //! | [`sparse`] | storages of what is left, and products with them |
 //! | [`criteria`] | scores: how much each weight matters |
 //! | [`allocate`] | how much of each layer stays |
+//! | [`quantize`] | grids of few values |
+//! | [`solve`] | masks and the weights that survive, chosen together |
 //! | [`nn`] | layers with hand-written derivatives, losses, optimisers |
 //! | [`io`] | files and data sets |
 //! | [`models`] | networks of the literature, networks in files, networks stored sparse |
@@ -78,6 +80,8 @@ pub mod mask;
 pub mod sparse;
 pub mod criteria;
 pub mod allocate;
+pub mod quantize;
+pub mod solve;
 pub mod nn;
 pub mod io;
 pub mod models;

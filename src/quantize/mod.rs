@@ -1,0 +1,5 @@
+//! Grids of few values, which weights are rounded to.
+
+mod affine;
+
+pub use affine::{Grid, Grids};

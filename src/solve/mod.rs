@@ -1,0 +1,27 @@
+//! Masks and surviving weights, chosen together, one layer at a time.
+//!
+//! A [`Saliency`](crate::criteria::Saliency) only scores. A [`Pruner`] also may move the weights that stay, so that the layer's
+//! outputs on the measured inputs change as little as can be. With W the weight `(out, in)`, X the inputs `(tokens, in)` and
+//! H = XᵀX, all of them lessen
+//!
+//! ```text
+//! loss = ‖X (Ŵ − W)ᵀ‖²_F = tr( (Ŵ − W) H (Ŵ − W)ᵀ )
+//! ```
+//!
+//! | pruner | mask | weights that stay | source |
+//! |---|---|---|---|
+//! | [`Scored`] | by a criterion | as they were | |
+//! | [`SparseGpt`] | blocks of columns, from left to right | moved with each column, once | Frantar, Alistarh 2023 |
+//! | [`Reconstructed`] | of another pruner | the least squares solution | |
+//!
+//! Nothing here knows a model: a layer's name, weight and measures come in as [`Evidence`](crate::criteria::Evidence).
+
+mod layer;
+mod reconstruct;
+mod scored;
+mod sparsegpt;
+
+pub use layer::{Pruned, Pruner, squared_error};
+pub use reconstruct::{Reconstruct, Reconstructed, Solver};
+pub use scored::Scored;
+pub use sparsegpt::{Order, SparseGpt};

@@ -1,7 +1,11 @@
 //! Pruners of one layer: held to published codes, to the best mask of all, and to exact least squares.
 
+#[path = "solve/alps.rs"]
+mod alps;
 #[path = "solve/common.rs"]
 mod common;
+#[path = "solve/exact_obs.rs"]
+mod exact_obs;
 #[path = "solve/reconstruct.rs"]
 mod reconstruct;
 #[path = "solve/sparsegpt.rs"]

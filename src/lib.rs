@@ -64,6 +64,7 @@
 //! | [`solve`] | masks and the weights that survive, chosen together |
 //! | [`nn`] | layers with hand-written derivatives, losses, optimisers |
 //! | [`io`] | files and data sets |
+//! | [`text`] | tokenizers, sampling, generation |
 //! | [`models`] | networks of the literature, networks in files, networks stored sparse |
 //! | [`calibrate`] | measures what criteria need |
 //! | [`metrics`] | accuracy, loss, parameters, FLOPs |
@@ -84,6 +85,7 @@ pub mod quantize;
 pub mod solve;
 pub mod nn;
 pub mod io;
+pub mod text;
 pub mod models;
 pub mod calibrate;
 pub mod metrics;

@@ -18,6 +18,8 @@ struct Cli {
 enum Command {
     /// Trains, prunes, retrains, shrinks and multiplies on real scanned digits, and writes a report
     Demo(command::demo::Args),
+    /// Turns a GGUF file into a Hugging Face folder
+    Import(command::import::Args),
     /// Prunes the weights of a safetensors file
     Prune(command::prune::Args),
     /// Times sparse products against dense ones on this machine
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     };
     let result = lacuna::kernels::Isa::chosen().and_then(|_| match cli.command {
         Command::Demo(args) => command::demo::run(&args),
+        Command::Import(args) => command::import::run(&args),
         Command::Prune(args) => command::prune::run(&args),
         Command::Bench(args) => command::bench::run(&args),
         Command::Inspect(args) => command::inspect::run(&args),

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod demo;
 mod experiment;
+pub mod import;
 pub mod inspect;
 mod pages;
 pub mod prune;

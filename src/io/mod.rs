@@ -2,6 +2,8 @@
 //!
 //! - [`atomic`]: output appears whole or not at all.
 //! - [`safetensors`]: [`Checkpoint`], weights with their masks beside them, and [`read_header`], a listing without the data.
+//! - [`folder`]: language models as folders, a tensor at a time: [`Folder`], [`FolderWriter`].
+//! - [`gguf`]: files of llama.cpp, which [`gguf::import`] turns into folders.
 //! - [`idx`]: the format of MNIST, plain or gzip; [`mnist`] reads its four files.
 //! - [`Dataset`]: labelled samples; [`digits`]: 1797 real ones inside the crate.
 //!
@@ -11,13 +13,19 @@
 pub mod atomic;
 mod dataset;
 mod digits;
+pub mod folder;
+pub mod gguf;
 pub mod idx;
+mod place;
 pub mod safetensors;
+mod weights;
 
 pub use dataset::Dataset;
 pub use digits::digits;
+pub use folder::{Folder, FolderWriter, Layout, MaskFile, read_ids, write_sequences};
 pub use idx::mnist;
 pub use safetensors::{Checkpoint, Dtype, Header, TensorInfo, check_finite, read_header};
+pub use weights::{Weights, WeightsMut, read_matrix, read_vector};
 
 use crate::{Error, Result};
 use std::ffi::OsString;

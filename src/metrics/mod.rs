@@ -1,4 +1,12 @@
-//! What a network does and what it costs.
+//! What a network does and what it costs; what a language model makes of texts.
+
+mod choices;
+mod memory;
+mod perplexity;
+
+pub use choices::{ChoiceScore, LastWord, LastWordScore, Question, answer, check_questions, guess, join, read_lines};
+pub use memory::peak_memory;
+pub use perplexity::{Perplexity, windows};
 
 use crate::nn::{Loss, Network};
 use ndarray::{Array2, ArrayRef2, ArrayView1, s};

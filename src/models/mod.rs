@@ -4,6 +4,7 @@ mod builder;
 mod compressed;
 mod convnet;
 mod file;
+pub mod lm;
 mod mlp;
 
 pub use builder::{Builder, Init};

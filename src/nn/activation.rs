@@ -1,5 +1,6 @@
 //! Activations, with their first and second derivatives.
 
+use crate::kernels::vector;
 use ndarray::{Array2, Zip};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 /// | `Sigmoid` | 1 / (1 + e⁻ᵃ) |
 /// | `Gelu` | a Φ(a), Φ the normal distribution, by its error function |
 /// | `Silu` | a sigmoid(a) |
+/// | `GeluTanh` | gelu by its approximation a σ(2 √(2/π) (a + 0.044715 a³)) |
+/// | `SquaredRelu` | max(0, a)² |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
@@ -28,6 +31,10 @@ pub enum Activation {
     Gelu,
     /// a sigmoid(a)
     Silu,
+    /// a Φ(a) by an approximation with tanh
+    GeluTanh,
+    /// max(0, a)²
+    SquaredRelu,
 }
 
 const SCALE: f32 = 1.7159;
@@ -43,6 +50,8 @@ impl Activation {
             Activation::Sigmoid => sigmoid(a),
             Activation::Gelu => a * normal_cdf(a),
             Activation::Silu => a * sigmoid(a),
+            Activation::GeluTanh => a * sigmoid(gelu_inner(a)[0]),
+            Activation::SquaredRelu => a.max(0.0) * a.max(0.0),
         }
     }
 
@@ -58,6 +67,12 @@ impl Activation {
                 let s = sigmoid(a);
                 s * (1.0 + a * (1.0 - s))
             }
+            Activation::GeluTanh => {
+                let [u, du, _] = gelu_inner(a);
+                let s = sigmoid(u);
+                s + a * s * (1.0 - s) * du
+            }
+            Activation::SquaredRelu => 2.0 * a.max(0.0),
         }
     }
 
@@ -76,6 +91,30 @@ impl Activation {
                 let s = sigmoid(a);
                 s * (1.0 - s) * (2.0 + a * (1.0 - 2.0 * s))
             }
+            Activation::GeluTanh => {
+                let [u, du, bend] = gelu_inner(a);
+                let s = sigmoid(u);
+                s * (1.0 - s) * (2.0 * du + a * bend + a * (1.0 - 2.0 * s) * du * du)
+            }
+            Activation::SquaredRelu => 2.0 * f32::from(a > 0.0),
+        }
+    }
+
+    /// f of every number, in place.
+    pub(crate) fn of_slice(self, a: &mut [f32]) {
+        match self {
+            Activation::Silu => vector::silu(a),
+            Activation::GeluTanh => vector::gelu_tanh(a),
+            _ => a.iter_mut().for_each(|a| *a = self.value(*a)),
+        }
+    }
+
+    /// f' of every number of `a`.
+    pub(crate) fn slope_of_slice(self, a: &[f32], slope: &mut [f32]) {
+        match self {
+            Activation::Silu => vector::silu_slope(a, slope),
+            Activation::GeluTanh => vector::gelu_tanh_slope(a, slope),
+            _ => a.iter().zip(slope).for_each(|(&a, s)| *s = self.slope(a, self.value(a))),
         }
     }
 
@@ -110,6 +149,13 @@ pub(crate) const PARALLEL: usize = 1 << 16;
 pub(crate) fn each(out: &mut Array2<f32>, x: &Array2<f32>, f: impl Fn(&mut f32, &f32) + Sync + Send) {
     let zip = Zip::from(out).and(x);
     if x.len() < PARALLEL { zip.for_each(f) } else { zip.par_for_each(f) }
+}
+
+/// `u = 2 √(2/π) (a + 0.044715 a³)` and its two derivatives.
+fn gelu_inner(a: f32) -> [f32; 3] {
+    const TWICE: f32 = 1.595_769_1;
+    const CUBE: f32 = 0.044_715;
+    [TWICE * (a + CUBE * a * a * a), TWICE * (1.0 + 3.0 * CUBE * a * a), TWICE * 6.0 * CUBE * a]
 }
 
 fn sigmoid(a: f32) -> f32 {

@@ -1,6 +1,6 @@
 //! The weight as it is.
 
-use crate::kernels::Epilogue;
+use crate::kernels::{Epilogue, gemv};
 use crate::linalg::{Threads, gemm};
 use crate::mask::Mask;
 use crate::sparse::{Compress, LinearOp};
@@ -19,7 +19,18 @@ pub struct Dense {
 impl Dense {
     /// A weight `(out, in)`.
     pub fn new(weight: Array2<f32>) -> Self {
+        let weight = if weight.is_standard_layout() { weight } else { weight.as_standard_layout().into_owned() };
         Dense { nnz: weight.len(), weight }
+    }
+
+    /// The weight, in standard layout.
+    pub fn weight(&self) -> &Array2<f32> {
+        &self.weight
+    }
+
+    /// The weight's numbers, row by row, to be changed.
+    pub fn as_slice_mut(&mut self) -> &mut [f32] {
+        self.weight.as_slice_mut().unwrap_or_default()
     }
 }
 
@@ -34,7 +45,10 @@ impl LinearOp for Dense {
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
         super::op::check_shapes(self, x, y, epilogue);
-        epilogue.after(y, |y| gemm(0.0, y, 1.0, x, &self.weight.t(), Threads::Pool));
+        epilogue.after(y, |y| match (x.nrows(), x.as_slice(), self.weight.as_slice(), y.as_slice_mut()) {
+            (1, Some(x), Some(w), Some(y)) => gemv(w, x, y),
+            _ => gemm(0.0, y, 1.0, x, &self.weight.t(), Threads::Pool),
+        });
     }
 
     fn to_dense(&self) -> Array2<f32> {

@@ -3,6 +3,7 @@
 use crate::io::quoted;
 use crate::{Error, Result};
 use ::safetensors::tensor::Dtype as Element;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use ndarray::ArrayD;
 use std::fmt;
@@ -48,7 +49,7 @@ impl Dtype {
     }
 
     /// The type of weights that this element type is; `None` for all others.
-    pub(super) fn of(element: Element) -> Option<Self> {
+    pub(in crate::io) fn of(element: Element) -> Option<Self> {
         match element {
             Element::F32 => Some(Dtype::F32),
             Element::F16 => Some(Dtype::F16),
@@ -58,7 +59,7 @@ impl Dtype {
     }
 
     /// The format's own name for it.
-    pub(super) fn element(self) -> Element {
+    pub(in crate::io) fn element(self) -> Element {
         match self {
             Dtype::F32 => Element::F32,
             Dtype::F16 => Element::F16,
@@ -68,11 +69,35 @@ impl Dtype {
 
     /// The numbers of a file's bytes, little endian.
     pub(super) fn decode(self, bytes: &[u8]) -> Vec<f32> {
-        let pairs = bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+        let mut values = vec![0.0; bytes.len() / self.bytes()];
+        self.decode_into(bytes, &mut values);
+        values
+    }
+
+    /// As `decode`, into a place of the right length.
+    pub(in crate::io) fn decode_into(self, bytes: &[u8], values: &mut [f32]) {
+        assert_eq!(bytes.len(), values.len() * self.bytes(), "bytes of {self}");
         match self {
-            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            Dtype::F16 => pairs.map(|b| f16::from_le_bytes(b).to_f32()).collect(),
-            Dtype::BF16 => pairs.map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::F32 => {
+                for (v, b) in values.iter_mut().zip(bytes.chunks_exact(4)) {
+                    *v = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                }
+            }
+            Dtype::F16 => {
+                // A slice at a time, which the machine's own conversion takes.
+                let mut halves = [f16::ZERO; 1024];
+                for (v, b) in values.chunks_mut(halves.len()).zip(bytes.chunks(2 * halves.len())) {
+                    for (h, b) in halves.iter_mut().zip(b.chunks_exact(2)) {
+                        *h = f16::from_le_bytes([b[0], b[1]]);
+                    }
+                    halves[..v.len()].convert_to_f32_slice(v);
+                }
+            }
+            Dtype::BF16 => {
+                for (v, b) in values.iter_mut().zip(bytes.chunks_exact(2)) {
+                    *v = bf16::from_le_bytes([b[0], b[1]]).to_f32();
+                }
+            }
         }
     }
 
@@ -80,17 +105,23 @@ impl Dtype {
     pub(super) fn encode(self, values: &ArrayD<f32>, out: &mut dyn Write) -> io::Result<()> {
         let mut part = Vec::with_capacity(CHUNK + 4);
         for &v in values {
-            match self {
-                Dtype::F32 => part.extend_from_slice(&v.to_le_bytes()),
-                Dtype::F16 => part.extend_from_slice(&f16::from_f32(v).to_le_bytes()),
-                Dtype::BF16 => part.extend_from_slice(&bf16::from_f32(v).to_le_bytes()),
-            }
+            self.push(v, &mut part);
             if part.len() >= CHUNK {
                 out.write_all(&part)?;
                 part.clear();
             }
         }
         out.write_all(&part)
+    }
+
+    /// Appends the bytes of one number.
+    #[inline]
+    pub(in crate::io) fn push(self, v: f32, bytes: &mut Vec<u8>) {
+        match self {
+            Dtype::F32 => bytes.extend_from_slice(&v.to_le_bytes()),
+            Dtype::F16 => bytes.extend_from_slice(&f16::from_f32(v).to_le_bytes()),
+            Dtype::BF16 => bytes.extend_from_slice(&bf16::from_f32(v).to_le_bytes()),
+        }
     }
 }
 

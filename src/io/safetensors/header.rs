@@ -15,7 +15,7 @@ const MAX_HEADER: u64 = 100_000_000;
 /// More dimensions than any tensor has; it bounds the length of messages and of loops over dimensions.
 const MAX_RANK: usize = 64;
 /// The key under which the header holds the metadata.
-pub(super) const METADATA: &str = "__metadata__";
+pub(in crate::io) const METADATA: &str = "__metadata__";
 
 /// One tensor as the header lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -83,14 +83,14 @@ pub fn read_header(path: impl AsRef<Path>) -> Result<Header> {
 /// # Invariants
 /// - `tensors` are in the order of their offsets, which leave no gap and end where the file ends.
 /// - Each tensor's shape and dtype take exactly the bytes of its offsets. Names are unique.
-pub(super) struct Table {
+pub(in crate::io) struct Table {
     pub metadata: BTreeMap<String, String>,
     pub tensors: Vec<(String, Entry)>,
 }
 
 impl Table {
     /// Reads the header of a file of `file_bytes` bytes; `source` then stands at the first tensor.
-    pub(super) fn read(path: &Path, source: &mut impl Read, file_bytes: u64) -> Result<Table> {
+    pub(in crate::io) fn read(path: &Path, source: &mut impl Read, file_bytes: u64) -> Result<Table> {
         let refuse = |reason: String| Err(Error::malformed(path, reason));
         let io = |e| Error::io(path, e);
         if file_bytes < 8 {
@@ -171,7 +171,7 @@ impl Table {
 }
 
 /// Bytes of a tensor; `None` if that overflows, or an element of less than a byte leaves one unfilled.
-fn bytes_of(dtype: Element, shape: &[usize]) -> Option<usize> {
+pub(in crate::io) fn bytes_of(dtype: Element, shape: &[usize]) -> Option<usize> {
     // The dimensions other than 0 must have a product too: an array of 0 x 2^40 x 2^40 elements cannot be addressed.
     let filled = shape.iter().filter(|d| **d != 0).try_fold(1usize, |n, &d| n.checked_mul(d));
     let bits = filled.filter(|n| *n <= isize::MAX as usize)?.checked_mul(dtype.bitsize())?;
@@ -180,7 +180,7 @@ fn bytes_of(dtype: Element, shape: &[usize]) -> Option<usize> {
 }
 
 /// The header of tensors that follow one another in this order: its length, then the JSON, filled up to 8 bytes.
-pub(super) fn encode(
+pub(in crate::io) fn encode(
     path: &Path,
     tensors: impl Iterator<Item = (String, Element, Vec<usize>, usize)>,
     metadata: &BTreeMap<String, String>,

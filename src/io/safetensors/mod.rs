@@ -18,6 +18,8 @@ mod dtype;
 mod header;
 mod masks;
 
+pub(super) use ::safetensors::tensor::Dtype as Element;
 pub use checkpoint::{Checkpoint, check_finite};
 pub use dtype::Dtype;
 pub use header::{Header, TensorInfo, read_header};
+pub(super) use header::{METADATA, Table, bytes_of, encode};

@@ -1,0 +1,340 @@
+//! A language model as a folder, as the Hugging Face libraries lay it: `config.json`, the weights in `model.safetensors` or
+//! in shards listed by `model.safetensors.index.json`, and what belongs to the tokenizer.
+//!
+//! [`Folder`] opens one: the headers are read and checked against one another and against the lengths of the files, the
+//! numbers stay on the disk until they are asked for, a tensor at a time. [`FolderWriter`] writes one the same way.
+//!
+//! Numbers are read at their place in the file and not through a memory map: a file that is cut short while it is open is
+//! then a clean error, not a signal that ends the process, and 16-bit numbers have to be widened anyway. Reading a mapped
+//! page costs the same copy.
+//!
+//! **Masks** stand in a file of their own, `masks.safetensors`, laid as [`Checkpoint`](crate::io::Checkpoint) lays them, so
+//! that the weights stay a checkpoint like any other.
+
+mod layout;
+mod masks;
+mod shard;
+mod tokens;
+mod write;
+
+pub use layout::Layout;
+pub use masks::MaskFile;
+pub use tokens::{read_ids, write_sequences};
+pub use write::FolderWriter;
+
+use crate::io::safetensors::{Dtype, TensorInfo};
+use crate::io::{one_line, open, quoted};
+use crate::{Error, Result};
+use ndarray::{Array1, Array2, ArrayD, IxDyn};
+use serde_json::{Map, Value};
+use shard::{CHUNK, Listed, Shard};
+use std::collections::HashMap;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The name of the configuration.
+pub(super) const CONFIG: &str = "config.json";
+/// The name of the weights in one file.
+pub(super) const WEIGHTS: &str = "model.safetensors";
+/// The name of the list of shards.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// The most bytes that a JSON file of a folder may have; tokenizers of 256 000 entries take 35 MB.
+const MAX_JSON: u64 = 256 << 20;
+/// What belongs to a model besides its configuration and weights, as far as it is copied with it.
+const COMPANIONS: [&str; 14] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE",
+    "LICENSE.txt",
+];
+
+/// An open model folder.
+///
+/// ```no_run
+/// use lacuna::io::Folder;
+/// let model = Folder::open("SmolLM2-135M")?;
+/// println!("{}: {} tensors", model.config()["model_type"], model.names().count());
+/// let embedding = model.matrix("model.embed_tokens.weight", (49152, 576))?; // read now, in f32
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+pub struct Folder {
+    path: PathBuf,
+    config: Map<String, Value>,
+    shards: Vec<Shard>,
+    /// Of each tensor, by its name, the shard and the place in its list.
+    places: HashMap<String, (usize, usize)>,
+    /// The list of shards, if there is one.
+    index: Option<Map<String, Value>>,
+    masks: Option<MaskFile>,
+}
+
+impl fmt::Debug for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Folder({}, {} tensors in {} files)", self.path.display(), self.places.len(), self.shards.len())
+    }
+}
+
+impl Folder {
+    /// Opens a folder: reads `config.json` and the headers of the weights, no numbers.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file is missing or cannot be read, [`Error::Malformed`] if one is not what it should be: no JSON, a
+    /// shard that is cut short, one tensor in two shards, an index that names a tensor or file that is not there or leaves
+    /// one out.
+    pub fn open(path: impl AsRef<Path>) -> Result<Folder> {
+        let path = path.as_ref().to_path_buf();
+        let is_folder = std::fs::metadata(&path).map_err(|e| Error::io(&path, e))?.is_dir();
+        if !is_folder {
+            return Err(Error::malformed(&path, "not a folder; a model is a folder with config.json and model.safetensors"));
+        }
+        let config = read_json(&path.join(CONFIG))?;
+        let index_path = path.join(INDEX);
+        let index = if index_path.exists() { Some(read_json(&index_path)?) } else { None };
+        let mut shards = Vec::new();
+        let mut places = HashMap::new();
+        let listed = index.as_ref().map(|index| weight_map(&index_path, index)).transpose()?;
+        let files = match &listed {
+            None => vec![WEIGHTS.to_string()],
+            Some(listed) => {
+                let mut files: Vec<String> = listed.values().map(|f| f.to_string()).collect();
+                files.sort();
+                files.dedup();
+                files
+            }
+        };
+        if listed.is_none() && !path.join(WEIGHTS).exists() {
+            let pickled = path.join("pytorch_model.bin").exists() || path.join("pytorch_model.bin.index.json").exists();
+            let hint = if pickled { "; pytorch_model.bin is not read: save the model as safetensors" } else { "" };
+            return Err(Error::malformed(&path, format!("has neither {WEIGHTS} nor {INDEX}{hint}")));
+        }
+        for file in &files {
+            let shard = Shard::open(&path.join(file))?;
+            for (i, tensor) in shard.tensors.iter().enumerate() {
+                let shown = quoted(&tensor.name);
+                if let Some((other, _)) = places.insert(tensor.name.clone(), (shards.len(), i)) {
+                    return Err(Error::malformed(&path, format!("tensor {shown} stands in {} and in {file}", files[other])));
+                }
+                match listed.as_ref().map(|l| l.get(tensor.name.as_str())) {
+                    Some(None) => return Err(Error::malformed(&index_path, format!("leaves out tensor {shown} of {file}"))),
+                    Some(Some(stated)) if stated != file => {
+                        return Err(Error::malformed(&index_path, format!("puts tensor {shown} in {stated}; it is in {file}")));
+                    }
+                    _ => {}
+                }
+            }
+            shards.push(shard);
+        }
+        if let Some((name, file)) = listed.iter().flatten().find(|(name, _)| !places.contains_key(**name)) {
+            return Err(Error::malformed(&index_path, format!("puts tensor {} in {file}, which lacks it", quoted(name))));
+        }
+        let masks = MaskFile::open(&path)?;
+        Ok(Folder { path, config, shards, places, index, masks })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What `config.json` says, unknown keys included.
+    pub fn config(&self) -> &Map<String, Value> {
+        &self.config
+    }
+
+    /// The names of all tensors, in the order in which they lie on the disk.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.shards.iter().flat_map(|s| s.tensors.iter().map(|t| t.name.as_str()))
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().flat_map(|s| &s.tensors).map(|t| t.bytes).sum()
+    }
+
+    /// The weight files with the bytes of each.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
+        self.shards.iter().map(|s| (s.path.as_path(), s.file_bytes))
+    }
+
+    /// What is listed of a tensor.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayer`] if there is no such tensor.
+    pub fn info(&self, name: &str) -> Result<TensorInfo> {
+        let (_, t) = self.find(name)?;
+        Ok(TensorInfo { name: t.name.clone(), dtype: t.element.to_string(), shape: t.shape.clone(), bytes: t.bytes })
+    }
+
+    /// The shape of a tensor.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayer`] if there is no such tensor.
+    pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        self.find(name).map(|(_, t)| t.shape.as_slice())
+    }
+
+    /// How the numbers of a weight are stored.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayer`] if there is no such tensor, [`Error::Malformed`] if it holds no F32, F16 or BF16.
+    pub fn dtype(&self, name: &str) -> Result<Dtype> {
+        let (shard, tensor) = self.find(name)?;
+        shard.dtype(tensor)
+    }
+
+    /// Reads a weight, as `f32` in its own shape. Memory: the result and 1 MB a thread.
+    ///
+    /// # Errors
+    /// As [`Folder::dtype`]; [`Error::Io`] if the disk refuses, [`Error::Malformed`] if the file was cut short since it was
+    /// opened.
+    pub fn read(&self, name: &str) -> Result<ArrayD<f32>> {
+        let (shard, tensor) = self.find(name)?;
+        shard.dtype(tensor)?;
+        let mut values = vec![0.0; tensor.len()];
+        shard.read_numbers(tensor, 0, &mut values)?;
+        let refuse = |e| Error::malformed(&shard.path, format!("tensor {}: {e}", quoted(name)));
+        ArrayD::from_shape_vec(IxDyn(&tensor.shape), values).map_err(refuse)
+    }
+
+    /// Reads a weight that must be a matrix of this shape.
+    ///
+    /// # Errors
+    /// As [`Folder::read`]; [`Error::Malformed`], naming file, tensor and both shapes, if it has another.
+    pub fn matrix(&self, name: &str, shape: (usize, usize)) -> Result<Array2<f32>> {
+        self.fits(name, &[shape.0, shape.1])?;
+        let values = self.read(name)?;
+        values.into_dimensionality().map_err(|e| Error::malformed(&self.path, format!("tensor {}: {e}", quoted(name))))
+    }
+
+    /// Reads a weight that must be a vector of this length.
+    ///
+    /// # Errors
+    /// As [`Folder::matrix`].
+    pub fn vector(&self, name: &str, len: usize) -> Result<Array1<f32>> {
+        self.fits(name, &[len])?;
+        let values = self.read(name)?;
+        values.into_dimensionality().map_err(|e| Error::malformed(&self.path, format!("tensor {}: {e}", quoted(name))))
+    }
+
+    fn fits(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let (shard, tensor) = self.find(name)?;
+        if tensor.shape != shape {
+            let found = &tensor.shape;
+            let reason = format!("tensor {} has shape {found:?}, the configuration asks for {shape:?}", quoted(name));
+            return Err(Error::malformed(&shard.path, reason));
+        }
+        Ok(())
+    }
+
+    /// Shows a weight's numbers to `see` in order, a part at a time; at most 1 MB of them is in memory.
+    ///
+    /// # Errors
+    /// As [`Folder::read`].
+    pub fn stream(&self, name: &str, mut see: impl FnMut(&[f32])) -> Result<()> {
+        let (shard, tensor) = self.find(name)?;
+        shard.dtype(tensor)?;
+        let mut values = vec![0.0; CHUNK.min(tensor.len())];
+        for from in (0..tensor.len()).step_by(CHUNK) {
+            let part = &mut values[..CHUNK.min(tensor.len() - from)];
+            shard.read_numbers(tensor, from, part)?;
+            see(part);
+        }
+        Ok(())
+    }
+
+    /// The masks beside the weights, if there are any.
+    pub fn masks(&self) -> Option<&MaskFile> {
+        self.masks.as_ref()
+    }
+
+    /// Reads a small file of the folder that is JSON, `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Malformed`] if it is no JSON object.
+    pub fn json(&self, name: &str) -> Result<Option<Map<String, Value>>> {
+        let path = self.path.join(name);
+        if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// The files that go with the weights: those of the tokenizer, the settings of generation, the licence.
+    pub fn companions(&self) -> Vec<PathBuf> {
+        COMPANIONS.iter().map(|name| self.path.join(name)).filter(|path| path.is_file()).collect()
+    }
+
+    fn find(&self, name: &str) -> Result<(&Shard, &Listed)> {
+        match self.places.get(name) {
+            Some(&(shard, i)) => Ok((&self.shards[shard], &self.shards[shard].tensors[i])),
+            None => Err(Error::unknown_layer(name, self.names())),
+        }
+    }
+}
+
+/// Of each tensor the file that holds it. File names that lead out of the folder are refused.
+fn weight_map<'a>(path: &Path, index: &'a Map<String, Value>) -> Result<HashMap<&'a str, &'a str>> {
+    let Some(Value::Object(map)) = index.get("weight_map") else {
+        return Err(Error::malformed(path, "has no object 'weight_map', which lists the tensors"));
+    };
+    let mut listed = HashMap::new();
+    for (name, file) in map {
+        let plain = |f: &str| f.ends_with(".safetensors") && !f.contains(['/', '\\', ':', '\0']);
+        match file.as_str().filter(|f| plain(f)) {
+            Some(file) => listed.insert(name.as_str(), file),
+            None => {
+                let found = one_line(&file.to_string(), 100);
+                return Err(Error::malformed(path, format!("puts tensor {} in {found}, no file of this folder", quoted(name))));
+            }
+        };
+    }
+    Ok(listed)
+}
+
+/// Reads a file that holds one JSON object.
+pub(super) fn read_json(path: &Path) -> Result<Map<String, Value>> {
+    serde_json::from_slice(&read_small(path)?)
+        .map_err(|e| Error::malformed(path, format!("is no JSON object: {}", one_line(&e.to_string(), 300))))
+}
+
+/// Reads a whole file that must be small.
+pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>> {
+    let (file, bytes) = open(path)?;
+    if bytes > MAX_JSON {
+        return Err(Error::malformed(path, format!("has {bytes} bytes; at most {MAX_JSON} are read")));
+    }
+    let mut read = Vec::new();
+    file.take(MAX_JSON).read_to_end(&mut read).map_err(|e| Error::io(path, e))?;
+    Ok(read)
+}
+
+impl crate::io::Weights for Folder {
+    fn names(&self) -> Vec<String> {
+        Folder::names(self).map(String::from).collect()
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        Folder::contains(self, name)
+    }
+
+    fn shape(&self, name: &str) -> Result<Vec<usize>> {
+        Folder::shape(self, name).map(<[usize]>::to_vec)
+    }
+
+    fn read(&self, name: &str) -> Result<ArrayD<f32>> {
+        Folder::read(self, name)
+    }
+}

@@ -1,0 +1,97 @@
+//! Token numbers out of safetensors files, and tables of numbers into them, a row at a time.
+
+use super::shard::Shard;
+use crate::io::safetensors::{Dtype, Element, bytes_of, encode};
+use crate::io::{atomic, quoted};
+use crate::{Error, Result};
+use ndarray::{Array2, ArrayView2};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The most token numbers that are read from one tensor.
+const MAX_IDS: u64 = 1 << 28;
+
+/// Reads an integer tensor `(sequences, tokens)`, `None` if the file has none of this name; one of one dimension is one sequence.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Malformed`] if the file is damaged, or the tensor has another element type or more dimensions.
+pub fn read_ids(path: impl AsRef<Path>, name: &str) -> Result<Option<Array2<i64>>> {
+    let shard = Shard::open(path.as_ref())?;
+    let Some(tensor) = shard.tensors.iter().find(|t| t.name == name) else { return Ok(None) };
+    let refuse = |reason: String| Error::malformed(path.as_ref(), format!("tensor {} {reason}", quoted(name)));
+    let shape = match tensor.shape[..] {
+        [tokens] => (1, tokens),
+        [sequences, tokens] => (sequences, tokens),
+        _ => return Err(refuse(format!("has shape {:?}; (sequences, tokens) is read", tensor.shape))),
+    };
+    if tensor.bytes > MAX_IDS {
+        return Err(refuse(format!("has {} bytes; at most {MAX_IDS} are read", tensor.bytes)));
+    }
+    let mut bytes = vec![0; tensor.bytes as usize];
+    shard.read_bytes(tensor, 0, &mut bytes)?;
+    let ids: Vec<i64> = match tensor.element {
+        Element::U8 => bytes.iter().map(|b| i64::from(*b)).collect(),
+        Element::I16 => bytes.chunks_exact(2).map(|b| i64::from(i16::from_le_bytes([b[0], b[1]]))).collect(),
+        Element::U16 => bytes.chunks_exact(2).map(|b| i64::from(u16::from_le_bytes([b[0], b[1]]))).collect(),
+        Element::I32 => bytes.chunks_exact(4).map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect(),
+        Element::U32 => bytes.chunks_exact(4).map(|b| i64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect(),
+        Element::I64 => {
+            bytes.chunks_exact(8).map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])).collect()
+        }
+        other => return Err(refuse(format!("is {other}; token numbers are I64, I32, U32, I16, U16 or U8"))),
+    };
+    Array2::from_shape_vec(shape, ids).map(Some).map_err(|e| refuse(e.to_string()))
+}
+
+/// Writes one F32 tensor `(sequences, rows, cols)` of this name, whole or not at all; `part` gives the rows of one sequence, which
+/// are then written, so that one sequence is in memory.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Setting`] if the tensor is larger than a machine can address; what `part` returns.
+///
+/// # Panics
+/// If `part` gives another shape than `(rows, cols)`.
+pub fn write_sequences(
+    path: impl AsRef<Path>,
+    name: &str,
+    shape: (usize, usize, usize),
+    mut part: impl FnMut(usize) -> Result<Array2<f32>>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let dims = vec![shape.0, shape.1, shape.2];
+    let Some(bytes) = bytes_of(Element::F32, &dims) else {
+        return Err(Error::setting("ids", format!("{dims:?} numbers are more than a machine can address")));
+    };
+    let header = encode(path, [(name.to_string(), Element::F32, dims, bytes)].into_iter(), &BTreeMap::new())?;
+    let mut failed = None;
+    let written = atomic::write(path, |out| {
+        out.write_all(&header)?;
+        for i in 0..shape.0 {
+            match part(i) {
+                Ok(rows) => {
+                    assert_eq!(rows.dim(), (shape.1, shape.2), "sequence {i}");
+                    emit(rows.view(), out)?;
+                }
+                Err(e) => {
+                    failed = Some(e);
+                    return Err(std::io::Error::other("stopped"));
+                }
+            }
+        }
+        Ok(())
+    });
+    match failed {
+        Some(e) => Err(e),
+        None => written,
+    }
+}
+
+fn emit(rows: ArrayView2<'_, f32>, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+    let mut bytes = Vec::with_capacity(rows.ncols() * Dtype::F32.bytes());
+    for row in rows.rows() {
+        bytes.clear();
+        row.iter().for_each(|&v| Dtype::F32.push(v, &mut bytes));
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,374 @@
+//! Writes a model folder tensor by tensor, in any order, whole or not at all.
+//!
+//! The files are laid out at once, with their headers, in a working folder beside the final one; each tensor then goes to its
+//! place. When all are there the working folder is flushed to the disk and gets its name. At most one tensor's numbers are in
+//! memory, and those are the caller's.
+
+use super::layout::Layout;
+use super::shard::CHUNK;
+use super::{CONFIG, Folder};
+use crate::io::atomic;
+use crate::io::place::write_all_at;
+use crate::io::quoted;
+use crate::io::safetensors::{Dtype, Element};
+use crate::{Error, Result};
+use ndarray::{ArrayRef, Dimension};
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// The list of tensors that are on the disk, in the working folder of a run that may be taken up again.
+const JOURNAL: &str = ".written.json";
+
+struct Slot {
+    file: usize,
+    element: Element,
+    shape: Vec<usize>,
+    start: u64,
+    bytes: u64,
+}
+
+/// A folder that is being written.
+///
+/// ```
+/// use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
+/// use ndarray::{Array2, array};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let out = folder.path().join("model");
+/// let layout = Layout::new([("fc.weight".to_string(), Dtype::BF16, vec![1, 2])], 5 << 30)?;
+/// let mut writer = FolderWriter::create(&out, layout)?;
+/// writer.write("fc.weight", &array![[0.5, -2.0]])?;
+/// writer.config(serde_json::json!({"model_type": "llama"}).as_object().unwrap())?;
+/// writer.finish()?; // only now is there a folder of this name
+/// assert_eq!(Folder::open(&out)?.matrix("fc.weight", (1, 2))?, array![[0.5, -2.0]]);
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+pub struct FolderWriter {
+    out: PathBuf,
+    part: PathBuf,
+    layout: Layout,
+    files: Vec<File>,
+    slots: HashMap<String, Slot>,
+    written: BTreeSet<String>,
+    /// Whether the working folder outlives a run that fails.
+    kept: bool,
+    finished: bool,
+}
+
+impl FolderWriter {
+    /// Begins a folder. What is written goes to a working folder beside `out`, which disappears if the writer is dropped
+    /// before [`FolderWriter::finish`].
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if `out` exists and is not an empty folder; [`Error::Io`] if the folder above it is missing or may
+    /// not be written.
+    pub fn create(out: impl AsRef<Path>, layout: Layout) -> Result<FolderWriter> {
+        let (out, parent) = free(out.as_ref())?;
+        let builder = tempfile::Builder::new().prefix(".lacuna-").suffix(".part").make_in(&parent, |path| fs::create_dir(path));
+        let part = builder.and_then(|made| made.into_temp_path().keep().map_err(|e| e.error)).map_err(|e| Error::io(&out, e))?;
+        FolderWriter::lay(out, part, layout, false)
+    }
+
+    /// As [`FolderWriter::create`], but the working folder has a fixed name ([`FolderWriter::working_folder`]) and stays if the
+    /// run ends before its time, for [`FolderWriter::resume`].
+    ///
+    /// # Errors
+    /// As [`FolderWriter::create`]; [`Error::Malformed`] if a working folder of an earlier run is there.
+    pub fn create_resumable(out: impl AsRef<Path>, layout: Layout) -> Result<FolderWriter> {
+        let (out, _) = free(out.as_ref())?;
+        let part = FolderWriter::working_folder(&out);
+        fs::create_dir(&part).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => {
+                Error::malformed(&part, "holds an unfinished run; take it up again, or remove it to begin anew")
+            }
+            _ => Error::io(&part, e),
+        })?;
+        FolderWriter::lay(out, part, layout, true)
+    }
+
+    /// Takes an unfinished run up again: what [`FolderWriter::sync`] said was on the disk counts as written.
+    ///
+    /// # Errors
+    /// As [`FolderWriter::create`]; [`Error::Io`] if there is no unfinished run, [`Error::Malformed`] if it has another layout.
+    pub fn resume(out: impl AsRef<Path>, layout: Layout) -> Result<FolderWriter> {
+        let (out, _) = free(out.as_ref())?;
+        let part = FolderWriter::working_folder(&out);
+        let mut writer = FolderWriter::empty(out, part, layout, true);
+        for i in 0..writer.layout.files.len() {
+            let path = writer.part.join(&writer.layout.files[i].file);
+            let mut file = File::options().read(true).write(true).open(&path).map_err(|e| Error::io(&path, e))?;
+            let header = writer.slots_of(i, &path)?;
+            let mut found = vec![0; header.len()];
+            let same = file.read_exact(&mut found).is_ok() && found == header;
+            if !same || file.metadata().map_err(|e| Error::io(&path, e))?.len() != writer.length(i, &header) {
+                return Err(Error::malformed(&path, "belongs to a run over other tensors; remove its folder to begin anew"));
+            }
+            writer.files.push(file);
+        }
+        let journal = writer.part.join(JOURNAL);
+        if journal.exists() {
+            let text = super::read_small(&journal)?;
+            let written: BTreeSet<String> =
+                serde_json::from_slice(&text).map_err(|e| Error::malformed(&journal, format!("is no list of names: {e}")))?;
+            writer.written = written.into_iter().filter(|name| writer.slots.contains_key(name)).collect();
+        }
+        Ok(writer)
+    }
+
+    /// Where a run that may be taken up again keeps what it has: beside `out`, `.NAME.part`. The caller may keep files of its
+    /// own there whose names begin with a dot; they are removed at the end.
+    pub fn working_folder(out: &Path) -> PathBuf {
+        let name = out.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|| "out".to_string());
+        out.with_file_name(format!(".{name}.part"))
+    }
+
+    fn empty(out: PathBuf, part: PathBuf, layout: Layout, kept: bool) -> FolderWriter {
+        let (files, slots, written) = (Vec::new(), HashMap::new(), BTreeSet::new());
+        FolderWriter { out, part, layout, files, slots, written, kept, finished: false }
+    }
+
+    /// Makes the files with their headers, as long as they will be.
+    fn lay(out: PathBuf, part: PathBuf, layout: Layout, kept: bool) -> Result<FolderWriter> {
+        let mut writer = FolderWriter::empty(out, part, layout, kept);
+        for i in 0..writer.layout.files.len() {
+            let path = writer.part.join(&writer.layout.files[i].file);
+            let header = writer.slots_of(i, &path)?;
+            let file = File::options().read(true).write(true).create_new(true).open(&path);
+            let length = writer.length(i, &header);
+            let made = file.and_then(|file| {
+                file.set_len(length)?;
+                write_all_at(&file, &header, 0)?;
+                Ok(file)
+            });
+            writer.files.push(made.map_err(|e| Error::io(&writer.out, e))?);
+        }
+        Ok(writer)
+    }
+
+    /// The header of file `i`; its tensors are entered with their places.
+    fn slots_of(&mut self, i: usize, path: &Path) -> Result<Vec<u8>> {
+        let (header, places) = self.layout.header(i, path)?;
+        for ((name, element, shape), (start, bytes)) in self.layout.files[i].tensors.iter().zip(places) {
+            self.slots.insert(name.clone(), Slot { file: i, element: *element, shape: shape.clone(), start, bytes });
+        }
+        Ok(header)
+    }
+
+    fn length(&self, i: usize, header: &[u8]) -> u64 {
+        header.len() as u64 + self.slots.values().filter(|s| s.file == i).map(|s| s.bytes).sum::<u64>()
+    }
+
+    fn slot(&self, name: &str) -> Result<&Slot> {
+        self.slots.get(name).ok_or_else(|| Error::unknown_layer(name, self.slots.keys().map(String::as_str)))
+    }
+
+    /// Writes a weight to its place, rounded to its dtype. One that was written before is replaced.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayer`] if the layout has no such tensor, [`Error::Shape`] if it has another shape there,
+    /// [`Error::Setting`] if a finite number is too large for the dtype, [`Error::Io`] if the disk refuses.
+    pub fn write<D: Dimension>(&mut self, name: &str, values: &ArrayRef<f32, D>) -> Result<()> {
+        let slot = self.slot(name)?;
+        if slot.shape != values.shape() {
+            return Err(Error::shape(format!("tensor {}", quoted(name)), &slot.shape, values.shape()));
+        }
+        let Some(dtype) = Dtype::of(slot.element) else {
+            return Err(Error::setting("dtype", format!("tensor {} is {}, which holds no weights", quoted(name), slot.element)));
+        };
+        let standard = values.as_standard_layout();
+        let numbers = standard.as_slice().unwrap_or_default();
+        let file = &self.files[slot.file];
+        let part = |(i, numbers): (usize, &[f32])| {
+            let mut bytes = Vec::with_capacity(numbers.len() * dtype.bytes());
+            for (at, &v) in numbers.iter().enumerate() {
+                if v.is_finite() && !dtype.round(v).is_finite() {
+                    let place = format!("{v} at number {}", i * CHUNK + at);
+                    return Err(Error::setting("dtype", format!("tensor {}: {place} is too large for {dtype}", quoted(name))));
+                }
+                dtype.push(v, &mut bytes);
+            }
+            let place = slot.start + (i * CHUNK * dtype.bytes()) as u64;
+            write_all_at(file, &bytes, place).map_err(|e| Error::io(&self.out, e))
+        };
+        numbers.par_chunks(CHUNK).enumerate().try_for_each(part)?;
+        self.written.insert(name.to_string());
+        Ok(())
+    }
+
+    /// Writes a tensor of bytes.
+    pub(super) fn write_bytes(&mut self, name: &str, shape: &[usize], bytes: &[u8]) -> Result<()> {
+        let slot = self.slot(name)?;
+        if slot.shape != shape || slot.bytes != bytes.len() as u64 {
+            return Err(Error::shape(format!("tensor {}", quoted(name)), &slot.shape, shape));
+        }
+        write_all_at(&self.files[slot.file], bytes, slot.start).map_err(|e| Error::io(&self.out, e))?;
+        self.written.insert(name.to_string());
+        Ok(())
+    }
+
+    /// Copies a tensor of any dtype from another folder, byte by byte.
+    ///
+    /// # Errors
+    /// As [`FolderWriter::write`] and [`Folder::read`]; [`Error::Setting`] if the dtypes differ.
+    pub fn copy(&mut self, name: &str, from: &Folder) -> Result<()> {
+        let (shard, tensor) = from.find(name)?;
+        let slot = self.slot(name)?;
+        if slot.shape != tensor.shape {
+            return Err(Error::shape(format!("tensor {}", quoted(name)), &slot.shape, &tensor.shape));
+        }
+        if slot.element != tensor.element {
+            let (is, to) = (tensor.element, slot.element);
+            return Err(Error::setting("dtype", format!("tensor {} is {is} and cannot be copied as {to}", quoted(name))));
+        }
+        let mut bytes = vec![0; (4u64 << 20).min(tensor.bytes) as usize];
+        let mut at = 0;
+        while at < tensor.bytes {
+            let part = bytes.len().min((tensor.bytes - at) as usize);
+            shard.read_bytes(tensor, at, &mut bytes[..part])?;
+            write_all_at(&self.files[slot.file], &bytes[..part], slot.start + at).map_err(|e| Error::io(&self.out, e))?;
+            at += part as u64;
+        }
+        self.written.insert(name.to_string());
+        Ok(())
+    }
+
+    /// Copies every tensor that was not written yet, and the files that go with the weights, as far as they are not there.
+    /// `config.json` is copied byte by byte unless [`FolderWriter::config`] wrote one.
+    ///
+    /// # Errors
+    /// As [`FolderWriter::copy`].
+    pub fn copy_rest(&mut self, from: &Folder) -> Result<()> {
+        let rest: Vec<String> = self.missing().filter(|name| from.contains(name)).map(String::from).collect();
+        rest.iter().try_for_each(|name| self.copy(name, from))?;
+        let companions = from.companions();
+        for path in companions.iter().chain(&[from.path().join(CONFIG)]) {
+            if let Some(name) = path.file_name().filter(|name| !self.part.join(name).exists()) {
+                fs::copy(path, self.part.join(name)).map_err(|e| Error::io(path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk refuses.
+    pub fn config(&self, config: &Map<String, Value>) -> Result<()> {
+        self.json(CONFIG, &Value::Object(config.clone()))
+    }
+
+    /// Writes a JSON file of the folder.
+    ///
+    /// # Errors
+    /// As [`FolderWriter::file`].
+    pub fn json(&self, name: &str, value: &Value) -> Result<()> {
+        let text = serde_json::to_string_pretty(value).map_err(|e| Error::setting(name, e.to_string()))?;
+        self.file(name, (text + "\n").as_bytes())
+    }
+
+    /// Writes another file of the folder; `name` is a plain file name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk refuses.
+    pub fn file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        atomic::write_bytes(self.part.join(name), bytes)
+    }
+
+    /// Whether a tensor was written.
+    pub fn is_written(&self, name: &str) -> bool {
+        self.written.contains(name)
+    }
+
+    /// The tensors that were not written yet.
+    pub fn missing(&self) -> impl Iterator<Item = &str> {
+        let names = self.layout.files.iter().flat_map(|f| f.tensors.iter().map(|(name, _, _)| name.as_str()));
+        names.filter(|name| !self.written.contains(*name))
+    }
+
+    /// Flushes what was written to the disk and notes it, so that a run that is killed after this call goes on from here.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk refuses.
+    pub fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        let text = serde_json::to_vec(&self.written).map_err(|e| Error::setting("journal", e.to_string()))?;
+        atomic::write_bytes(self.part.join(JOURNAL), &text)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.files.iter().try_for_each(|file| file.sync_all()).map_err(|e| Error::io(&self.out, e))
+    }
+
+    /// Gives the folder its name.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if a tensor was not written; [`Error::Io`] if the disk refuses.
+    pub fn finish(mut self) -> Result<()> {
+        let (missing, first) = (self.missing().count(), self.missing().next().map(quoted));
+        if let Some(first) = first {
+            return Err(Error::malformed(&self.out, format!("{missing} tensors were not written, the first of them {first}")));
+        }
+        self.flush()?;
+        if let Some((name, index)) = self.layout.index() {
+            self.json(name, &index)?;
+        }
+        let io = |e| Error::io(&self.out, e);
+        for entry in fs::read_dir(&self.part).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.')) {
+                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.map_err(io)?;
+            }
+        }
+        // An empty folder of that name may be there.
+        let _ = fs::remove_dir(&self.out);
+        fs::rename(&self.part, &self.out).map_err(io)?;
+        self.finished = true;
+        #[cfg(unix)]
+        let _ = self.out.parent().map(|above| File::open(above).and_then(|above| above.sync_all()));
+        Ok(())
+    }
+}
+
+impl Drop for FolderWriter {
+    fn drop(&mut self) {
+        if !self.finished && !self.kept {
+            self.files.clear();
+            let _ = fs::remove_dir_all(&self.part);
+        }
+    }
+}
+
+/// The path of a folder that may be made, and the folder above it.
+fn free(out: &Path) -> Result<(PathBuf, PathBuf)> {
+    if out.file_name().is_none() {
+        return Err(Error::malformed(out, "is no name of a new folder"));
+    }
+    if let Ok(found) = fs::symlink_metadata(out) {
+        let empty = found.is_dir() && fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+        if !empty {
+            return Err(Error::malformed(out, "exists already; name a new folder"));
+        }
+    }
+    let parent = match out.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    match fs::metadata(&parent) {
+        Ok(found) if found.is_dir() => Ok((out.to_path_buf(), parent)),
+        Ok(_) => Err(Error::malformed(&parent, "is not a folder")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let reason = format!("the folder {} does not exist", parent.display());
+            Err(Error::io(out, io::Error::new(e.kind(), reason)))
+        }
+        Err(e) => Err(Error::io(&parent, e)),
+    }
+}
+
+impl crate::io::WeightsMut for FolderWriter {
+    fn write(&mut self, name: &str, values: ndarray::ArrayViewD<'_, f32>) -> Result<()> {
+        FolderWriter::write(self, name, &values)
+    }
+}

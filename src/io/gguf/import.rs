@@ -1,0 +1,145 @@
+//! A GGUF file becomes a Hugging Face folder.
+
+use super::arch::{Arch, Change};
+use super::config::{config, sizes};
+use super::tokenizer::tokenizer;
+use super::{Gguf, Quant};
+use crate::io::quoted;
+use crate::io::{Dtype, FolderWriter, Layout};
+use crate::{Error, Result};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+/// The most bytes of one file of weights, as the Hugging Face libraries cut them.
+const SHARD: u64 = 5_000_000_000;
+
+/// What was imported.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Imported {
+    /// `general.architecture` of the file.
+    pub architecture: String,
+    /// Tensors written.
+    pub tensors: usize,
+    /// Numbers written.
+    pub parameters: usize,
+    /// Of each type in the file, how many tensors had it.
+    pub types: BTreeMap<String, usize>,
+    /// Bytes of the numbers written.
+    pub bytes: u64,
+    /// Tokens of the tokenizer, `None` if the file had none.
+    pub tokens: Option<usize>,
+}
+
+/// One tensor's way.
+struct Step {
+    from: String,
+    to: String,
+    change: Change,
+}
+
+/// Writes the folder `out` from a GGUF file: weights, `config.json`, generation settings and tokenizer. Quantised numbers are
+/// written as `dtype` (F32 holds them exactly), floats in the dtype that they have unless `dtype` is given. A head that is the
+/// embedding over again is left out and tied. The folder appears whole or not at all; one tensor is in memory at a time.
+///
+/// # Errors
+/// [`Error::Malformed`] if the file lacks a tensor or key, has a tensor that its architecture has not, or its tokenizer is of a kind
+/// that is not read; [`Error::Setting`] if the architecture is not known (the line lists those that are); what
+/// [`FolderWriter`] reports.
+pub fn import(file: &Gguf, out: impl AsRef<Path>, dtype: Option<Dtype>) -> Result<Imported> {
+    let refuse = |reason: String| Error::malformed(file.path(), reason);
+    let arch = Arch::of(file.text("general.architecture")?).map_err(|e| refuse(e.to_string()))?;
+    let (layers, heads) = sizes(file, arch)?;
+    let names: HashSet<&str> = file.tensors().iter().map(|t| t.name.as_str()).collect();
+    if let Some(missing) = arch.needed(layers).find(|name| !names.contains(name.as_str())) {
+        return Err(refuse(format!("lacks the tensor {} of a {} of {layers} blocks", quoted(&missing), arch.name)));
+    }
+    let tied = head_is_embedding(file)?;
+    let (mut steps, mut tensors) = (Vec::new(), Vec::new());
+    let mut sums: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in file.tensors() {
+        // Factors of the rotary frequencies go to the configuration.
+        if tensor.name.starts_with("rope_f") || (tied && tensor.name == "output.weight") {
+            continue;
+        }
+        let Some((to, change)) = arch.translate(&tensor.name, layers, heads) else {
+            return Err(refuse(format!(
+                "has the tensor {}, which a {} of {layers} blocks has not",
+                quoted(&tensor.name),
+                arch.name
+            )));
+        };
+        if !change.fits(&tensor.shape) {
+            return Err(refuse(format!(
+                "tensor {} has shape {:?}, which does not fit {heads:?} heads",
+                quoted(&tensor.name),
+                tensor.shape
+            )));
+        }
+        let own = match tensor.quant {
+            Quant::F16 => Dtype::F16,
+            Quant::BF16 => Dtype::BF16,
+            _ => Dtype::F32,
+        };
+        let dtype = dtype.unwrap_or(own);
+        *sums.entry(name_of(dtype)).or_default() += tensor.shape.iter().product::<usize>();
+        tensors.push((to.clone(), dtype, change.shape(&tensor.shape)));
+        steps.push(Step { from: tensor.name.clone(), to, change });
+    }
+    let most = sums.iter().max_by_key(|(_, n)| **n).map_or("float32", |(name, _)| *name);
+    let config = config(file, arch, tied, most)?;
+    let words = tokenizer(file)?;
+    let imported = Imported {
+        architecture: arch.name.to_string(),
+        tensors: tensors.len(),
+        parameters: tensors.iter().map(|(_, _, shape)| shape.iter().product::<usize>()).sum(),
+        types: file.tensors().iter().fold(BTreeMap::new(), |mut types, t| {
+            *types.entry(t.quant.to_string()).or_default() += 1;
+            types
+        }),
+        bytes: tensors.iter().map(|(_, dtype, shape)| (dtype.bytes() * shape.iter().product::<usize>()) as u64).sum(),
+        tokens: words.as_ref().and_then(|_| file.texts_or("tokenizer.ggml.tokens").ok().flatten()).map(<[String]>::len),
+    };
+
+    let mut writer = FolderWriter::create(out, Layout::new(tensors, SHARD)?)?;
+    writer.config(&config)?;
+    writer.json("generation_config.json", &generation(&config))?;
+    if let Some(words) = words {
+        writer.json("tokenizer.json", &words.tokenizer)?;
+        writer.json("tokenizer_config.json", &words.config)?;
+        writer.json("special_tokens_map.json", &words.special)?;
+    }
+    for step in steps {
+        let values = step.change.apply(file.read(&step.from)?);
+        writer.write(&step.to, &values)?;
+    }
+    writer.finish()?;
+    Ok(imported)
+}
+
+/// Whether the head is left out because it is the embedding, or is the same over again.
+fn head_is_embedding(file: &Gguf) -> Result<bool> {
+    match (file.tensor("output.weight"), file.tensor("token_embd.weight")) {
+        (Some(head), Some(embedding)) if (&head.shape, head.quant) == (&embedding.shape, embedding.quant) => {
+            Ok(file.read(&head.name)? == file.read(&embedding.name)?)
+        }
+        (head, _) => Ok(head.is_none()),
+    }
+}
+
+fn name_of(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "float32",
+        Dtype::F16 => "float16",
+        Dtype::BF16 => "bfloat16",
+    }
+}
+
+fn generation(config: &Map<String, Value>) -> Value {
+    let ids = ["bos_token_id", "eos_token_id", "pad_token_id"];
+    let known = ids.iter().filter_map(|key| Some((key.to_string(), config.get(*key)?.clone())));
+    let mut generation: Map<String, Value> = known.collect();
+    generation.insert("_from_model_config".to_string(), json!(true));
+    Value::Object(generation)
+}

@@ -1,0 +1,173 @@
+//! How GGUF stores numbers, and the numbers that stand there.
+//!
+//! A row is cut into blocks of 32 or 256 numbers. A block holds small integers q and, in 16-bit floats, what turns them back:
+//!
+//! ```text
+//! Q8_0, Q4_0, Q5_0     w = d · q               q in -128..127, -8..7, -16..15
+//! Q4_1, Q5_1           w = d · q + m           q in 0..15, 0..31
+//! Q4_K, Q5_K           w = (d · s) · q - (dmin · t)    s, t of 6 bits for each 32 of the 256
+//! Q6_K                 w = (d · s) · q         q in -32..31, s of 8 bits for each 16 of the 256
+//! ```
+//!
+//! The order of the operations is that of the format's own tools, so that the numbers are theirs to the bit.
+
+use half::{bf16, f16};
+use std::fmt;
+
+/// An element type of GGUF that is read here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum Quant {
+    F32,
+    F16,
+    BF16,
+    Q8_0,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+}
+
+use Quant::*;
+
+impl Quant {
+    /// All of them, with the number that the format gives each, the numbers of a block and its bytes.
+    const ALL: [(Quant, u32, usize, usize); 11] = [
+        (F32, 0, 1, 4),
+        (F16, 1, 1, 2),
+        (Q4_0, 2, 32, 18),
+        (Q4_1, 3, 32, 20),
+        (Q5_0, 6, 32, 22),
+        (Q5_1, 7, 32, 24),
+        (Q8_0, 8, 32, 34),
+        (Q4_K, 12, 256, 144),
+        (Q5_K, 13, 256, 176),
+        (Q6_K, 14, 256, 210),
+        (BF16, 30, 1, 2),
+    ];
+
+    /// The type that has this number in the format.
+    pub fn of(number: u32) -> Option<Quant> {
+        Self::ALL.iter().find(|(_, n, _, _)| *n == number).map(|(quant, ..)| *quant)
+    }
+
+    /// The names of all types that are read.
+    pub fn known() -> String {
+        Self::ALL.map(|(quant, ..)| quant.to_string()).join(", ")
+    }
+
+    /// Numbers of a block, and the bytes that they take.
+    pub fn block(self) -> (usize, usize) {
+        Self::ALL.iter().find(|(quant, ..)| *quant == self).map_or((1, 4), |(_, _, numbers, bytes)| (*numbers, *bytes))
+    }
+
+    /// Whether the numbers are floats, so that a file of floats can hold them as they are.
+    pub fn is_float(self) -> bool {
+        matches!(self, F32 | F16 | BF16)
+    }
+
+    /// The numbers of some blocks.
+    ///
+    /// # Panics
+    /// If `bytes` and `values` do not hold the same whole number of blocks.
+    pub fn decode(self, bytes: &[u8], values: &mut [f32]) {
+        let (numbers, size) = self.block();
+        assert!(values.len() % numbers == 0 && bytes.len() % size == 0, "{self}: whole blocks");
+        assert_eq!(values.len() / numbers, bytes.len() / size, "{self}: blocks");
+        let blocks = bytes.chunks_exact(size).zip(values.chunks_exact_mut(numbers));
+        match self {
+            F32 => blocks.for_each(|(b, w)| w[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            F16 => blocks.for_each(|(b, w)| w[0] = half_at(b, 0)),
+            BF16 => blocks.for_each(|(b, w)| w[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+            Q8_0 => blocks.for_each(|(b, w)| q8_0(b, w)),
+            Q4_0 => blocks.for_each(|(b, w)| q4(half_at(b, 0), -8, -0.0, &b[2..], w)),
+            Q4_1 => blocks.for_each(|(b, w)| q4(half_at(b, 0), 0, half_at(b, 2), &b[4..], w)),
+            Q5_0 => blocks.for_each(|(b, w)| q5(half_at(b, 0), -16, -0.0, &b[2..], w)),
+            Q5_1 => blocks.for_each(|(b, w)| q5(half_at(b, 0), 0, half_at(b, 2), &b[4..], w)),
+            Q4_K => blocks.for_each(|(b, w)| k45(b, &[], &b[16..], w)),
+            Q5_K => blocks.for_each(|(b, w)| k45(b, &b[16..48], &b[48..], w)),
+            Q6_K => blocks.for_each(|(b, w)| q6_k(b, w)),
+        }
+    }
+}
+
+impl fmt::Display for Quant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+fn half_at(bytes: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+}
+
+/// Scale, then 32 signed bytes.
+fn q8_0(block: &[u8], w: &mut [f32]) {
+    let d = half_at(block, 0);
+    for (w, &q) in w.iter_mut().zip(&block[2..]) {
+        *w = d * f32::from(q as i8);
+    }
+}
+
+/// `m` is -0 where there is none: added, it leaves the sign of a zero alone. 16 bytes: the low four bits are the first 16 numbers, the high four the others.
+fn q4(d: f32, least: i32, m: f32, nibbles: &[u8], w: &mut [f32]) {
+    for (i, &b) in nibbles[..16].iter().enumerate() {
+        w[i] = d * (i32::from(b & 15) + least) as f32 + m;
+        w[i + 16] = d * (i32::from(b >> 4) + least) as f32 + m;
+    }
+}
+
+/// As `q4` behind 4 bytes whose bit i is the fifth bit of number i.
+fn q5(d: f32, least: i32, m: f32, bytes: &[u8], w: &mut [f32]) {
+    let high = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let fifth = |i: usize| ((high >> i & 1) << 4) as i32;
+    for (i, &b) in bytes[4..20].iter().enumerate() {
+        w[i] = d * ((i32::from(b & 15) | fifth(i)) + least) as f32 + m;
+        w[i + 16] = d * ((i32::from(b >> 4) | fifth(i + 16)) + least) as f32 + m;
+    }
+}
+
+/// The 6-bit scale and minimum of the 32 numbers `j` of 8: the first four have six bits in a byte of their own, the others four
+/// bits in a byte and two in the tops of the first eight.
+fn scale_and_min(j: usize, packed: &[u8]) -> (u8, u8) {
+    if j < 4 {
+        return (packed[j] & 63, packed[j + 4] & 63);
+    }
+    let both = packed[j + 4];
+    (both & 15 | packed[j - 4] >> 6 << 4, both >> 4 | packed[j] >> 6 << 4)
+}
+
+/// Q4_K and Q5_K: d, dmin, 12 bytes of scales; then for Q5_K 32 bytes whose bit j is the fifth bit of a number in part j; then
+/// 128 bytes, of which each 32 hold one part in their low bits and the next in their high ones.
+fn k45(block: &[u8], fifth: &[u8], nibbles: &[u8], w: &mut [f32]) {
+    let (d, dmin) = (half_at(block, 0), half_at(block, 2));
+    for (j, w) in w.chunks_exact_mut(32).enumerate() {
+        let (scale, min) = scale_and_min(j, &block[4..16]);
+        let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
+        let bytes = &nibbles[j / 2 * 32..][..32];
+        for (i, (w, &b)) in w.iter_mut().zip(bytes).enumerate() {
+            let four = if j % 2 == 0 { b & 15 } else { b >> 4 };
+            let top = fifth.get(i).map_or(0, |h| (h >> j & 1) << 4);
+            *w = scale * f32::from(four | top) - min;
+        }
+    }
+}
+
+/// 128 bytes of low four bits, 64 of high two, 16 signed scales, d. Each half of the block holds four rows of 32 numbers.
+fn q6_k(block: &[u8], w: &mut [f32]) {
+    let d = half_at(block, 208);
+    for (half, w) in w.chunks_exact_mut(128).enumerate() {
+        let (low, high) = (&block[64 * half..][..64], &block[128 + 32 * half..][..32]);
+        let scales = &block[192 + 8 * half..][..8];
+        for (i, w) in w.iter_mut().enumerate() {
+            let (row, col) = (i / 32, i % 32);
+            let b = low[32 * (row % 2) + col];
+            let four = if row < 2 { b & 15 } else { b >> 4 };
+            let q = i32::from(four | (high[col] >> (2 * row) & 3) << 4) - 32;
+            *w = d * f32::from(scales[i / 16] as i8) * q as f32;
+        }
+    }
+}

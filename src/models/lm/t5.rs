@@ -1,0 +1,102 @@
+//! T5 v1.0 and v1.1: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
+//! arXiv:1910.10683; Shazeer, "GLU Variants Improve Transformer", arXiv:2002.05202.
+//!
+//! ```text
+//! encoder   h += W_o attention(rms(h))                               q · k + b(j - i), not scaled
+//!           h += W_o f(W_i rms(h))
+//! decoder   h += W_o attention(rms(h)), causal;  h += W_o attention(rms(h), memory);  h += W_o f(W_i rms(h))
+//! logits = E (rms(h) / √hidden) where the head is tied, else W_head rms(h)
+//! ```
+//!
+//! The bias of scores depends on the distance, sorted into buckets, and is that of the first block in all blocks of a stack; it
+//! stays with its stack, whatever becomes of the block. v1.0 has `f = relu`, v1.1 a gate with gelu and a head of its own.
+
+use super::keys::{Keys, setting};
+use super::recipe::{Layer, Names, Opens, Parts, Recipe, Relative, Stack, activation};
+use crate::Result;
+use crate::nn::{Activation, Heads, NormKind, Rule};
+
+pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
+    let hidden = keys.size("d_model")?;
+    let queries = keys.size("num_heads")?;
+    let heads = Heads { queries, keys: queries, dim: keys.size("d_kv")? };
+    let encoder = keys.size("num_layers")?;
+    let decoder = keys.size_or("num_decoder_layers", encoder)?;
+    let tied = keys.flag("tie_word_embeddings", true)?;
+    let (gated, activation) = feed(keys)?;
+    let intermediate = keys.size("d_ff")?;
+    let layer = |causal| Layer { heads, rule: Rule { scale: 1.0, cap: None, window: None, causal }, intermediate };
+    let relative = Relative {
+        buckets: keys.size_or("relative_attention_num_buckets", 32)?,
+        farthest: keys.size_or("relative_attention_max_distance", 128)?,
+    };
+    if relative.buckets < 4 || relative.farthest <= relative.buckets / 2 {
+        let reason = format!("{} buckets for distances up to {}", relative.buckets, relative.farthest);
+        return Err(setting("relative_attention_num_buckets", reason));
+    }
+    Ok(Recipe {
+        vocab: keys.size("vocab_size")?,
+        hidden,
+        tied,
+        head_bias: false,
+        embedding_scale: 1.0,
+        head_scale: if tied { (hidden as f32).powf(-0.5) } else { 1.0 },
+        logit_cap: None,
+        positions: None,
+        rotary: None,
+        relative: Some(relative),
+        norm: NormKind::Rms,
+        norm_bias: false,
+        plus_one: false,
+        epsilon: keys.number("layer_norm_epsilon", 1e-6)? as f32,
+        activation,
+        attention_bias: false,
+        output_bias: false,
+        feed_bias: false,
+        transposed: false,
+        layers: (0..encoder + decoder).map(|i| layer(i >= encoder)).collect(),
+        names: Names { prefix: "", embedding: "shared", positions: "", head: "lm_head" },
+        stacks: vec![
+            Stack { blocks: encoder, path: "encoder.block", final_norm: "encoder.final_layer_norm", parts: parts(gated, false) },
+            Stack { blocks: decoder, path: "decoder.block", final_norm: "decoder.final_layer_norm", parts: parts(gated, true) },
+        ],
+    })
+}
+
+/// Whether there is a gate, and the activation: of `relu`, `gated-gelu` and their like.
+fn feed(keys: Keys<'_>) -> Result<(bool, Activation)> {
+    let name = keys.text("feed_forward_proj", "relu")?;
+    let (gated, function) = name.strip_prefix("gated-").map_or((false, name), |function| (true, function));
+    // The reference library reads the gelu of `gated-gelu`, and of no other name, as its approximation with tanh.
+    let function = if name == "gated-gelu" { "gelu_new" } else { function };
+    let mut one = serde_json::Map::new();
+    one.insert("feed_forward_proj".into(), function.into());
+    Ok((gated, activation(Keys(&one), "feed_forward_proj", "relu")?))
+}
+
+fn parts(gated: bool, decoder: bool) -> Parts {
+    let opening = match (gated, decoder) {
+        (false, false) => Opens::Plain("layer.1.DenseReluDense.wi"),
+        (false, true) => Opens::Plain("layer.2.DenseReluDense.wi"),
+        (true, false) => Opens::Gated("layer.1.DenseReluDense.wi_0", "layer.1.DenseReluDense.wi_1"),
+        (true, true) => Opens::Gated("layer.2.DenseReluDense.wi_0", "layer.2.DenseReluDense.wi_1"),
+    };
+    let cross = [
+        "layer.1.layer_norm",
+        "layer.1.EncDecAttention.q",
+        "layer.1.EncDecAttention.k",
+        "layer.1.EncDecAttention.v",
+        "layer.1.EncDecAttention.o",
+    ];
+    Parts {
+        norm: "layer.0.layer_norm",
+        inputs: &["layer.0.SelfAttention.q", "layer.0.SelfAttention.k", "layer.0.SelfAttention.v"],
+        output: "layer.0.SelfAttention.o",
+        attention_after: None,
+        cross: decoder.then_some(cross),
+        feed_norm: Some(if decoder { "layer.2.layer_norm" } else { "layer.1.layer_norm" }),
+        opening,
+        down: if decoder { "layer.2.DenseReluDense.wo" } else { "layer.1.DenseReluDense.wo" },
+        feed_after: None,
+    }
+}

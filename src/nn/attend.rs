@@ -1,0 +1,210 @@
+//! Attention of queries to keys and values, head by head, in blocks of queries, so that memory does not grow with the square
+//! of the context.
+//!
+//! Vaswani et al., "Attention Is All You Need", arXiv:1706.03762; several heads that share keys and values: Ainslie et al.,
+//! "GQA", arXiv:2305.13245; the soft cap: Gemma 2, arXiv:2408.00118; the relative bias: T5, arXiv:1910.10683.
+//!
+//! ```text
+//! s_ij = cap(scale q_i · k_j) + bias(j - i)      cap(s) = c tanh(s / c), where there is one
+//! p_i  = softmax over the j that i may see       j ≤ i where causal, j > i - window where there is a window
+//! y_i  = Σ_j p_ij v_j
+//! ```
+
+use crate::kernels::vector;
+use crate::linalg::{Threads, gemm};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Heads of a layer, and their width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// Heads of queries.
+    pub queries: usize,
+    /// Heads of keys and values; it divides the queries'.
+    pub keys: usize,
+    /// Features of a head.
+    pub dim: usize,
+}
+
+/// Who sees whom, and how scores are made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rule {
+    /// Factor of `q · k`.
+    pub scale: f32,
+    /// The soft cap of scores.
+    pub cap: Option<f32>,
+    /// How many positions a query sees, itself among them; all if there is none.
+    pub window: Option<usize>,
+    /// Whether a query sees none that come after it.
+    pub causal: bool,
+}
+
+impl Rule {
+    /// The keys that queries at `positions` see together, and those that one of them sees.
+    pub(super) fn seen(&self, positions: Range<usize>, keys: usize) -> Range<usize> {
+        let end = if self.causal { positions.end.min(keys) } else { keys };
+        let first = self.window.map_or(0, |w| (positions.start + 1).saturating_sub(w));
+        first.min(end)..end
+    }
+}
+
+/// A bias of scores by distance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Distances {
+    /// `(heads, distances)`; the bias of key j for query i stands at `zero + j - i`.
+    pub(super) values: Array2<f32>,
+    pub(super) zero: usize,
+}
+
+impl Distances {
+    /// From `(heads, distances)`, the column `zero` of which is that of a query's own position.
+    pub fn new(values: Array2<f32>, zero: usize) -> Self {
+        Distances { values, zero }
+    }
+
+    /// `(heads, distances)`.
+    pub fn dim(&self) -> (usize, usize) {
+        self.values.dim()
+    }
+
+    /// The biases of all keys for one query.
+    pub(super) fn row(&self, head: usize, query: usize, keys: &Range<usize>) -> &[f32] {
+        let first = self.zero + keys.start - query;
+        &self.values.as_slice().unwrap_or_default()[head * self.values.ncols() + first..][..keys.len()]
+    }
+}
+
+/// Queries of one task.
+pub(super) const BLOCK: usize = 64;
+/// Products from which on the pool is worth waking.
+const PARALLEL: usize = 1 << 15;
+
+/// Turns products `q · k` into probabilities that are not yet divided by their sum, in place, and returns the sum. Entries of
+/// keys that the query does not see become 0. `keys` are those of the row, `query` the query's position.
+pub(super) fn weigh(
+    row: &mut [f32],
+    keys: &Range<usize>,
+    query: usize,
+    rule: &Rule,
+    bias: Option<&[f32]>,
+) -> f64 {
+    let seen = rule.seen(query..query + 1, keys.end);
+    let (a, b) = (seen.start - keys.start, seen.end - keys.start);
+    row[..a].fill(0.0);
+    row[b..].fill(0.0);
+    let row = &mut row[a..b];
+    let factor = match rule.cap {
+        Some(cap) => {
+            vector::soft_cap(row, rule.scale, cap);
+            1.0
+        }
+        None => rule.scale,
+    };
+    let factor = match bias {
+        Some(bias) => {
+            if factor != 1.0 {
+                vector::scale(row, factor);
+            }
+            vector::add_scaled(row, 1.0, &bias[a..b]);
+            1.0
+        }
+        None => factor,
+    };
+    vector::exp_sum(row, factor, factor * vector::max(row))
+}
+
+/// What attention reads: queries `(tokens, queries · dim)` and, of the same sequence, keys and values `(keys, keys · dim)`.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    /// Queries.
+    pub q: ArrayView2<'a, f32>,
+    /// Keys.
+    pub k: ArrayView2<'a, f32>,
+    /// Values.
+    pub v: ArrayView2<'a, f32>,
+    /// Position of the first query among the keys.
+    pub first: usize,
+}
+
+impl Seen<'_> {
+    pub(super) fn check(&self, heads: Heads, out: (usize, usize)) {
+        let (q, k) = (self.q.dim(), self.k.dim());
+        assert!(heads.keys > 0 && heads.queries % heads.keys == 0, "{heads:?}");
+        assert!(q.1 == heads.queries * heads.dim && out == q, "queries {q:?}, outputs {out:?}, {heads:?}");
+        assert!(k.1 == heads.keys * heads.dim && self.v.dim() == k, "keys {k:?}, values {:?}, {heads:?}", self.v.dim());
+    }
+
+    /// Queries, keys and values of one head.
+    pub(super) fn head(&self, heads: Heads, head: usize) -> [ArrayView2<'_, f32>; 3] {
+        let (d, kv) = (heads.dim, head / (heads.queries / heads.keys));
+        let of = |head: usize| s![.., head * d..(head + 1) * d];
+        [self.q.slice(of(head)), self.k.slice(of(kv)), self.v.slice(of(kv))]
+    }
+}
+
+/// `out (tokens, queries · dim)` of one or more sequences: `seen[i]` makes the `i`-th part of the rows.
+///
+/// # Panics
+/// If shapes do not fit, or a query sees no key.
+pub fn attend(seen: &[Seen<'_>], heads: Heads, rule: &Rule, bias: Option<&Distances>, out: ArrayViewMut2<'_, f32>) {
+    let mut tasks = Vec::new();
+    let mut rest = out;
+    let mut work = 0;
+    for one in seen {
+        let tokens = one.q.nrows();
+        let (mut part, after) = rest.split_at(Axis(0), tokens);
+        rest = after;
+        one.check(heads, part.dim());
+        work += tokens * one.k.nrows() * one.q.ncols();
+        while part.ncols() > 0 {
+            let (mut column, columns) = part.split_at(Axis(1), heads.dim);
+            part = columns;
+            let head = heads.queries - 1 - part.ncols() / heads.dim;
+            let mut start = 0;
+            while column.nrows() > 0 {
+                let n = column.nrows().min(BLOCK);
+                let (block, below) = column.split_at(Axis(0), n);
+                column = below;
+                tasks.push((one, head, start, block));
+                start += n;
+            }
+        }
+    }
+    let run = |(one, head, start, out): (&Seen<'_>, usize, usize, ArrayViewMut2<'_, f32>)| {
+        attend_block(one, heads, head, rule, bias, start, out);
+    };
+    if work < PARALLEL {
+        tasks.into_iter().for_each(run);
+    } else {
+        // The last blocks of queries see the most keys, so they go first.
+        tasks.reverse();
+        tasks.into_par_iter().with_max_len(1).for_each(run);
+    }
+}
+
+fn attend_block(
+    seen: &Seen<'_>,
+    heads: Heads,
+    head: usize,
+    rule: &Rule,
+    bias: Option<&Distances>,
+    start: usize,
+    mut out: ArrayViewMut2<'_, f32>,
+) {
+    let [q, k, v] = seen.head(heads, head);
+    let n = out.nrows();
+    let first = seen.first + start;
+    let keys = rule.seen(first..first + n, k.nrows());
+    let mut scores = Array2::zeros((n, keys.len()));
+    let q = q.slice_move(s![start..start + n, ..]);
+    gemm(0.0, &mut scores, 1.0, &q, &k.slice_move(s![keys.clone(), ..]).reversed_axes(), Threads::One);
+    let mut rates = vec![0.0; n];
+    for (i, mut row) in scores.rows_mut().into_iter().enumerate() {
+        let row = row.as_slice_mut().unwrap_or_default();
+        let bias = bias.map(|b| b.row(head, first + i, &keys));
+        rates[i] = (1.0 / weigh(row, &keys, first + i, rule, bias)) as f32;
+    }
+    gemm(0.0, &mut out, 1.0, &scores, &v.slice_move(s![keys, ..]), Threads::One);
+    out.rows_mut().into_iter().zip(rates).for_each(|(mut y, rate)| y *= rate);
+}

@@ -1,0 +1,171 @@
+//! Rotary positions: pairs of features are turned by an angle that grows with the position.
+//!
+//! Jianlin Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", arXiv:2104.09864. The pairs are
+//! `(i, i + d/2)` of the first `d` features of each head, as in the checkpoints of the Hugging Face library.
+//!
+//! ```text
+//! angle(p, i) = p · f_i      f_i = θ^(-2i/d)
+//! ```
+//!
+//! Llama 3.1 stretches the slow ones: with the wavelength `λ = 2π / f` and the length `L` that the model was first trained at,
+//!
+//! ```text
+//! f' = f                                    λ < L / high
+//!      f / factor                           λ > L / low
+//!      (1 - s) f / factor + s f             between, s = (L/λ - low) / (high - low)
+//! ```
+//!
+//! Frequencies are rounded to `f32` where the reference library does: at far positions a unit in the last place of a frequency
+//! is an angle that shows.
+
+use crate::nn::activation::PARALLEL;
+use ndarray::{Array2, ArrayRef2, ArrayViewMut2, Axis};
+use rayon::prelude::*;
+
+/// How frequencies are changed for contexts longer than the first training's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Stretch {
+    /// Not.
+    None,
+    /// All divided by this factor.
+    Linear(f32),
+    /// By wavelength, as in Llama 3.1.
+    Llama3 {
+        /// By how much the slow ones are divided.
+        factor: f32,
+        /// Wavelengths above `length / low` are slow.
+        low: f32,
+        /// Wavelengths below `length / high` stay.
+        high: f32,
+        /// The context of the first training.
+        length: f32,
+    },
+}
+
+/// The frequencies of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotary {
+    frequencies: Vec<f32>,
+}
+
+impl Rotary {
+    /// For the first `dim` features of each head.
+    ///
+    /// # Panics
+    /// If `dim` is odd.
+    pub fn new(dim: usize, theta: f32, stretch: Stretch) -> Self {
+        assert_eq!(dim % 2, 0, "rotary positions turn pairs: {dim} features");
+        let plain = (0..dim / 2).map(|i| {
+            let exponent = (2 * i) as f32 / dim as f32;
+            1.0 / f64::from(theta).powf(f64::from(exponent)) as f32
+        });
+        let frequencies = plain.map(|f| match stretch {
+            Stretch::None => f,
+            Stretch::Linear(factor) => f / factor,
+            Stretch::Llama3 { factor, low, high, length } => {
+                let wavelength = 2.0 * std::f32::consts::PI / f;
+                if wavelength < length / high {
+                    f
+                } else if wavelength > length / low {
+                    f / factor
+                } else {
+                    let s = (length / wavelength - low) / (high - low);
+                    (1.0 - s) * f / factor + s * f
+                }
+            }
+        });
+        Rotary { frequencies: frequencies.collect() }
+    }
+
+    /// Cosines and sines at `length` positions from `first` on.
+    pub fn turns(&self, first: usize, length: usize) -> Turns {
+        let angle = |(t, i): (usize, usize)| f64::from((first + t) as f32 * self.frequencies[i]);
+        let dim = (length, self.frequencies.len());
+        Turns { cos: Array2::from_shape_fn(dim, |at| angle(at).cos() as f32), sin: Array2::from_shape_fn(dim, |at| angle(at).sin() as f32) }
+    }
+}
+
+/// Cosines and sines, `(positions, pairs)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turns {
+    cos: Array2<f32>,
+    sin: Array2<f32>,
+}
+
+impl Turns {
+    /// Turns every head of `x (tokens, heads · head_dim)`; its rows run through the positions once for each sequence.
+    ///
+    /// # Panics
+    /// If heads are narrower than what is turned, rows are not a multiple of the positions, or a row is not contiguous.
+    pub fn turn(&self, x: &mut ArrayRef2<f32>, head_dim: usize) {
+        self.by(x, head_dim, 1.0);
+    }
+
+    /// Turns back, which is the derivative of turning.
+    ///
+    /// # Panics
+    /// As [`Turns::turn`].
+    pub fn turn_back(&self, x: &mut ArrayRef2<f32>, head_dim: usize) {
+        self.by(x, head_dim, -1.0);
+    }
+
+    fn by(&self, x: &mut ArrayRef2<f32>, head_dim: usize, sign: f32) {
+        let (length, half) = self.cos.dim();
+        assert!(2 * half <= head_dim && x.ncols() % head_dim == 0, "{} features in heads of {head_dim}", x.ncols());
+        assert!(length > 0 && x.nrows() % length == 0, "{} tokens at {length} positions", x.nrows());
+        let task = |(i, mut rows): (usize, ArrayViewMut2<'_, f32>)| {
+            for (t, mut token) in rows.rows_mut().into_iter().enumerate() {
+                let p = (i * TOKENS + t) % length;
+                let (cos, sin) = (self.cos.row(p), self.sin.row(p));
+                let (cos, sin) = (cos.to_slice().unwrap_or_default(), sin.to_slice().unwrap_or_default());
+                let token = token.as_slice_mut().expect("the features of a token lie side by side");
+                for head in token.chunks_exact_mut(head_dim) {
+                    let (a, b) = head[..2 * half].split_at_mut(half);
+                    for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+                        let sin = sign * sin;
+                        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+                    }
+                }
+            }
+        };
+        let many = x.len() >= PARALLEL;
+        let parts = x.axis_chunks_iter_mut(Axis(0), TOKENS);
+        if many {
+            parts.into_par_iter().enumerate().for_each(task);
+        } else {
+            parts.enumerate().for_each(task);
+        }
+    }
+}
+
+/// Tokens of a parallel task.
+const TOKENS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn a_pair_is_turned_by_its_angle_and_back() {
+        let turns = Rotary::new(2, 1e4, Stretch::None).turns(2, 1); // 2 rad
+        let mut x = array![[1.0, 0.0, 7.0, 0.0, 1.0, 8.0]]; // two heads of 3, whose last feature is not turned
+        let before = x.clone();
+        turns.turn(&mut x, 3);
+        let (s, c) = 2f32.sin_cos();
+        assert_eq!(x, array![[c, s, 7.0, -s, c, 8.0]]);
+        turns.turn_back(&mut x, 3);
+        assert!((x - before).iter().all(|d| d.abs() < 1e-6));
+    }
+
+    #[test]
+    fn llama3_keeps_fast_frequencies_and_divides_slow_ones() {
+        let stretch = Stretch::Llama3 { factor: 8.0, low: 1.0, high: 4.0, length: 64.0 };
+        let (plain, stretched) = (Rotary::new(16, 1e4, Stretch::None), Rotary::new(16, 1e4, stretch));
+        let ratios: Vec<f32> = plain.frequencies.iter().zip(&stretched.frequencies).map(|(p, s)| p / s).collect();
+        assert_eq!((ratios[0], ratios[7]), (1.0, 8.0));
+        // λ = 2π / 0.1 = 62.8 of the third frequency lies between 16 and 64: s = (64 / 62.8 - 1) / 3.
+        let s = (64.0 * 0.1 / (2.0 * std::f32::consts::PI) - 1.0) / 3.0;
+        assert!((ratios[2] - 1.0 / ((1.0 - s) / 8.0 + s)).abs() < 1e-3, "{ratios:?}");
+    }
+}

@@ -1,0 +1,155 @@
+//! The tokenizer of a model folder.
+
+use crate::io::folder::read_small;
+use crate::io::{one_line, quoted};
+use crate::{Error, Result};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// Text into tokens and back, as `tokenizer.json` says.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    path: PathBuf,
+}
+
+impl Tokenizer {
+    /// Opens the `tokenizer.json` of a folder. What it says of cutting and padding texts is not followed.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the folder has none, or it is not one that the `tokenizers` library reads.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Tokenizer> {
+        let folder = folder.as_ref();
+        let path = folder.join("tokenizer.json");
+        if !path.exists() {
+            let others = ["tokenizer.model", "vocab.json", "spiece.model"];
+            let hint = others.iter().find(|name| folder.join(name).exists());
+            let hint =
+                hint.map_or(String::new(), |name| format!("; {name} is there, which is not read: save the fast tokenizer"));
+            return Err(Error::malformed(folder, format!("has no tokenizer.json{hint}")));
+        }
+        let refuse = |e: String| Error::malformed(&path, format!("is no tokenizer: {}", one_line(&e, 300)));
+        let mut inner = tokenizers::Tokenizer::from_bytes(read_small(&path)?).map_err(|e| refuse(e.to_string()))?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| refuse(e.to_string()))?;
+        Ok(Tokenizer { inner, path })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Number of tokens, those added to the vocabulary included.
+    pub fn vocabulary(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The tokens of a text. With `special` the tokens that the model expects around a text are put there, as far as
+    /// `tokenizer.json` says so.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the text cannot be cut into tokens of the vocabulary.
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        // The fast way does not note where in the text each token stands.
+        match self.inner.encode_fast(text, special) {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(e) => Err(Error::malformed(&self.path, format!("cannot tokenise the text: {}", one_line(&e.to_string(), 300)))),
+        }
+    }
+
+    /// The text of tokens, those for control left out. Bytes that are no UTF-8 become `�`.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the decoder of the file fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let refuse = |e: String| Error::malformed(&self.path, format!("cannot decode: {}", one_line(&e, 300)));
+        self.inner.decode(ids, true).map_err(|e| refuse(e.to_string()))
+    }
+
+    /// The number of a token.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token of a number, as it stands in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The token that begins a text: the one that `encode` puts there, else the one that these settings of the model name.
+    pub fn bos(&self, config: &Map<String, Value>) -> Option<u32> {
+        let named = config.get("bos_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+        self.first_special().or(named)
+    }
+
+    /// The token that `encode` puts before a text.
+    pub fn first_special(&self) -> Option<u32> {
+        let (with, without) = (self.encode("a", true).ok()?, self.encode("a", false).ok()?);
+        let first = *with.first()?;
+        (with.len() > without.len() && without.first() != Some(&first)).then_some(first)
+    }
+
+    /// Holds tokens against a model's vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] naming the first token that is not below `vocabulary`.
+    pub fn fits(&self, ids: &[u32], vocabulary: usize) -> Result<()> {
+        match ids.iter().find(|id| **id as usize >= vocabulary) {
+            None => Ok(()),
+            Some(id) => {
+                let token = quoted(&self.token(*id).unwrap_or_default());
+                Err(Error::malformed(
+                    &self.path,
+                    format!("token {id}, {token}, is outside the model's vocabulary of {vocabulary}"),
+                ))
+            }
+        }
+    }
+
+    /// Turns tokens that come one by one into text that comes in whole characters.
+    pub fn typist(&self) -> Typist<'_> {
+        Typist { tokenizer: self, ids: Vec::new(), shown: 0 }
+    }
+}
+
+/// See [`Tokenizer::typist`].
+pub struct Typist<'a> {
+    tokenizer: &'a Tokenizer,
+    /// The last tokens: those whose text was given out last, and those whose text was not yet.
+    ids: Vec<u32>,
+    /// How many of them were given out.
+    shown: usize,
+}
+
+impl Typist<'_> {
+    /// Takes a token; what can be read now that could not before, which is nothing in the middle of a character.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        self.ids.push(id);
+        let text = self.since()?;
+        if text.is_empty() || text.ends_with('\u{fffd}') {
+            return Ok(String::new());
+        }
+        // The tokens that were given out now stay as context: a space before a word may depend on them.
+        self.ids.drain(..self.shown);
+        self.shown = self.ids.len();
+        Ok(text)
+    }
+
+    /// What is left at the end, unfinished characters as `�`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn finish(self) -> Result<String> {
+        self.since()
+    }
+
+    /// The text of the tokens that were not given out.
+    fn since(&self) -> Result<String> {
+        let before = self.tokenizer.decode(&self.ids[..self.shown])?;
+        let all = self.tokenizer.decode(&self.ids)?;
+        Ok(all.strip_prefix(&before).unwrap_or(&all).to_string())
+    }
+}

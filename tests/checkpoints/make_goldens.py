@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Writes what the readers of GGUF are held to.
+
+    python make_goldens.py            needs: pip install gguf==0.19.0 safetensors numpy sentencepiece tokenizers
+
+quants.safetensors    random blocks of every type that is read, and the numbers that the gguf package finds in them. For each type
+                      T: `T.bytes`, U8 (blocks, bytes of a block), and `T.values`, F32 (blocks, numbers of a block). The 16-bit
+                      floats of a block are finite; everything else in it is any byte.
+sentencepiece.json    a small BPE model trained by sentencepiece on the text below: pieces, scores, types as GGUF numbers them, and
+                      the tokens that sentencepiece cuts some texts into.
+bytelevel.json        a small byte-level BPE trained by tokenizers, digits cut apart: tokens, merges, texts and their tokens.
+"""
+import io
+import json
+import os
+
+import gguf
+import numpy as np
+import sentencepiece
+import tokenizers
+from safetensors.numpy import save_file
+
+SCALES = {  # where the 16-bit floats of a block stand
+    "F16": [0], "BF16": [0], "Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+}
+random = np.random.default_rng(4)
+tensors = {}
+for name, places in SCALES.items():
+    kind = gguf.GGMLQuantizationType[name]
+    numbers, size = gguf.GGML_QUANT_SIZES[kind]
+    blocks = {1: 64, 32: 12, 256: 3}[numbers]
+    data = random.integers(0, 256, (blocks, size), dtype=np.uint8)
+    for place in places:
+        values = random.normal(size=blocks).astype(np.float32) * 10.0 ** random.integers(-6, 3, blocks).astype(np.float32)
+        stored = values.astype(np.float16).view(np.uint16) if name != "BF16" else (values.view(np.uint32) >> 16).astype(np.uint16)
+        data[:, place:place + 2] = stored.view(np.uint8).reshape(blocks, 2)
+    tensors[f"{name}.bytes"] = data
+    tensors[f"{name}.values"] = gguf.quants.dequantize(data, kind).astype(np.float32).reshape(blocks, numbers)
+here = os.path.dirname(os.path.abspath(__file__))
+save_file(tensors, os.path.join(here, "quants.safetensors"))
+os.chmod(os.path.join(here, "quants.safetensors"), 0o644)
+
+TEXT = """The weights that stay are ranked, never held against a threshold; of equal scores the first stays.
+A mask is saved and not inferred from zeros. In 1989 the second derivatives of a network were computed by a pass of their own,
+in 2023 the weights of a transformer were scored by the norms of their inputs. What is dropped stays dropped: 50 % of 134 515 008.
+The longer the text, the more the merges; the more merges, the fewer tokens. Ein Wort für die Umlaute, un mot pour l'été."""
+TEXTS = [
+    "The weights that stay are ranked.", "  two spaces, and a tab\t, and\n\nlines \n", "1989 was 34 years before 2023", "naïve 日本語 🙂 text", "a",
+    "don't say it's the thresholds' networks", " leading", "trailing  ", "<s> is text </s>", "",
+]
+lines = [line for line in TEXT.split("\n")] * 20
+model = io.BytesIO()
+sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(lines), model_writer=model, model_type="bpe", vocab_size=420, byte_fallback=True, character_coverage=0.98,
+    normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=True, split_digits=True, num_threads=1,
+)
+sp = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+size = sp.get_piece_size()
+kind = lambda i: 2 if sp.is_unknown(i) else 3 if sp.is_control(i) else 6 if sp.is_byte(i) else 1
+golden = {
+    "tokens": [sp.id_to_piece(i) for i in range(size)], "scores": [sp.get_score(i) for i in range(size)], "types": [kind(i) for i in range(size)],
+    "bos": sp.bos_id(), "eos": sp.eos_id(), "unk": sp.unk_id(), "texts": [t for t in TEXTS if "<s>" not in t],
+}
+golden["ids"] = [[sp.bos_id()] + sp.encode(t) for t in golden["texts"]]
+json.dump(golden, open(os.path.join(here, "sentencepiece.json"), "w"), ensure_ascii=False)
+
+bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+bytes_ = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+bpe.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([tokenizers.pre_tokenizers.Digits(individual_digits=True), bytes_])
+trainer = tokenizers.trainers.BpeTrainer(
+    vocab_size=400, special_tokens=["<|endoftext|>", "<s>", "</s>"], initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+)
+bpe.train_from_iterator(lines, trainer)
+inside = json.loads(bpe.to_str())["model"]
+tokens = [t for t, _ in sorted(inside["vocab"].items(), key=lambda pair: pair[1])]
+golden = {"tokens": tokens, "merges": [" ".join(m) for m in inside["merges"]], "texts": TEXTS, "ids": [bpe.encode(t).ids for t in TEXTS]}
+json.dump(golden, open(os.path.join(here, "bytelevel.json"), "w"), ensure_ascii=False)

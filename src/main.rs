@@ -20,7 +20,7 @@ enum Command {
     Demo(command::demo::Args),
     /// Turns a GGUF file into a Hugging Face folder
     Import(command::import::Args),
-    /// Prunes the weights of a safetensors file
+    /// Prunes a language model's folder, or the weights of a safetensors file
     Prune(command::prune::Args),
     /// Times sparse products against dense ones on this machine
     Bench(command::bench::Args),

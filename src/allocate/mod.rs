@@ -11,12 +11,15 @@
 //! | [`Er`] | (in + out) / (in · out) | Mocanu et al. 2018; Evci et al. 2020 |
 //! | [`Erk`] | (in + out + height + width) / (in · out · height · width) | Evci et al. 2020 |
 //! | [`Lamp`] | by rank of w² over the sum of the squares not smaller | Lee et al. 2021 |
+//! | [`Owl`] | by the share of outliers in a block's Wanda scores | Yin et al. 2024 |
 //! | [`Overrides`] | given for some layers, another allocation for the rest | |
 
 mod apportion;
+pub(crate) use apportion::apportion;
 mod erk;
 mod global;
 mod lamp;
+mod owl;
 mod overrides;
 mod target;
 mod uniform;
@@ -25,6 +28,7 @@ pub use erk::{Er, Erk};
 pub use global::Global;
 pub use lamp::Lamp;
 pub use overrides::Overrides;
+pub use owl::{Outliers, Owl};
 pub use target::Target;
 pub use uniform::Uniform;
 

@@ -7,6 +7,7 @@ pub mod import;
 pub mod inspect;
 mod pages;
 pub mod prune;
+mod prune_model;
 mod timing;
 
 use lacuna::{Error, Result};

@@ -82,13 +82,7 @@ const PARALLEL: usize = 1 << 15;
 
 /// Turns products `q · k` into probabilities that are not yet divided by their sum, in place, and returns the sum. Entries of
 /// keys that the query does not see become 0. `keys` are those of the row, `query` the query's position.
-pub(super) fn weigh(
-    row: &mut [f32],
-    keys: &Range<usize>,
-    query: usize,
-    rule: &Rule,
-    bias: Option<&[f32]>,
-) -> f64 {
+pub(super) fn weigh(row: &mut [f32], keys: &Range<usize>, query: usize, rule: &Rule, bias: Option<&[f32]>) -> f64 {
     let seen = rule.seen(query..query + 1, keys.end);
     let (a, b) = (seen.start - keys.start, seen.end - keys.start);
     row[..a].fill(0.0);

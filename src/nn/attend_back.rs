@@ -42,8 +42,7 @@ pub fn attend_back(
         .with_max_len(1)
         .map(|head| head_back(seen, heads, head, rule, bias, dy.slice(s![.., head * d..(head + 1) * d])))
         .collect();
-    let mut back =
-        Back { q: Array2::zeros(seen.q.dim()), k: Array2::zeros(seen.k.dim()), v: Array2::zeros(seen.v.dim()) };
+    let mut back = Back { q: Array2::zeros(seen.q.dim()), k: Array2::zeros(seen.k.dim()), v: Array2::zeros(seen.v.dim()) };
     for (head, part) in parts.iter().enumerate() {
         let kv = head / (heads.queries / heads.keys);
         back.q.slice_mut(s![.., head * d..(head + 1) * d]).assign(&part.q);
@@ -67,14 +66,7 @@ struct Head {
     bias: Vec<f64>,
 }
 
-fn head_back(
-    seen: &Seen<'_>,
-    heads: Heads,
-    head: usize,
-    rule: &Rule,
-    bias: Option<&Distances>,
-    dy: ArrayView2<'_, f32>,
-) -> Head {
+fn head_back(seen: &Seen<'_>, heads: Heads, head: usize, rule: &Rule, bias: Option<&Distances>, dy: ArrayView2<'_, f32>) -> Head {
     let [q, k, v] = seen.head(heads, head);
     let mut back = Head {
         q: Array2::zeros(q.dim()),

@@ -266,7 +266,10 @@ impl Linear {
         match &mut self.storage {
             Storage::Dense(dense) => f(&tensor, dense.as_slice_mut()),
             Storage::Packed(op) => {
-                return Err(Error::setting("training", format!("{tensor} is stored as {}; only dense weights train", op.format())));
+                return Err(Error::setting(
+                    "training",
+                    format!("{tensor} is stored as {}; only dense weights train", op.format()),
+                ));
             }
         }
         let tensor = self.bias_tensor();

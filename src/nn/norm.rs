@@ -128,7 +128,10 @@ impl Norm {
         assert!(x.dim() == dy.dim() && x.dim() == dx.dim(), "{}: x {:?}, dy {:?}", self.name, x.dim(), dy.dim());
         let (gain, width) = (self.gain(), self.weight.len());
         let gain = slice(&gain);
-        let part = |((x, dy), mut dx): ((ndarray::ArrayView2<'_, f32>, ndarray::ArrayView2<'_, f32>), ndarray::ArrayViewMut2<'_, f32>)| {
+        let part = |((x, dy), mut dx): (
+            (ndarray::ArrayView2<'_, f32>, ndarray::ArrayView2<'_, f32>),
+            ndarray::ArrayViewMut2<'_, f32>,
+        )| {
             let mut sums = (vec![0.0f32; width], vec![0.0f32; width]);
             let (mut hat, mut g) = (vec![0.0f32; width], vec![0.0f32; width]);
             for ((x, dy), mut dx) in x.rows().into_iter().zip(dy.rows()).zip(dx.rows_mut()) {

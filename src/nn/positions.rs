@@ -47,7 +47,12 @@ impl LayerCache {
     /// # Panics
     /// If their width is not that of the tokens before.
     pub fn push(&mut self, k: &ArrayRef2<f32>, v: &ArrayRef2<f32>) {
-        assert!(k.dim() == v.dim() && (self.tokens == 0 || k.ncols() == self.width), "keys of {:?}, before {}", k.dim(), self.width);
+        assert!(
+            k.dim() == v.dim() && (self.tokens == 0 || k.ncols() == self.width),
+            "keys of {:?}, before {}",
+            k.dim(),
+            self.width
+        );
         self.width = k.ncols();
         self.tokens += k.nrows();
         k.rows().into_iter().for_each(|row| self.k.extend(row));

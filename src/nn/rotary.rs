@@ -81,7 +81,10 @@ impl Rotary {
     pub fn turns(&self, first: usize, length: usize) -> Turns {
         let angle = |(t, i): (usize, usize)| f64::from((first + t) as f32 * self.frequencies[i]);
         let dim = (length, self.frequencies.len());
-        Turns { cos: Array2::from_shape_fn(dim, |at| angle(at).cos() as f32), sin: Array2::from_shape_fn(dim, |at| angle(at).sin() as f32) }
+        Turns {
+            cos: Array2::from_shape_fn(dim, |at| angle(at).cos() as f32),
+            sin: Array2::from_shape_fn(dim, |at| angle(at).sin() as f32),
+        }
     }
 }
 

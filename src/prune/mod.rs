@@ -3,12 +3,17 @@
 //! Nothing here changes its input: a pruned network is a new one.
 
 mod checkpoint;
+mod language;
 mod oneshot;
 mod schedule;
 mod shrink;
 mod units;
 
 pub use checkpoint::{PrunedTensor, prunable, prune_checkpoint};
+pub use language::{
+    Correction, Inputs, LanguageLayer, LanguagePruning, LayerRecord, Progress, Turn, allocated, language_layers, of_blocks,
+    outliers, prune_language,
+};
 pub use oneshot::{Outcome, Pruning, choose, one_shot};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;

@@ -23,6 +23,7 @@ mod exact_obs;
 mod greedy;
 mod layer;
 mod reconstruct;
+mod retarget;
 mod scored;
 mod sparsegpt;
 
@@ -30,5 +31,6 @@ pub use alps::Alps;
 pub use exact_obs::{ExactObs, Trace};
 pub use layer::{Pruned, Pruner, squared_error};
 pub use reconstruct::{Reconstruct, Reconstructed, Solver};
+pub use retarget::Retarget;
 pub use scored::Scored;
 pub use sparsegpt::{Order, SparseGpt};

@@ -226,7 +226,8 @@ impl Config {
         }
         // Windows that alternate by number would alternate otherwise after: the family writes them out.
         if self.family == Family::Gemma2 && !raw.contains_key("layer_types") {
-            let kind = |&b: &usize| if self.recipe.layers[b].rule.window.is_some() { "sliding_attention" } else { "full_attention" };
+            let kind =
+                |&b: &usize| if self.recipe.layers[b].rule.window.is_some() { "sliding_attention" } else { "full_attention" };
             raw.insert("layer_types".into(), blocks.iter().map(kind).collect());
         }
         Config::from_raw(raw)

@@ -37,16 +37,8 @@ pub(super) struct WidthKeys {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Family; 8] = [
-        Family::Llama,
-        Family::Mistral,
-        Family::Gemma2,
-        Family::Phi,
-        Family::Phi3,
-        Family::Nemotron,
-        Family::Gpt2,
-        Family::T5,
-    ];
+    pub const ALL: [Family; 8] =
+        [Family::Llama, Family::Mistral, Family::Gemma2, Family::Phi, Family::Phi3, Family::Nemotron, Family::Gpt2, Family::T5];
 
     /// The `model_type`.
     pub fn model_type(self) -> &'static str {
@@ -98,9 +90,7 @@ impl Family {
             Family::Llama | Family::Mistral | Family::Gemma2 | Family::Nemotron => Some(usual(Some("head_dim"))),
             Family::Phi | Family::Phi3 => Some(usual(Some("head_dim"))),
             Family::Gpt2 => Some(WidthKeys { heads: "n_head", kv_heads: None, head_dim: None, intermediate: "n_inner" }),
-            Family::T5 => {
-                Some(WidthKeys { heads: "num_heads", kv_heads: None, head_dim: None, intermediate: "d_ff" })
-            }
+            Family::T5 => Some(WidthKeys { heads: "num_heads", kv_heads: None, head_dim: None, intermediate: "d_ff" }),
         }
     }
 

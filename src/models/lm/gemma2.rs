@@ -22,8 +22,7 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
         ..LLAMA
     };
     let bias = keys.flag("attention_bias", false)?;
-    let mut recipe =
-        Recipe { plus_one: true, attention_bias: bias, output_bias: bias, ..Recipe::usual(keys, defaults)? };
+    let mut recipe = Recipe { plus_one: true, attention_bias: bias, output_bias: bias, ..Recipe::usual(keys, defaults)? };
     recipe.embedding_scale = (recipe.hidden as f32).sqrt();
     let cap = |key: &str, default: f64| match keys.0.get(key) {
         Some(serde_json::Value::Null) => Ok(None),

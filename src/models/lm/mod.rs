@@ -25,5 +25,5 @@ mod t5;
 pub use config::{Config, Widths};
 pub use ends::Ends;
 pub use family::Family;
-pub use seq2seq::{Seq2Seq, Seq2SeqCache};
 pub use model::{Cache, LanguageModel, load_block, next_tokens, positions};
+pub use seq2seq::{Seq2Seq, Seq2SeqCache};

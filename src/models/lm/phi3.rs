@@ -11,7 +11,6 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
     let mut recipe = Recipe::usual(keys, Defaults { epsilon: ("rms_norm_eps", 1e-5), ..LLAMA })?;
     let window = keys.size_if("sliding_window")?.filter(|&w| w > 0);
     recipe.layers.iter_mut().for_each(|layer| layer.rule.window = window);
-    recipe.stacks[0].parts =
-        Parts { inputs: &["self_attn.qkv_proj"], opening: Opens::Fused("mlp.gate_up_proj"), ..USUAL };
+    recipe.stacks[0].parts = Parts { inputs: &["self_attn.qkv_proj"], opening: Opens::Fused("mlp.gate_up_proj"), ..USUAL };
     Ok(recipe)
 }

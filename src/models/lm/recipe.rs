@@ -203,7 +203,11 @@ impl Recipe {
 
 /// An even share.
 pub(super) fn share(hidden: usize, heads: usize, key: &str) -> Result<usize> {
-    if hidden % heads == 0 { Ok(hidden / heads) } else { Err(setting(key, format!("{heads} does not divide the hidden size {hidden}"))) }
+    if hidden % heads == 0 {
+        Ok(hidden / heads)
+    } else {
+        Err(setting(key, format!("{heads} does not divide the hidden size {hidden}")))
+    }
 }
 
 /// The activation under a key.

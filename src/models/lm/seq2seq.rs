@@ -184,7 +184,8 @@ impl Seq2Seq {
     /// As [`Seq2Seq::encode`].
     pub fn cache(&self, ids: &[u32]) -> Result<Seq2SeqCache> {
         let states = self.encode(ids, &mut ())?;
-        let ready = |block: &Block| block.cross.as_ref().map_or_else(|| Array2::zeros((0, 0)), |(_, c)| c.remember(&states, &mut ()));
+        let ready =
+            |block: &Block| block.cross.as_ref().map_or_else(|| Array2::zeros((0, 0)), |(_, c)| c.remember(&states, &mut ()));
         Ok(Seq2SeqCache {
             own: vec![LayerCache::default(); self.decoder.len()],
             memory: self.decoder.iter().map(ready).collect(),

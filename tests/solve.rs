@@ -4,6 +4,8 @@
 mod alps;
 #[path = "solve/common.rs"]
 mod common;
+#[path = "solve/dsnot.rs"]
+mod dsnot;
 #[path = "solve/exact_obs.rs"]
 mod exact_obs;
 #[path = "solve/reconstruct.rs"]

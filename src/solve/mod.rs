@@ -14,11 +14,13 @@
 //! | [`SparseGpt`] | blocks of columns, from left to right | moved with each column, once | Frantar, Alistarh 2023 |
 //! | [`ExactObs`] | weight by weight, the cheapest first | the least squares solution after each | Frantar, Singh, Alistarh 2022 |
 //! | [`Alps`] | by alternating directions | conjugate gradients on the mask | Meng et al. 2024 |
+//! | [`DsNoT`] | of another pruner, then single exchanges | as they were | Zhang et al. 2024 |
 //! | [`Reconstructed`] | of another pruner | the least squares solution | |
 //!
 //! Nothing here knows a model: a layer's name, weight and measures come in as [`Evidence`](crate::criteria::Evidence).
 
 mod alps;
+mod dsnot;
 mod exact_obs;
 mod greedy;
 mod layer;
@@ -28,6 +30,7 @@ mod scored;
 mod sparsegpt;
 
 pub use alps::Alps;
+pub use dsnot::DsNoT;
 pub use exact_obs::{ExactObs, Trace};
 pub use layer::{Pruned, Pruner, squared_error};
 pub use reconstruct::{Reconstruct, Reconstructed, Solver};

@@ -6,5 +6,7 @@ mod bad_input;
 mod bench;
 #[path = "cli/common.rs"]
 mod common;
+#[path = "cli/language.rs"]
+mod language;
 #[path = "cli/pruning.rs"]
 mod pruning;

@@ -8,7 +8,11 @@ mod common;
 mod dsnot;
 #[path = "solve/exact_obs.rs"]
 mod exact_obs;
+#[path = "solve/permute.rs"]
+mod permute;
 #[path = "solve/reconstruct.rs"]
 mod reconstruct;
+#[path = "solve/retarget.rs"]
+mod retarget;
 #[path = "solve/sparsegpt.rs"]
 mod sparsegpt;

@@ -70,6 +70,8 @@ pub(super) enum Method {
     Obc,
     /// ALPS (folders)
     Alps,
+    /// Wanda, then weights exchanged by DSnoT (folders)
+    Dsnot,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

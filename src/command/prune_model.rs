@@ -15,7 +15,7 @@ use lacuna::prune::{
 use lacuna::quantize::Grid;
 use lacuna::report::{Cell, Table};
 use lacuna::rng::Seed;
-use lacuna::solve::{Alps, ExactObs, Order, Pruner, Reconstruct, Reconstructed, Scored, Solver, SparseGpt};
+use lacuna::solve::{Alps, DsNoT, ExactObs, Order, Pruner, Reconstruct, Reconstructed, Scored, Solver, SparseGpt};
 use lacuna::text::Tokenizer;
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
@@ -138,7 +138,7 @@ pub fn run(args: &Args) -> Result<()> {
     let length = wanted.context.min(ids.len());
     let row = match args.scope {
         Some(scope) => scope == ScopeArg::Row,
-        None => matches!(args.method, Method::Wanda | Method::Ria) && pattern == Pattern::Unstructured,
+        None => matches!(args.method, Method::Wanda | Method::Ria | Method::Dsnot) && pattern == Pattern::Unstructured,
     };
     let allocation = allocation(args.allocate);
     let budgets = match &allocation {
@@ -217,7 +217,7 @@ impl Pruners {
             Method::Random => Some(Box::new(Random { seed: Seed(args.seed) })),
             Method::Wanda => Some(Box::new(Wanda)),
             Method::Ria => Some(Box::new(Ria::default())),
-            Method::Sparsegpt | Method::Obc | Method::Alps => None,
+            Method::Sparsegpt | Method::Obc | Method::Alps | Method::Dsnot => None,
         };
         if args.method != Method::Sparsegpt && (args.language.actorder || args.language.bits.is_some()) {
             let option = if args.language.actorder { "actorder" } else { "bits" };
@@ -234,6 +234,7 @@ impl Pruners {
         Ok(match args.method {
             Method::Obc => Box::new(ExactObs { damping }),
             Method::Alps => Box::new(Alps { damping, ..Alps::default() }),
+            Method::Dsnot => Box::new(DsNoT::new(&Scored(&Wanda))),
             _ => Box::new(SparseGpt {
                 damping,
                 block: wanted.block_size,

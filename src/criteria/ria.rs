@@ -10,6 +10,8 @@
 //! A share keeps whole rows or columns of small weights from being emptied. A row or column of zeros has shares of 0. Scores of
 //! different layers cannot be compared: they fall with the number of outputs and inputs.
 //!
+//! With N:M patterns the authors first permute the inputs: [`solve::channel_order`](crate::solve::channel_order).
+//!
 //! Departure: ‖x_j‖ over all tokens, where the authors take the mean over sequences; it changes no rank.
 //!
 //! Cost: two passes over the weights.

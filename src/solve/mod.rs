@@ -17,6 +17,9 @@
 //! | [`DsNoT`] | of another pruner, then single exchanges | as they were | Zhang et al. 2024 |
 //! | [`Reconstructed`] | of another pruner | the least squares solution | |
 //!
+//! [`Retarget`] gives a layer another weight to be pruned towards, where earlier layers have changed its inputs; [`channel_order`] finds an
+//! order of inputs in which an N:M pattern keeps more.
+//!
 //! Nothing here knows a model: a layer's name, weight and measures come in as [`Evidence`](crate::criteria::Evidence).
 
 mod alps;
@@ -24,6 +27,7 @@ mod dsnot;
 mod exact_obs;
 mod greedy;
 mod layer;
+mod permute;
 mod reconstruct;
 mod retarget;
 mod scored;
@@ -33,6 +37,7 @@ pub use alps::Alps;
 pub use dsnot::DsNoT;
 pub use exact_obs::{ExactObs, Trace};
 pub use layer::{Pruned, Pruner, squared_error};
+pub use permute::channel_order;
 pub use reconstruct::{Reconstruct, Reconstructed, Solver};
 pub use retarget::Retarget;
 pub use scored::Scored;

@@ -1,7 +1,7 @@
 //! The run over all blocks: what is written, what is recorded, and how it is taken up again.
 
 use super::stream::Stream;
-use super::tally::Tally;
+use super::tally::Found;
 use super::walk::Walk;
 use super::{Inputs, LanguagePruning, Turn};
 use crate::criteria::Evidence;
@@ -85,52 +85,84 @@ pub fn prune_language(
     let pruned: Vec<&str> = layers.iter().filter(|l| settings.budgets.contains_key(&l.1)).map(|l| l.2.as_str()).collect();
     let mut layout = Layout::of(folder);
     layout.masks(pruned.iter().copied())?;
-    let (mut writer, mut records) = begin(out, layout, described, resume)?;
-
-    let ends = Ends::load(folder, config)?;
-    let per_part = (PART / length).max(1) * length;
-    let chunks: Vec<&[u32]> = ids.chunks(per_part).collect();
-    let comparing = settings.correction.is_some();
-    let mut walk = Walk {
-        stream: Stream::new(chunks.len(), settings.memory),
-        dense: comparing.then(|| Stream::new(chunks.len(), settings.memory)),
-        positions: chunks.iter().map(|c| positions(config, c.len() / length, length, 0)).collect(),
-        memory: settings.memory,
-    };
-    for (i, chunk) in chunks.iter().enumerate() {
-        let h = ends.embed(chunk, length, 0)?;
-        if let Some(dense) = &mut walk.dense {
-            dense.put(i, h.clone())?;
-        }
-        walk.stream.put(i, h)?;
-    }
-    drop(ends);
-    let done = records.iter().map(|r: &LayerRecord| r.block + 1).max().unwrap_or(0);
-    let last = layers.iter().filter(|l| settings.budgets.contains_key(&l.1)).map(|l| l.0).max().unwrap_or(0);
-    for i in 0..=last {
-        let mut block = load_block(folder, config, i)?;
-        let dense = if comparing { Some(load_block(folder, config, i)?) } else { None };
-        let any = layers.iter().any(|l| l.0 == i && settings.budgets.contains_key(&l.1));
-        if i < done || !any {
-            if settings.inputs == Inputs::Pruned {
-                take_over(&mut block, settings, &writer)?;
+    let (writer, records) = begin(out, layout, described, resume)?;
+    let begun = !records.is_empty();
+    let mut run = Run { folder, config, settings, layers, writer, records };
+    match run.blocks(ids, length, see) {
+        Ok(()) => Ok((run.writer, run.records)),
+        Err(error) => {
+            // What was done is kept for a run that goes on from there; nothing is not.
+            if !begun && run.records.is_empty() {
+                let part = FolderWriter::working_folder(out);
+                drop(run);
+                let _ = std::fs::remove_dir_all(part);
             }
-            walk.pass(&block, dense.as_ref())?;
-        } else {
-            walk.block(&mut block, dense.as_ref(), settings, &mut |block, tally, names| {
-                names.iter().filter(|n| settings.budgets.contains_key(*n)).try_for_each(|name| {
-                    records.push(one(block, tally, name, i, settings, folder, &mut writer)?);
-                    Ok(())
-                })
-            })?;
-            writer.sync()?;
-            let value = serde_json::to_value(&records).map_err(|e| Error::setting("records", e.to_string()))?;
-            writer.json(RECORDS, &value)?;
+            Err(error)
         }
-        see(Progress { blocks: i + 1, of: last + 1, memory: peak_memory() });
     }
-    writer.copy_rest(folder)?;
-    Ok((writer, records))
+}
+
+/// A run over all blocks.
+struct Run<'a, 'p> {
+    folder: &'a Folder,
+    config: &'a Config,
+    settings: &'a LanguagePruning<'p>,
+    /// Block, name and tensor of every layer.
+    layers: Vec<(usize, String, String)>,
+    writer: FolderWriter,
+    /// Of the blocks that are done.
+    records: Vec<LayerRecord>,
+}
+
+impl Run<'_, '_> {
+    fn blocks(&mut self, ids: &[u32], length: usize, see: &mut dyn FnMut(Progress)) -> Result<()> {
+        let Run { folder, config, settings, layers, writer, records } = self;
+        let ends = Ends::load(folder, config)?;
+        let per_part = (PART / length).max(1) * length;
+        let chunks: Vec<&[u32]> = ids.chunks(per_part).collect();
+        let comparing = settings.correction.is_some();
+        let mut walk = Walk {
+            stream: Stream::new(chunks.len(), settings.memory),
+            dense: comparing.then(|| Stream::new(chunks.len(), settings.memory)),
+            positions: chunks.iter().map(|c| positions(config, c.len() / length, length, 0)).collect(),
+            memory: settings.memory,
+        };
+        for (i, chunk) in chunks.iter().enumerate() {
+            let h = ends.embed(chunk, length, 0)?;
+            if let Some(dense) = &mut walk.dense {
+                dense.put(i, h.clone())?;
+            }
+            walk.stream.put(i, h)?;
+        }
+        drop(ends);
+        let done = records.iter().map(|r: &LayerRecord| r.block + 1).max().unwrap_or(0);
+        let last = layers.iter().filter(|l| settings.budgets.contains_key(&l.1)).map(|l| l.0).max().unwrap_or(0);
+        for i in 0..=last {
+            let mut block = load_block(folder, config, i)?;
+            let dense = if comparing { Some(load_block(folder, config, i)?) } else { None };
+            let any = layers.iter().any(|l| l.0 == i && settings.budgets.contains_key(&l.1));
+            if i < done || !any {
+                if settings.inputs == Inputs::Pruned {
+                    take_over(&mut block, settings, writer)?;
+                }
+                walk.pass(&block, dense.as_ref())?;
+            } else {
+                let mut fresh = Vec::new();
+                walk.block(&mut block, dense.as_ref(), settings, &mut |block, found, names| {
+                    names.iter().filter(|n| settings.budgets.contains_key(*n)).try_for_each(|name| {
+                        fresh.push(one(block, found, name, i, settings, folder, writer)?);
+                        Ok(())
+                    })
+                })?;
+                writer.sync()?;
+                records.extend(fresh);
+                let value = serde_json::to_value(&*records).map_err(|e| Error::setting("records", e.to_string()))?;
+                writer.json(RECORDS, &value)?;
+            }
+            see(Progress { blocks: i + 1, of: last + 1, memory: peak_memory() });
+        }
+        writer.copy_rest(folder)
+    }
 }
 
 fn check(ids: &[u32], length: usize, settings: &LanguagePruning<'_>) -> Result<()> {
@@ -197,7 +229,7 @@ fn read_back(writer: &FolderWriter, tensor: &str, transposed: bool) -> Result<Ar
 /// Prunes one layer, writes it, and lets the block go on with what was written.
 fn one(
     block: &mut Block,
-    tally: &Tally,
+    found: &Found,
     name: &str,
     number: usize,
     settings: &LanguagePruning<'_>,
@@ -214,14 +246,14 @@ fn one(
     };
     let old = folder.masks().map(|m| m.read(&tensor)).transpose()?.flatten().map(turned);
     let weight = layer.dense_weight().into_owned();
-    let measured = tally.measured();
-    let evidence = Evidence { layer: name, weight: weight.view(), mask: old.as_ref(), measured: &measured };
+    let measured = &found.measured;
+    let evidence = Evidence { layer: name, weight: weight.view(), mask: old.as_ref(), measured };
     let in_layer = |e: Error| if e.to_string().contains(name) { e } else { e.in_layer(name) };
     let target = match settings.correction {
         None => None,
         Some(c) => {
-            let inputs = tally.crossed.as_ref().map(|m| (c.inputs, m.matrix()));
-            let stream = tally.drift.as_ref().map(|m| (c.stream, m.matrix()));
+            let inputs = found.crossed.as_ref().map(|m| (c.inputs, m.matrix()));
+            let stream = found.drift.as_ref().map(|m| (c.stream, m.matrix()));
             Some(Retarget { damping: c.damping, inputs, stream }.run(&evidence).map_err(in_layer)?)
         }
     };

@@ -159,9 +159,9 @@ pub fn outliers(
         let tallies = tallies.finish()?;
         let (mut outliers, mut weights) = (Outliers::new(threshold), 0);
         for layer in block.linears().into_iter().filter(|l| layers.iter().any(|w| w.name == l.name())) {
-            let Some((tally, _)) = tallies.iter().find(|(_, names)| names.iter().any(|n| n == layer.name())) else { continue };
-            let (weight, measured) = (layer.dense_weight(), tally.measured());
-            let evidence = Evidence { measured: &measured, ..Evidence::weight_only(layer.name(), weight.view()) };
+            let Some((found, _)) = tallies.iter().find(|(_, names)| names.iter().any(|n| n == layer.name())) else { continue };
+            let weight = layer.dense_weight();
+            let evidence = Evidence { measured: &found.measured, ..Evidence::weight_only(layer.name(), weight.view()) };
             outliers.add(&Wanda.score(&evidence)?);
             weights += weight.len();
         }

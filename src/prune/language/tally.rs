@@ -14,10 +14,8 @@ pub(super) struct Tally {
     gram: Option<Gram>,
     squares: Option<Array1<f64>>,
     sums: Option<Array1<f64>>,
-    /// Dense inputs times pruned ones.
-    pub crossed: Option<Cross>,
-    /// The stream's drift times pruned inputs.
-    pub drift: Option<Cross>,
+    crossed: Option<Cross>,
+    drift: Option<Cross>,
 }
 
 impl Tally {
@@ -54,16 +52,27 @@ impl Tally {
         Ok(())
     }
 
-    /// What a pruner is given.
-    pub fn measured(&self) -> Measured {
-        Measured {
+    /// What a pruner is given, and what the dense model has in the place of it.
+    pub fn found(self) -> Found {
+        let measured = Measured {
             tokens: self.tokens,
-            gram: self.gram.as_ref().map(Gram::matrix),
-            input_squares: self.squares.clone(),
-            input_sums: self.sums.clone(),
+            gram: self.gram.map(Gram::into_matrix),
+            input_squares: self.squares,
+            input_sums: self.sums,
             ..Measured::default()
-        }
+        };
+        Found { measured, crossed: self.crossed, drift: self.drift }
     }
+}
+
+/// What was measured of inputs, at the end.
+pub(super) struct Found {
+    /// Of the inputs.
+    pub measured: Measured,
+    /// Dense inputs times pruned ones.
+    pub crossed: Option<Cross>,
+    /// The stream's drift times pruned inputs.
+    pub drift: Option<Cross>,
 }
 
 /// Sees the inputs of all layers of a block in one pass.
@@ -80,12 +89,12 @@ impl Tallies {
         Tallies { needs, found: Vec::new(), places: HashMap::new(), failed: None }
     }
 
-    /// The tallies and the layers that share each, or the first error.
-    pub fn finish(self) -> Result<Vec<(Tally, Vec<String>)>> {
+    /// What was found, and the layers that share each, or the first error.
+    pub fn finish(self) -> Result<Vec<(Found, Vec<String>)>> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let mut out: Vec<(Tally, Vec<String>)> = self.found.into_iter().map(|t| (t, vec![])).collect();
+        let mut out: Vec<(Found, Vec<String>)> = self.found.into_iter().map(|t| (t.found(), vec![])).collect();
         self.places.into_iter().for_each(|(layer, place)| out[place].1.push(layer));
         Ok(out)
     }

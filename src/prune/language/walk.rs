@@ -1,7 +1,7 @@
 //! One block: measured, pruned, and run on.
 
 use super::stream::Stream;
-use super::tally::{Tallies, Tally};
+use super::tally::{Found, Tallies, Tally};
 use super::{Inputs, LanguagePruning, Turn};
 use crate::Result;
 use crate::criteria::{Need, Needs};
@@ -61,7 +61,7 @@ impl Walk {
         block: &mut Block,
         dense: Option<&Block>,
         settings: &LanguagePruning<'_>,
-        prune: &mut dyn FnMut(&mut Block, &Tally, &[String]) -> Result<()>,
+        prune: &mut dyn FnMut(&mut Block, &Found, &[String]) -> Result<()>,
     ) -> Result<()> {
         match settings.turn {
             Turn::Block => self.at_once(block, settings, prune),
@@ -86,7 +86,7 @@ impl Walk {
         &mut self,
         block: &mut Block,
         settings: &LanguagePruning<'_>,
-        prune: &mut dyn FnMut(&mut Block, &Tally, &[String]) -> Result<()>,
+        prune: &mut dyn FnMut(&mut Block, &Found, &[String]) -> Result<()>,
     ) -> Result<()> {
         let mut tallies = Tallies::new(Self::needs(settings));
         for (i, at) in self.positions.iter().enumerate() {
@@ -97,8 +97,8 @@ impl Walk {
         }
         let tallies = tallies.finish()?;
         for layer in block.linears().iter().map(|l| l.name().to_string()).collect::<Vec<_>>() {
-            if let Some((tally, _)) = tallies.iter().find(|(_, layers)| layers.contains(&layer)) {
-                prune(block, tally, &[layer])?;
+            if let Some((found, _)) = tallies.iter().find(|(_, layers)| layers.contains(&layer)) {
+                prune(block, found, &[layer])?;
             }
         }
         if settings.inputs == Inputs::Pruned { self.pass(block, None) } else { Ok(()) }
@@ -109,7 +109,7 @@ impl Walk {
         block: &mut Block,
         dense: Option<&Block>,
         settings: &LanguagePruning<'_>,
-        prune: &mut dyn FnMut(&mut Block, &Tally, &[String]) -> Result<()>,
+        prune: &mut dyn FnMut(&mut Block, &Found, &[String]) -> Result<()>,
     ) -> Result<()> {
         let needs = Self::needs(settings);
         let parts = self.positions.len();
@@ -127,7 +127,7 @@ impl Walk {
         if block.is_parallel() {
             names.extend(Part::Feed.names(block));
         }
-        prune(block, &tally, &names)?;
+        prune(block, &tally.found(), &names)?;
 
         let mut tally = Tally::new(needs);
         self.each(dense, |i, h, other| {
@@ -140,7 +140,7 @@ impl Walk {
             }
             mixed.put(i, x)
         })?;
-        prune(block, &tally, &Part::Output.names(block))?;
+        prune(block, &tally.found(), &Part::Output.names(block))?;
 
         if !block.is_parallel() {
             let mut tally = Tally::new(needs);
@@ -154,7 +154,7 @@ impl Walk {
                 }
                 Ok(())
             })?;
-            prune(block, &tally, &Part::Feed.names(block))?;
+            prune(block, &tally.found(), &Part::Feed.names(block))?;
         }
 
         let mut tally = Tally::new(needs);
@@ -168,7 +168,7 @@ impl Walk {
             }
             inner.put(i, x)
         })?;
-        prune(block, &tally, &Part::Down.names(block))?;
+        prune(block, &tally.found(), &Part::Down.names(block))?;
 
         let parallel = block.is_parallel();
         self.each(dense, |i, h, other| {

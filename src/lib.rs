@@ -60,8 +60,8 @@
 //! | [`sparse`] | storages of what is left, and products with them |
 //! | [`criteria`] | scores: how much each weight matters |
 //! | [`allocate`] | how much of each layer stays |
-//! | [`solve`] | mask and surviving weights together |
 //! | [`quantize`] | weights of few values |
+//! | [`solve`] | masks and the weights that survive, chosen together |
 //! | [`nn`] | layers with hand-written derivatives, losses, optimisers |
 //! | [`io`] | files and data sets |
 //! | [`text`] | tokenizers, sampling, generation |
@@ -82,8 +82,8 @@ pub mod mask;
 pub mod sparse;
 pub mod criteria;
 pub mod allocate;
-pub mod solve;
 pub mod quantize;
+pub mod solve;
 pub mod nn;
 pub mod io;
 pub mod text;

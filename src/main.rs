@@ -26,7 +26,7 @@ enum Command {
     Logits(command::logits::Args),
     /// Continues a text with a language model
     Generate(command::generate::Args),
-    /// Prunes the weights of a safetensors file
+    /// Prunes a language model's folder, or the weights of a safetensors file
     Prune(command::prune::Args),
     /// Times sparse products against dense ones on this machine
     Bench(command::bench::Args),

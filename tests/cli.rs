@@ -10,5 +10,7 @@ mod build;
 mod common;
 #[path = "cli/language.rs"]
 mod language;
+#[path = "cli/language_pruning.rs"]
+mod language_pruning;
 #[path = "cli/pruning.rs"]
 mod pruning;

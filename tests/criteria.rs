@@ -2,7 +2,7 @@
 
 use lacuna::Error;
 use lacuna::criteria::{
-    Evidence, Fisher, Grasp, Magnitude, Measured, Need, Needs, Norm, Obd, Random, Saliency, Snip, SynFlow, Taylor,
+    Evidence, Fisher, Grasp, Magnitude, Measured, Need, Needs, Norm, Obd, Random, Ria, Saliency, Snip, SynFlow, Taylor, Wanda,
 };
 use lacuna::nn::{Activation, Affine, Curvature, Layer, Loss, Map, Mode, Network};
 use lacuna::rng::{Seed, Stream};
@@ -11,12 +11,13 @@ use ndarray::{Array2, array};
 const RANDOM: Random = Random { seed: Seed(7) };
 const L1: Magnitude = Magnitude { norm: Norm::L1 };
 const L2: Magnitude = Magnitude { norm: Norm::L2 };
+const RIA: Ria = Ria { power: 0.5 };
 
 /// A criterion, what it needs, and how its error calls that.
 type Case = (&'static dyn Saliency, Option<(Need, &'static str)>);
 
 /// Every criterion.
-const CRITERIA: [Case; 9] = [
+const CRITERIA: [Case; 11] = [
     (&RANDOM, None),
     (&L1, None),
     (&L2, None),
@@ -26,6 +27,8 @@ const CRITERIA: [Case; 9] = [
     (&SynFlow, Some((Need::SynapticFlow, "the synaptic flow"))),
     (&Fisher, Some((Need::SquaredGradients, "the squared gradients"))),
     (&Obd, Some((Need::SecondDerivatives, "the second derivatives"))),
+    (&Wanda, Some((Need::InputSquares, "the input norms"))),
+    (&RIA, Some((Need::InputSquares, "the input norms"))),
 ];
 
 fn weight() -> Array2<f32> {
@@ -38,6 +41,7 @@ fn everything() -> Measured {
         tokens: 1,
         input_squares: Some(array![1., 2., 3.]),
         gram: Some(Array2::eye(3)),
+        input_sums: Some(array![1., -1., 0.]),
         gradient: Some(array![[2., 1., 5.], [4., -1., 0.5]]),
         squared_gradients: Some(array![[2., 3., 7.], [8., 2., 1.]]),
         second_derivatives: Some(array![[4., -1., 9.], [16., 2., 0.]]),
@@ -55,9 +59,11 @@ fn without(need: Need) -> Measured {
         Need::SecondDerivatives => measured.second_derivatives = None,
         Need::HessianGradient => measured.hessian_gradient = None,
         Need::SynapticFlow => measured.synaptic_flow = None,
-        Need::InputSquares => measured.input_squares = None,
+        // The Gram matrix has them on its diagonal.
+        Need::InputSquares => (measured.input_squares, measured.gram) = (None, None),
         Need::Gram => measured.gram = None,
         Need::SampleGradients => measured.sample_gradients = None,
+        Need::InputSums => measured.input_sums = None,
     }
     measured
 }
@@ -89,6 +95,26 @@ fn scores_are_the_formulas_by_hand() {
 }
 
 #[test]
+fn wanda_is_magnitude_times_the_norm_measured_or_from_the_gram_matrix() {
+    let measured = Measured { input_squares: Some(array![4., 0., 9.]), ..Measured::default() };
+    let expected = array![[2., 0., 0.], [1., 0., 12.]];
+    assert_eq!(score(&Wanda, &weight(), &measured).unwrap(), expected);
+    let gram = Some(array![[4., 7., 7.], [7., 0., 7.], [7., 7., 9.]]);
+    assert_eq!(score(&Wanda, &weight(), &Measured { gram, ..Measured::default() }).unwrap(), expected);
+    let error = score(&Wanda, &weight(), &Measured { input_squares: Some(array![4., -1., 9.]), ..Measured::default() });
+    assert!(error.unwrap_err().to_string().starts_with("the input norms: -1 at row 0, column 1"));
+}
+
+#[test]
+fn ria_shares_are_of_rows_and_columns_and_those_of_nothing_are_nothing() {
+    let w = array![[1., 0., -3.], [0., 0., 0.], [1., 0., 1.]];
+    let measured = Measured { input_squares: Some(array![16., 81., 1.]), ..Measured::default() };
+    // (|w| / column + |w| / row) · ‖x‖^½, by hand: columns sum to 2, 0, 4 and rows to 4, 0, 2.
+    let expected = array![[(0.5 + 0.25) * 2., 0., 0.75 + 0.75], [0., 0., 0.], [(0.5 + 0.5) * 2., 0., 0.25 + 0.5]];
+    assert_eq!(score(&RIA, &w, &measured).unwrap(), expected);
+}
+
+#[test]
 fn missing_evidence_is_an_error_that_names_criterion_need_and_layer() {
     for (criterion, need) in CRITERIA {
         let Some((need, called)) = need else {
@@ -114,7 +140,8 @@ fn evidence_of_another_shape_is_an_error_that_names_the_layer_and_both_shapes() 
         let Some((_, called)) = need else { continue };
         // Evidence is (2, 3); a weight (3, 2) has as many numbers.
         let error = score(criterion, &Array2::ones((3, 2)), &everything()).unwrap_err();
-        assert_eq!(error.to_string(), format!("{called} of layer fc1: expected shape [3, 2], found [2, 3]"));
+        let shapes = if criterion.needs().contains(Need::InputSquares) { ("[2]", "[3]") } else { ("[3, 2]", "[2, 3]") };
+        assert_eq!(error.to_string(), format!("{called} of layer fc1: expected shape {}, found {}", shapes.0, shapes.1));
     }
 }
 
@@ -122,7 +149,7 @@ fn evidence_of_another_shape_is_an_error_that_names_the_layer_and_both_shapes() 
 fn measures_of_the_inputs_are_not_one_number_a_weight() {
     let (weight, measured) = (weight(), everything());
     let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", weight.view()) };
-    for need in [Need::InputSquares, Need::Gram] {
+    for need in [Need::InputSquares, Need::Gram, Need::InputSums] {
         let error = layer.elementwise("wanda", need).unwrap_err();
         assert_eq!(error.to_string(), format!("wanda: {need} is not one number a weight"));
     }
@@ -131,7 +158,10 @@ fn measures_of_the_inputs_are_not_one_number_a_weight() {
 #[test]
 fn criteria_have_different_names_and_only_obd_and_fisher_predict_the_loss() {
     let names: Vec<&str> = CRITERIA.iter().map(|(c, _)| c.name()).collect();
-    assert_eq!(names, ["random", "magnitude", "magnitude-l2", "taylor", "snip", "grasp", "synflow", "fisher", "obd"]);
+    assert_eq!(
+        names,
+        ["random", "magnitude", "magnitude-l2", "taylor", "snip", "grasp", "synflow", "fisher", "obd", "wanda", "ria"]
+    );
     let predicts: Vec<&str> = CRITERIA.iter().filter(|(c, _)| c.predicts_loss()).map(|(c, _)| c.name()).collect();
     assert_eq!(predicts, ["fisher", "obd"]);
 }

@@ -11,20 +11,27 @@
 //! | [`Er`] | (in + out) / (in · out) | Mocanu et al. 2018; Evci et al. 2020 |
 //! | [`Erk`] | (in + out + height + width) / (in · out · height · width) | Evci et al. 2020 |
 //! | [`Lamp`] | by rank of w² over the sum of the squares not smaller | Lee et al. 2021 |
+//! | [`Owl`] | by the share of outliers in a block's Wanda scores | Yin et al. 2024 |
+//! | [`dynamic`], [`evolve`] | searched among layers pruned at several levels, under any budget | Frantar, Alistarh 2022; Sieberling et al. 2025 |
 //! | [`Overrides`] | given for some layers, another allocation for the rest | |
 
 mod apportion;
 mod erk;
 mod global;
 mod lamp;
+mod owl;
 mod overrides;
+mod search;
 mod target;
 mod uniform;
 
+pub(crate) use apportion::apportion;
 pub use erk::{Er, Erk};
 pub use global::Global;
 pub use lamp::Lamp;
 pub use overrides::Overrides;
+pub use owl::{Outliers, Owl};
+pub use search::{Evolution, Level, dynamic, evolve};
 pub use target::Target;
 pub use uniform::Uniform;
 

@@ -86,7 +86,7 @@ pub fn measure(network: &Network, data: &Calibration<'_>, needs: Needs) -> Resul
     if needs.contains(Need::SampleGradients) {
         sample_gradients(network, data, &mut all);
     }
-    if needs.contains(Need::InputSquares) || needs.contains(Need::Gram) {
+    if [Need::InputSquares, Need::Gram, Need::InputSums].into_iter().any(|n| needs.contains(n)) {
         inputs(network, data, needs, &mut all)?;
     }
     for (m, (_, name, _)) in all.iter().zip(network.affines()) {
@@ -205,6 +205,10 @@ fn inputs(network: &Network, data: &Calibration<'_>, needs: Needs, all: &mut [Me
             if needs.contains(Need::InputSquares) {
                 let squares = m.input_squares.get_or_insert_with(|| Array1::zeros(tokens.ncols()));
                 tokens.axis_iter(Axis(0)).for_each(|row| squares.zip_mut_with(&row, |s, &x| *s += f64::from(x) * f64::from(x)));
+            }
+            if needs.contains(Need::InputSums) {
+                let sums = m.input_sums.get_or_insert_with(|| Array1::zeros(tokens.ncols()));
+                tokens.axis_iter(Axis(0)).for_each(|row| sums.zip_mut_with(&row, |s, &x| *s += f64::from(x)));
             }
             if needs.contains(Need::Gram) {
                 if grams.len() == k {

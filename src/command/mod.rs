@@ -12,6 +12,7 @@ pub mod logits;
 mod model;
 mod pages;
 pub mod prune;
+mod prune_model;
 mod timing;
 
 use lacuna::{Error, Result};

@@ -1,4 +1,4 @@
-//! `lacuna prune MODEL OUT`: plain weight files, by criteria that need the weights alone.
+//! `lacuna prune MODEL OUT`: plain weight files, by criteria that need the weights alone; model folders, by any method.
 
 use super::{print, print_json};
 use clap::{ArgGroup, Parser, ValueEnum};
@@ -13,70 +13,90 @@ use lacuna::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Prunes the weights of a safetensors file: what goes becomes 0, and the masks are stored beside the weights.
+/// Prunes a safetensors file or a language model's folder: what goes becomes 0, and the masks are stored beside the weights.
 #[derive(Parser)]
 #[command(group = ArgGroup::new("target").required(true).multiple(true).args(["sparsity", "pattern"]))]
 pub struct Args {
-    /// The safetensors file to prune
-    model: PathBuf,
-    /// The safetensors file to write; it appears whole or not at all
-    out: PathBuf,
+    /// The safetensors file or the model folder to prune
+    pub(super) model: PathBuf,
+    /// The safetensors file or the folder to write; it appears whole or not at all
+    pub(super) out: PathBuf,
     /// Which weights matter
     #[arg(long, value_enum, default_value = "magnitude")]
-    method: Method,
+    pub(super) method: Method,
     /// Share of the weights that goes, in [0, 1)
     #[arg(long, allow_negative_numbers = true)]
-    sparsity: Option<f64>,
+    pub(super) sparsity: Option<f64>,
     /// Shape that survivors take: unstructured, N:M (keeps N of M), blockRxC, rows, cols
     #[arg(long)]
-    pattern: Option<String>,
+    pub(super) pattern: Option<String>,
     /// How much of each layer
     #[arg(long, value_enum, default_value = "uniform")]
-    allocate: Allocation,
-    /// Who competes with whom in a layer
-    #[arg(long, value_enum, default_value = "layer")]
-    scope: ScopeArg,
-    /// A tensor to leave alone; may be given several times
+    pub(super) allocate: Allocation,
+    /// Who competes with whom in a layer [default: row for wanda, ria and dsnot, layer for the others]
+    #[arg(long, value_enum)]
+    pub(super) scope: Option<ScopeArg>,
+    /// A tensor to leave alone, in a folder all layers whose names contain this or match it with *; may be given several times
     #[arg(long, value_name = "TENSOR")]
-    skip: Vec<String>,
+    pub(super) skip: Vec<String>,
     /// A sparsity for one tensor, apart from the rest; may be given several times
     #[arg(long, value_name = "TENSOR=SPARSITY")]
-    layer: Vec<String>,
+    pub(super) layer: Vec<String>,
     /// Seed of random scores
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
-    seed: u64,
+    pub(super) seed: u64,
     /// One JSON object instead of a table
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) language: super::prune_model::Language,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Method {
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Method {
     /// |w|
     Magnitude,
     /// w²; differs from magnitude for blocks, rows and columns
     MagnitudeL2,
     /// Uniform scores
     Random,
+    /// |w| times the norm of the input (folders)
+    Wanda,
+    /// Relative importance and activations (folders)
+    Ria,
+    /// SparseGPT (folders)
+    Sparsegpt,
+    /// ExactOBS, or optimal brain compression (folders; slow for wide layers)
+    Obc,
+    /// ALPS (folders)
+    Alps,
+    /// Wanda, then weights exchanged by DSnoT (folders)
+    Dsnot,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Allocation {
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Allocation {
     Uniform,
     Global,
     Er,
     Erk,
     Lamp,
+    /// By the outliers of each block (folders)
+    Owl,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum ScopeArg {
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ScopeArg {
     Layer,
     Row,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
+    if args.model.is_dir() {
+        return super::prune_model::run(args);
+    }
+    args.language.refuse()?;
     let pattern: Pattern = args.pattern.as_deref().unwrap_or("unstructured").parse()?;
     let nm = matches!(pattern, Pattern::Nm { .. });
     let sparsity = match (args.sparsity, nm) {
@@ -95,6 +115,10 @@ pub fn run(args: &Args) -> Result<()> {
         Method::Magnitude => Box::new(Magnitude { norm: Norm::L1 }),
         Method::MagnitudeL2 => Box::new(Magnitude { norm: Norm::L2 }),
         Method::Random => Box::new(Random { seed: Seed(args.seed) }),
+        _ => {
+            let reason = "needs the inputs of the layers: give a model's folder, not a file of weights";
+            return Err(Error::setting("method", reason));
+        }
     };
     let given = overrides(&args.layer)?;
     if nm && !given.is_empty() {
@@ -106,6 +130,7 @@ pub fn run(args: &Args) -> Result<()> {
         Allocation::Er => Box::new(Overrides { sparsity: given, rest: Er }),
         Allocation::Erk => Box::new(Overrides { sparsity: given, rest: Erk }),
         Allocation::Lamp => Box::new(Overrides { sparsity: given, rest: Lamp }),
+        Allocation::Owl => return Err(Error::setting("allocate", "owl needs the inputs of the layers: give a model's folder")),
     };
     let pruning = Pruning {
         saliency: saliency.as_ref(),
@@ -113,8 +138,8 @@ pub fn run(args: &Args) -> Result<()> {
         target: Target::Sparsity(sparsity),
         pattern,
         scope: match args.scope {
-            ScopeArg::Layer => Scope::Layer,
-            ScopeArg::Row => Scope::Row,
+            Some(ScopeArg::Row) => Scope::Row,
+            _ => Scope::Layer,
         },
         skip: &args.skip,
     };

@@ -12,6 +12,8 @@ pub enum Need {
     InputSquares,
     /// Sum over tokens of x xᵀ, `(in, in)`.
     Gram,
+    /// Sum over tokens of each input, `(in)`.
+    InputSums,
     /// Gradient of the mean loss, `(out, in)`.
     Gradient,
     /// Mean over samples of the squared gradient of each, `(out, in)`.
@@ -27,9 +29,10 @@ pub enum Need {
 }
 
 impl Need {
-    const ALL: [Need; 8] = [
+    const ALL: [Need; 9] = [
         Need::InputSquares,
         Need::Gram,
+        Need::InputSums,
         Need::Gradient,
         Need::SquaredGradients,
         Need::SecondDerivatives,
@@ -50,6 +53,7 @@ impl fmt::Display for Need {
         f.write_str(match self {
             Need::InputSquares => "the input norms",
             Need::Gram => "the Gram matrix of the inputs",
+            Need::InputSums => "the sums of the inputs",
             Need::Gradient => "the gradient",
             Need::SquaredGradients => "the squared gradients",
             Need::SecondDerivatives => "the second derivatives",
@@ -68,7 +72,7 @@ impl fmt::Display for Need {
 /// assert!(needs.contains(Need::Gradient) && !needs.contains(Need::Gram));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Needs(u8);
+pub struct Needs(u16);
 
 impl Needs {
     /// Nothing but the weight.
@@ -106,6 +110,8 @@ pub struct Measured {
     pub input_squares: Option<Array1<f64>>,
     /// [`Need::Gram`]
     pub gram: Option<Array2<f64>>,
+    /// [`Need::InputSums`]
+    pub input_sums: Option<Array1<f64>>,
     /// [`Need::Gradient`]
     pub gradient: Option<Array2<f32>>,
     /// [`Need::SquaredGradients`]
@@ -140,6 +146,7 @@ impl<'a> Evidence<'a> {
             tokens: 0,
             input_squares: None,
             gram: None,
+            input_sums: None,
             gradient: None,
             squared_gradients: None,
             second_derivatives: None,
@@ -178,7 +185,7 @@ impl<'a> Evidence<'a> {
             Need::SecondDerivatives => &self.measured.second_derivatives,
             Need::HessianGradient => &self.measured.hessian_gradient,
             Need::SynapticFlow => &self.measured.synaptic_flow,
-            Need::InputSquares | Need::Gram | Need::SampleGradients => {
+            Need::InputSquares | Need::Gram | Need::InputSums | Need::SampleGradients => {
                 return Err(Error::setting(criterion, format!("{need} is not one number a weight")));
             }
         };
@@ -190,6 +197,61 @@ impl<'a> Evidence<'a> {
             return Err(Error::shape(format!("{need} of layer {}", self.layer), &[r, c], &[fr, fc]));
         }
         Ok(array)
+    }
+
+    /// Sum over tokens of the squares of each input, `(in)`: as measured, or the diagonal of the Gram matrix.
+    ///
+    /// # Errors
+    /// [`Error::MissingEvidence`] if neither was measured, [`Error::Shape`] if it has not one entry an input, and
+    /// [`Error::NonFinite`] at the first that is not a finite number of at least 0.
+    pub fn input_squares(&self, criterion: &str) -> Result<Array1<f64>> {
+        let diagonal = || self.measured.gram.as_ref().map(|g| g.diag().to_owned());
+        let found = self.measured.input_squares.clone().or_else(diagonal);
+        let squares = self.one_an_input(criterion, Need::InputSquares, found)?;
+        match squares.iter().position(|s| !(s.is_finite() && *s >= 0.0)) {
+            None => Ok(squares),
+            Some(col) => Err(Error::NonFinite { what: Need::InputSquares.to_string(), row: 0, col, value: squares[col] }),
+        }
+    }
+
+    /// Sum over tokens of each input, `(in)`.
+    ///
+    /// # Errors
+    /// As [`Evidence::input_squares`].
+    pub fn input_sums(&self, criterion: &str) -> Result<Array1<f64>> {
+        let sums = self.one_an_input(criterion, Need::InputSums, self.measured.input_sums.clone())?;
+        match sums.iter().position(|s| !s.is_finite()) {
+            None => Ok(sums),
+            Some(col) => Err(Error::NonFinite { what: Need::InputSums.to_string(), row: 0, col, value: sums[col] }),
+        }
+    }
+
+    fn one_an_input(&self, criterion: &str, need: Need, found: Option<Array1<f64>>) -> Result<Array1<f64>> {
+        let missing = || Error::MissingEvidence { criterion: criterion.into(), need: need.to_string(), layer: self.layer.into() };
+        let array = found.ok_or_else(missing)?;
+        if array.len() != self.weight.ncols() {
+            return Err(Error::shape(format!("{need} of layer {}", self.layer), &[self.weight.ncols()], &[array.len()]));
+        }
+        Ok(array)
+    }
+
+    /// The Gram matrix XᵀX of the inputs, `(in, in)`.
+    ///
+    /// # Errors
+    /// [`Error::MissingEvidence`] if it was not measured, [`Error::Shape`] if its order is not the number of inputs,
+    /// [`Error::NonFinite`] at its first NaN or infinity.
+    pub fn gram(&self, criterion: &str) -> Result<&'a Array2<f64>> {
+        let missing =
+            || Error::MissingEvidence { criterion: criterion.into(), need: Need::Gram.to_string(), layer: self.layer.into() };
+        let (gram, n) = (self.measured.gram.as_ref().ok_or_else(missing)?, self.weight.ncols());
+        if gram.dim() != (n, n) {
+            let what = format!("{} of layer {}", Need::Gram, self.layer);
+            return Err(Error::shape(what, &[n, n], &[gram.nrows(), gram.ncols()]));
+        }
+        match gram.indexed_iter().find(|(_, v)| !v.is_finite()) {
+            None => Ok(gram),
+            Some(((row, col), &value)) => Err(Error::NonFinite { what: Need::Gram.to_string(), row, col, value }),
+        }
     }
 }
 

@@ -13,6 +13,8 @@
 //! | [`SynFlow`] | \|w\| ∂R/∂\|w\| | synaptic flow |
 //! | [`Fisher`] | ½ F w² | squared gradients |
 //! | [`Obd`] | ½ h w² | second derivatives |
+//! | [`Wanda`] | \|w\| ‖x‖ | input norms |
+//! | [`Ria`] | (\|w\| / column + \|w\| / row) ‖x‖^½ | input norms |
 //!
 //! Scores of one criterion can be compared between layers (they are shares of one loss) where its page says so.
 
@@ -22,9 +24,11 @@ mod grasp;
 mod magnitude;
 mod obd;
 mod random;
+mod ria;
 mod snip;
 mod synflow;
 mod taylor;
+mod wanda;
 
 pub use evidence::{Evidence, Measured, Need, Needs, Saliency};
 pub use fisher::Fisher;
@@ -32,6 +36,8 @@ pub use grasp::Grasp;
 pub use magnitude::{Magnitude, Norm};
 pub use obd::Obd;
 pub use random::Random;
+pub use ria::Ria;
 pub use snip::Snip;
 pub use synflow::SynFlow;
 pub use taylor::Taylor;
+pub use wanda::Wanda;

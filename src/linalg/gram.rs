@@ -108,6 +108,12 @@ impl Gram {
         self.tokens += other.tokens;
     }
 
+    /// As [`Gram::matrix`], without a copy.
+    pub fn into_matrix(mut self) -> Array2<f64> {
+        mirror_upper(&mut self.sum);
+        self.sum
+    }
+
     /// XᵀX, `(dim, dim)`: full, and symmetric to the bit.
     pub fn matrix(&self) -> Array2<f64> {
         let mut full = self.sum.clone();

@@ -16,6 +16,7 @@
 //! results are in standard (row-major) layout.
 
 mod backend;
+mod cross;
 mod eigh;
 mod faer;
 mod gram;
@@ -29,6 +30,7 @@ mod svd;
 
 pub use crate::kernels::{Threads, gemm};
 pub use backend::Backend;
+pub use cross::Cross;
 pub use eigh::{Eigh, eigh};
 pub use gram::Gram;
 pub use lstsq::lstsq;

@@ -240,6 +240,11 @@ impl Mixing {
     pub(crate) fn mixed(&self) -> &Array2<f32> {
         &self.mixed
     }
+
+    /// As [`Mixing::mixed`], alone.
+    pub(crate) fn into_mixed(self) -> Array2<f32> {
+        self.mixed
+    }
 }
 
 /// What a pass back carries from layer to layer.

@@ -123,7 +123,38 @@ impl Block {
         self.join(&self.feed_after, h, |h| self.feed.finish(&inner, h, probe));
     }
 
-    fn feed_x(&self, h: &Array2<f32>) -> Array2<f32> {
+    /// Whether the feed-forward layers read what attention reads.
+    pub(crate) fn is_parallel(&self) -> bool {
+        self.feed_norm.is_none()
+    }
+
+    /// What the first layers of attention read, `(tokens, features)`.
+    pub(crate) fn attention_x(&self, h: &Array2<f32>) -> Array2<f32> {
+        self.norm.apply(h)
+    }
+
+    /// What attention's output layer reads, of the `x` of [`Block::attention_x`].
+    pub(crate) fn mixed(&self, x: &Array2<f32>, at: &Positions) -> Array2<f32> {
+        self.attention.mix(x, at, Source::Own, None, &mut ()).into_mixed()
+    }
+
+    /// Lets attention's output join the stream.
+    pub(crate) fn add_attention(&self, h: &mut Array2<f32>, mixed: &Array2<f32>) {
+        self.join(&self.attention_after, h, |h| self.attention.output().add_to(mixed, h));
+    }
+
+    /// What the last feed-forward layer reads, of the `x` of [`Block::feed_x`].
+    pub(crate) fn inner(&self, x: &Array2<f32>) -> Array2<f32> {
+        self.feed.inner(&self.feed.open(x, &mut ()))
+    }
+
+    /// Lets the feed-forward layers' output join the stream.
+    pub(crate) fn add_feed(&self, h: &mut Array2<f32>, inner: &Array2<f32>) {
+        self.join(&self.feed_after, h, |h| self.feed.down().add_to(inner, h));
+    }
+
+    /// What the first feed-forward layers read.
+    pub(crate) fn feed_x(&self, h: &Array2<f32>) -> Array2<f32> {
         self.feed_norm.as_ref().map_or_else(|| self.norm.apply(h), |norm| norm.apply(h))
     }
 

@@ -3,6 +3,7 @@
 //! Nothing here changes its input: a pruned network is a new one.
 
 mod checkpoint;
+mod language;
 mod oneshot;
 mod schedule;
 mod shrink;
@@ -10,6 +11,10 @@ mod surgeon;
 mod units;
 
 pub use checkpoint::{PrunedTensor, prunable, prune_checkpoint};
+pub use language::{
+    Correction, Inputs, LanguageLayer, LanguagePruning, LayerRecord, Progress, Turn, allocated, language_layers, of_blocks,
+    outliers, prune_language,
+};
 pub use oneshot::{Outcome, Pruning, choose, compensated, one_shot};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;

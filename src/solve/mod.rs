@@ -1,8 +1,51 @@
-//! Methods that choose the mask and the surviving weights together.
+//! Masks and surviving weights, chosen together, one layer at a time.
+//!
+//! A [`Saliency`](crate::criteria::Saliency) only scores. A [`Pruner`] also may move the weights that stay, so that the layer's
+//! outputs on the measured inputs change as little as can be. With W the weight `(out, in)`, X the inputs `(tokens, in)` and
+//! H = XᵀX, all of them lessen
+//!
+//! ```text
+//! loss = ‖X (Ŵ − W)ᵀ‖²_F = tr( (Ŵ − W) H (Ŵ − W)ᵀ )
+//! ```
+//!
+//! | pruner | mask | weights that stay | source |
+//! |---|---|---|---|
+//! | [`Scored`] | by a criterion | as they were | |
+//! | [`SparseGpt`] | blocks of columns, from left to right | moved with each column, once | Frantar, Alistarh 2023 |
+//! | [`ExactObs`] | weight by weight, the cheapest first | the least squares solution after each | Frantar, Singh, Alistarh 2022 |
+//! | [`Alps`] | by alternating directions | conjugate gradients on the mask | Meng et al. 2024 |
+//! | [`DsNoT`] | of another pruner, then single exchanges | as they were | Zhang et al. 2024 |
+//! | [`Reconstructed`] | of another pruner | the least squares solution | |
+//!
+//! [`Retarget`] gives a layer another weight to be pruned towards, where earlier layers have changed its inputs; [`channel_order`] finds an
+//! order of inputs in which an N:M pattern keeps more.
+//!
+//! For whole networks and any loss: [`InverseHessian`], built and taken apart by rank one; Optimal Brain Surgeon in [`obs`]; [`WoodFisher`].
+//!
+//! Nothing here knows a model: a layer's name, weight and measures come in as [`Evidence`](crate::criteria::Evidence).
 
+mod alps;
+mod dsnot;
+mod exact_obs;
+mod greedy;
 mod inverse;
+mod layer;
 pub mod obs;
+mod permute;
+mod reconstruct;
+mod retarget;
+mod scored;
+mod sparsegpt;
 mod woodfisher;
 
+pub use alps::Alps;
+pub use dsnot::DsNoT;
+pub use exact_obs::{ExactObs, Trace};
 pub use inverse::InverseHessian;
+pub use layer::{Pruned, Pruner, squared_error};
+pub use permute::channel_order;
+pub use reconstruct::{Reconstruct, Reconstructed, Solver};
+pub use retarget::Retarget;
+pub use scored::Scored;
+pub use sparsegpt::{Order, SparseGpt};
 pub use woodfisher::WoodFisher;

@@ -7,9 +7,10 @@ use lacuna::criteria::{Measured, Need, Needs};
 use lacuna::nn::{Layer, Loss, Network};
 use ndarray::{Array2, Axis, s};
 
-const NEEDS: [Need; 7] = [
+const NEEDS: [Need; 8] = [
     Need::InputSquares,
     Need::Gram,
+    Need::InputSums,
     Need::Gradient,
     Need::SquaredGradients,
     Need::SecondDerivatives,
@@ -21,10 +22,11 @@ fn all() -> Needs {
     NEEDS.into_iter().fold(Needs::none(), Needs::and)
 }
 
-fn found(m: &Measured) -> [bool; 7] {
+fn found(m: &Measured) -> [bool; 8] {
     [
         m.input_squares.is_some(),
         m.gram.is_some(),
+        m.input_sums.is_some(),
         m.gradient.is_some(),
         m.squared_gradients.is_some(),
         m.second_derivatives.is_some(),
@@ -43,6 +45,7 @@ fn arrays(m: &Measured) -> Vec<Array2<f64>> {
             .collect();
     out.push(m.gram.clone().unwrap());
     out.push(m.input_squares.clone().unwrap().insert_axis(Axis(0)));
+    out.push(m.input_sums.clone().unwrap().insert_axis(Axis(0)));
     out
 }
 
@@ -56,17 +59,17 @@ fn exactly_what_is_asked_for_is_measured() {
     let calibration = Calibration::new(&x, &t, Loss::CrossEntropy);
     for network in [small_mlp(1), small_convnet(1)] {
         for subset in 0..1usize << NEEDS.len() {
-            // One, all but one, and all: 2⁷ passes would say no more.
-            if ![0, 1, 6, 7].contains(&subset.count_ones()) {
+            // One, all but one, and all: 2⁸ passes would say no more.
+            if ![0, 1, 7, 8].contains(&subset.count_ones()) {
                 continue;
             }
-            let asked: [bool; 7] = std::array::from_fn(|i| subset >> i & 1 == 1);
+            let asked: [bool; 8] = std::array::from_fn(|i| subset >> i & 1 == 1);
             let needs = NEEDS.into_iter().zip(asked).filter(|(_, a)| *a).fold(Needs::none(), |n, (need, _)| n.and(need));
             let measured = measure(&network, &calibration, needs).unwrap();
             assert_eq!(measured.len(), network.affines().count());
             for (m, (_, name, a)) in measured.iter().zip(network.affines()) {
                 assert_eq!(found(m), asked, "{name}");
-                let tokens = if asked[0] || asked[1] { x.nrows() * a.map.positions() } else { 0 };
+                let tokens = if asked[0] || asked[1] || asked[2] { x.nrows() * a.map.positions() } else { 0 };
                 assert_eq!(m.tokens, tokens, "{name}");
             }
         }
@@ -85,7 +88,16 @@ fn what_is_measured_has_the_shape_of_its_layer_and_is_what_the_network_says() {
         let shapes: Vec<(usize, usize)> = arrays(m).iter().map(|a| a.dim()).collect();
         assert_eq!(
             shapes,
-            [(out, inputs), (out, inputs), (out, inputs), (out, inputs), (out, inputs), (inputs, inputs), (1, inputs)]
+            [
+                (out, inputs),
+                (out, inputs),
+                (out, inputs),
+                (out, inputs),
+                (out, inputs),
+                (inputs, inputs),
+                (1, inputs),
+                (1, inputs)
+            ]
         );
         let at = names.iter().position(|(n, _)| *n == format!("{name}.weight")).unwrap();
         let error = (m.gradient.as_ref().unwrap() - &gradients[at]).fold(0.0f32, |m, d| m.max(d.abs()));
@@ -100,6 +112,7 @@ fn what_is_measured_has_the_shape_of_its_layer_and_is_what_the_network_says() {
     let m = &measure(&mlp, &Calibration::new(&x, &t, Loss::CrossEntropy), all()).unwrap()[0];
     let wide = x.mapv(f64::from);
     assert!((m.gram.as_ref().unwrap() - &wide.t().dot(&wide)).iter().all(|d| d.abs() < 1e-4));
+    assert!((m.input_sums.as_ref().unwrap() - &wide.sum_axis(Axis(0))).iter().all(|d| d.abs() < 1e-9));
 }
 
 #[test]

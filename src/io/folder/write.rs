@@ -8,11 +8,11 @@ use super::layout::Layout;
 use super::shard::CHUNK;
 use super::{CONFIG, Folder};
 use crate::io::atomic;
-use crate::io::place::write_all_at;
+use crate::io::place::{read_exact_at, write_all_at};
 use crate::io::quoted;
 use crate::io::safetensors::{Dtype, Element};
 use crate::{Error, Result};
-use ndarray::{ArrayRef, Dimension};
+use ndarray::{Array2, ArrayRef, Dimension};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap};
@@ -275,6 +275,26 @@ impl FolderWriter {
     /// [`Error::Io`] if the disk refuses.
     pub fn file(&self, name: &str, bytes: &[u8]) -> Result<()> {
         atomic::write_bytes(self.part.join(name), bytes)
+    }
+
+    /// Reads back a matrix that was written, as it is in the file.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayer`] if the layout has no such tensor, [`Error::Malformed`] if it was not written, [`Error::Shape`] if it is no
+    /// matrix, [`Error::Io`] if the disk refuses.
+    pub fn read_matrix(&self, name: &str) -> Result<Array2<f32>> {
+        let slot = self.slot(name)?;
+        if !self.is_written(name) {
+            return Err(Error::malformed(&self.out, format!("tensor {} was not written yet", quoted(name))));
+        }
+        let (&[rows, cols], Some(dtype)) = (&slot.shape[..], Dtype::of(slot.element)) else {
+            return Err(Error::shape(format!("tensor {}", quoted(name)), &[0, 0], &slot.shape));
+        };
+        let mut bytes = vec![0; slot.bytes as usize];
+        read_exact_at(&self.files[slot.file], &mut bytes, slot.start).map_err(|e| Error::io(&self.out, e))?;
+        let mut values = vec![0.0; rows * cols];
+        dtype.decode_into(&bytes, &mut values);
+        Array2::from_shape_vec((rows, cols), values).map_err(|e| Error::malformed(&self.out, e.to_string()))
     }
 
     /// Whether a tensor was written.

@@ -1,0 +1,363 @@
+//! `lacuna prune DIR OUT`: language models, block by block.
+
+use super::prune::{Allocation, Args, Method, ScopeArg};
+use super::{print, print_json};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Owl, Uniform};
+use lacuna::criteria::{Magnitude, Norm, Random, Ria, Saliency, Wanda};
+use lacuna::io::{Folder, read_ids};
+use lacuna::mask::{Budget, Pattern, Scope};
+use lacuna::models::lm::Config;
+use lacuna::prune::{
+    Correction, Inputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, of_blocks, outliers, prune_language,
+};
+use lacuna::quantize::Affine;
+use lacuna::report::{Cell, Table};
+use lacuna::rng::Seed;
+use lacuna::solve::{Alps, DsNoT, ExactObs, Order, Pruner, Reconstruct, Reconstructed, Scored, Solver, SparseGpt};
+use lacuna::text::Tokenizer;
+use lacuna::{Error, Result};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What is asked of language models alone.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Language models")]
+pub struct Language {
+    /// Text, or a safetensors file with a tensor input_ids, to measure inputs on
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Sequences of calibration
+    #[arg(long, default_value_t = 64)]
+    samples: usize,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 1024)]
+    context: usize,
+    /// From which model the inputs of a block come
+    #[arg(long, value_enum, default_value = "pruned")]
+    inputs: InputsArg,
+    /// Whether the layers of a block are measured all dense, or each behind the pruned ones before it
+    #[arg(long, value_enum, default_value = "layer")]
+    turn: TurnArg,
+    /// Share of the mean diagonal that is added to the Gram matrices
+    #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
+    damping: f64,
+    /// Columns whose mask sparsegpt chooses together
+    #[arg(long, default_value_t = 128)]
+    block_size: usize,
+    /// sparsegpt visits columns by falling activation
+    #[arg(long)]
+    actorder: bool,
+    /// sparsegpt rounds what stays to 2^BITS values a row
+    #[arg(long)]
+    bits: Option<u32>,
+    /// After pruning, move what stays to the least squares solution by this many steps of conjugate gradients
+    #[arg(long, value_name = "STEPS")]
+    reconstruct: Option<usize>,
+    /// Let each layer make up for this share of what earlier ones changed: INPUTS or INPUTS,STREAM
+    #[arg(long, value_name = "SHARES")]
+    correct: Option<String>,
+    /// Prune only layers whose names contain this or match it with *; may be given several times
+    #[arg(long, value_name = "LAYER")]
+    only: Vec<String>,
+    /// Megabytes of activations that stay in memory; what is beyond goes to the disk
+    #[arg(long, default_value_t = 1024)]
+    activations: usize,
+    /// Spread of owl's densities
+    #[arg(long, default_value_t = 0.08)]
+    owl_lambda: f64,
+    /// Multiple of the mean score above which owl counts an outlier
+    #[arg(long, default_value_t = 5.0)]
+    owl_threshold: f64,
+    /// Go on with a run that was interrupted
+    #[arg(long)]
+    resume: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum InputsArg {
+    Pruned,
+    Dense,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TurnArg {
+    Block,
+    Layer,
+}
+
+impl Language {
+    /// Refuses what a plain file of weights has no use for.
+    pub fn refuse(&self) -> Result<()> {
+        let given = [
+            ("calibration", self.calibration.is_some()),
+            ("actorder", self.actorder),
+            ("bits", self.bits.is_some()),
+            ("reconstruct", self.reconstruct.is_some()),
+            ("correct", self.correct.is_some()),
+            ("only", !self.only.is_empty()),
+            ("resume", self.resume),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((option, _)) => Err(Error::setting(option, "is for language models: give a model's folder")),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let begun = Instant::now();
+    let wanted = &args.language;
+    let pattern: Pattern = args.pattern.as_deref().unwrap_or("unstructured").parse()?;
+    let sparsity = sparsity(args.sparsity, pattern)?;
+    if !args.layer.is_empty() {
+        return Err(Error::setting("layer", "sparsities of single layers are for files; use --only in several runs"));
+    }
+    let folder = Folder::open(&args.model)?;
+    let config =
+        Config::parse(&Value::Object(folder.config().clone())).map_err(|e| Error::malformed(&args.model, e.to_string()))?;
+    let layers = language_layers(&folder, &config, &wanted.only, &args.skip)?;
+    let ids = calibration(args, &config)?;
+    let memory = wanted.activations << 20;
+
+    let parts = Pruners::new(args)?;
+    let first = parts.pruner(args, wanted)?;
+    let solver = Solver::Gradients { steps: wanted.reconstruct.unwrap_or(0), tolerance: 1e-6 };
+    let second = Reconstructed::new(first.as_ref(), Reconstruct { damping: wanted.damping, solver });
+    let pruner: &dyn Pruner = if wanted.reconstruct.is_some() { &second } else { first.as_ref() };
+    let ids: &[u32] =
+        if pruner.needs() == lacuna::criteria::Needs::none() && args.allocate != Allocation::Owl && wanted.correct.is_none() {
+            // Nothing is measured, so nothing needs to run.
+            &ids[..1]
+        } else {
+            &ids
+        };
+    let length = wanted.context.min(ids.len());
+    let row = match args.scope {
+        Some(scope) => scope == ScopeArg::Row,
+        None => matches!(args.method, Method::Wanda | Method::Ria | Method::Dsnot) && pattern == Pattern::Unstructured,
+    };
+    let allocation = allocation(args.allocate);
+    let budgets = match &allocation {
+        Some(allocation) => allocated(&folder, &config, &layers, pattern, sparsity, allocation.as_ref())?,
+        None if matches!(pattern, Pattern::Nm { .. }) => {
+            return Err(Error::setting(
+                "allocate",
+                format!("pattern {pattern} fixes the sparsity of every layer; owl cannot move it"),
+            ));
+        }
+        None => {
+            let found = outliers(&folder, &config, (ids, length), &layers, wanted.owl_threshold, memory)?;
+            let (shares, sizes): (Vec<f64>, Vec<usize>) = found.into_iter().unzip();
+            let total = Budget::from_sparsity(sizes.iter().sum(), sparsity)?;
+            of_blocks(&layers, &Owl { lambda: wanted.owl_lambda }.shares(&shares, &sizes, total)?, pattern)?
+        }
+    };
+    let settings = LanguagePruning {
+        pruner,
+        pattern,
+        scope: if row { Scope::Row } else { Scope::Layer },
+        budgets,
+        inputs: if wanted.inputs == InputsArg::Dense { Inputs::Dense } else { Inputs::Pruned },
+        turn: if wanted.turn == TurnArg::Block || wanted.inputs == InputsArg::Dense { Turn::Block } else { Turn::Layer },
+        correction: correction(wanted)?,
+        memory,
+    };
+    let described = described(args, pruner, &settings, ids)?;
+    let bar = bar(config.layers());
+    let done = prune_language(&folder, &config, (ids, length), &settings, (&args.out, &described, wanted.resume), &mut |p| {
+        bar.set_length(p.of as u64);
+        bar.set_position(p.blocks as u64);
+        bar.set_message(p.memory.map_or(String::new(), |m| format!("{:.2} GB", m as f64 / 1e9)));
+    });
+    bar.finish_and_clear();
+    let (writer, records) = done?;
+    let report = report(args, &described, &records, &folder, begun.elapsed().as_secs_f64());
+    writer.json("prune.json", &report)?;
+    writer.finish()?;
+    if args.json { print_json(&report) } else { print(&text(args, &report, &records)) }
+}
+
+fn sparsity(given: Option<f64>, pattern: Pattern) -> Result<f64> {
+    match (given, pattern) {
+        (Some(s), Pattern::Nm { .. }) => {
+            let reason = format!("{s} given with pattern {pattern}, which fixes the sparsity; leave one out");
+            Err(Error::setting("sparsity", reason))
+        }
+        (None, Pattern::Nm { n, m }) => Ok(1.0 - n as f64 / m as f64),
+        (Some(s), _) => Budget::from_sparsity(1, s).map(|_| s),
+        (None, _) => Err(Error::setting("sparsity", format!("pattern {pattern} needs one: give --sparsity"))),
+    }
+}
+
+fn allocation(of: Allocation) -> Option<Box<dyn Allocate>> {
+    match of {
+        Allocation::Uniform => Some(Box::new(Uniform)),
+        Allocation::Global => Some(Box::new(Global)),
+        Allocation::Er => Some(Box::new(Er)),
+        Allocation::Erk => Some(Box::new(Erk)),
+        Allocation::Lamp => Some(Box::new(Lamp)),
+        Allocation::Owl => None,
+    }
+}
+
+/// What pruners borrow.
+struct Pruners {
+    saliency: Option<Box<dyn Saliency>>,
+}
+
+impl Pruners {
+    fn new(args: &Args) -> Result<Self> {
+        let saliency: Option<Box<dyn Saliency>> = match args.method {
+            Method::Magnitude => Some(Box::new(Magnitude { norm: Norm::L1 })),
+            Method::MagnitudeL2 => Some(Box::new(Magnitude { norm: Norm::L2 })),
+            Method::Random => Some(Box::new(Random { seed: Seed(args.seed) })),
+            Method::Wanda => Some(Box::new(Wanda)),
+            Method::Ria => Some(Box::new(Ria::default())),
+            Method::Sparsegpt | Method::Obc | Method::Alps | Method::Dsnot => None,
+        };
+        if args.method != Method::Sparsegpt && (args.language.actorder || args.language.bits.is_some()) {
+            let option = if args.language.actorder { "actorder" } else { "bits" };
+            return Err(Error::setting(option, "is for --method sparsegpt"));
+        }
+        Ok(Pruners { saliency })
+    }
+
+    fn pruner(&self, args: &Args, wanted: &Language) -> Result<Box<dyn Pruner + '_>> {
+        let damping = wanted.damping;
+        if let Some(saliency) = &self.saliency {
+            return Ok(Box::new(Scored(saliency.as_ref())));
+        }
+        Ok(match args.method {
+            Method::Obc => Box::new(ExactObs { damping }),
+            Method::Alps => Box::new(Alps { damping, ..Alps::default() }),
+            Method::Dsnot => Box::new(DsNoT::new(&Scored(&Wanda))),
+            _ => Box::new(SparseGpt {
+                damping,
+                block: wanted.block_size,
+                order: if wanted.actorder { Order::Activation } else { Order::Natural },
+                grid: wanted.bits.map(Affine::new),
+            }),
+        })
+    }
+}
+
+/// The tokens of calibration: exactly as many as asked for.
+fn calibration(args: &Args, config: &Config) -> Result<Vec<u32>> {
+    let wanted = &args.language;
+    let needless = matches!(args.method, Method::Magnitude | Method::MagnitudeL2 | Method::Random);
+    let Some(file) = &wanted.calibration else {
+        if needless && args.allocate != Allocation::Owl && wanted.reconstruct.is_none() && wanted.correct.is_none() {
+            return Ok(vec![0]);
+        }
+        return Err(Error::setting("calibration", "this method measures inputs: give --calibration FILE, text or token numbers"));
+    };
+    let Some(most) = wanted.samples.checked_mul(wanted.context).filter(|n| *n > 0) else {
+        return Err(Error::setting("samples", format!("{} sequences of {} tokens", wanted.samples, wanted.context)));
+    };
+    if let Some(positions) = config.max_positions().filter(|p| wanted.context > *p) {
+        return Err(Error::setting("context", format!("{} tokens; this model has {positions} positions", wanted.context)));
+    }
+    let ids = read_tokens(file, &args.model)?;
+    if ids.len() < most {
+        let reason = format!(
+            "{} has {} tokens, fewer than the {} x {} asked for; lower --samples or --context",
+            file.display(),
+            ids.len(),
+            wanted.samples,
+            wanted.context
+        );
+        return Err(Error::setting("calibration", reason));
+    }
+    Ok(ids[..most].to_vec())
+}
+
+fn read_tokens(file: &Path, model: &Path) -> Result<Vec<u32>> {
+    if file.extension().is_some_and(|e| e == "safetensors") {
+        let found = read_ids(file, "input_ids")?.ok_or_else(|| Error::malformed(file, "has no tensor 'input_ids'"))?;
+        let number = |id: &i64| u32::try_from(*id).map_err(|_| Error::malformed(file, format!("{id} is no token number")));
+        return found.iter().map(number).collect();
+    }
+    let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
+    Tokenizer::open(model)?.encode(&text, false)
+}
+
+fn correction(wanted: &Language) -> Result<Option<Correction>> {
+    let Some(text) = &wanted.correct else { return Ok(None) };
+    let refuse = || Error::setting("correct", format!("'{text}' is not one or two shares in [0, 1], as 1 or 1,0.5"));
+    let shares: Vec<f64> = text.split(',').map(|s| s.trim().parse().map_err(|_| refuse())).collect::<Result<_>>()?;
+    if shares.is_empty() || shares.len() > 2 || !shares.iter().all(|s| (0.0..=1.0).contains(s)) {
+        return Err(refuse());
+    }
+    Ok(Some(Correction { inputs: shares[0], stream: shares.get(1).copied().unwrap_or(0.0), damping: wanted.damping }))
+}
+
+/// What the run was asked for, as it is kept beside its results.
+fn described(args: &Args, pruner: &dyn Pruner, settings: &LanguagePruning<'_>, ids: &[u32]) -> Result<Value> {
+    let wanted = &args.language;
+    let budgets: std::collections::BTreeMap<&String, &Budget> = settings.budgets.iter().collect();
+    let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &id| (h ^ u64::from(id)).wrapping_mul(0x100_0000_01b3));
+    Ok(json!({
+        "lacuna": env!("CARGO_PKG_VERSION"), "model": args.model, "method": pruner.name(), "pattern": settings.pattern,
+        "scope": settings.scope, "inputs": settings.inputs, "turn": settings.turn, "correction": settings.correction,
+        "damping": wanted.damping, "block_size": wanted.block_size, "actorder": wanted.actorder, "bits": wanted.bits,
+        "reconstruct": wanted.reconstruct, "samples": wanted.samples, "context": wanted.context, "seed": args.seed,
+        "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"),
+        "budgets": serde_json::to_value(budgets).map_err(|e| Error::setting("budgets", e.to_string()))?,
+    }))
+}
+
+fn report(args: &Args, described: &Value, records: &[LayerRecord], folder: &Folder, seconds: f64) -> Value {
+    let (weights, kept) = records.iter().fold((0, 0), |(w, k), r| (w + r.shape.0 * r.shape.1, k + r.kept));
+    let whole: usize = folder.names().filter_map(|n| folder.shape(n).ok()).map(|s| s.iter().product::<usize>()).sum();
+    let share = |gone: usize, of: usize| gone as f64 / of.max(1) as f64;
+    let mut settings = described.clone();
+    if let Some(map) = settings.as_object_mut() {
+        map.remove("budgets");
+    }
+    json!({
+        "out": args.out, "settings": settings, "weights": weights, "kept": kept, "sparsity": share(weights - kept, weights),
+        "parameters": whole, "whole_sparsity": share(weights - kept, whole), "seconds": seconds,
+        "peak_bytes": lacuna::metrics::peak_memory(), "layers": records,
+    })
+}
+
+fn text(args: &Args, report: &Value, records: &[LayerRecord]) -> String {
+    let mut table = Table::new(["layer", "shape", "kept", "sparsity", "error", "seconds"]);
+    for r in records {
+        let weights = r.shape.0 * r.shape.1;
+        let error = r.error.map_or(Cell::from("-"), |e| Cell::float(e, 5));
+        let shape = format!("{} x {}", r.shape.0, r.shape.1);
+        table.row((
+            r.layer.as_str(),
+            shape,
+            r.kept,
+            Cell::float(1.0 - r.kept as f64 / weights.max(1) as f64, 4),
+            error,
+            Cell::float(r.seconds, 2),
+        ));
+    }
+    let number = |key: &str| report[key].as_f64().unwrap_or(f64::NAN);
+    format!(
+        "{}\n{} by {} -> {}\nsparsity {:.4} of the pruned layers, {:.4} of the model; {:.1} s, {:.2} GB at most\n",
+        table.to_text(),
+        args.model.display(),
+        report["settings"]["method"].as_str().unwrap_or("?"),
+        args.out.display(),
+        number("sparsity"),
+        number("whole_sparsity"),
+        number("seconds"),
+        number("peak_bytes") / 1e9,
+    )
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn bar(length: usize) -> ProgressBar {
+    let bar = ProgressBar::new(length as u64);
+    let style = ProgressStyle::with_template("blocks {wide_bar} {pos}/{len} {elapsed} (left: {eta}) {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}

@@ -1,0 +1,60 @@
+//! The product AᵀB of two streams of the same tokens.
+
+use crate::kernels::{Threads, gemm};
+use crate::{Error, Result};
+use ndarray::{Array2, ArrayRef2, Axis, Zip};
+
+/// Tokens whose products are summed in f32, as in [`Gram`](super::Gram).
+const CHUNK: usize = 256;
+
+/// AᵀB `(left, right)`, summed over as many batches of a `(tokens, left)` and b `(tokens, right)` as one likes.
+///
+/// ```
+/// use lacuna::linalg::Cross;
+/// use ndarray::array;
+/// let mut cross = Cross::new(1, 2);
+/// cross.update(&array![[1.], [2.]], &array![[3., 4.], [5., 6.]])?;
+/// assert_eq!(cross.matrix(), &array![[13., 16.]]);
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+///
+/// Precision and cost are those of [`Gram`](super::Gram), without its symmetry.
+#[derive(Debug, Clone)]
+pub struct Cross {
+    sum: Array2<f64>,
+}
+
+impl Cross {
+    /// The product of no tokens: zero.
+    pub fn new(left: usize, right: usize) -> Self {
+        Cross { sum: Array2::zeros((left, right)) }
+    }
+
+    /// Adds aᵀb.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the widths or the numbers of tokens do not fit, [`Error::NonFinite`] if the product is not finite.
+    pub fn update(&mut self, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Result<()> {
+        let (left, right) = self.sum.dim();
+        if (a.ncols(), b.ncols()) != (left, right) || a.nrows() != b.nrows() {
+            let found = [a.nrows(), a.ncols(), b.nrows(), b.ncols()];
+            return Err(Error::shape("tokens and widths of two streams", &[a.nrows(), left, a.nrows(), right], &found));
+        }
+        let mut product = Array2::<f32>::zeros((left, right));
+        for (a, b) in a.axis_chunks_iter(Axis(0), CHUNK).zip(b.axis_chunks_iter(Axis(0), CHUNK)) {
+            gemm(0.0, &mut product, 1.0, &a.t(), &b, Threads::Pool);
+            Zip::from(self.sum.rows_mut()).and(product.rows()).par_for_each(|mut sum, product| {
+                sum.zip_mut_with(&product, |sum, &p| *sum += f64::from(p));
+            });
+        }
+        match self.sum.indexed_iter().find(|(_, v)| !v.is_finite()) {
+            None => Ok(()),
+            Some(((row, col), &value)) => Err(Error::NonFinite { what: "product of two streams".into(), row, col, value }),
+        }
+    }
+
+    /// AᵀB.
+    pub fn matrix(&self) -> &Array2<f64> {
+        &self.sum
+    }
+}

@@ -1,0 +1,82 @@
+//! One-shot pruning of language models, block by block, with one block in memory.
+//!
+//! ```text
+//! tokens ─ embed ─► stream ─► block 0 ─► stream ─► block 1 ─► …          the stream lies in memory, or beyond a limit on the disk
+//!                               │ inputs of its linear layers: measured, one Gram matrix for those that share an input
+//!                               ▼
+//!                            Pruner ─► weight and mask, written at once; the block runs on with what was written
+//! ```
+//!
+//! The inputs of a block come from the pruned blocks before it ([`Inputs::Pruned`]), or from a model that stays dense
+//! ([`Inputs::Dense`]). Within a block ([`Turn`]) either all layers are measured with the block's own weights still dense, then pruned,
+//! and the block runs a second time, as in the codes of Wanda and SparseGPT; or layers are pruned in the order in which they run, each
+//! on what the pruned ones before it give, and every product is made once.
+//!
+//! With a [`Correction`] the dense model runs beside the pruned one, and each layer is pruned towards what lets the outputs come back
+//! to the dense model's ([`Retarget`](crate::solve::Retarget)).
+
+mod run;
+mod share;
+mod stream;
+mod tally;
+mod walk;
+
+pub use run::{LayerRecord, Progress, prune_language};
+pub use share::{LanguageLayer, allocated, language_layers, of_blocks, outliers};
+
+use crate::mask::{Budget, Pattern, Scope};
+use crate::solve::Pruner;
+use std::collections::HashMap;
+
+/// From which model the inputs of a block come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Inputs {
+    /// From the blocks before it as they were pruned.
+    Pruned,
+    /// From the blocks before it as they were.
+    Dense,
+}
+
+/// When the layers of a block are pruned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Turn {
+    /// All at once, measured with the whole block dense.
+    Block,
+    /// One after another, measured with those before them pruned. Only for [`Inputs::Pruned`].
+    Layer,
+}
+
+/// How far a layer makes up for what earlier ones have changed; see [`Retarget`](crate::solve::Retarget).
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Correction {
+    /// α: the share of its inputs' change.
+    pub inputs: f64,
+    /// β: the share of the stream's drift, for layers whose output joins it.
+    pub stream: f64,
+    /// λ, as a share of the mean diagonal.
+    pub damping: f64,
+}
+
+/// How a language model is pruned.
+#[derive(Clone)]
+pub struct LanguagePruning<'a> {
+    /// By whom.
+    pub pruner: &'a dyn Pruner,
+    /// The shape that survivors take.
+    pub pattern: Pattern,
+    /// Who competes with whom in a layer.
+    pub scope: Scope,
+    /// How much stays of the weight of each layer that is pruned, by the layer's name, in units of the pattern. Layers that are not
+    /// named are left alone.
+    pub budgets: HashMap<String, Budget>,
+    /// From which model the inputs come.
+    pub inputs: Inputs,
+    /// When the layers of a block are pruned.
+    pub turn: Turn,
+    /// Whether layers make up for earlier ones. Only with [`Turn::Layer`].
+    pub correction: Option<Correction>,
+    /// Bytes of the stream that stay in memory.
+    pub memory: usize,
+}

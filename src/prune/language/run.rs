@@ -1,0 +1,285 @@
+//! The run over all blocks: what is written, what is recorded, and how it is taken up again.
+
+use super::stream::Stream;
+use super::tally::Found;
+use super::walk::Walk;
+use super::{Inputs, LanguagePruning, Turn};
+use crate::criteria::Evidence;
+use crate::io::{Folder, FolderWriter, Layout};
+use crate::mask::Mask;
+use crate::metrics::peak_memory;
+use crate::models::lm::{Config, Ends, load_block, positions};
+use crate::nn::Block;
+use crate::solve::{Retarget, squared_error};
+use crate::{Error, Result};
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::Path;
+use std::time::Instant;
+
+/// What became of one layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Its name.
+    pub layer: String,
+    /// Number of its block.
+    pub block: usize,
+    /// `(out, in)`.
+    pub shape: (usize, usize),
+    /// Weights that stay.
+    pub kept: usize,
+    /// Tokens that were measured.
+    pub tokens: usize,
+    /// ‖X (Ŵ − W)ᵀ‖² / ‖X Wᵀ‖², towards the weight that was to be met; `None` where no Gram matrix was measured.
+    pub error: Option<f64>,
+    /// Seconds of pruning, without measuring.
+    pub seconds: f64,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// Blocks that are done.
+    pub blocks: usize,
+    /// All blocks.
+    pub of: usize,
+    /// Most bytes of memory so far, where the system says.
+    pub memory: Option<u64>,
+}
+
+/// Tokens of a part of the stream, at least one sequence.
+const PART: usize = 4096;
+/// In the working folder: what was asked for, and the records of the blocks that are done.
+const SETTINGS: &str = ".settings.json";
+const RECORDS: &str = ".records.json";
+
+/// Prunes the model in `folder` on `ids`, whole sequences of `length` tokens, and writes it to `out` with its masks: tensors that are
+/// not pruned are copied byte by byte. `described` is what the run was asked for; it is kept beside what is written, and a run is only
+/// taken up again by one that was asked for the same. `see` is told after each block.
+///
+/// With `resume` a run that was interrupted goes on behind its last whole block, and gives the bits that it would have given.
+///
+/// # Errors
+/// If a budget names no layer of the model, the settings exclude each other, a pruner fails (naming the layer), the model cannot be read
+/// or `out` cannot be written; with `resume`, if there is no such run or it was asked for something else.
+pub fn prune_language(
+    folder: &Folder,
+    config: &Config,
+    (ids, length): (&[u32], usize),
+    settings: &LanguagePruning<'_>,
+    (out, described, resume): (&Path, &Value, bool),
+    see: &mut dyn FnMut(Progress),
+) -> Result<(FolderWriter, Vec<LayerRecord>)> {
+    check(ids, length, settings)?;
+    let first = load_block(folder, config, 0)?;
+    let mut layers: Vec<(usize, String, String)> = Vec::new();
+    for i in 0..config.layers() {
+        let block = if i == 0 { None } else { Some(load_block(folder, config, i)?) };
+        let block = block.as_ref().unwrap_or(&first);
+        layers.extend(block.linears().iter().map(|l| (i, l.name().to_string(), l.tensor())));
+    }
+    if let Some(name) = settings.budgets.keys().find(|name| !layers.iter().any(|(_, n, _)| n == *name)) {
+        return Err(Error::unknown_layer(name, layers.iter().map(|(_, n, _)| n.as_str())));
+    }
+    let pruned: Vec<&str> = layers.iter().filter(|l| settings.budgets.contains_key(&l.1)).map(|l| l.2.as_str()).collect();
+    let mut layout = Layout::of(folder);
+    layout.masks(pruned.iter().copied())?;
+    let (writer, records) = begin(out, layout, described, resume)?;
+    let begun = !records.is_empty();
+    let mut run = Run { folder, config, settings, layers, writer, records };
+    match run.blocks(ids, length, see) {
+        Ok(()) => Ok((run.writer, run.records)),
+        Err(error) => {
+            // What was done is kept for a run that goes on from there; nothing is not.
+            if !begun && run.records.is_empty() {
+                let part = FolderWriter::working_folder(out);
+                drop(run);
+                let _ = std::fs::remove_dir_all(part);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// A run over all blocks.
+struct Run<'a, 'p> {
+    folder: &'a Folder,
+    config: &'a Config,
+    settings: &'a LanguagePruning<'p>,
+    /// Block, name and tensor of every layer.
+    layers: Vec<(usize, String, String)>,
+    writer: FolderWriter,
+    /// Of the blocks that are done.
+    records: Vec<LayerRecord>,
+}
+
+impl Run<'_, '_> {
+    fn blocks(&mut self, ids: &[u32], length: usize, see: &mut dyn FnMut(Progress)) -> Result<()> {
+        let Run { folder, config, settings, layers, writer, records } = self;
+        let folder: &Folder = folder;
+        let ends = Ends::load(folder, config)?;
+        let per_part = (PART / length).max(1) * length;
+        let chunks: Vec<&[u32]> = ids.chunks(per_part).collect();
+        let comparing = settings.correction.is_some();
+        let mut walk = Walk {
+            stream: Stream::new(chunks.len(), settings.memory),
+            dense: comparing.then(|| Stream::new(chunks.len(), settings.memory)),
+            positions: chunks.iter().map(|c| positions(config, c.len() / length, length, 0)).collect(),
+            memory: settings.memory,
+        };
+        for (i, chunk) in chunks.iter().enumerate() {
+            let h = ends.embed(chunk, length, 0)?;
+            if let Some(dense) = &mut walk.dense {
+                dense.put(i, h.clone())?;
+            }
+            walk.stream.put(i, h)?;
+        }
+        drop(ends);
+        let done = records.iter().map(|r: &LayerRecord| r.block + 1).max().unwrap_or(0);
+        let last = layers.iter().filter(|l| settings.budgets.contains_key(&l.1)).map(|l| l.0).max().unwrap_or(0);
+        for i in 0..=last {
+            let mut block = load_block(folder, config, i)?;
+            let dense = if comparing { Some(load_block(folder, config, i)?) } else { None };
+            let any = layers.iter().any(|l| l.0 == i && settings.budgets.contains_key(&l.1));
+            if i < done || !any {
+                if settings.inputs == Inputs::Pruned {
+                    take_over(&mut block, settings, writer)?;
+                }
+                walk.pass(&block, dense.as_ref())?;
+            } else {
+                let mut fresh = Vec::new();
+                walk.block(&mut block, dense.as_ref(), settings, &mut |block, found, names| {
+                    names.iter().filter(|n| settings.budgets.contains_key(*n)).try_for_each(|name| {
+                        fresh.push(one(block, found, name, i, settings, folder, writer)?);
+                        Ok(())
+                    })
+                })?;
+                writer.sync()?;
+                records.extend(fresh);
+                let value = serde_json::to_value(&*records).map_err(|e| Error::setting("records", e.to_string()))?;
+                writer.json(RECORDS, &value)?;
+            }
+            see(Progress { blocks: i + 1, of: last + 1, memory: peak_memory() });
+        }
+        writer.copy_rest(folder)
+    }
+}
+
+fn check(ids: &[u32], length: usize, settings: &LanguagePruning<'_>) -> Result<()> {
+    if length == 0 || ids.is_empty() || ids.len() % length != 0 {
+        return Err(Error::setting("calibration", format!("{} tokens are not whole sequences of {length}", ids.len())));
+    }
+    if settings.inputs == Inputs::Dense && settings.turn == Turn::Layer {
+        let reason = "dense inputs have no pruned layers before them; prune by whole blocks, or with pruned inputs";
+        return Err(Error::setting("inputs", reason));
+    }
+    if settings.correction.is_some() && settings.turn == Turn::Block {
+        return Err(Error::setting("correct", "layers make up for earlier ones only where they are pruned in turn"));
+    }
+    if settings.budgets.is_empty() {
+        return Err(Error::setting("layers", "none is left to prune"));
+    }
+    Ok(())
+}
+
+/// The writer and the records so far.
+fn begin(out: &Path, layout: Layout, described: &Value, resume: bool) -> Result<(FolderWriter, Vec<LayerRecord>)> {
+    let part = FolderWriter::working_folder(out);
+    if !resume {
+        let writer = FolderWriter::create_resumable(out, layout)?;
+        writer.json(SETTINGS, described)?;
+        return Ok((writer, vec![]));
+    }
+    let read = |name: &str| -> Result<Option<Value>> {
+        let path = part.join(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        serde_json::from_slice(&text).map(Some).map_err(|e| Error::malformed(&path, e.to_string()))
+    };
+    let Some(before) = read(SETTINGS)? else {
+        return Err(Error::malformed(&part, "holds no unfinished run; begin without --resume"));
+    };
+    if let (Value::Object(before), Value::Object(now)) = (&before, described)
+        && let Some((key, value)) = now.iter().find(|(key, value)| before.get(*key) != Some(value))
+    {
+        let old = before.get(key).map_or("nothing".to_string(), Value::to_string);
+        let reason = format!("the unfinished run has {old}, this one {value}; ask for the same, or remove {}", part.display());
+        return Err(Error::setting(key, reason));
+    }
+    let writer = FolderWriter::resume(out, layout)?;
+    let records = read(RECORDS)?.map(serde_json::from_value).transpose().map_err(|e| Error::malformed(&part, e.to_string()))?;
+    Ok((writer, records.unwrap_or_default()))
+}
+
+/// Puts the weights that were written into a block.
+fn take_over(block: &mut Block, settings: &LanguagePruning<'_>, writer: &FolderWriter) -> Result<()> {
+    for layer in block.linears_mut().into_iter().filter(|l| settings.budgets.contains_key(l.name())) {
+        layer.set_weight(read_back(writer, &layer.tensor(), layer.is_transposed())?)?;
+    }
+    Ok(())
+}
+
+fn read_back(writer: &FolderWriter, tensor: &str, transposed: bool) -> Result<Array2<f32>> {
+    let found = writer.read_matrix(tensor)?;
+    Ok(if transposed { found.t().as_standard_layout().into_owned() } else { found })
+}
+
+/// Prunes one layer, writes it, and lets the block go on with what was written.
+fn one(
+    block: &mut Block,
+    found: &Found,
+    name: &str,
+    number: usize,
+    settings: &LanguagePruning<'_>,
+    folder: &Folder,
+    writer: &mut FolderWriter,
+) -> Result<LayerRecord> {
+    let begun = Instant::now();
+    let misplaced = || Error::unknown_layer(name, std::iter::empty());
+    let layer = block.linears_mut().into_iter().find(|l| l.name() == name).ok_or_else(misplaced)?;
+    let (tensor, transposed) = (layer.tensor(), layer.is_transposed());
+    let turned = |mask: Mask| {
+        let (rows, cols) = mask.dim();
+        if transposed { Mask::from_fn(cols, rows, |r, c| mask.get(c, r)) } else { mask }
+    };
+    let old = folder.masks().map(|m| m.read(&tensor)).transpose()?.flatten().map(turned);
+    let weight = layer.dense_weight().into_owned();
+    let measured = &found.measured;
+    let evidence = Evidence { layer: name, weight: weight.view(), mask: old.as_ref(), measured };
+    let in_layer = |e: Error| if e.to_string().contains(name) { e } else { e.in_layer(name) };
+    let target = match settings.correction {
+        None => None,
+        Some(c) => {
+            let inputs = found.crossed.as_ref().map(|m| (c.inputs, m.matrix()));
+            let stream = found.drift.as_ref().map(|m| (c.stream, m.matrix()));
+            Some(Retarget { damping: c.damping, inputs, stream }.run(&evidence).map_err(in_layer)?)
+        }
+    };
+    let evidence = Evidence { weight: target.as_ref().map_or(weight.view(), |t| t.view()), ..evidence };
+    let budget = settings.budgets[name];
+    let pruned = settings.pruner.prune(&evidence, settings.pattern, settings.scope, budget).map_err(in_layer)?;
+    let error = pruned.loss.zip(measured.gram.as_ref()).map(|(loss, gram)| {
+        let whole = squared_error(&evidence.weight, &Array2::zeros(evidence.weight.dim()), gram);
+        if whole > 0.0 { loss / whole } else { 0.0 }
+    });
+    if transposed {
+        writer.write(&tensor, &pruned.weight.t())?;
+    } else {
+        writer.write(&tensor, &pruned.weight)?;
+    }
+    writer.write_mask(&tensor, &turned(pruned.mask.clone()))?;
+    // What was written may have been rounded.
+    layer.set_weight(read_back(writer, &tensor, transposed)?)?;
+    Ok(LayerRecord {
+        layer: name.to_string(),
+        block: number,
+        shape: pruned.mask.dim(),
+        kept: pruned.mask.kept(),
+        tokens: measured.tokens,
+        error,
+        seconds: begun.elapsed().as_secs_f64(),
+    })
+}

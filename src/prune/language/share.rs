@@ -1,0 +1,210 @@
+//! Which layers of a language model are pruned, and how much of each stays.
+
+use super::stream::Stream;
+use super::tally::Tallies;
+use crate::allocate::{Allocate, Layer, Outliers, Target};
+use crate::criteria::{Evidence, Magnitude, Need, Needs, Saliency, Wanda};
+use crate::io::Folder;
+use crate::mask::{Budget, Pattern};
+use crate::models::lm::{Config, Ends, load_block, positions};
+use crate::{Error, Result};
+use ndarray::Array2;
+use std::collections::HashMap;
+
+/// A linear layer of a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanguageLayer {
+    /// Its name.
+    pub name: String,
+    /// Number of its block.
+    pub block: usize,
+    /// `(out, in)`.
+    pub shape: (usize, usize),
+}
+
+/// The linear layers of all blocks whose names match one of `only` (all, if there are none) and none of `skip`. In a pattern `*` stands
+/// for any characters; a pattern without it matches any name that contains it. Embedding, head, norms and biases are not among them.
+///
+/// # Errors
+/// If the model cannot be read, or a pattern matches no layer.
+pub fn language_layers(folder: &Folder, config: &Config, only: &[String], skip: &[String]) -> Result<Vec<LanguageLayer>> {
+    let mut all = Vec::new();
+    for block in 0..config.layers() {
+        let loaded = load_block(folder, config, block)?;
+        let layer = |l: &crate::nn::Linear| LanguageLayer { name: l.name().to_string(), block, shape: l.shape() };
+        all.extend(loaded.linears().into_iter().map(layer));
+    }
+    for pattern in only.iter().chain(skip) {
+        if !all.iter().any(|l| matches(pattern, &l.name)) {
+            return Err(Error::unknown_layer(pattern, all.iter().map(|l| l.name.as_str())));
+        }
+    }
+    all.retain(|l| (only.is_empty() || only.iter().any(|p| matches(p, &l.name))) && !skip.iter().any(|p| matches(p, &l.name)));
+    if all.is_empty() {
+        return Err(Error::setting("skip", "no layer is left to prune"));
+    }
+    Ok(all)
+}
+
+/// Whether a name matches a pattern.
+fn matches(pattern: &str, name: &str) -> bool {
+    if !pattern.contains('*') {
+        return name.contains(pattern);
+    }
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    for (i, part) in parts.iter().enumerate() {
+        if i + 1 == parts.len() {
+            return rest.ends_with(part);
+        }
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
+/// Budgets in units of the pattern from counts of weights.
+fn in_units(layers: &[LanguageLayer], parts: &[Budget], pattern: Pattern) -> Result<HashMap<String, Budget>> {
+    let one = |(layer, part): (&LanguageLayer, &Budget)| {
+        let units = pattern.units(layer.shape.0, layer.shape.1).map_err(|e| e.in_layer(&layer.name))?;
+        let keep = match pattern {
+            Pattern::Nm { n, m } => units / m * n,
+            Pattern::Unstructured => part.keep(),
+            _ => (units as f64 * part.keep() as f64 / part.of().max(1) as f64).round() as usize,
+        };
+        Ok((layer.name.clone(), Budget::new(keep, units)?))
+    };
+    layers.iter().zip(parts).map(one).collect()
+}
+
+/// How much of each layer stays, by `allocation`, or by given counts of weights. An N:M pattern fixes all budgets.
+///
+/// Allocations that look at weights have the weights of all layers in memory; those that rank, rank by magnitude.
+///
+/// # Errors
+/// Those of the allocation, of the pattern (naming the layer) and of reading.
+pub fn allocated(
+    folder: &Folder,
+    config: &Config,
+    layers: &[LanguageLayer],
+    pattern: Pattern,
+    sparsity: f64,
+    allocation: &dyn Allocate,
+) -> Result<HashMap<String, Budget>> {
+    let uniform = allocation.name() == "uniform" || matches!(pattern, Pattern::Nm { .. });
+    if uniform {
+        let budget = |l: &LanguageLayer| {
+            let budget = pattern.budget(l.shape.0, l.shape.1, sparsity).map_err(|e| e.in_layer(&l.name))?;
+            Ok((l.name.clone(), budget))
+        };
+        return layers.iter().map(budget).collect();
+    }
+    let mut weights: Vec<Array2<f32>> = Vec::new();
+    for block in 0..config.layers() {
+        if layers.iter().any(|l| l.block == block) {
+            let loaded = load_block(folder, config, block)?;
+            let wanted = loaded.linears().into_iter().filter(|l| layers.iter().any(|w| w.name == l.name()));
+            weights.extend(wanted.map(|l| l.dense_weight().into_owned()));
+        }
+    }
+    let scores: Vec<Array2<f32>> = if allocation.needs_scores() {
+        let score =
+            |(l, w): (&LanguageLayer, &Array2<f32>)| Magnitude::default().score(&Evidence::weight_only(&l.name, w.view()));
+        layers.iter().zip(&weights).map(score).collect::<Result<_>>()?
+    } else {
+        vec![]
+    };
+    let seen: Vec<Layer<'_>> = layers
+        .iter()
+        .zip(&weights)
+        .enumerate()
+        .map(|(i, (l, w))| Layer { scores: scores.get(i).map(|s| s.view()), ..Layer::linear(&l.name, w.view()) })
+        .collect();
+    in_units(layers, &Target::Sparsity(sparsity).allocate(allocation, &seen)?, pattern)
+}
+
+/// The share of outliers in the Wanda scores of each block that has layers to prune, and its number of weights: what
+/// [`Owl`](crate::allocate::Owl) reads. Runs the dense model once.
+///
+/// # Errors
+/// If the model cannot be read or its activations are not finite.
+pub fn outliers(
+    folder: &Folder,
+    config: &Config,
+    (ids, length): (&[u32], usize),
+    layers: &[LanguageLayer],
+    threshold: f64,
+    memory: usize,
+) -> Result<Vec<(f64, usize)>> {
+    let ends = Ends::load(folder, config)?;
+    let chunks: Vec<&[u32]> = ids.chunks((4096 / length).max(1) * length).collect();
+    let mut stream = Stream::new(chunks.len(), memory);
+    for (i, chunk) in chunks.iter().enumerate() {
+        stream.put(i, ends.embed(chunk, length, 0)?)?;
+    }
+    drop(ends);
+    let mut found = Vec::new();
+    for number in 0..config.layers() {
+        let block = load_block(folder, config, number)?;
+        let mut tallies = Tallies::new(Needs::none().and(Need::InputSquares));
+        for (i, chunk) in chunks.iter().enumerate() {
+            let mut h = stream.take(i)?;
+            block.forward(&mut h, &positions(config, chunk.len() / length, length, 0), &mut tallies);
+            stream.put(i, h)?;
+        }
+        let tallies = tallies.finish()?;
+        let (mut outliers, mut weights) = (Outliers::new(threshold), 0);
+        for layer in block.linears().into_iter().filter(|l| layers.iter().any(|w| w.name == l.name())) {
+            let Some((found, _)) = tallies.iter().find(|(_, names)| names.iter().any(|n| n == layer.name())) else { continue };
+            let weight = layer.dense_weight();
+            let evidence = Evidence { measured: &found.measured, ..Evidence::weight_only(layer.name(), weight.view()) };
+            outliers.add(&Wanda.score(&evidence)?);
+            weights += weight.len();
+        }
+        if weights > 0 {
+            found.push((outliers.percent(), weights));
+        }
+    }
+    Ok(found)
+}
+
+/// Budgets of layers from budgets of their blocks in weights, in order: every layer of a block has its density.
+///
+/// # Errors
+/// Those of the pattern, naming the layer.
+pub fn of_blocks(layers: &[LanguageLayer], blocks: &[Budget], pattern: Pattern) -> Result<HashMap<String, Budget>> {
+    let mut numbers: Vec<usize> = layers.iter().map(|l| l.block).collect();
+    numbers.dedup();
+    let mut parts = Vec::with_capacity(layers.len());
+    for (number, block) in numbers.iter().zip(blocks) {
+        let inside: Vec<&LanguageLayer> = layers.iter().filter(|l| l.block == *number).collect();
+        let sizes: Vec<usize> = inside.iter().map(|l| l.shape.0 * l.shape.1).collect();
+        let density = block.keep() as f64 / block.of().max(1) as f64;
+        let ideal: Vec<f64> = sizes.iter().map(|&n| density * n as f64).collect();
+        let keep = crate::allocate::apportion(block.keep(), &ideal, &sizes);
+        for (keep, size) in keep.into_iter().zip(sizes) {
+            parts.push(Budget::new(keep, size)?);
+        }
+    }
+    in_units(layers, &parts, pattern)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn stars_stand_for_anything_and_plain_patterns_for_a_part_of_the_name() {
+        let name = "model.layers.3.mlp.down_proj";
+        for yes in ["down_proj", "*", "*.mlp.*", "model.layers.3.*", "*down_proj", "model*mlp*proj", "layers.3."] {
+            assert!(matches(yes, name), "{yes}");
+        }
+        for no in ["up_proj", "model.layers.30.*", "*mlp", "layers.3*", "*proj.*", "model*attn*"] {
+            assert!(!matches(no, name), "{no}");
+        }
+    }
+}

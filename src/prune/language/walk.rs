@@ -1,0 +1,211 @@
+//! One block: measured, pruned, and run on.
+
+use super::stream::Stream;
+use super::tally::{Found, Tallies, Tally};
+use super::{Inputs, LanguagePruning, Turn};
+use crate::Result;
+use crate::criteria::{Need, Needs};
+use crate::nn::{Block, Positions};
+use ndarray::Array2;
+
+/// The parts of a block whose layers share an input, or follow one another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The layers that make queries, keys and values.
+    Opening,
+    /// The one behind attention.
+    Output,
+    /// The first feed-forward layers.
+    Feed,
+    /// The last feed-forward layer.
+    Down,
+}
+
+impl Part {
+    /// The names of a block's layers of this part.
+    pub fn names(self, block: &Block) -> Vec<String> {
+        let (attention, feed) = (block.attention().linears(), block.feed_forward().linears());
+        let (layers, last) = match self {
+            Part::Opening => (&attention[..attention.len() - 1], false),
+            Part::Output => (&attention[..], true),
+            Part::Feed => (&feed[..feed.len() - 1], false),
+            Part::Down => (&feed[..], true),
+        };
+        let layers = if last { &layers[layers.len() - 1..] } else { layers };
+        layers.iter().map(|l| l.name().to_string()).collect()
+    }
+}
+
+/// The streams of a run, and where their tokens stand.
+pub(super) struct Walk {
+    /// Of the model that is pruned.
+    pub stream: Stream,
+    /// Of the dense model, where it is needed.
+    pub dense: Option<Stream>,
+    /// Of each part of the stream.
+    pub positions: Vec<Positions>,
+    /// Bytes of arrays within a block that stay in memory.
+    pub memory: usize,
+}
+
+impl Walk {
+    /// What must be measured.
+    fn needs(settings: &LanguagePruning<'_>) -> Needs {
+        let needs = settings.pruner.needs();
+        if settings.correction.is_some() { needs.and(Need::Gram) } else { needs }
+    }
+
+    /// Prunes the block by calling `prune` with what was measured and the names of the layers; afterwards the streams are behind it.
+    pub fn block(
+        &mut self,
+        block: &mut Block,
+        dense: Option<&Block>,
+        settings: &LanguagePruning<'_>,
+        prune: &mut dyn FnMut(&mut Block, &Found, &[String]) -> Result<()>,
+    ) -> Result<()> {
+        match settings.turn {
+            Turn::Block => self.at_once(block, settings, prune),
+            Turn::Layer => self.in_turn(block, dense, settings, prune),
+        }
+    }
+
+    /// Runs the streams through a block that is pruned already.
+    pub fn pass(&mut self, block: &Block, dense: Option<&Block>) -> Result<()> {
+        for (i, at) in self.positions.iter().enumerate() {
+            for (stream, block) in [(Some(&mut self.stream), Some(block)), (self.dense.as_mut(), dense)] {
+                let (Some(stream), Some(block)) = (stream, block) else { continue };
+                let mut h = stream.take(i)?;
+                block.forward(&mut h, at, &mut ());
+                stream.put(i, h)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn at_once(
+        &mut self,
+        block: &mut Block,
+        settings: &LanguagePruning<'_>,
+        prune: &mut dyn FnMut(&mut Block, &Found, &[String]) -> Result<()>,
+    ) -> Result<()> {
+        let mut tallies = Tallies::new(Self::needs(settings));
+        for (i, at) in self.positions.iter().enumerate() {
+            let before = self.stream.take(i)?;
+            let mut h = before.clone();
+            block.forward(&mut h, at, &mut tallies);
+            self.stream.put(i, if settings.inputs == Inputs::Dense { h } else { before })?;
+        }
+        let tallies = tallies.finish()?;
+        for layer in block.linears().iter().map(|l| l.name().to_string()).collect::<Vec<_>>() {
+            if let Some((found, _)) = tallies.iter().find(|(_, layers)| layers.contains(&layer)) {
+                prune(block, found, &[layer])?;
+            }
+        }
+        if settings.inputs == Inputs::Pruned { self.pass(block, None) } else { Ok(()) }
+    }
+
+    fn in_turn(
+        &mut self,
+        block: &mut Block,
+        dense: Option<&Block>,
+        settings: &LanguagePruning<'_>,
+        prune: &mut dyn FnMut(&mut Block, &Found, &[String]) -> Result<()>,
+    ) -> Result<()> {
+        let needs = Self::needs(settings);
+        let parts = self.positions.len();
+        let new = || Stream::new(parts, self.memory);
+        let (mut mixed, mut dense_mixed, mut inner, mut dense_inner) = (new(), new(), new(), new());
+        let at = self.positions.clone();
+
+        let mut tally = Tally::new(needs);
+        self.each(dense, |_, h, other| {
+            let x = block.attention_x(h);
+            tally.add(&x)?;
+            other.map_or(Ok(()), |(block, h)| tally.compare(&x, &block.attention_x(h), None))
+        })?;
+        let mut names = Part::Opening.names(block);
+        if block.is_parallel() {
+            names.extend(Part::Feed.names(block));
+        }
+        prune(block, &tally.found(), &names)?;
+
+        let mut tally = Tally::new(needs);
+        self.each(dense, |i, h, other| {
+            let x = block.mixed(&block.attention_x(h), &at[i]);
+            tally.add(&x)?;
+            if let Some((dense, from)) = other {
+                let from_x = dense.mixed(&dense.attention_x(from), &at[i]);
+                tally.compare(&x, &from_x, Some(&(&*from - &*h)))?;
+                dense_mixed.put(i, from_x)?;
+            }
+            mixed.put(i, x)
+        })?;
+        prune(block, &tally.found(), &Part::Output.names(block))?;
+
+        if !block.is_parallel() {
+            let mut tally = Tally::new(needs);
+            self.each(dense, |i, h, other| {
+                block.add_attention(h, &mixed.take(i)?);
+                let x = block.feed_x(h);
+                tally.add(&x)?;
+                if let Some((dense, from)) = other {
+                    dense.add_attention(from, &dense_mixed.take(i)?);
+                    tally.compare(&x, &dense.feed_x(from), None)?;
+                }
+                Ok(())
+            })?;
+            prune(block, &tally.found(), &Part::Feed.names(block))?;
+        }
+
+        let mut tally = Tally::new(needs);
+        self.each(dense, |i, h, other| {
+            let x = block.inner(&block.feed_x(h));
+            tally.add(&x)?;
+            if let Some((dense, from)) = other {
+                let from_x = dense.inner(&dense.feed_x(from));
+                tally.compare(&x, &from_x, Some(&(&*from - &*h)))?;
+                dense_inner.put(i, from_x)?;
+            }
+            inner.put(i, x)
+        })?;
+        prune(block, &tally.found(), &Part::Down.names(block))?;
+
+        let parallel = block.is_parallel();
+        self.each(dense, |i, h, other| {
+            let inner = inner.take(i)?;
+            if parallel {
+                block.add_attention(h, &mixed.take(i)?);
+            }
+            block.add_feed(h, &inner);
+            if let Some((dense, from)) = other {
+                let inner = dense_inner.take(i)?;
+                if parallel {
+                    dense.add_attention(from, &dense_mixed.take(i)?);
+                }
+                dense.add_feed(from, &inner);
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls `f` with each part of the stream, and with the dense block and its part.
+    fn each<'d>(
+        &mut self,
+        dense: Option<&'d Block>,
+        mut f: impl FnMut(usize, &mut Array2<f32>, Option<(&'d Block, &mut Array2<f32>)>) -> Result<()>,
+    ) -> Result<()> {
+        for i in 0..self.positions.len() {
+            let mut h = self.stream.take(i)?;
+            match (dense, self.dense.as_mut()) {
+                (Some(block), Some(stream)) => {
+                    let mut from = stream.take(i)?;
+                    f(i, &mut h, Some((block, &mut from)))?;
+                    stream.put(i, from)?;
+                }
+                _ => f(i, &mut h, None)?,
+            }
+            self.stream.put(i, h)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! The trait, and what all pruners do first: check the layer, damp its Gram matrix, say what is wrong with it.
+
+use crate::criteria::{Evidence, Needs};
+use crate::mask::{Budget, Mask, Pattern, Scope};
+use crate::{Error, Result};
+use ndarray::{Array2, ArrayRef2, Axis};
+use rayon::prelude::*;
+
+/// A layer after pruning.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pruned {
+    /// Which weights stay.
+    pub mask: Mask,
+    /// `(out, in)`, 0 wherever the mask drops.
+    pub weight: Array2<f32>,
+    /// ‖X (Ŵ − W)ᵀ‖², summed over tokens and outputs, without damping; `None` where no Gram matrix was measured.
+    pub loss: Option<f64>,
+}
+
+/// Chooses the mask of one layer, and the weights that survive under it.
+///
+/// ```
+/// use lacuna::criteria::{Evidence, Measured};
+/// use lacuna::mask::{Budget, Pattern, Scope};
+/// use lacuna::solve::{Pruner, SparseGpt};
+/// use ndarray::array;
+/// // Two inputs that are always equal: what one loses the other takes over.
+/// let measured = Measured { tokens: 4, gram: Some(array![[4., 4.], [4., 4.]]), ..Measured::default() };
+/// let w = array![[1., 2.]];
+/// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", w.view()) };
+/// let pruner = SparseGpt { damping: 1e-6, ..SparseGpt::default() };
+/// let pruned = pruner.prune(&layer, Pattern::Unstructured, Scope::Layer, Budget::new(1, 2)?)?;
+/// assert!((pruned.weight[[0, 1]] - 3.).abs() < 1e-4 && pruned.weight[[0, 0]] == 0.);
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+pub trait Pruner: Sync {
+    /// The name users know, lower case: `sparsegpt`.
+    fn name(&self) -> &str;
+
+    /// What must be measured before a layer can be pruned.
+    fn needs(&self) -> Needs;
+
+    /// The layer with exactly `budget` units of `pattern` kept, or fewer where the layer's own mask has left fewer: what that
+    /// mask dropped stays dropped.
+    ///
+    /// # Errors
+    /// If something that [`Pruner::needs`] names was not measured or does not fit, weights or measures are not finite, the Gram
+    /// matrix is not positive definite with the damping given, or pattern, scope and budget do not fit the layer or the method.
+    fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned>;
+}
+
+/// ‖X (a − b)ᵀ‖²_F of two weights `(out, in)` from the Gram matrix XᵀX `(in, in)` of their inputs, in f64.
+///
+/// The same bits for any number of threads.
+///
+/// # Panics
+/// If the shapes do not agree.
+pub fn squared_error(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, gram: &ArrayRef2<f64>) -> f64 {
+    assert!(a.dim() == b.dim() && gram.dim() == (a.ncols(), a.ncols()), "{:?}, {:?} and {:?}", a.dim(), b.dim(), gram.dim());
+    const ROWS: usize = 64;
+    let part = |(a, b): (ndarray::ArrayView2<'_, f32>, ndarray::ArrayView2<'_, f32>)| {
+        let d = Array2::from_shape_fn(a.dim(), |at| f64::from(a[at]) - f64::from(b[at]));
+        (d.dot(gram) * &d).sum()
+    };
+    let parts: Vec<f64> =
+        a.axis_chunks_iter(Axis(0), ROWS).into_par_iter().zip(b.axis_chunks_iter(Axis(0), ROWS)).map(part).collect();
+    parts.iter().sum::<f64>().max(0.0)
+}
+
+/// Refuses what does not fit together, and returns the weight with what was dropped before set to 0.
+pub(super) fn checked_weight(layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Array2<f32>> {
+    let (rows, cols) = layer.weight.dim();
+    let units = pattern.units(rows, cols)?;
+    pattern.check_scope(scope)?;
+    let wrong = |reason: String| Err(Error::Budget { keep: budget.keep(), of: budget.of(), reason });
+    if budget.of() != units {
+        return wrong(format!("a {rows} x {cols} matrix has {units} units of pattern {pattern}"));
+    }
+    if let Pattern::Nm { n, m } = pattern
+        && budget.keep() != units / m * n
+    {
+        return wrong(format!("pattern {pattern} keeps exactly {}", units / m * n));
+    }
+    if let Some(mask) = layer.mask
+        && mask.dim() != (rows, cols)
+    {
+        let found = [mask.rows(), mask.cols()];
+        return Err(Error::shape(format!("mask of layer {}", layer.layer), &[rows, cols], &found));
+    }
+    if let Some(((row, col), &value)) = layer.weight.indexed_iter().find(|(_, w)| !w.is_finite()) {
+        return Err(Error::NonFinite { what: "weights".into(), row, col, value: f64::from(value) });
+    }
+    let weight = layer.weight.as_standard_layout().into_owned();
+    Ok(layer.mask.map_or_else(|| weight.clone(), |m| m.applied(&weight)))
+}
+
+/// A Gram matrix that can be factored.
+pub(super) struct Damped {
+    /// `(in, in)`, with the damping on its diagonal, and 1 on that of dead inputs.
+    pub matrix: Array2<f64>,
+    /// Inputs that were 0 for every token.
+    pub dead: Vec<bool>,
+}
+
+/// The Gram matrix of a layer with `damping · mean diagonal` added to its diagonal.
+///
+/// An input that was always 0 is dead: its weights matter to nothing, its row and column of the matrix are 0, and its diagonal
+/// becomes 1 before damping. The mean counts it as 0.
+pub(super) fn damped(method: &str, layer: &Evidence<'_>, damping: f64) -> Result<Damped> {
+    if !(damping.is_finite() && damping >= 0.0) {
+        return Err(Error::setting("damping", format!("{damping} is not a finite number of at least 0; 0.01 is usual")));
+    }
+    let mut matrix = layer.gram(method)?.clone();
+    let n = matrix.nrows();
+    if let Some(col) = matrix.diag().iter().position(|d| *d < 0.0) {
+        let hint = format!("its diagonal there is {}, and sums of squares are not negative", matrix[[col, col]]);
+        return Err(Error::NotPositiveDefinite { what: "Gram matrix".into(), order: n, column: col, hint });
+    }
+    let dead: Vec<bool> = matrix.diag().iter().map(|d| *d == 0.0).collect();
+    if dead.iter().all(|d| *d) {
+        let reason = format!("all {n} inputs are 0 in all {} tokens; calibrate with other data", layer.measured.tokens);
+        return Err(Error::Numerical { what: "Gram matrix".into(), reason });
+    }
+    let damp = damping * matrix.diag().sum() / n as f64;
+    for (d, dead) in matrix.diag_mut().iter_mut().zip(&dead) {
+        *d = if *dead { 1.0 + damp } else { *d + damp };
+    }
+    Ok(Damped { matrix, dead })
+}
+
+/// Says of a factorisation that failed which layer it was of, and what would help.
+pub(super) fn explain(error: Error, layer: &Evidence<'_>, damping: f64) -> Error {
+    let Error::NotPositiveDefinite { order, column, .. } = error else { return error };
+    let tokens = layer.measured.tokens;
+    let few = if tokens < order { format!("at least {order} tokens, or ") } else { String::new() };
+    let hint =
+        format!("{tokens} tokens, damping {damping} of the mean diagonal: give {few}a damping above {}", damping.max(1e-3));
+    Error::NotPositiveDefinite { what: format!("Gram matrix of layer {}", layer.layer), order, column, hint }
+}
+
+/// The result of a pruner, with its error measured.
+pub(super) fn finish(layer: &Evidence<'_>, mask: Mask, mut weight: Array2<f32>) -> Result<Pruned> {
+    mask.apply(&mut weight);
+    if let Some(((row, col), &value)) = weight.indexed_iter().find(|(_, w)| !w.is_finite()) {
+        return Err(Error::NonFinite { what: "weights after pruning".into(), row, col, value: f64::from(value) });
+    }
+    let loss = layer.measured.gram.as_ref().map(|g| squared_error(&weight, &layer.weight, g));
+    Ok(Pruned { mask, weight, loss })
+}

@@ -1,0 +1,76 @@
+//! The weight that a layer should have had, given inputs that earlier layers have changed.
+//!
+//! Inputs of a layer in a pruned model, X, are not those of the dense one, X₀; nor is the stream S that its output joins the dense
+//! one's, S₀. The layer can make up for a part of both: the weight nearest to W that does so best is
+//!
+//! ```text
+//! min over W̃ of  ‖X W̃ᵀ − Y‖² + λ ‖W̃ − W‖²,   Y = X Wᵀ + α (X₀ − X) Wᵀ + β (S₀ − S)
+//!     W̃ = W + [ α W (X₀ᵀX − H) + β (S₀ − S)ᵀX ] (H + λI)⁻¹,   H = XᵀX
+//! ```
+//!
+//! Pruning W̃ with the same damped H then lessens the distance to Y, since the two differ by a constant. With α = 1 this is the
+//! asymmetric calibration of GPTAQ (Li et al., ICML 2025, arXiv:2504.02692) as one solve instead of a term in each step; β is the
+//! same for the residual stream.
+//!
+//! Cost: one Cholesky factor, `in³ / 3`, and `2 out · in²` multiplications.
+
+use crate::criteria::Evidence;
+use crate::linalg::solve_spd;
+use crate::solve::layer::{damped, explain};
+use crate::{Error, Result};
+use ndarray::Array2;
+
+/// W̃ `(out, in)`; see the module.
+#[derive(Debug, Clone, Copy)]
+pub struct Retarget<'a> {
+    /// λ as a share of the mean diagonal of H.
+    pub damping: f64,
+    /// α, and X₀ᵀX `(in, in)`.
+    pub inputs: Option<(f64, &'a Array2<f64>)>,
+    /// β, and (S₀ − S)ᵀX `(out, in)`.
+    pub stream: Option<(f64, &'a Array2<f64>)>,
+}
+
+impl Retarget<'_> {
+    /// The weight to prune instead of the layer's own.
+    ///
+    /// ```
+    /// use lacuna::criteria::{Evidence, Measured};
+    /// use lacuna::solve::Retarget;
+    /// use ndarray::array;
+    /// // One input that earlier layers have halved: the weight doubles.
+    /// let measured = Measured { tokens: 1, gram: Some(array![[4.]]), ..Measured::default() };
+    /// let w = array![[3.]];
+    /// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", w.view()) };
+    /// let crossed = array![[8.]];
+    /// let retarget = Retarget { damping: 0., inputs: Some((1., &crossed)), stream: None };
+    /// assert_eq!(retarget.run(&layer)?, array![[6.]]);
+    /// # Ok::<(), lacuna::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the Gram matrix was not measured or is not positive definite with this damping, or a shape does not fit.
+    pub fn run(&self, layer: &Evidence<'_>) -> Result<Array2<f32>> {
+        let (out, cols) = layer.weight.dim();
+        let gram = damped("retargeting", layer, self.damping)?;
+        let weight = layer.weight.mapv(f64::from);
+        let mut right = Array2::<f64>::zeros((out, cols));
+        let misfit = |what: &str, expected: [usize; 2], found: &Array2<f64>| {
+            Error::shape(format!("{what} of layer {}", layer.layer), &expected, found.shape())
+        };
+        if let Some((share, crossed)) = self.inputs {
+            if crossed.dim() != (cols, cols) {
+                return Err(misfit("products of dense and pruned inputs", [cols, cols], crossed));
+            }
+            right += &(weight.dot(&(crossed - layer.gram("retargeting")?)) * share);
+        }
+        if let Some((share, drift)) = self.stream {
+            if drift.dim() != (out, cols) {
+                return Err(misfit("products of the stream's drift and the inputs", [out, cols], drift));
+            }
+            right.scaled_add(share, drift);
+        }
+        let moved = solve_spd(&gram.matrix, &right.t()).map_err(|e| explain(e, layer, self.damping))?;
+        Ok((weight + moved.t()).mapv(|v| v as f32))
+    }
+}

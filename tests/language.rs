@@ -1,0 +1,10 @@
+//! One-shot pruning of language models: what was measured is what the pruned model sees, and an interrupted run goes on to the same bits.
+
+#[path = "language/common.rs"]
+mod common;
+#[path = "language/driver.rs"]
+mod driver;
+#[path = "language/resume.rs"]
+mod resume;
+#[path = "language/share.rs"]
+mod share;

@@ -1,0 +1,147 @@
+//! A small Llama in a folder, and what its layers see.
+
+use lacuna::criteria::Measured;
+use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
+use lacuna::linalg::Gram;
+use lacuna::mask::{Pattern, Scope};
+use lacuna::models::lm::{Config, LanguageModel};
+use lacuna::nn::Probe;
+use lacuna::prune::{Inputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, prune_language};
+use lacuna::rng::Seed;
+use lacuna::solve::Pruner;
+use lacuna::{Result, allocate::Uniform};
+use ndarray::{Array1, Array2, ArrayRef2};
+use serde_json::json;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+pub const LENGTH: usize = 12;
+
+/// A folder with a Llama of three blocks.
+pub struct Model {
+    pub folder: tempfile::TempDir,
+    pub dir: PathBuf,
+}
+
+impl Model {
+    pub fn new(dtype: Dtype) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("model");
+        let mut tensors: Vec<(String, Vec<usize>)> = vec![("model.embed_tokens.weight".into(), vec![50, 16])];
+        for i in 0..3 {
+            for (name, shape) in [
+                ("input_layernorm", vec![16]),
+                ("self_attn.q_proj", vec![16, 16]),
+                ("self_attn.k_proj", vec![8, 16]),
+                ("self_attn.v_proj", vec![8, 16]),
+                ("self_attn.o_proj", vec![16, 16]),
+                ("post_attention_layernorm", vec![16]),
+                ("mlp.gate_proj", vec![24, 16]),
+                ("mlp.up_proj", vec![24, 16]),
+                ("mlp.down_proj", vec![16, 24]),
+            ] {
+                tensors.push((format!("model.layers.{i}.{name}.weight"), shape));
+            }
+        }
+        tensors.push(("model.norm.weight".into(), vec![16]));
+        let layout = Layout::new(tensors.iter().map(|(n, s)| (n.clone(), dtype, s.clone())), 1 << 30).unwrap();
+        let mut writer = FolderWriter::create(&dir, layout).unwrap();
+        for (name, shape) in &tensors {
+            let mut stream = Seed(3).stream(name);
+            match shape[..] {
+                [n] => writer.write(name, &Array1::from_shape_simple_fn(n, || 1.0 + 0.2 * stream.normal())).unwrap(),
+                [r, c] => writer.write(name, &stream.normal_array(r, c, if name.contains("embed") { 1.0 } else { 0.3 })).unwrap(),
+                _ => unreachable!(),
+            }
+        }
+        let config = json!({
+            "model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 50, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+            "tie_word_embeddings": true, "max_position_embeddings": 64, "hidden_act": "silu",
+        });
+        writer.config(config.as_object().unwrap()).unwrap();
+        writer.finish().unwrap();
+        Model { folder, dir }
+    }
+
+    pub fn out(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+pub fn open(dir: &Path) -> (Folder, Config) {
+    let folder = Folder::open(dir).unwrap();
+    let config = Config::of(&folder).unwrap();
+    (folder, config)
+}
+
+pub fn model(dir: &Path) -> LanguageModel {
+    let (folder, config) = open(dir);
+    LanguageModel::load(&folder, config).unwrap()
+}
+
+/// Sequences of tokens by chance.
+pub fn tokens(sequences: usize) -> Vec<u32> {
+    let mut stream = Seed(5).stream("tokens");
+    (0..sequences * LENGTH).map(|_| stream.below(50) as u32).collect()
+}
+
+/// Settings that prune half of every layer in turn.
+pub fn settings<'a>(dir: &Path, pruner: &'a dyn Pruner, pattern: Pattern) -> LanguagePruning<'a> {
+    let (folder, config) = open(dir);
+    let layers = language_layers(&folder, &config, &[], &[]).unwrap();
+    let budgets = allocated(&folder, &config, &layers, pattern, 0.5, &Uniform).unwrap();
+    LanguagePruning {
+        pruner,
+        pattern,
+        scope: Scope::Layer,
+        budgets,
+        inputs: Inputs::Pruned,
+        turn: Turn::Layer,
+        correction: None,
+        memory: 1 << 30,
+    }
+}
+
+pub fn prune(dir: &Path, out: &Path, ids: &[u32], settings: &LanguagePruning<'_>) -> Result<Vec<LayerRecord>> {
+    let (folder, config) = open(dir);
+    let (writer, records) =
+        prune_language(&folder, &config, (ids, LENGTH), settings, (out, &json!({"a": 1}), false), &mut |_| {})?;
+    writer.finish()?;
+    Ok(records)
+}
+
+/// The Gram matrix of the inputs of each layer.
+#[derive(Default)]
+pub struct Grams(pub HashMap<String, Gram>);
+
+impl Probe for Grams {
+    fn see(&mut self, layers: &[&str], input: &ArrayRef2<f32>) {
+        for layer in layers {
+            self.0.entry(layer.to_string()).or_insert_with(|| Gram::new(input.ncols())).update(input).unwrap();
+        }
+    }
+}
+
+/// What the layers of a model see of these tokens.
+pub fn seen(model: &LanguageModel, ids: &[u32]) -> HashMap<String, Measured> {
+    let mut grams = Grams::default();
+    model.stream(ids, LENGTH, &mut grams).unwrap();
+    let measured = |g: Gram| Measured { tokens: g.tokens(), gram: Some(g.matrix()), ..Measured::default() };
+    grams.0.into_iter().map(|(name, g)| (name, measured(g))).collect()
+}
+
+pub fn weight(model: &LanguageModel, layer: &str) -> Array2<f32> {
+    model.linear(layer).unwrap().dense_weight().into_owned()
+}
+
+/// All files of a folder and their bytes.
+pub fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<(String, Vec<u8>)> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&p).unwrap()))
+        .collect();
+    all.sort();
+    all
+}

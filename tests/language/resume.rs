@@ -1,0 +1,76 @@
+use crate::common::*;
+use lacuna::io::Dtype;
+use lacuna::mask::Pattern;
+use lacuna::prune::{Correction, Inputs, LanguagePruning, Turn, prune_language};
+use lacuna::solve::SparseGpt;
+use serde_json::json;
+use std::path::Path;
+
+/// Runs until the given number of blocks is done, and there is killed.
+fn killed(dir: &Path, out: &Path, ids: &[u32], settings: &LanguagePruning<'_>, blocks: usize, resume: bool) {
+    let (folder, config) = open(dir);
+    let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        prune_language(&folder, &config, (ids, LENGTH), settings, (out, &json!({"a": 1}), resume), &mut |p| {
+            assert!(p.blocks < blocks, "killed");
+        })
+        .map(|_| ())
+    }));
+    assert!(run.is_err() && !out.exists(), "nothing half written has the folder's name");
+}
+
+fn resumed(dir: &Path, out: &Path, ids: &[u32], settings: &LanguagePruning<'_>) {
+    let (folder, config) = open(dir);
+    let (writer, records) =
+        prune_language(&folder, &config, (ids, LENGTH), settings, (out, &json!({"a": 1}), true), &mut |_| {}).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(records.len(), 21);
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_block_goes_on_to_the_same_bits() {
+    for dtype in [Dtype::F32, Dtype::BF16] {
+        let m = Model::new(dtype);
+        let (ids, pruner) = (tokens(20), SparseGpt::default());
+        for case in 0..4 {
+            let mut settings = settings(&m.dir, &pruner, Pattern::Unstructured);
+            match case {
+                0 => {}
+                1 => settings.turn = Turn::Block,
+                2 => (settings.inputs, settings.turn) = (Inputs::Dense, Turn::Block),
+                _ => settings.correction = Some(Correction { inputs: 1.0, stream: 1.0, damping: 0.01 }),
+            }
+            let whole = m.out(&format!("whole{case}"));
+            prune(&m.dir, &whole, &ids, &settings).unwrap();
+            for blocks in 1..=3 {
+                let out = m.out(&format!("killed{case}{blocks}"));
+                killed(&m.dir, &out, &ids, &settings, blocks, false);
+                if blocks > 1 {
+                    killed(&m.dir, &out, &ids, &settings, 1, true);
+                }
+                resumed(&m.dir, &out, &ids, &settings);
+                assert!(files(&out) == files(&whole), "{dtype:?}, case {case}, killed after block {blocks}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_is_not_taken_up_by_one_that_was_asked_for_something_else() {
+    let m = Model::new(Dtype::F32);
+    let (ids, pruner) = (tokens(10), SparseGpt::default());
+    let settings = settings(&m.dir, &pruner, Pattern::Unstructured);
+    let (folder, config) = open(&m.dir);
+    let run = |out: &str, described: serde_json::Value, resume: bool| {
+        let done = prune_language(&folder, &config, (&ids, LENGTH), &settings, (&m.out(out), &described, resume), &mut |_| {});
+        done.map(|(writer, _)| drop(writer)).unwrap_err().to_string()
+    };
+    killed(&m.dir, &m.out("out"), &ids, &settings, 1, false);
+    let text = run("out", json!({"a": 2}), true);
+    assert!(text.starts_with("a: the unfinished run has 1, this one 2; ask for the same, or remove "), "{text}");
+    let text = run("out", json!({"a": 1}), false);
+    assert!(text.ends_with("holds an unfinished run; take it up again, or remove it to begin anew"), "{text}");
+    let text = run("other", json!({"a": 1}), true);
+    assert!(text.ends_with("holds no unfinished run; begin without --resume"), "{text}");
+    prune(&m.dir, &m.out("there"), &ids, &settings).unwrap();
+    assert!(run("there", json!({"a": 1}), false).contains("there"), "a folder that exists is refused");
+}

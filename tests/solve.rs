@@ -1,0 +1,18 @@
+//! Pruners of one layer: held to published codes, to the best mask of all, and to exact least squares.
+
+#[path = "solve/alps.rs"]
+mod alps;
+#[path = "solve/common.rs"]
+mod common;
+#[path = "solve/dsnot.rs"]
+mod dsnot;
+#[path = "solve/exact_obs.rs"]
+mod exact_obs;
+#[path = "solve/permute.rs"]
+mod permute;
+#[path = "solve/reconstruct.rs"]
+mod reconstruct;
+#[path = "solve/retarget.rs"]
+mod retarget;
+#[path = "solve/sparsegpt.rs"]
+mod sparsegpt;

@@ -3,7 +3,9 @@
 //! `cargo run --release --example lm_speed -- FOLDER [TOKENS] [prefill,decode,train]`
 
 use lacuna::io::Folder;
-use lacuna::models::lm::{Config, LanguageModel};
+use lacuna::models::lm::{Config, Gradients, LanguageModel, step};
+use lacuna::nn::{Method, Optimizer};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 fn main() -> lacuna::Result<()> {
@@ -12,7 +14,7 @@ fn main() -> lacuna::Result<()> {
     let tokens: usize = args.next().and_then(|t| t.parse().ok()).unwrap_or(1024);
     let what = args.next().unwrap_or_else(|| "prefill,decode,train".into());
     let folder = Folder::open(&folder)?;
-    let model = LanguageModel::load(&folder, Config::of(&folder)?)?;
+    let mut model = LanguageModel::load(&folder, Config::of(&folder)?)?;
     let vocab = model.config().vocab() as u32;
     let ids: Vec<u32> = (0..tokens as u32).map(|i| i * 7919 % vocab).collect();
     let median = |mut seconds: Vec<f64>| {
@@ -37,8 +39,12 @@ fn main() -> lacuna::Result<()> {
         println!("one token: {:.1} tokens/s ({:.2} ms)", 1.0 / median(seconds.clone()), 1e3 * median(seconds));
     }
     if what.contains("train") {
-        let seconds = median(timed(2, &mut || model.backward(&ids, tokens, &mut |_, _| {}).map(|_| ()))?);
-        println!("gradients of {tokens} tokens: {seconds:.3} s");
+        let mut optimizer = Optimizer::new(Method::AdamW { weight_decay: 0.01 });
+        let seconds = timed(3, &mut || {
+            let (_, gradients) = Gradients::of(|sink| model.backward(&ids, tokens, sink))?;
+            step(&mut optimizer, &mut model, &gradients, &BTreeMap::new(), 1e-5)
+        })?;
+        println!("a step of {tokens} tokens with AdamW: {:.3} s, the first {:.3} s", median(seconds[1..].to_vec()), seconds[0]);
     }
     Ok(())
 }

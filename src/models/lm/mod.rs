@@ -22,6 +22,7 @@ mod recipe;
 mod relative;
 mod seq2seq;
 mod t5;
+mod train;
 
 pub use config::{Config, Widths};
 pub use ends::Ends;
@@ -29,3 +30,4 @@ pub use family::Family;
 pub use model::{Cache, LanguageModel, load_block, next_tokens, positions};
 pub use outline::{Kind, Outline, Outlined};
 pub use seq2seq::{Seq2Seq, Seq2SeqCache};
+pub use train::{Gradients, Parameters, step};

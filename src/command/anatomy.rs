@@ -93,7 +93,11 @@ fn word(kind: Kind) -> &'static str {
 /// What may be pruned, and which rows and columns go together, as sentences about the first block.
 fn coupled(config: &Config, census: &Census) -> Vec<String> {
     let layers: Vec<_> = census.outline.layers.iter().filter(|l| l.block == Some(0)).collect();
-    let short = |name: &str| name.rsplit_once('.').map_or(name, |(_, last)| last).to_string();
+    // Behind the block's number: `mlp.down_proj`.
+    let short = |name: &str| {
+        let behind = name.split('.').skip_while(|part| part.parse::<usize>().is_err()).skip(1).collect::<Vec<_>>();
+        if behind.is_empty() { name.to_string() } else { behind.join(".") }
+    };
     let names = |want: &dyn Fn((usize, usize)) -> bool, kind: Kind| -> Vec<String> {
         layers.iter().filter(|l| l.kind == kind && want(l.shape)).map(|l| short(&l.name)).collect()
     };
@@ -119,7 +123,10 @@ fn coupled(config: &Config, census: &Census) -> Vec<String> {
             w.kv_heads,
             w.heads / w.kv_heads.max(1),
         ),
-        format!("intermediate features, each block alone: a row of {} with a column of {down}", others(Kind::FeedForward, &down)),
+        format!(
+            "intermediate features, each block alone: the row of each part of {} with the column of {down}",
+            others(Kind::FeedForward, &down)
+        ),
         format!(
             "hidden features, all blocks at once: columns of what reads the stream, rows of {output} and {down}, norms, embedding{}",
             if config.tied() { "" } else { " and head" },

@@ -120,7 +120,8 @@ fn holds(run: fn(&Options) -> lacuna::Result<Study>, not: &[&str]) {
 
 #[test]
 fn optimal_brain_damage_holds_at_quick_scale() {
-    holds(optimal_brain_damage::run, &[]);
+    // More training alone helps the dense network too: see the README.
+    holds(optimal_brain_damage::run, &["against the dense network trained on as long"]);
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn parity(name: &'static str, bits: usize, hidden: usize, options: &Options) -> 
     let x = Array2::from_shape_fn((1 << bits, bits), |(n, k)| bit(n, k));
     let target = Array2::from_shape_fn((1 << bits, 1), |(n, _)| if n.count_ones() % 2 == 1 { 0.9 } else { -0.9 });
     let (train, test) = ((x.clone(), target.clone()), (x, target));
-    Task { name, train, test, hidden, epochs: options.pick(200, 500), batch: 1 << bits, starts: options.pick(4, 10) }
+    Task { name, train, test, hidden, epochs: options.pick(150, 500), batch: 1 << bits, starts: options.pick(3, 10) }
 }
 
 fn scanned(options: &Options) -> Task {
@@ -41,7 +41,7 @@ fn scanned(options: &Options) -> Task {
     let (train, test) = all.split(&Seed(0).stream("held-out samples").permutation(all.len())[..450]);
     let part = |set: &lacuna::io::Dataset| (set.x() * 2.0 - 1.0, set.one_hot(0.9, -0.9));
     let (train, test) = (part(&train), part(&test));
-    Task { name: "digits", train, test, hidden: 30, epochs: options.pick(15, 40), batch: 32, starts: 1 }
+    Task { name: "digits", train, test, hidden: 30, epochs: options.pick(10, 40), batch: 32, starts: 1 }
 }
 
 impl Task {

@@ -7,6 +7,7 @@
 //! once: `few` for one token, `strip` for more, with `turn` between token-major arrays and strips.
 
 mod bitmask;
+mod bsr;
 mod csr;
 mod epilogue;
 mod expand;
@@ -14,6 +15,7 @@ mod few;
 mod gemm;
 mod isa;
 mod lists;
+mod nm;
 mod pairs;
 mod scratch;
 mod simd;
@@ -23,12 +25,14 @@ mod turn;
 mod value;
 
 pub(crate) use bitmask::{BitmaskSlices, SLACK, bitmask_product};
+pub(crate) use bsr::{BsrSlices, bsr_product};
 pub(crate) use csr::{CsrSlices, csr_product};
 pub use epilogue::Epilogue;
 pub use expand::Expand;
 pub use gemm::{Threads, gemm};
 pub use isa::Isa;
 pub(crate) use lists::lists_product;
+pub(crate) use nm::{NmSlices, nm_product};
 pub use pairs::Pair;
 pub(crate) use pairs::PairSlices;
 pub(crate) use strip::{product, strips};

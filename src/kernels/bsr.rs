@@ -60,10 +60,7 @@ impl<'a, I: Column, T: Value> BsrSlices<'a, I, T> {
         let at = self.value_starts[line] as usize + from * height * self.c;
         let (values, rest) = self.values[at..].split_at(columns.len() * height * self.c);
         let narrow_values = &rest[..narrow.len() * height * last];
-        [
-            Run { height, width: self.c, columns, values },
-            Run { height, width: last, columns: narrow, values: narrow_values },
-        ]
+        [Run { height, width: self.c, columns, values }, Run { height, width: last, columns: narrow, values: narrow_values }]
     }
 
     #[inline(always)]
@@ -424,7 +421,11 @@ impl<I: Column, T: Value> Tile<'_, I, T> {
     /// The machine has the instructions of `S`; `x` is `(in, N * LANES)`, `sums` is `(rows of the part, N * LANES)` at least; each `V`
     /// divides `N`; the parts of `w` keep the invariants of their storage.
     #[inline(always)]
-    unsafe fn add<S: Simd, const N: usize, const V8: usize, const V4: usize, const V1: usize>(&self, x: &[f32], sums: &mut [f32]) {
+    unsafe fn add<S: Simd, const N: usize, const V8: usize, const V4: usize, const V1: usize>(
+        &self,
+        x: &[f32],
+        sums: &mut [f32],
+    ) {
         let (w, first) = (self.w, self.w.parts[self.part] as usize);
         let lines = w.lines(self.part);
         let across = (near(w.r) / (4 * self.width * w.c)).max(1);

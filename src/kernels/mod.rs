@@ -8,6 +8,7 @@
 
 mod bitmask;
 mod bsr;
+mod correlate;
 mod csr;
 mod epilogue;
 mod expand;
@@ -17,6 +18,7 @@ mod isa;
 mod lists;
 mod nm;
 mod pairs;
+mod pull;
 mod scratch;
 mod simd;
 mod strip;
@@ -26,7 +28,8 @@ mod value;
 
 pub(crate) use bitmask::{BitmaskSlices, SLACK, bitmask_product};
 pub(crate) use bsr::{BsrSlices, bsr_product};
-pub(crate) use csr::{CsrSlices, csr_product};
+pub(crate) use correlate::correlate;
+pub(crate) use csr::{CsrSlices, csr_product, csr_pull};
 pub use epilogue::Epilogue;
 pub use expand::Expand;
 pub use gemm::{Threads, gemm};
@@ -35,6 +38,7 @@ pub(crate) use lists::lists_product;
 pub(crate) use nm::{NmSlices, nm_product};
 pub use pairs::Pair;
 pub(crate) use pairs::PairSlices;
+pub(crate) use pull::pull;
 pub(crate) use strip::{product, strips};
 pub(crate) use tile_csr::TileCsrSlices;
 pub use value::Value;

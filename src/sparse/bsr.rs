@@ -1,9 +1,9 @@
 //! Blocks of weights, compressed by rows.
 
 use super::blocks::{Cut, blocks, check, check_starts};
-use super::op::{Entries, check_shapes, check_sizes};
+use super::op::{Entries, check_pull, check_shapes, check_sizes};
 use super::scale::{check_scalable, scale_of};
-use crate::kernels::{BsrSlices, Epilogue, Value, bsr_product};
+use crate::kernels::{BsrSlices, Epilogue, Value, bsr_product, pull};
 use crate::mask::{Mask, Pattern};
 use crate::sparse::LinearOp;
 use crate::{Error, Result};
@@ -193,8 +193,7 @@ fn check_block(r: usize, c: usize) -> Result<()> {
 
 /// Whole lines of blocks of like cost.
 fn shares(rows: usize, r: usize, mask: &Mask) -> Vec<u32> {
-    let counts: Vec<usize> =
-        (0..rows).step_by(r).map(|top| r.min(rows - top) * mask.row_indices(top).count()).collect();
+    let counts: Vec<usize> = (0..rows).step_by(r).map(|top| r.min(rows - top) * mask.row_indices(top).count()).collect();
     let longest = (SHARE / r).max(1);
     let cut = Cut { longest, most_by_cost: 8, multiple: 1 };
     blocks(counts.len(), cut, |line| counts[line]).into_iter().map(|line| (line as usize * r).min(rows) as u32).collect()
@@ -291,6 +290,22 @@ impl<T: Value> LinearOp for Bsr<T> {
             ($columns:ident) => {{
                 let w = BsrSlices { rows, cols, r, c, parts: shares, starts, value_starts, columns: $columns, values, scales };
                 bsr_product(&w, x, y, epilogue)
+            }};
+        }
+        match columns {
+            BlockColumns::Narrow(c) => with!(c),
+            BlockColumns::Wide(c) => with!(c),
+        }
+    }
+
+    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        check_pull(self, dy, dx);
+        let BsrParts { rows, cols, r, c, shares, starts, value_starts, columns, values, scales } = &self.0;
+        let (rows, cols, r, c) = (*rows, *cols, *r, *c);
+        macro_rules! with {
+            ($columns:ident) => {{
+                let w = BsrSlices { rows, cols, r, c, parts: shares, starts, value_starts, columns: $columns, values, scales };
+                pull(&w, dy, dx)
             }};
         }
         match columns {

@@ -171,9 +171,9 @@ impl FromStr for Format {
             "tile-pairs" => Ok(Format::TilePairs(columns)),
             "bitmask" if columns % 64 != 0 => refuse(format!("'{s}': a tile of a bitmask is a multiple of 64 columns wide")),
             "bitmask" => Ok(Format::Bitmask(columns)),
-            _ => {
-                refuse(format!("'{s}' is none of auto, dense, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], nm[:N:M], bsr[:RxC]"))
-            }
+            _ => refuse(format!(
+                "'{s}' is none of auto, dense, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], nm[:N:M], bsr[:RxC]"
+            )),
         }
     }
 }

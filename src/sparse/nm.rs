@@ -1,9 +1,9 @@
 //! N of every M consecutive inputs.
 
 use super::blocks::{Cut, blocks, check};
-use super::op::{Entries, check_shapes, check_sizes};
+use super::op::{Entries, check_pull, check_shapes, check_sizes};
 use super::scale::{check_scalable, scale_of};
-use crate::kernels::{Epilogue, Expand, NmSlices, SLACK, nm_product};
+use crate::kernels::{Epilogue, Expand, NmSlices, SLACK, nm_product, pull};
 use crate::mask::{Mask, Pattern};
 use crate::sparse::LinearOp;
 use crate::{Error, Result};
@@ -301,6 +301,11 @@ impl<T: Expand> LinearOp for Nm<T> {
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
         check_shapes(self, x, y, epilogue);
         nm_product(&self.slices(), x, y, epilogue);
+    }
+
+    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        check_pull(self, dy, dx);
+        pull(&self.slices(), dy, dx);
     }
 
     fn to_dense(&self) -> Array2<f32> {

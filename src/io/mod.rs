@@ -17,7 +17,7 @@ pub mod safetensors;
 pub use dataset::Dataset;
 pub use digits::digits;
 pub use idx::mnist;
-pub use safetensors::{Checkpoint, Dtype, Header, TensorInfo, check_finite, read_header};
+pub use safetensors::{Checkpoint, Dtype, Header, Stored, TensorInfo, check_finite, read_header};
 
 use crate::{Error, Result};
 use std::ffi::OsString;

@@ -174,7 +174,18 @@ impl Source<'_> {
 
 /// Every part that a storage of any format has.
 const PARTS: [&str; 13] = [
-    "offsets", "indices", "blocks", "starts", "order", "columns", "column_starts", "value_starts", "pairs", "words", "shares", "values",
+    "offsets",
+    "indices",
+    "blocks",
+    "starts",
+    "order",
+    "columns",
+    "column_starts",
+    "value_starts",
+    "pairs",
+    "words",
+    "shares",
+    "values",
     "scales",
 ];
 

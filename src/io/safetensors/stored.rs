@@ -152,8 +152,12 @@ impl<T: Expand> Convert for Bitmask<T> {
     fn write(&self) -> (Sizes, Vec<(&'static str, Part)>) {
         let p = self.clone().into_parts();
         let values = Part::values(&p.values);
-        let parts =
-            vec![("blocks", Part::U32(p.blocks)), ("starts", Part::U32(p.starts)), ("words", Part::U64(p.words)), ("values", values)];
+        let parts = vec![
+            ("blocks", Part::U32(p.blocks)),
+            ("starts", Part::U32(p.starts)),
+            ("words", Part::U64(p.words)),
+            ("values", values),
+        ];
         let sizes = Sizes { tile: Some(p.tile), ..Sizes::new::<T>("bitmask", p.rows, p.cols) };
         (sizes, with_scales::<T>(parts, &p.scales))
     }
@@ -180,8 +184,12 @@ impl<T: Expand> Convert for Nm<T> {
     fn write(&self) -> (Sizes, Vec<(&'static str, Part)>) {
         let p = self.clone().into_parts();
         let values = Part::values(&p.values);
-        let parts =
-            vec![("blocks", Part::U32(p.blocks)), ("order", Part::U8(p.order)), ("words", Part::U64(p.words)), ("values", values)];
+        let parts = vec![
+            ("blocks", Part::U32(p.blocks)),
+            ("order", Part::U8(p.order)),
+            ("words", Part::U64(p.words)),
+            ("values", values),
+        ];
         let sizes = Sizes { pattern: Some((p.n, p.m)), ..Sizes::new::<T>("nm", p.rows, p.cols) };
         (sizes, with_scales::<T>(parts, &p.scales))
     }

@@ -8,3 +8,5 @@ mod common;
 mod data;
 #[path = "io/safetensors.rs"]
 mod safetensors;
+#[path = "io/storages.rs"]
+mod storages;

@@ -9,6 +9,8 @@ mod patterned;
 mod plans;
 #[path = "laws/storages.rs"]
 mod storages;
+#[path = "laws/transposed.rs"]
+mod transposed;
 
 use lacuna::mask::Mask;
 use lacuna::rng::Seed;

@@ -23,7 +23,7 @@ fn masked(pattern: Pattern, rows: usize, cols: usize, sparsity: f64) -> Mask {
 }
 
 /// Calls `law` with a weight of some whole or real numbers in every patterned storage: its name, the weight, its mask, and it.
-fn in_every_pattern<T: Expand>(
+pub fn in_every_pattern<T: Expand>(
     weight: impl Fn(usize, usize) -> Array2<f32>,
     mut law: impl FnMut(&str, &ArrayRef2<f32>, &Mask, &dyn LinearOp),
 ) {

@@ -74,7 +74,10 @@ impl Checkpoint {
         let [rows, cols] = shape[..] else {
             return Err(self.malformed(&part("shape"), &format!("has {} numbers; a weight has rows and columns", shape.len())));
         };
-        let (bits, expected) = (self.tensor(&part("bitmask"))?, [rows, cols.div_ceil(8)]);
+        if u32::try_from(rows.max(cols)).is_err() {
+            return Err(self.malformed(&part("shape"), &format!("says {rows} x {cols}, which is too large")));
+        }
+        let (bits, expected) = (self.needed(&part("bitmask"))?, [rows, cols.div_ceil(8)]);
         let bytes = match bits {
             Tensor::Opaque { element: Element::U8, shape, bytes } if *shape == expected => bytes,
             other => {
@@ -127,9 +130,13 @@ impl Checkpoint {
         layer
     }
 
+    fn needed(&self, name: &str) -> Result<&Tensor> {
+        self.find(name).ok_or_else(|| self.malformed(name, "is missing"))
+    }
+
     /// Whole numbers from 0 on, with the shape they have.
     fn integers(&self, name: &str) -> Result<(&[usize], Vec<usize>)> {
-        let Tensor::Opaque { element: Element::I64, shape, bytes } = self.tensor(name)? else {
+        let Tensor::Opaque { element: Element::I64, shape, bytes } = self.needed(name)? else {
             return Err(self.malformed(name, "is not I64"));
         };
         let numbers = bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b));

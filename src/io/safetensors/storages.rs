@@ -289,6 +289,9 @@ impl Checkpoint {
         match serde_json::from_str::<Sizes>(json) {
             Err(e) => refuse(format!("does not describe a storage: {}", one_line(&e.to_string(), 200))),
             Ok(s) if s.version != VERSION => refuse(format!("is of version {}; this reads version {VERSION}", s.version)),
+            Ok(s) if u32::try_from(s.rows.max(s.cols)).is_err() => {
+                refuse(format!("says {} x {}, which is too large", s.rows, s.cols))
+            }
             Ok(sizes) => Ok(Source { checkpoint: self, name, sizes }),
         }
     }

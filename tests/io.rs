@@ -10,3 +10,5 @@ mod data;
 mod small_sets;
 #[path = "io/safetensors.rs"]
 mod safetensors;
+#[path = "io/storages.rs"]
+mod storages;

@@ -4,6 +4,7 @@ use lacuna::Error;
 use lacuna::io::idx::Idx;
 use lacuna::io::{Checkpoint, Dtype, read_header};
 use lacuna::mask::Mask;
+use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, Nm, Scaling, TileCsr, TilePairs, apply};
 use ndarray::{Array2, array};
 use proptest::prelude::*;
 use std::io::Write;
@@ -133,6 +134,51 @@ fn safetensors() -> Vec<u8> {
     model.to_bytes().unwrap()
 }
 
+/// A file with a storage of every format, and one weight in each published layout.
+fn storages() -> Vec<u8> {
+    let mut model = Checkpoint::new();
+    let w = Array2::from_shape_fn((6, 8), |(r, c)| r as f32 - c as f32 / 4.0);
+    let mask = Mask::from_fn(6, 8, |r, c| (r / 2 + c) % 2 == 0);
+    model.insert_storage("csr", &Csr::compress(&w, &mask).unwrap()).unwrap();
+    model.insert_storage("tile-csr", &TileCsr::<half::f16>::with_tile(&w, &mask, 5, Scaling::Row).unwrap()).unwrap();
+    model.insert_storage("tile-pairs", &TilePairs::<i8>::compress(&w, &mask).unwrap()).unwrap();
+    model.insert_storage("bitmask", &Bitmask::<f32>::compress(&w, &mask).unwrap()).unwrap();
+    model.insert_storage("nm", &Nm::<i8>::with_pattern(&w, &mask, 2, 4).unwrap()).unwrap();
+    model.insert_storage("bsr", &Bsr::<half::bf16>::with_blocks(&w, &mask, 2, 1).unwrap()).unwrap();
+    model.insert_sparse_bitmask("a.weight", &w, &mask, Dtype::F32).unwrap();
+    model.insert_sparse_24_bitmask("b.weight", &w, &mask, Dtype::BF16).unwrap();
+    model.to_bytes().unwrap()
+}
+
+/// Multiplies by every storage that can still be read.
+fn exercise_storages(file: &[u8]) {
+    let Ok(model) = Checkpoint::from_bytes("damaged", file) else { return };
+    for name in model.storages() {
+        match model.storage(name) {
+            Err(e) => assert_clean(&e),
+            Ok(op) => {
+                let (rows, cols) = op.shape();
+                if rows * cols > 1 << 16 {
+                    continue; // few numbers may say a great weight
+                }
+                let dense = op.to_dense();
+                for tokens in [1, 3, 17] {
+                    let x = Array2::from_shape_fn((tokens, cols), |(t, i)| (t + i) as f32);
+                    assert_eq!(apply(op.as_ref(), &x).dim(), (tokens, rows));
+                }
+                assert!(dense.iter().filter(|w| **w != 0.0).count() <= op.nnz());
+            }
+        }
+    }
+    for name in model.published_names() {
+        match model.published(&name) {
+            Err(Error::UnknownLayer { .. }) => {}
+            Err(e) => assert_clean(&e),
+            Ok((weight, mask)) => assert_eq!(mask.applied(&weight).mapv(f32::to_bits), weight.mapv(f32::to_bits)),
+        }
+    }
+}
+
 fn idx() -> Vec<u8> {
     let mut bytes = vec![0, 0, 8, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6];
     bytes.extend((0..120).map(|i: u8| i.wrapping_mul(37)));
@@ -202,6 +248,19 @@ proptest! {
         let json = damaged(file[8..8 + length].to_vec(), &damages);
         let file = [&(json.len() as u64).to_le_bytes()[..], &json, &file[8 + length..]].concat();
         exercise(&file);
+    }
+
+    #[test]
+    fn damaged_storages_are_refused_cleanly_or_multiply(damages in damages()) {
+        let file = storages();
+        exercise_storages(&damaged(file.clone(), &damages));
+        // The tensors alone, and the JSON alone with the length in front made right again.
+        let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+        let json = damaged(file[8..8 + length].to_vec(), &damages);
+        exercise_storages(&[&(json.len() as u64).to_le_bytes()[..], &json, &file[8 + length..]].concat());
+        let mut data = damaged(file[8 + length..].to_vec(), &damages);
+        data.resize(file.len() - 8 - length, 0);
+        exercise_storages(&[&file[..8 + length], &data].concat());
     }
 
     #[test]

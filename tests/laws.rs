@@ -3,14 +3,18 @@
 //!
 //! The kernels are chosen once a process: run this with `LACUNA_ISA=portable` too.
 
+#[path = "laws/patterned.rs"]
+mod patterned;
 #[path = "laws/plans.rs"]
 mod plans;
 #[path = "laws/storages.rs"]
 mod storages;
+#[path = "laws/transposed.rs"]
+mod transposed;
 
 use lacuna::mask::Mask;
 use lacuna::rng::Seed;
-use lacuna::sparse::{Bitmask, Compress, Csr, CsrView, Dense, LinearOp, Scaling, TileCsr, TilePairs, apply};
+use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, CsrView, Dense, LinearOp, Scaling, TileCsr, TilePairs, apply};
 use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, s};
 use sprs::CsMatI;
 
@@ -66,6 +70,7 @@ fn in_every_format(w: &ArrayRef2<f32>, mask: &Mask, mut law: impl FnMut(&str, &d
     for words in [1, 64] {
         law(&format!("bitmask of {words}"), &Bitmask::<f32>::with_tile(w, mask, words, Scaling::Row).unwrap());
     }
+    law("bsr of 1x1", &Bsr::<f32>::with_blocks(w, mask, 1, 1).unwrap());
     let view = csr.view();
     law("csr view", &CsrView::new(w.nrows(), w.ncols(), view.offsets(), view.indices(), view.values()).unwrap());
 }

@@ -32,7 +32,7 @@ pub use digits::digits;
 pub use folder::{Folder, FolderWriter, Layout, MaskFile, read_ids, write_sequences};
 pub use idx::mnist;
 pub use monks::{Monk, Monks};
-pub use safetensors::{Checkpoint, Dtype, Header, TensorInfo, check_finite, read_header};
+pub use safetensors::{Checkpoint, Dtype, Header, Stored, TensorInfo, check_finite, read_header};
 pub use standard::Standard;
 pub use table::table;
 pub use weights::{Weights, WeightsMut, read_matrix, read_vector};

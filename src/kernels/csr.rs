@@ -2,6 +2,7 @@
 
 use super::epilogue::Epilogue;
 use super::lists::{Lists, lists_product, walk};
+use super::pull::pull;
 use super::strip::Rows;
 use ndarray::ArrayRef2;
 
@@ -73,7 +74,16 @@ unsafe impl Rows for Blocks<'_> {
 
 /// `y = x · Wᵀ`; see [`LinearOp::apply_with`](crate::sparse::LinearOp::apply_with).
 pub(crate) fn csr_product(csr: CsrSlices<'_>, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+    lists_product(&in_blocks(csr), x, y, epilogue);
+}
+
+/// `dx = dy · W`; see [`LinearOp::pull_into`](crate::sparse::LinearOp::pull_into).
+pub(crate) fn csr_pull(csr: CsrSlices<'_>, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+    pull(&in_blocks(csr), dy, dx);
+}
+
+fn in_blocks(csr: CsrSlices<'_>) -> Blocks<'_> {
     let rows = csr.offsets.len() - 1;
     let blocks = (0..rows).step_by(ROWS).chain([rows]).map(|r| r as u32).collect();
-    lists_product(&Blocks { csr, blocks }, x, y, epilogue);
+    Blocks { csr, blocks }
 }

@@ -64,6 +64,8 @@ impl Sizes {
             }
             Format::TilePairs(columns) => 5.0 * kept + 5.0 * (rows * cols.div_ceil(columns)) as f64,
             Format::Bitmask(columns) => 4.0 * kept + cells / 8.0 + 4.0 * (rows * cols.div_ceil(columns)) as f64,
+            Format::Nm(..) => 4.0 * kept + cells / 7.0,
+            Format::Bsr(r, c) => kept * (4.0 + 2.0 / (r * c) as f64),
         };
         // Bytes a cycle: from the last cache, and from memory.
         let transfer = if bytes > machine.l3 as f64 { bytes / 6.0 } else { bytes / 18.0 };
@@ -98,6 +100,8 @@ impl Sizes {
                 let widest = crate::kernels::widest_pairs(tile.min(cols));
                 strips(tokens, widest).iter().map(|s| self.pairs(tile, s.width, machine)).sum()
             }
+            (Format::Nm(..), 1) => cells * 0.15 + 10.0 * rows as f64,
+            (Format::Bsr(..), 1) => kept * 0.35 + 10.0 * rows as f64,
             _ => strips(tokens, 64).iter().map(|s| self.strip(format, s.width, machine)).sum(),
         };
         (slow * work).hypot(transfer)
@@ -122,6 +126,8 @@ impl Sizes {
         let (columns, list) = match format {
             Format::TileCsr(columns) => (columns, wide * 0.4 + 8.0),
             Format::Bitmask(columns) => (columns, wide * 0.4 + 6.0 + 0.2 * columns as f64),
+            Format::Nm(..) => (64, wide * 0.4 + 6.0),
+            Format::Bsr(..) => (256, wide * 0.4),
             Format::Dense | Format::Csr | Format::TilePairs(_) => (cols.max(1), wide * 0.4 + 20.0),
         };
         let strip = columns.min(cols) * width * 4;

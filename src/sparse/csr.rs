@@ -1,7 +1,7 @@
 //! Compressed sparse rows, the interchange form.
 
-use super::op::{Entries, check_shapes, check_sizes};
-use crate::kernels::{CsrSlices, Epilogue, csr_product};
+use super::op::{Entries, check_pull, check_shapes, check_sizes};
+use crate::kernels::{CsrSlices, Epilogue, csr_product, csr_pull};
 use crate::mask::Mask;
 use crate::sparse::{Compress, LinearOp};
 use crate::{Error, Result};
@@ -55,6 +55,11 @@ impl Csr {
     /// The whole as a view.
     pub fn view(&self) -> CsrView<'_> {
         CsrView { rows: self.rows, cols: self.cols, offsets: &self.offsets, indices: &self.indices, values: &self.values }
+    }
+
+    /// The values, row by row, to be changed: training moves them where they are.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
     }
 
     /// The mask of what is stored.
@@ -183,6 +188,12 @@ impl LinearOp for CsrView<'_> {
         csr_product(slices, x, y, epilogue);
     }
 
+    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        check_pull(self, dy, dx);
+        let slices = CsrSlices { cols: self.cols, offsets: self.offsets, indices: self.indices, values: self.values };
+        csr_pull(slices, dy, dx);
+    }
+
     fn to_dense(&self) -> Array2<f32> {
         self.dense()
     }
@@ -207,6 +218,10 @@ impl LinearOp for Csr {
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
         self.view().apply_with(x, y, epilogue);
+    }
+
+    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        self.view().pull_into(dy, dx);
     }
 
     fn to_dense(&self) -> Array2<f32> {

@@ -51,6 +51,11 @@ impl LinearOp for Dense {
         }
     }
 
+    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        super::op::check_pull(self, dy, dx);
+        gemm(0.0, dx, 1.0, dy, &self.weight, Threads::Pool);
+    }
+
     fn to_dense(&self) -> Array2<f32> {
         self.weight.clone()
     }

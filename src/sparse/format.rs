@@ -1,7 +1,7 @@
 //! Storages by name.
 
-use super::{Bitmask, Compress, Csr, Dense, LinearOp, Scaling, TileCsr, TilePairs};
-use crate::mask::Mask;
+use super::{Bitmask, Bsr, Compress, Csr, Dense, LinearOp, Nm, Scaling, TileCsr, TilePairs};
+use crate::mask::{Mask, Pattern};
 use crate::{Error, Result};
 use half::{bf16, f16};
 use ndarray::ArrayRef2;
@@ -59,6 +59,10 @@ pub enum Format {
     TilePairs(usize),
     /// [`Bitmask`] in tiles of so many columns, a multiple of 64.
     Bitmask(usize),
+    /// [`Nm`] of so many of so many inputs.
+    Nm(usize, usize),
+    /// [`Bsr`] in blocks of so many rows and columns.
+    Bsr(usize, usize),
 }
 
 impl Format {
@@ -69,11 +73,14 @@ impl Format {
     pub fn build(self, weight: &ArrayRef2<f32>, mask: &Mask, values: Precision) -> Result<Box<dyn LinearOp>> {
         macro_rules! with_values {
             ($t:ident, $tile:expr) => {
+                with_values!($t, with_tile, $tile, Scaling::Row)
+            };
+            ($t:ident, $new:ident, $($of:expr),*) => {
                 match values {
-                    Precision::F32 => Box::new($t::<f32>::with_tile(weight, mask, $tile, Scaling::Row)?) as Box<dyn LinearOp>,
-                    Precision::Bf16 => Box::new($t::<bf16>::with_tile(weight, mask, $tile, Scaling::Row)?),
-                    Precision::F16 => Box::new($t::<f16>::with_tile(weight, mask, $tile, Scaling::Row)?),
-                    Precision::I8 => Box::new($t::<i8>::with_tile(weight, mask, $tile, Scaling::Row)?),
+                    Precision::F32 => Box::new($t::<f32>::$new(weight, mask, $($of),*)?) as Box<dyn LinearOp>,
+                    Precision::Bf16 => Box::new($t::<bf16>::$new(weight, mask, $($of),*)?),
+                    Precision::F16 => Box::new($t::<f16>::$new(weight, mask, $($of),*)?),
+                    Precision::I8 => Box::new($t::<i8>::$new(weight, mask, $($of),*)?),
                 }
             };
         }
@@ -86,7 +93,18 @@ impl Format {
             Format::TileCsr(columns) => with_values!(TileCsr, columns),
             Format::TilePairs(columns) => with_values!(TilePairs, columns),
             Format::Bitmask(columns) => with_values!(Bitmask, columns.div_ceil(64)),
+            Format::Nm(n, m) => with_values!(Nm, with_pattern, n, m),
+            Format::Bsr(r, c) => with_values!(Bsr, with_blocks, r, c),
         })
+    }
+
+    /// The storage that is made for a pattern, if there is one.
+    pub fn of_pattern(pattern: Pattern) -> Option<Format> {
+        match pattern {
+            Pattern::Nm { n, m } if m <= 16 => Some(Format::Nm(n, m)),
+            Pattern::Block { rows, cols } => Some(Format::Bsr(rows, cols)),
+            _ => None,
+        }
     }
 }
 
@@ -98,6 +116,8 @@ impl Format {
             (Format::Dense, ..=8) => "few",
             (Format::Dense, _) => "gemm",
             (Format::TilePairs(_), _) => "pairs",
+            (Format::Nm(..), 2..) => "neighbours",
+            (Format::Bsr(..), 2..) => "tiles",
             (_, 1) => "few",
             _ => "strip",
         }
@@ -112,6 +132,8 @@ impl fmt::Display for Format {
             Format::TileCsr(columns) => write!(f, "tile-csr:{columns}"),
             Format::TilePairs(columns) => write!(f, "tile-pairs:{columns}"),
             Format::Bitmask(columns) => write!(f, "bitmask:{columns}"),
+            Format::Nm(n, m) => write!(f, "nm:{n}:{m}"),
+            Format::Bsr(r, c) => write!(f, "bsr:{r}x{c}"),
         }
     }
 }
@@ -119,13 +141,24 @@ impl fmt::Display for Format {
 impl FromStr for Format {
     type Err = Error;
 
-    /// Reads what `Display` writes; a tile that is left out is 128 columns.
+    /// Reads what `Display` writes; a tile that is left out is 128 columns, N:M 2:4, and a block 16x1.
     ///
     /// # Errors
     /// If the text names no storage, or a tile that it cannot have.
     fn from_str(s: &str) -> Result<Self> {
         let (name, tile) = s.split_once(':').map_or((s, None), |(name, tile)| (name, Some(tile)));
         let refuse = |reason: String| Err(Error::setting("format", reason));
+        if let ("nm" | "bsr", tile) = (name, tile) {
+            let pattern = match (name, tile) {
+                ("nm", tile) => tile.unwrap_or("2:4").to_string(),
+                (_, tile) => format!("block{}", tile.unwrap_or("16x1")),
+            };
+            return match (name, pattern.parse().ok().and_then(Format::of_pattern)) {
+                ("nm", Some(format @ Format::Nm(..))) | ("bsr", Some(format @ Format::Bsr(..))) => Ok(format),
+                ("nm", _) => refuse(format!("'{s}': nm keeps N of every M with 1 <= N <= M <= 16, as nm:2:4")),
+                _ => refuse(format!("'{s}': a block has rows and columns, as bsr:16x1")),
+            };
+        }
         let columns = match tile.map(str::parse::<usize>) {
             None => 128,
             Some(Ok(columns)) if (1..=1 << 16).contains(&columns) => columns,
@@ -140,9 +173,9 @@ impl FromStr for Format {
             "tile-pairs" => Ok(Format::TilePairs(columns)),
             "bitmask" if columns % 64 != 0 => refuse(format!("'{s}': a tile of a bitmask is a multiple of 64 columns wide")),
             "bitmask" => Ok(Format::Bitmask(columns)),
-            _ => {
-                refuse(format!("'{s}' is none of auto, dense, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS]"))
-            }
+            _ => refuse(format!(
+                "'{s}' is none of auto, dense, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], nm[:N:M], bsr[:RxC]"
+            )),
         }
     }
 }

@@ -29,6 +29,13 @@ pub trait LinearOp: Send + Sync {
     /// If the shapes do not fit.
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>);
 
+    /// `dx = dy · W` for `dy (tokens, out)` and `dx (tokens, in)`, each with any strides; what `dx` held is lost. It is the way of a gradient back
+    /// to the inputs. Dropped weights are skipped, as in [`LinearOp::apply_into`].
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>);
+
     /// The weight with zeros where nothing is stored.
     fn to_dense(&self) -> Array2<f32>;
 
@@ -83,6 +90,23 @@ pub(super) fn check_shapes(op: &dyn LinearOp, x: &ArrayRef2<f32>, y: &ArrayRef2<
     assert!(x.1 == inputs && y == (x.0, out), "{} {out} x {inputs}: x {x:?}, y {y:?}", op.format());
     let bias = epilogue.bias.map_or(out, <[f32]>::len);
     assert!(bias == out, "{} {out} x {inputs}: a bias of {bias}", op.format());
+}
+
+/// Panics with both shapes if those of a transposed product do not fit.
+pub(super) fn check_pull(op: &dyn LinearOp, dy: &ArrayRef2<f32>, dx: &ArrayRef2<f32>) {
+    let (out, inputs) = op.shape();
+    let (dy, dx) = (dy.dim(), dx.dim());
+    assert!(dy.1 == out && dx == (dy.0, inputs), "{} {out} x {inputs}: dy {dy:?}, dx {dx:?}", op.format());
+}
+
+/// `dy · W` as a new array.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn pull(op: &(impl LinearOp + ?Sized), dy: &ArrayRef2<f32>) -> Array2<f32> {
+    let mut dx = Array2::zeros((dy.nrows(), op.shape().1));
+    op.pull_into(dy, &mut dx);
+    dx
 }
 
 /// `x · Wᵀ` as a new array.

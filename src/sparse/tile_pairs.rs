@@ -1,10 +1,10 @@
 //! Rows in pairs, within tiles of columns.
 
 use super::blocks::{Cut, blocks, check, check_starts};
-use super::op::{Entries, check_shapes, check_sizes};
+use super::op::{Entries, check_pull, check_shapes, check_sizes};
 use super::scale::{Scaling, check_scalable, scale_of};
 use super::tile_csr::Columns;
-use crate::kernels::{Epilogue, Pair, PairSlices, Value, product};
+use crate::kernels::{Epilogue, Pair, PairSlices, Value, product, pull};
 use crate::mask::Mask;
 use crate::sparse::{Compress, LinearOp};
 use crate::{Error, Result};
@@ -399,6 +399,23 @@ impl<T: Value> LinearOp for TilePairs<T> {
                 let columns = $columns;
                 let w = PairSlices { rows, cols, tile, blocks, column_starts, value_starts, pairs, columns, values, scales };
                 product(&w, x, y, epilogue)
+            }};
+        }
+        match columns {
+            Columns::Narrow(c) => with!(c),
+            Columns::Wide(c) => with!(c),
+        }
+    }
+
+    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        check_pull(self, dy, dx);
+        let TilePairsParts { rows, cols, tile, blocks, column_starts, value_starts, pairs, columns, values, scales } = &self.0;
+        let (rows, cols, tile) = (*rows, *cols, *tile);
+        macro_rules! with {
+            ($columns:ident) => {{
+                let columns = $columns;
+                let w = PairSlices { rows, cols, tile, blocks, column_starts, value_starts, pairs, columns, values, scales };
+                pull(&w, dy, dx)
             }};
         }
         match columns {

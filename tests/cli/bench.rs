@@ -55,6 +55,7 @@ fn formats_values_and_patterns_are_those_that_were_asked_for() {
     for pattern in ["2:4", "1:4"] {
         let line = &lines(&spmm(&folder, &["--shape", "32x128", "--pattern", pattern]))[0];
         assert_eq!(line["pattern"], pattern);
+        assert_eq!(line["format"], format!("nm:{pattern}"));
         assert_eq!(line["sparsity"], if pattern == "2:4" { 0.5 } else { 0.75 });
     }
     let skewed = ["--shape", "32x128", "--pattern", "block16x1", "--sparsity", "0.5", "--skewed", "--cold", "--format", "model"];

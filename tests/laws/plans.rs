@@ -66,7 +66,10 @@ fn names_of_storages_are_read_back_and_others_refused() {
     }
     assert_eq!("tile-csr".parse::<Format>().unwrap(), Format::TileCsr(128));
     let refused = [
-        ("coo", "format: 'coo' is none of auto, dense, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS]"),
+        (
+            "coo",
+            "format: 'coo' is none of auto, dense, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], nm[:N:M], bsr[:RxC]",
+        ),
         ("csr:4", "format: 'csr:4': csr has no tiles"),
         ("tile-csr:0", "format: 'tile-csr:0': a tile has 1 to 65536 columns"),
         ("tile-csr:65537", "format: 'tile-csr:65537': a tile has 1 to 65536 columns"),

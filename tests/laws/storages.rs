@@ -239,7 +239,7 @@ fn runs_that_break_an_invariant_are_refused_by_its_name() {
 }
 
 /// What is accepted multiplies as what it says that it stores.
-fn is_sound(op: &dyn LinearOp) -> Result<(), TestCaseError> {
+pub fn is_sound(op: &dyn LinearOp) -> Result<(), TestCaseError> {
     let (dense, cols) = (op.to_dense(), op.shape().1);
     for tokens in [1, 3] {
         let x = Array2::<f32>::ones((tokens, cols));

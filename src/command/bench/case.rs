@@ -118,7 +118,11 @@ impl Case<'_> {
 
     /// The storage that the case asks for.
     fn build(&self) -> Result<(Box<dyn LinearOp>, Format)> {
-        if let FormatArg::Named(format) = self.format {
+        let named = match self.format {
+            FormatArg::Named(format) => Some(format),
+            _ => Format::of_pattern(self.pattern),
+        };
+        if let Some(format) = named {
             return Ok((format.build(self.weight, self.mask, self.values)?, format));
         }
         if self.values != Precision::F32 {

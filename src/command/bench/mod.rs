@@ -45,7 +45,8 @@ struct Spmm {
     /// Shape that survivors take: unstructured, N:M, blockRxC
     #[arg(long, default_value = "unstructured")]
     pattern: String,
-    /// auto (the plan, tuned), model (the plan as its model says), dense, csr, tile-csr[:COLUMNS], bitmask[:COLUMNS]
+    /// auto (the storage that is made for the pattern, else the plan, tuned), model (the plan as its model says), dense, csr,
+    /// tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], nm[:N:M], bsr[:RxC]
     #[arg(long, value_delimiter = ',', default_value = "auto")]
     format: Vec<String>,
     /// Numbers that the storage keeps: f32, bf16, f16, i8

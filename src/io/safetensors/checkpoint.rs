@@ -21,7 +21,7 @@ pub(super) enum Tensor {
 }
 
 impl Tensor {
-    fn element(&self) -> Element {
+    pub(super) fn element(&self) -> Element {
         match self {
             Tensor::Weight(_, dtype) => dtype.element(),
             Tensor::Opaque { element, .. } => *element,

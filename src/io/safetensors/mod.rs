@@ -12,14 +12,22 @@
 //! `(out, ceil(in / 8))`, bits as [`Mask::to_bytes`](crate::mask::Mask::to_bytes) lays them (least significant first, true =
 //! kept), which is how the published `sparse-bitmask` checkpoints lay theirs. The metadata entry `fc.weight.mask.cols` holds
 //! `in` in decimal, because the bytes alone do not say where a row ends.
+//!
+//! **Storages.** [`Checkpoint::insert_storage`] puts a sparse storage in: one tensor a part, `fc.weight.values`, and the metadata entry
+//! `fc.weight.storage`, a line of JSON with `format`, `version`, `values`, `rows`, `cols`, and `tile` or `pattern` where the format has one.
+//! [`Checkpoint::published`] reads the layouts `sparse-bitmask` and `sparse-24-bitmask` of published checkpoints.
 
 mod checkpoint;
 mod dtype;
 mod header;
 mod masks;
+mod published;
+mod storages;
+mod stored;
 
 pub(super) use ::safetensors::tensor::Dtype as Element;
 pub use checkpoint::{Checkpoint, check_finite};
 pub use dtype::Dtype;
 pub use header::{Header, TensorInfo, read_header};
 pub(super) use header::{METADATA, Table, bytes_of, encode};
+pub use stored::Stored;

@@ -1,0 +1,534 @@
+//! Products with blocks.
+//!
+//! The weights of a block stand column by column. One token: a vector of rows meets one number of x at a time, or, where blocks have one
+//! row, a vector of columns meets as many numbers. Strips: a few rows of a block keep their sums of a few vectors of tokens in registers, so
+//! that what is loaded of x serves all of them; a row of blocks walks as many columns at a time as a strip has
+//! in a cache.
+
+use super::epilogue::Epilogue;
+use super::few::few_tokens;
+use super::isa::Isa;
+use super::lists::Column;
+use super::simd::{Portable, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Xmm, Ymm, Zmm};
+use super::strip::{Rows, Sums, product};
+use super::value::Value;
+use ndarray::ArrayRef2;
+
+/// The parts of a checked [`Bsr`](crate::sparse::Bsr).
+#[derive(Clone, Copy)]
+pub(crate) struct BsrSlices<'a, I, T> {
+    pub rows: usize,
+    pub cols: usize,
+    /// Rows of a block; the last row of blocks may have fewer.
+    pub r: usize,
+    /// Columns of a block; the last column of blocks may have fewer.
+    pub c: usize,
+    /// First row of each part that a thread takes, a multiple of `r`.
+    pub parts: &'a [u32],
+    /// First block of each row of blocks.
+    pub starts: &'a [u32],
+    /// First value of each row of blocks.
+    pub value_starts: &'a [u32],
+    pub columns: &'a [I],
+    pub values: &'a [T],
+    /// One a row, if values have scales.
+    pub scales: &'a [f32],
+}
+
+/// Some blocks of one row of blocks, all of them of the same shape.
+struct Run<'a, I, T> {
+    /// Rows of each.
+    height: usize,
+    /// Columns of each.
+    width: usize,
+    columns: &'a [I],
+    values: &'a [T],
+}
+
+impl<'a, I: Column, T: Value> BsrSlices<'a, I, T> {
+    /// Blocks `from..to` of a row of blocks: the whole ones, and the narrower one at the edge if it is among them.
+    #[inline(always)]
+    fn runs(&self, line: usize, from: usize, to: usize) -> [Run<'a, I, T>; 2] {
+        let first = self.starts[line] as usize;
+        let height = self.r.min(self.rows - line * self.r);
+        let all = &self.columns[first + from..first + to];
+        let last = self.cols % self.c;
+        let edge = last != 0 && all.last().is_some_and(|c| c.index() == self.cols / self.c);
+        let (columns, narrow) = all.split_at(all.len() - usize::from(edge));
+        let at = self.value_starts[line] as usize + from * height * self.c;
+        let (values, rest) = self.values[at..].split_at(columns.len() * height * self.c);
+        let narrow_values = &rest[..narrow.len() * height * last];
+        [Run { height, width: self.c, columns, values }, Run { height, width: last, columns: narrow, values: narrow_values }]
+    }
+
+    #[inline(always)]
+    fn blocks_of(&self, line: usize) -> usize {
+        (self.starts[line + 1] - self.starts[line]) as usize
+    }
+
+    /// The rows of blocks of a part.
+    fn lines(&self, part: usize) -> std::ops::Range<usize> {
+        self.parts[part] as usize / self.r..(self.parts[part + 1] as usize).div_ceil(self.r)
+    }
+}
+
+// SAFETY: `Bsr` checks on its way in that the columns of blocks lie within the weight; rows are the slots themselves.
+unsafe impl<I: Column, T: Value> Rows for BsrSlices<'_, I, T> {
+    fn dim(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    fn blocks(&self) -> &[u32] {
+        self.parts
+    }
+
+    fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    fn tiles(&self) -> usize {
+        1
+    }
+
+    fn tile_start(&self, _: usize) -> usize {
+        0
+    }
+
+    fn row(&self, _: usize, _: usize, slot: usize) -> usize {
+        slot
+    }
+
+    #[inline(always)]
+    fn scale(&self, block: usize, _: usize, slot: usize) -> f32 {
+        if T::SCALED { self.scales[self.parts[block] as usize + slot] } else { 1.0 }
+    }
+
+    #[inline(always)]
+    fn each<const U: usize>(&self, block: usize, _: usize, slot: usize, mut f: impl FnMut(usize, usize, f32)) {
+        let row = self.parts[block] as usize + slot;
+        let (line, i) = (row / self.r, row % self.r);
+        let mut turn = 0;
+        for run in self.runs(line, 0, self.blocks_of(line)) {
+            for (block, column) in run.columns.iter().enumerate() {
+                for j in 0..run.width {
+                    let value = run.values[(block * run.width + j) * run.height + i];
+                    f(turn % U, column.index() * self.c + j, value.decode());
+                    turn += 1;
+                }
+            }
+        }
+    }
+}
+
+/// `y = x · Wᵀ`; see [`LinearOp::apply_with`](crate::sparse::LinearOp::apply_with).
+pub(crate) fn bsr_product<I: Column, T: Value>(
+    w: &BsrSlices<'_, I, T>,
+    x: &ArrayRef2<f32>,
+    y: &mut ArrayRef2<f32>,
+    epilogue: &Epilogue<'_>,
+) {
+    if x.nrows() == 1 {
+        few_tokens(w, x, y, epilogue, dots);
+    } else {
+        product(&Tiles(*w), x, y, epilogue);
+    }
+}
+
+/// Adds the products of one part with one token to `sums`.
+fn dots<I: Column, T: Value>(w: &BsrSlices<'_, I, T>, part: usize, x: &[f32], sums: &mut [f32]) {
+    assert!(x.len() == w.cols && sums.len() == (w.parts[part + 1] - w.parts[part]) as usize);
+    // SAFETY: an instruction set is only ever current on a machine that has it; the lengths were checked just now, and the parts
+    // when the storage was made.
+    unsafe {
+        match Isa::current() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => dots_avx512(w, part, x, sums),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => dots_avx2(w, part, x, sums),
+            _ => dots_by::<Portable<16>, Portable<8>, Portable<4>, I, T>(w, part, x, sums),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
+unsafe fn dots_avx512<I: Column, T: Value>(w: &BsrSlices<'_, I, T>, part: usize, x: &[f32], sums: &mut [f32]) {
+    // SAFETY: the caller vouches for the instructions and the lengths.
+    unsafe { dots_by::<Zmm, Ymm, Xmm, I, T>(w, part, x, sums) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
+unsafe fn dots_avx2<I: Column, T: Value>(w: &BsrSlices<'_, I, T>, part: usize, x: &[f32], sums: &mut [f32]) {
+    // SAFETY: the caller vouches for the instructions and the lengths.
+    unsafe { dots_by::<Ymm, Ymm, Xmm, I, T>(w, part, x, sums) }
+}
+
+/// # Safety
+/// The machine has the instructions of all three; x has all columns, `sums` the rows of the part, and the parts of `w` keep the
+/// invariants of their storage.
+#[inline(always)]
+unsafe fn dots_by<Wide: Simd, Eight: Simd, Four: Simd, I: Column, T: Value>(
+    w: &BsrSlices<'_, I, T>,
+    part: usize,
+    x: &[f32],
+    sums: &mut [f32],
+) {
+    let first = w.parts[part] as usize;
+    for line in w.lines(part) {
+        let top = line * w.r - first;
+        for run in w.runs(line, 0, w.blocks_of(line)) {
+            let height = run.height;
+            let sums = &mut sums[top..top + height];
+            // SAFETY: chunks of rows lie within the blocks; the caller vouches for the rest.
+            unsafe {
+                let mut i = 0;
+                if height == 1 {
+                    sums[0] += along::<Wide, I, T>(&run, w.c, x);
+                    i = 1;
+                }
+                while i + Wide::LANES <= height {
+                    down::<Wide, I, T>(&run, w.c, i, x, sums);
+                    i += Wide::LANES;
+                }
+                while i + Eight::LANES <= height {
+                    down::<Eight, I, T>(&run, w.c, i, x, sums);
+                    i += Eight::LANES;
+                }
+                while i + Four::LANES <= height {
+                    down::<Four, I, T>(&run, w.c, i, x, sums);
+                    i += Four::LANES;
+                }
+                for (i, sum) in sums.iter_mut().enumerate().skip(i) {
+                    let mut acc = [0.0f32; 2];
+                    for (block, column) in run.columns.iter().enumerate() {
+                        for j in 0..run.width {
+                            let value = run.values[(block * run.width + j) * height + i].decode();
+                            acc[(block + j) % 2] += value * x[column.index() * w.c + j];
+                        }
+                    }
+                    *sum += acc[0] + acc[1];
+                }
+            }
+        }
+    }
+    if T::SCALED {
+        sums.iter_mut().zip(&w.scales[first..]).for_each(|(sum, scale)| *sum *= scale);
+    }
+}
+
+/// `LANES` numbers as a vector.
+///
+/// # Safety
+/// The machine has the instructions of `S`; `LANES` values can be read.
+#[inline(always)]
+unsafe fn load<S: Simd, T: Value>(at: *const T) -> S::V {
+    let mut decoded = [0.0f32; 16];
+    for (i, d) in decoded.iter_mut().enumerate().take(S::LANES) {
+        // SAFETY: the caller vouches for the values.
+        *d = unsafe { (*at.add(i)).decode() };
+    }
+    // SAFETY: no vector has more than sixteen lanes.
+    unsafe { S::load(decoded.as_ptr()) }
+}
+
+/// Adds the products of rows `i..i + LANES` of a run.
+///
+/// # Safety
+/// The machine has the instructions of `S`; the rows lie within the blocks, which lie within x.
+#[inline(always)]
+unsafe fn down<S: Simd, I: Column, T: Value>(run: &Run<'_, I, T>, c: usize, i: usize, x: &[f32], sums: &mut [f32]) {
+    let size = run.height * run.width;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let mut acc = [S::splat(0.0); 4];
+        // References to the sums would send them through memory.
+        macro_rules! step {
+            ($u:literal, $block:expr, $j:expr) => {{
+                let (block, j) = ($block, $j);
+                let x = S::splat(*x.get_unchecked(run.columns.get_unchecked(block).index() * c + j));
+                acc[$u] = S::fma(x, load::<S, T>(run.values.as_ptr().add(block * size + j * run.height + i)), acc[$u]);
+            }};
+        }
+        if run.width == 1 {
+            let fours = run.columns.len() & !3;
+            for block in (0..fours).step_by(4) {
+                step!(0, block, 0);
+                step!(1, block + 1, 0);
+                step!(2, block + 2, 0);
+                step!(3, block + 3, 0);
+            }
+            for block in fours..run.columns.len() {
+                step!(0, block, 0);
+            }
+        } else {
+            let fours = run.width & !3;
+            for block in 0..run.columns.len() {
+                for j in (0..fours).step_by(4) {
+                    step!(0, block, j);
+                    step!(1, block, j + 1);
+                    step!(2, block, j + 2);
+                    step!(3, block, j + 3);
+                }
+                for j in fours..run.width {
+                    step!(0, block, j);
+                }
+            }
+        }
+        let sum = S::add(S::add(acc[0], acc[1]), S::add(acc[2], acc[3]));
+        let to = sums[i..i + S::LANES].as_mut_ptr();
+        S::store(to, S::add(S::load(to), sum));
+    }
+}
+
+/// The product of a run of blocks of one row.
+///
+/// # Safety
+/// The machine has the instructions of `S`; the blocks lie within x.
+#[inline(always)]
+unsafe fn along<S: Simd, I: Column, T: Value>(run: &Run<'_, I, T>, c: usize, x: &[f32]) -> f32 {
+    let mut rest = 0.0f32;
+    let mut lanes = [0.0f32; 16];
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let mut acc = [S::splat(0.0); 4];
+        for (block, column) in run.columns.iter().enumerate() {
+            let (values, x) = (run.values.as_ptr().add(block * run.width), x.as_ptr().add(column.index() * c));
+            let whole = run.width / S::LANES * S::LANES;
+            for j in (0..whole).step_by(S::LANES) {
+                let product = (load::<S, T>(values.add(j)), S::load(x.add(j)));
+                // The sums take turns.
+                let next = S::fma(product.0, product.1, acc[3]);
+                acc = [next, acc[0], acc[1], acc[2]];
+            }
+            for j in whole..run.width {
+                rest += (*values.add(j)).decode() * *x.add(j);
+            }
+        }
+        S::store(lanes.as_mut_ptr(), S::add(S::add(acc[0], acc[1]), S::add(acc[2], acc[3])));
+    }
+    rest + lanes.iter().sum::<f32>()
+}
+
+/// The same weight, for strips.
+struct Tiles<'a, I, T>(BsrSlices<'a, I, T>);
+
+/// Bytes of a strip that a row of blocks walks at a time: where four rows share what is loaded, the second cache is near enough.
+const fn near(rows: usize) -> usize {
+    if rows >= 4 { 128 << 10 } else { 32 << 10 }
+}
+
+impl<I: Column, T: Value> Sums for Tiles<'_, I, T> {
+    fn dim(&self) -> (usize, usize) {
+        Rows::dim(&self.0)
+    }
+
+    fn blocks(&self) -> &[u32] {
+        self.0.parts
+    }
+
+    fn len(&self) -> usize {
+        self.0.values.len()
+    }
+
+    fn widest(&self) -> usize {
+        match Isa::current() {
+            Isa::Avx512 => 128,
+            Isa::Avx2 | Isa::Neon => 32,
+            Isa::Portable => 16,
+        }
+    }
+
+    fn add(&self, part: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+        let w = &self.0;
+        let rows = (w.parts[part + 1] - w.parts[part]) as usize;
+        assert!(x.len() == w.cols * width && sums.len() >= rows * width, "a strip of {} for {width}", x.len());
+        // SAFETY: an instruction set is only ever current on a machine that has it; the lengths were checked just now, and the
+        // parts when the storage was made.
+        unsafe {
+            match Isa::current() {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => add_avx512(w, part, x, width, sums),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => add_avx2(w, part, x, width, sums),
+                _ => by_eights::<Portable<8>, Portable<4>, I, T>(w, part, x, width, sums),
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
+unsafe fn add_avx512<I: Column, T: Value>(w: &BsrSlices<'_, I, T>, part: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    // SAFETY: the caller vouches for the instructions and the lengths; `V` divides the vectors of the strip.
+    unsafe {
+        let tile = Tile { w, part, width };
+        match width {
+            128 => tile.add::<Zmm, 8, 2, 4, 4>(x, sums),
+            64 => tile.add::<Zmm, 4, 2, 4, 4>(x, sums),
+            32 => tile.add::<Zmm, 2, 2, 2, 2>(x, sums),
+            16 => tile.add::<Zmm, 1, 1, 1, 1>(x, sums),
+            _ => by_eights::<Ymm, Xmm, I, T>(w, part, x, width, sums),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
+unsafe fn add_avx2<I: Column, T: Value>(w: &BsrSlices<'_, I, T>, part: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    // SAFETY: the caller vouches for the instructions and the lengths.
+    unsafe { by_eights::<Ymm, Xmm, I, T>(w, part, x, width, sums) }
+}
+
+/// With eight lanes, or four for the narrowest strip.
+///
+/// # Safety
+/// As [`Tile::add`], for both.
+#[inline(always)]
+unsafe fn by_eights<Eight: Simd, Four: Simd, I: Column, T: Value>(
+    w: &BsrSlices<'_, I, T>,
+    part: usize,
+    x: &[f32],
+    width: usize,
+    sums: &mut [f32],
+) {
+    let tile = Tile { w, part, width };
+    // SAFETY: the caller vouches for the instructions and the lengths; `V` divides the vectors of the strip.
+    unsafe {
+        match width {
+            32 => tile.add::<Eight, 4, 1, 2, 4>(x, sums),
+            16 => tile.add::<Eight, 2, 1, 2, 2>(x, sums),
+            8 => tile.add::<Eight, 1, 1, 1, 1>(x, sums),
+            4 => tile.add::<Four, 1, 1, 1, 1>(x, sums),
+            _ => unreachable!("no strip is {width} tokens wide here"),
+        }
+    }
+}
+
+/// A part of the weight and a strip.
+struct Tile<'a, I, T> {
+    w: &'a BsrSlices<'a, I, T>,
+    part: usize,
+    width: usize,
+}
+
+impl<I: Column, T: Value> Tile<'_, I, T> {
+    /// `N` vectors of tokens; eight rows, four, and fewer take `V8`, `V4` and `V1` of them at a time.
+    ///
+    /// # Safety
+    /// The machine has the instructions of `S`; `x` is `(in, N * LANES)`, `sums` is `(rows of the part, N * LANES)` at least; each `V`
+    /// divides `N`; the parts of `w` keep the invariants of their storage.
+    #[inline(always)]
+    unsafe fn add<S: Simd, const N: usize, const V8: usize, const V4: usize, const V1: usize>(
+        &self,
+        x: &[f32],
+        sums: &mut [f32],
+    ) {
+        let (w, first) = (self.w, self.w.parts[self.part] as usize);
+        let lines = w.lines(self.part);
+        let across = (near(w.r) / (4 * self.width * w.c)).max(1);
+        let mut done = vec![0usize; lines.len()];
+        for end in (0..w.cols.div_ceil(w.c)).step_by(across).map(|start| start + across) {
+            for (line, done) in lines.clone().zip(&mut done) {
+                let blocks = &w.columns[w.starts[line] as usize..w.starts[line + 1] as usize];
+                let from = *done;
+                *done += blocks[from..].iter().take_while(|c| c.index() < end).count();
+                if from == *done {
+                    continue;
+                }
+                let sums = sums[(line * w.r - first) * self.width..].as_mut_ptr();
+                for run in w.runs(line, from, *done) {
+                    let mut i = 0;
+                    macro_rules! rows {
+                        ($r:literal, $v:ident) => {
+                            while i + $r <= run.height {
+                                for v in (0..N).step_by($v) {
+                                    // SAFETY: these rows lie within the blocks, and the vectors within the strip.
+                                    unsafe { self.rows::<S, $r, $v>(&run, line, i, v, x.as_ptr(), sums) };
+                                }
+                                i += $r;
+                            }
+                        };
+                    }
+                    rows!(8, V8);
+                    rows!(4, V4);
+                    rows!(2, V1);
+                    rows!(1, V1);
+                }
+            }
+        }
+    }
+
+    /// Rows `i..i + R` of a run meet `V` vectors of the strip from vector `v` on.
+    ///
+    /// # Safety
+    /// As for [`Tile::add`], and the rows and vectors are there.
+    #[inline(always)]
+    unsafe fn rows<S: Simd, const R: usize, const V: usize>(
+        &self,
+        run: &Run<'_, I, T>,
+        line: usize,
+        i: usize,
+        v: usize,
+        x: *const f32,
+        sums: *mut f32,
+    ) {
+        if run.columns.is_empty() {
+            return;
+        }
+        let (width, c) = (self.width, self.w.c);
+        let (height, size) = (run.height, run.height * run.width);
+        // SAFETY: as promised by the caller.
+        unsafe {
+            let to = sums.add(i * width + v * S::LANES);
+            let x = x.add(v * S::LANES);
+            let mut values = run.values.as_ptr().add(i);
+            let mut acc = [[S::splat(0.0); V]; R];
+            if !T::SCALED {
+                for r in 0..R {
+                    for v in 0..V {
+                        acc[r][v] = S::load(to.add(r * width + v * S::LANES));
+                    }
+                }
+            }
+            macro_rules! column {
+                ($x:expr, $values:expr) => {{
+                    let (x, values) = ($x, $values);
+                    let mut xs = [S::splat(0.0); V];
+                    for v in 0..V {
+                        xs[v] = S::load(x.add(v * S::LANES));
+                    }
+                    for r in 0..R {
+                        let value = S::splat((*values.add(r)).decode());
+                        for v in 0..V {
+                            acc[r][v] = S::fma(value, xs[v], acc[r][v]);
+                        }
+                    }
+                }};
+            }
+            for column in run.columns {
+                let x = x.add(column.index() * c * width);
+                if run.width == 1 {
+                    column!(x, values);
+                } else {
+                    for j in 0..run.width {
+                        column!(x.add(j * width), values.add(j * height));
+                    }
+                }
+                values = values.add(size);
+            }
+            for r in 0..R {
+                for v in 0..V {
+                    let to = to.add(r * width + v * S::LANES);
+                    let mut sum = acc[r][v];
+                    if T::SCALED {
+                        sum = S::fma(S::splat(self.w.scales[line * self.w.r + i + r]), sum, S::load(to));
+                    }
+                    S::store(to, sum);
+                }
+            }
+        }
+    }
+}

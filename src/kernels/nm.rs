@@ -1,0 +1,512 @@
+//! Products with N:M.
+//!
+//! A run is a row's part of a word: as many whole groups of M columns as 64 bits hold, with as many values in every row. So the values
+//! of a block and a word follow one another at a constant distance, and no loop over them ends unforeseen.
+//!
+//! One token: values are spread to the places of their bits, sixteen at a time, and meet x; what is loaded of x serves all rows of the
+//! block, whose sums rest in the first cache meanwhile. Strips: neighbours walk their word together, first the columns
+//! that only one of the two has, then those that both have, where what is loaded of x serves two products.
+
+use super::epilogue::Epilogue;
+use super::expand::Expand;
+use super::few::few_tokens;
+use super::isa::Isa;
+use super::simd::{Portable, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Xmm, Ymm, Zmm};
+use super::strip::{Rows, Sums, product};
+use super::value::Value;
+#[cfg(target_arch = "x86_64")]
+use super::{
+    few::sum_of,
+    scratch::{Scratch, Use},
+};
+use ndarray::ArrayRef2;
+
+/// The parts of a checked [`Nm`](crate::sparse::Nm).
+#[derive(Clone, Copy)]
+pub(crate) struct NmSlices<'a, T> {
+    pub rows: usize,
+    pub cols: usize,
+    pub n: usize,
+    pub m: usize,
+    pub blocks: &'a [u32],
+    pub order: &'a [u8],
+    pub words: &'a [u64],
+    /// Followed by [`SLACK`](super::SLACK) more, so that vectors can be read from any place.
+    pub values: &'a [T],
+    /// One a row, if values have scales.
+    pub scales: &'a [f32],
+}
+
+impl<T: Value> NmSlices<'_, T> {
+    /// Columns of a word.
+    #[inline(always)]
+    pub(crate) fn wide(&self) -> usize {
+        64 / self.m * self.m
+    }
+
+    /// Values of a run.
+    #[inline(always)]
+    fn count(&self, word: usize) -> usize {
+        self.wide().min(self.cols - word * self.wide()) / self.m * self.n
+    }
+
+    #[inline(always)]
+    fn block(&self, block: usize) -> (usize, usize) {
+        (self.blocks[block] as usize, (self.blocks[block + 1] - self.blocks[block]) as usize)
+    }
+
+    /// Where the first run of a block and a word stands among all runs.
+    #[inline(always)]
+    fn run(&self, block: usize, word: usize) -> usize {
+        let (first, rows) = self.block(block);
+        first * self.tiles() + word * rows
+    }
+
+    /// Where the first value of a block and a word stands.
+    #[inline(always)]
+    fn value(&self, block: usize, word: usize) -> usize {
+        let (first, rows) = self.block(block);
+        first * (self.cols / self.m * self.n) + word * rows * (self.wide() / self.m * self.n)
+    }
+}
+
+// SAFETY: `Nm` checks on its way in that bits lie within their row and the rows of a block within it.
+unsafe impl<T: Value> Rows for NmSlices<'_, T> {
+    fn dim(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    fn blocks(&self) -> &[u32] {
+        self.blocks
+    }
+
+    fn len(&self) -> usize {
+        self.rows * (self.cols / self.m * self.n)
+    }
+
+    #[inline(always)]
+    fn tiles(&self) -> usize {
+        self.cols.div_ceil(self.wide())
+    }
+
+    #[inline(always)]
+    fn tile_start(&self, tile: usize) -> usize {
+        tile * self.wide()
+    }
+
+    #[inline(always)]
+    fn row(&self, block: usize, tile: usize, slot: usize) -> usize {
+        usize::from(self.order[self.run(block, tile) + slot])
+    }
+
+    #[inline(always)]
+    fn scale(&self, block: usize, tile: usize, slot: usize) -> f32 {
+        if T::SCALED { self.scales[self.blocks[block] as usize + self.row(block, tile, slot)] } else { 1.0 }
+    }
+
+    #[inline(always)]
+    fn each<const U: usize>(&self, block: usize, tile: usize, slot: usize, mut f: impl FnMut(usize, usize, f32)) {
+        let mut bits = self.words[self.run(block, tile) + slot];
+        let count = self.count(tile);
+        let values = &self.values[self.value(block, tile) + slot * count..][..count];
+        for (i, &value) in values.iter().enumerate() {
+            f(i % U, bits.trailing_zeros() as usize, value.decode());
+            bits &= bits.wrapping_sub(1);
+        }
+    }
+}
+
+/// `y = x · Wᵀ`; see [`LinearOp::apply_with`](crate::sparse::LinearOp::apply_with).
+pub(crate) fn nm_product<T: Expand>(w: &NmSlices<'_, T>, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+    let few = if Isa::current() == Isa::Avx512 { 4 } else { 1 };
+    // Without masks for products, spread values multiply by zeros where nothing is stored, so x must be finite.
+    let spread = Isa::current() == Isa::Avx512 || x.nrows() != 1 || x.iter().all(|x| x.is_finite());
+    if (1..=few).contains(&x.nrows()) && spread {
+        few_tokens(w, x, y, epilogue, runs);
+    } else {
+        product(&Neighbours(*w), x, y, epilogue);
+    }
+}
+
+/// Adds the products of one block to sums `(tokens, rows of the block)`.
+fn runs<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32]) {
+    match Isa::current() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine has these instructions.
+        Isa::Avx512 => unsafe { runs_avx512(w, block, x, sums) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine has these instructions.
+        Isa::Avx2 => unsafe { runs_avx2(w, block, x, sums) },
+        _ => {
+            for tile in 0..w.tiles() {
+                let x = &x[w.tile_start(tile)..];
+                for slot in 0..sums.len() {
+                    let mut sum = [0.0f32; 4];
+                    w.each::<4>(block, tile, slot, |u, column, value| sum[u] += value * x[column]);
+                    sums[w.row(block, tile, slot)] += w.scale(block, tile, slot) * ((sum[0] + sum[2]) + (sum[1] + sum[3]));
+                }
+            }
+        }
+    }
+}
+
+/// The part of x that a word meets: 64 numbers or more, zeros beyond the last column.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn part<'a>(x: &'a [f32], start: usize, padded: &'a mut [f32; 64]) -> &'a [f32] {
+    let rest = &x[start..];
+    if rest.len() >= 64 {
+        return rest;
+    }
+    padded[..rest.len()].copy_from_slice(rest);
+    padded[rest.len()..].fill(0.0);
+    padded
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
+fn runs_avx2<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32]) {
+    use std::arch::x86_64::*;
+    let rows = sums.len();
+    let mut acc = Scratch::take(rows * 4, Use::Strips);
+    acc.fill(0.0);
+    let mut padded = [0.0; 64];
+    for word in 0..w.tiles() {
+        let x = part(x, w.tile_start(word), &mut padded);
+        let (run, count) = (w.run(block, word), w.count(word));
+        let values = &w.values[w.value(block, word)..];
+        let (order, words) = (&w.order[run..run + rows], &w.words[run..run + rows]);
+        for (slot, (&row, &bits)) in order.iter().zip(words).enumerate() {
+            let acc = &mut acc[4 * usize::from(row)..][..4];
+            // SAFETY: there are as many values in a run as bits, and SLACK more can be read; x has 64 numbers.
+            unsafe {
+                let at = values.as_ptr().add(slot * count);
+                let (mut low, mut high) = (_mm_loadu_ps(acc.as_ptr()), _mm_setzero_ps());
+                let (mut bits, mut at) = (bits, at);
+                for i in 0..8 {
+                    let (first, second) = ((bits & 15) as usize, (bits >> 4 & 15) as usize);
+                    low = _mm_fmadd_ps(T::expand(at, &T::SPREAD[first]), _mm_loadu_ps(x.as_ptr().add(8 * i)), low);
+                    let next = at.add(first.count_ones() as usize);
+                    high = _mm_fmadd_ps(T::expand(next, &T::SPREAD[second]), _mm_loadu_ps(x.as_ptr().add(8 * i + 4)), high);
+                    at = at.add((bits & 255).count_ones() as usize);
+                    bits >>= 8;
+                }
+                _mm_storeu_ps(acc.as_mut_ptr(), _mm_add_ps(low, high));
+            }
+        }
+    }
+    for (r, (sum, acc)) in sums.iter_mut().zip(acc.chunks_exact(4)).enumerate() {
+        let scale = if T::SCALED { w.scales[w.blocks[block] as usize + r] } else { 1.0 };
+        // SAFETY: four numbers.
+        *sum += scale * sum_of(unsafe { _mm_loadu_ps(acc.as_ptr()) });
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
+fn runs_avx512<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32]) {
+    let tokens = sums.len() / w.block(block).1.max(1);
+    // Expanding over zeros that the compiler knows makes it a zeroing expansion, which on some processors waits for what its target
+    // held before; this vector the compiler does not know.
+    let mut junk = std::arch::x86_64::_mm512_setzero_ps();
+    // SAFETY: nothing is done.
+    unsafe { std::arch::asm!("/* {0} */", inout(zmm_reg) junk, options(pure, nomem, nostack, preserves_flags)) };
+    // SAFETY: the caller's instructions are those of this function.
+    unsafe {
+        match (tokens, 16 % w.m) {
+            (1, 0) => spread::<T, 1, true>(w, block, x, sums, junk),
+            (1, _) => spread::<T, 1, false>(w, block, x, sums, junk),
+            (2, _) => spread::<T, 2, false>(w, block, x, sums, junk),
+            (3, _) => spread::<T, 3, false>(w, block, x, sums, junk),
+            _ => spread::<T, 4, false>(w, block, x, sums, junk),
+        }
+    }
+}
+
+/// `B` tokens; `EVEN` if sixteen columns are whole groups. Columns without a weight take no part, whatever x holds there.
+///
+/// # Safety
+/// AVX-512 F, VL, BW, DQ, POPCNT and BMI run here.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
+    w: &NmSlices<'_, T>,
+    block: usize,
+    x: &[f32],
+    sums: &mut [f32],
+    junk: std::arch::x86_64::__m512,
+) {
+    use std::arch::x86_64::*;
+    let rows = w.block(block).1;
+    assert!(x.len() == B * w.cols && sums.len() == B * rows, "{} numbers and {} sums for {B} tokens", x.len(), sums.len());
+    let mut acc = Scratch::take(B * rows * 16, Use::Strips);
+    acc.fill(0.0);
+    let mut padded = [[0.0; 64]; B];
+    for word in 0..w.tiles() {
+        let start = w.tile_start(word);
+        let mut tokens = padded.iter_mut().enumerate();
+        let xs: [[__m512; 4]; B] = std::array::from_fn(|b| {
+            let (_, padded) = tokens.next().unwrap_or_else(|| unreachable!("there are {B}"));
+            let x = part(&x[b * w.cols..(b + 1) * w.cols], start, padded);
+            // SAFETY: `part` gives 64 numbers.
+            std::array::from_fn(|q| unsafe { _mm512_loadu_ps(x[16 * q..16 * q + 16].as_ptr()) })
+        });
+        let (run, count) = (w.run(block, word), w.count(word));
+        let mut at = w.values[w.value(block, word)..].as_ptr();
+        let (order, words) = (&w.order[run..run + rows], &w.words[run..run + rows]);
+        let quarter = 16 / w.m * w.n;
+        for (&row, &bits) in order.iter().zip(words) {
+            let before = |q: usize| {
+                // What the quarters before this one have taken. In the last word they may have more columns than it.
+                if EVEN { (q * quarter).min(count) } else { (bits & ((1u64 << (16 * q)) - 1)).count_ones() as usize }
+            };
+            // SAFETY: there are as many values in a run as bits, and SLACK more can be read; rows lie within the block.
+            unsafe {
+                if T::NAME == "f32" {
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + 16).cast());
+                }
+                let to = acc.as_mut_ptr().add(16 * usize::from(row));
+                let mut sum: [__m512; B] = std::array::from_fn(|b| _mm512_loadu_ps(to.add(16 * rows * b)));
+                let mut other = [_mm512_setzero_ps(); B];
+                for q in 0..4 {
+                    let mask = (bits >> (16 * q)) as u16;
+                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at.add(before(q)), u16::MAX));
+                    for b in 0..B {
+                        let to = if q % 2 == 0 { &mut sum[b] } else { &mut other[b] };
+                        *to = _mm512_mask3_fmadd_ps(values, xs[b][q], *to, mask);
+                    }
+                }
+                for b in 0..B {
+                    _mm512_storeu_ps(to.add(16 * rows * b), _mm512_add_ps(sum[b], other[b]));
+                }
+                at = at.add(count);
+            }
+        }
+    }
+    for (i, (sum, acc)) in sums.iter_mut().zip(acc.chunks_exact(16)).enumerate() {
+        let scale = if T::SCALED { w.scales[w.blocks[block] as usize + i % rows] } else { 1.0 };
+        // SAFETY: the caller vouches for the instructions; sixteen numbers.
+        *sum += scale * unsafe { _mm512_reduce_add_ps(_mm512_loadu_ps(acc.as_ptr())) };
+    }
+}
+
+/// Values between what is asked for and what is used.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 512;
+
+/// The same weight, for strips.
+struct Neighbours<'a, T>(NmSlices<'a, T>);
+
+impl<T: Value> Sums for Neighbours<'_, T> {
+    fn dim(&self) -> (usize, usize) {
+        Rows::dim(&self.0)
+    }
+
+    fn blocks(&self) -> &[u32] {
+        self.0.blocks
+    }
+
+    fn len(&self) -> usize {
+        Rows::len(&self.0)
+    }
+
+    fn widest(&self) -> usize {
+        match Isa::current() {
+            Isa::Avx512 => 128,
+            Isa::Avx2 | Isa::Neon => 32,
+            Isa::Portable => 16,
+        }
+    }
+
+    fn add(&self, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+        let rows = self.0.block(block).1;
+        assert!(x.len() == self.0.cols * width && sums.len() >= rows * width, "a strip of {} for {width}", x.len());
+        // SAFETY: an instruction set is only ever current on a machine that has it; the lengths were checked just now, and the
+        // parts when the storage was made.
+        unsafe {
+            match Isa::current() {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => avx512(&self.0, block, x, width, sums),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => avx2(&self.0, block, x, width, sums),
+                _ => by_eights::<Portable<8>, Portable<4>, T>(&self.0, block, x, width, sums),
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
+unsafe fn avx512<T: Value>(w: &NmSlices<'_, T>, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    // SAFETY: the caller vouches for the instructions and the lengths.
+    unsafe {
+        match width {
+            128 => words::<Zmm, T, 8, 1>(w, block, x, sums),
+            64 => words::<Zmm, T, 4, 1>(w, block, x, sums),
+            32 => words::<Zmm, T, 2, 2>(w, block, x, sums),
+            16 => words::<Zmm, T, 1, 4>(w, block, x, sums),
+            _ => by_eights::<Ymm, Xmm, T>(w, block, x, width, sums),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
+unsafe fn avx2<T: Value>(w: &NmSlices<'_, T>, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    // SAFETY: the caller vouches for the instructions and the lengths.
+    unsafe { by_eights::<Ymm, Xmm, T>(w, block, x, width, sums) }
+}
+
+/// With eight lanes, or four for the narrowest strip.
+///
+/// # Safety
+/// As [`words`], for both.
+#[inline(always)]
+unsafe fn by_eights<Eight: Simd, Four: Simd, T: Value>(
+    w: &NmSlices<'_, T>,
+    block: usize,
+    x: &[f32],
+    width: usize,
+    sums: &mut [f32],
+) {
+    // SAFETY: the caller vouches for the instructions and the lengths.
+    unsafe {
+        match width {
+            32 => words::<Eight, T, 4, 1>(w, block, x, sums),
+            16 => words::<Eight, T, 2, 2>(w, block, x, sums),
+            8 => words::<Eight, T, 1, 4>(w, block, x, sums),
+            4 => words::<Four, T, 1, 4>(w, block, x, sums),
+            _ => unreachable!("no strip is {width} tokens wide here"),
+        }
+    }
+}
+
+/// `V` vectors of sums for each of two neighbours, and `U` such sets that take turns, so that products need not wait for one another.
+///
+/// # Safety
+/// The machine has the instructions of `S`; `x` is `(in, V * LANES)`, `sums` is `(rows of the block, V * LANES)` at least, and the parts
+/// of `w` keep the invariants of their storage.
+#[inline(always)]
+unsafe fn words<S: Simd, T: Value, const V: usize, const U: usize>(
+    w: &NmSlices<'_, T>,
+    block: usize,
+    x: &[f32],
+    sums: &mut [f32],
+) {
+    let width = V * S::LANES;
+    let (first, rows) = w.block(block);
+    let to = sums.as_mut_ptr();
+    for word in 0..w.tiles() {
+        let x = x[w.tile_start(word) * width..].as_ptr();
+        let (run, count) = (w.run(block, word), w.count(word));
+        let mut values = w.values[w.value(block, word)..].as_ptr();
+        let (order, bits) = (&w.order[run..run + rows], &w.words[run..run + rows]);
+        // The last of an odd number of rows has no neighbour: its sums of nothing go nowhere.
+        for slot in (0..rows).step_by(2) {
+            let alone = slot + 1 == rows;
+            let (row_a, row_b) = (usize::from(order[slot]), usize::from(order[slot + usize::from(!alone)]));
+            let (bits_a, bits_b) = (bits[slot], if alone { 0 } else { bits[slot + 1] });
+            // SAFETY: runs have as many values as bits, bits lie within the columns of x and rows within the block; the caller
+            // vouches for the rest.
+            unsafe {
+                let (a, b) = (to.add(row_a * width), to.add(row_b * width));
+                let (va, vb) = (values, values.add(count));
+                let mut sa = [[S::splat(0.0); V]; U];
+                let mut sb = [[S::splat(0.0); V]; U];
+                if !T::SCALED {
+                    for v in 0..V {
+                        sa[0][v] = S::load(a.add(v * S::LANES));
+                        sb[0][v] = S::load(b.add(v * S::LANES));
+                    }
+                }
+                macro_rules! take {
+                    ($from:ident) => {{
+                        let column = $from.trailing_zeros() as usize;
+                        $from &= $from.wrapping_sub(1);
+                        column
+                    }};
+                }
+                macro_rules! value {
+                    ($values:ident, $bits:ident, $column:expr) => {
+                        S::splat((*$values.add(($bits & ((1u64 << $column) - 1)).count_ones() as usize)).decode())
+                    };
+                }
+                macro_rules! add {
+                    ($sum:ident, $u:expr, $weight:expr, $column:expr) => {{
+                        let x = x.add($column * width);
+                        for v in 0..V {
+                            $sum[$u][v] = S::fma($weight, S::load(x.add(v * S::LANES)), $sum[$u][v]);
+                        }
+                    }};
+                }
+                let (mut both, mut only_a, mut only_b) = (bits_a & bits_b, bits_a & !bits_b, bits_b & !bits_a);
+                macro_rules! single {
+                    ($u:expr) => {{
+                        let (ca, cb) = (take!(only_a), take!(only_b));
+                        let (wa, wb) = (value!(va, bits_a, ca), value!(vb, bits_b, cb));
+                        add!(sa, $u, wa, ca);
+                        add!(sb, $u, wb, cb);
+                    }};
+                }
+                macro_rules! both {
+                    ($u:expr) => {{
+                        let column = take!(both);
+                        let (wa, wb) = (value!(va, bits_a, column), value!(vb, bits_b, column));
+                        let x = x.add(column * width);
+                        for v in 0..V {
+                            let x = S::load(x.add(v * S::LANES));
+                            sa[$u][v] = S::fma(wa, x, sa[$u][v]);
+                            sb[$u][v] = S::fma(wb, x, sb[$u][v]);
+                        }
+                    }};
+                }
+                macro_rules! in_turns {
+                    ($count:expr, $body:ident) => {
+                        for _ in 0..$count / U {
+                            for u in 0..U {
+                                $body!(u);
+                            }
+                        }
+                        for _ in 0..$count % U {
+                            $body!(0);
+                        }
+                    };
+                }
+                let common = both.count_ones() as usize;
+                if alone {
+                    for _ in 0..count {
+                        let column = take!(only_a);
+                        add!(sa, 0, value!(va, bits_a, column), column);
+                    }
+                } else {
+                    in_turns!(count - common, single);
+                    in_turns!(common, both);
+                }
+                // References to the sums would send them through memory.
+                macro_rules! finish {
+                    ($to:ident, $acc:ident, $row:expr) => {
+                        for v in 0..V {
+                            let mut sum = $acc[0][v];
+                            for u in 1..U {
+                                sum = S::add(sum, $acc[u][v]);
+                            }
+                            let to = $to.add(v * S::LANES);
+                            if T::SCALED {
+                                sum = S::fma(S::splat(w.scales[first + $row]), sum, S::load(to));
+                            }
+                            S::store(to, sum);
+                        }
+                    };
+                }
+                if !alone {
+                    finish!(b, sb, row_b);
+                }
+                finish!(a, sa, row_a);
+                values = values.add(2 * count);
+            }
+        }
+    }
+}

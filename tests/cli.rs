@@ -4,7 +4,11 @@
 mod bad_input;
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "checkpoints/build.rs"]
+mod build;
 #[path = "cli/common.rs"]
 mod common;
+#[path = "cli/language.rs"]
+mod language;
 #[path = "cli/pruning.rs"]
 mod pruning;

@@ -47,6 +47,10 @@ impl LinearOp for Dense {
         super::op::check_shapes(self, x, y, epilogue);
         match (x.nrows(), x.as_slice(), self.weight.as_slice()) {
             (1..=FEW, Some(x), Some(w)) => dense_few(w, x, y, epilogue),
+            // Accumulation alone is the product's own.
+            _ if epilogue.accumulate && epilogue.bias.is_none() && epilogue.activation.is_none() => {
+                gemm(1.0, y, 1.0, x, &self.weight.t(), Threads::Pool);
+            }
             _ => epilogue.after(y, |y| gemm(0.0, y, 1.0, x, &self.weight.t(), Threads::Pool)),
         }
     }

@@ -47,8 +47,9 @@ mod tests {
     fn parallel_work_within_ends_nested_and_after_a_panic() {
         for threads in [1, 2, 5] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let sum =
-                || (0..100).map(|_| (0..64u64).into_par_iter().map(|i| (0..i).into_par_iter().sum::<u64>()).sum::<u64>()).sum();
+            let sum = || -> u64 {
+                (0..100).map(|_| (0..64u64).into_par_iter().map(|i| (0..i).into_par_iter().sum::<u64>()).sum::<u64>()).sum()
+            };
             let right: u64 = (0..64u64).map(|i| i * i.saturating_sub(1) / 2).sum::<u64>() * 100;
             assert_eq!(pool.install(|| awake(|| awake(sum))), right);
             let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.install(|| awake(|| panic!("as asked")))));

@@ -36,7 +36,6 @@ pub fn discretised(network: &Network, grid: Grid, biases: bool) -> Result<Networ
 ///
 /// # Errors
 /// As [`train`](crate::recover::train) and [`discretised`].
-#[allow(clippy::too_many_arguments)]
 pub fn train_discretised(
     network: &mut Network,
     x: &ArrayRef2<f32>,

@@ -44,7 +44,8 @@ pub fn munge(x: &ArrayRef2<f32>, nominal: &[bool], how: &Munge) -> Result<Array2
     if n < 2 || nominal.len() != d {
         return Err(Error::shape("samples and kinds of attributes to munge", &[n.max(2), d], &[n, nominal.len()]));
     }
-    if !(0.0..=1.0).contains(&how.swap) || !(how.variance > 0.0 && how.variance.is_finite()) {
+    let sound = (0.0..=1.0).contains(&how.swap) && how.variance > 0.0 && how.variance.is_finite();
+    if !sound {
         let reason = format!("swap {} must be in [0, 1], variance {} positive", how.swap, how.variance);
         return Err(Error::setting("munge", reason));
     }

@@ -23,11 +23,11 @@ use ndarray::{Array1, Array2, ArrayRef2, ArrayView1, Axis};
 /// ```
 /// use lacuna::solve::InverseHessian;
 /// use ndarray::array;
-/// let mut inverse = InverseHessian::new(2, 0.5)?; // 2 I
-/// inverse.absorb(array![1., 1.].view(), 2.0);     // H = [[1, .5], [.5, 1]]
-/// assert_eq!(inverse.matrix(), array![[4. / 3., -2. / 3.], [-2. / 3., 4. / 3.]]);
-/// inverse.remove(0);
-/// assert_eq!(inverse.matrix(), array![[0., 0.], [0., 1.]]);
+/// let mut inverse = InverseHessian::new(2, 2.0)?; // ½ I
+/// inverse.absorb(array![1., 1.].view(), 1.0);     // H = [[3, 1], [1, 3]]
+/// assert_eq!(inverse.matrix(), array![[0.375, -0.125], [-0.125, 0.375]]);
+/// inverse.remove(0); // H = [[3]]
+/// assert!((inverse.matrix()[[1, 1]] - 1. / 3.).abs() < 1e-15 && inverse.matrix()[[0, 1]] == 0.);
 /// # Ok::<(), lacuna::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]

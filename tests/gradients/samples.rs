@@ -56,7 +56,7 @@ fn rows_with_one_output_apart_are_the_jacobian() {
     let mut sum = Array2::<f32>::zeros((4, net.parameters()));
     for k in 0..3 {
         let one = Array2::from_shape_fn((4, 3), |(_, j)| f32::from(u8::from(j == k)));
-        sum += &(net.sample_gradients(&tape, one) * &d.slice(s![.., k..k + 1]));
+        sum += &(net.sample_gradients(&tape, one) * d.slice(s![.., k..k + 1]));
     }
     let rows = net.sample_gradients(&tape, d);
     assert!(largest(&(sum - &rows)) < 1e-5 * largest(&rows).max(1.0));

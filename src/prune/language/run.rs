@@ -116,8 +116,8 @@ struct Run<'a, 'p> {
 
 impl Run<'_, '_> {
     fn blocks(&mut self, ids: &[u32], length: usize, see: &mut dyn FnMut(Progress)) -> Result<()> {
-        let Run { folder, config, settings, layers, writer, records } = self;
-        let folder: &Folder = folder;
+        let (folder, config, settings) = (self.folder, self.config, self.settings);
+        let Run { layers, writer, records, .. } = self;
         let ends = Ends::load(folder, config)?;
         let per_part = (PART / length).max(1) * length;
         let chunks: Vec<&[u32]> = ids.chunks(per_part).collect();

@@ -8,10 +8,11 @@ use super::scratch::{Scratch, Use};
 use super::simd::{Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Xmm, Ymm, Zmm};
-use super::strip::{Strip, strips};
+use super::strip::strips;
 use super::turn::turn_in;
 use ndarray::ArrayRef2;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Sums across the lanes of four vectors at once.
 ///
@@ -48,8 +49,15 @@ impl Across for Ymm {
     #[inline(always)]
     unsafe fn across(of: [Self::V; 4]) -> [f32; 4] {
         use std::arch::x86_64::*;
-        // SAFETY: the caller vouches for AVX.
-        unsafe { Xmm::across(of.map(|v| _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v)))) }
+        // SAFETY: the caller vouches for AVX. (A closure that is not inlined would not have the instructions.)
+        unsafe {
+            macro_rules! halved {
+                ($i:literal) => {
+                    _mm_add_ps(_mm256_castps256_ps128(of[$i]), _mm256_extractf128_ps::<1>(of[$i]))
+                };
+            }
+            Xmm::across([halved!(0), halved!(1), halved!(2), halved!(3)])
+        }
     }
 }
 
@@ -59,7 +67,14 @@ impl Across for Zmm {
     unsafe fn across(of: [Self::V; 4]) -> [f32; 4] {
         use std::arch::x86_64::*;
         // SAFETY: the caller vouches for AVX-512 DQ.
-        unsafe { Ymm::across(of.map(|v| _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)))) }
+        unsafe {
+            macro_rules! halved {
+                ($i:literal) => {
+                    _mm256_add_ps(_mm512_castps512_ps256(of[$i]), _mm512_extractf32x8_ps::<1>(of[$i]))
+                };
+            }
+            Ymm::across([halved!(0), halved!(1), halved!(2), halved!(3)])
+        }
     }
 }
 
@@ -105,17 +120,10 @@ pub(crate) fn correlate<'a>(
             rest = after;
             tasks.push((first..end, own));
         }
-        let task = |(rows, values): (std::ops::Range<usize>, &mut [f32])| {
-            let mut starts: Vec<usize> = rows.clone().map(|r| (offsets[r] - offsets[rows.start]) as usize).collect();
-            for word in 0..cols.div_ceil(64) {
-                let x = &x_strip[64 * word * strip.width..];
-                for (r, start) in rows.clone().zip(&mut starts) {
-                    let bits = words(r)[word];
-                    let values = &mut values[*start..*start + bits.count_ones() as usize];
-                    *start += values.len();
-                    dots(bits, &dy_strip[r * strip.width..(r + 1) * strip.width], x, &strip, values);
-                }
-            }
+        let task = |(rows, values): (Range<usize>, &mut [f32])| {
+            let starts = &offsets[rows.start..=rows.end];
+            let strip = Both { words: &words, dy: dy_strip, x: x_strip, width: strip.width, cols };
+            strip.add(rows, starts, values);
         };
         if parallel {
             tasks.into_par_iter().for_each(task);
@@ -125,96 +133,144 @@ pub(crate) fn correlate<'a>(
     }
 }
 
-/// Adds the dot products of one row with the columns of a word, of which `x` holds those with bits.
-#[inline]
-fn dots(bits: u64, dy: &[f32], x: &[f32], strip: &Strip, values: &mut [f32]) {
-    let width = strip.width;
-    assert!(dy.len() == width && x.len() >= width * (64 - bits.leading_zeros() as usize));
-    assert!(values.len() == bits.count_ones() as usize);
-    // SAFETY: an instruction set is only ever current on a machine that has it; the lengths were checked just now.
-    unsafe {
-        match Isa::current() {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512(bits, dy, x, values),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2(bits, dy, x, values),
-            _ => by_eights::<Portable<8>, Portable<4>>(bits, dy, x, values),
+/// A strip of dy `(out, width)`, one of x `(in, width)`, and the bits where their products are wanted.
+struct Both<'s, F> {
+    words: &'s F,
+    dy: &'s [f32],
+    x: &'s [f32],
+    width: usize,
+    cols: usize,
+}
+
+/// Bytes of x that stay in a first cache of 32 KiB or more.
+const FIRST_CACHE: usize = 32 << 10;
+
+impl<'a, F: Fn(usize) -> &'a [u64]> Both<'_, F> {
+    /// Adds the products of some rows, whose values begin where `starts` say.
+    fn add(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
+        assert!(self.dy.len() >= rows.end * self.width && self.x.len() == self.cols * self.width);
+        // SAFETY: an instruction set is only ever current on a machine that has it; the lengths were checked just now, and bits
+        // and starts by `correlate`.
+        unsafe {
+            match Isa::current() {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => self.add_avx512(rows, starts, values),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => self.add_avx2(rows, starts, values),
+                _ => self.by_eights::<Portable<8>, Portable<4>>(rows, starts, values),
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
+    unsafe fn add_avx512(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
+        // SAFETY: the caller vouches for the instructions and the lengths.
+        unsafe {
+            match self.width {
+                128 => self.tiles::<Zmm, 8>(rows, starts, values),
+                64 => self.tiles::<Zmm, 4>(rows, starts, values),
+                32 => self.tiles::<Zmm, 2>(rows, starts, values),
+                16 => self.tiles::<Zmm, 1>(rows, starts, values),
+                _ => self.by_eights::<Ymm, Xmm>(rows, starts, values),
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
+    unsafe fn add_avx2(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
+        // SAFETY: the caller vouches for the instructions and the lengths.
+        unsafe { self.by_eights::<Ymm, Xmm>(rows, starts, values) }
+    }
+
+    /// With eight lanes, or four for the narrowest strip.
+    ///
+    /// # Safety
+    /// As [`Both::tiles`], for both.
+    #[inline(always)]
+    unsafe fn by_eights<Eight: Across, Four: Across>(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
+        // SAFETY: the caller vouches for the instructions and the lengths.
+        unsafe {
+            match self.width {
+                32 => self.tiles::<Eight, 4>(rows, starts, values),
+                16 => self.tiles::<Eight, 2>(rows, starts, values),
+                8 => self.tiles::<Eight, 1>(rows, starts, values),
+                4 => self.tiles::<Four, 1>(rows, starts, values),
+                width => unreachable!("no strip is {width} tokens wide here"),
+            }
+        }
+    }
+
+    /// `V` vectors of tokens; as many words at a time as have their part of x in the first cache.
+    ///
+    /// # Safety
+    /// The machine has the instructions of `S`; dy has the rows and x all columns of `V * LANES` numbers; bits lie within the columns, and there are
+    /// as many values as bits.
+    #[inline(always)]
+    unsafe fn tiles<S: Across, const V: usize>(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
+        let width = V * S::LANES;
+        let step = (FIRST_CACHE / (4 * 64 * width)).clamp(1, 8);
+        let mut at: Vec<usize> = starts[..rows.len()].iter().map(|s| (s - starts[0]) as usize).collect();
+        let mut columns = [0u16; 8 * 64];
+        for first in (0..self.cols.div_ceil(64)).step_by(step) {
+            let x = self.x[64 * first * width..].as_ptr();
+            for (r, at) in rows.clone().zip(&mut at) {
+                let all = (self.words)(r);
+                let mut count = 0;
+                for (i, &word) in all[first..(first + step).min(all.len())].iter().enumerate() {
+                    let mut bits = word;
+                    while bits != 0 {
+                        columns[count] = (64 * i) as u16 + bits.trailing_zeros() as u16;
+                        bits &= bits - 1;
+                        count += 1;
+                    }
+                }
+                let own = &mut values[*at..*at + count];
+                *at += count;
+                // SAFETY: as promised by the caller.
+                unsafe { dots::<S, V>(&columns[..count], self.dy.as_ptr().add(r * width), x, own) };
+            }
         }
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
-unsafe fn avx512(bits: u64, dy: &[f32], x: &[f32], values: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe {
-        match dy.len() {
-            128 => word::<Zmm, 8>(bits, dy, x, values),
-            64 => word::<Zmm, 4>(bits, dy, x, values),
-            32 => word::<Zmm, 2>(bits, dy, x, values),
-            16 => word::<Zmm, 1>(bits, dy, x, values),
-            _ => by_eights::<Ymm, Xmm>(bits, dy, x, values),
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
-unsafe fn avx2(bits: u64, dy: &[f32], x: &[f32], values: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe { by_eights::<Ymm, Xmm>(bits, dy, x, values) }
-}
-
-/// With eight lanes, or four for the narrowest strip.
+/// Adds the dot products of a row of dy with some columns of x.
 ///
 /// # Safety
-/// As [`word`], for both.
+/// The machine has the instructions of `S`; dy has `V * LANES` numbers, x as many for every column, and there are as many values as columns.
 #[inline(always)]
-unsafe fn by_eights<Eight: Across, Four: Across>(bits: u64, dy: &[f32], x: &[f32], values: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe {
-        match dy.len() {
-            32 => word::<Eight, 4>(bits, dy, x, values),
-            16 => word::<Eight, 2>(bits, dy, x, values),
-            8 => word::<Eight, 1>(bits, dy, x, values),
-            4 => word::<Four, 1>(bits, dy, x, values),
-            width => unreachable!("no strip is {width} tokens wide here"),
-        }
-    }
-}
-
-/// `V` vectors of tokens.
-///
-/// # Safety
-/// The machine has the instructions of `S`; dy has `V * LANES` numbers, x as many for every column up to the last bit, and there are as many values
-/// as bits.
-#[inline(always)]
-unsafe fn word<S: Across, const V: usize>(mut bits: u64, dy: &[f32], x: &[f32], values: &mut [f32]) {
+unsafe fn dots<S: Across, const V: usize>(columns: &[u16], dy: *const f32, x: *const f32, values: &mut [f32]) {
+    let width = V * S::LANES;
     // SAFETY: as promised by the caller.
     unsafe {
         let mut row = [S::splat(0.0); V];
         for v in 0..V {
-            row[v] = S::load(dy.as_ptr().add(v * S::LANES));
+            row[v] = S::load(dy.add(v * S::LANES));
         }
-        let mut next = || {
-            let at = x.as_ptr().add(bits.trailing_zeros() as usize * V * S::LANES);
-            bits &= bits.wrapping_sub(1);
-            at
-        };
         let (fours, rest) = values.as_chunks_mut::<4>();
-        for four in fours {
-            let xs = [next(), next(), next(), next()];
+        let (four_columns, last) = columns.as_chunks::<4>();
+        for (four, c) in fours.iter_mut().zip(four_columns) {
             let mut acc = [S::splat(0.0); 4];
-            for v in 0..V {
-                for i in 0..4 {
-                    acc[i] = S::fma(row[v], S::load(xs[i].add(v * S::LANES)), acc[i]);
-                }
+            macro_rules! dot {
+                ($i:literal) => {{
+                    let x = x.add(usize::from(c[$i]) * width);
+                    for v in 0..V {
+                        acc[$i] = S::fma(row[v], S::load(x.add(v * S::LANES)), acc[$i]);
+                    }
+                }};
             }
+            dot!(0);
+            dot!(1);
+            dot!(2);
+            dot!(3);
             let sums = S::across(acc);
-            (0..4).for_each(|i| four[i] += sums[i]);
+            for i in 0..4 {
+                four[i] += sums[i];
+            }
         }
-        for value in rest {
-            let x = next();
+        for (value, &c) in rest.iter_mut().zip(last) {
+            let x = x.add(usize::from(c) * width);
             let mut acc = S::splat(0.0);
             for v in 0..V {
                 acc = S::fma(row[v], S::load(x.add(v * S::LANES)), acc);

@@ -317,7 +317,7 @@ struct Tiles<'a, I, T>(BsrSlices<'a, I, T>);
 
 /// Bytes of a strip that a row of blocks walks at a time: where four rows share what is loaded, the second cache is near enough.
 const fn near(rows: usize) -> usize {
-    if rows >= 4 { 128 << 10 } else { 32 << 10 }
+    if rows >= 4 { 256 << 10 } else { 32 << 10 }
 }
 
 impl<I: Column, T: Value> Sums for Tiles<'_, I, T> {

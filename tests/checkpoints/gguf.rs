@@ -3,6 +3,7 @@
 use crate::build::{self, Gguf, byte_level, llama, llama_weights};
 use lacuna::io::gguf::{Gguf as File, Quant, import};
 use lacuna::io::{Checkpoint, Dtype, Folder};
+use lacuna::models::lm::{Config, LanguageModel};
 use lacuna::text::Tokenizer;
 use ndarray::ArrayD;
 use serde_json::Value;
@@ -69,6 +70,39 @@ fn an_imported_model_has_the_names_numbers_and_settings_of_the_original() {
         assert_eq!(&folder.config()[key], value, "{key}");
     }
     assert_eq!(folder.config()["rope_scaling"], Value::Null);
+}
+
+#[test]
+fn every_architecture_gives_the_logits_of_the_original_after_import() {
+    let golden = safetensors::SafeTensors::deserialize(include_bytes!("families.safetensors")).unwrap();
+    let files: [(&str, &[u8]); 6] = [
+        ("llama", include_bytes!("llama.gguf")),
+        ("gemma2", include_bytes!("gemma2.gguf")),
+        ("phi2", include_bytes!("phi2.gguf")),
+        ("phi3", include_bytes!("phi3.gguf")),
+        ("nemotron", include_bytes!("nemotron.gguf")),
+        ("gpt2", include_bytes!("gpt2.gguf")),
+    ];
+    for (name, bytes) in files {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, out) = (folder.path().join("m.gguf"), folder.path().join("out"));
+        std::fs::write(&path, bytes).unwrap();
+        let made = import(&File::open(&path).unwrap(), &out, None).unwrap();
+        assert_eq!((made.architecture.as_str(), made.tokens), (name, None));
+        let opened = Folder::open(&out).unwrap();
+        let config = Config::parse(&Value::Object(opened.config().clone())).unwrap();
+        let model = LanguageModel::load(&opened, config).unwrap();
+        let tensor = |key: &str| golden.tensor(&format!("{name}.{key}")).unwrap();
+        let ids: Vec<u32> =
+            tensor("ids").data().chunks_exact(8).map(|b| u32::from_le_bytes(b[..4].try_into().unwrap())).collect();
+        let wanted: Vec<f32> =
+            tensor("logits").data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let found = model.forward(&ids).unwrap();
+        assert_eq!(found.len(), wanted.len());
+        for (i, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+            assert!((found - wanted).abs() <= 1e-4 + 1e-4 * wanted.abs(), "{name}: logit {i} is {found}, not {wanted}");
+        }
+    }
 }
 
 #[test]

@@ -8,8 +8,8 @@
 //! hessian_times     H v, exact                     Pearlmutter 1994: a tangent forward, then backward
 //! ```
 //!
-//! All of them walk from the last layer to the first with the same derivative `d`; [`Network::walk_back`] does the walking, a
-//! [`Pass`] what is particular.
+//! All of them walk from the last layer to the first with the same derivative `d`; `walk_back` does the walking, a
+//! `Pass` what is particular.
 //!
 //! **The recursion of Optimal Brain Damage.** With `a` a layer's pre-activations, `f` its activation and `x` its inputs,
 //!

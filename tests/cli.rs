@@ -4,9 +4,13 @@
 mod bad_input;
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "checkpoints/build.rs"]
+mod build;
 #[path = "cli/common.rs"]
 mod common;
 #[path = "cli/language.rs"]
 mod language;
+#[path = "cli/prune_language.rs"]
+mod prune_language;
 #[path = "cli/pruning.rs"]
 mod pruning;

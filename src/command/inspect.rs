@@ -1,6 +1,6 @@
-//! `lacuna inspect FILE`: what a safetensors file holds.
+//! `lacuna inspect FILE`: what a safetensors file holds; a folder goes to `anatomy`.
 
-use super::{print, print_json};
+use super::{anatomy, print, print_json};
 use clap::Parser;
 use lacuna::Result;
 use lacuna::io::{Checkpoint, read_header};
@@ -8,11 +8,17 @@ use lacuna::report::{Cell, Table};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Lists the tensors of a safetensors file with their shapes, sparsity and bytes.
+/// Says what a model folder or a safetensors file holds.
 #[derive(Parser)]
 pub struct Args {
-    /// The safetensors file
+    /// A model's folder, or a safetensors file
     file: PathBuf,
+    /// Of a folder: look at every number [default: if that reads at most 2 GB]
+    #[arg(long, conflicts_with = "no_count")]
+    count: bool,
+    /// Of a folder: read no numbers
+    #[arg(long)]
+    no_count: bool,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -35,6 +41,9 @@ struct Row {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
+    if args.file.is_dir() {
+        return anatomy::run(&args.file, (args.count || args.no_count).then_some(args.count), args.json);
+    }
     let header = read_header(&args.file)?;
     let checkpoint = Checkpoint::read(&args.file)?;
     let masks = checkpoint.masks()?;

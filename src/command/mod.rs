@@ -1,10 +1,15 @@
 //! One file a subcommand.
 
+mod anatomy;
 pub mod bench;
 pub mod demo;
+pub mod eval;
 mod experiment;
+pub mod generate;
 pub mod import;
 pub mod inspect;
+pub mod logits;
+mod model;
 mod pages;
 pub mod prune;
 mod prune_model;

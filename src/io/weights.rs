@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_tensor_of_another_shape_is_refused_with_its_name_and_both_shapes() {
         let mut file = Checkpoint::new();
-        file.write("a.weight", array![[1.0, 2.0, 3.0]].view().into_dyn()).unwrap();
+        WeightsMut::write(&mut file, "a.weight", array![[1.0, 2.0, 3.0]].view().into_dyn()).unwrap();
         assert_eq!(read_matrix(&file, "a.weight", (1, 3)).unwrap(), array![[1.0, 2.0, 3.0]]);
         let e = read_matrix(&file, "a.weight", (3, 1)).unwrap_err().to_string();
         assert_eq!(e, "tensor 'a.weight': expected shape [3, 1], found [1, 3]");

@@ -10,12 +10,12 @@ use super::simd::{Ymm, Zmm};
 use rayon::prelude::*;
 
 /// Weights of a parallel task, and from which on the pool is worth waking.
-const TASK: usize = 1 << 15;
+const TASK: usize = 1 << 14;
 /// Vectors that are summed side by side.
 const SIDE: usize = 4;
 /// Bytes between what is asked for and what is used.
 #[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// `y = W x` for a row-major `W (y.len(), x.len())`. The bits do not depend on the number of threads.
 ///

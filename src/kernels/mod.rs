@@ -4,9 +4,11 @@
 //! kernels of one [`Isa`].
 //!
 //! A storage walks its weights in its own way (`bitmask`, and as lists `csr` and `tile_csr`); what is done with them is written
-//! once: `few` for one token, `strip` for more, with `turn` between token-major arrays and strips. `gemv` is one token and a dense weight; `vector` has functions of
+//! once: `few` for one token, `strip` for more, with `turn` between token-major arrays and strips. `gemv` is one token and a dense weight, `awake` runs many small
+//! products in a row; `vector` has functions of
 //! whole slices.
 
+mod awake;
 mod bitmask;
 mod csr;
 mod epilogue;
@@ -23,6 +25,7 @@ mod turn;
 mod value;
 pub(crate) mod vector;
 
+pub(crate) use awake::awake;
 pub(crate) use bitmask::{BitmaskSlices, SLACK, bitmask_product};
 pub(crate) use csr::{CsrSlices, csr_product};
 pub use epilogue::Epilogue;

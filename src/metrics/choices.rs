@@ -160,16 +160,15 @@ pub fn guess(
     let (ids, from) = join(encode, &text.context, &text.continuation)?;
     let logits = logits(&ids)?;
     let (mut right, mut nll) = (true, 0.0);
-    for at in from..ids.len() {
-        let row = logits.row(at - 1);
-        let Some(&said) = row.get(ids[at] as usize) else {
-            let reason = format!("token {} is outside the model's vocabulary of {}", ids[at], row.len());
+    for (row, &id) in logits.rows().into_iter().skip(from - 1).zip(&ids[from..]) {
+        let Some(&said) = row.get(id as usize) else {
+            let reason = format!("token {id} is outside the model's vocabulary of {}", row.len());
             return Err(Error::setting("continuation", reason));
         };
         let (best, top) = row.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (i, &z)| if z > b.1 { (i, z) } else { b });
         let sum: f64 = row.iter().map(|z| f64::from(z - top).exp()).sum();
         nll += sum.ln() - f64::from(said - top);
-        right &= best == ids[at] as usize;
+        right &= best == id as usize;
     }
     Ok((right, nll))
 }

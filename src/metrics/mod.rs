@@ -1,12 +1,16 @@
 //! What a network does and what it costs; what a language model makes of texts.
 
+mod census;
 mod choices;
 mod memory;
 mod perplexity;
+mod streamed;
 
+pub use census::{Census, Counted, Sum, attention_flops};
 pub use choices::{ChoiceScore, LastWord, LastWordScore, Question, answer, check_questions, guess, join, read_lines};
 pub use memory::peak_memory;
 pub use perplexity::{Perplexity, windows};
+pub use streamed::streamed_losses;
 
 use crate::nn::{Loss, Network};
 use ndarray::{Array2, ArrayRef2, ArrayView1, s};

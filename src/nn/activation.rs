@@ -153,7 +153,7 @@ pub(crate) fn each(out: &mut Array2<f32>, x: &Array2<f32>, f: impl Fn(&mut f32, 
 
 /// `u = 2 √(2/π) (a + 0.044715 a³)` and its two derivatives.
 fn gelu_inner(a: f32) -> [f32; 3] {
-    const TWICE: f32 = 1.595_769_1;
+    const TWICE: f32 = 1.595_769_2;
     const CUBE: f32 = 0.044_715;
     [TWICE * (a + CUBE * a * a * a), TWICE * (1.0 + 3.0 * CUBE * a * a), TWICE * 6.0 * CUBE * a]
 }

@@ -10,15 +10,8 @@ use std::ops::Range;
 /// The layers that make queries, keys and values.
 #[derive(Debug)]
 pub enum Inputs {
-    /// One each.
-    Apart {
-        /// Of queries.
-        q: Linear,
-        /// Of keys.
-        k: Linear,
-        /// Of values.
-        v: Linear,
-    },
+    /// One for queries, one for keys, one for values.
+    Apart(Box<[Linear; 3]>),
     /// One for all three, whose rows are those of queries, then of keys, then of values.
     Fused(Linear),
 }
@@ -66,7 +59,8 @@ impl Attention {
         };
         match &inputs {
             Inputs::Fused(all) => check(all, q + 2 * kv, all.shape().0)?,
-            Inputs::Apart { q: of_q, k, v } => {
+            Inputs::Apart(apart) => {
+                let [of_q, k, v] = &**apart;
                 check(of_q, q, of_q.shape().0)?;
                 check(k, kv, k.shape().0)?;
                 check(v, kv, v.shape().0)?;
@@ -93,7 +87,7 @@ impl Attention {
     /// The linear layers, in the order in which they run.
     pub fn linears(&self) -> Vec<&Linear> {
         match &self.inputs {
-            Inputs::Apart { q, k, v } => vec![q, k, v, &self.output],
+            Inputs::Apart(apart) => apart.iter().chain([&self.output]).collect(),
             Inputs::Fused(all) => vec![all, &self.output],
         }
     }
@@ -101,7 +95,7 @@ impl Attention {
     /// As [`Attention::linears`], to be changed.
     pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
         match &mut self.inputs {
-            Inputs::Apart { q, k, v } => vec![q, k, v, &mut self.output],
+            Inputs::Apart(apart) => apart.iter_mut().chain([&mut self.output]).collect(),
             Inputs::Fused(all) => vec![all, &mut self.output],
         }
     }
@@ -120,10 +114,13 @@ impl Attention {
         let (q, kv) = self.widths();
         match (&self.inputs, source) {
             (Inputs::Fused(all), _) => [vec![(all, 0..q + 2 * kv)], vec![]],
-            (Inputs::Apart { q: of_q, k, v }, Source::Own) => {
-                [vec![(of_q, 0..q), (k, q..q + kv), (v, q + kv..q + 2 * kv)], vec![]]
+            (Inputs::Apart(apart), source) => {
+                let [of_q, k, v] = &**apart;
+                match source {
+                    Source::Own => [vec![(of_q, 0..q), (k, q..q + kv), (v, q + kv..q + 2 * kv)], vec![]],
+                    _ => [vec![(of_q, 0..q)], vec![(k, 0..kv), (v, kv..2 * kv)]],
+                }
             }
-            (Inputs::Apart { q: of_q, k, v }, _) => [vec![(of_q, 0..q)], vec![(k, 0..kv), (v, kv..2 * kv)]],
         }
     }
 
@@ -186,8 +183,7 @@ impl Attention {
     /// `dx`, and for a memory of `states` to `d_states`.
     pub(crate) fn back(
         &self,
-        x: &Array2<f32>,
-        mixing: &Mixing,
+        (x, mixing): (&Array2<f32>, &Mixing),
         dy: &Array2<f32>,
         at: &Positions,
         dx: &mut Array2<f32>,

@@ -217,12 +217,12 @@ impl Block {
             (&self.cross, &between.cross, memory.as_mut())
         {
             let mut dx = Array2::zeros(x.dim());
-            cross.back(x, mixing, d, at, &mut dx, Some((states, d_states)), carry);
+            cross.back((x, mixing), d, at, &mut dx, Some((states, d_states)), carry);
             norm.back(before, &dx, d, carry.sink);
         }
         let mixed = between.mixing.mixed();
         let through = self.before_join(&self.attention_after, d, |y| self.attention.output().add_to(mixed, y), carry);
-        self.attention.back(&between.x, &between.mixing, through.as_ref().unwrap_or(d), at, &mut dx, None, carry);
+        self.attention.back((&between.x, &between.mixing), through.as_ref().unwrap_or(d), at, &mut dx, None, carry);
         self.norm.back(h, &dx, d, carry.sink);
     }
 

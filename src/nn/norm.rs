@@ -132,7 +132,7 @@ impl Norm {
             (ndarray::ArrayView2<'_, f32>, ndarray::ArrayView2<'_, f32>),
             ndarray::ArrayViewMut2<'_, f32>,
         )| {
-            let mut sums = (vec![0.0f32; width], vec![0.0f32; width]);
+            let mut sums = [vec![0.0f32; width], vec![0.0f32; width]];
             let (mut hat, mut g) = (vec![0.0f32; width], vec![0.0f32; width]);
             for ((x, dy), mut dx) in x.rows().into_iter().zip(dy.rows()).zip(dx.rows_mut()) {
                 hat.iter_mut().zip(x).for_each(|(h, x)| *h = *x);
@@ -140,8 +140,8 @@ impl Norm {
                 hat.iter_mut().for_each(|h| *h = (*h - mean) * rate);
                 g.iter_mut().zip(dy).for_each(|(g, d)| *g = *d);
                 for i in 0..width {
-                    sums.0[i] += g[i] * hat[i];
-                    sums.1[i] += g[i];
+                    sums[0][i] += g[i] * hat[i];
+                    sums[1][i] += g[i];
                 }
                 vector::times(&mut g, gain);
                 let along = (vector::dot(&g, &hat) / width as f64) as f32;
@@ -154,13 +154,11 @@ impl Norm {
         };
         let parts = x.axis_chunks_iter(Axis(0), TOKENS).into_par_iter();
         let parts = parts.zip(dy.axis_chunks_iter(Axis(0), TOKENS)).zip(dx.axis_chunks_iter_mut(Axis(0), TOKENS));
-        let sums: Vec<(Vec<f32>, Vec<f32>)> = parts.map(part).collect();
-        let total = |of: &dyn Fn(&(Vec<f32>, Vec<f32>)) -> &[f32]| {
-            Array1::from_shape_fn(width, |i| sums.iter().map(|s| f64::from(of(s)[i])).sum::<f64>() as f32)
-        };
-        sink(&format!("{}.weight", self.name), total(&|s| &s.0).into_dyn());
+        let sums: Vec<[Vec<f32>; 2]> = parts.map(part).collect();
+        let total = |of: usize| Array1::from_shape_fn(width, |i| sums.iter().map(|s| f64::from(s[of][i])).sum::<f64>() as f32);
+        sink(&format!("{}.weight", self.name), total(0).into_dyn());
         if self.bias.is_some() {
-            sink(&format!("{}.bias", self.name), total(&|s| &s.1).into_dyn());
+            sink(&format!("{}.bias", self.name), total(1).into_dyn());
         }
     }
 

@@ -1,6 +1,7 @@
 //! Optimisers. Masks are held: after every step the masked weights are 0 and so is their momentum.
 
-use crate::nn::{Network, Param};
+use crate::mask::Mask;
+use crate::nn::Network;
 use ndarray::Array2;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -55,47 +56,67 @@ impl Optimizer {
     pub fn step(&mut self, network: &mut Network, gradients: &[Array2<f32>], learning_rate: f32) {
         let mut params = network.params_mut();
         assert_eq!(params.len(), gradients.len(), "one gradient a parameter");
-        if self.step == 0 {
-            self.first = gradients.iter().map(|g| vec![0.0; g.len()]).collect();
-            let second = !matches!(self.method, Method::Sgd { .. });
-            self.second = gradients.iter().map(|g| vec![0.0; if second { g.len() } else { 0 }]).collect();
-        }
-        assert_eq!(params.len(), self.first.len(), "the network of the steps before had other parameters");
-        self.step += 1;
+        assert!(self.step == 0 || params.len() == self.first.len(), "the network of the steps before had other parameters");
+        self.advance();
         for (i, (name, param)) in params.iter_mut().enumerate() {
             let gradient = gradients[i].as_standard_layout();
             let gradient = gradient.as_slice().unwrap_or_default();
-            assert_eq!(gradient.len(), self.first[i].len(), "the gradient of {name} has another size");
-            let (first, second) = (&mut self.first[i], &mut self.second[i]);
-            match self.method {
-                Method::Sgd { momentum, weight_decay } => {
-                    zip_chunks(param, gradient, first, None, |w, g, v, _| {
-                        for ((w, g), v) in w.iter_mut().zip(g).zip(v) {
-                            *v = momentum * *v + g + weight_decay * *w;
-                            *w -= learning_rate * *v;
-                        }
-                    });
-                }
-                Method::Adam { weight_decay } | Method::AdamW { weight_decay } => {
-                    let decoupled = matches!(self.method, Method::AdamW { .. });
-                    let (l2, shrink) = if decoupled { (0.0, 1.0 - learning_rate * weight_decay) } else { (weight_decay, 1.0) };
-                    let bias = (1.0 - BETA.0.powi(self.step), (1.0 - BETA.1.powi(self.step)).sqrt().recip());
-                    let rate = learning_rate / bias.0;
-                    zip_chunks(param, gradient, first, Some(second), |w, g, m, v| {
-                        for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-                            let g = g + l2 * *w;
-                            *m = BETA.0 * *m + (1.0 - BETA.0) * g;
-                            *v = BETA.1 * *v + (1.0 - BETA.1) * g * g;
-                            *w = shrink * *w - rate * *m / (v.sqrt() * bias.1 + EPSILON);
-                        }
-                    });
-                }
-            }
-            if let Some(mask) = param.mask() {
-                for state in [first, second] {
-                    for (r, row) in state.chunks_mut(mask.cols()).enumerate() {
-                        row.iter_mut().enumerate().filter(|(c, _)| !mask.get(r, *c)).for_each(|(_, s)| *s = 0.0);
+            assert_eq!(gradient.len(), param.value().len(), "the gradient of {name} has another size");
+            let mask = param.mask().cloned();
+            param.update(|weights| self.apply(i, weights, gradient, mask.as_ref(), learning_rate));
+        }
+    }
+
+    /// Begins a step that [`Optimizer::apply`] takes parameter by parameter.
+    pub fn advance(&mut self) {
+        self.step += 1;
+    }
+
+    /// Moves one parameter along its gradient, and holds its mask. `slot` is the parameter's number, the same in every step.
+    ///
+    /// # Panics
+    /// If the sizes differ, or those of the steps before did; before the first [`Optimizer::advance`].
+    pub fn apply(&mut self, slot: usize, weights: &mut [f32], gradient: &[f32], mask: Option<&Mask>, learning_rate: f32) {
+        assert!(self.step > 0, "a step begins with `advance`");
+        assert_eq!(weights.len(), gradient.len(), "parameter {slot}: the gradient has another size");
+        while self.first.len() <= slot {
+            self.first.push(Vec::new());
+            self.second.push(Vec::new());
+        }
+        let (first, second) = (&mut self.first[slot], &mut self.second[slot]);
+        if first.is_empty() {
+            first.resize(weights.len(), 0.0);
+            second.resize(if matches!(self.method, Method::Sgd { .. }) { 0 } else { weights.len() }, 0.0);
+        }
+        assert_eq!(weights.len(), first.len(), "parameter {slot} had another size in the steps before");
+        match self.method {
+            Method::Sgd { momentum, weight_decay } => {
+                zip_chunks(weights, gradient, first, None, |w, g, v, _| {
+                    for ((w, g), v) in w.iter_mut().zip(g).zip(v) {
+                        *v = momentum * *v + g + weight_decay * *w;
+                        *w -= learning_rate * *v;
                     }
+                });
+            }
+            Method::Adam { weight_decay } | Method::AdamW { weight_decay } => {
+                let decoupled = matches!(self.method, Method::AdamW { .. });
+                let (l2, shrink) = if decoupled { (0.0, 1.0 - learning_rate * weight_decay) } else { (weight_decay, 1.0) };
+                let bias = (1.0 - BETA.0.powi(self.step), (1.0 - BETA.1.powi(self.step)).sqrt().recip());
+                let rate = learning_rate / bias.0;
+                zip_chunks(weights, gradient, first, Some(second), |w, g, m, v| {
+                    for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+                        let g = g + l2 * *w;
+                        *m = BETA.0 * *m + (1.0 - BETA.0) * g;
+                        *v = BETA.1 * *v + (1.0 - BETA.1) * g * g;
+                        *w = shrink * *w - rate * *m / (v.sqrt() * bias.1 + EPSILON);
+                    }
+                });
+            }
+        }
+        if let Some(mask) = mask {
+            for state in [weights, first, second] {
+                for (r, row) in state.chunks_mut(mask.cols().max(1)).enumerate() {
+                    row.iter_mut().enumerate().filter(|(c, _)| !mask.get(r, *c)).for_each(|(_, s)| *s = 0.0);
                 }
             }
         }
@@ -104,13 +125,13 @@ impl Optimizer {
 
 /// `f(weights, gradients, first, second)` over matching chunks, in parallel when there are many.
 fn zip_chunks(
-    param: &mut Param,
+    weights: &mut [f32],
     gradient: &[f32],
     first: &mut [f32],
     second: Option<&mut Vec<f32>>,
     f: impl Fn(&mut [f32], &[f32], &mut [f32], &mut [f32]) + Sync + Send,
 ) {
-    param.update(|weights| match second {
+    match second {
         _ if weights.len() <= CHUNK => f(weights, gradient, first, second.map_or(&mut [], |s| s)),
         None => weights
             .par_chunks_mut(CHUNK)
@@ -123,5 +144,5 @@ fn zip_chunks(
             .zip(first.par_chunks_mut(CHUNK))
             .zip(second.par_chunks_mut(CHUNK))
             .for_each(|(((w, g), m), v)| f(w, g, m, v)),
-    });
+    }
 }

@@ -45,8 +45,12 @@ impl LinearOp for Dense {
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
         super::op::check_shapes(self, x, y, epilogue);
-        epilogue.after(y, |y| match (x.nrows(), x.as_slice(), self.weight.as_slice(), y.as_slice_mut()) {
-            (1, Some(x), Some(w), Some(y)) => gemv(w, x, y),
+        let one = if x.nrows() == 1 { x.as_slice().zip(self.weight.as_slice()) } else { None };
+        if epilogue.accumulate && epilogue.bias.is_none() && epilogue.activation.is_none() && one.is_none() {
+            return gemm(1.0, y, 1.0, x, &self.weight.t(), Threads::Pool);
+        }
+        epilogue.after(y, |y| match (one, y.as_slice_mut()) {
+            (Some((x, w)), Some(y)) => gemv(w, x, y),
             _ => gemm(0.0, y, 1.0, x, &self.weight.t(), Threads::Pool),
         });
     }

@@ -28,7 +28,14 @@ impl Tokenizer {
             return Err(Error::malformed(folder, format!("has no tokenizer.json{hint}")));
         }
         let refuse = |e: String| Error::malformed(&path, format!("is no tokenizer: {}", one_line(&e, 300)));
-        let mut inner = tokenizers::Tokenizer::from_bytes(read_small(&path)?).map_err(|e| refuse(e.to_string()))?;
+        // As values first: the library's own reading of text stops the program at some of the errors that text can have. What
+        // it still finds impossible in the values must not stop it either.
+        let json: Value = serde_json::from_slice(&read_small(&path)?).map_err(|e| refuse(e.to_string()))?;
+        let made = std::panic::catch_unwind(|| serde_json::from_value::<tokenizers::Tokenizer>(json));
+        let mut inner = match made {
+            Ok(made) => made.map_err(|e| refuse(e.to_string()))?,
+            Err(_) => return Err(refuse("it contradicts itself".to_string())),
+        };
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| refuse(e.to_string()))?;
         Ok(Tokenizer { inner, path })

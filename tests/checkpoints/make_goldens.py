@@ -2,6 +2,7 @@
 """Writes what the readers of GGUF are held to.
 
     python make_goldens.py            needs: pip install gguf==0.19.0 safetensors numpy sentencepiece tokenizers
+                                                      torch==2.7.1 "transformers<5"
 
 quants.safetensors    random blocks of every type that is read, and the numbers that the gguf package finds in them. For each type
                       T: `T.bytes`, U8 (blocks, bytes of a block), and `T.values`, F32 (blocks, numbers of a block). The 16-bit
@@ -9,6 +10,8 @@ quants.safetensors    random blocks of every type that is read, and the numbers 
 sentencepiece.json    a small BPE model trained by sentencepiece on the text below: pieces, scores, types as GGUF numbers them, and
                       the tokens that sentencepiece cuts some texts into.
 bytelevel.json        a small byte-level BPE trained by tokenizers, digits cut apart: tokens, merges, texts and their tokens.
+FAMILY.gguf           tiny random models in F16 under the names of the gguf package, with what llama.cpp does to their numbers.
+families.safetensors  `FAMILY.ids` and, by transformers from the original, `FAMILY.logits`.
 """
 import io
 import json
@@ -75,3 +78,76 @@ inside = json.loads(bpe.to_str())["model"]
 tokens = [t for t, _ in sorted(inside["vocab"].items(), key=lambda pair: pair[1])]
 golden = {"tokens": tokens, "merges": [" ".join(m) for m in inside["merges"]], "texts": TEXTS, "ids": [bpe.encode(t).ids for t in TEXTS]}
 json.dump(golden, open(os.path.join(here, "bytelevel.json"), "w"), ensure_ascii=False)
+
+
+import torch
+import transformers as tf
+
+common = dict(vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+              max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+families = {
+    "llama": tf.LlamaForCausalLM(tf.LlamaConfig(**common, head_dim=6, rope_theta=5e4, tie_word_embeddings=False)),
+    "gemma2": tf.Gemma2ForCausalLM(tf.Gemma2Config(**common, head_dim=6, sliding_window=4, query_pre_attn_scalar=6, attn_implementation="eager")),
+    "phi2": tf.PhiForCausalLM(tf.PhiConfig(**common, partial_rotary_factor=0.5)),
+    "phi3": tf.Phi3ForCausalLM(tf.Phi3Config(**common, sliding_window=None)),
+    "nemotron": tf.NemotronForCausalLM(tf.NemotronConfig(**common, partial_rotary_factor=0.5)),
+    "gpt2": tf.GPT2LMHeadModel(tf.GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2)),
+}
+expected = {}
+for name, model in families.items():
+    model, config = model.float().eval(), model.config.to_dict()
+    torch.manual_seed(5)
+    arch = {v: k for k, v in gguf.MODEL_ARCH_NAMES.items()}[name]
+    heads = config.get("num_attention_heads") or config["n_head"]
+    kv, hidden = config.get("num_key_value_heads", heads), config.get("hidden_size") or config["n_embd"]
+    head = config.get("head_dim") or hidden // heads
+    shifted = name in ("gemma2", "nemotron")
+    with torch.no_grad():
+        for key, p in model.named_parameters():
+            p.add_(torch.randn_like(p) * (0.15 if p.dim() == 1 else 0.3))
+            # What stands in the file, 1 more or not, is a number of 16 bits.
+            one = 1.0 if shifted and key.endswith("norm.weight") else 0.0
+            p.copy_((p + one).half().float() - one)
+        ids = torch.randint(3, 40, (1, 14))
+        expected[f"{name}.ids"], expected[f"{name}.logits"] = ids.numpy(), model(ids).logits.numpy()
+    names = gguf.get_tensor_name_map(arch, 2)
+    file = gguf.GGUFWriter(os.path.join(here, f"{name}.gguf"), name)
+    file.add_block_count(2)
+    file.add_context_length(64)
+    file.add_embedding_length(hidden)
+    file.add_feed_forward_length(config.get("intermediate_size") or 4 * hidden)
+    file.add_head_count(heads)
+    file.add_head_count_kv(kv)
+    if name != "gpt2":
+        file.add_rope_freq_base(config["rope_theta"])
+        file.add_rope_dimension_count(int(head * config.get("partial_rotary_factor", 1.0)))
+    if config.get("head_dim"):
+        file.add_key_length(head)
+        file.add_value_length(head)
+    if "rms_norm_eps" in config:
+        file.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    else:
+        file.add_layer_norm_eps(config.get("layer_norm_eps") or config.get("norm_eps") or config["layer_norm_epsilon"])
+    if name == "gemma2":
+        file.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+        file.add_final_logit_softcapping(config["final_logit_softcapping"])
+        file.add_sliding_window(config["sliding_window"])
+    tied = config["tie_word_embeddings"]
+    for key, values in model.state_dict().items():
+        if tied and key == "lm_head.weight":
+            continue
+        values = values.numpy()
+        if name == "llama" and ("q_proj" in key or "k_proj" in key):
+            n = heads if "q_proj" in key else kv
+            values = values.reshape(n, 2, values.shape[0] // n // 2, -1).swapaxes(1, 2).reshape(values.shape)
+        if shifted and key.endswith("norm.weight"):
+            values = values + 1
+        if name == "gpt2" and key.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight")):
+            values = values.T
+        file.add_tensor(names.get_name(key, try_suffixes=(".weight", ".bias")), np.ascontiguousarray(values.astype(np.float16)))
+    file.write_header_to_file()
+    file.write_kv_data_to_file()
+    file.write_tensors_to_file()
+    file.close()
+save_file(expected, os.path.join(here, "families.safetensors"))
+os.chmod(os.path.join(here, "families.safetensors"), 0o644)

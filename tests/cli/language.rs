@@ -1,189 +1,290 @@
-//! `lacuna prune` on a model's folder.
+//! Commands on language models, on a tiny random one.
 
+use crate::build::{HIDDEN, LAYERS, VOCAB, llama};
 use crate::common::Folder;
-use lacuna::io::{self, Dtype, FolderWriter, Layout};
-use lacuna::mask::Pattern;
-use lacuna::rng::Seed;
-use ndarray::Array1;
-use std::path::Path;
+use lacuna::io::{Folder as Model, FolderWriter, Layout, read_ids};
+use lacuna::mask::Mask;
+use lacuna::text::Tokenizer;
+use serde_json::Value;
+use std::fs;
 
-/// A Llama of two blocks, and 40 sequences of 8 tokens in `ids.safetensors`.
-fn folder() -> Folder {
+const TEXT: &str = "The weights that stay are ranked, never held against a threshold; of 120 equal scores the first stays.\n";
+
+/// A folder with `tiny.gguf`, the model `tiny` imported from it, and `text.txt`.
+fn tiny() -> Folder {
     let folder = Folder::new();
-    let mut tensors = vec![("model.embed_tokens.weight".to_string(), vec![30, 8]), ("model.norm.weight".to_string(), vec![8])];
-    for i in 0..2 {
-        for (name, shape) in [
-            ("input_layernorm", vec![8]),
-            ("post_attention_layernorm", vec![8]),
-            ("self_attn.q_proj", vec![8, 8]),
-            ("self_attn.k_proj", vec![8, 8]),
-            ("self_attn.v_proj", vec![8, 8]),
-            ("self_attn.o_proj", vec![8, 8]),
-            ("mlp.gate_proj", vec![12, 8]),
-            ("mlp.up_proj", vec![12, 8]),
-            ("mlp.down_proj", vec![8, 12]),
-        ] {
-            tensors.push((format!("model.layers.{i}.{name}.weight"), shape));
-        }
-    }
-    let layout = Layout::new(tensors.iter().map(|(n, s)| (n.clone(), Dtype::F32, s.clone())), 1 << 30).unwrap();
-    let mut writer = FolderWriter::create(folder.path("lm"), layout).unwrap();
-    for (name, shape) in &tensors {
-        let mut stream = Seed(9).stream(name);
-        match shape[..] {
-            [r, c] => writer.write(name, &stream.normal_array(r, c, 0.5)).unwrap(),
-            _ => writer.write(name, &Array1::<f32>::ones(shape[0])).unwrap(),
-        }
-    }
-    let config = serde_json::json!({
-        "model_type": "llama", "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 2, "vocab_size": 30, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true,
-        "max_position_embeddings": 16, "hidden_act": "silu",
-    });
-    writer.config(config.as_object().unwrap()).unwrap();
-    writer.finish().unwrap();
-    let mut stream = Seed(9).stream("ids");
-    let ids: Vec<u8> = (0..320).flat_map(|_| (stream.below(30) as i64).to_le_bytes()).collect();
-    let header = format!(r#"{{"input_ids":{{"dtype":"I64","shape":[320],"data_offsets":[0,{}]}}}}"#, ids.len());
-    let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &ids].concat();
-    std::fs::write(folder.path("ids.safetensors"), file).unwrap();
+    llama().write(folder.path("tiny.gguf"));
+    folder.succeeds(&["import", "tiny.gguf", "tiny"]);
+    fs::write(folder.path("text.txt"), TEXT.repeat(6)).unwrap();
     folder
 }
 
-const CALIBRATION: [&str; 6] = ["--calibration", "ids.safetensors", "--samples", "40", "--context", "8"];
-
-fn masks(dir: &Path) -> Vec<(String, lacuna::mask::Mask)> {
-    let folder = io::Folder::open(dir).unwrap();
-    let masks = folder.masks().unwrap();
-    masks.names().map(|n| (n.to_string(), masks.read(n).unwrap().unwrap())).collect()
+/// A safetensors file of one I64 tensor.
+fn ids_file(name: &str, shape: &[usize], ids: &[i64]) -> Vec<u8> {
+    let header = format!(r#"{{"{name}":{{"dtype":"I64","shape":{shape:?},"data_offsets":[0,{}]}}}}"#, 8 * ids.len());
+    let bytes: Vec<u8> = ids.iter().flat_map(|i| i.to_le_bytes()).collect();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes].concat()
 }
 
-#[test]
-fn every_method_writes_a_folder_with_masks_and_says_what_it_did() {
-    let folder = folder();
-    for method in ["magnitude", "random", "wanda", "ria", "sparsegpt", "obc", "alps", "dsnot"] {
-        for (name, target) in [("a", ["--sparsity", "0.5"]), ("b", ["--pattern", "2:4"])] {
-            let out = format!("{method}-{name}");
-            let said = folder.json(&[&["prune", "lm", &out, "--method", method, "--json"], &target[..], &CALIBRATION].concat());
-            assert_eq!(said["sparsity"], 0.5, "{method}");
-            assert_eq!(said["layers"].as_array().unwrap().len(), 14, "{method}");
-            assert_eq!((said["weights"].as_u64(), said["kept"].as_u64()), (Some(1088), Some(544)), "{method}");
-            assert!(said["seconds"].as_f64().unwrap() > 0.0 && said["whole_sparsity"].as_f64().unwrap() < 0.5);
-            for (_, mask) in masks(&folder.path(&out)) {
-                assert_eq!(2 * mask.kept(), mask.len());
-                if name == "b" {
-                    Pattern::Nm { n: 2, m: 4 }.check(&mask).unwrap();
-                }
-            }
-            let record: serde_json::Value =
-                serde_json::from_slice(&std::fs::read(folder.path(&out).join("prune.json")).unwrap()).unwrap();
-            assert_eq!(record, said, "the record in the folder is what was said");
-        }
-    }
-}
-
-#[test]
-fn options_reach_the_pruner() {
-    let folder = folder();
-    let run = |out: &str, options: &[&str]| {
-        let all =
-            [&["prune", "lm", out, "--method", "sparsegpt", "--sparsity", "0.5", "--json"], &CALIBRATION[..], options].concat();
-        let said = folder.json(&all);
-        let errors = said["layers"].as_array().unwrap().iter().map(|l| l["error"].as_f64().unwrap()).sum::<f64>();
-        (said, errors)
+/// -ln p of every token but the first, from the logits that the command wrote.
+fn losses(folder: &Folder, ids: &[u32]) -> Vec<f64> {
+    let as_i64: Vec<i64> = ids.iter().map(|i| i64::from(*i)).collect();
+    fs::write(folder.path("ids.safetensors"), ids_file("input_ids", &[1, ids.len()], &as_i64)).unwrap();
+    folder.succeeds(&["logits", "tiny", "--ids", "ids.safetensors", "--out", "logits.safetensors"]);
+    let file = folder.read("logits.safetensors");
+    let logits = file.get("logits").unwrap();
+    assert_eq!(logits.shape(), [1, ids.len(), VOCAB]);
+    let loss = |t: usize| {
+        let row: Vec<f64> = (0..VOCAB).map(|v| f64::from(logits[[0, t, v]])).collect();
+        row.iter().map(|z| z.exp()).sum::<f64>().ln() - row[ids[t + 1] as usize]
     };
-    let (_, plain) = run("plain", &[]);
-    let (said, solved) = run("solved", &["--reconstruct", "50"]);
-    assert_eq!(said["settings"]["method"], "sparsegpt + least squares");
-    assert!(solved < plain, "{solved} and {plain}");
-    assert!(run("rounded", &["--bits", "3"]).1 > plain);
-    let (said, _) = run("corrected", &["--correct", "1,0.5"]);
-    assert_eq!(said["settings"]["correction"]["stream"], 0.5);
-    assert_eq!(run("only", &["--only", "mlp"]).0["layers"].as_array().unwrap().len(), 6);
-    assert_eq!(run("dense", &["--inputs", "dense"]).0["settings"]["turn"], "block");
-    for allocate in ["global", "er", "erk", "lamp", "owl"] {
-        let kept = run(allocate, &["--allocate", allocate, "--owl-threshold", "2"]).0["kept"].as_u64().unwrap();
-        assert_eq!(kept, 544, "{allocate}");
-    }
-    let printed = folder.succeeds(&[&["prune", "lm", "text", "--sparsity", "0.5"], &CALIBRATION[..]].concat());
-    assert!(
-        printed.contains("model.layers.1.mlp.down_proj") && printed.contains("sparsity 0.5000 of the pruned layers"),
-        "{printed}"
-    );
+    (0..ids.len() - 1).map(loss).collect()
 }
 
 #[test]
-fn what_cannot_be_done_is_one_line_and_leaves_nothing() {
-    let folder = folder();
-    let prune = |options: &[&str]| folder.refuses(&[&["prune", "lm", "out"], options].concat());
-    let sparse = |options: &[&str]| prune(&[&["--method", "sparsegpt", "--sparsity", "0.5"], &CALIBRATION[..], options].concat());
-    assert!(prune(&["--sparsity", "0.5", "--method", "wanda"]).starts_with("calibration: this method measures inputs"));
-    let more = prune(&[
-        "--sparsity",
-        "0.5",
-        "--method",
-        "wanda",
-        "--calibration",
-        "ids.safetensors",
-        "--samples",
-        "41",
-        "--context",
-        "8",
-    ]);
-    assert!(more.contains("has 320 tokens, fewer than the 41 x 8 asked for"), "{more}");
-    let long = prune(&["--sparsity", "0.5", "--method", "wanda", "--calibration", "ids.safetensors", "--context", "17"]);
-    assert_eq!(long, "context: 17 tokens; this model has 16 positions");
-    assert!(prune(&["--sparsity", "1", "--method", "magnitude"]).starts_with("sparsity: 1 is not in [0, 1)"));
-    assert!(prune(&["--pattern", "2:5", "--method", "magnitude"]).contains("5 does not divide the 8 inputs of a row"));
-    assert!(sparse(&["--only", "q_porj"]).contains("no layer is named 'q_porj' among 14"));
-    assert!(sparse(&["--skip", "*"]).contains("no layer is left to prune"));
-    assert!(sparse(&["--correct", "2"]).starts_with("correct: '2' is not one or two shares"));
-    assert!(sparse(&["--inputs", "dense", "--correct", "1"]).starts_with("correct: layers make up for earlier ones only"));
-    assert!(sparse(&["--damping=-1"]).contains("damping: -1 is not a finite number"));
-    assert!(sparse(&["--resume"]).contains("holds no unfinished run"));
-    assert!(sparse(&["--skip", "mlp", "--layer", "a=0.5"]).starts_with("layer: sparsities of single layers are for files"));
-    let few = prune(&[
-        "--method",
-        "sparsegpt",
-        "--sparsity",
-        "0.5",
-        "--calibration",
-        "ids.safetensors",
-        "--samples",
-        "1",
-        "--context",
-        "4",
-        "--damping",
-        "0",
-    ]);
-    assert!(few.contains("model.layers.0.self_attn.q_proj") && few.contains("4 tokens, damping 0"), "{few}");
-    assert!(
-        prune(&["--pattern", "2:4", "--allocate", "owl", "--calibration", "ids.safetensors", "--samples", "4", "--context", "8"])
-            .contains("owl cannot move it")
-    );
-    let wrong = folder.refuses(&[
-        "prune",
-        "lm",
-        "out",
-        "--sparsity",
-        "0.5",
-        "--method",
-        "alps",
-        "--bits",
-        "4",
-        "--calibration",
-        "ids.safetensors",
-        "--samples",
-        "4",
-        "--context",
-        "8",
-    ]);
-    assert_eq!(wrong, "bits: is for --method sparsegpt");
-    let file = folder.refuses(&["prune", "model.safetensors", "out", "--sparsity", "0.5", "--method", "wanda"]);
-    assert!(file.starts_with("method: needs the inputs of the layers"), "{file}");
-    let file = folder.refuses(&["prune", "model.safetensors", "out", "--sparsity", "0.5", "--resume"]);
-    assert_eq!(file, "resume: is for language models: give a model's folder");
-    std::fs::create_dir(folder.path("out")).unwrap();
-    std::fs::write(folder.path("out").join("x"), "x").unwrap();
-    assert!(sparse(&[]).contains("out"));
+fn perplexity_is_that_of_the_logits_window_by_window() {
+    let folder = tiny();
+    let report = folder.json(&["eval", "tiny", "--text", "text.txt", "--context", "24", "--windows", "3", "--json"]);
+    let ids = Tokenizer::open(folder.path("tiny")).unwrap().encode(&TEXT.repeat(6), false).unwrap();
+    let wanted: Vec<f64> = (0..3).flat_map(|w| losses(&folder, &ids[24 * w..24 * (w + 1)])).collect();
+    let mean = wanted.iter().sum::<f64>() / wanted.len() as f64;
+    let (nll, perplexity) = (report["nll"].as_f64().unwrap(), report["perplexity"].as_f64().unwrap());
+    assert!((nll - mean).abs() < 1e-5 && (perplexity - mean.exp()).abs() < 1e-2, "{nll} {mean} {perplexity}");
+    assert_eq!((&report["windows"], &report["tokens"], &report["predicted"]), (&3.into(), &72.into(), &69.into()));
+    assert_eq!((&report["context"], &report["text_tokens"]), (&24.into(), &ids.len().into()));
+    assert_eq!(report["bos"], "none (the tokenizer puts none)");
+    assert!(report["tokens_per_second"].as_f64().unwrap() > 0.0 && report["weights_bytes"].as_u64().unwrap() > 0);
+    // One block at a time gives the same number to the bit.
+    let streamed =
+        folder.json(&["eval", "tiny", "--text", "text.txt", "--context", "24", "--windows", "3", "--stream", "--json"]);
+    assert_eq!(streamed["nll"], report["nll"]);
+    // All windows, and the tail dropped.
+    let all = folder.json(&["eval", "tiny", "--text", "text.txt", "--context", "24", "--json"]);
+    assert_eq!(all["windows"].as_u64().unwrap() as usize, ids.len() / 24);
+    // With the first token before every window one token of text less is in it.
+    let begun =
+        folder.json(&["eval", "tiny", "--text", "text.txt", "--context", "24", "--windows", "2", "--bos", "window", "--json"]);
+    let first: Vec<u32> = [&[1], &ids[..23]].concat();
+    let second: Vec<u32> = [&[1], &ids[23..46]].concat();
+    let wanted = [losses(&folder, &first), losses(&folder, &second)].concat();
+    let mean = wanted.iter().sum::<f64>() / wanted.len() as f64;
+    assert!((begun["nll"].as_f64().unwrap() - mean).abs() < 1e-5, "{} {mean}", begun["nll"]);
+    assert_eq!(begun["bos"], "token 1 <s> begins every window");
+    let printed = folder.succeeds(&["eval", "tiny", "--text", "text.txt", "--context", "24"]);
+    for says in ["context 24", "BOS: none", "perplexity ", "tokens/s", "peak memory "] {
+        assert!(printed.contains(says), "{says}: {printed}");
+    }
+}
+
+#[test]
+fn choices_and_last_words_are_scored_by_the_same_losses() {
+    let folder = tiny();
+    let tokenizer = Tokenizer::open(folder.path("tiny")).unwrap();
+    let questions = [
+        ("The weights that", ["stay", "are ranked, never", "x"]),
+        ("of equal scores", ["the first", "1", "threshold; threshold"]),
+        ("A mask is ", ["saved", "a", "networks"]),
+    ];
+    let mut lines = String::new();
+    let (mut plain, mut normalised) = (0, 0);
+    for (i, (query, choices)) in questions.iter().enumerate() {
+        let space = if query.ends_with(' ') { "" } else { " " };
+        let score = |choice: &str| {
+            let ids = tokenizer.encode(&format!("{query}{space}{choice}"), true).unwrap();
+            let from = tokenizer.encode(query.trim_end(), true).unwrap().len();
+            -losses(&folder, &ids)[from - 1..].iter().sum::<f64>()
+        };
+        let scores = choices.map(score);
+        let each: Vec<f64> = scores.iter().zip(choices).map(|(s, c)| s / c.len() as f64).collect();
+        let best = |of: &[f64]| (0..3).max_by(|a, b| of[*a].total_cmp(&of[*b])).unwrap();
+        plain += usize::from(best(&scores) == i % 3);
+        normalised += usize::from(best(&each) == i % 3);
+        lines += &format!("{}\n\n", serde_json::json!({"query": query, "choices": choices, "gold": i % 3, "more": 1}));
+    }
+    fs::write(folder.path("choices.jsonl"), lines).unwrap();
+    fs::write(folder.path("last.jsonl"), "{\"context\": \"The weights that\", \"continuation\": \"stay\"}\n").unwrap();
+    let report = folder.json(&["eval", "tiny", "--choices", "choices.jsonl", "--last-word", "last.jsonl", "--json"]);
+    let choices = &report["choices"];
+    assert_eq!((choices["questions"].as_u64(), choices["accuracy"].as_f64()), (Some(3), Some(plain as f64 / 3.0)));
+    assert_eq!(choices["accuracy_normalised"].as_f64(), Some(normalised as f64 / 3.0));
+    let ids = tokenizer.encode("The weights that stay", true).unwrap();
+    let from = tokenizer.encode("The weights that", true).unwrap().len();
+    let nll: f64 = losses(&folder, &ids)[from - 1..].iter().sum();
+    let last = &report["last_word"];
+    assert!((last["perplexity"].as_f64().unwrap() / nll.exp() - 1.0).abs() < 1e-4, "{last} {nll}");
+    assert_eq!(last["texts"], 1);
+    let one = folder.json(&["eval", "tiny", "--choices", "choices.jsonl", "--items", "1", "--json"]);
+    assert_eq!(one["choices"]["questions"], 1);
+}
+
+#[test]
+fn generation_is_greedy_or_drawn_and_repeats_with_its_seed() {
+    let folder = tiny();
+    let made = |more: &[&str]| {
+        folder.json(&[&["generate", "tiny", "--prompt", "The weights", "--tokens", "12", "--json"], more].concat())
+    };
+    let ids = |v: &Value| v["ids"].as_array().unwrap().iter().map(|i| i.as_u64().unwrap() as u32).collect::<Vec<_>>();
+    let greedy = made(&["--ignore-end"]);
+    // Each token is the likeliest after all before it, by logits of the whole.
+    let prompt = Tokenizer::open(folder.path("tiny")).unwrap().encode("The weights", true).unwrap();
+    let whole = [prompt.clone(), ids(&greedy)].concat();
+    losses(&folder, &whole);
+    let file = folder.read("logits.safetensors");
+    let logits = file.get("logits").unwrap();
+    for (i, id) in ids(&greedy).iter().enumerate() {
+        let row = (0..VOCAB).map(|v| logits[[0, prompt.len() + i - 1, v]]);
+        let top = row.fold(f32::MIN, f32::max);
+        assert!(logits[[0, prompt.len() + i - 1, *id as usize]] >= top - 1e-4, "token {i}");
+    }
+    assert_eq!((greedy["ended"].as_str(), ids(&greedy).len()), (Some("limit"), 12));
+    assert_eq!(greedy["text"], Tokenizer::open(folder.path("tiny")).unwrap().decode(&ids(&greedy)).unwrap());
+    assert_eq!(ids(&made(&["--ignore-end", "--greedy"])), ids(&greedy));
+    assert_eq!(ids(&made(&["--ignore-end", "--temperature", "0"])), ids(&greedy));
+    assert_eq!(ids(&made(&["--ignore-end", "--top-k", "1"])), ids(&greedy));
+    let drawn = |seed: &str| ids(&made(&["--ignore-end", "--temperature", "1.2", "--top-p", "0.95", "--seed", seed]));
+    assert_eq!(drawn("3"), drawn("3"));
+    assert_ne!(drawn("3"), drawn("4"));
+    let printed = folder.succeeds(&["generate", "tiny", "--prompt", "The weights", "--tokens", "12", "--ignore-end"]);
+    assert!(printed.starts_with(&format!("The weights{}", greedy["text"].as_str().unwrap())), "{printed}");
+    assert!(printed.contains("12 tokens, ") && printed.contains(" tokens/s"), "{printed}");
+}
+
+#[test]
+fn inspecting_a_folder_counts_parameters_zeros_and_masks() {
+    let folder = tiny();
+    let before = folder.json(&["inspect", "tiny", "--json"]);
+    let linear = 2 * HIDDEN * HIDDEN + 2 * HIDDEN * HIDDEN / 2 + 3 * HIDDEN * 48;
+    assert_eq!(before["prunable"]["parameters"], LAYERS * linear);
+    assert_eq!(before["kinds"]["embedding"]["parameters"], VOCAB * HIDDEN);
+    assert_eq!(before["whole"]["parameters"], LAYERS * (linear + 2 * HIDDEN) + HIDDEN + VOCAB * HIDDEN);
+    assert_eq!(before["flops"], 2 * (LAYERS * linear + VOCAB * HIDDEN));
+    assert_eq!((&before["family"], &before["layers"], &before["tied"]), (&"llama".into(), &LAYERS.into(), &true.into()));
+    let groups: Vec<&str> = before["linears"].as_array().unwrap()[..7].iter().map(|l| l["group"].as_str().unwrap()).collect();
+    let name = |n: &str| format!("model.layers.0.{n}");
+    let expected =
+        ["self_attn.q_proj", "self_attn.q_proj", "self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.gate_proj"];
+    assert_eq!(groups[..6], expected.map(|n| name(n)));
+
+    // Half of one layer goes, with a mask; of another by zeros alone.
+    let model = Model::open(folder.path("tiny")).unwrap();
+    let mut layout = Layout::of(&model);
+    let (masked, zeros) = ("model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight");
+    layout.masks([masked]).unwrap();
+    let mut writer = FolderWriter::create(folder.path("pruned"), layout).unwrap();
+    writer.write_mask(masked, &Mask::from_fn(48, HIDDEN, |_, c| c % 2 == 0)).unwrap();
+    let mut values = model.read(zeros).unwrap();
+    values.slice_mut(ndarray::s![.., ..8]).fill(0.0);
+    writer.write(zeros, &values).unwrap();
+    writer.copy_rest(&model).unwrap();
+    writer.finish().unwrap();
+    let after = folder.json(&["inspect", "pruned", "--json"]);
+    let tensor = |name: &str| {
+        let found = after["tensors"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap();
+        (found["kept"].as_u64().unwrap() as usize, found["by"].as_str().unwrap().to_string())
+    };
+    assert_eq!(tensor(masked), (48 * HIDDEN / 2, "mask".to_string()));
+    assert_eq!(tensor(zeros), (48 * (HIDDEN - 8), "zeros".to_string()));
+    let sparsity = after["blocks"][0]["sparsity"].as_f64().unwrap();
+    assert!((sparsity - 48.0 * 16.0 / linear as f64).abs() < 1e-12, "{sparsity}");
+    assert_eq!(folder.json(&["inspect", "pruned", "--no-count", "--json"])["whole"]["kept"], Value::Null);
+    let printed = folder.succeeds(&["inspect", "pruned"]);
+    for says in ["head tied to the embedding", "feed-forward", "FLOPs a token", "4 query heads share 2 key-value heads"] {
+        assert!(printed.contains(says), "{says}: {printed}");
+    }
+    // The tensors of one file are still listed by its name.
+    assert!(folder.succeeds(&["inspect", "tiny/model.safetensors"]).contains("model.embed_tokens.weight"));
+}
+
+#[test]
+fn token_numbers_of_several_sequences_and_integer_types_are_read() {
+    let folder = tiny();
+    fs::write(folder.path("two.safetensors"), ids_file("input_ids", &[2, 3], &[5, 6, 7, 8, 9, 10])).unwrap();
+    assert_eq!(read_ids(folder.path("two.safetensors"), "input_ids").unwrap().unwrap(), ndarray::array![[5, 6, 7], [8, 9, 10]]);
+    let report = folder.json(&["logits", "tiny", "--ids", "two.safetensors", "--out", "out.safetensors", "--json"]);
+    assert_eq!(report["shape"], serde_json::json!([2, 3, VOCAB]));
+    let two = folder.read("out.safetensors").get("logits").unwrap().clone();
+    fs::write(folder.path("one.safetensors"), ids_file("input_ids", &[3], &[8, 9, 10])).unwrap();
+    folder.succeeds(&["logits", "tiny", "--ids", "one.safetensors", "--out", "out.safetensors"]);
+    let one = folder.read("out.safetensors").get("logits").unwrap().clone();
+    assert_eq!(two.index_axis(ndarray::Axis(0), 1), one.index_axis(ndarray::Axis(0), 0));
+}
+
+#[test]
+fn what_a_model_command_cannot_do_is_one_line_that_names_it() {
+    let folder = tiny();
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path(name), bytes).unwrap();
+    let eval = |more: &[&str]| folder.refuses(&[&["eval", "tiny", "--text", "text.txt"], more].concat());
+    let line = eval(&["--context", "100000"]);
+    assert!(line.starts_with("text.txt: context: the text has ") && line.contains("fewer than one window of 100000"), "{line}");
+    assert!(eval(&["--context", "1"]).contains("1 tokens leave none to predict"));
+    assert!(eval(&["--windows", "0"]).contains("0 windows"));
+    assert!(folder.refuses(&["eval", "tiny"]).contains("--text"));
+    assert!(folder.refuses(&["eval", "tiny", "--text", "missing.txt"]).starts_with("missing.txt: No such file"));
+    write("latin.txt", b"caf\xe9");
+    assert!(folder.refuses(&["eval", "tiny", "--text", "latin.txt"]).contains("is not UTF-8 from byte 3 on"));
+    for (content, says) in [
+        ("{\"query\": \"a\", \"choices\": [\"b\"], \"gold\": 1}", "question 1 has 1 choices, gold 1"),
+        ("{\"query\": \"a\"}\n", "line 1: missing field `choices`"),
+        ("\n\nnonsense", "line 3: "),
+        ("", "has no line with an item"),
+    ] {
+        write("bad.jsonl", content.as_bytes());
+        let line = folder.refuses(&["eval", "tiny", "--choices", "bad.jsonl"]);
+        assert!(line.starts_with("bad.jsonl: ") && line.contains(says), "{line}");
+    }
+    let generate = |more: &[&str]| folder.refuses(&[&["generate", "tiny", "--prompt", "a"], more].concat());
+    assert!(generate(&["--temperature", "-1"]).contains("temperature: -1"));
+    assert!(generate(&["--top-p", "0"]).contains("top-p: 0"));
+    assert!(generate(&["--top-k", "0"]).contains("top-k: 0"));
+    assert!(folder.refuses(&["generate", "tiny", "--prompt", ""]).contains("prompt: it has no tokens"));
+    let logits = |ids: &str| folder.refuses(&["logits", "tiny", "--ids", ids, "--out", "out.safetensors"]);
+    write("outside.safetensors", &ids_file("input_ids", &[1, 3], &[5, 6, 400]));
+    assert!(logits("outside.safetensors").contains("'input_ids' has 400 at sequence 0, token 2; the vocabulary has 400"));
+    write("other.safetensors", &ids_file("ids", &[1, 1], &[5]));
+    assert!(logits("other.safetensors").contains("has no tensor 'input_ids'"));
+    assert!(logits("model.safetensors").contains("has no tensor 'input_ids'"));
+    write("none.safetensors", &ids_file("input_ids", &[1, 0], &[]));
+    assert!(logits("none.safetensors").contains("'input_ids' has no tokens"));
+    assert!(folder.refuses(&["import", "tiny.gguf", "tiny"]).contains("tiny: exists already"));
+    assert!(folder.refuses(&["import", "text.txt", "new"]).contains("is no GGUF file"));
+    assert!(folder.refuses(&["import", "tiny.gguf", "new", "--dtype", "int8"]).contains("is none of f32, f16, bf16"));
+}
+
+#[test]
+fn a_model_that_contradicts_itself_is_refused_by_tensor_and_shape() {
+    let folder = tiny();
+    let path = folder.path("tiny/config.json");
+    let config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let with = |key: &str, value: Value, says: &[&str]| {
+        let mut changed = config.clone();
+        changed[key] = value;
+        fs::write(&path, changed.to_string()).unwrap();
+        for command in [
+            &["eval", "tiny", "--text", "text.txt", "--context", "24"][..],
+            &["eval", "tiny", "--text", "text.txt", "--context", "24", "--stream"],
+            &["generate", "tiny", "--prompt", "a"],
+            &["inspect", "tiny"],
+        ] {
+            let line = folder.refuses(command);
+            assert!(says.iter().all(|s| line.contains(s)) && line.starts_with("tiny: "), "{command:?}: {line}");
+        }
+    };
+    with("model_type", "mamba".into(), &["mamba", "llama", "gemma2", "t5"]);
+    with("intermediate_size", 52.into(), &["mlp.gate_proj.weight", "[52, 32]", "[48, 32]"]);
+    with("num_hidden_layers", 3.into(), &["model.layers.2.", "missing"]);
+    with("num_key_value_heads", 3.into(), &["num_key_value_heads", "3"]);
+    with("hidden_size", "wide".into(), &["hidden_size", "wide"]);
+    fs::write(&path, config.to_string()).unwrap();
+    // A tensor too many, and a shard that is cut short.
+    let mut file = folder.read("tiny/model.safetensors");
+    file.insert("model.layers.7.odd.weight", ndarray::array![[1.0f32]], lacuna::io::Dtype::F32).unwrap();
+    file.write(folder.path("tiny/model.safetensors")).unwrap();
+    let line = folder.refuses(&["generate", "tiny", "--prompt", "a"]);
+    assert!(line.contains("'model.layers.7.odd.weight' belongs to no part of the model"), "{line}");
+    let bytes = fs::read(folder.path("tiny/model.safetensors")).unwrap();
+    fs::write(folder.path("tiny/model.safetensors"), &bytes[..bytes.len() - 100]).unwrap();
+    assert!(folder.refuses(&["inspect", "tiny"]).contains("tiny/model.safetensors: truncated"));
+    fs::write(folder.path("tiny/model.safetensors"), &bytes).unwrap();
+    fs::remove_file(folder.path("tiny/tokenizer.json")).unwrap();
+    assert!(folder.refuses(&["generate", "tiny", "--prompt", "a"]).ends_with("has no tokenizer.json"));
 }

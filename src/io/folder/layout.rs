@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
+/// Of each tensor of a file, where it begins and its bytes.
+type Places = Vec<(u64, u64)>;
+
 /// One file of weights to be.
 pub(super) struct Planned {
     pub file: String,
@@ -92,7 +95,7 @@ impl Layout {
     }
 
     /// The header of a file and the place of each of its tensors.
-    pub(super) fn header(&self, file: usize, path: &Path) -> Result<(Vec<u8>, Vec<(u64, u64)>)> {
+    pub(super) fn header(&self, file: usize, path: &Path) -> Result<(Vec<u8>, Places)> {
         let planned = &self.files[file];
         let sized = |(name, element, shape): &(String, Element, Vec<usize>)| {
             (name.clone(), *element, shape.clone(), bytes_of(*element, shape).unwrap_or(0))

@@ -3,6 +3,7 @@
 use super::family::Family;
 use super::keys::{Keys, setting};
 use super::recipe::Recipe;
+use crate::io::Folder;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -68,6 +69,15 @@ impl Config {
         let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
         let json: Value = serde_json::from_slice(&text).map_err(|e| Error::malformed(path, e.to_string()))?;
         Config::parse(&json).map_err(|e| Error::malformed(path, e.to_string()))
+    }
+
+    /// The config of a folder.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] naming the file, for what [`Config::parse`] refuses.
+    pub fn of(folder: &Folder) -> Result<Self> {
+        let refuse = |e: Error| Error::malformed(folder.path().join("config.json"), e.to_string());
+        Config::from_raw(folder.config().clone()).map_err(refuse)
     }
 
     fn from_raw(raw: Map<String, Value>) -> Result<Self> {

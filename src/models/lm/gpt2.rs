@@ -18,7 +18,7 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
     let hidden = keys.size("n_embd")?;
     let queries = keys.size("n_head")?;
     let dim = share(hidden, queries, "n_head")?;
-    let blocks = keys.size("n_layer")?;
+    let blocks = keys.blocks("n_layer")?;
     let scale = if keys.flag("scale_attn_weights", true)? { (dim as f32).powf(-0.5) } else { 1.0 };
     let by_number = keys.flag("scale_attn_by_inverse_layer_idx", false)?;
     let layer = |i: usize| Layer {

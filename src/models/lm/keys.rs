@@ -10,6 +10,8 @@ pub(super) struct Keys<'a>(pub(super) &'a Map<String, Value>);
 
 /// No size in a config may be larger: what stands above is a damaged file.
 const LARGEST: u64 = 1 << 28;
+/// No model may have more blocks.
+const MOST_BLOCKS: usize = 10_000;
 
 impl<'a> Keys<'a> {
     /// What stands under a key, if it is not `null`.
@@ -35,6 +37,14 @@ impl<'a> Keys<'a> {
     /// A size above 0, or a default.
     pub(super) fn size_or(self, key: &str, default: usize) -> Result<usize> {
         if self.get(key).is_some() { self.size(key) } else { Ok(default) }
+    }
+
+    /// A number of blocks.
+    pub(super) fn blocks(self, key: &str) -> Result<usize> {
+        match self.size(key)? {
+            n if n > MOST_BLOCKS => Err(setting(key, format!("{n} blocks; at most {MOST_BLOCKS} are read"))),
+            n => Ok(n),
+        }
     }
 
     /// A number that may be absent.

@@ -127,11 +127,9 @@ impl<'a> Reader<'a> {
             Ok::<Linear, Error>(layer.in_group(group))
         };
         let group = if memory { &k } else { &q };
-        Ok(Inputs::Apart {
-            k: make(&k, heads.keys, heads.dim, group)?,
-            v: make(&v, heads.keys, heads.dim, group)?,
-            q: make(&q, heads.queries, heads.dim, &q)?,
-        })
+        let q = make(&q, heads.queries, heads.dim, &q)?;
+        let (k, v) = (make(&k, heads.keys, heads.dim, group)?, make(&v, heads.keys, heads.dim, group)?);
+        Ok(Inputs::Apart(Box::new([q, k, v])))
     }
 
     fn output(&self, name: &str, heads: Heads) -> Result<Linear> {

@@ -4,6 +4,7 @@ use super::ends::Ends;
 use super::load::Reader;
 use super::{Config, Family};
 use crate::io::{Weights, WeightsMut};
+use crate::kernels::awake;
 use crate::nn::attention::Carry;
 use crate::nn::{Block, LayerCache, Linear, Positions, Probe, Sink};
 use crate::{Error, Result};
@@ -183,8 +184,7 @@ impl LanguageModel {
             return Err(Error::setting("ids", "there is no token"));
         }
         let first = cache.len();
-        // Inside the pool: each of the many small products would else hand itself over to it.
-        rayon::scope(|_| {
+        awake(|| {
             let at = positions(&self.config, 1, ids.len(), first);
             let mut h = self.ends.embed(ids, ids.len(), first)?;
             self.blocks.iter().zip(&mut cache.0).for_each(|(block, cache)| block.step(&mut h, &at, cache));

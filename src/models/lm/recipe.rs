@@ -142,14 +142,15 @@ impl Recipe {
         let hidden = keys.size("hidden_size")?;
         let queries = keys.size("num_attention_heads")?;
         let kv = keys.size_or("num_key_value_heads", defaults.kv_heads.unwrap_or(queries))?;
-        let dim = match keys.size_if("head_dim")?.or(defaults.head_dim) {
-            Some(dim) => dim,
-            None => share(hidden, queries, "num_attention_heads")?,
+        let dim = match (keys.get("head_dim"), defaults.head_dim) {
+            (Some(_), _) => keys.size("head_dim")?,
+            (None, Some(dim)) => dim,
+            (None, None) => share(hidden, queries, "num_attention_heads")?,
         };
         let turned = (dim as f64 * keys.number("partial_rotary_factor", defaults.rotary)?) as usize;
         let rule = Rule { scale: (dim as f32).powf(-0.5), cap: None, window: None, causal: true };
         let heads = Heads { queries, keys: kv, dim };
-        let blocks = keys.size("num_hidden_layers")?;
+        let blocks = keys.blocks("num_hidden_layers")?;
         let layer = Layer { heads, rule, intermediate: keys.size("intermediate_size")? };
         Ok(Recipe {
             vocab: keys.size("vocab_size")?,
@@ -231,8 +232,9 @@ pub(super) fn activation(keys: Keys<'_>, key: &str, default: &str) -> Result<Act
 
 /// Rotary positions over the first `turned` of `dim` features, with the stretch that `rope_scaling` names.
 fn rotary(keys: Keys<'_>, turned: usize, dim: usize) -> Result<Rotary> {
-    if turned % 2 != 0 || turned > dim {
-        let reason = format!("{turned} of {dim} features of a head would be turned; an even number not above {dim} can be");
+    if turned % 2 != 0 || turned > dim || turned > 1 << 16 {
+        let reason =
+            format!("{turned} of {dim} features of a head would be turned; an even number not above {dim} and 65536 can be");
         return Err(setting("partial_rotary_factor", reason));
     }
     let object = keys.get("rope_scaling").or_else(|| keys.get("rope_parameters"));

@@ -5,6 +5,7 @@ use super::ends::Ends;
 use super::load::Reader;
 use super::relative::Bias;
 use crate::io::{Weights, WeightsMut};
+use crate::kernels::awake;
 use crate::nn::attention::{Carry, Source};
 use crate::nn::{Block, LayerCache, Linear, Norm, Positions, Probe, Sink};
 use crate::{Error, Result};
@@ -200,7 +201,7 @@ impl Seq2Seq {
     pub fn step(&self, ids: &[u32], cache: &mut Seq2SeqCache) -> Result<Array1<f32>> {
         super::model::sequences(ids, ids.len())?;
         let at = self.decoder_positions(ids.len(), cache.len());
-        rayon::scope(|_| {
+        awake(|| {
             let mut h = self.ends.embed(ids, ids.len(), at.first)?;
             for ((block, own), memory) in self.decoder.iter().zip(&mut cache.own).zip(&cache.memory) {
                 block.run(&mut h, &at, Source::Ready(memory), Some(own), &mut ());

@@ -20,8 +20,8 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
     let hidden = keys.size("d_model")?;
     let queries = keys.size("num_heads")?;
     let heads = Heads { queries, keys: queries, dim: keys.size("d_kv")? };
-    let encoder = keys.size("num_layers")?;
-    let decoder = keys.size_or("num_decoder_layers", encoder)?;
+    let encoder = keys.blocks("num_layers")?;
+    let decoder = if keys.get("num_decoder_layers").is_some() { keys.blocks("num_decoder_layers")? } else { encoder };
     let tied = keys.flag("tie_word_embeddings", true)?;
     let (gated, activation) = feed(keys)?;
     let intermediate = keys.size("d_ff")?;

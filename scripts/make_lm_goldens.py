@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Writes the goldens of tests/lm: tiny random models of every family with what the reference library says of them.
+
+    python scripts/make_lm_goldens.py tests/lm/goldens
+
+needs torch, "transformers<5", safetensors. Each file holds a model's tensors under their own names, its config.json as the metadata
+entry "config", and
+    expected.input_ids (T) · expected.labels (of an encoder-decoder) · expected.logits (T, V) · expected.nll ()
+    expected.grad.<tensor>, the gradient of that mean loss
+all as f32. Every window is shorter than the text, and no parameter keeps the value it is initialised with.
+"""
+import json
+import os
+import sys
+
+import torch
+import transformers as tf
+from safetensors.torch import save_file
+
+VOCAB = 41
+TOKENS = 22
+BASE = dict(vocab_size=VOCAB, hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=4,
+            bos_token_id=1, eos_token_id=2, pad_token_id=0)
+T5 = dict(vocab_size=VOCAB, d_model=16, d_ff=14, num_heads=3, relative_attention_num_buckets=8,
+          relative_attention_max_distance=16, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
+
+
+def base(**changes):
+    return {**BASE, **changes}
+
+
+FAMILIES = {
+    "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**base(
+        hidden_size=18, num_attention_heads=3, num_key_value_heads=1, tie_word_embeddings=True, rope_theta=1e5))),
+    "llama31": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**base(
+        num_key_value_heads=2, tie_word_embeddings=False, max_position_embeddings=128, rope_theta=5e5, rope_scaling=LLAMA3,
+        attention_bias=True, mlp_bias=True))),
+    "mistral": lambda: tf.MistralForCausalLM(tf.MistralConfig(**base(
+        head_dim=6, num_key_value_heads=2, sliding_window=5, rope_theta=1e6))),
+    "gemma2": lambda: tf.Gemma2ForCausalLM(tf.Gemma2Config(**base(
+        num_hidden_layers=3, head_dim=6, num_key_value_heads=2, sliding_window=5, query_pre_attn_scalar=9,
+        attn_logit_softcapping=2.0, final_logit_softcapping=3.0, attn_implementation="eager"))),
+    "phi2": lambda: tf.PhiForCausalLM(tf.PhiConfig(**base(partial_rotary_factor=0.5))),
+    "phi3": lambda: tf.Phi3ForCausalLM(tf.Phi3Config(**base(num_key_value_heads=2, sliding_window=7))),
+    "nemotron": lambda: tf.NemotronForCausalLM(tf.NemotronConfig(**base(num_key_value_heads=2, partial_rotary_factor=0.5))),
+    "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(
+        n_embd=16, n_layer=2, n_head=4, n_positions=24, vocab_size=VOCAB, bos_token_id=1, eos_token_id=2,
+        scale_attn_by_inverse_layer_idx=True, attn_implementation="eager", attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)),
+    "t5": lambda: tf.T5ForConditionalGeneration(tf.T5Config(
+        d_kv=4, num_layers=1, num_decoder_layers=2, feed_forward_proj="relu", tie_word_embeddings=True, dropout_rate=0.0, **T5)),
+    "t5v11": lambda: tf.T5ForConditionalGeneration(tf.T5Config(
+        d_kv=4, num_layers=2, num_decoder_layers=1, feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+        dropout_rate=0.0, **T5)),
+}
+
+
+def golden(make, seed):
+    torch.manual_seed(seed)
+    model = make().float().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * (0.2 if p.dim() == 1 else 0.15))
+    ids = torch.randint(3, VOCAB, (1, TOKENS))
+    expected = {"input_ids": ids[0].float()}
+    if model.config.is_encoder_decoder:
+        labels = torch.randint(3, VOCAB, (1, 9))
+        expected["labels"] = labels[0].float()
+    else:
+        labels = ids
+    out = model(input_ids=ids, labels=labels)
+    out.loss.backward()
+    expected |= {"logits": out.logits[0].detach(), "nll": out.loss.detach().reshape(())}
+    named = dict(model.named_parameters())
+    expected |= {f"grad.{name}": p.grad for name, p in named.items()}
+    tensors = {name: p.detach() for name, p in named.items()}
+    tensors |= {f"expected.{name}": value for name, value in expected.items()}
+    config = json.loads(model.config.to_json_string())
+    return {name: t.contiguous().clone() for name, t in tensors.items()}, {"config": json.dumps(config, sort_keys=True)}
+
+
+def main():
+    out = sys.argv[1]
+    os.makedirs(out, exist_ok=True)
+    for seed, (name, make) in enumerate(FAMILIES.items()):
+        tensors, metadata = golden(make, seed + 1)
+        path = os.path.join(out, name + ".safetensors")
+        save_file(tensors, path, metadata)
+        print(f"{name:10s} {os.path.getsize(path):6d} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+//! `lacuna prune` on a model's folder.
+
+use crate::common::Folder;
+use lacuna::io::{self, Dtype, FolderWriter, Layout};
+use lacuna::mask::Pattern;
+use lacuna::rng::Seed;
+use ndarray::Array1;
+use std::path::Path;
+
+/// A Llama of two blocks, and 40 sequences of 8 tokens in `ids.safetensors`.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    let mut tensors = vec![("model.embed_tokens.weight".to_string(), vec![30, 8]), ("model.norm.weight".to_string(), vec![8])];
+    for i in 0..2 {
+        for (name, shape) in [
+            ("input_layernorm", vec![8]),
+            ("post_attention_layernorm", vec![8]),
+            ("self_attn.q_proj", vec![8, 8]),
+            ("self_attn.k_proj", vec![8, 8]),
+            ("self_attn.v_proj", vec![8, 8]),
+            ("self_attn.o_proj", vec![8, 8]),
+            ("mlp.gate_proj", vec![12, 8]),
+            ("mlp.up_proj", vec![12, 8]),
+            ("mlp.down_proj", vec![8, 12]),
+        ] {
+            tensors.push((format!("model.layers.{i}.{name}.weight"), shape));
+        }
+    }
+    let layout = Layout::new(tensors.iter().map(|(n, s)| (n.clone(), Dtype::F32, s.clone())), 1 << 30).unwrap();
+    let mut writer = FolderWriter::create(folder.path("lm"), layout).unwrap();
+    for (name, shape) in &tensors {
+        let mut stream = Seed(9).stream(name);
+        match shape[..] {
+            [r, c] => writer.write(name, &stream.normal_array(r, c, 0.5)).unwrap(),
+            _ => writer.write(name, &Array1::<f32>::ones(shape[0])).unwrap(),
+        }
+    }
+    let config = serde_json::json!({
+        "model_type": "llama", "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "vocab_size": 30, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true,
+        "max_position_embeddings": 16, "hidden_act": "silu",
+    });
+    writer.config(config.as_object().unwrap()).unwrap();
+    writer.finish().unwrap();
+    let mut stream = Seed(9).stream("ids");
+    let ids: Vec<u8> = (0..320).flat_map(|_| (stream.below(30) as i64).to_le_bytes()).collect();
+    let header = format!(r#"{{"input_ids":{{"dtype":"I64","shape":[320],"data_offsets":[0,{}]}}}}"#, ids.len());
+    let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &ids].concat();
+    std::fs::write(folder.path("ids.safetensors"), file).unwrap();
+    folder
+}
+
+const CALIBRATION: [&str; 6] = ["--calibration", "ids.safetensors", "--samples", "40", "--context", "8"];
+
+fn masks(dir: &Path) -> Vec<(String, lacuna::mask::Mask)> {
+    let folder = io::Folder::open(dir).unwrap();
+    let masks = folder.masks().unwrap();
+    masks.names().map(|n| (n.to_string(), masks.read(n).unwrap().unwrap())).collect()
+}
+
+#[test]
+fn every_method_writes_a_folder_with_masks_and_says_what_it_did() {
+    let folder = folder();
+    for method in ["magnitude", "random", "wanda", "ria", "sparsegpt", "obc", "alps", "dsnot"] {
+        for (name, target) in [("a", ["--sparsity", "0.5"]), ("b", ["--pattern", "2:4"])] {
+            let out = format!("{method}-{name}");
+            let said = folder.json(&[&["prune", "lm", &out, "--method", method, "--json"], &target[..], &CALIBRATION].concat());
+            assert_eq!(said["sparsity"], 0.5, "{method}");
+            assert_eq!(said["layers"].as_array().unwrap().len(), 14, "{method}");
+            assert_eq!((said["weights"].as_u64(), said["kept"].as_u64()), (Some(1088), Some(544)), "{method}");
+            assert!(said["seconds"].as_f64().unwrap() > 0.0 && said["whole_sparsity"].as_f64().unwrap() < 0.5);
+            for (_, mask) in masks(&folder.path(&out)) {
+                assert_eq!(2 * mask.kept(), mask.len());
+                if name == "b" {
+                    Pattern::Nm { n: 2, m: 4 }.check(&mask).unwrap();
+                }
+            }
+            let record: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(folder.path(&out).join("prune.json")).unwrap()).unwrap();
+            assert_eq!(record, said, "the record in the folder is what was said");
+        }
+    }
+}
+
+#[test]
+fn options_reach_the_pruner() {
+    let folder = folder();
+    let run = |out: &str, options: &[&str]| {
+        let all =
+            [&["prune", "lm", out, "--method", "sparsegpt", "--sparsity", "0.5", "--json"], &CALIBRATION[..], options].concat();
+        let said = folder.json(&all);
+        let errors = said["layers"].as_array().unwrap().iter().map(|l| l["error"].as_f64().unwrap()).sum::<f64>();
+        (said, errors)
+    };
+    let (_, plain) = run("plain", &[]);
+    let (said, solved) = run("solved", &["--reconstruct", "50"]);
+    assert_eq!(said["settings"]["method"], "sparsegpt + least squares");
+    assert!(solved < plain, "{solved} and {plain}");
+    assert!(run("rounded", &["--bits", "3"]).1 > plain);
+    let (said, _) = run("corrected", &["--correct", "1,0.5"]);
+    assert_eq!(said["settings"]["correction"]["stream"], 0.5);
+    assert_eq!(run("only", &["--only", "mlp"]).0["layers"].as_array().unwrap().len(), 6);
+    assert_eq!(run("dense", &["--inputs", "dense"]).0["settings"]["turn"], "block");
+    for allocate in ["global", "er", "erk", "lamp", "owl"] {
+        let kept = run(allocate, &["--allocate", allocate, "--owl-threshold", "2"]).0["kept"].as_u64().unwrap();
+        assert_eq!(kept, 544, "{allocate}");
+    }
+    let printed = folder.succeeds(&[&["prune", "lm", "text", "--sparsity", "0.5"], &CALIBRATION[..]].concat());
+    assert!(
+        printed.contains("model.layers.1.mlp.down_proj") && printed.contains("sparsity 0.5000 of the pruned layers"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn what_cannot_be_done_is_one_line_and_leaves_nothing() {
+    let folder = folder();
+    let prune = |options: &[&str]| folder.refuses(&[&["prune", "lm", "out"], options].concat());
+    let sparse = |options: &[&str]| prune(&[&["--method", "sparsegpt", "--sparsity", "0.5"], &CALIBRATION[..], options].concat());
+    assert!(prune(&["--sparsity", "0.5", "--method", "wanda"]).starts_with("calibration: this method measures inputs"));
+    let more = prune(&[
+        "--sparsity",
+        "0.5",
+        "--method",
+        "wanda",
+        "--calibration",
+        "ids.safetensors",
+        "--samples",
+        "41",
+        "--context",
+        "8",
+    ]);
+    assert!(more.contains("has 320 tokens, fewer than the 41 x 8 asked for"), "{more}");
+    let long = prune(&["--sparsity", "0.5", "--method", "wanda", "--calibration", "ids.safetensors", "--context", "17"]);
+    assert_eq!(long, "context: 17 tokens; this model has 16 positions");
+    assert!(prune(&["--sparsity", "1", "--method", "magnitude"]).starts_with("sparsity: 1 is not in [0, 1)"));
+    assert!(prune(&["--pattern", "2:5", "--method", "magnitude"]).contains("5 does not divide the 8 inputs of a row"));
+    assert!(sparse(&["--only", "q_porj"]).contains("no layer is named 'q_porj' among 14"));
+    assert!(sparse(&["--skip", "*"]).contains("no layer is left to prune"));
+    assert!(sparse(&["--correct", "2"]).starts_with("correct: '2' is not one or two shares"));
+    assert!(sparse(&["--inputs", "dense", "--correct", "1"]).starts_with("correct: layers make up for earlier ones only"));
+    assert!(sparse(&["--damping=-1"]).contains("damping: -1 is not a finite number"));
+    assert!(sparse(&["--resume"]).contains("holds no unfinished run"));
+    assert!(sparse(&["--skip", "mlp", "--layer", "a=0.5"]).starts_with("layer: sparsities of single layers are for files"));
+    let few = prune(&[
+        "--method",
+        "sparsegpt",
+        "--sparsity",
+        "0.5",
+        "--calibration",
+        "ids.safetensors",
+        "--samples",
+        "1",
+        "--context",
+        "4",
+        "--damping",
+        "0",
+    ]);
+    assert!(few.contains("model.layers.0.self_attn.q_proj") && few.contains("4 tokens, damping 0"), "{few}");
+    assert!(
+        prune(&["--pattern", "2:4", "--allocate", "owl", "--calibration", "ids.safetensors", "--samples", "4", "--context", "8"])
+            .contains("owl cannot move it")
+    );
+    let wrong = folder.refuses(&[
+        "prune",
+        "lm",
+        "out",
+        "--sparsity",
+        "0.5",
+        "--method",
+        "alps",
+        "--bits",
+        "4",
+        "--calibration",
+        "ids.safetensors",
+        "--samples",
+        "4",
+        "--context",
+        "8",
+    ]);
+    assert_eq!(wrong, "bits: is for --method sparsegpt");
+    let file = folder.refuses(&["prune", "model.safetensors", "out", "--sparsity", "0.5", "--method", "wanda"]);
+    assert!(file.starts_with("method: needs the inputs of the layers"), "{file}");
+    let file = folder.refuses(&["prune", "model.safetensors", "out", "--sparsity", "0.5", "--resume"]);
+    assert_eq!(file, "resume: is for language models: give a model's folder");
+    std::fs::create_dir(folder.path("out")).unwrap();
+    std::fs::write(folder.path("out").join("x"), "x").unwrap();
+    assert!(sparse(&[]).contains("out"));
+}

@@ -1,0 +1,14 @@
+//! Language models: what the reference library says of every family, derivatives, layers in other storages, configs.
+
+#[path = "lm/common.rs"]
+mod common;
+#[path = "lm/config.rs"]
+mod config;
+#[path = "lm/differences.rs"]
+mod differences;
+#[path = "lm/goldens.rs"]
+mod goldens;
+#[path = "lm/layers.rs"]
+mod layers;
+#[path = "lm/training.rs"]
+mod training;

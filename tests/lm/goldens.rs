@@ -1,0 +1,113 @@
+//! What the reference library computed for tiny models of every family.
+
+use crate::common::{ALL, Golden, Model, worst};
+use lacuna::io::Checkpoint;
+use lacuna::models::lm::{Ends, load_block, next_tokens};
+use ndarray::Axis;
+
+#[test]
+fn logits_of_every_family_are_those_of_the_reference_library() {
+    for golden in ALL.map(Golden::read) {
+        let off = worst(&golden.model().logits(&golden).into_dyn(), &golden.matrix("logits").into_dyn(), 1e-4);
+        assert!(off < 0.5, "{}: {off} of the tolerance", golden.name);
+    }
+}
+
+#[test]
+fn tokens_one_by_one_through_the_cache_give_the_same_logits() {
+    for golden in ALL.map(Golden::read) {
+        let (model, right) = (golden.model(), golden.matrix("logits"));
+        for whole in [1, 2, 7] {
+            let rows: Vec<usize> = (whole - 1..right.nrows()).collect();
+            let off = worst(&model.stepped(&golden, whole).into_dyn(), &right.select(Axis(0), &rows).into_dyn(), 1e-4);
+            assert!(off < 0.5, "{} from {whole} tokens on: {off} of the tolerance", golden.name);
+        }
+    }
+}
+
+#[test]
+fn losses_and_the_gradients_of_all_parameters_are_those_of_the_reference_library() {
+    for golden in ALL.map(Golden::read) {
+        let model = golden.model();
+        let right = f64::from(golden.expected.get("nll").unwrap().iter().copied().next().unwrap());
+        let (loss, gradients) = model.gradients(&golden);
+        assert!((loss - right).abs() < 2e-6 * right, "{}: {loss}, {right}", golden.name);
+        assert!((model.loss(&golden) - loss).abs() < 1e-6, "{}: two ways to the loss", golden.name);
+        let turned: Vec<String> = model.linears().into_iter().filter(|l| l.is_transposed()).map(|l| l.tensor()).collect();
+        for tensor in golden.weights.names() {
+            let right = golden.expected.get(&format!("grad.{tensor}")).unwrap();
+            let found = gradients.get(tensor).unwrap_or_else(|| panic!("{}: no gradient of {tensor}", golden.name));
+            let found = if turned.iter().any(|t| t == tensor) { found.t().to_owned() } else { found.clone() };
+            let largest = right.iter().fold(1e-7f32, |a, r| a.max(r.abs()));
+            let off = worst(&(found / largest), &(right / largest), 1e-4);
+            assert!(off < 1.0, "{}: gradient of {tensor}: {off} of the tolerance", golden.name);
+        }
+        assert_eq!(gradients.len(), golden.weights.len(), "{}", golden.name);
+    }
+}
+
+#[test]
+fn a_model_read_block_by_block_gives_the_same_bits() {
+    for golden in ALL.map(Golden::read) {
+        let Model::Decoder(model) = golden.model() else { continue };
+        let config = golden.config();
+        let ends = Ends::load(&golden.weights, &config).unwrap();
+        let mut h = ends.embed(&golden.ids, golden.ids.len(), 0).unwrap();
+        let at = model.positions(1, golden.ids.len());
+        for i in 0..config.layers() {
+            load_block(&golden.weights, &config, i).unwrap().forward(&mut h, &at, &mut ());
+        }
+        assert_eq!(ends.logits(&h), model.forward(&golden.ids).unwrap(), "{}", golden.name);
+        let targets = next_tokens(&golden.ids, golden.ids.len());
+        assert_eq!(ends.nll(&h, &targets).unwrap(), model.nll(&golden.ids).unwrap(), "{}", golden.name);
+    }
+}
+
+#[test]
+fn sequences_beside_one_another_are_as_each_alone() {
+    for golden in ALL.map(Golden::read) {
+        let Model::Decoder(model) = golden.model() else { continue };
+        let (n, mut turned) = (golden.ids.len(), golden.ids.clone());
+        turned.reverse();
+        let both = [golden.ids.clone(), turned.clone()].concat();
+        let together = model.stream(&both, n, &mut ()).unwrap();
+        for (i, ids) in [&golden.ids, &turned].into_iter().enumerate() {
+            let alone = model.stream(ids, n, &mut ()).unwrap();
+            let part = together.slice(ndarray::s![i * n..(i + 1) * n, ..]).to_owned();
+            assert!(worst(&part.into_dyn(), &alone.into_dyn(), 1e-6) < 2.0, "{}: sequence {i}", golden.name);
+        }
+        let mean = [&golden.ids, &turned].map(|ids| model.nll(ids).unwrap().iter().sum::<f64>()).iter().sum::<f64>();
+        let loss = model.backward(&both, n, &mut |_, _| {}).unwrap();
+        assert!((loss - mean / (2 * n - 2) as f64).abs() < 1e-6, "{}", golden.name);
+    }
+}
+
+#[test]
+fn a_model_that_is_written_has_every_tensor_as_it_was_read() {
+    for golden in ALL.map(Golden::read) {
+        let mut written = Checkpoint::new();
+        golden.model().write(&mut written);
+        assert_eq!(written.len(), golden.weights.len(), "{}", golden.name);
+        for (tensor, values) in golden.weights.weights() {
+            assert_eq!(written.get(tensor).unwrap(), values, "{}: {tensor}", golden.name);
+        }
+        assert_eq!(golden.config().to_json(), golden.json, "{}", golden.name);
+    }
+}
+
+#[test]
+fn files_of_the_bare_model_have_no_prefix_and_may_hold_tables_and_copies() {
+    for (name, prefix) in [("gpt2", "transformer."), ("llama", "model.")] {
+        let golden = Golden::read(name);
+        let mut bare = Checkpoint::new();
+        for (tensor, values) in golden.weights.weights() {
+            bare.insert(tensor.strip_prefix(prefix).unwrap_or(tensor), values.clone(), lacuna::io::Dtype::F32).unwrap();
+        }
+        let table = ndarray::Array1::<f32>::zeros(3);
+        bare.insert("h.0.attn.bias", table.clone(), lacuna::io::Dtype::F32).unwrap();
+        bare.insert("layers.0.self_attn.rotary_emb.inv_freq", table.clone(), lacuna::io::Dtype::F32).unwrap();
+        bare.insert("lm_head.weight", table, lacuna::io::Dtype::F32).unwrap();
+        let model = Model::load(&bare, golden.config()).unwrap();
+        assert_eq!(model.logits(&golden), golden.model().logits(&golden), "{name}");
+    }
+}

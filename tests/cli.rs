@@ -10,7 +10,7 @@ mod build;
 mod common;
 #[path = "cli/language.rs"]
 mod language;
-#[path = "cli/language_pruning.rs"]
-mod language_pruning;
+#[path = "cli/prune_language.rs"]
+mod prune_language;
 #[path = "cli/pruning.rs"]
 mod pruning;

@@ -49,6 +49,9 @@ impl Default for ExactObs {
     }
 }
 
+/// Units in the order in which they went, each with its increase of the loss.
+type Steps = Vec<(usize, f64)>;
+
 /// What removing weights from one row one after another cost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
@@ -158,13 +161,13 @@ impl Pruner for ExactObs {
                 work.map(|((&r, gone), &drop)| run(layer, band(r), &inverse, groups, gone, drop)).collect::<Result<_>>()?
             }
             None => {
-                let traces: Vec<Vec<(usize, f64)>> = bands
+                let traces: Vec<Steps> = bands
                     .par_iter()
                     .zip(&gone)
                     .map(|(&r, gone)| walk(layer, band(r), &inverse, groups, gone, units).map(|(steps, _)| steps))
                     .collect::<Result<_>>()?;
                 let counts = counts(&traces, &gone, budget.drop());
-                let solve = |((&r, trace), &count): ((&usize, &Vec<(usize, f64)>), &usize)| {
+                let solve = |((&r, trace), &count): ((&usize, &Steps), &usize)| {
                     let dropped: Vec<usize> = trace[..count].iter().map(|s| s.0).collect();
                     let support: Vec<usize> = (0..cols).filter(|c| !dropped.contains(&(c / width))).collect();
                     let band = band(r);
@@ -211,7 +214,7 @@ fn walk<'a>(
     groups: Groups,
     gone: &[usize],
     drop: usize,
-) -> Result<(Vec<(usize, f64)>, Array2<f64>)> {
+) -> Result<(Steps, Array2<f64>)> {
     let mut greedy = Greedy::new(band, inverse, groups);
     let mut steps = Vec::with_capacity(drop);
     for &unit in gone {
@@ -237,7 +240,7 @@ fn run<'a>(
 }
 
 /// How many steps of each trace are among the `drop` cheapest of all, steps that the mask has taken before coming first.
-fn counts(traces: &[Vec<(usize, f64)>], gone: &[Vec<usize>], drop: usize) -> Vec<usize> {
+fn counts(traces: &[Steps], gone: &[Vec<usize>], drop: usize) -> Vec<usize> {
     let mut steps: Vec<(f64, usize)> = Vec::new();
     for (band, trace) in traces.iter().enumerate() {
         let mut most = f64::NEG_INFINITY;

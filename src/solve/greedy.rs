@@ -109,7 +109,8 @@ impl<'a> Greedy<'a> {
         let mut l = self.blocks[slot].clone();
         for j in 0..k {
             let pivot = l[j * k + j] - (0..j).map(|t| l[j * k + t] * l[j * k + t]).sum::<f64>();
-            if !(pivot > 0.0) {
+            // NaN is not positive either.
+            if pivot.is_nan() || pivot <= 0.0 {
                 return None;
             }
             l[j * k + j] = pivot.sqrt();
@@ -179,7 +180,7 @@ impl<'a> Greedy<'a> {
             column.iter_mut().zip(l).for_each(|(v, l)| *v -= factor * l);
         }
         let d = column[at];
-        if !(d > 0.0) {
+        if d.is_nan() || d <= 0.0 {
             return None;
         }
         let mut loss = 0.0;

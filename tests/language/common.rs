@@ -71,7 +71,7 @@ impl Model {
 
 pub fn open(dir: &Path) -> (Folder, Config) {
     let folder = Folder::open(dir).unwrap();
-    let config = Config::of(&folder).unwrap();
+    let config = Config::parse(&serde_json::Value::Object(folder.config().clone())).unwrap();
     (folder, config)
 }
 

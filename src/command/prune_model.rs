@@ -258,7 +258,7 @@ fn calibration(args: &Args, config: &Config) -> Result<Vec<u32>> {
     let Some(most) = wanted.samples.checked_mul(wanted.context).filter(|n| *n > 0) else {
         return Err(Error::setting("samples", format!("{} sequences of {} tokens", wanted.samples, wanted.context)));
     };
-    if let Some(positions) = config.max_positions().filter(|p| wanted.context > *p) {
+    if let Some(positions) = config.stated_context().filter(|p| wanted.context > *p) {
         return Err(Error::setting("context", format!("{} tokens; this model has {positions} positions", wanted.context)));
     }
     let ids = read_tokens(file, &args.model)?;

@@ -11,6 +11,7 @@
 mod awake;
 mod bitmask;
 mod bsr;
+mod bsr_strip;
 mod correlate;
 mod csr;
 mod epilogue;
@@ -21,6 +22,7 @@ mod gemv;
 mod isa;
 mod lists;
 mod nm;
+mod nm_strip;
 mod pairs;
 mod pull;
 mod scratch;

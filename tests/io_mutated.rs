@@ -8,6 +8,7 @@ use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, Nm, Scaling, TileCsr, TilePair
 use ndarray::{Array2, array};
 use proptest::prelude::*;
 use std::io::Write;
+use std::sync::LazyLock;
 
 /// One thing that goes wrong with a file. Places are shares of its length, so that they mean something at any length.
 #[derive(Debug, Clone)]
@@ -251,19 +252,6 @@ proptest! {
     }
 
     #[test]
-    fn damaged_storages_are_refused_cleanly_or_multiply(damages in damages()) {
-        let file = storages();
-        exercise_storages(&damaged(file.clone(), &damages));
-        // The tensors alone, and the JSON alone with the length in front made right again.
-        let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
-        let json = damaged(file[8..8 + length].to_vec(), &damages);
-        exercise_storages(&[&(json.len() as u64).to_le_bytes()[..], &json, &file[8 + length..]].concat());
-        let mut data = damaged(file[8 + length..].to_vec(), &damages);
-        data.resize(file.len() - 8 - length, 0);
-        exercise_storages(&[&file[..8 + length], &data].concat());
-    }
-
-    #[test]
     fn a_damaged_idx_file_is_valid_or_refused_cleanly(damages in damages()) {
         exercise_idx(&damaged(idx(), &damages));
     }
@@ -288,6 +276,20 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_storages_are_refused_cleanly_or_multiply(damages in damages()) {
+        static FILE: LazyLock<Vec<u8>> = LazyLock::new(storages);
+        let file = &*FILE;
+        exercise_storages(&damaged(file.clone(), &damages));
+        // The tensors alone, and the JSON alone with the length in front made right again.
+        let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+        let json = damaged(file[8..8 + length].to_vec(), &damages);
+        exercise_storages(&[&(json.len() as u64).to_le_bytes()[..], &json, &file[8 + length..]].concat());
+        let mut data = damaged(file[8 + length..].to_vec(), &damages);
+        data.resize(file.len() - 8 - length, 0);
+        exercise_storages(&[&file[..8 + length], &data].concat());
+    }
 
     #[test]
     fn the_listing_of_a_file_agrees_with_reading_it(damages in damages()) {

@@ -140,9 +140,10 @@ pub(crate) fn bitmask_product<T: Expand>(
 /// Adds the products of one block of a bitmask to `sums`.
 fn runs<T: Expand>(w: &BitmaskSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the machine has these instructions.
     match Isa::current() {
+        // SAFETY: the machine has these instructions.
         Isa::Avx512 => return unsafe { runs_avx512(w, block, x, sums) },
+        // SAFETY: the machine has these instructions.
         Isa::Avx2 => return unsafe { runs_avx2(w, block, x, sums) },
         _ => {}
     }

@@ -1,7 +1,7 @@
 //! Products with blocks.
 //!
 //! The weights of a block stand column by column. One token: a vector of rows meets one number of x at a time, or, where blocks have one
-//! row, a vector of columns meets as many numbers. Strips are in `bsr_strip`.
+//! row, a vector of columns meets as many numbers. Strips: see `bsr_strip`.
 
 use super::bsr_strip::Tiles;
 use super::epilogue::Epilogue;
@@ -63,7 +63,7 @@ impl<'a, I: Column, T: Value> BsrSlices<'a, I, T> {
     }
 
     #[inline(always)]
-    pub(super) fn blocks_of(&self, line: usize) -> usize {
+    fn blocks_of(&self, line: usize) -> usize {
         (self.starts[line + 1] - self.starts[line]) as usize
     }
 

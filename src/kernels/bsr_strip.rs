@@ -1,5 +1,8 @@
-//! Strips with blocks: a few rows of a block keep their sums of a few vectors of tokens in registers, so that what is loaded of x serves all
-//! of them; a row of blocks walks as many columns at a time as a strip has in a cache.
+//! Strips with blocks: a few rows of a block keep their sums of a few vectors of tokens in registers, so that what is loaded of x serves all of
+//! them; a row of blocks walks as many columns at a time as a strip has in a cache.
+
+// Vectors are named by their place, so that they stay in registers.
+#![allow(clippy::needless_range_loop, clippy::int_plus_one)]
 
 use super::bsr::{BsrSlices, Run};
 use super::isa::Isa;

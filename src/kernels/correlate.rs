@@ -3,6 +3,9 @@
 //! Strips of both: a kept weight is the dot product of its row of dYᵀ, held in registers while the row walks a word of the mask, with its
 //! column of Xᵀ, of which a word's columns stay in the first cache. Four dot products are summed across their lanes together.
 
+// Vectors are named by their place, so that they stay in registers.
+#![allow(clippy::needless_range_loop)]
+
 use super::isa::Isa;
 use super::scratch::{Scratch, Use};
 use super::simd::{Portable, Simd};

@@ -141,9 +141,10 @@ pub(super) const AHEAD: usize = 32 << 10;
 /// Adds the products of one block with one token to `sums`.
 fn dots<L: Lists<Value: Expand>>(w: &L, block: usize, x: &[f32], sums: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the machine has these instructions; 32-bit indices reach all of x, whose columns `Rows` promises.
     match Isa::current() {
+        // SAFETY: the machine has these instructions; 32-bit indices reach all of x, whose columns `Rows` promises.
         Isa::Avx512 if w.dim().1 <= i32::MAX as usize => return unsafe { dots_avx512(w, block, x, sums) },
+        // SAFETY: the machine has these instructions.
         Isa::Avx2 | Isa::Avx512 => return unsafe { dots_avx2(w, block, x, sums) },
         _ => {}
     }

@@ -4,9 +4,11 @@
 //! kernels of one [`Isa`].
 //!
 //! A storage walks its weights in its own way (`bitmask`, and as lists `csr` and `tile_csr`); what is done with them is written
-//! once: `few` for one token, `strip` for more, with `turn` between token-major arrays and strips. `gemv` is few tokens and a dense weight, `awake` runs many small
-//! products in a row; `vector` has functions of
-//! whole slices.
+//! once: `few` for few tokens, `strip` for more, with `turn` between token-major arrays and strips. `gemv` is few tokens and a
+//! dense weight, `awake` runs many small products in a row; `vector` has functions of whole slices.
+
+// Loops over registers are unrolled; several arrays of them share an index.
+#![allow(clippy::needless_range_loop)]
 
 mod awake;
 mod bitmask;

@@ -4,7 +4,10 @@
 //! of a block and a word follow one another at a constant distance, and no loop over them ends unforeseen.
 //!
 //! One token: values are spread to the places of their bits, sixteen at a time, and meet x; what is loaded of x serves all rows of the
-//! block, whose sums rest in the first cache meanwhile. Strips are in `nm_strip`.
+//! block, whose sums rest in the first cache meanwhile. Strips: see `nm_strip`.
+
+// Vectors are named by their place, so that they stay in registers.
+#![allow(clippy::needless_range_loop)]
 
 use super::epilogue::Epilogue;
 use super::expand::Expand;
@@ -273,7 +276,7 @@ unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
                 let mut other = [_mm512_setzero_ps(); B];
                 for q in 0..4 {
                     let mask = (bits >> (16 * q)) as u16;
-                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at.add(before(q)), u16::MAX));
+                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at.add(before(q))));
                     for b in 0..B {
                         let to = if q % 2 == 0 { &mut sum[b] } else { &mut other[b] };
                         *to = _mm512_mask3_fmadd_ps(values, xs[b][q], *to, mask);

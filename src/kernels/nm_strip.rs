@@ -1,5 +1,5 @@
-//! Strips with N:M: neighbours walk their word together, first the columns that only one of the two has, then those that both have, where
-//! what is loaded of x serves two products.
+//! Strips with N:M: neighbours walk their word together, first the columns that only one of the two has, then those that both have, where what is
+//! loaded of x serves two products.
 
 use super::isa::Isa;
 use super::nm::NmSlices;

@@ -137,7 +137,8 @@ impl<T: Value> Bsr<T> {
             values: Vec::with_capacity(kept),
             scales,
         };
-        (parts.starts.push(0), parts.value_starts.push(0));
+        parts.starts.push(0);
+        parts.value_starts.push(0);
         for top in (0..rows).step_by(r) {
             let bottom = (top + r).min(rows);
             // What the first row of a block keeps, all of them keep.

@@ -276,7 +276,7 @@ unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
                 let mut other = [_mm512_setzero_ps(); B];
                 for q in 0..4 {
                     let mask = (bits >> (16 * q)) as u16;
-                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at.add(before(q))));
+                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at.add(before(q)), u16::MAX));
                     for b in 0..B {
                         let to = if q % 2 == 0 { &mut sum[b] } else { &mut other[b] };
                         *to = _mm512_mask3_fmadd_ps(values, xs[b][q], *to, mask);

@@ -163,7 +163,7 @@ fn inspecting_a_folder_counts_parameters_zeros_and_masks() {
     let name = |n: &str| format!("model.layers.0.{n}");
     let expected =
         ["self_attn.q_proj", "self_attn.q_proj", "self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.gate_proj"];
-    assert_eq!(groups[..6], expected.map(|n| name(n)));
+    assert_eq!(groups[..6], expected.map(name));
 
     // Half of one layer goes, with a mask; of another by zeros alone.
     let model = Model::open(folder.path("tiny")).unwrap();

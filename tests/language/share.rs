@@ -180,7 +180,9 @@ fn settings_that_exclude_each_other_and_names_of_no_layer_are_errors() {
     let correction = Some(Correction { inputs: 1.0, stream: 0.0, damping: 0.01 });
     assert!(fail(&|s| (s.turn, s.correction) = (Turn::Block, correction), &ids).starts_with("correct: layers make up"));
     assert_eq!(fail(&|s| s.budgets.clear(), &ids), "layers: none is left to prune");
-    let wrong = |s: &mut lacuna::prune::LanguagePruning<'_>| drop(s.budgets.insert("model.layers.0.q".into(), Budget::all(1)));
+    let wrong = |s: &mut lacuna::prune::LanguagePruning<'_>| {
+        s.budgets.insert("model.layers.0.q".into(), Budget::all(1));
+    };
     assert!(fail(&wrong, &ids).starts_with("no layer is named 'model.layers.0.q' among 21"));
     let few = SparseGpt { damping: 0.0, ..pruner };
     let mut singular = base.clone();

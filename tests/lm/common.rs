@@ -49,6 +49,7 @@ impl Golden {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // one at a time, in a test
 pub enum Model {
     Decoder(LanguageModel),
     Both(Seq2Seq),

@@ -28,6 +28,8 @@ enum Command {
     Generate(command::generate::Args),
     /// Prunes a language model's folder, or the weights of a safetensors file
     Prune(command::prune::Args),
+    /// Lays the pruned weights of a model's folder in another way: compressed, or whole again
+    Pack(command::pack::Args),
     /// Times sparse products against dense ones on this machine
     Bench(command::bench::Args),
     /// Says what a model folder or a safetensors file holds: shapes, sparsity, bytes, and of a model what may be pruned
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => command::logits::run(&args),
         Command::Generate(args) => command::generate::run(&args),
         Command::Prune(args) => command::prune::run(&args),
+        Command::Pack(args) => command::pack::run(&args),
         Command::Bench(args) => command::bench::run(&args),
         Command::Inspect(args) => command::inspect::run(&args),
     });

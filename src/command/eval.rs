@@ -1,6 +1,6 @@
 //! `lacuna eval DIR`: perplexity of a text, multiple choice, last words.
 
-use super::model::{bar, decoder, of, open};
+use super::model::{bar, of, open, stored};
 use super::{print, print_json};
 use clap::{Parser, ValueEnum};
 use lacuna::io::Folder;
@@ -8,7 +8,7 @@ use lacuna::metrics::{
     ChoiceScore, LastWord, LastWordScore, Perplexity, Question, answer, check_questions, guess, peak_memory, read_lines,
     streamed_losses, windows,
 };
-use lacuna::models::lm::{Config, LanguageModel};
+use lacuna::models::lm::{Config, LanguageModel, Running};
 use lacuna::text::Tokenizer;
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
@@ -35,6 +35,9 @@ pub struct Args {
     /// Where the token that begins a text stands
     #[arg(long, value_enum, default_value = "tokenizer")]
     bos: Bos,
+    /// In which storage pruned layers run: auto, dense, or one of those of bench
+    #[arg(long, default_value = "auto", conflicts_with = "stream")]
+    format: String,
     /// One block of the model in memory at a time
     #[arg(long)]
     stream: bool,
@@ -86,7 +89,16 @@ pub fn run(args: &Args) -> Result<()> {
         check_questions(questions).map_err(|e| Error::malformed(path, e.to_string()))?;
     }
     let weights: usize = folder.names().filter_map(|n| folder.info(n).ok()).map(|t| 4 * t.elements()).sum();
-    let model = if args.stream { None } else { Some(decoder(&folder, config.clone())?) };
+    let running: Running = args.format.parse()?;
+    let mut storages = None;
+    let model = match args.stream {
+        true => None,
+        false => {
+            let (model, value, line) = stored(&folder, config.clone(), running, args.context)?;
+            storages = Some((value, line));
+            Some(model)
+        }
+    };
     let mut report = json!({"model": args.dir, "family": config.family().model_type(), "stream": args.stream});
     let mut lines = vec![format!("{} ({})", args.dir.display(), config.family().model_type())];
     let mut add = |part: (Value, String)| {
@@ -95,6 +107,9 @@ pub fn run(args: &Args) -> Result<()> {
         }
         lines.push(part.1);
     };
+    if let Some(storages) = storages {
+        add(storages);
+    }
     if let Some(cut) = &cut {
         add(perplexity(args, cut, &folder, &config, model.as_ref())?);
     }

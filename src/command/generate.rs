@@ -1,11 +1,11 @@
 //! `lacuna generate DIR --prompt TEXT`: text, token after token.
 
-use super::model::{decoder, open, seq2seq};
+use super::model::{open, seq2seq, stored};
 use super::{print, print_json};
 use clap::Parser;
 use lacuna::io::Folder;
 use lacuna::metrics::peak_memory;
-use lacuna::models::lm::Config;
+use lacuna::models::lm::{Config, Running};
 use lacuna::rng::Seed;
 use lacuna::text::{Ended, Sampler, Sampling, Tokenizer, generate};
 use lacuna::{Error, Result};
@@ -41,6 +41,9 @@ pub struct Args {
     /// Goes on after a token that ends a text
     #[arg(long)]
     ignore_end: bool,
+    /// In which storage pruned layers run: auto, dense, or one of those of bench
+    #[arg(long, default_value = "auto")]
+    format: String,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -57,6 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
         top_k: args.top_k.unwrap_or(0),
         top_p: args.top_p.unwrap_or(1.0),
     };
+    let running: Running = args.format.parse()?;
     let mut sampler = Sampler::new(sampling, Seed(args.seed))?;
     let (folder, config) = open(&args.dir)?;
     let tokenizer = Tokenizer::open(&args.dir)?;
@@ -84,7 +88,11 @@ pub fn run(args: &Args) -> Result<()> {
         text.push_str(&new);
         Ok(())
     };
+    let mut storages = (serde_json::json!({}), String::new());
     let made = if config.is_encoder_decoder() {
+        if running != Running::Auto {
+            return Err(Error::setting("format", "an encoder-decoder runs dense"));
+        }
         let start = config.decoder_start();
         let model = seq2seq(&folder, config)?;
         loaded = Instant::now();
@@ -92,7 +100,8 @@ pub fn run(args: &Args) -> Result<()> {
         let step = |ids: &[u32]| model.step(ids, &mut cache).map(|z| z.to_vec());
         generate(step, &[start], args.tokens, &stops, &mut sampler, &mut see)?
     } else {
-        let model = decoder(&folder, config)?;
+        let (model, value, line) = stored(&folder, config, running, 1)?;
+        storages = (value, line);
         if !args.json {
             print(&args.prompt)?;
         }
@@ -111,18 +120,23 @@ pub fn run(args: &Args) -> Result<()> {
     let steps = (made.ids.len() + usize::from(made.ended == Ended::Stop)).saturating_sub(1);
     let rate = (steps > 0).then(|| steps as f64 / writing.as_secs_f64());
     if args.json {
-        return print_json(&serde_json::json!({
+        let mut report = serde_json::json!({
             "prompt": args.prompt, "prompt_tokens": prompt.len(), "text": text, "ids": made.ids, "ended": made.ended, "sampling": sampling,
             "seed": args.seed, "load_seconds": (loaded - begun).as_secs_f64(), "prompt_seconds": reading.as_secs_f64(),
             "tokens_per_second": rate, "peak_memory": peak_memory(),
-        }));
+        });
+        if let (Some(report), serde_json::Value::Object(storages)) = (report.as_object_mut(), storages.0) {
+            report.extend(storages);
+        }
+        return print_json(&report);
     }
     let rate = rate.map_or("-".to_string(), |r| format!("{r:.1}"));
     print(&format!(
-        "{rest}\n\n{} tokens, {rate} tokens/s; prompt of {} tokens in {:.2} s\n",
+        "{rest}\n\n{} tokens, {rate} tokens/s; prompt of {} tokens in {:.2} s{}\n",
         made.ids.len(),
         prompt.len(),
         reading.as_secs_f64(),
+        if storages.1.is_empty() { String::new() } else { format!("\n{}", storages.1) },
     ))
 }
 

@@ -10,9 +10,11 @@ pub mod import;
 pub mod inspect;
 pub mod logits;
 mod model;
+pub mod pack;
 mod pages;
 pub mod prune;
 mod prune_model;
+mod prune_report;
 mod timing;
 
 use lacuna::{Error, Result};

@@ -2,9 +2,10 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lacuna::io::Folder;
-use lacuna::models::lm::{Config, LanguageModel, Seq2Seq};
+use lacuna::models::lm::{Config, LanguageModel, Running, Seq2Seq};
 use lacuna::{Error, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Opens a model folder and reads its configuration; no weights.
@@ -25,6 +26,25 @@ pub fn of(dir: &Path, error: Error) -> Error {
 /// Reads the weights of a decoder.
 pub fn decoder(folder: &Folder, config: Config) -> Result<LanguageModel> {
     LanguageModel::load(folder, config).map_err(|e| of(folder.path(), e))
+}
+
+/// Reads the weights of a decoder into the storages asked for, for so many tokens at a time; and says what they became.
+pub fn stored(folder: &Folder, config: Config, running: Running, tokens: usize) -> Result<(LanguageModel, Value, String)> {
+    let (model, kept) = LanguageModel::load_stored(folder, config, running, tokens).map_err(|e| of(folder.path(), e))?;
+    let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for layer in &kept {
+        let (layers, bytes) = counts.entry(format!("{} of {}", layer.format, layer.values)).or_default();
+        *layers += 1;
+        *bytes += layer.bytes;
+    }
+    let part = |(format, (layers, bytes)): (&String, &(usize, usize))| {
+        format!("{layers} layers {format} ({:.1} MB)", *bytes as f64 / 1e6)
+    };
+    let line = counts.iter().map(part).collect::<Vec<_>>().join(", ");
+    let all: usize = kept.iter().map(|k| k.bytes).sum();
+    let value: serde_json::Map<String, Value> =
+        counts.into_iter().map(|(format, (layers, bytes))| (format, json!({"layers": layers, "bytes": bytes}))).collect();
+    Ok((model, json!({"stored_bytes": all, "formats": value}), line))
 }
 
 /// Reads the weights of an encoder-decoder.

@@ -1,21 +1,21 @@
 //! `lacuna prune DIR OUT`: language models, block by block.
 
 use super::prune::{Allocation, Args, Method, ScopeArg};
+use super::prune_report::{page, report, text};
 use super::{print, print_json};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Owl, Uniform};
 use lacuna::criteria::{Magnitude, Norm, Random, Ria, Saliency, Wanda};
-use lacuna::io::{Folder, read_ids};
+use lacuna::io::{Folder, Packing, read_ids, repack};
 use lacuna::mask::{Budget, Pattern, Scope};
+use lacuna::metrics::{Perplexity, streamed_losses, windows};
 use lacuna::models::lm::Config;
-use lacuna::prune::{
-    Correction, Inputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, of_blocks, outliers, prune_language,
-};
+use lacuna::prune::{Correction, Inputs, LanguagePruning, Turn, allocated, language_layers, of_blocks, outliers, prune_language};
 use lacuna::quantize::Affine;
-use lacuna::report::{Cell, Table};
 use lacuna::rng::Seed;
 use lacuna::solve::{Alps, DsNoT, ExactObs, Order, Pruner, Reconstruct, Reconstructed, Scored, Solver, SparseGpt};
+use lacuna::sparse::Format;
 use lacuna::text::Tokenizer;
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ pub struct Language {
     samples: usize,
     /// Tokens of a sequence
     #[arg(long, default_value_t = 1024)]
-    context: usize,
+    pub(super) context: usize,
     /// From which model the inputs of a block come
     #[arg(long, value_enum, default_value = "pruned")]
     inputs: InputsArg,
@@ -71,6 +71,15 @@ pub struct Language {
     /// Multiple of the mean score above which owl counts an outlier
     #[arg(long, default_value_t = 5.0)]
     owl_threshold: f64,
+    /// How pruned weights are laid: weights (whole, masks beside), sparse-bitmask, sparse-24-bitmask, or a storage, as bitmask or nm:2:4
+    #[arg(long, default_value = "weights", value_name = "LAYOUT")]
+    save: String,
+    /// Measure the perplexity of this text before and after, in windows of --context tokens
+    #[arg(long, value_name = "FILE")]
+    pub(super) text: Option<PathBuf>,
+    /// Only the first windows of that text
+    #[arg(long, value_name = "K")]
+    pub(super) windows: Option<usize>,
     /// Go on with a run that was interrupted
     #[arg(long)]
     resume: bool,
@@ -98,6 +107,8 @@ impl Language {
             ("reconstruct", self.reconstruct.is_some()),
             ("correct", self.correct.is_some()),
             ("only", !self.only.is_empty()),
+            ("save", self.save != "weights"),
+            ("text", self.text.is_some()),
             ("resume", self.resume),
         ];
         match given.into_iter().find(|(_, given)| *given) {
@@ -116,12 +127,19 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.layer.is_empty() {
         return Err(Error::setting("layer", "sparsities of single layers are for files; use --only in several runs"));
     }
+    let packing: Packing = wanted.save.parse()?;
+    fits(packing, pattern)?;
     let folder = Folder::open(&args.model)?;
+    if let Some(name) = folder.packed().next() {
+        let reason = format!("weight {name} is packed; 'lacuna pack DIR OUT --save weights' makes it whole");
+        return Err(Error::malformed(&args.model, reason));
+    }
     let config =
         Config::parse(&Value::Object(folder.config().clone())).map_err(|e| Error::malformed(&args.model, e.to_string()))?;
     let layers = language_layers(&folder, &config, &wanted.only, &args.skip)?;
     let ids = calibration(args, &config)?;
     let memory = wanted.activations << 20;
+    let quality = wanted.text.as_deref().map(|text| Quality::new(text, wanted, &args.model, &config)).transpose()?;
 
     let parts = Pruners::new(args)?;
     let first = parts.pruner(args, wanted)?;
@@ -175,10 +193,59 @@ pub fn run(args: &Args) -> Result<()> {
     });
     bar.finish_and_clear();
     let (writer, records) = done?;
-    let report = report(args, &described, &records, &folder, begun.elapsed().as_secs_f64());
+    let seconds = begun.elapsed().as_secs_f64();
+    let whole = writer.complete()?;
+    let perplexity = quality.map(|q| q.before_and_after(&folder, &whole, &config)).transpose()?;
+    let report = report(args, &described, &records, &folder, seconds, perplexity);
+    let page = page(&report, &records)?;
+    let writer = match packing {
+        Packing::Whole => writer,
+        _ => {
+            let packed = repack(&whole, &args.out, packing, |_, _| {})?;
+            writer.discard();
+            packed
+        }
+    };
     writer.json("prune.json", &report)?;
+    writer.file("prune.html", page.as_bytes())?;
     writer.finish()?;
     if args.json { print_json(&report) } else { print(&text(args, &report, &records)) }
+}
+
+/// Refuses layouts that cannot hold the pattern, before anything runs.
+fn fits(packing: Packing, pattern: Pattern) -> Result<()> {
+    let held = match (packing, pattern) {
+        (Packing::Sparse24Bitmask, p) => p == Pattern::Nm { n: 2, m: 4 },
+        (Packing::Storage(Format::Nm(n, m)), p) => p == Pattern::Nm { n, m },
+        (Packing::Storage(Format::Bsr(r, c)), p) => p == Pattern::Block { rows: r, cols: c },
+        _ => true,
+    };
+    if held { Ok(()) } else { Err(Error::setting("save", format!("{packing} cannot hold pattern {pattern}"))) }
+}
+
+/// A text on which perplexity is measured.
+struct Quality {
+    windows: Vec<Vec<u32>>,
+}
+
+impl Quality {
+    fn new(text: &Path, wanted: &Language, model: &Path, config: &Config) -> Result<Quality> {
+        let ids = read_tokens(text, model)?;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab()) {
+            return Err(Error::malformed(text, format!("holds token {id}; the vocabulary has {}", config.vocab())));
+        }
+        let windows = windows(&ids, wanted.context, wanted.windows, None).map_err(|e| Error::malformed(text, e.to_string()))?;
+        Ok(Quality { windows })
+    }
+
+    /// Of both models, one block in memory at a time.
+    fn before_and_after(&self, before: &Folder, after: &Folder, config: &Config) -> Result<[f64; 2]> {
+        let of = |folder: &Folder| {
+            let losses = streamed_losses(folder, config, &self.windows, 512 << 20, |_, _| {})?;
+            Perplexity::of(&losses).map(|p| p.perplexity)
+        };
+        Ok([of(before)?, of(after)?])
+    }
 }
 
 fn sparsity(given: Option<f64>, pattern: Pattern) -> Result<f64> {
@@ -308,50 +375,6 @@ fn described(args: &Args, pruner: &dyn Pruner, settings: &LanguagePruning<'_>, i
         "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"),
         "budgets": serde_json::to_value(budgets).map_err(|e| Error::setting("budgets", e.to_string()))?,
     }))
-}
-
-fn report(args: &Args, described: &Value, records: &[LayerRecord], folder: &Folder, seconds: f64) -> Value {
-    let (weights, kept) = records.iter().fold((0, 0), |(w, k), r| (w + r.shape.0 * r.shape.1, k + r.kept));
-    let whole: usize = folder.names().filter_map(|n| folder.shape(n).ok()).map(|s| s.iter().product::<usize>()).sum();
-    let share = |gone: usize, of: usize| gone as f64 / of.max(1) as f64;
-    let mut settings = described.clone();
-    if let Some(map) = settings.as_object_mut() {
-        map.remove("budgets");
-    }
-    json!({
-        "out": args.out, "settings": settings, "weights": weights, "kept": kept, "sparsity": share(weights - kept, weights),
-        "parameters": whole, "whole_sparsity": share(weights - kept, whole), "seconds": seconds,
-        "peak_bytes": lacuna::metrics::peak_memory(), "layers": records,
-    })
-}
-
-fn text(args: &Args, report: &Value, records: &[LayerRecord]) -> String {
-    let mut table = Table::new(["layer", "shape", "kept", "sparsity", "error", "seconds"]);
-    for r in records {
-        let weights = r.shape.0 * r.shape.1;
-        let error = r.error.map_or(Cell::from("-"), |e| Cell::float(e, 5));
-        let shape = format!("{} x {}", r.shape.0, r.shape.1);
-        table.row((
-            r.layer.as_str(),
-            shape,
-            r.kept,
-            Cell::float(1.0 - r.kept as f64 / weights.max(1) as f64, 4),
-            error,
-            Cell::float(r.seconds, 2),
-        ));
-    }
-    let number = |key: &str| report[key].as_f64().unwrap_or(f64::NAN);
-    format!(
-        "{}\n{} by {} -> {}\nsparsity {:.4} of the pruned layers, {:.4} of the model; {:.1} s, {:.2} GB at most\n",
-        table.to_text(),
-        args.model.display(),
-        report["settings"]["method"].as_str().unwrap_or("?"),
-        args.out.display(),
-        number("sparsity"),
-        number("whole_sparsity"),
-        number("seconds"),
-        number("peak_bytes") / 1e9,
-    )
 }
 
 /// A bar on a terminal, nothing elsewhere.

@@ -29,7 +29,7 @@ mod weights;
 
 pub use dataset::Dataset;
 pub use digits::digits;
-pub use folder::{Folder, FolderWriter, Layout, MaskFile, read_ids, write_sequences};
+pub use folder::{Folder, FolderWriter, Layout, MaskFile, Packing, read_ids, repack, write_sequences};
 pub use idx::mnist;
 pub use monks::{Monk, Monks};
 pub use safetensors::{Checkpoint, Dtype, Header, Stored, TensorInfo, check_finite, read_header};

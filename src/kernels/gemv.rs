@@ -6,7 +6,7 @@
 
 use super::epilogue::{Epilogue, Out};
 use super::isa::Isa;
-use super::simd::{Portable, Simd};
+use super::simd::{Float, Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Ymm, Zmm};
 use ndarray::ArrayRef2;
@@ -23,7 +23,7 @@ pub(crate) const FEW: usize = 8;
 ///
 /// # Panics
 /// If the lengths do not fit, or there are more tokens.
-pub(crate) fn dense_few(w: &[f32], x: &[f32], y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+pub(crate) fn dense_few<T: Float>(w: &[T], x: &[f32], y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
     let (tokens, out) = y.dim();
     if tokens == 0 || out == 0 {
         return;
@@ -58,7 +58,7 @@ pub(crate) fn dense_few(w: &[f32], x: &[f32], y: &mut ArrayRef2<f32>, epilogue: 
 }
 
 /// Sums `(tokens, rows)` of some rows.
-fn few_rows(w: &[f32], x: &[f32], tokens: usize, sums: &mut [f32]) {
+fn few_rows<T: Float>(w: &[T], x: &[f32], tokens: usize, sums: &mut [f32]) {
     match Isa::current() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the machine has these instructions.
@@ -67,22 +67,22 @@ fn few_rows(w: &[f32], x: &[f32], tokens: usize, sums: &mut [f32]) {
         // SAFETY: the machine has these instructions.
         Isa::Avx512 => unsafe { few_rows_avx512(w, x, tokens, sums) },
         // SAFETY: plain arrays run everywhere.
-        _ => unsafe { few_rows_by::<Portable<4>, 8, 4, 2, 1>(w, x, tokens, sums) },
+        _ => unsafe { few_rows_by::<Portable<4>, T, 8, 4, 2, 1>(w, x, tokens, sums) },
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn few_rows_avx2(w: &[f32], x: &[f32], tokens: usize, sums: &mut [f32]) {
+#[target_feature(enable = "avx2,fma,f16c")]
+fn few_rows_avx2<T: Float>(w: &[T], x: &[f32], tokens: usize, sums: &mut [f32]) {
     // SAFETY: the instructions of `Ymm` are those of this function.
-    unsafe { few_rows_by::<Ymm, 8, 4, 2, 1>(w, x, tokens, sums) }
+    unsafe { few_rows_by::<Ymm, T, 8, 4, 2, 1>(w, x, tokens, sums) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq")]
-fn few_rows_avx512(w: &[f32], x: &[f32], tokens: usize, sums: &mut [f32]) {
+fn few_rows_avx512<T: Float>(w: &[T], x: &[f32], tokens: usize, sums: &mut [f32]) {
     // SAFETY: the instructions of `Zmm` are those of this function.
-    unsafe { few_rows_by::<Zmm, 8, 8, 4, 2>(w, x, tokens, sums) }
+    unsafe { few_rows_by::<Zmm, T, 8, 8, 4, 2>(w, x, tokens, sums) }
 }
 
 /// `R1`, `R2`, `R4` and `R8` rows side by side for one, two, up to four, and more tokens: as many sums as there are registers.
@@ -90,8 +90,8 @@ fn few_rows_avx512(w: &[f32], x: &[f32], tokens: usize, sums: &mut [f32]) {
 /// # Safety
 /// The instructions of `S` may run here.
 #[inline(always)]
-unsafe fn few_rows_by<S: Simd, const R1: usize, const R2: usize, const R4: usize, const R8: usize>(
-    w: &[f32],
+unsafe fn few_rows_by<S: Simd, T: Float, const R1: usize, const R2: usize, const R4: usize, const R8: usize>(
+    w: &[T],
     x: &[f32],
     tokens: usize,
     sums: &mut [f32],
@@ -99,14 +99,14 @@ unsafe fn few_rows_by<S: Simd, const R1: usize, const R2: usize, const R4: usize
     // SAFETY: as promised by the caller.
     unsafe {
         match tokens {
-            1 => rows_and_tokens::<S, R1, 1>(w, x, sums),
-            2 => rows_and_tokens::<S, R2, 2>(w, x, sums),
-            3 => rows_and_tokens::<S, R4, 3>(w, x, sums),
-            4 => rows_and_tokens::<S, R4, 4>(w, x, sums),
-            5 => rows_and_tokens::<S, R8, 5>(w, x, sums),
-            6 => rows_and_tokens::<S, R8, 6>(w, x, sums),
-            7 => rows_and_tokens::<S, R8, 7>(w, x, sums),
-            _ => rows_and_tokens::<S, R8, 8>(w, x, sums),
+            1 => rows_and_tokens::<S, T, R1, 1>(w, x, sums),
+            2 => rows_and_tokens::<S, T, R2, 2>(w, x, sums),
+            3 => rows_and_tokens::<S, T, R4, 3>(w, x, sums),
+            4 => rows_and_tokens::<S, T, R4, 4>(w, x, sums),
+            5 => rows_and_tokens::<S, T, R8, 5>(w, x, sums),
+            6 => rows_and_tokens::<S, T, R8, 6>(w, x, sums),
+            7 => rows_and_tokens::<S, T, R8, 7>(w, x, sums),
+            _ => rows_and_tokens::<S, T, R8, 8>(w, x, sums),
         }
     }
 }
@@ -116,7 +116,7 @@ unsafe fn few_rows_by<S: Simd, const R1: usize, const R2: usize, const R4: usize
 /// # Safety
 /// The instructions of `S` may run here.
 #[inline(always)]
-unsafe fn rows_and_tokens<S: Simd, const R: usize, const B: usize>(w: &[f32], x: &[f32], sums: &mut [f32]) {
+unsafe fn rows_and_tokens<S: Simd, T: Float, const R: usize, const B: usize>(w: &[T], x: &[f32], sums: &mut [f32]) {
     let (rows, cols) = (sums.len() / B, x.len() / B);
     assert!(sums.len() == B * rows && x.len() == B * cols && w.len() == rows * cols);
     let mut r = 0;
@@ -124,10 +124,10 @@ unsafe fn rows_and_tokens<S: Simd, const R: usize, const B: usize>(w: &[f32], x:
         // SAFETY: the lengths were checked just now.
         unsafe {
             if r + R <= rows {
-                dots::<S, R, B>(&w[r * cols..], x, cols, &mut sums[r..], rows);
+                dots::<S, T, R, B>(&w[r * cols..], x, cols, &mut sums[r..], rows);
                 r += R;
             } else {
-                dots::<S, 1, B>(&w[r * cols..], x, cols, &mut sums[r..], rows);
+                dots::<S, T, 1, B>(&w[r * cols..], x, cols, &mut sums[r..], rows);
                 r += 1;
             }
         }
@@ -137,13 +137,19 @@ unsafe fn rows_and_tokens<S: Simd, const R: usize, const B: usize>(w: &[f32], x:
 /// # Safety
 /// The instructions of `S` may run here; `w` has `R` rows of `cols`, x has `B`, and `sums` reaches to `(B - 1) * stride + R`.
 #[inline(always)]
-unsafe fn dots<S: Simd, const R: usize, const B: usize>(w: &[f32], x: &[f32], cols: usize, sums: &mut [f32], stride: usize) {
+unsafe fn dots<S: Simd, T: Float, const R: usize, const B: usize>(
+    w: &[T],
+    x: &[f32],
+    cols: usize,
+    sums: &mut [f32],
+    stride: usize,
+) {
     let vectors = cols / S::LANES * S::LANES;
     // SAFETY: every load lies within `cols` numbers of a row or token.
     unsafe {
         let mut acc = [[S::splat(0.0); B]; R];
         for at in (0..vectors).step_by(S::LANES) {
-            let ws: [S::V; R] = std::array::from_fn(|r| S::load(w.as_ptr().add(r * cols + at)));
+            let ws: [S::V; R] = std::array::from_fn(|r| T::load::<S>(w.as_ptr().add(r * cols + at)));
             for b in 0..B {
                 let x = S::load(x.as_ptr().add(b * cols + at));
                 for r in 0..R {
@@ -163,7 +169,7 @@ unsafe fn dots<S: Simd, const R: usize, const B: usize>(w: &[f32], x: &[f32], co
                     }
                 }
                 let (w, x) = (&w[r * cols..][..cols], &x[b * cols..][..cols]);
-                let rest: f32 = w[vectors..].iter().zip(&x[vectors..]).map(|(w, x)| w * x).sum();
+                let rest: f32 = w[vectors..].iter().zip(&x[vectors..]).map(|(w, x)| w.decode() * x).sum();
                 sums[b * stride + r] = lanes[0] + rest;
             }
         }

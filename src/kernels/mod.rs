@@ -50,6 +50,7 @@ pub(crate) use nm::{NmSlices, nm_product};
 pub use pairs::Pair;
 pub(crate) use pairs::{PairSlices, widest_pairs};
 pub(crate) use pull::pull;
+pub(crate) use simd::Float;
 pub(crate) use strip::{product, strips};
 pub(crate) use tile_csr::TileCsrSlices;
 pub use value::Value;

@@ -1,13 +1,18 @@
 //! Vectors of `f32` as kernels see them: one small trait, one type for each instruction set.
 //!
 //! A kernel is written once over [`Simd`] and compiled for each set inside a function with the matching `target_feature`; the
-//! methods are inlined into it, one instruction each.
+//! methods are inlined into it, one to three instructions each.
+
+use super::value::Value;
+use half::{bf16, f16};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
 
 /// A vector of `LANES` numbers.
 ///
 /// # Safety
 /// Every method may be called only where the instruction set of the type may run. `load` and `store` touch `LANES` numbers.
-pub(super) trait Simd: Copy {
+pub(crate) trait Simd: Copy {
     type V: Copy;
     const LANES: usize;
 
@@ -17,6 +22,43 @@ pub(super) trait Simd: Copy {
     /// `a * b + c`.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// `LANES` numbers, widened.
+    unsafe fn load_bf16(from: *const bf16) -> Self::V;
+    /// `LANES` numbers, widened.
+    unsafe fn load_f16(from: *const f16) -> Self::V;
+}
+
+/// Floating point numbers as a vector loads them.
+pub(crate) trait Float: Value {
+    /// `LANES` numbers.
+    ///
+    /// # Safety
+    /// As [`Simd::load`].
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V;
+}
+
+impl Float for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const f32) -> S::V {
+        // SAFETY: as promised by the caller.
+        unsafe { S::load(from) }
+    }
+}
+
+impl Float for bf16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const bf16) -> S::V {
+        // SAFETY: as promised by the caller.
+        unsafe { S::load_bf16(from) }
+    }
+}
+
+impl Float for f16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const f16) -> S::V {
+        // SAFETY: as promised by the caller.
+        unsafe { S::load_f16(from) }
+    }
 }
 
 /// `N` numbers in whatever the compiler makes of them: two instructions on plain x86-64, NEON with fused multiply-adds on aarch64.
@@ -59,47 +101,72 @@ impl<const N: usize> Simd for Portable<N> {
         }
         a
     }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> [f32; N] {
+        // SAFETY: as in `load`.
+        unsafe { from.cast::<[bf16; N]>().read() }.map(Value::decode)
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> [f32; N] {
+        // SAFETY: as in `load`.
+        unsafe { from.cast::<[f16; N]>().read() }.map(Value::decode)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
-    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident) => {
+    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident,
+     $half:ident, $widen:ident, $shift:ident, $cast:ident, $convert:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub(super) struct $name;
 
         impl Simd for $name {
-            type V = std::arch::x86_64::$v;
+            type V = $v;
             const LANES: usize = $lanes;
 
             #[inline(always)]
             unsafe fn splat(x: f32) -> Self::V {
                 // SAFETY: the caller vouches for the instruction set.
-                unsafe { std::arch::x86_64::$splat(x) }
+                unsafe { $splat(x) }
             }
 
             #[inline(always)]
             unsafe fn load(from: *const f32) -> Self::V {
                 // SAFETY: the caller vouches for the instruction set and for the memory; the load needs no alignment.
-                unsafe { std::arch::x86_64::$load(from) }
+                unsafe { $load(from) }
             }
 
             #[inline(always)]
             unsafe fn store(to: *mut f32, v: Self::V) {
                 // SAFETY: as in `load`.
-                unsafe { std::arch::x86_64::$store(to, v) }
+                unsafe { $store(to, v) }
             }
 
             #[inline(always)]
             unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
                 // SAFETY: the caller vouches for the instruction set.
-                unsafe { std::arch::x86_64::$fma(a, b, c) }
+                unsafe { $fma(a, b, c) }
             }
 
             #[inline(always)]
             unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
                 // SAFETY: the caller vouches for the instruction set.
-                unsafe { std::arch::x86_64::$add(a, b) }
+                unsafe { $add(a, b) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_bf16(from: *const bf16) -> Self::V {
+                // SAFETY: as in `load`. A bf16 is the upper half of an f32.
+                unsafe { $cast($shift::<16>($widen(from.cast::<$half>().read_unaligned()))) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_f16(from: *const f16) -> Self::V {
+                // SAFETY: as in `load`.
+                unsafe { $convert(from.cast::<$half>().read_unaligned()) }
             }
         }
     };
@@ -108,15 +175,34 @@ macro_rules! x86 {
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Four numbers, with FMA.
-    Xmm, __m128, 4, _mm_set1_ps, _mm_loadu_ps, _mm_storeu_ps, _mm_fmadd_ps, _mm_add_ps
+    Xmm, __m128, 4, _mm_set1_ps, _mm_loadu_ps, _mm_storeu_ps, _mm_fmadd_ps, _mm_add_ps,
+    i64, widen_four, _mm_slli_epi32, _mm_castsi128_ps, convert_four
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Eight numbers, with AVX2 and FMA.
-    Ymm, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps
+    Ymm, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps,
+    __m128i, _mm256_cvtepu16_epi32, _mm256_slli_epi32, _mm256_castsi256_ps, _mm256_cvtph_ps
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Sixteen numbers, with AVX-512F.
-    Zmm, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps
+    Zmm, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps,
+    __m256i, _mm512_cvtepu16_epi32, _mm512_slli_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps
 );
+
+/// Four numbers of 16 bits as integers of 32.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn widen_four(four: i64) -> __m128i {
+    // SAFETY: the caller vouches for AVX2.
+    unsafe { _mm_cvtepu16_epi32(_mm_cvtsi64_si128(four)) }
+}
+
+/// Four `f16` as `f32`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn convert_four(four: i64) -> __m128 {
+    // SAFETY: the caller vouches for F16C.
+    unsafe { _mm_cvtph_ps(_mm_cvtsi64_si128(four)) }
+}

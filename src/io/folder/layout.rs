@@ -73,6 +73,25 @@ impl Layout {
         Ok(Layout { files: files.into_iter().enumerate().map(plan).collect(), index: (count > 1).then(Map::new) })
     }
 
+    /// Puts tensors in the place of others, with the metadata that goes with them; metadata under `key` goes.
+    pub(super) fn replace(
+        &mut self,
+        old: &HashSet<String>,
+        new: Vec<(String, Element, Vec<usize>)>,
+        key: &str,
+        metadata: BTreeMap<String, String>,
+    ) {
+        for file in &mut self.files {
+            let Some(at) = file.tensors.iter().position(|(name, _, _)| old.contains(name)) else { continue };
+            file.tensors.retain(|(name, _, _)| !old.contains(name));
+            let at = at.min(file.tensors.len());
+            file.tensors.splice(at..at, new);
+            file.metadata.remove(key);
+            file.metadata.extend(metadata);
+            return;
+        }
+    }
+
     /// Gives tensors other shapes, as a model of smaller layers needs; `shape` is asked for each.
     ///
     /// # Errors

@@ -86,6 +86,21 @@ impl MaskFile {
 }
 
 impl Layout {
+    /// A file of masks for these weights of a folder, whose tensors may be packed here; none if there are no weights.
+    pub(super) fn masks_of(&mut self, weights: &[String], folder: &super::Folder) -> Result<()> {
+        self.files.retain(|f| f.file != MASKS);
+        if weights.is_empty() {
+            return Ok(());
+        }
+        let mut planned = Planned { file: MASKS.to_string(), tensors: Vec::new(), metadata: BTreeMap::new() };
+        for weight in weights {
+            let shape = folder.shape(weight)?;
+            planned.add(weight, shape)?;
+        }
+        self.files.push(planned);
+        Ok(())
+    }
+
     /// Adds a file of masks for these weights, which must be in the layout.
     ///
     /// # Errors
@@ -98,16 +113,24 @@ impl Layout {
                 let names = self.files.iter().flat_map(|f| f.tensors.iter().map(|(name, _, _)| name.as_str()));
                 return Err(Error::unknown_layer(weight, names));
             };
-            let rows = shape.first().copied().unwrap_or(1);
-            let cols: usize = shape.iter().skip(1).product();
-            let name = format!("{weight}{SUFFIX}");
-            if planned.metadata.insert(format!("{name}.cols"), cols.to_string()).is_some() {
-                return Err(Error::setting("masks", format!("{} is named twice", quoted(weight))));
-            }
-            planned.tensors.push((name, Element::U8, vec![rows, cols.div_ceil(8)]));
+            planned.add(weight, shape)?;
         }
         self.files.retain(|f| f.file != MASKS);
         self.files.push(planned);
+        Ok(())
+    }
+}
+
+impl Planned {
+    /// Adds the mask of a weight of this shape.
+    fn add(&mut self, weight: &str, shape: &[usize]) -> Result<()> {
+        let rows = shape.first().copied().unwrap_or(1);
+        let cols: usize = shape.iter().skip(1).product();
+        let name = format!("{weight}{SUFFIX}");
+        if self.metadata.insert(format!("{name}.cols"), cols.to_string()).is_some() {
+            return Err(Error::setting("masks", format!("{} is named twice", quoted(weight))));
+        }
+        self.tensors.push((name, Element::U8, vec![rows, cols.div_ceil(8)]));
         Ok(())
     }
 }

@@ -13,12 +13,14 @@
 
 mod layout;
 mod masks;
+mod packed;
 mod shard;
 mod tokens;
 mod write;
 
 pub use layout::Layout;
 pub use masks::MaskFile;
+pub use packed::{Packing, repack};
 pub use tokens::{read_ids, write_sequences};
 pub use write::FolderWriter;
 
@@ -26,9 +28,10 @@ use crate::io::safetensors::{Dtype, TensorInfo};
 use crate::io::{one_line, open, quoted};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayD, IxDyn};
+use packed::Packed;
 use serde_json::{Map, Value};
 use shard::{CHUNK, Listed, Shard};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -74,6 +77,11 @@ pub struct Folder {
     shards: Vec<Shard>,
     /// Of each tensor, by its name, the shard and the place in its list.
     places: HashMap<String, (usize, usize)>,
+    /// The names of all weights in order, packed ones by their own.
+    listed: Vec<String>,
+    packed: HashMap<String, Packed>,
+    /// The tensors that packed weights are made of.
+    parts: HashSet<String>,
     /// The list of shards, if there is one.
     index: Option<Map<String, Value>>,
     masks: Option<MaskFile>,
@@ -81,7 +89,7 @@ pub struct Folder {
 
 impl fmt::Debug for Folder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Folder({}, {} tensors in {} files)", self.path.display(), self.places.len(), self.shards.len())
+        write!(f, "Folder({}, {} tensors in {} files)", self.path.display(), self.listed.len(), self.shards.len())
     }
 }
 
@@ -139,7 +147,9 @@ impl Folder {
             return Err(Error::malformed(&index_path, format!("puts tensor {} in {file}, which lacks it", quoted(name))));
         }
         let masks = MaskFile::open(&path)?;
-        Ok(Folder { path, config, shards, places, index, masks })
+        let (listed, packed) = names(&path, &shards)?;
+        let parts = packed.values().flat_map(|p| p.tensors(&shards[p.shard()])).map(String::from).collect();
+        Ok(Folder { path, config, shards, places, listed, packed, parts, index, masks })
     }
 
     /// The folder.
@@ -152,14 +162,26 @@ impl Folder {
         &self.config
     }
 
-    /// The names of all tensors, in the order in which they lie on the disk.
+    /// The names of all tensors, in the order in which they lie on the disk; a packed weight stands under its own name.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.shards.iter().flat_map(|s| s.tensors.iter().map(|t| t.name.as_str()))
+        self.listed.iter().map(String::as_str)
     }
 
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.places.contains_key(name)
+        self.packed.contains_key(name) || self.places.contains_key(name) && !self.parts.contains(name)
+    }
+
+    /// The tensors of the files that a weight is made of.
+    fn parts_of(&self, name: &str) -> Vec<String> {
+        match self.packed.get(name) {
+            Some(packed) => packed.tensors(&self.shards[packed.shard()]).map(String::from).collect(),
+            None => vec![name.to_string()],
+        }
+    }
+
+    fn has_mask(&self, name: &str) -> bool {
+        self.masks.as_ref().is_some_and(|m| m.names().any(|n| n == name))
     }
 
     /// Bytes of all tensors.
@@ -177,6 +199,11 @@ impl Folder {
     /// # Errors
     /// [`Error::UnknownLayer`] if there is no such tensor.
     pub fn info(&self, name: &str) -> Result<TensorInfo> {
+        if let Some(packed) = self.packed.get(name) {
+            let dtype = packed.dtype().map_or("I8".to_string(), |d| d.to_string());
+            let bytes = packed.bytes(&self.shards[packed.shard()]);
+            return Ok(TensorInfo { name: name.to_string(), dtype, shape: packed.shape.clone(), bytes });
+        }
         let (_, t) = self.find(name)?;
         Ok(TensorInfo { name: t.name.clone(), dtype: t.element.to_string(), shape: t.shape.clone(), bytes: t.bytes })
     }
@@ -186,7 +213,10 @@ impl Folder {
     /// # Errors
     /// [`Error::UnknownLayer`] if there is no such tensor.
     pub fn shape(&self, name: &str) -> Result<&[usize]> {
-        self.find(name).map(|(_, t)| t.shape.as_slice())
+        match self.packed.get(name) {
+            Some(packed) => Ok(&packed.shape),
+            None => self.find(name).map(|(_, t)| t.shape.as_slice()),
+        }
     }
 
     /// How the numbers of a weight are stored.
@@ -194,6 +224,10 @@ impl Folder {
     /// # Errors
     /// [`Error::UnknownLayer`] if there is no such tensor, [`Error::Malformed`] if it holds no F32, F16 or BF16.
     pub fn dtype(&self, name: &str) -> Result<Dtype> {
+        if let Some(packed) = self.packed.get(name) {
+            // Numbers of 8 bits with their scales need all 32.
+            return Ok(packed.dtype().unwrap_or(Dtype::F32));
+        }
         let (shard, tensor) = self.find(name)?;
         shard.dtype(tensor)
     }
@@ -204,6 +238,9 @@ impl Folder {
     /// As [`Folder::dtype`]; [`Error::Io`] if the disk refuses, [`Error::Malformed`] if the file was cut short since it was
     /// opened.
     pub fn read(&self, name: &str) -> Result<ArrayD<f32>> {
+        if let Some(packed) = self.packed.get(name) {
+            return self.unpacked(name, packed).map(Array2::into_dyn);
+        }
         let (shard, tensor) = self.find(name)?;
         shard.dtype(tensor)?;
         let mut values = vec![0.0; tensor.len()];
@@ -233,11 +270,14 @@ impl Folder {
     }
 
     fn fits(&self, name: &str, shape: &[usize]) -> Result<()> {
-        let (shard, tensor) = self.find(name)?;
-        if tensor.shape != shape {
-            let found = &tensor.shape;
+        let found = self.shape(name)?;
+        if found != shape {
+            let path = self
+                .packed
+                .get(name)
+                .map_or_else(|| self.find(name).map(|(s, _)| &s.path), |p| Ok(&self.shards[p.shard()].path))?;
             let reason = format!("tensor {} has shape {found:?}, the configuration asks for {shape:?}", quoted(name));
-            return Err(Error::malformed(&shard.path, reason));
+            return Err(Error::malformed(path, reason));
         }
         Ok(())
     }
@@ -247,6 +287,10 @@ impl Folder {
     /// # Errors
     /// As [`Folder::read`].
     pub fn stream(&self, name: &str, mut see: impl FnMut(&[f32])) -> Result<()> {
+        if let Some(packed) = self.packed.get(name) {
+            self.unpacked(name, packed)?.as_slice().into_iter().for_each(see);
+            return Ok(());
+        }
         let (shard, tensor) = self.find(name)?;
         shard.dtype(tensor)?;
         let mut values = vec![0.0; CHUNK.min(tensor.len())];
@@ -283,6 +327,23 @@ impl Folder {
             None => Err(Error::unknown_layer(name, self.names())),
         }
     }
+}
+
+/// The names of all weights in the order of the files, and those that are packed.
+fn names(path: &Path, shards: &[Shard]) -> Result<(Vec<String>, HashMap<String, Packed>)> {
+    let (mut listed, mut packed) = (Vec::new(), HashMap::new());
+    for (i, shard) in shards.iter().enumerate() {
+        let found = Packed::find(i, shard)?;
+        let parts: HashSet<&str> = found.iter().flat_map(|(_, p)| p.tensors(shard)).collect();
+        listed.extend(shard.tensors.iter().map(|t| t.name.as_str()).filter(|n| !parts.contains(n)).map(String::from));
+        for (name, one) in found {
+            listed.push(name.clone());
+            if packed.insert(name.clone(), one).is_some() || shards.iter().any(|s| s.tensors.iter().any(|t| t.name == name)) {
+                return Err(Error::malformed(path, format!("weight {} is there twice, packed and again", quoted(&name))));
+            }
+        }
+    }
+    Ok((listed, packed))
 }
 
 /// Of each tensor the file that holds it. File names that lead out of the folder are refused.

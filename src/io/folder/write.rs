@@ -241,7 +241,7 @@ impl FolderWriter {
     /// # Errors
     /// As [`FolderWriter::copy`].
     pub fn copy_rest(&mut self, from: &Folder) -> Result<()> {
-        let rest: Vec<String> = self.missing().filter(|name| from.contains(name)).map(String::from).collect();
+        let rest: Vec<String> = self.missing().filter(|name| from.find(name).is_ok()).map(String::from).collect();
         rest.iter().try_for_each(|name| self.copy(name, from))?;
         let companions = from.companions();
         for path in companions.iter().chain(&[from.path().join(CONFIG)]) {
@@ -322,11 +322,11 @@ impl FolderWriter {
         self.files.iter().try_for_each(|file| file.sync_all()).map_err(|e| Error::io(&self.out, e))
     }
 
-    /// Gives the folder its name.
+    /// Brings everything to the disk and opens the folder where it still lies, before it has its name.
     ///
     /// # Errors
     /// [`Error::Malformed`] if a tensor was not written; [`Error::Io`] if the disk refuses.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn complete(&self) -> Result<Folder> {
         let (missing, first) = (self.missing().count(), self.missing().next().map(quoted));
         if let Some(first) = first {
             return Err(Error::malformed(&self.out, format!("{missing} tensors were not written, the first of them {first}")));
@@ -335,6 +335,20 @@ impl FolderWriter {
         if let Some((name, index)) = self.layout.index() {
             self.json(name, &index)?;
         }
+        Folder::open(&self.part)
+    }
+
+    /// Gives up what was written.
+    pub fn discard(mut self) {
+        self.kept = false;
+    }
+
+    /// Gives the folder its name.
+    ///
+    /// # Errors
+    /// As [`FolderWriter::complete`].
+    pub fn finish(mut self) -> Result<()> {
+        self.complete()?;
         let io = |e| Error::io(&self.out, e);
         for entry in fs::read_dir(&self.part).map_err(io)? {
             let path = entry.map_err(io)?.path();

@@ -9,10 +9,12 @@ use super::dtype::Dtype;
 use super::stored::{Convert, Stored};
 use crate::io::{one_line, quoted};
 use crate::kernels::Value;
-use crate::sparse::{Bitmask, Bsr, Csr, LinearOp, Nm, TileCsr, TilePairs};
+use crate::mask::Mask;
+use crate::sparse::{Bitmask, Bsr, Compress, Csr, Format, LinearOp, Nm, Precision, Scaling, TileCsr, TilePairs};
 use crate::{Error, Result};
 use ::safetensors::tensor::Dtype as Element;
 use half::{bf16, f16};
+use ndarray::ArrayRef2;
 use serde::{Deserialize, Serialize};
 
 const SUFFIX: &str = ".storage";
@@ -210,6 +212,40 @@ impl Checkpoint {
         let json = serde_json::to_string(&sizes).map_err(|e| Error::setting("storage", e.to_string()))?;
         self.insert_metadata(key(name), json);
         Ok(())
+    }
+
+    /// Packs what the mask keeps of a weight in a format, and puts it in as [`Checkpoint::insert_storage`] does.
+    ///
+    /// # Errors
+    /// As there; [`Error::Setting`] for [`Format::Dense`], or if the format has no such numbers or cannot hold the mask.
+    pub fn insert_packed(
+        &mut self,
+        name: &str,
+        (weight, mask): (&ArrayRef2<f32>, &Mask),
+        format: Format,
+        values: Precision,
+    ) -> Result<()> {
+        macro_rules! of {
+            ($t:ident, $new:ident, $($of:expr),*) => {
+                match values {
+                    Precision::F32 => self.insert_storage(name, &$t::<f32>::$new(weight, mask, $($of),*)?),
+                    Precision::Bf16 => self.insert_storage(name, &$t::<bf16>::$new(weight, mask, $($of),*)?),
+                    Precision::F16 => self.insert_storage(name, &$t::<f16>::$new(weight, mask, $($of),*)?),
+                    Precision::I8 => self.insert_storage(name, &$t::<i8>::$new(weight, mask, $($of),*)?),
+                }
+            };
+        }
+        match format {
+            Format::Csr if values == Precision::F32 => self.insert_storage(name, &Csr::compress(weight, mask)?),
+            Format::Dense | Format::Csr => {
+                Err(Error::setting("format", format!("{format} of {values} is no storage that files hold")))
+            }
+            Format::TileCsr(columns) => of!(TileCsr, with_tile, columns, Scaling::Row),
+            Format::TilePairs(columns) => of!(TilePairs, with_tile, columns, Scaling::Row),
+            Format::Bitmask(columns) => of!(Bitmask, with_tile, columns.div_ceil(64), Scaling::Row),
+            Format::Nm(n, m) => of!(Nm, with_pattern, n, m),
+            Format::Bsr(r, c) => of!(Bsr, with_blocks, r, c),
+        }
     }
 
     /// The names of all storages, in alphabetical order.

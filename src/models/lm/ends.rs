@@ -69,6 +69,11 @@ impl Ends {
         self.head.as_mut()
     }
 
+    /// Embedding, and the head where it is not the embedding.
+    pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        [&mut self.embedding].into_iter().chain(self.head.as_mut())
+    }
+
     /// The embedding, `(vocab, hidden)`.
     pub fn embedding(&self) -> &Linear {
         &self.embedding
@@ -97,10 +102,9 @@ impl Ends {
     /// If an id is not in the vocabulary, or a position not among those that were learned.
     pub fn embed(&self, ids: &[u32], length: usize, first: usize) -> Result<Array2<f32>> {
         self.check(ids, first + length)?;
-        let table = self.embedding.dense_weight();
         let mut h = Array2::zeros((ids.len(), self.recipe.hidden));
         for (t, (&id, mut h)) in ids.iter().zip(h.rows_mut()).enumerate() {
-            h.assign(&table.row(id as usize));
+            self.embedding.row_into(id as usize, h.as_slice_mut().unwrap_or_default());
             if self.recipe.embedding_scale != 1.0 {
                 h *= self.recipe.embedding_scale;
             }

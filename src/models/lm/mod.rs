@@ -21,6 +21,7 @@ mod phi3;
 mod recipe;
 mod relative;
 mod seq2seq;
+mod stored;
 mod t5;
 mod train;
 
@@ -30,4 +31,5 @@ pub use family::Family;
 pub use model::{Cache, LanguageModel, load_block, next_tokens, positions};
 pub use outline::{Kind, Outline, Outlined};
 pub use seq2seq::{Seq2Seq, Seq2SeqCache};
+pub use stored::{Kept, Running};
 pub use train::{Gradients, Parameters, step};

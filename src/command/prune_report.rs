@@ -1,0 +1,146 @@
+//! What a run of `lacuna prune DIR OUT` leaves to be read: a record, a table, a page.
+
+use super::prune::Args;
+use lacuna::Result;
+use lacuna::io::Folder;
+use lacuna::kernels::Isa;
+use lacuna::prune::LayerRecord;
+use lacuna::report::{Bars, Cell, Figure, Page, Point, Table};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The run's record.
+pub fn report(
+    args: &Args,
+    described: &Value,
+    records: &[LayerRecord],
+    folder: &Folder,
+    seconds: f64,
+    perplexity: Option<[f64; 2]>,
+) -> Value {
+    let (weights, kept) = records.iter().fold((0, 0), |(w, k), r| (w + r.shape.0 * r.shape.1, k + r.kept));
+    let whole: usize = folder.names().filter_map(|n| folder.shape(n).ok()).map(|s| s.iter().product::<usize>()).sum();
+    let share = |gone: usize, of: usize| gone as f64 / of.max(1) as f64;
+    let mut settings = described.clone();
+    if let Some(map) = settings.as_object_mut() {
+        map.remove("budgets");
+    }
+    json!({
+        "out": args.out, "settings": settings, "weights": weights, "kept": kept, "sparsity": share(weights - kept, weights),
+        "parameters": whole, "whole_sparsity": share(weights - kept, whole), "seconds": seconds,
+        "peak_bytes": lacuna::metrics::peak_memory(), "threads": rayon::current_num_threads(), "isa": Isa::chosen().map(Isa::name).unwrap_or_default(),
+        "perplexity": perplexity.map(|[before, after]| json!({
+            "text": args.language.text, "context": args.language.context, "windows": args.language.windows, "before": before, "after": after,
+        })),
+        "layers": records,
+    })
+}
+
+/// As a table.
+pub fn text(args: &Args, report: &Value, records: &[LayerRecord]) -> String {
+    let table = layers(records);
+    let number = |key: &str| report[key].as_f64().unwrap_or(f64::NAN);
+    format!(
+        "{}\n{} by {} -> {}\nsparsity {:.4} of the pruned layers, {:.4} of the model; {:.1} s, {:.2} GB at most\n{}",
+        table.to_text(),
+        args.model.display(),
+        report["settings"]["method"].as_str().unwrap_or("?"),
+        args.out.display(),
+        number("sparsity"),
+        number("whole_sparsity"),
+        number("seconds"),
+        number("peak_bytes") / 1e9,
+        match (&report["perplexity"]["before"], &report["perplexity"]["after"]) {
+            (Value::Number(before), Value::Number(after)) => format!("perplexity {before:.4} before, {after:.4} after\n"),
+            _ => String::new(),
+        },
+    )
+}
+
+/// All layers.
+fn layers(records: &[LayerRecord]) -> Table {
+    let mut table = Table::new(["layer", "shape", "kept", "sparsity", "error", "seconds"]);
+    for r in records {
+        let weights = r.shape.0 * r.shape.1;
+        let error = r.error.map_or(Cell::from("-"), |e| Cell::float(e, 5));
+        let shape = format!("{} x {}", r.shape.0, r.shape.1);
+        table.row((
+            r.layer.as_str(),
+            shape,
+            r.kept,
+            Cell::float(1.0 - r.kept as f64 / weights.max(1) as f64, 4),
+            error,
+            Cell::float(r.seconds, 2),
+        ));
+    }
+    table
+}
+
+/// Behind the number of its block: `mlp.down_proj`.
+fn kind(layer: &str) -> String {
+    let behind: Vec<&str> = layer.split('.').skip_while(|part| part.parse::<usize>().is_err()).skip(1).collect();
+    if behind.is_empty() { layer.to_string() } else { behind.join(".") }
+}
+
+/// One value a block and kind of layer, as lines over the blocks.
+fn by_block(
+    title: &str,
+    label: &str,
+    records: &[LayerRecord],
+    of: impl Fn(&LayerRecord) -> Option<f64>,
+) -> Result<Option<Figure>> {
+    let mut lines: BTreeMap<String, Vec<Point>> = BTreeMap::new();
+    for r in records {
+        if let Some(value) = of(r) {
+            lines.entry(kind(&r.layer)).or_default().push(Point::new(r.block as f64, value));
+        }
+    }
+    if lines.is_empty() {
+        return Ok(None);
+    }
+    let figure = Figure::new(title, "block", label);
+    Ok(Some(lines.into_iter().fold(figure, |figure, (kind, points)| figure.series(kind, points))))
+}
+
+/// The run as a page: settings, sums, figures by block and kind, all layers.
+///
+/// # Errors
+/// If a figure cannot be drawn.
+pub fn page(report: &Value, records: &[LayerRecord]) -> Result<String> {
+    let show = |v: &Value| v.as_str().map_or_else(|| v.to_string(), String::from);
+    let mut settings = Table::new(["setting", "value"]);
+    for (key, value) in report["settings"].as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()) {
+        settings.row((key.as_str(), show(value)));
+    }
+    let mut sums = Table::new(["", "value"]);
+    let float = |key: &str, digits: usize| report[key].as_f64().map(|v| Cell::float(v, digits));
+    sums.row(("pruned weights", report["weights"].as_u64().unwrap_or(0)));
+    sums.row(("kept of them", report["kept"].as_u64().unwrap_or(0)));
+    sums.row(("sparsity of them", float("sparsity", 4)));
+    sums.row(("sparsity of the model", float("whole_sparsity", 4)));
+    sums.row(("seconds", float("seconds", 1)));
+    sums.row(("peak memory, GB", report["peak_bytes"].as_f64().map(|b| Cell::float(b / 1e9, 2))));
+    sums.row(("threads", report["threads"].as_u64().unwrap_or(1)));
+    let mut page = Page::new(format!("Pruning by {}", show(&report["settings"]["method"]))).table(&sums);
+    if let (Some(before), Some(after)) = (report["perplexity"]["before"].as_f64(), report["perplexity"]["after"].as_f64()) {
+        let mut table = Table::new(["", "perplexity"]);
+        table.row(("before", Cell::float(before, 4)));
+        table.row(("after", Cell::float(after, 4)));
+        let bars = Bars::new("Perplexity", "", "perplexity", ["before", "after"]).series("model", vec![before, after]);
+        page = page.heading("Perplexity").table(&table).figure(&bars.to_svg()?);
+    }
+    if let Some(errors) = by_block("Error by block", "‖X (Ŵ − W)ᵀ‖² / ‖X Wᵀ‖²", records, |r| r.error)? {
+        page = page
+            .heading("Error")
+            .text("Of each layer on the inputs that it was measured with, relative to its output.")
+            .figure(&errors.to_svg()?);
+    }
+    let sparsity = |r: &LayerRecord| Some(1.0 - r.kept as f64 / (r.shape.0 * r.shape.1).max(1) as f64);
+    if let Some(figure) = by_block("Sparsity by block", "sparsity", records, sparsity)? {
+        page = page.heading("Sparsity").figure(&figure.percent_y().to_svg()?);
+    }
+    if let Some(seconds) = by_block("Time by block", "seconds of pruning, without measuring", records, |r| Some(r.seconds))? {
+        page = page.heading("Time").figure(&seconds.to_svg()?);
+    }
+    Ok(page.heading("Settings").table(&settings).heading("Layers").table(&layers(records)).to_html())
+}

@@ -4,6 +4,8 @@
 mod build;
 #[path = "checkpoints/folder.rs"]
 mod folder;
+#[path = "checkpoints/packed.rs"]
+mod packed;
 #[path = "checkpoints/gguf.rs"]
 mod gguf;
 #[path = "checkpoints/mutated.rs"]

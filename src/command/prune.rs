@@ -72,6 +72,12 @@ pub(super) enum Method {
     Alps,
     /// Wanda, then weights exchanged by DSnoT (folders)
     Dsnot,
+    /// (gradient · weight)² (folders)
+    Taylor,
+    /// Half the diagonal empirical Fisher times w² (folders)
+    Fisher,
+    /// Blocks of the inverse empirical Fisher matrix, survivors moved (folders; 4 bytes a weight and sample on the disk)
+    Woodfisher,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -6,15 +6,18 @@ use super::{print, print_json};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Owl, Uniform};
-use lacuna::criteria::{Magnitude, Norm, Random, Ria, Saliency, Wanda};
+use lacuna::criteria::{Fisher, Magnitude, Need, Needs, Norm, Random, Ria, Saliency, Taylor, Wanda};
 use lacuna::io::{Folder, Packing, read_ids, repack};
 use lacuna::mask::{Budget, Pattern, Scope};
 use lacuna::metrics::{Perplexity, streamed_losses, windows};
 use lacuna::models::lm::Config;
-use lacuna::prune::{Correction, Inputs, LanguagePruning, Turn, allocated, language_layers, of_blocks, outliers, prune_language};
+use lacuna::prune::{
+    Correction, Inputs, LanguageLayer, LanguagePruning, SequenceGradients, Turn, allocated, language_layers, of_blocks, outliers,
+    prune_language,
+};
 use lacuna::quantize::Affine;
 use lacuna::rng::Seed;
-use lacuna::solve::{Alps, DsNoT, ExactObs, Order, Pruner, Reconstruct, Reconstructed, Scored, Solver, SparseGpt};
+use lacuna::solve::{Alps, DsNoT, ExactObs, Order, Pruner, Reconstruct, Reconstructed, Scored, Solver, SparseGpt, WoodFisher};
 use lacuna::sparse::Format;
 use lacuna::text::Tokenizer;
 use lacuna::{Error, Result};
@@ -44,7 +47,10 @@ pub struct Language {
     /// Share of the mean diagonal that is added to the Gram matrices
     #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
     damping: f64,
-    /// Columns whose mask sparsegpt chooses together
+    /// λ of woodfisher
+    #[arg(long, default_value_t = 1e-5, allow_negative_numbers = true)]
+    fisher_damping: f64,
+    /// Columns whose mask sparsegpt chooses together; weights of a block of woodfisher
     #[arg(long, default_value_t = 128)]
     block_size: usize,
     /// sparsegpt visits columns by falling activation
@@ -143,16 +149,16 @@ pub fn run(args: &Args) -> Result<()> {
 
     let parts = Pruners::new(args)?;
     let first = parts.pruner(args, wanted)?;
+    let gradients = parts.gradients(args, (&folder, &config), (&ids, wanted.context), &layers, first.needs())?;
     let solver = Solver::Gradients { steps: wanted.reconstruct.unwrap_or(0), tolerance: 1e-6 };
     let second = Reconstructed::new(first.as_ref(), Reconstruct { damping: wanted.damping, solver });
     let pruner: &dyn Pruner = if wanted.reconstruct.is_some() { &second } else { first.as_ref() };
-    let ids: &[u32] =
-        if pruner.needs() == lacuna::criteria::Needs::none() && args.allocate != Allocation::Owl && wanted.correct.is_none() {
-            // Nothing is measured, so nothing needs to run.
-            &ids[..1]
-        } else {
-            &ids
-        };
+    let ids: &[u32] = if !of_inputs(pruner.needs()) && args.allocate != Allocation::Owl && wanted.correct.is_none() {
+        // Nothing is measured, so nothing needs to run.
+        &ids[..1]
+    } else {
+        &ids
+    };
     let length = wanted.context.min(ids.len());
     let row = match args.scope {
         Some(scope) => scope == ScopeArg::Row,
@@ -160,7 +166,10 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let allocation = allocation(args.allocate);
     let budgets = match &allocation {
-        Some(allocation) => allocated(&folder, &config, &layers, pattern, sparsity, allocation.as_ref())?,
+        Some(allocation) => {
+            let ranking = parts.saliency.as_deref().zip(gradients.as_ref());
+            allocated(&folder, &config, &layers, pattern, sparsity, (allocation.as_ref(), ranking))?
+        }
         None if matches!(pattern, Pattern::Nm { .. }) => {
             return Err(Error::setting(
                 "allocate",
@@ -182,6 +191,7 @@ pub fn run(args: &Args) -> Result<()> {
         inputs: if wanted.inputs == InputsArg::Dense { Inputs::Dense } else { Inputs::Pruned },
         turn: if wanted.turn == TurnArg::Block || wanted.inputs == InputsArg::Dense { Turn::Block } else { Turn::Layer },
         correction: correction(wanted)?,
+        gradients: gradients.as_ref(),
         memory,
     };
     let described = described(args, pruner, &settings, ids)?;
@@ -248,6 +258,11 @@ impl Quality {
     }
 }
 
+/// Whether inputs of layers must be measured.
+fn of_inputs(needs: Needs) -> bool {
+    [Need::Gram, Need::InputSquares, Need::InputSums].into_iter().any(|n| needs.contains(n))
+}
+
 fn sparsity(given: Option<f64>, pattern: Pattern) -> Result<f64> {
     match (given, pattern) {
         (Some(s), Pattern::Nm { .. }) => {
@@ -284,6 +299,9 @@ impl Pruners {
             Method::Random => Some(Box::new(Random { seed: Seed(args.seed) })),
             Method::Wanda => Some(Box::new(Wanda)),
             Method::Ria => Some(Box::new(Ria::default())),
+            Method::Taylor => Some(Box::new(Taylor)),
+            Method::Fisher => Some(Box::new(Fisher)),
+            Method::Woodfisher => Some(Box::new(woodfisher(&args.language))),
             Method::Sparsegpt | Method::Obc | Method::Alps | Method::Dsnot => None,
         };
         if args.method != Method::Sparsegpt && (args.language.actorder || args.language.bits.is_some()) {
@@ -295,6 +313,9 @@ impl Pruners {
 
     fn pruner(&self, args: &Args, wanted: &Language) -> Result<Box<dyn Pruner + '_>> {
         let damping = wanted.damping;
+        if args.method == Method::Woodfisher {
+            return Ok(Box::new(woodfisher(wanted)));
+        }
         if let Some(saliency) = &self.saliency {
             return Ok(Box::new(Scored(saliency.as_ref())));
         }
@@ -310,6 +331,36 @@ impl Pruners {
             }),
         })
     }
+}
+
+impl Pruners {
+    /// Gradients of the calibration, if the pruner needs them; they lie beside the folder that is written.
+    fn gradients(
+        &self,
+        args: &Args,
+        (folder, config): (&Folder, &Config),
+        (ids, length): (&[u32], usize),
+        layers: &[LanguageLayer],
+        needs: Needs,
+    ) -> Result<Option<SequenceGradients>> {
+        if !SequenceGradients::wanted(needs) {
+            return Ok(None);
+        }
+        if length < 2 {
+            return Err(Error::setting("context", format!("{length} token has none that follows it, so there is no gradient")));
+        }
+        let above = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let bar = super::model::bar(ids.len() / length, "gradients");
+        let found = SequenceGradients::measure(folder, config, (ids, length), (layers, needs), above, |done, _| {
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+        found.map(Some)
+    }
+}
+
+fn woodfisher(wanted: &Language) -> WoodFisher {
+    WoodFisher { damping: wanted.fisher_damping, block: wanted.block_size }
 }
 
 /// The tokens of calibration: exactly as many as asked for.
@@ -370,7 +421,7 @@ fn described(args: &Args, pruner: &dyn Pruner, settings: &LanguagePruning<'_>, i
     Ok(json!({
         "lacuna": env!("CARGO_PKG_VERSION"), "model": args.model, "method": pruner.name(), "pattern": settings.pattern,
         "scope": settings.scope, "inputs": settings.inputs, "turn": settings.turn, "correction": settings.correction,
-        "damping": wanted.damping, "block_size": wanted.block_size, "actorder": wanted.actorder, "bits": wanted.bits,
+        "damping": wanted.damping, "block_size": wanted.block_size, "fisher_damping": wanted.fisher_damping, "actorder": wanted.actorder, "bits": wanted.bits,
         "reconstruct": wanted.reconstruct, "samples": wanted.samples, "context": wanted.context, "seed": args.seed,
         "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"),
         "budgets": serde_json::to_value(budgets).map_err(|e| Error::setting("budgets", e.to_string()))?,

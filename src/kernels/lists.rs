@@ -143,7 +143,7 @@ fn dots<L: Lists<Value: Expand>>(w: &L, block: usize, x: &[f32], sums: &mut [f32
     #[cfg(target_arch = "x86_64")]
     match Isa::current() {
         // SAFETY: the machine has these instructions; 32-bit indices reach all of x, whose columns `Rows` promises.
-        Isa::Avx512 if w.dim().1 <= i32::MAX as usize => return unsafe { dots_avx512(w, block, x, sums) },
+        Isa::Avx512 if Isa::gathers_fast() && w.dim().1 <= i32::MAX as usize => return unsafe { dots_avx512(w, block, x, sums) },
         // SAFETY: the machine has these instructions.
         Isa::Avx2 | Isa::Avx512 => return unsafe { dots_avx2(w, block, x, sums) },
         _ => {}

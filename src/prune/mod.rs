@@ -12,8 +12,8 @@ mod units;
 
 pub use checkpoint::{PrunedTensor, prunable, prune_checkpoint};
 pub use language::{
-    Correction, Inputs, LanguageLayer, LanguagePruning, LayerRecord, Progress, Turn, allocated, language_layers, of_blocks,
-    outliers, prune_language,
+    Correction, Inputs, LanguageLayer, LanguagePruning, LayerRecord, Progress, SequenceGradients, Turn, allocated,
+    language_layers, of_blocks, outliers, prune_language,
 };
 pub use oneshot::{Outcome, Pruning, choose, compensated, one_shot};
 pub use schedule::{Schedule, iterative};

@@ -15,6 +15,7 @@
 //! | [`ExactObs`] | weight by weight, the cheapest first | the least squares solution after each | Frantar, Singh, Alistarh 2022 |
 //! | [`Alps`] | by alternating directions | conjugate gradients on the mask | Meng et al. 2024 |
 //! | [`DsNoT`] | of another pruner, then single exchanges | as they were | Zhang et al. 2024 |
+//! | [`WoodFisher`] | by its scores, from gradients of the loss | the minimiser within each block | Singh, Alistarh 2020 |
 //! | [`Reconstructed`] | of another pruner | the least squares solution | |
 //!
 //! [`Retarget`] gives a layer another weight to be pruned towards, where earlier layers have changed its inputs; [`channel_order`] finds an

@@ -32,9 +32,11 @@
 //!
 //! Cost for d weights: N · c · d by the recursion, N² · d beyond c = N; memory N · d floats for the gradients.
 
+use super::layer::finish;
+use super::{Pruned, Pruner, Scored};
 use crate::criteria::{Evidence, Need, Needs, Saliency};
 use crate::linalg::{solve_spd, spd_inverse};
-use crate::mask::Mask;
+use crate::mask::{Budget, Mask, Pattern, Scope};
 use crate::solve::InverseHessian;
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, Axis, s};
@@ -234,6 +236,24 @@ impl Saliency for WoodFisher {
 
     fn predicts_loss(&self) -> bool {
         true
+    }
+}
+
+/// The mask by the scores, and the survivors' answer to all that goes.
+impl Pruner for WoodFisher {
+    fn name(&self) -> &str {
+        "woodfisher"
+    }
+
+    fn needs(&self) -> Needs {
+        Saliency::needs(self)
+    }
+
+    fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
+        let chosen = Scored(self).prune(layer, pattern, scope, budget)?;
+        let gradients = layer.sample_gradients("woodfisher")?;
+        let (weight, _) = self.compensate(&layer.weight, gradients, layer.mask, &chosen.mask)?;
+        finish(layer, chosen.mask, weight)
     }
 }
 

@@ -7,7 +7,7 @@
 use super::Format;
 use super::machine::Machine;
 use crate::kernels::{Isa, strips};
-use crate::mask::Mask;
+use crate::mask::{Mask, Pattern};
 
 /// A product: what a cost depends on.
 #[derive(Debug, Clone, Copy)]
@@ -16,11 +16,42 @@ pub(super) struct Sizes {
     cols: usize,
     kept: usize,
     tokens: usize,
+    /// Whether the weight comes from memory at each product, because others were multiplied in between.
+    cold: bool,
+    /// The N:M pattern and the blocks that the mask has.
+    nm: Option<(usize, usize)>,
+    block: Option<(usize, usize)>,
 }
 
+/// The patterns that are looked for.
+const NM: [(usize, usize); 6] = [(1, 4), (2, 4), (1, 8), (2, 8), (4, 8), (1, 2)];
+/// The blocks that are looked for, the largest first.
+const BLOCKS: [(usize, usize); 5] = [(16, 1), (1, 16), (4, 4), (8, 1), (4, 1)];
+
 impl Sizes {
-    pub(super) fn of(mask: &Mask, tokens: usize) -> Sizes {
-        Sizes { rows: mask.rows(), cols: mask.cols(), kept: mask.kept(), tokens }
+    pub(super) fn of(mask: &Mask, tokens: usize, cold: bool) -> Sizes {
+        let (rows, cols) = mask.dim();
+        let kept = mask.kept();
+        // A pattern is looked for only where the count allows it.
+        let holds = |pattern: Pattern, share: usize, of: usize| {
+            kept > 0 && kept * of == rows * cols * share && pattern.check(mask).is_ok()
+        };
+        let nm = NM.into_iter().find(|&(n, m)| cols % m == 0 && holds(Pattern::Nm { n, m }, n, m));
+        let whole = |&(r, c): &(usize, usize)| {
+            // The block of the first weight tells most masks apart.
+            let full = |(row, col): (usize, usize)| {
+                let (row, col) = (row / r * r, col / c * c);
+                (row..row + r).all(|row| (col..col + c).all(|col| mask.get(row, col)))
+            };
+            rows % r == 0
+                && cols % c == 0
+                && kept % (r * c) == 0
+                && kept < rows * cols
+                && mask.iter_kept().next().is_some_and(full)
+                && mask.block_counts(r, c).iter().all(|&n| n == 0 || n == r * c)
+        };
+        let block = BLOCKS.into_iter().find(whole);
+        Sizes { rows, cols, kept, tokens, cold, nm, block }
     }
 
     /// The sparse storages that are worth a thought.
@@ -38,6 +69,8 @@ impl Sizes {
             let tiles = if self.tokens < 16 { vec![512, 1024, whole] } else { vec![64, 128, 192, 256, 512] };
             all.extend(tiles.into_iter().filter(|&t| t <= whole || t == 64).map(Format::TilePairs));
         }
+        all.extend(self.nm.map(|(n, m)| Format::Nm(n, m)));
+        all.extend(self.block.map(|(r, c)| Format::Bsr(r, c)));
         all.dedup();
         all
     }
@@ -51,7 +84,7 @@ impl Sizes {
 
     /// Cycles of a product.
     pub(super) fn cycles(&self, format: Format, machine: &Machine) -> f64 {
-        let Sizes { rows, cols, kept, tokens } = *self;
+        let Sizes { rows, cols, kept, tokens, .. } = *self;
         let (cells, kept) = ((rows * cols) as f64, kept as f64);
         // Without vectors of eight and fused multiply-adds, arithmetic costs some four times as much.
         let slow = if machine.isa == Isa::Portable { 4.0 } else { 1.0 };
@@ -68,7 +101,7 @@ impl Sizes {
             Format::Bsr(r, c) => kept * (4.0 + 2.0 / (r * c) as f64),
         };
         // Bytes a cycle: from the last cache, and from memory.
-        let transfer = if bytes > machine.l3 as f64 { bytes / 6.0 } else { bytes / 18.0 };
+        let transfer = if self.cold || bytes > machine.l3 as f64 { bytes / 6.0 } else { bytes / 20.0 };
         let work = match (format, tokens) {
             (Format::Dense, 1) => cells / 8.0,
             (Format::Dense, t) if t <= crate::kernels::FEW => cells * (0.07 + 0.05 * t as f64),
@@ -90,11 +123,11 @@ impl Sizes {
                 };
                 cells * t as f64 / 8.0 / efficiency
             }
-            (Format::TileCsr(_) | Format::Csr, 1) if machine.isa == Isa::Avx512 => 0.75 * kept + 20.0 * rows as f64,
+            (Format::TileCsr(_) | Format::Csr, 1) if machine.gathers => 0.75 * kept + 20.0 * rows as f64,
             (Format::Bitmask(columns), 1..=4) if machine.isa == Isa::Avx512 => {
-                cells * (0.2 + 0.06 * tokens as f64) + 12.0 * (rows * cols.div_ceil(columns)) as f64
+                cells * (0.15 + 0.06 * tokens as f64) + 12.0 * (rows * cols.div_ceil(columns)) as f64
             }
-            (Format::TileCsr(_) | Format::Csr, 1) => kept + 12.0 * rows as f64,
+            (Format::TileCsr(_) | Format::Csr, 1) => 0.95 * kept + 12.0 * rows as f64,
             (Format::Bitmask(_), 1) => cells * 0.47 + 10.0 * rows as f64,
             (Format::TilePairs(tile), _) => {
                 let widest = crate::kernels::widest_pairs(tile.min(cols));
@@ -102,6 +135,13 @@ impl Sizes {
             }
             (Format::Nm(..), 1) => cells * 0.15 + 10.0 * rows as f64,
             (Format::Bsr(..), 1) => kept * 0.35 + 10.0 * rows as f64,
+            (Format::Bsr(r, _), t) => {
+                let a_token = if r >= 4 { 0.053 } else { 0.09 };
+                kept * a_token * t.max(8) as f64 * if machine.isa == Isa::Avx512 { 1.0 } else { 2.0 }
+            }
+            (Format::Nm(..), t) => {
+                kept * 0.066 * t.next_multiple_of(16) as f64 * if machine.isa == Isa::Avx512 { 1.0 } else { 2.0 }
+            }
             _ => strips(tokens, 64).iter().map(|s| self.strip(format, s.width, machine)).sum(),
         };
         (slow * work).hypot(transfer)

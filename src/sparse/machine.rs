@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 pub struct Machine {
     /// Instructions.
     pub isa: Isa,
+    /// Whether sixteen numbers are gathered faster than loaded one by one.
+    pub gathers: bool,
     /// Bytes of the first data cache.
     pub l1: usize,
     /// Bytes of the second cache.
@@ -34,6 +36,7 @@ impl Machine {
             };
             Machine {
                 isa: Isa::current(),
+                gathers: Isa::current() == Isa::Avx512 && Isa::gathers_fast(),
                 l1: level(1).unwrap_or(32 << 10),
                 l2: level(2).unwrap_or(512 << 10),
                 l3: level(3).unwrap_or(8 << 20),

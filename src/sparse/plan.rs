@@ -17,17 +17,25 @@ pub struct Hint {
     pub tokens: usize,
     /// Whether products of one token come as well: then they get a storage of their own where that is faster, and memory for both.
     pub single_too: bool,
+    /// Whether the weight comes from memory at each product, as those of a model do that is larger than the caches; else the last cache is
+    /// taken to hold it, if it can.
+    pub from_memory: bool,
 }
 
 impl Hint {
     /// Products of so many tokens.
     pub fn tokens(tokens: usize) -> Hint {
-        Hint { tokens, single_too: false }
+        Hint { tokens, single_too: false, from_memory: false }
     }
 
     /// Products of so many tokens, and of one.
     pub fn tokens_and_single(tokens: usize) -> Hint {
-        Hint { tokens, single_too: true }
+        Hint { single_too: true, ..Hint::tokens(tokens) }
+    }
+
+    /// The same, of weights that come from memory each time.
+    pub fn from_memory(self) -> Hint {
+        Hint { from_memory: true, ..self }
     }
 }
 
@@ -69,9 +77,9 @@ impl Plan {
     /// # Errors
     /// If the shapes differ, or there are 2³² weights or more.
     pub fn new(weight: &ArrayRef2<f32>, mask: &Mask, hint: Hint) -> Result<Plan> {
-        let main = Choice::by_model(weight, mask, hint.tokens.max(1))?;
+        let main = Choice::by_model(weight, mask, hint.tokens.max(1), hint.from_memory)?;
         let single_wanted = hint.single_too && hint.tokens > 1;
-        let single = if single_wanted { Choice::by_model(weight, mask, 1)?.unless(&main) } else { None };
+        let single = if single_wanted { Choice::by_model(weight, mask, 1, hint.from_memory)?.unless(&main) } else { None };
         Ok(Plan { mask: mask.clone(), single_wanted, main, single })
     }
 
@@ -126,8 +134,8 @@ impl Choice {
         (self.format != other.format).then_some(self)
     }
 
-    fn by_model(weight: &ArrayRef2<f32>, mask: &Mask, tokens: usize) -> Result<Choice> {
-        let (sizes, machine) = (Sizes::of(mask, tokens), Machine::here());
+    fn by_model(weight: &ArrayRef2<f32>, mask: &Mask, tokens: usize, cold: bool) -> Result<Choice> {
+        let (sizes, machine) = (Sizes::of(mask, tokens, cold), Machine::here());
         let dense = sizes.cycles(Format::Dense, &machine);
         let (sparse, cost) = sizes.ranked(&machine)[0];
         let format = if cost * BONUS < dense { sparse } else { Format::Dense };
@@ -145,7 +153,7 @@ impl Choice {
         let (dense, op) = timed(Format::Dense)?;
         let (mut best, mut choice) = (dense / BONUS, (Format::Dense, op));
         let mut why = format!("timed: dense {:.1} us", dense * 1e6);
-        for (format, _) in Sizes::of(mask, tokens).ranked(&Machine::here()).into_iter().take(3) {
+        for (format, _) in Sizes::of(mask, tokens, false).ranked(&Machine::here()).into_iter().take(3) {
             let (seconds, op) = timed(format)?;
             why += &format!(", {format} {:.1} us", seconds * 1e6);
             if seconds < best {

@@ -1,10 +1,11 @@
 //! `lacuna prune` on a model's folder.
 
 use crate::common::Folder;
-use lacuna::io::{self, Dtype, FolderWriter, Layout};
-use lacuna::mask::Pattern;
+use lacuna::io::{self, Dtype, FolderWriter, Layout, read_ids};
+use lacuna::mask::{Budget, Pattern, Scope, select};
+use lacuna::models::lm::{Config, LanguageModel};
 use lacuna::rng::Seed;
-use ndarray::Array1;
+use ndarray::{Array1, Array2};
 use std::path::Path;
 
 /// A Llama of two blocks, and 40 sequences of 8 tokens in `ids.safetensors`.
@@ -186,4 +187,103 @@ fn what_cannot_be_done_is_one_line_and_leaves_nothing() {
     std::fs::create_dir(folder.path("out")).unwrap();
     std::fs::write(folder.path("out").join("x"), "x").unwrap();
     assert!(sparse(&[]).contains("out"));
+}
+
+#[test]
+fn a_pruned_folder_is_saved_packed_measured_and_run_from_its_storages() {
+    let folder = folder();
+    let all = [
+        &["prune", "lm", "out", "--pattern", "2:4", "--method", "wanda", "--json", "--text", "ids.safetensors"],
+        &CALIBRATION[..],
+    ];
+    let whole = folder.json(&all.concat());
+    let (before, after) = (&whole["perplexity"]["before"], &whole["perplexity"]["after"]);
+    assert!(before.as_f64().unwrap() > 1.0 && after.as_f64().unwrap() > 1.0 && before != after);
+    let page = std::fs::read_to_string(folder.path("out").join("prune.html")).unwrap();
+    for part in ["Pruning by wanda", "Perplexity", "Error by block", "Sparsity by block", "mlp.down_proj", "Settings"] {
+        assert!(page.contains(part), "{part}");
+    }
+    for save in ["sparse-24-bitmask", "bitmask", "nm:2:4"] {
+        let said = folder.json(&[&all.concat()[..2], &["packed"], &all.concat()[3..], &["--save", save]].concat());
+        assert_eq!(said["perplexity"], whole["perplexity"], "{save}");
+        let packed = io::Folder::open(folder.path("packed")).unwrap();
+        assert_eq!(packed.packed().count(), 14, "{save}");
+        let dense = io::Folder::open(folder.path("out")).unwrap();
+        for name in dense.names() {
+            assert_eq!(dense.read(name).unwrap(), packed.read(name).unwrap(), "{name} as {save}");
+        }
+        assert_eq!(folder.json(&["inspect", "packed", "--json"])["prunable"]["sparsity"], 0.5, "{save}");
+        // Packed again from the whole folder it is the same, but for the record and the page.
+        folder.succeeds(&["pack", "out", "again", "--save", save]);
+        for file in ["model.safetensors", "config.json"] {
+            let [a, b] = ["packed", "again"].map(|dir| std::fs::read(folder.path(dir).join(file)).unwrap());
+            assert_eq!(a, b, "{file} as {save}");
+        }
+        assert!(folder.refuses(&[&["prune", "packed", "twice", "--sparsity", "0.5"], &[][..]].concat()).contains("is packed"));
+        for dir in ["packed", "again"] {
+            std::fs::remove_dir_all(folder.path(dir)).unwrap();
+        }
+    }
+    let refuses = |options: &[&str]| folder.refuses(options);
+    assert!(refuses(&["pack", "lm", "x", "--save", "bitmask"]).contains("has no masks"));
+    assert!(refuses(&["pack", "out", "x", "--save", "zip"]).contains("'zip' is none of weights"));
+    assert!(refuses(&["pack", "out", "out", "--save", "bitmask"]).contains("exists already"));
+    let line = refuses(&["prune", "lm", "x", "--sparsity", "0.5", "--save", "nm:2:4"]);
+    assert!(line.contains("nm:2:4 cannot hold pattern unstructured"), "{line}");
+}
+
+#[test]
+fn criteria_of_gradients_prune_with_what_the_whole_models_loss_says() {
+    let folder = folder();
+    let run = |out: &str, method: &str, options: &[&str]| {
+        let all = [&["prune", "lm", out, "--method", method, "--sparsity", "0.5", "--json"], &CALIBRATION[..], options].concat();
+        let said = folder.json(&all);
+        assert_eq!(said["kept"], 544, "{method}");
+        said
+    };
+    // By hand: the mean over sequences of the gradient, from the model itself.
+    let opened = io::Folder::open(folder.path("lm")).unwrap();
+    let model = LanguageModel::load(&opened, Config::of(&opened).unwrap()).unwrap();
+    let ids = read_ids(folder.path("ids.safetensors"), "input_ids").unwrap().unwrap();
+    let ids: Vec<u32> = ids.iter().map(|&i| i as u32).collect();
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let (mut mean, mut squares) = (Array2::<f64>::zeros((8, 12)), Array2::<f64>::zeros((8, 12)));
+    for ids in ids.chunks(8) {
+        model
+            .backward(ids, 8, &mut |tensor, gradient| {
+                if tensor == name {
+                    let g: Array2<f64> = gradient.mapv(|g| f64::from(g) / 40.0).into_dimensionality().unwrap();
+                    squares += &g.mapv(|g| 40.0 * g * g);
+                    mean += &g;
+                }
+            })
+            .unwrap();
+    }
+    let weight = opened.matrix(name, (8, 12)).unwrap().mapv(f64::from);
+    let expected = |scores: Array2<f64>| {
+        let scores = scores.mapv(|s| s as f32);
+        select(&scores, Pattern::Unstructured, Scope::Layer, Budget::new(48, 96).unwrap()).unwrap()
+    };
+    let of = |out: &str| masks(&folder.path(out)).into_iter().find(|(n, _)| n == name).unwrap().1;
+    run("taylor", "taylor", &[]);
+    assert_eq!(of("taylor"), expected((&mean * &weight).mapv(|s| s * s)));
+    run("fisher", "fisher", &[]);
+    assert_eq!(of("fisher"), expected(&squares * &weight.mapv(|w| w * w)));
+    let said = run("wood", "woodfisher", &["--block-size", "8", "--fisher-damping", "1e-3"]);
+    assert_eq!((&said["settings"]["fisher_damping"], &said["settings"]["block_size"]), (&1e-3.into(), &8.into()));
+    let moved = io::Folder::open(folder.path("wood")).unwrap().matrix(name, (8, 12)).unwrap();
+    let old = opened.matrix(name, (8, 12)).unwrap();
+    assert!(of("wood").iter_kept().any(|at| moved[at] != old[at]), "survivors move");
+    // The blocks compete where they are ranked together.
+    let said = run("global", "fisher", &["--allocate", "global"]);
+    let kept: Vec<u64> = said["layers"].as_array().unwrap().iter().map(|l| l["kept"].as_u64().unwrap()).collect();
+    assert!(kept.iter().any(|k| *k != 32 && *k != 48), "{kept:?}");
+    // Nothing of the gradients stays behind.
+    let parts = std::fs::read_dir(folder.path("lm").parent().unwrap()).unwrap().filter(|e| {
+        let name = e.as_ref().unwrap().file_name().to_string_lossy().into_owned();
+        name.starts_with('.')
+    });
+    assert_eq!(parts.count(), 0);
+    let line = folder.refuses(&["prune", "lm", "x", "--method", "taylor", "--sparsity", "0.5"]);
+    assert!(line.starts_with("calibration: "), "{line}");
 }

@@ -90,7 +90,7 @@ pub fn tokens(sequences: usize) -> Vec<u32> {
 pub fn settings<'a>(dir: &Path, pruner: &'a dyn Pruner, pattern: Pattern) -> LanguagePruning<'a> {
     let (folder, config) = open(dir);
     let layers = language_layers(&folder, &config, &[], &[]).unwrap();
-    let budgets = allocated(&folder, &config, &layers, pattern, 0.5, &Uniform).unwrap();
+    let budgets = allocated(&folder, &config, &layers, pattern, 0.5, (&Uniform, None)).unwrap();
     LanguagePruning {
         pruner,
         pattern,
@@ -99,6 +99,7 @@ pub fn settings<'a>(dir: &Path, pruner: &'a dyn Pruner, pattern: Pattern) -> Lan
         inputs: Inputs::Pruned,
         turn: Turn::Layer,
         correction: None,
+        gradients: None,
         memory: 1 << 30,
     }
 }

@@ -36,15 +36,15 @@ fn allocations_share_out_exactly_and_patterns_fix_theirs() {
     let layers = language_layers(&folder, &config, &[], &[]).unwrap();
     let weights: usize = layers.iter().map(|l| l.shape.0 * l.shape.1).sum();
     for allocation in [&Uniform as &dyn lacuna::allocate::Allocate, &Global, &Lamp] {
-        let budgets = allocated(&folder, &config, &layers, Pattern::Unstructured, 0.6, allocation).unwrap();
+        let budgets = allocated(&folder, &config, &layers, Pattern::Unstructured, 0.6, (allocation, None)).unwrap();
         let kept: usize = budgets.values().map(|b| b.keep()).sum();
         let off = if allocation.name() == "uniform" { layers.len() } else { 0 };
         let expected = weights - (0.6 * weights as f64).round() as usize;
         assert!(kept.abs_diff(expected) <= off, "{}: {kept} and {expected}", allocation.name());
-        let nm = allocated(&folder, &config, &layers, Pattern::Nm { n: 1, m: 4 }, 0.75, allocation).unwrap();
+        let nm = allocated(&folder, &config, &layers, Pattern::Nm { n: 1, m: 4 }, 0.75, (allocation, None)).unwrap();
         assert!(nm.values().all(|b| b.keep() * 4 == b.of()), "{}", allocation.name());
     }
-    let text = allocated(&folder, &config, &layers, Pattern::Nm { n: 1, m: 5 }, 0.8, &Uniform).unwrap_err().to_string();
+    let text = allocated(&folder, &config, &layers, Pattern::Nm { n: 1, m: 5 }, 0.8, (&Uniform, None)).unwrap_err().to_string();
     assert!(text.starts_with("layer model.layers.0.self_attn.q_proj: pattern 1:5 does not fit"), "{text}");
 }
 

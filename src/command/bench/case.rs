@@ -120,7 +120,8 @@ impl Case<'_> {
     fn build(&self) -> Result<(Box<dyn LinearOp>, Format)> {
         let named = match self.format {
             FormatArg::Named(format) => Some(format),
-            _ => Format::of_pattern(self.pattern),
+            _ if self.values != Precision::F32 => Format::of_pattern(self.pattern),
+            _ => None,
         };
         if let Some(format) = named {
             return Ok((format.build(self.weight, self.mask, self.values)?, format));
@@ -129,8 +130,10 @@ impl Case<'_> {
             let reason = format!("the plan keeps f32 only, not {}; name a format", self.values);
             return Err(Error::setting("values", reason));
         }
-        let mut plan = Plan::new(self.weight, self.mask, Hint::tokens(self.tokens))?;
-        if self.format == FormatArg::Auto {
+        let hint = Hint { from_memory: self.cold, ..Hint::tokens(self.tokens) };
+        let mut plan = Plan::new(self.weight, self.mask, hint)?;
+        // Trials multiply from the caches.
+        if self.format == FormatArg::Auto && !self.cold {
             plan.tune()?;
         }
         let format = plan.chosen(self.tokens);

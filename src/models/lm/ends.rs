@@ -35,7 +35,16 @@ impl Ends {
         Ends::read(&Reader::new(weights, config), config)
     }
 
+    /// As [`Ends::load`], without a head of its own: good for [`Ends::embed`] alone.
+    pub(crate) fn for_embedding(weights: &dyn Weights, config: &Config) -> Result<Self> {
+        Ends::parts(&Reader::new(weights, config), config, false)
+    }
+
     pub(super) fn read(reader: &Reader<'_>, config: &Config) -> Result<Self> {
+        Ends::parts(reader, config, true)
+    }
+
+    fn parts(reader: &Reader<'_>, config: &Config, with_head: bool) -> Result<Self> {
         let recipe = config.recipe();
         let names = &recipe.names;
         let embedding = reader.linear(&reader.name(names.embedding), (recipe.vocab, recipe.hidden), false, false)?;
@@ -48,7 +57,7 @@ impl Ends {
         };
         let last = recipe.stacks.last().map_or("norm", |stack| stack.final_norm);
         let norm = reader.norm(&reader.name(last))?;
-        let head = match recipe.tied {
+        let head = match recipe.tied || !with_head {
             true => None,
             false => Some(reader.linear(names.head, (recipe.vocab, recipe.hidden), recipe.head_bias, false)?),
         };

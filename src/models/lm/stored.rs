@@ -113,7 +113,7 @@ fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, running: Running, toke
     let (format, planned) = match running {
         Running::In(format) => (format, None),
         _ => {
-            let plan = Plan::new(&weight, mask, Hint::tokens(tokens))?;
+            let plan = Plan::new(&weight, mask, Hint::tokens(tokens).from_memory())?;
             (plan.chosen(tokens), Some(plan))
         }
     };

@@ -15,12 +15,14 @@
 //! With a [`Correction`] the dense model runs beside the pruned one, and each layer is pruned towards what lets the outputs come back
 //! to the dense model's ([`Retarget`](crate::solve::Retarget)).
 
+mod gradients;
 mod run;
 mod share;
 mod stream;
 mod tally;
 mod walk;
 
+pub use gradients::SequenceGradients;
 pub use run::{LayerRecord, Progress, prune_language};
 pub use share::{LanguageLayer, allocated, language_layers, of_blocks, outliers};
 
@@ -77,6 +79,8 @@ pub struct LanguagePruning<'a> {
     pub turn: Turn,
     /// Whether layers make up for earlier ones. Only with [`Turn::Layer`].
     pub correction: Option<Correction>,
+    /// Gradients, where the pruner needs them.
+    pub gradients: Option<&'a SequenceGradients>,
     /// Bytes of the stream that stay in memory.
     pub memory: usize,
 }

@@ -4,11 +4,11 @@ use super::stream::Stream;
 use super::tally::Found;
 use super::walk::Walk;
 use super::{Inputs, LanguagePruning, Turn};
-use crate::criteria::Evidence;
+use crate::criteria::{Evidence, Measured};
 use crate::io::{Folder, FolderWriter, Layout};
 use crate::mask::Mask;
 use crate::metrics::peak_memory;
-use crate::models::lm::{Config, Ends, load_block, positions};
+use crate::models::lm::{Config, Ends, Outline, Outlined, load_block, positions};
 use crate::nn::Block;
 use crate::solve::{Retarget, squared_error};
 use crate::{Error, Result};
@@ -72,13 +72,9 @@ pub fn prune_language(
     see: &mut dyn FnMut(Progress),
 ) -> Result<(FolderWriter, Vec<LayerRecord>)> {
     check(ids, length, settings)?;
-    let first = load_block(folder, config, 0)?;
-    let mut layers: Vec<(usize, String, String)> = Vec::new();
-    for i in 0..config.layers() {
-        let block = if i == 0 { None } else { Some(load_block(folder, config, i)?) };
-        let block = block.as_ref().unwrap_or(&first);
-        layers.extend(block.linears().iter().map(|l| (i, l.name().to_string(), l.tensor())));
-    }
+    let outline = Outline::of(folder, config)?;
+    let layer = |l: &Outlined| Some((l.block?, l.name.clone(), l.tensor()));
+    let layers: Vec<(usize, String, String)> = outline.layers.iter().filter_map(layer).collect();
     if let Some(name) = settings.budgets.keys().find(|name| !layers.iter().any(|(_, n, _)| n == *name)) {
         return Err(Error::unknown_layer(name, layers.iter().map(|(_, n, _)| n.as_str())));
     }
@@ -118,7 +114,24 @@ impl Run<'_, '_> {
     fn blocks(&mut self, ids: &[u32], length: usize, see: &mut dyn FnMut(Progress)) -> Result<()> {
         let (folder, config, settings) = (self.folder, self.config, self.settings);
         let Run { layers, writer, records, .. } = self;
-        let ends = Ends::load(folder, config)?;
+        let done = records.iter().map(|r: &LayerRecord| r.block + 1).max().unwrap_or(0);
+        let last = layers.iter().filter(|l| settings.budgets.contains_key(&l.1)).map(|l| l.0).max().unwrap_or(0);
+        if !Walk::measures(settings) {
+            // Nothing runs: a block is read, pruned and written.
+            for i in done..=last {
+                let names: Vec<&String> = layers.iter().filter(|l| l.0 == i).map(|l| &l.1).collect();
+                if names.iter().any(|n| settings.budgets.contains_key(*n)) {
+                    let mut block = load_block(folder, config, i)?;
+                    for name in names.into_iter().filter(|n| settings.budgets.contains_key(*n)) {
+                        records.push(one(&mut block, &Found::nothing(), name, i, settings, folder, writer)?);
+                    }
+                    save(records, writer)?;
+                }
+                see(Progress { blocks: i + 1, of: last + 1, memory: peak_memory() });
+            }
+            return writer.copy_rest(folder);
+        }
+        let ends = Ends::for_embedding(folder, config)?;
         let per_part = (PART / length).max(1) * length;
         let chunks: Vec<&[u32]> = ids.chunks(per_part).collect();
         let comparing = settings.correction.is_some();
@@ -136,8 +149,6 @@ impl Run<'_, '_> {
             walk.stream.put(i, h)?;
         }
         drop(ends);
-        let done = records.iter().map(|r: &LayerRecord| r.block + 1).max().unwrap_or(0);
-        let last = layers.iter().filter(|l| settings.budgets.contains_key(&l.1)).map(|l| l.0).max().unwrap_or(0);
         for i in 0..=last {
             let mut block = load_block(folder, config, i)?;
             let dense = if comparing { Some(load_block(folder, config, i)?) } else { None };
@@ -155,15 +166,20 @@ impl Run<'_, '_> {
                         Ok(())
                     })
                 })?;
-                writer.sync()?;
                 records.extend(fresh);
-                let value = serde_json::to_value(&*records).map_err(|e| Error::setting("records", e.to_string()))?;
-                writer.json(RECORDS, &value)?;
+                save(records, writer)?;
             }
             see(Progress { blocks: i + 1, of: last + 1, memory: peak_memory() });
         }
         writer.copy_rest(folder)
     }
+}
+
+/// Notes what is done, once it is on the disk.
+fn save(records: &[LayerRecord], writer: &mut FolderWriter) -> Result<()> {
+    writer.sync()?;
+    let value = serde_json::to_value(records).map_err(|e| Error::setting("records", e.to_string()))?;
+    writer.json(RECORDS, &value)
 }
 
 fn check(ids: &[u32], length: usize, settings: &LanguagePruning<'_>) -> Result<()> {
@@ -246,8 +262,12 @@ fn one(
         if transposed { Mask::from_fn(cols, rows, |r, c| mask.get(c, r)) } else { mask }
     };
     let old = folder.masks().map(|m| m.read(&tensor)).transpose()?.flatten().map(turned);
-    let weight = layer.dense_weight().into_owned();
-    let measured = &found.measured;
+    let weight = layer.dense_weight();
+    let with_gradients = settings.gradients.map(|g| g.measured(name)).transpose()?.map(|gradients| {
+        let Measured { tokens, gram, input_squares, input_sums, .. } = found.measured.clone();
+        Measured { tokens, gram, input_squares, input_sums, ..gradients }
+    });
+    let measured = with_gradients.as_ref().unwrap_or(&found.measured);
     let evidence = Evidence { layer: name, weight: weight.view(), mask: old.as_ref(), measured };
     let in_layer = |e: Error| if e.to_string().contains(name) { e } else { e.in_layer(name) };
     let target = match settings.correction {

@@ -1,12 +1,13 @@
 //! Which layers of a language model are pruned, and how much of each stays.
 
+use super::gradients::SequenceGradients;
 use super::stream::Stream;
 use super::tally::Tallies;
 use crate::allocate::{Allocate, Layer, Outliers, Target};
 use crate::criteria::{Evidence, Magnitude, Need, Needs, Saliency, Wanda};
 use crate::io::Folder;
 use crate::mask::{Budget, Pattern};
-use crate::models::lm::{Config, Ends, load_block, positions};
+use crate::models::lm::{Config, Ends, Outline, Outlined, load_block, positions};
 use crate::{Error, Result};
 use ndarray::Array2;
 use std::collections::HashMap;
@@ -28,12 +29,9 @@ pub struct LanguageLayer {
 /// # Errors
 /// If the model cannot be read, or a pattern matches no layer.
 pub fn language_layers(folder: &Folder, config: &Config, only: &[String], skip: &[String]) -> Result<Vec<LanguageLayer>> {
-    let mut all = Vec::new();
-    for block in 0..config.layers() {
-        let loaded = load_block(folder, config, block)?;
-        let layer = |l: &crate::nn::Linear| LanguageLayer { name: l.name().to_string(), block, shape: l.shape() };
-        all.extend(loaded.linears().into_iter().map(layer));
-    }
+    let outline = Outline::of(folder, config)?;
+    let layer = |l: Outlined| Some(LanguageLayer { block: l.block?, name: l.name, shape: l.shape });
+    let mut all: Vec<LanguageLayer> = outline.layers.into_iter().filter_map(layer).collect();
     for pattern in only.iter().chain(skip) {
         if !all.iter().any(|l| matches(pattern, &l.name)) {
             return Err(Error::unknown_layer(pattern, all.iter().map(|l| l.name.as_str())));
@@ -83,7 +81,8 @@ fn in_units(layers: &[LanguageLayer], parts: &[Budget], pattern: Pattern) -> Res
 
 /// How much of each layer stays, by `allocation`, or by given counts of weights. An N:M pattern fixes all budgets.
 ///
-/// Allocations that look at weights have the weights of all layers in memory; those that rank, rank by magnitude.
+/// Allocations that look at weights have the weights of all layers in memory; those that rank, rank by `ranking`, a criterion that needs
+/// gradients alone, or by magnitude.
 ///
 /// # Errors
 /// Those of the allocation, of the pattern (naming the layer) and of reading.
@@ -93,7 +92,7 @@ pub fn allocated(
     layers: &[LanguageLayer],
     pattern: Pattern,
     sparsity: f64,
-    allocation: &dyn Allocate,
+    (allocation, ranking): (&dyn Allocate, Option<(&dyn Saliency, &SequenceGradients)>),
 ) -> Result<HashMap<String, Budget>> {
     let uniform = allocation.name() == "uniform" || matches!(pattern, Pattern::Nm { .. });
     if uniform {
@@ -112,8 +111,13 @@ pub fn allocated(
         }
     }
     let scores: Vec<Array2<f32>> = if allocation.needs_scores() {
-        let score =
-            |(l, w): (&LanguageLayer, &Array2<f32>)| Magnitude::default().score(&Evidence::weight_only(&l.name, w.view()));
+        let score = |(l, w): (&LanguageLayer, &Array2<f32>)| {
+            let plain = Evidence::weight_only(&l.name, w.view());
+            match ranking {
+                None => Magnitude::default().score(&plain),
+                Some((saliency, gradients)) => saliency.score(&Evidence { measured: &gradients.measured(&l.name)?, ..plain }),
+            }
+        };
         layers.iter().zip(&weights).map(score).collect::<Result<_>>()?
     } else {
         vec![]
@@ -140,7 +144,7 @@ pub fn outliers(
     threshold: f64,
     memory: usize,
 ) -> Result<Vec<(f64, usize)>> {
-    let ends = Ends::load(folder, config)?;
+    let ends = Ends::for_embedding(folder, config)?;
     let chunks: Vec<&[u32]> = ids.chunks((4096 / length).max(1) * length).collect();
     let mut stream = Stream::new(chunks.len(), memory);
     for (i, chunk) in chunks.iter().enumerate() {

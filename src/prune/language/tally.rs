@@ -75,6 +75,13 @@ pub(super) struct Found {
     pub drift: Option<Cross>,
 }
 
+impl Found {
+    /// Where nothing was measured.
+    pub fn nothing() -> Found {
+        Found { measured: Measured::default(), crossed: None, drift: None }
+    }
+}
+
 /// Sees the inputs of all layers of a block in one pass.
 pub(super) struct Tallies {
     needs: Needs,

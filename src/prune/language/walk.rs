@@ -58,6 +58,12 @@ impl Walk {
         if settings.correction.is_some() { needs.and(Need::Gram) } else { needs }
     }
 
+    /// Whether anything must run to be measured.
+    pub fn measures(settings: &LanguagePruning<'_>) -> bool {
+        let needs = Self::needs(settings);
+        [Need::Gram, Need::InputSquares, Need::InputSums].into_iter().any(|n| needs.contains(n))
+    }
+
     /// Prunes the block by calling `prune` with what was measured and the names of the layers; afterwards the streams are behind it.
     pub fn block(
         &mut self,

@@ -1,9 +1,17 @@
 //! Many small parallel products in a row, without the pool falling asleep between them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Looks for work so many times before it lets other programs run.
 const TRIES: usize = 200;
+
+/// How many runs keep their pools awake.
+static RUNS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a pool is being kept awake, so that a small product may be shared out at little cost.
+pub(super) fn is_awake() -> bool {
+    RUNS.load(Ordering::Relaxed) > 0
+}
 
 /// Runs `f` in the pool, whose other threads look for work until it ends. A thread that has nothing to do would else go to
 /// sleep, and waking it costs as much as a small product does.
@@ -13,6 +21,7 @@ pub(crate) fn awake<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     impl Drop for End<'_> {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Release);
+            RUNS.fetch_sub(1, Ordering::Relaxed);
         }
     }
     let ended = AtomicBool::new(false);
@@ -33,6 +42,7 @@ pub(crate) fn awake<R: Send>(f: impl FnOnce() -> R + Send) -> R {
                 }
             }
         });
+        RUNS.fetch_add(1, Ordering::Relaxed);
         let _end = End(ended);
         f()
     })

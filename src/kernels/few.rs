@@ -1,5 +1,6 @@
 //! Products with few tokens: the weights are read once, so what counts is how few bytes and instructions each needs.
 
+use super::awake::is_awake;
 use super::epilogue::{Epilogue, Out};
 use super::scratch::{Scratch, Use};
 use super::strip::Rows;
@@ -9,6 +10,8 @@ use std::borrow::Cow;
 
 /// Weights from which on the pool is worth waking.
 const PARALLEL: usize = 1 << 17;
+/// Weights from which on a product is shared out where the pool is awake.
+const AWAKE: usize = 1 << 14;
 
 /// Runs `sums_of(w, block, x, sums)` over the blocks of `w`, in parallel, and stores what it finds: x is `(tokens, in)` without gaps, sums
 /// are `(tokens, rows of the block)`, to be added to.
@@ -33,7 +36,8 @@ pub(super) fn few_tokens<R: Rows>(
             unsafe { epilogue.put(out, token, first, &sums[token * (end - first)..][..end - first]) };
         }
     };
-    if w.len() >= PARALLEL && rayon::current_num_threads() > 1 {
+    let enough = if is_awake() { AWAKE } else { PARALLEL };
+    if w.len() >= enough && rayon::current_num_threads() > 1 {
         (0..blocks.len() - 1).into_par_iter().for_each(task);
     } else {
         (0..blocks.len() - 1).for_each(task);

@@ -289,7 +289,7 @@ impl Linear {
         match &mut self.storage {
             Storage::Dense(dense) => f(&tensor, dense.as_slice_mut()),
             Storage::Narrow(_) | Storage::Packed(_) => {
-                let reason = format!("{tensor} is stored as {}; only dense weights of 32 bits train", self.op().format());
+                let reason = format!("{tensor} is stored as {}; only dense weights train, in 32 bits", self.op().format());
                 return Err(Error::setting("training", reason));
             }
         }

@@ -53,7 +53,8 @@ fn formats_values_and_patterns_are_those_that_were_asked_for() {
     let asked = ["tile-csr:32", "bitmask:64"].map(|f| ["bf16", "f16", "i8"].map(|v| format!("\"{f}\" \"{v}\""))).concat();
     assert_eq!(found, asked);
     for pattern in ["2:4", "1:4"] {
-        let line = &lines(&spmm(&folder, &["--shape", "32x128", "--pattern", pattern]))[0];
+        let format = format!("nm:{pattern}");
+        let line = &lines(&spmm(&folder, &["--shape", "32x128", "--pattern", pattern, "--format", &format]))[0];
         assert_eq!(line["pattern"], pattern);
         assert_eq!(line["format"], format!("nm:{pattern}"));
         assert_eq!(line["sparsity"], if pattern == "2:4" { 0.5 } else { 0.75 });

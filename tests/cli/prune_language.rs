@@ -193,14 +193,14 @@ fn what_cannot_be_done_is_one_line_and_leaves_nothing() {
 fn a_pruned_folder_is_saved_packed_measured_and_run_from_its_storages() {
     let folder = folder();
     let all = [
-        &["prune", "lm", "out", "--pattern", "2:4", "--method", "wanda", "--json", "--text", "ids.safetensors"],
+        &["prune", "lm", "out", "--pattern", "2:4", "--method", "sparsegpt", "--json", "--text", "ids.safetensors"],
         &CALIBRATION[..],
     ];
     let whole = folder.json(&all.concat());
     let (before, after) = (&whole["perplexity"]["before"], &whole["perplexity"]["after"]);
     assert!(before.as_f64().unwrap() > 1.0 && after.as_f64().unwrap() > 1.0 && before != after);
     let page = std::fs::read_to_string(folder.path("out").join("prune.html")).unwrap();
-    for part in ["Pruning by wanda", "Perplexity", "Error by block", "Sparsity by block", "mlp.down_proj", "Settings"] {
+    for part in ["Pruning by sparsegpt", "Perplexity", "Error by block", "Sparsity by block", "mlp.down_proj", "Settings"] {
         assert!(page.contains(part), "{part}");
     }
     for save in ["sparse-24-bitmask", "bitmask", "nm:2:4"] {

@@ -117,10 +117,10 @@ fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, running: Running, toke
             (plan.chosen(tokens), Some(plan))
         }
     };
+    let precision = if format == Format::Csr { Precision::F32 } else { precision };
     let op = match (format, planned) {
         (Format::Dense, _) => return Ok(whole(layer, tokens)),
         (_, Some(plan)) if precision == Precision::F32 => Box::new(plan),
-        (Format::Csr, _) => format.build(&weight, mask, Precision::F32)?,
         _ => format.build(&weight, mask, precision)?,
     };
     layer.set_op(op)?;

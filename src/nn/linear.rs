@@ -26,7 +26,7 @@ impl Probe for () {
 pub type Sink<'a> = dyn FnMut(&str, ArrayD<f32>) + 'a;
 
 enum Storage {
-    Dense(Dense),
+    Dense(Box<Dense>),
     Narrow(Box<dyn Narrow>),
     Packed(Box<dyn LinearOp>),
 }
@@ -59,7 +59,7 @@ impl Linear {
         let name = name.into();
         let out = weight.nrows();
         assert!(bias.as_ref().is_none_or(|b| b.len() == out), "{name}: {out} outputs, a bias of {:?}", bias.map(|b| b.len()));
-        let storage = Storage::Dense(Dense::new(weight));
+        let storage = Storage::Dense(Box::new(Dense::new(weight)));
         Linear { group: name.clone(), name, storage, bias, transposed: false, parts: Vec::new() }
     }
 
@@ -129,7 +129,7 @@ impl Linear {
     /// The weight in its storage.
     pub fn op(&self) -> &dyn LinearOp {
         match &self.storage {
-            Storage::Dense(dense) => dense,
+            Storage::Dense(dense) => dense.as_ref(),
             Storage::Narrow(narrow) => narrow.as_ref(),
             Storage::Packed(op) => op.as_ref(),
         }
@@ -159,7 +159,7 @@ impl Linear {
     /// [`Error::Shape`] if the shape differs.
     pub fn set_weight(&mut self, weight: Array2<f32>) -> Result<()> {
         self.check(weight.dim())?;
-        self.storage = Storage::Dense(Dense::new(weight));
+        self.storage = Storage::Dense(Box::new(Dense::new(weight)));
         Ok(())
     }
 

@@ -50,8 +50,8 @@ pub fn text(args: &Args, report: &Value, records: &[LayerRecord]) -> String {
         number("whole_sparsity"),
         number("seconds"),
         number("peak_bytes") / 1e9,
-        match (&report["perplexity"]["before"], &report["perplexity"]["after"]) {
-            (Value::Number(before), Value::Number(after)) => format!("perplexity {before:.4} before, {after:.4} after\n"),
+        match (report["perplexity"]["before"].as_f64(), report["perplexity"]["after"].as_f64()) {
+            (Some(before), Some(after)) => format!("perplexity {before:.4} before, {after:.4} after\n"),
             _ => String::new(),
         },
     )

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Owl, Uniform};
 use lacuna::criteria::{Fisher, Magnitude, Need, Needs, Norm, Random, Ria, Saliency, Taylor, Wanda};
-use lacuna::io::{Folder, Packing, read_ids, repack};
+use lacuna::io::{Folder, FolderWriter, Packing, read_ids, repack};
 use lacuna::mask::{Budget, Pattern, Scope};
 use lacuna::metrics::{Perplexity, streamed_losses, windows};
 use lacuna::models::lm::Config;
@@ -140,24 +140,25 @@ pub fn run(args: &Args) -> Result<()> {
         let reason = format!("weight {name} is packed; 'lacuna pack DIR OUT --save weights' makes it whole");
         return Err(Error::malformed(&args.model, reason));
     }
+    FolderWriter::check_free(&args.out)?;
     let config =
         Config::parse(&Value::Object(folder.config().clone())).map_err(|e| Error::malformed(&args.model, e.to_string()))?;
     let layers = language_layers(&folder, &config, &wanted.only, &args.skip)?;
-    let ids = calibration(args, &config)?;
+    let calibration = calibration(args, &config)?;
     let memory = wanted.activations << 20;
     let quality = wanted.text.as_deref().map(|text| Quality::new(text, wanted, &args.model, &config)).transpose()?;
 
     let parts = Pruners::new(args)?;
     let first = parts.pruner(args, wanted)?;
-    let gradients = parts.gradients(args, (&folder, &config), (&ids, wanted.context), &layers, first.needs())?;
+    let gradients = parts.gradients(args, (&folder, &config), (&calibration, wanted.context), &layers, first.needs())?;
     let solver = Solver::Gradients { steps: wanted.reconstruct.unwrap_or(0), tolerance: 1e-6 };
     let second = Reconstructed::new(first.as_ref(), Reconstruct { damping: wanted.damping, solver });
     let pruner: &dyn Pruner = if wanted.reconstruct.is_some() { &second } else { first.as_ref() };
     let ids: &[u32] = if !of_inputs(pruner.needs()) && args.allocate != Allocation::Owl && wanted.correct.is_none() {
         // Nothing is measured, so nothing needs to run.
-        &ids[..1]
+        &calibration[..1]
     } else {
-        &ids
+        &calibration
     };
     let length = wanted.context.min(ids.len());
     let row = match args.scope {
@@ -194,7 +195,7 @@ pub fn run(args: &Args) -> Result<()> {
         gradients: gradients.as_ref(),
         memory,
     };
-    let described = described(args, pruner, &settings, ids)?;
+    let described = described(args, pruner, &settings, &calibration)?;
     let bar = bar(config.layers());
     let done = prune_language(&folder, &config, (ids, length), &settings, (&args.out, &described, wanted.resume), &mut |p| {
         bar.set_length(p.of as u64);
@@ -208,17 +209,19 @@ pub fn run(args: &Args) -> Result<()> {
     let perplexity = quality.map(|q| q.before_and_after(&folder, &whole, &config)).transpose()?;
     let report = report(args, &described, &records, &folder, seconds, perplexity);
     let page = page(&report, &records)?;
-    let writer = match packing {
-        Packing::Whole => writer,
-        _ => {
-            let packed = repack(&whole, &args.out, packing, |_, _| {})?;
-            writer.discard();
-            packed
-        }
+    let close = |writer: FolderWriter| {
+        writer.json("prune.json", &report)?;
+        writer.file("prune.html", page.as_bytes())?;
+        writer.finish()
     };
-    writer.json("prune.json", &report)?;
-    writer.file("prune.html", page.as_bytes())?;
-    writer.finish()?;
+    match packing {
+        Packing::Whole => close(writer)?,
+        _ => {
+            close(repack(&whole, &args.out, packing, |_, _| {})?)?;
+            // Only now is the whole one no longer needed.
+            writer.discard();
+        }
+    }
     if args.json { print_json(&report) } else { print(&text(args, &report, &records)) }
 }
 

@@ -166,9 +166,10 @@ impl Sizes {
         let (columns, list) = match format {
             Format::TileCsr(columns) => (columns, wide * 0.4 + 8.0),
             Format::Bitmask(columns) => (columns, wide * 0.4 + 6.0 + 0.2 * columns as f64),
-            Format::Nm(..) => (64, wide * 0.4 + 6.0),
-            Format::Bsr(..) => (256, wide * 0.4),
-            Format::Dense | Format::Csr | Format::TilePairs(_) => (cols.max(1), wide * 0.4 + 20.0),
+            // The others are charged above.
+            Format::Dense | Format::Csr | Format::TilePairs(_) | Format::Nm(..) | Format::Bsr(..) => {
+                (cols.max(1), wide * 0.4 + 20.0)
+            }
         };
         let strip = columns.min(cols) * width * 4;
         let far = if strip > machine.l2 {

@@ -22,7 +22,7 @@ pub(crate) struct Half<T> {
 const WIDE: usize = 1 << 18;
 
 impl<T: Float> Half<T> {
-    /// The weight, if every number of it is one of `T`; NaNs are not.
+    /// The weight, if every number of it is one of `T`, to the bit.
     pub fn exactly(weight: &ArrayRef2<f32>) -> Option<Self> {
         let weight = weight.as_standard_layout();
         let numbers = weight.as_slice()?;

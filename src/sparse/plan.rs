@@ -83,7 +83,8 @@ impl Plan {
         Ok(Plan { mask: mask.clone(), single_wanted, main, single })
     }
 
-    /// Times dense and the three storages that the model ranks highest, some milliseconds each, and keeps the fastest.
+    /// Times dense and the three storages that the model ranks highest, some milliseconds each, and keeps the fastest. Trials multiply
+    /// from the caches, whatever the hint says of memory.
     ///
     /// # Errors
     /// As [`Plan::new`].

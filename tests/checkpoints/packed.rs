@@ -149,7 +149,7 @@ fn a_model_computes_in_every_storage_what_its_masked_weights_give() {
                 let layer = kept.iter().find(|k| k.pruned).unwrap();
                 assert_eq!(layer.values, if narrow { "bf16" } else { "f32" }, "{running}, {tokens}");
                 if running != "auto" {
-                    assert!(layer.format.starts_with(running), "{layer}");
+                    assert!(layer.format.starts_with(running), "{layer:?}");
                 }
             }
         }
@@ -180,7 +180,9 @@ fn what_a_layout_cannot_hold_or_a_folder_has_not_is_refused_by_name() {
     let out = root.path().join("packed");
     repack(&whole, &out, Packing::SparseBitmask, |_, _| {}).unwrap().finish().unwrap();
     let name = "model.layers.0.mlp.down_proj.weight";
-    for (part, hint) in [("compressed", "F32, F16 or BF16"), ("bitmask", "U8"), ("row_offsets", "row")] {
+    for (part, old, new) in
+        [("compressed", "\"BF16\"", "\"I16\" "), ("bitmask", "\"U8\"", "\"I8\""), ("row_offsets", "\"I64\"", "\"U64\"")]
+    {
         let broken = root.path().join(format!("broken-{part}"));
         fs::create_dir(&broken).unwrap();
         for (file, bytes) in content(&out) {
@@ -188,20 +190,48 @@ fn what_a_layout_cannot_hold_or_a_folder_has_not_is_refused_by_name() {
             let at = bytes.windows(of.len()).position(|w| w == of);
             let mut bytes = bytes;
             if let (Some(at), true) = (at, file.starts_with("model-")) {
-                // The first offset of its data moves into its dtype: another kind of number of the same size.
+                // Its dtype becomes another of the same size.
                 let from = at + of.len();
                 let text = String::from_utf8_lossy(&bytes[from..from + 40]).into_owned();
-                let (old, new) = match part {
-                    "compressed" => ("\"BF16\"", "\"I16\" "),
-                    "bitmask" => ("\"U8\"", "\"I8\""),
-                    _ => ("\"I64\"", "\"U64\""),
-                };
                 let place = from + text.find(old).unwrap_or_else(|| panic!("{text}"));
                 bytes[place..place + old.len()].copy_from_slice(new.as_bytes());
             }
             fs::write(broken.join(file), bytes).unwrap();
         }
         let line = Folder::open(&broken).and_then(|f| f.read(name)).unwrap_err().to_string();
-        assert!(line.contains("down_proj") && !line.contains('\n'), "{part}, {hint}: {line}");
+        assert!(line.contains("down_proj") && !line.contains('\n'), "{part}: {line}");
     }
+}
+
+#[test]
+fn sizes_that_a_few_bytes_cannot_hold_are_refused_before_any_memory_is_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let whole = Folder::open(pruned(root.path(), Dtype::F32)).unwrap();
+    let out = root.path().join("packed");
+    repack(&whole, &out, "csr".parse().unwrap(), |_, _| {}).unwrap().finish().unwrap();
+    let broken = root.path().join("broken");
+    fs::create_dir(&broken).unwrap();
+    let mut changed = 0;
+    for (file, bytes) in content(&out) {
+        let old = br#"\"cols\":8"#;
+        let mut all = Vec::new();
+        let mut rest = &bytes[..];
+        while let Some(at) = rest.windows(old.len()).position(|w| w == old).filter(|_| changed == 0 && file.starts_with("model-"))
+        {
+            changed += 1;
+            all.extend_from_slice(&rest[..at]);
+            all.extend_from_slice(br#"\"cols\":4000000000"#);
+            rest = &rest[at + old.len()..];
+        }
+        all.extend_from_slice(rest);
+        if all.len() != bytes.len() {
+            // The header has grown: its length stands in front.
+            let length = u64::from_le_bytes(all[..8].try_into().unwrap()) + (all.len() - bytes.len()) as u64;
+            all[..8].copy_from_slice(&length.to_le_bytes());
+        }
+        fs::write(broken.join(file), all).unwrap();
+    }
+    assert_eq!(changed, 1);
+    let line = Folder::open(&broken).unwrap_err().to_string();
+    assert!(line.contains("x 4000000000, which is too large") && !line.contains('\n'), "{line}");
 }

@@ -86,3 +86,33 @@ fn names_of_storages_are_read_back_and_others_refused() {
     let dense = Format::Dense.build(&whole(3, 7, 4, "weight"), &Mask::full(3, 7), Precision::I8).err().unwrap();
     assert_eq!(dense.to_string(), "values: dense keeps f32 only, not i8");
 }
+
+#[test]
+fn patterns_are_found_in_a_mask_and_their_storages_are_among_the_choices() {
+    let w = whole(64, 256, 4, "weight");
+    for (n, m) in [(1, 4), (2, 4), (4, 8)] {
+        let mask = Mask::from_fn(64, 256, |r, c| (c + r) % m < n);
+        let hint = Hint::tokens(1).from_memory();
+        let plan = Plan::new(&w, &mask, hint).unwrap();
+        assert_eq!(plan.chosen(1), Format::Nm(n, m), "{}", plan.explain());
+        let x = whole(1, 256, 8, "input");
+        assert_eq!(apply(&plan, &x), oracle(&w, &mask, &x).mapv(|y| y as f32));
+        // One weight elsewhere, and the pattern is gone.
+        let mut broken = mask.clone();
+        let (r, c) = mask.not().iter_kept().next().unwrap();
+        let gone = mask.iter_kept().find(|&(row, col)| row == r && col / 16 != c / 16).unwrap();
+        broken.set(r, c, true);
+        broken.set(gone.0, gone.1, false);
+        assert_eq!(broken.kept(), mask.kept());
+        assert!(!matches!(Plan::new(&w, &broken, hint).unwrap().chosen(1), Format::Nm(..)));
+    }
+    for (r, c) in [(16, 1), (1, 16), (4, 4), (8, 1), (4, 1)] {
+        let mask = Mask::from_fn(64, 256, |row, col| (row / r * 7 + col / c * 5) % 10 == 0);
+        let mut plan = Plan::new(&w, &mask, Hint::tokens(64)).unwrap();
+        plan.tune().unwrap();
+        let said = plan.explain();
+        assert!(said.contains("bsr:"), "blocks of {r} x {c} were tried: {said}");
+        let x = whole(64, 256, 8, "input");
+        assert_eq!(apply(&plan, &x), oracle(&w, &mask, &x).mapv(|y| y as f32));
+    }
+}

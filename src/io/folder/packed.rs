@@ -89,6 +89,7 @@ impl Packed {
             let (Some(shape), Some(_)) = (part("shape"), part("bitmask")) else { continue };
             let parts = ["shape", "compressed", "bitmask", "row_offsets"].into_iter().filter_map(part).collect();
             let shape = dimensions(shard, &shard.tensors[shape])?;
+            few_enough(shard, layer, shape[0], shape[1])?;
             let name = if layer.ends_with(".weight") { layer.to_string() } else { format!("{layer}.weight") };
             found.push((name, Packed { shard: number, parts, published: true, shape, dtype: Dtype::of(tensor.element) }));
         }
@@ -97,6 +98,7 @@ impl Packed {
             let Ok(sizes) = serde_json::from_str::<Value>(text) else { continue };
             let size = |key: &str| sizes[key].as_u64().and_then(|n| usize::try_from(n).ok());
             let (Some(rows), Some(cols)) = (size("rows"), size("cols")) else { continue };
+            few_enough(shard, name, rows, cols)?;
             let own = |t: &Listed| t.name.strip_prefix(name).and_then(|n| n.strip_prefix('.')).is_some_and(|n| n != "mask");
             let parts: Vec<usize> = (0..shard.tensors.len()).filter(|&i| own(&shard.tensors[i])).collect();
             let dtype = parts.iter().find(|&&i| shard.tensors[i].name.ends_with(".values"));
@@ -143,6 +145,14 @@ impl Packed {
     }
 }
 
+/// Refuses a weight of more numbers than can be counted in 32 bits: a few bytes of a file may state any size.
+fn few_enough(shard: &Shard, name: &str, rows: usize, cols: usize) -> Result<()> {
+    match rows.checked_mul(cols).filter(|n| u32::try_from(*n).is_ok()) {
+        Some(_) => Ok(()),
+        None => Err(Error::malformed(&shard.path, format!("weight {} says {rows} x {cols}, which is too large", quoted(name)))),
+    }
+}
+
 /// The one or two lists of a `shape` tensor.
 fn dimensions(shard: &Shard, tensor: &Listed) -> Result<Vec<usize>> {
     let refuse = |reason: &str| Error::malformed(&shard.path, format!("tensor {} {reason}", quoted(&tensor.name)));
@@ -152,11 +162,7 @@ fn dimensions(shard: &Shard, tensor: &Listed) -> Result<Vec<usize>> {
     let mut bytes = [0; 16];
     shard.read_bytes(tensor, 0, &mut bytes)?;
     let numbers = bytes.as_chunks::<8>().0.iter().map(|b| usize::try_from(i64::from_le_bytes(*b)));
-    let numbers: Vec<usize> = numbers.collect::<std::result::Result<_, _>>().map_err(|_| refuse("holds no counts"))?;
-    if numbers.iter().any(|n| u32::try_from(*n).is_err()) {
-        return Err(refuse(&format!("says {numbers:?}, which is too large")));
-    }
-    Ok(numbers)
+    numbers.collect::<std::result::Result<_, _>>().map_err(|_| refuse("holds no counts"))
 }
 
 impl Folder {
@@ -277,7 +283,7 @@ pub fn repack(from: &Folder, out: &Path, packing: Packing, mut see: impl FnMut(u
     };
     // The sizes of packed weights are known only once they are packed: so once for the layout, once for the bytes.
     let mut layout = Layout::of(from);
-    let mut masked = Vec::new();
+    let (mut kept, mut all) = (0, 0);
     for name in &pruned {
         let (values, mask, dtype) = one(name)?;
         let old: HashSet<String> = from.parts_of(name).into_iter().collect();
@@ -290,11 +296,11 @@ pub fn repack(from: &Folder, out: &Path, packing: Packing, mut see: impl FnMut(u
             }
         };
         layout.replace(&old, new, &format!("{name}.storage"), metadata);
-        if matches!(packing, Packing::Whole | Packing::Storage(_)) {
-            masked.push(name.clone());
-        }
+        kept += mask.kept();
+        all += mask.len();
     }
-    layout.masks_of(&masked, from)?;
+    let beside = matches!(packing, Packing::Whole | Packing::Storage(_));
+    layout.masks_of(if beside { &pruned } else { &[] }, from)?;
     let mut writer = FolderWriter::create(out, layout)?;
     for (i, name) in pruned.iter().enumerate() {
         let (values, mask, dtype) = one(name)?;
@@ -305,7 +311,7 @@ pub fn repack(from: &Folder, out: &Path, packing: Packing, mut see: impl FnMut(u
                 parcel.tensors().try_for_each(|(n, _, shape, bytes)| writer.write_bytes(n, shape, bytes))?;
             }
         }
-        if masked.contains(name) {
+        if beside {
             writer.write_mask(name, &mask)?;
         }
         see(i + 1, pruned.len());
@@ -313,7 +319,7 @@ pub fn repack(from: &Folder, out: &Path, packing: Packing, mut see: impl FnMut(u
     let mut config = from.config().clone();
     config.remove(QUANTIZATION);
     if let Packing::SparseBitmask | Packing::Sparse24Bitmask = packing {
-        config.insert(QUANTIZATION.to_string(), published_config(from, &pruned, packing)?);
+        config.insert(QUANTIZATION.to_string(), published_config(from, &pruned, packing, 1.0 - kept as f64 / all.max(1) as f64));
     }
     if &config != from.config() {
         writer.config(&config)?;
@@ -323,25 +329,19 @@ pub fn repack(from: &Folder, out: &Path, packing: Packing, mut see: impl FnMut(u
 }
 
 /// What `config.json` says of a published layout, as compressed-tensors wrote it.
-fn published_config(from: &Folder, pruned: &[String], packing: Packing) -> Result<Value> {
-    let (mut kept, mut all) = (0, 0);
-    for name in pruned {
-        let mask = from.mask(name)?;
-        kept += mask.as_ref().map_or(0, Mask::kept);
-        all += mask.as_ref().map_or(0, |m| m.rows() * m.cols());
-    }
+fn published_config(from: &Folder, pruned: &[String], packing: Packing, sparsity: f64) -> Value {
     let of = |name: &str| name.strip_suffix(".weight").unwrap_or(name).to_string();
     let packed: HashSet<&String> = pruned.iter().collect();
     let whole =
         |n: &&str| n.ends_with(".weight") && from.shape(n).is_ok_and(|s| s.len() == 2) && !packed.contains(&n.to_string());
     let ignore: Vec<String> = from.names().filter(whole).map(of).collect();
     let structure = if packing == Packing::Sparse24Bitmask { "2:4" } else { "unstructured" };
-    Ok(json!({
+    json!({
         "quant_method": "compressed-tensors", "format": "dense", "quantization_status": "compressed", "config_groups": {}, "ignore": [],
         "kv_cache_scheme": null, "global_compression_ratio": null,
         "sparsity_config": {
-            "format": packing.to_string(), "global_sparsity": 1.0 - kept as f64 / all.max(1) as f64, "ignore": ignore,
+            "format": packing.to_string(), "global_sparsity": sparsity, "ignore": ignore,
             "registry_requires_subclass": false, "sparsity_structure": structure, "targets": ["Linear"],
         },
-    }))
+    })
 }

@@ -322,20 +322,33 @@ impl FolderWriter {
         self.files.iter().try_for_each(|file| file.sync_all()).map_err(|e| Error::io(&self.out, e))
     }
 
+    /// Refuses a path at which no folder may be begun, before anything that takes long.
+    ///
+    /// # Errors
+    /// As [`FolderWriter::create`].
+    pub fn check_free(out: impl AsRef<Path>) -> Result<()> {
+        free(out.as_ref()).map(|_| ())
+    }
+
     /// Brings everything to the disk and opens the folder where it still lies, before it has its name.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if a tensor was not written; [`Error::Io`] if the disk refuses.
+    /// [`Error::Malformed`] if a tensor was not written; [`Error::Io`] if the disk refuses; as [`Folder::open`].
     pub fn complete(&self) -> Result<Folder> {
+        self.close()?;
+        Folder::open(&self.part)
+    }
+
+    fn close(&self) -> Result<()> {
         let (missing, first) = (self.missing().count(), self.missing().next().map(quoted));
         if let Some(first) = first {
             return Err(Error::malformed(&self.out, format!("{missing} tensors were not written, the first of them {first}")));
         }
         self.flush()?;
-        if let Some((name, index)) = self.layout.index() {
-            self.json(name, &index)?;
+        match self.layout.index() {
+            Some((name, index)) => self.json(name, &index),
+            None => Ok(()),
         }
-        Folder::open(&self.part)
     }
 
     /// Gives up what was written.
@@ -346,9 +359,9 @@ impl FolderWriter {
     /// Gives the folder its name.
     ///
     /// # Errors
-    /// As [`FolderWriter::complete`].
+    /// [`Error::Malformed`] if a tensor was not written; [`Error::Io`] if the disk refuses.
     pub fn finish(mut self) -> Result<()> {
-        self.complete()?;
+        self.close()?;
         let io = |e| Error::io(&self.out, e);
         for entry in fs::read_dir(&self.part).map_err(io)? {
             let path = entry.map_err(io)?.path();

@@ -78,19 +78,6 @@ impl LanguageModel {
         LanguageModel::load_with(weights, config, &mut |_| Ok(()))
     }
 
-    /// As [`LanguageModel::load`], for inference: a linear layer whose numbers 16 bits hold exactly is kept in them
-    /// ([`Linear::narrow`]), so that a checkpoint of `bf16` or `f16` takes its own size in memory and decodes twice as fast. What is
-    /// computed is the same.
-    ///
-    /// # Errors
-    /// As [`LanguageModel::load`].
-    pub fn load_narrow(weights: &dyn Weights, config: Config) -> Result<Self> {
-        LanguageModel::load_with(weights, config, &mut |layer| {
-            layer.narrow();
-            Ok(())
-        })
-    }
-
     /// As [`LanguageModel::load`], with `store` called on every linear layer (embedding and head too) as soon as it is read: it may
     /// give the layer another storage, so that no more than one block is ever held in both.
     ///

@@ -7,7 +7,6 @@ use crate::nn::Linear;
 use crate::sparse::{Format, Hint, Plan, Precision, exact};
 use crate::{Error, Result};
 use serde::Serialize;
-use std::fmt;
 use std::str::FromStr;
 
 /// In which storages the linear layers of a model run.
@@ -49,12 +48,6 @@ pub struct Kept {
     pub bytes: usize,
     /// Whether it has a mask.
     pub pruned: bool,
-}
-
-impl fmt::Display for Kept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} of {}, {} bytes", self.layer, self.format, self.values, self.bytes)
-    }
 }
 
 /// The most tokens for which numbers of 16 bits pay: with more, widening them costs what reading them saves.

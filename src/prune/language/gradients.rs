@@ -2,7 +2,7 @@
 
 use super::share::LanguageLayer;
 use crate::criteria::{Measured, Need, Needs};
-use crate::io::{Folder, Rows};
+use crate::io::{Folder, RowFile};
 use crate::models::lm::{Config, LanguageModel};
 use crate::{Error, Result};
 use ndarray::Array2;
@@ -12,7 +12,7 @@ use std::path::Path;
 /// Gradients of the mean loss of each sequence at the weights of some layers: their mean, the mean of their squares, or all of them, as a
 /// pruner needs. A sequence is a sample. They lie on the disk; one layer's are read at a time.
 pub struct SequenceGradients {
-    rows: Rows,
+    rows: RowFile,
     /// Of each layer its group, and `(out, in)`.
     layers: HashMap<String, (usize, (usize, usize))>,
     sequences: usize,
@@ -28,7 +28,7 @@ impl SequenceGradients {
         NEEDS.into_iter().any(|n| needs.contains(n))
     }
 
-    /// Runs the dense model forward and back on each sequence of `length` tokens. `folder` of `scratch` takes the numbers: 4 bytes a
+    /// Runs the dense model forward and back on each sequence of `length` tokens. A file without a name in `scratch` takes the numbers: 4 bytes a
     /// weight for a mean or a mean of squares, 4 a weight and sequence for all of them. Memory: the whole model, and what
     /// [`LanguageModel::backward`] needs. `see` is told how many sequences of all are done.
     ///
@@ -46,7 +46,7 @@ impl SequenceGradients {
         let sequences = ids.len() / length;
         let sums = usize::from(needs.contains(Need::Gradient)) + usize::from(needs.contains(Need::SquaredGradients));
         let count = sums + if needs.contains(Need::SampleGradients) { sequences } else { 0 };
-        let rows = Rows::new(scratch, layers.iter().map(|l| (count, l.shape.0 * l.shape.1)))?;
+        let rows = RowFile::new(scratch, layers.iter().map(|l| (count, l.shape.0 * l.shape.1)))?;
         let groups: HashMap<String, (usize, (usize, usize))> =
             layers.iter().enumerate().map(|(i, l)| (l.name.clone(), (i, l.shape))).collect();
         for (n, ids) in ids.chunks_exact(length).enumerate() {
@@ -102,7 +102,7 @@ impl SequenceGradients {
 }
 
 /// Adds the gradient of sequence `n` of all to the rows of a layer.
-fn add(rows: &Rows, group: usize, (n, all): (usize, usize), needs: Needs, gradient: &ndarray::ArrayRefD<f32>) -> Result<()> {
+fn add(rows: &RowFile, group: usize, (n, all): (usize, usize), needs: Needs, gradient: &ndarray::ArrayRefD<f32>) -> Result<()> {
     let numbers = gradient.as_slice().unwrap_or_default();
     if let Some(at) = numbers.iter().position(|v| !v.is_finite()) {
         let cols = gradient.shape().get(1).copied().unwrap_or(1);

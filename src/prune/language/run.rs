@@ -122,9 +122,10 @@ impl Run<'_, '_> {
                 let names: Vec<&String> = layers.iter().filter(|l| l.0 == i).map(|l| &l.1).collect();
                 if names.iter().any(|n| settings.budgets.contains_key(*n)) {
                     let mut block = load_block(folder, config, i)?;
-                    for name in names.into_iter().filter(|n| settings.budgets.contains_key(*n)) {
-                        records.push(one(&mut block, &Found::nothing(), name, i, settings, folder, writer)?);
-                    }
+                    let pruned = names.into_iter().filter(|n| settings.budgets.contains_key(*n));
+                    let fresh = pruned.map(|name| one(&mut block, &Found::nothing(), name, i, settings, folder, writer));
+                    let fresh = fresh.collect::<Result<Vec<_>>>()?;
+                    records.extend(fresh);
                     save(records, writer)?;
                 }
                 see(Progress { blocks: i + 1, of: last + 1, memory: peak_memory() });

@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 /// Rows of `f32` of several lengths in a file without a name: nothing of it is left when the program ends, however it ends.
 ///
 /// A group has so many rows of so many numbers, all 0 at first; what was written is read row by row.
-pub struct Rows {
+pub(crate) struct RowFile {
     file: File,
     folder: PathBuf,
     /// Of each group where it begins, in numbers, and its rows and columns.
     groups: Vec<(u64, usize, usize)>,
 }
 
-impl Rows {
+impl RowFile {
     /// Room for groups of these rows and columns, in a file of the folder.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be written, or has not the room.
-    pub fn new(folder: &Path, groups: impl IntoIterator<Item = (usize, usize)>) -> Result<Rows> {
+    pub fn new(folder: &Path, groups: impl IntoIterator<Item = (usize, usize)>) -> Result<RowFile> {
         let mut at = 0u64;
         let place = |(rows, cols): (usize, usize)| {
             let from = at;
@@ -29,7 +29,7 @@ impl Rows {
         };
         let groups = groups.into_iter().map(place).collect();
         let file = tempfile::tempfile_in(folder).and_then(|file| file.set_len(at * 4).map(|()| file));
-        Ok(Rows { file: file.map_err(|e| Error::io(folder, e))?, folder: folder.to_path_buf(), groups })
+        Ok(RowFile { file: file.map_err(|e| Error::io(folder, e))?, folder: folder.to_path_buf(), groups })
     }
 
     /// Writes one row of a group.
@@ -41,7 +41,8 @@ impl Rows {
     /// If there is no such row, or it has another length.
     pub fn write(&self, group: usize, row: usize, numbers: &[f32]) -> Result<()> {
         let place = self.place(group, row, numbers.len());
-        let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let mut bytes = vec![0; numbers.len() * 4];
+        bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers).for_each(|(b, v)| *b = v.to_le_bytes());
         write_all_at(&self.file, &bytes, place).map_err(|e| Error::io(&self.folder, e))
     }
 
@@ -73,12 +74,12 @@ mod tests {
     #[test]
     fn rows_come_back_as_they_were_written_and_others_are_zero() {
         let folder = tempfile::tempdir().unwrap();
-        let rows = Rows::new(folder.path(), [(2, 3), (1, 1), (3, 2)]).unwrap();
+        let rows = RowFile::new(folder.path(), [(2, 3), (1, 1), (3, 2)]).unwrap();
         rows.write(2, 1, &[1.5, -2.0]).unwrap();
         rows.write(0, 1, &[1.0, 2.0, 3.0]).unwrap();
         assert_eq!([0, 1, 2].map(|row| rows.row(2, row).unwrap()), [vec![0.0, 0.0], vec![1.5, -2.0], vec![0.0, 0.0]]);
         assert_eq!((rows.row(0, 1).unwrap(), rows.row(1, 0).unwrap()), (vec![1.0, 2.0, 3.0], vec![0.0]));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file has no name");
-        assert!(Rows::new(&folder.path().join("none"), [(1, 1)]).is_err());
+        assert!(RowFile::new(&folder.path().join("none"), [(1, 1)]).is_err());
     }
 }

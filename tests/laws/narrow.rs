@@ -1,0 +1,67 @@
+//! Whole weights in 16 bits give the very bits of the `f32` weight, whichever kernels run.
+
+use lacuna::nn::Linear;
+use lacuna::rng::Seed;
+use ndarray::{Array1, Array2, ArrayRef2, s};
+
+fn bits(a: &ArrayRef2<f32>) -> Vec<u32> {
+    a.iter().map(|v| v.to_bits()).collect()
+}
+
+/// A weight whose numbers `to` has rounded, as a layer of 32 bits and one of 16.
+fn layers(rows: usize, cols: usize, to: fn(f32) -> f32) -> (Linear, Linear, Array2<f32>) {
+    let weight = Seed(3).stream("weight").normal_array(rows, cols, 1.0).mapv(to);
+    let bias = Array1::from_iter((0..rows).map(|i| i as f32 - 2.0));
+    let wide = Linear::new("wide", weight.clone(), Some(bias.clone()));
+    let mut narrow = Linear::new("narrow", weight.clone(), Some(bias));
+    narrow.narrow();
+    (wide, narrow, weight)
+}
+
+#[test]
+fn few_and_many_tokens_of_any_strides_give_the_same_bits_in_16_bits() {
+    let kinds: [(&str, fn(f32) -> f32); 2] =
+        [("bf16", |w| half::bf16::from_f32(w).to_f32()), ("f16", |w| half::f16::from_f32(w).to_f32())];
+    for (name, to) in kinds {
+        for (rows, cols) in [(1, 1), (3, 7), (33, 65), (131, 600), (700, 576)] {
+            let (wide, narrow, weight) = layers(rows, cols, to);
+            assert_eq!(narrow.op().format(), name, "{rows} x {cols}");
+            assert_eq!((narrow.op().bytes(), narrow.op().to_dense()), (2 * rows * cols, weight.clone()));
+            for tokens in [0, 1, 2, 3, 5, 8, 9, 40] {
+                let x = Seed(4).stream("x").normal_array(tokens, cols, 1.0);
+                assert_eq!(bits(&wide.apply(&x)), bits(&narrow.apply(&x)), "{name}, {rows} x {cols}, {tokens} tokens");
+                let apart = Seed(4).stream("x").normal_array(tokens, 2 * cols, 1.0);
+                let apart = apart.slice(s![.., ..;2]);
+                assert_eq!(bits(&wide.apply(&apart)), bits(&narrow.apply(&apart)), "{name}, {rows} x {cols}, strides");
+                let [mut a, mut b] = [(); 2].map(|()| Seed(5).stream("y").normal_array(tokens, rows, 1.0));
+                wide.add_to(&x, &mut a);
+                narrow.add_to(&x, &mut b);
+                assert_eq!(bits(&a), bits(&b), "{name}, {rows} x {cols}, {tokens} tokens, accumulated");
+                let dy = Seed(6).stream("dy").normal_array(tokens, rows, 1.0);
+                let [mut a, mut b] = [(); 2].map(|()| Array2::zeros((tokens, cols)));
+                wide.op().pull_into(&dy, &mut a);
+                narrow.op().pull_into(&dy, &mut b);
+                // The sum over outputs is cut into runs of rows.
+                assert!((&a - &b).iter().all(|d| d.abs() < 1e-3), "{name}, {rows} x {cols}, {tokens} tokens, back");
+            }
+            let mut row = vec![0.0; cols];
+            narrow.row_into(rows - 1, &mut row);
+            assert_eq!(row, weight.row(rows - 1).to_vec());
+        }
+    }
+}
+
+#[test]
+fn numbers_that_16_bits_do_not_hold_stay_in_32() {
+    for odd in [0.1, f32::from_bits(0x7f80_0001), 1e-30, 3.0e38] {
+        let mut weight = Array2::<f32>::ones((4, 5));
+        weight[[3, 4]] = odd;
+        let mut layer = Linear::new("odd", weight, None);
+        layer.narrow();
+        assert_eq!(layer.op().format(), "dense", "{odd}");
+    }
+    let mut layer = Linear::new("zeros", ndarray::array![[0.0, -0.0, f32::INFINITY, 65280.0]], None);
+    layer.narrow();
+    assert_eq!(layer.op().format(), "bf16", "signs, infinities and what eight bits of fraction hold");
+    assert_eq!(bits(&layer.op().to_dense()), bits(&ndarray::array![[0.0, -0.0, f32::INFINITY, 65280.0]]));
+}

@@ -20,9 +20,9 @@ fn layers(rows: usize, cols: usize, to: fn(f32) -> f32) -> (Linear, Linear, Arra
 
 #[test]
 fn few_and_many_tokens_of_any_strides_give_the_same_bits_in_16_bits() {
-    let kinds: [(&str, fn(f32) -> f32); 2] =
-        [("bf16", |w| half::bf16::from_f32(w).to_f32()), ("f16", |w| half::f16::from_f32(w).to_f32())];
-    for (name, to) in kinds {
+    let bf16 = |w: f32| half::bf16::from_f32(w).to_f32();
+    let f16 = |w: f32| half::f16::from_f32(w).to_f32();
+    for (name, to) in [("bf16", bf16 as fn(f32) -> f32), ("f16", f16)] {
         for (rows, cols) in [(1, 1), (3, 7), (33, 65), (131, 600), (700, 576)] {
             let (wide, narrow, weight) = layers(rows, cols, to);
             assert_eq!(narrow.op().format(), name, "{rows} x {cols}");

@@ -1,6 +1,7 @@
 //! The plan: whatever it chooses multiplies exactly, dense wins where nothing is pruned, and it says what it did.
 
 use crate::{oracle, random_mask, whole};
+use lacuna::kernels::Isa;
 use lacuna::mask::Mask;
 use lacuna::sparse::{Format, Hint, LinearOp, Plan, Precision, apply};
 
@@ -94,7 +95,11 @@ fn patterns_are_found_in_a_mask_and_their_storages_are_among_the_choices() {
         let mask = Mask::from_fn(64, 256, |r, c| (c + r) % m < n);
         let hint = Hint::tokens(1).from_memory();
         let plan = Plan::new(&w, &mask, hint).unwrap();
-        assert_eq!(plan.chosen(1), Format::Nm(n, m), "{}", plan.explain());
+        // It is the best of the sparse ones; without vectors dense may be better still.
+        assert!(plan.explain().contains(&Format::Nm(n, m).to_string()), "{}", plan.explain());
+        if Isa::chosen().unwrap() != Isa::Portable {
+            assert_eq!(plan.chosen(1), Format::Nm(n, m), "{}", plan.explain());
+        }
         let x = whole(1, 256, 8, "input");
         assert_eq!(apply(&plan, &x), oracle(&w, &mask, &x).mapv(|y| y as f32));
         // One weight elsewhere, and the pattern is gone.
@@ -104,7 +109,8 @@ fn patterns_are_found_in_a_mask_and_their_storages_are_among_the_choices() {
         broken.set(r, c, true);
         broken.set(gone.0, gone.1, false);
         assert_eq!(broken.kept(), mask.kept());
-        assert!(!matches!(Plan::new(&w, &broken, hint).unwrap().chosen(1), Format::Nm(..)));
+        let said = Plan::new(&w, &broken, hint).unwrap().explain();
+        assert!(!said.contains("nm:"), "{said}");
     }
     for (r, c) in [(16, 1), (1, 16), (4, 4), (8, 1), (4, 1)] {
         let mask = Mask::from_fn(64, 256, |row, col| (row / r * 7 + col / c * 5) % 10 == 0);

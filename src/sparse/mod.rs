@@ -31,6 +31,7 @@ pub(crate) use half::{Narrow, exact, narrow};
 pub use machine::Machine;
 pub use nm::{Nm, NmParts};
 pub use op::{Compress, LinearOp, apply, pull};
+pub(crate) use plan::median_seconds;
 pub use plan::{Hint, Plan};
 pub use scale::Scaling;
 pub use tile_csr::{Columns, TileCsr, TileCsrParts};

@@ -149,7 +149,7 @@ impl Choice {
         let mut y = Array2::zeros((tokens, weight.nrows()));
         let mut timed = |format: Format| -> Result<(f64, Box<dyn LinearOp>)> {
             let op = format.build(weight, mask, Precision::F32)?;
-            Ok((median_seconds(|| op.apply_into(&x, &mut y)), op))
+            Ok((median_seconds(|| op.apply_into(&x, &mut y), TRIAL), op))
         };
         let (dense, op) = timed(Format::Dense)?;
         let (mut best, mut choice) = (dense / BONUS, (Format::Dense, op));
@@ -166,11 +166,11 @@ impl Choice {
     }
 }
 
-/// The median of several runs, after one to warm up.
-fn median_seconds(mut run: impl FnMut()) -> f64 {
+/// The median of at least five runs that together take so long, after one to warm up.
+pub(crate) fn median_seconds(mut run: impl FnMut(), long: Duration) -> f64 {
     run();
     let (mut times, start) = (Vec::new(), Instant::now());
-    while times.len() < 5 || (start.elapsed() < TRIAL && times.len() < 1000) {
+    while times.len() < 5 || (start.elapsed() < long && times.len() < 1000) {
         let before = Instant::now();
         run();
         times.push(before.elapsed().as_secs_f64());

@@ -3,6 +3,8 @@
 //!
 //! The kernels are chosen once a process: run this with `LACUNA_ISA=portable` too.
 
+#[path = "laws/attention.rs"]
+mod attention;
 #[path = "laws/narrow.rs"]
 mod narrow;
 #[path = "laws/patterned.rs"]

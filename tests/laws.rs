@@ -3,6 +3,10 @@
 //!
 //! The kernels are chosen once a process: run this with `LACUNA_ISA=portable` too.
 
+#[path = "laws/bad_input.rs"]
+mod bad_input;
+#[path = "laws/groups.rs"]
+mod groups;
 #[path = "laws/narrow.rs"]
 mod narrow;
 #[path = "laws/patterned.rs"]

@@ -2,7 +2,7 @@
 
 use super::case::{Case, FormatArg, Weights};
 use super::measure::Measured;
-use super::{check_seconds, print, print_json, shape};
+use super::{check_rising, check_seconds, print, print_json, shape};
 use clap::Parser;
 use lacuna::io::atomic;
 use lacuna::mask::Pattern;
@@ -60,9 +60,7 @@ struct BreakEven {
 /// Runs the command.
 pub fn run(args: &Sweep) -> Result<()> {
     check_seconds(args.seconds)?;
-    if args.sparsity.windows(2).any(|w| w[0] >= w[1]) || args.sparsity.is_empty() {
-        return Err(Error::setting("sparsity", "give rising numbers, as 0.5,0.7,0.9"));
-    }
+    check_rising(&args.sparsity)?;
     let shapes: Vec<(usize, usize)> = args.shape.iter().map(|s| shape(s)).collect::<Result<_>>()?;
     let mut found = Vec::new();
     let mut lines = Table::new(["shape", "tokens", "threads", "sparsity", "format", "dense µs", "sparse µs", "speed-up"]);

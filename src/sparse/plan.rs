@@ -87,10 +87,11 @@ impl Plan {
         Ok(Plan { mask: mask.clone(), single_wanted, main, single })
     }
 
-    /// The sparse storage that the model ranks first for what the mask keeps, whether or not dense is faster still: for numbers of 16 and 8 bits,
-    /// which a plan does not keep.
-    pub fn fastest_sparse(mask: &Mask, hint: Hint) -> Format {
-        Sizes::of(mask, hint.tokens.max(1), hint.from_memory).ranked(&Machine::here())[0].0
+    /// The sparse storages that a plan thinks of for what the mask keeps, the cheapest by the model first, whether or not dense is cheaper still.
+    /// There is always one.
+    pub fn candidates(mask: &Mask, hint: Hint) -> Vec<Format> {
+        let sizes = Sizes::of(mask, hint.tokens.max(1), hint.from_memory);
+        sizes.ranked(&Machine::here()).into_iter().map(|(format, _)| format).collect()
     }
 
     /// Times dense, the three storages that the model ranks highest and those made for the mask's pattern, some milliseconds each and in turns, and keeps the fastest; a sparse

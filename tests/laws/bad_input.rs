@@ -115,7 +115,7 @@ fn every_storage() -> Vec<Box<dyn LinearOp>> {
         Box::new(Nm::<f16>::with_pattern(&w, &mask, 2, 4).unwrap()),
         Box::new(Nm::<i8>::with_groups(&w, &mask, (2, 4), 64).unwrap()),
         Box::new(Bsr::<i8>::with_groups(&w, &blocks, (2, 2), 4).unwrap()),
-        Box::new(Plan::new(&w, &mask, Hint::tokens_and_single(16)).unwrap()),
+        Box::new(Plan::new(&w, &mask, Hint::tokens(16)).unwrap()),
     ]
 }
 

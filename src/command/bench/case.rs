@@ -127,7 +127,7 @@ impl Case<'_> {
             FormatArg::Named(format) => Some(format),
             // The plan keeps f32 only; its model knows no other numbers either, but ranks storages alike.
             _ if self.values != Precision::F32 => {
-                Some(Format::of_pattern(self.pattern).unwrap_or_else(|| Plan::fastest_sparse(self.mask, hint)))
+                Some(Format::of_pattern(self.pattern).unwrap_or_else(|| Plan::candidates(self.mask, hint)[0]))
             }
             _ => None,
         };

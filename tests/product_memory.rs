@@ -3,7 +3,7 @@
 
 use lacuna::mask::{Mask, Pattern, Scope, select};
 use lacuna::rng::Seed;
-use lacuna::sparse::{Format, LinearOp, Precision};
+use lacuna::sparse::{Format, Precision};
 use ndarray::{Array2, s};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

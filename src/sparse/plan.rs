@@ -68,11 +68,9 @@ struct Choice {
 
 /// A dense product has to be this much slower than a sparse one before it is given up.
 const BONUS: f64 = 1.03;
-/// Time for each storage that is tried.
-const TRIAL: Duration = Duration::from_millis(6);
-/// Time of a turn of one of them, at least.
-const TURN: Duration = Duration::from_micros(300);
-/// Turns of each, at least.
+/// Time of a turn of one storage that is tried, at least: the caches of two cores that share a product take a millisecond to settle.
+const TURN: Duration = Duration::from_millis(2);
+/// Turns of each.
 const TURNS: usize = 7;
 
 impl Plan {
@@ -94,8 +92,8 @@ impl Plan {
         sizes.ranked(&Machine::here()).into_iter().map(|(format, _)| format).collect()
     }
 
-    /// Times dense, the three storages that the model ranks highest and those made for the mask's pattern, some milliseconds each and in turns, and keeps the fastest; a sparse
-    /// one only if it is faster by 3 % in the median turn. Trials multiply from the caches, whatever the hint says of memory.
+    /// Times dense, the three storages that the model ranks highest and those made for the mask's pattern, some 20 ms each and in turns, and keeps
+    /// the fastest; a sparse one only if it is faster by 3 % in the median turn. Trials multiply from the caches, whatever the hint says of memory.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -180,8 +178,7 @@ impl Choice {
 /// Seconds of a product of each storage, turn by turn: all of them take one, then all of them the next.
 fn in_turns(tried: &[(Format, Box<dyn LinearOp>)], mut run: impl FnMut(&dyn LinearOp)) -> Vec<Vec<f64>> {
     let mut turns = vec![Vec::new(); tried.len()];
-    let start = Instant::now();
-    while turns[0].len() < TURNS || start.elapsed() < TRIAL * tried.len() as u32 {
+    for _ in 0..TURNS {
         for ((_, op), turns) in tried.iter().zip(&mut turns) {
             // The others' weights leave the caches; a product that takes longer than a turn takes no notice.
             let (begin, mut times) = (Instant::now(), Vec::new());

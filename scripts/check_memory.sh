@@ -12,10 +12,15 @@ small=(
     groups::smaller_groups_are_closer_to_the_weight_and_take_as_many_bytes_as_they_have_scales_more
     patterned::changed_parts_of_patterns_are_refused_or_sound
     patterned::columns_of_blocks_beyond_16_bits_are_kept_in_32
+    groups::infinities_at_dropped_inputs_do_not_reach_the_outputs_by_groups
+    groups::random_groups_are_exact
+    patterned::random_patterns_are_exact
+    storages::random_shapes_masks_and_tiles_are_exact
     storages::changed_lists_are_refused_or_sound
     storages::changed_runs_are_refused_or_sound
     transposed::infinities_of_outputs_reach_only_the_inputs_that_are_kept
     transposed::strides_of_the_gradients_do_not_matter_and_nothing_else_is_written
+    transposed::transposed_products_are_exact_on_small_whole_numbers
     transposed::transposed_products_of_other_numbers_are_those_of_what_is_stored
 )
 for isa in avx2 portable; do

@@ -171,12 +171,13 @@ fn bad_input_is_one_line() {
         (&["--sparsity", "0.5", "--pattern", "block0x4"], "pattern: 'block0x4'"),
         (&["--sparsity", "0.25", "--format", "nm:2:4"], "mask is not 2:4"),
         (&["--sparsity", "0.5", "--pattern", "5:4"], "pattern: '5:4'"),
-        (&["--sparsity", "0.5", "--weights", "model.safetensors"], "--tensor"),
+        (&["--sparsity", "0.5", "--weights", "model.safetensors"], "'--shape <SHAPE>' cannot be used with '--weights <WEIGHTS>'"),
         (&["--sparsity", "0.5", "--tokens", "many"], "--tokens"),
         (&["--sparsity", "0.5", "--seconds", "NaN"], "seconds: NaN"),
     ] {
         refused(&[&small[..], more].concat(), says);
     }
+    refused(&["--weights", "model.safetensors", "--sparsity", "0.5"], "--tensor <TENSOR>");
     refused(&["--weights", "nowhere.safetensors", "--tensor", "w", "--sparsity", "0.5"], "nowhere.safetensors");
     for what in ["sweep", "check"] {
         let line = folder.refuses(&["bench", what, "--sparsity", "0.9,0.5"]);

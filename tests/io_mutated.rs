@@ -145,6 +145,10 @@ fn storages() -> Vec<u8> {
     model.insert_storage("tile-pairs", &TilePairs::<i8>::compress(&w, &mask).unwrap()).unwrap();
     model.insert_storage("bitmask", &Bitmask::<f32>::compress(&w, &mask).unwrap()).unwrap();
     model.insert_storage("nm", &Nm::<i8>::with_pattern(&w, &mask, 2, 4).unwrap()).unwrap();
+    model.insert_storage("bsr-groups", &Bsr::<i8>::with_groups(&w, &mask, (2, 1), 3).unwrap()).unwrap();
+    let (wide, full) =
+        (Array2::from_shape_fn((3, 72), |(r, c)| r as f32 - c as f32 / 4.0), Mask::from_fn(3, 72, |_, c| c % 2 == 0));
+    model.insert_storage("nm-groups", &Nm::<i8>::with_groups(&wide, &full, (1, 2), 64).unwrap()).unwrap();
     model.insert_storage("bsr", &Bsr::<half::bf16>::with_blocks(&w, &mask, 2, 1).unwrap()).unwrap();
     model.insert_sparse_bitmask("a.weight", &w, &mask, Dtype::F32).unwrap();
     model.insert_sparse_24_bitmask("b.weight", &w, &mask, Dtype::BF16).unwrap();

@@ -5,6 +5,10 @@
 
 #[path = "laws/attention.rs"]
 mod attention;
+#[path = "laws/bad_input.rs"]
+mod bad_input;
+#[path = "laws/groups.rs"]
+mod groups;
 #[path = "laws/narrow.rs"]
 mod narrow;
 #[path = "laws/patterned.rs"]

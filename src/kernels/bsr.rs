@@ -8,11 +8,12 @@ use super::epilogue::Epilogue;
 use super::few::few_tokens;
 use super::isa::Isa;
 use super::lists::Column;
+use super::scratch::{Scratch, Use};
 use super::simd::{Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Xmm, Ymm, Zmm};
 use super::strip::{Rows, product};
-use super::value::Value;
+use super::value::{Scales, Value};
 use ndarray::ArrayRef2;
 
 /// The parts of a checked [`Bsr`](crate::sparse::Bsr).
@@ -32,8 +33,8 @@ pub(crate) struct BsrSlices<'a, I, T> {
     pub value_starts: &'a [u32],
     pub columns: &'a [I],
     pub values: &'a [T],
-    /// One a row, if values have scales.
-    pub scales: &'a [f32],
+    /// By columns of blocks.
+    pub scales: Scales<'a>,
 }
 
 /// Some blocks of one row of blocks, all of them of the same shape.
@@ -67,6 +68,17 @@ impl<'a, I: Column, T: Value> BsrSlices<'a, I, T> {
         (self.starts[line + 1] - self.starts[line]) as usize
     }
 
+    /// The blocks of a row of blocks whose columns share their scales in a group, and no more than that group.
+    #[inline(always)]
+    fn group(&self, line: usize, group: usize) -> std::ops::Range<usize> {
+        if self.scales.groups == 1 {
+            return 0..self.blocks_of(line);
+        }
+        let columns = &self.columns[self.starts[line] as usize..self.starts[line + 1] as usize];
+        let before = |group: usize| columns.partition_point(|c| c.index() / self.scales.parts < group);
+        before(group)..before(group + 1)
+    }
+
     /// The rows of blocks of a part.
     pub(super) fn lines(&self, part: usize) -> std::ops::Range<usize> {
         self.parts[part] as usize / self.r..(self.parts[part + 1] as usize).div_ceil(self.r)
@@ -87,12 +99,13 @@ unsafe impl<I: Column, T: Value> Rows for BsrSlices<'_, I, T> {
         self.values.len()
     }
 
+    /// Groups of columns that share scales.
     fn tiles(&self) -> usize {
-        1
+        self.scales.groups
     }
 
-    fn tile_start(&self, _: usize) -> usize {
-        0
+    fn tile_start(&self, group: usize) -> usize {
+        if group == 0 { 0 } else { group * self.scales.parts * self.c }
     }
 
     fn row(&self, _: usize, _: usize, slot: usize) -> usize {
@@ -100,20 +113,21 @@ unsafe impl<I: Column, T: Value> Rows for BsrSlices<'_, I, T> {
     }
 
     #[inline(always)]
-    fn scale(&self, block: usize, _: usize, slot: usize) -> f32 {
-        if T::SCALED { self.scales[self.parts[block] as usize + slot] } else { 1.0 }
+    fn scale(&self, block: usize, group: usize, slot: usize) -> f32 {
+        self.scales.of::<T>(self.parts[block] as usize + slot, group)
     }
 
     #[inline(always)]
-    fn each<const U: usize>(&self, block: usize, _: usize, slot: usize, mut f: impl FnMut(usize, usize, f32)) {
+    fn each<const U: usize>(&self, block: usize, group: usize, slot: usize, mut f: impl FnMut(usize, usize, f32)) {
         let row = self.parts[block] as usize + slot;
         let (line, i) = (row / self.r, row % self.r);
+        let (blocks, start) = (self.group(line, group), self.tile_start(group));
         let mut turn = 0;
-        for run in self.runs(line, 0, self.blocks_of(line)) {
+        for run in self.runs(line, blocks.start, blocks.end) {
             for (block, column) in run.columns.iter().enumerate() {
                 for j in 0..run.width {
                     let value = run.values[(block * run.width + j) * run.height + i];
-                    f(turn % U, column.index() * self.c + j, value.decode());
+                    f(turn % U, column.index() * self.c + j - start, value.decode());
                     turn += 1;
                 }
             }
@@ -176,45 +190,80 @@ unsafe fn dots_by<Wide: Simd, Eight: Simd, Four: Simd, I: Column, T: Value>(
     sums: &mut [f32],
 ) {
     let first = w.parts[part] as usize;
-    for line in w.lines(part) {
-        let top = line * w.r - first;
-        for run in w.runs(line, 0, w.blocks_of(line)) {
-            let height = run.height;
-            let sums = &mut sums[top..top + height];
-            // SAFETY: chunks of rows lie within the blocks; the caller vouches for the rest.
-            unsafe {
-                let mut i = 0;
-                if height == 1 {
-                    sums[0] += along::<Wide, I, T>(&run, w.c, x);
-                    i = 1;
+    if w.scales.grouped::<T>() {
+        let mut own = Scratch::take(w.r.min(sums.len()), Use::Strips);
+        for line in w.lines(part) {
+            let top = line * w.r;
+            for group in 0..w.scales.groups {
+                let blocks = w.group(line, group);
+                if blocks.is_empty() {
+                    continue;
                 }
-                while i + Wide::LANES <= height {
-                    down::<Wide, I, T>(&run, w.c, i, x, sums);
-                    i += Wide::LANES;
+                own.fill(0.0);
+                for run in w.runs(line, blocks.start, blocks.end) {
+                    // SAFETY: as promised by the caller.
+                    unsafe { run_by::<Wide, Eight, Four, I, T>(&run, w.c, x, &mut own[..run.height]) };
                 }
-                while i + Eight::LANES <= height {
-                    down::<Eight, I, T>(&run, w.c, i, x, sums);
-                    i += Eight::LANES;
-                }
-                while i + Four::LANES <= height {
-                    down::<Four, I, T>(&run, w.c, i, x, sums);
-                    i += Four::LANES;
-                }
-                for (i, sum) in sums.iter_mut().enumerate().skip(i) {
-                    let mut acc = [0.0f32; 2];
-                    for (block, column) in run.columns.iter().enumerate() {
-                        for j in 0..run.width {
-                            let value = run.values[(block * run.width + j) * height + i].decode();
-                            acc[(block + j) % 2] += value * x[column.index() * w.c + j];
-                        }
-                    }
-                    *sum += acc[0] + acc[1];
+                for (i, own) in own.iter().enumerate().take(w.rows - top) {
+                    sums[top - first + i] += w.scales.of::<T>(top + i, group) * own;
                 }
             }
         }
+        return;
+    }
+    for line in w.lines(part) {
+        let top = line * w.r - first;
+        for run in w.runs(line, 0, w.blocks_of(line)) {
+            // SAFETY: as promised by the caller.
+            unsafe { run_by::<Wide, Eight, Four, I, T>(&run, w.c, x, &mut sums[top..top + run.height]) };
+        }
     }
     if T::SCALED {
-        sums.iter_mut().zip(&w.scales[first..]).for_each(|(sum, scale)| *sum *= scale);
+        sums.iter_mut().enumerate().for_each(|(i, sum)| *sum *= w.scales.of::<T>(first + i, 0));
+    }
+}
+
+/// Adds the products of a run of blocks to the sums of its rows.
+///
+/// # Safety
+/// The machine has the instructions of all three, and the blocks lie within x; there are as many sums as rows.
+#[inline(always)]
+unsafe fn run_by<Wide: Simd, Eight: Simd, Four: Simd, I: Column, T: Value>(
+    run: &Run<'_, I, T>,
+    c: usize,
+    x: &[f32],
+    sums: &mut [f32],
+) {
+    let height = run.height;
+    // SAFETY: chunks of rows lie within the blocks; the caller vouches for the rest.
+    unsafe {
+        let mut i = 0;
+        if height == 1 {
+            sums[0] += along::<Wide, I, T>(run, c, x);
+            i = 1;
+        }
+        while i + Wide::LANES <= height {
+            down::<Wide, I, T>(run, c, i, x, sums);
+            i += Wide::LANES;
+        }
+        while i + Eight::LANES <= height {
+            down::<Eight, I, T>(run, c, i, x, sums);
+            i += Eight::LANES;
+        }
+        while i + Four::LANES <= height {
+            down::<Four, I, T>(run, c, i, x, sums);
+            i += Four::LANES;
+        }
+        for (i, sum) in sums.iter_mut().enumerate().skip(i) {
+            let mut acc = [0.0f32; 2];
+            for (block, column) in run.columns.iter().enumerate() {
+                for j in 0..run.width {
+                    let value = run.values[(block * run.width + j) * height + i].decode();
+                    acc[(block + j) % 2] += value * x[column.index() * c + j];
+                }
+            }
+            *sum += acc[0] + acc[1];
+        }
     }
 }
 

@@ -131,7 +131,11 @@ impl<I: Column, T: Value> Tile<'_, I, T> {
         let lines = w.lines(self.part);
         let across = (near(w.r) / (4 * self.width * w.c)).max(1);
         let mut done = vec![0usize; lines.len()];
-        for end in (0..w.cols.div_ceil(w.c)).step_by(across).map(|start| start + across) {
+        let (columns, mut end) = (w.cols.div_ceil(w.c), 0);
+        while end < columns {
+            // What walks together has its scales in common.
+            let group = end / w.scales.parts;
+            end = (end + across).min(columns).min((group + 1).saturating_mul(w.scales.parts));
             for (line, done) in lines.clone().zip(&mut done) {
                 let blocks = &w.columns[w.starts[line] as usize..w.starts[line + 1] as usize];
                 let from = *done;
@@ -147,7 +151,7 @@ impl<I: Column, T: Value> Tile<'_, I, T> {
                             while i + $r <= run.height {
                                 for v in (0..N).step_by($v) {
                                     // SAFETY: these rows lie within the blocks, and the vectors within the strip.
-                                    unsafe { self.rows::<S, $r, $v>(&run, line, i, v, x.as_ptr(), sums) };
+                                    unsafe { self.rows::<S, $r, $v>(&run, (line, group), i, v, x.as_ptr(), sums) };
                                 }
                                 i += $r;
                             }
@@ -170,7 +174,7 @@ impl<I: Column, T: Value> Tile<'_, I, T> {
     unsafe fn rows<S: Simd, const R: usize, const V: usize>(
         &self,
         run: &Run<'_, I, T>,
-        line: usize,
+        (line, group): (usize, usize),
         i: usize,
         v: usize,
         x: *const f32,
@@ -221,11 +225,12 @@ impl<I: Column, T: Value> Tile<'_, I, T> {
                 values = values.add(size);
             }
             for r in 0..R {
+                let scale = self.w.scales.of::<T>(line * self.w.r + i + r, group);
                 for v in 0..V {
                     let to = to.add(r * width + v * S::LANES);
                     let mut sum = acc[r][v];
                     if T::SCALED {
-                        sum = S::fma(S::splat(self.w.scales[line * self.w.r + i + r]), sum, S::load(to));
+                        sum = S::fma(S::splat(scale), sum, S::load(to));
                     }
                     S::store(to, sum);
                 }

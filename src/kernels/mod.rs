@@ -55,4 +55,5 @@ pub(crate) use pull::pull;
 pub(crate) use simd::Float;
 pub(crate) use strip::{product, strips};
 pub(crate) use tile_csr::TileCsrSlices;
+pub(crate) use value::Scales;
 pub use value::Value;

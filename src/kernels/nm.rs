@@ -15,7 +15,7 @@ use super::few::few_tokens;
 use super::isa::Isa;
 use super::nm_strip::Neighbours;
 use super::strip::{Rows, product};
-use super::value::Value;
+use super::value::{Scales, Value};
 #[cfg(target_arch = "x86_64")]
 use super::{
     few::sum_of,
@@ -35,8 +35,8 @@ pub(crate) struct NmSlices<'a, T> {
     pub words: &'a [u64],
     /// Followed by [`SLACK`](super::SLACK) more, so that vectors can be read from any place.
     pub values: &'a [T],
-    /// One a row, if values have scales.
-    pub scales: &'a [f32],
+    /// By words of a row.
+    pub scales: Scales<'a>,
 }
 
 impl<T: Value> NmSlices<'_, T> {
@@ -103,7 +103,7 @@ unsafe impl<T: Value> Rows for NmSlices<'_, T> {
 
     #[inline(always)]
     fn scale(&self, block: usize, tile: usize, slot: usize) -> f32 {
-        if T::SCALED { self.scales[self.blocks[block] as usize + self.row(block, tile, slot)] } else { 1.0 }
+        self.scales.at::<T>(self.blocks[block] as usize + self.row(block, tile, slot), tile)
     }
 
     #[inline(always)]
@@ -173,6 +173,7 @@ fn runs_avx2<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut
     let mut acc = Scratch::take(rows * 4, Use::Strips);
     acc.fill(0.0);
     let mut padded = [0.0; 64];
+    let (first, grouped) = (w.blocks[block] as usize, w.scales.grouped::<T>());
     for word in 0..w.tiles() {
         let x = part(x, w.tile_start(word), &mut padded);
         let (run, count) = (w.run(block, word), w.count(word));
@@ -183,7 +184,8 @@ fn runs_avx2<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut
             // SAFETY: there are as many values in a run as bits, and SLACK more can be read; x has 64 numbers.
             unsafe {
                 let at = values.as_ptr().add(slot * count);
-                let (mut low, mut high) = (_mm_loadu_ps(acc.as_ptr()), _mm_setzero_ps());
+                let before = _mm_loadu_ps(acc.as_ptr());
+                let (mut low, mut high) = (if grouped { _mm_setzero_ps() } else { before }, _mm_setzero_ps());
                 let (mut bits, mut at) = (bits, at);
                 for i in 0..8 {
                     let (first, second) = ((bits & 15) as usize, (bits >> 4 & 15) as usize);
@@ -193,12 +195,16 @@ fn runs_avx2<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut
                     at = at.add((bits & 255).count_ones() as usize);
                     bits >>= 8;
                 }
-                _mm_storeu_ps(acc.as_mut_ptr(), _mm_add_ps(low, high));
+                let mut sum = _mm_add_ps(low, high);
+                if grouped {
+                    sum = _mm_fmadd_ps(_mm_set1_ps(w.scales.at::<T>(first + usize::from(row), word)), sum, before);
+                }
+                _mm_storeu_ps(acc.as_mut_ptr(), sum);
             }
         }
     }
     for (r, (sum, acc)) in sums.iter_mut().zip(acc.chunks_exact(4)).enumerate() {
-        let scale = if T::SCALED { w.scales[w.blocks[block] as usize + r] } else { 1.0 };
+        let scale = if grouped { 1.0 } else { w.scales.of::<T>(first + r, 0) };
         // SAFETY: four numbers.
         *sum += scale * sum_of(unsafe { _mm_loadu_ps(acc.as_ptr()) });
     }
@@ -244,6 +250,7 @@ unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
     let mut acc = Scratch::take(B * rows * 16, Use::Strips);
     acc.fill(0.0);
     let mut padded = [[0.0; 64]; B];
+    let (first, grouped) = (w.blocks[block] as usize, w.scales.grouped::<T>());
     for word in 0..w.tiles() {
         let start = w.tile_start(word);
         let mut tokens = padded.iter_mut().enumerate();
@@ -268,7 +275,8 @@ unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
                     _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(AHEAD + line));
                 }
                 let to = acc.as_mut_ptr().add(16 * usize::from(row));
-                let mut sum: [__m512; B] = std::array::from_fn(|b| _mm512_loadu_ps(to.add(16 * rows * b)));
+                let earlier: [__m512; B] = std::array::from_fn(|b| _mm512_loadu_ps(to.add(16 * rows * b)));
+                let mut sum = if grouped { [_mm512_setzero_ps(); B] } else { earlier };
                 let mut other = [_mm512_setzero_ps(); B];
                 for q in 0..4 {
                     let mask = (bits >> (16 * q)) as u16;
@@ -279,14 +287,18 @@ unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
                     }
                 }
                 for b in 0..B {
-                    _mm512_storeu_ps(to.add(16 * rows * b), _mm512_add_ps(sum[b], other[b]));
+                    let mut sum = _mm512_add_ps(sum[b], other[b]);
+                    if grouped {
+                        sum = _mm512_fmadd_ps(_mm512_set1_ps(w.scales.at::<T>(first + usize::from(row), word)), sum, earlier[b]);
+                    }
+                    _mm512_storeu_ps(to.add(16 * rows * b), sum);
                 }
                 at = at.add(count);
             }
         }
     }
     for (i, (sum, acc)) in sums.iter_mut().zip(acc.chunks_exact(16)).enumerate() {
-        let scale = if T::SCALED { w.scales[w.blocks[block] as usize + i % rows] } else { 1.0 };
+        let scale = if grouped { 1.0 } else { w.scales.of::<T>(first + i % rows, 0) };
         // SAFETY: the caller vouches for the instructions; sixteen numbers.
         *sum += scale * unsafe { _mm512_reduce_add_ps(_mm512_loadu_ps(acc.as_ptr())) };
     }

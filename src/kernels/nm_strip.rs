@@ -207,7 +207,7 @@ unsafe fn words<S: Simd, T: Value, const V: usize, const U: usize>(
                             }
                             let to = $to.add(v * S::LANES);
                             if T::SCALED {
-                                sum = S::fma(S::splat(w.scales[first + $row]), sum, S::load(to));
+                                sum = S::fma(S::splat(w.scales.at::<T>(first + $row, word)), sum, S::load(to));
                             }
                             S::store(to, sum);
                         }

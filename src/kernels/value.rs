@@ -16,6 +16,37 @@ pub trait Value: sealed::Sealed + Copy + Default + PartialEq + Send + Sync + std
     fn encode(x: f32) -> Self;
 }
 
+/// Factors of values, `(rows, groups)`: a group is some parts of a row that follow one another, or all of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Scales<'a> {
+    /// Row by row; empty where values are floats.
+    pub factors: &'a [f32],
+    /// Groups of a row.
+    pub groups: usize,
+    /// Parts of a group.
+    pub parts: usize,
+}
+
+impl Scales<'_> {
+    /// The factor of a part of a row.
+    #[inline(always)]
+    pub(crate) fn at<T: Value>(&self, row: usize, part: usize) -> f32 {
+        self.of::<T>(row, part / self.parts)
+    }
+
+    /// The factor of a group of a row.
+    #[inline(always)]
+    pub(super) fn of<T: Value>(&self, row: usize, group: usize) -> f32 {
+        if T::SCALED { self.factors[row * self.groups + group] } else { 1.0 }
+    }
+
+    /// Whether a row has more than one factor.
+    #[inline(always)]
+    pub(super) fn grouped<T: Value>(&self) -> bool {
+        T::SCALED && self.groups != 1
+    }
+}
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}

@@ -2,7 +2,7 @@
 
 use super::blocks::{Cut, blocks, check, check_starts};
 use super::op::{Entries, check_pull, check_shapes, check_sizes};
-use super::scale::{check_scalable, scale_of};
+use super::scale::{check_group, check_scalable, check_scales, scales_by, scales_of};
 use crate::kernels::{BsrSlices, Epilogue, Value, bsr_product, pull};
 use crate::mask::{Mask, Pattern};
 use crate::sparse::LinearOp;
@@ -22,7 +22,8 @@ use ndarray::{Array2, ArrayRef2};
 /// - Within a line, columns of blocks increase strictly; all lie below the number of them. Indices of 16 bits are for 65 536 of them at most.
 /// - `value_starts` has one number a line and one more, runs from 0 to the number of values, and rises by what the line's blocks hold.
 /// - The values of a block stand column by column.
-/// - There is one scale a row if values have scales, else none; scales are finite and above 0.
+/// - If values have scales, there is one a row, or with a `group` one for each row's part of so many inputs, a multiple of `c`; else none, and no
+///   group. Scales are finite and above 0.
 ///
 /// ```
 /// use lacuna::{mask::Mask, sparse::{apply, Bsr, LinearOp}};
@@ -56,7 +57,9 @@ pub struct BsrParts<T> {
     pub columns: BlockColumns,
     /// The values, block by block.
     pub values: Vec<T>,
-    /// Factor of the values of each row; empty where values are floats.
+    /// Inputs of a row that share a scale; all of them if none is said.
+    pub group: Option<usize>,
+    /// Factor of the values of each row or group, `(rows, groups)`; empty where values are floats.
     pub scales: Vec<f32>,
 }
 
@@ -111,6 +114,20 @@ impl<T: Value> Bsr<T> {
     /// If the shapes differ, a block has no rows or columns, the mask keeps a part of a block (the place is named), there are 2³² weights
     /// or more, or a weight with a scale is not finite.
     pub fn with_blocks(weight: &ArrayRef2<f32>, mask: &Mask, r: usize, c: usize) -> Result<Self> {
+        Bsr::scaled(weight, mask, (r, c), None)
+    }
+
+    /// The same with a scale for each row's part of `inputs` columns, a multiple of `c`. Where values are floats, they have no scales.
+    ///
+    /// # Errors
+    /// As [`Bsr::with_blocks`], and if `inputs` is 0 or no such multiple.
+    pub fn with_groups(weight: &ArrayRef2<f32>, mask: &Mask, (r, c): (usize, usize), inputs: usize) -> Result<Self> {
+        check_block(r, c)?;
+        check_group::<i8>(FORMAT, Some(inputs), c)?;
+        Bsr::scaled(weight, mask, (r, c), T::SCALED.then_some(inputs))
+    }
+
+    fn scaled(weight: &ArrayRef2<f32>, mask: &Mask, (r, c): (usize, usize), group: Option<usize>) -> Result<Self> {
         let (rows, cols) = weight.dim();
         let kept = check_sizes(FORMAT, weight, mask)?;
         check_block(r, c)?;
@@ -118,11 +135,8 @@ impl<T: Value> Bsr<T> {
             Pattern::Block { rows: r, cols: c }.check(mask)?;
         }
         check_scalable::<T>(weight, mask)?;
-        let scales: Vec<f32> = if T::SCALED {
-            (0..rows).map(|r| scale_of::<T>(mask.row_indices(r).map(|c| weight[[r, c]]))).collect()
-        } else {
-            Vec::new()
-        };
+        let scales = scales_of::<T>(weight, mask, 0..rows, group);
+        let by = scales_by(&scales, cols, group, c);
         let narrow = cols.div_ceil(c) <= NARROW;
         let lines = rows.div_ceil(r);
         let mut parts = BsrParts {
@@ -135,7 +149,8 @@ impl<T: Value> Bsr<T> {
             value_starts: Vec::with_capacity(lines + 1),
             columns: if narrow { BlockColumns::Narrow(Vec::new()) } else { BlockColumns::Wide(Vec::new()) },
             values: Vec::with_capacity(kept),
-            scales,
+            group,
+            scales: Vec::new(),
         };
         parts.starts.push(0);
         parts.value_starts.push(0);
@@ -150,13 +165,14 @@ impl<T: Value> Bsr<T> {
                     BlockColumns::Wide(list) => list.push(column as u32),
                 }
                 while let Some(j) = kept.next_if(|j| j / c == column) {
-                    let value = |i: usize| weight[[i, j]] / if T::SCALED { parts.scales[i] } else { 1.0 };
+                    let value = |i: usize| if T::SCALED { weight[[i, j]] / by.at::<T>(i, column) } else { weight[[i, j]] };
                     parts.values.extend((top..bottom).map(|i| T::encode(value(i))));
                 }
             }
             parts.starts.push(parts.columns.len() as u32);
             parts.value_starts.push(parts.values.len() as u32);
         }
+        parts.scales = scales;
         Ok(Bsr(parts))
     }
 
@@ -207,7 +223,8 @@ impl<T: Value> BsrParts<T> {
     }
 
     fn check(&self) -> Result<()> {
-        let BsrParts { rows, cols, r, c, ref shares, ref starts, ref value_starts, ref columns, ref values, ref scales } = *self;
+        let BsrParts { rows, cols, r, c, ref shares, ref starts, ref value_starts, ref columns, ref values, group, ref scales } =
+            *self;
         let refuse = |reason: String| Err(Error::setting(FORMAT, reason));
         check_block(r, c)?;
         check(FORMAT, shares, rows, rows.max(1))?;
@@ -220,12 +237,8 @@ impl<T: Value> BsrParts<T> {
         }
         check_starts(FORMAT, starts, lines, columns.len())?;
         check_starts(FORMAT, value_starts, lines, values.len())?;
-        if scales.len() != if T::SCALED { rows } else { 0 } {
-            return refuse(format!("{} scales for {rows} rows", scales.len()));
-        }
-        if let Some(scale) = scales.iter().find(|s| !s.is_finite() || **s <= 0.0) {
-            return refuse(format!("a scale is {scale}"));
-        }
+        check_group::<T>(FORMAT, group, c)?;
+        check_scales::<T>(FORMAT, scales, (rows, cols), group)?;
         for line in 0..lines {
             let mut before = None;
             let mut holds = 0u64;
@@ -257,6 +270,7 @@ impl<T: Value> Entries for BsrParts<T> {
 
     fn for_each(&self, mut f: impl FnMut(usize, usize, f32)) {
         let mut value = 0;
+        let scales = scales_by(&self.scales, self.cols, self.group, self.c);
         for line in 0..self.rows.div_ceil(self.r) {
             for i in self.starts[line] as usize..self.starts[line + 1] as usize {
                 let column = self.columns.get(i);
@@ -264,7 +278,7 @@ impl<T: Value> Entries for BsrParts<T> {
                 for j in 0..width {
                     for k in 0..height {
                         let row = line * self.r + k;
-                        let scale = if T::SCALED { self.scales[row] } else { 1.0 };
+                        let scale = scales.at::<T>(row, column);
                         f(row, column * self.c + j, scale * self.values[value].decode());
                         value += 1;
                     }
@@ -285,8 +299,9 @@ impl<T: Value> LinearOp for Bsr<T> {
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
         check_shapes(self, x, y, epilogue);
-        let BsrParts { rows, cols, r, c, shares, starts, value_starts, columns, values, scales } = &self.0;
+        let BsrParts { rows, cols, r, c, shares, starts, value_starts, columns, values, group, scales } = &self.0;
         let (rows, cols, r, c) = (*rows, *cols, *r, *c);
+        let scales = scales_by(scales, cols, *group, c);
         macro_rules! with {
             ($columns:ident) => {{
                 let w = BsrSlices { rows, cols, r, c, parts: shares, starts, value_starts, columns: $columns, values, scales };
@@ -301,8 +316,9 @@ impl<T: Value> LinearOp for Bsr<T> {
 
     fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
         check_pull(self, dy, dx);
-        let BsrParts { rows, cols, r, c, shares, starts, value_starts, columns, values, scales } = &self.0;
+        let BsrParts { rows, cols, r, c, shares, starts, value_starts, columns, values, group, scales } = &self.0;
         let (rows, cols, r, c) = (*rows, *cols, *r, *c);
+        let scales = scales_by(scales, cols, *group, c);
         macro_rules! with {
             ($columns:ident) => {{
                 let w = BsrSlices { rows, cols, r, c, parts: shares, starts, value_starts, columns: $columns, values, scales };

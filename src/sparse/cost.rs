@@ -54,6 +54,11 @@ impl Sizes {
         Sizes { rows, cols, kept, tokens, cold, nm, block }
     }
 
+    /// Storages that are made for the pattern of the mask.
+    pub(super) fn of_pattern(&self) -> impl Iterator<Item = Format> {
+        self.nm.map(|(n, m)| Format::Nm(n, m)).into_iter().chain(self.block.map(|(r, c)| Format::Bsr(r, c)))
+    }
+
     /// The sparse storages that are worth a thought.
     fn candidates(&self) -> Vec<Format> {
         let whole = self.cols.clamp(1, 1 << 15).next_multiple_of(64);
@@ -69,8 +74,7 @@ impl Sizes {
             let tiles = if self.tokens < 16 { vec![512, 1024, whole] } else { vec![64, 128, 192, 256, 512] };
             all.extend(tiles.into_iter().filter(|&t| t <= whole || t == 64).map(Format::TilePairs));
         }
-        all.extend(self.nm.map(|(n, m)| Format::Nm(n, m)));
-        all.extend(self.block.map(|(r, c)| Format::Bsr(r, c)));
+        all.extend(self.of_pattern());
         all.dedup();
         all
     }
@@ -86,6 +90,8 @@ impl Sizes {
     pub(super) fn cycles(&self, format: Format, machine: &Machine) -> f64 {
         let Sizes { rows, cols, kept, tokens, .. } = *self;
         let (cells, kept) = ((rows * cols) as f64, kept as f64);
+        // Strips cost twice as much in vectors of eight as in those of sixteen.
+        let narrow = if machine.isa == Isa::Avx512 { 1.0 } else { 2.0 };
         // Without vectors of eight and fused multiply-adds, arithmetic costs some four times as much.
         let slow = if machine.isa == Isa::Portable { 4.0 } else { 1.0 };
         let bytes = match format {
@@ -100,8 +106,12 @@ impl Sizes {
             Format::Nm(..) => 4.0 * kept + cells / 7.0,
             Format::Bsr(r, c) => kept * (4.0 + 2.0 / (r * c) as f64),
         };
-        // Bytes a cycle: from the last cache, and from memory.
-        let transfer = if self.cold || bytes > machine.l3 as f64 { bytes / 6.0 } else { bytes / 20.0 };
+        // Bytes a cycle: from the second cache, from the last one, which many cores may share over a mesh, and from memory.
+        let transfer = match () {
+            () if self.cold || bytes > machine.l3 as f64 => bytes / 6.0,
+            () if bytes > machine.l2 as f64 && machine.gathers => bytes / 10.0,
+            () => bytes / 20.0,
+        };
         let work = match (format, tokens) {
             (Format::Dense, 1) => cells / 8.0,
             (Format::Dense, t) if t <= crate::kernels::FEW => cells * (0.07 + 0.05 * t as f64),
@@ -123,9 +133,9 @@ impl Sizes {
                 };
                 cells * t as f64 / 8.0 / efficiency
             }
-            (Format::TileCsr(_) | Format::Csr, 1) if machine.gathers => 0.75 * kept + 20.0 * rows as f64,
+            (Format::TileCsr(_) | Format::Csr, 1) if machine.gathers => 0.62 * kept + 16.0 * rows as f64,
             (Format::Bitmask(columns), 1..=4) if machine.isa == Isa::Avx512 => {
-                cells * (0.15 + 0.06 * tokens as f64) + 12.0 * (rows * cols.div_ceil(columns)) as f64
+                cells * (0.14 + 0.045 * tokens as f64) + 12.0 * (rows * cols.div_ceil(columns)) as f64
             }
             (Format::TileCsr(_) | Format::Csr, 1) => 0.95 * kept + 12.0 * rows as f64,
             (Format::Bitmask(_), 1) => cells * 0.47 + 10.0 * rows as f64,
@@ -133,14 +143,18 @@ impl Sizes {
                 let widest = crate::kernels::widest_pairs(tile.min(cols));
                 strips(tokens, widest).iter().map(|s| self.pairs(tile, s.width, machine)).sum()
             }
+            (Format::Nm(..), 1..=4) if machine.isa == Isa::Avx512 => cells * (0.115 + 0.055 * tokens as f64) + 10.0 * rows as f64,
             (Format::Nm(..), 1) => cells * 0.15 + 10.0 * rows as f64,
-            (Format::Bsr(..), 1) => kept * 0.35 + 10.0 * rows as f64,
+            (Format::Nm(..), t) => narrow * kept * (1.4 + 0.045 * t as f64),
             (Format::Bsr(r, _), t) => {
-                let a_token = if r >= 4 { 0.053 } else { 0.09 };
-                kept * a_token * t.max(8) as f64 * if machine.isa == Isa::Avx512 { 1.0 } else { 2.0 }
-            }
-            (Format::Nm(..), t) => {
-                kept * 0.066 * t.next_multiple_of(16) as f64 * if machine.isa == Isa::Avx512 { 1.0 } else { 2.0 }
+                // The higher a block, the more rows share what is loaded of x.
+                let (one, few, a_token) = match r {
+                    ..4 => (0.6, 3.1, 0.125),
+                    4..16 => (0.42, 1.25, 0.066),
+                    _ => (0.22, 0.95, 0.053),
+                };
+                let each = if t == 1 { one } else { narrow * (a_token * t as f64).max(few) };
+                kept * each + 10.0 * rows as f64
             }
             _ => strips(tokens, 64).iter().map(|s| self.strip(format, s.width, machine)).sum(),
         };
@@ -150,11 +164,12 @@ impl Sizes {
     /// Cycles of the arithmetic over one strip, with rows in pairs.
     fn pairs(&self, tile: usize, width: usize, machine: &Machine) -> f64 {
         let Sizes { rows, cols, kept, .. } = *self;
-        let lanes = if machine.isa == Isa::Avx512 { 16.0 } else { 8.0 };
+        // What a weight costs for each vector and beside them, and a row in a tile, whose sums come and go.
+        let (lanes, each, beside, list) =
+            if machine.isa == Isa::Avx512 { (16.0, 0.63, 0.42, 4.5) } else { (8.0, 0.82, 0.9, 16.0) };
         let vectors = (width as f64 / lanes).max(1.0);
-        let weights = kept as f64 * (0.82 * vectors + 0.9);
-        // Sums come and go once a row and tile.
-        let sums = (4.5 * vectors).max(16.0) * (rows * cols.div_ceil(tile)) as f64;
+        let weights = kept as f64 * (each * vectors + beside);
+        let sums = (4.5 * vectors).max(list) * (rows * cols.div_ceil(tile)) as f64;
         weights + sums + 0.3 * (width * (rows + cols)) as f64
     }
 

@@ -2,7 +2,7 @@
 
 use super::blocks::{Cut, blocks, check};
 use super::op::{Entries, check_pull, check_shapes, check_sizes};
-use super::scale::{check_scalable, scale_of};
+use super::scale::{check_group, check_scalable, check_scales, scales_by, scales_of};
 use crate::kernels::{Epilogue, Expand, NmSlices, SLACK, nm_product, pull};
 use crate::mask::{Mask, Pattern};
 use crate::sparse::LinearOp;
@@ -27,7 +27,8 @@ use rayon::prelude::*;
 /// - `order` says which row of its block a run is; the runs of a block and a word are a permutation of its rows.
 /// - Each group of `m` bits of a run has `n` bits; no bit stands beyond the last column.
 /// - There are as many values as bits, `rows * cols / m * n`, run by run, lowest column first.
-/// - There is one scale a row if values have scales, else none; scales are finite and above 0.
+/// - If values have scales, there is one a row, or with a `group` one for each row's part of so many inputs, a multiple of `wide`; else none, and no
+///   group. Scales are finite and above 0.
 ///
 /// ```
 /// use lacuna::{mask::Mask, sparse::{apply, LinearOp, Nm}};
@@ -62,7 +63,9 @@ pub struct NmParts<T> {
     pub words: Vec<u64>,
     /// The values, run by run.
     pub values: Vec<T>,
-    /// Factor of the values of each row; empty where values are floats.
+    /// Inputs of a row that share a scale; all of them if none is said.
+    pub group: Option<usize>,
+    /// Factor of the values of each row or group, `(rows, groups)`; empty where values are floats.
     pub scales: Vec<f32>,
 }
 
@@ -77,6 +80,21 @@ impl<T: Expand> Nm<T> {
     /// If the shapes differ, `n:m` is impossible or `m` is above 16 or does not divide the row, the mask keeps another number somewhere
     /// (the place is named), there are 2³² weights or more, or a weight with a scale is not finite.
     pub fn with_pattern(weight: &ArrayRef2<f32>, mask: &Mask, n: usize, m: usize) -> Result<Self> {
+        Nm::scaled(weight, mask, (n, m), None)
+    }
+
+    /// The same with a scale for each row's part of `inputs` columns, a multiple of a word's: of 64, or of the largest multiple of `m` below.
+    /// Where values are floats, they have no scales.
+    ///
+    /// # Errors
+    /// As [`Nm::with_pattern`], and if `inputs` is 0 or no such multiple.
+    pub fn with_groups(weight: &ArrayRef2<f32>, mask: &Mask, (n, m): (usize, usize), inputs: usize) -> Result<Self> {
+        check_groups(weight.ncols(), n, m)?;
+        check_group::<i8>(FORMAT, Some(inputs), wide(m))?;
+        Nm::scaled(weight, mask, (n, m), T::SCALED.then_some(inputs))
+    }
+
+    fn scaled(weight: &ArrayRef2<f32>, mask: &Mask, (n, m): (usize, usize), group: Option<usize>) -> Result<Self> {
         let (rows, cols) = weight.dim();
         check_sizes(FORMAT, weight, mask)?;
         check_groups(cols, n, m)?;
@@ -91,11 +109,8 @@ impl<T: Expand> Nm<T> {
             .par_windows(2)
             .map(|block| {
                 let rows = block[0] as usize..block[1] as usize;
-                let scales: Vec<f32> = if T::SCALED {
-                    rows.clone().map(|r| scale_of::<T>(mask.row_indices(r).map(|c| weight[[r, c]]))).collect()
-                } else {
-                    Vec::new()
-                };
+                let scales = scales_of::<T>(weight, mask, rows.clone(), group);
+                let by = scales_by(&scales, cols, group, wide);
                 let runs = rows.len() * cols.div_ceil(wide);
                 let (mut order, mut words) = (Vec::with_capacity(runs), Vec::with_capacity(runs));
                 let mut values = Vec::with_capacity(rows.len() * each);
@@ -104,7 +119,8 @@ impl<T: Expand> Nm<T> {
                         rows.clone().map(|r| bits_from(mask.row_words(r), first, wide.min(cols - first))).collect();
                     for slot in in_pairs(&bits) {
                         let row = weight.row(rows.start + slot);
-                        let value = |c: usize| row[first + c] / if T::SCALED { scales[slot] } else { 1.0 };
+                        let scale = by.at::<T>(slot, first / wide);
+                        let value = |c: usize| if T::SCALED { row[first + c] / scale } else { row[first + c] };
                         values.extend(ones(bits[slot]).map(|c| T::encode(value(c))));
                         order.push(slot as u8);
                         words.push(bits[slot]);
@@ -122,6 +138,7 @@ impl<T: Expand> Nm<T> {
             order: Vec::with_capacity(rows * cols.div_ceil(wide)),
             words: Vec::with_capacity(rows * cols.div_ceil(wide)),
             values: Vec::with_capacity(rows * each + SLACK),
+            group,
             scales: Vec::new(),
         };
         for (order, words, values, scales) in packed {
@@ -164,7 +181,8 @@ impl<T: Expand> Nm<T> {
     }
 
     pub(super) fn slices(&self) -> NmSlices<'_, T> {
-        let NmParts { rows, cols, n, m, blocks, order, words, values, scales } = &self.parts;
+        let NmParts { rows, cols, n, m, blocks, order, words, values, group, scales } = &self.parts;
+        let scales = scales_by(scales, *cols, *group, wide(*m));
         NmSlices { rows: *rows, cols: *cols, n: *n, m: *m, blocks, order, words, values, scales }
     }
 }
@@ -221,7 +239,7 @@ fn in_pairs(bits: &[u64]) -> Vec<usize> {
 
 impl<T: Expand> NmParts<T> {
     fn check(&self) -> Result<()> {
-        let NmParts { rows, cols, n, m, ref blocks, ref order, ref words, ref values, ref scales } = *self;
+        let NmParts { rows, cols, n, m, ref blocks, ref order, ref words, ref values, group, ref scales } = *self;
         let refuse = |reason: String| Err(Error::setting(FORMAT, reason));
         check_groups(cols, n, m)?;
         check(FORMAT, blocks, rows, CUT.longest)?;
@@ -232,13 +250,11 @@ impl<T: Expand> NmParts<T> {
         if (order.len(), words.len()) != (runs, runs) {
             return refuse(format!("{} rows and {} words for {runs} runs", order.len(), words.len()));
         }
-        if values.len() != all || scales.len() != if T::SCALED { rows } else { 0 } {
-            let (v, s) = (values.len(), scales.len());
-            return refuse(format!("{v} values and {s} scales for {rows} rows that keep {each}"));
+        if values.len() != all {
+            return refuse(format!("{} values for {rows} rows that keep {each}", values.len()));
         }
-        if let Some(scale) = scales.iter().find(|s| !s.is_finite() || **s <= 0.0) {
-            return refuse(format!("a scale is {scale}"));
-        }
+        check_group::<T>(FORMAT, group, wide(m))?;
+        check_scales::<T>(FORMAT, scales, (rows, cols), group)?;
         let mut run = 0;
         for block in blocks.windows(2) {
             let size = (block[1] - block[0]) as usize;
@@ -273,11 +289,12 @@ impl<T: Expand> Entries for NmParts<T> {
 
     fn for_each(&self, mut f: impl FnMut(usize, usize, f32)) {
         let (mut run, mut value) = (0, 0);
+        let scales = scales_by(&self.scales, self.cols, self.group, wide(self.m));
         for block in self.blocks.windows(2) {
             for first in (0..self.cols).step_by(wide(self.m)) {
                 for _ in block[0]..block[1] {
                     let row = block[0] as usize + usize::from(self.order[run]);
-                    let scale = if T::SCALED { self.scales[row] } else { 1.0 };
+                    let scale = scales.at::<T>(row, first / wide(self.m));
                     for c in ones(self.words[run]) {
                         f(row, first + c, scale * self.values[value].decode());
                         value += 1;

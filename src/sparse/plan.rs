@@ -68,8 +68,10 @@ struct Choice {
 
 /// A dense product has to be this much slower than a sparse one before it is given up.
 const BONUS: f64 = 1.03;
-/// Time for each storage that is tried.
-const TRIAL: Duration = Duration::from_millis(4);
+/// Time of a turn of one storage that is tried, at least: the caches of two cores that share a product take a millisecond to settle.
+const TURN: Duration = Duration::from_millis(2);
+/// Turns of each.
+const TURNS: usize = 7;
 
 impl Plan {
     /// Chooses by a model of costs: instructions and bytes of each storage on this machine's caches.
@@ -83,8 +85,15 @@ impl Plan {
         Ok(Plan { mask: mask.clone(), single_wanted, main, single })
     }
 
-    /// Times dense and the three storages that the model ranks highest, some milliseconds each, and keeps the fastest. Trials multiply
-    /// from the caches, whatever the hint says of memory.
+    /// The sparse storages that a plan thinks of for what the mask keeps, the cheapest by the model first, whether or not dense is cheaper still.
+    /// There is always one.
+    pub fn candidates(mask: &Mask, hint: Hint) -> Vec<Format> {
+        let sizes = Sizes::of(mask, hint.tokens.max(1), hint.from_memory);
+        sizes.ranked(&Machine::here()).into_iter().map(|(format, _)| format).collect()
+    }
+
+    /// Times dense, the three storages that the model ranks highest and those made for the mask's pattern, some 20 ms each and in turns, and keeps
+    /// the fastest; a sparse one only if it is faster by 3 % in the median turn. Trials multiply from the caches, whatever the hint says of memory.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -147,23 +156,45 @@ impl Choice {
     fn by_trial(weight: &ArrayRef2<f32>, mask: &Mask, tokens: usize) -> Result<Choice> {
         let x = Seed(0).stream("plan").normal_array(tokens, weight.ncols(), 1.0);
         let mut y = Array2::zeros((tokens, weight.nrows()));
-        let mut timed = |format: Format| -> Result<(f64, Box<dyn LinearOp>)> {
-            let op = format.build(weight, mask, Precision::F32)?;
-            Ok((median_seconds(|| op.apply_into(&x, &mut y), TRIAL), op))
-        };
-        let (dense, op) = timed(Format::Dense)?;
-        let (mut best, mut choice) = (dense / BONUS, (Format::Dense, op));
-        let mut why = format!("timed: dense {:.1} us", dense * 1e6);
-        for (format, _) in Sizes::of(mask, tokens, false).ranked(&Machine::here()).into_iter().take(3) {
-            let (seconds, op) = timed(format)?;
-            why += &format!(", {format} {:.1} us", seconds * 1e6);
-            if seconds < best {
-                (best, choice) = (seconds, (format, op));
-            }
-        }
-        let (format, op) = choice;
+        let sizes = Sizes::of(mask, tokens, false);
+        let mut formats = vec![Format::Dense];
+        formats.extend(sizes.ranked(&Machine::here()).into_iter().take(3).map(|(format, _)| format));
+        let others: Vec<_> = sizes.of_pattern().filter(|format| !formats.contains(format)).collect();
+        formats.extend(others);
+        let build = |format: Format| Ok((format, format.build(weight, mask, Precision::F32)?));
+        let mut tried: Vec<(Format, Box<dyn LinearOp>)> = formats.into_iter().map(build).collect::<Result<_>>()?;
+        let turns = in_turns(&tried, |op| op.apply_into(&x, &mut y));
+        // What the machine does meanwhile meets all storages of a round alike, so they are compared within rounds.
+        let share = |i: usize| median(turns[i].iter().zip(&turns[0]).map(|(seconds, dense)| seconds / dense).collect());
+        let best = (1..tried.len()).map(|i| (share(i) * BONUS, i)).min_by(|a, b| a.0.total_cmp(&b.0));
+        let best = best.filter(|(share, _)| *share < 1.0).map_or(0, |(_, i)| i);
+        let line = |(of, turns): (&(Format, _), &Vec<f64>)| format!("{} {:.1} us", of.0, median(turns.clone()) * 1e6);
+        let why = format!("timed: {}", tried.iter().zip(&turns).map(line).collect::<Vec<_>>().join(", "));
+        let (format, op) = tried.swap_remove(best);
         Ok(Choice { format, op, tokens, why })
     }
+}
+
+/// Seconds of a product of each storage, turn by turn: all of them take one, then all of them the next.
+fn in_turns(tried: &[(Format, Box<dyn LinearOp>)], mut run: impl FnMut(&dyn LinearOp)) -> Vec<Vec<f64>> {
+    let mut turns = vec![Vec::new(); tried.len()];
+    for _ in 0..TURNS {
+        for ((_, op), turns) in tried.iter().zip(&mut turns) {
+            // The others' weights leave the caches; a product that takes longer than a turn takes no notice.
+            let (begin, mut times) = (Instant::now(), Vec::new());
+            run(op.as_ref());
+            if begin.elapsed() > TURN && !turns.is_empty() {
+                times.push(begin.elapsed().as_secs_f64());
+            }
+            while times.is_empty() || begin.elapsed() < TURN {
+                let before = Instant::now();
+                run(op.as_ref());
+                times.push(before.elapsed().as_secs_f64());
+            }
+            turns.push(median(times));
+        }
+    }
+    turns
 }
 
 /// The median of at least five runs that together take so long, after one to warm up.
@@ -175,8 +206,13 @@ pub(crate) fn median_seconds(mut run: impl FnMut(), long: Duration) -> f64 {
         run();
         times.push(before.elapsed().as_secs_f64());
     }
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    median(times)
+}
+
+/// The median of some numbers, which are not none.
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
 }
 
 impl LinearOp for Plan {

@@ -1,9 +1,10 @@
 //! Scales of 8-bit values.
 
-use crate::kernels::Value;
+use crate::kernels::{Scales, Value};
 use crate::mask::Mask;
 use crate::{Error, Result};
 use ndarray::ArrayRef2;
+use std::ops::Range;
 
 /// Which values share a scale, where values have one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +32,63 @@ pub(super) fn check_scalable<T: Value>(weight: &ArrayRef2<f32>, mask: &Mask) -> 
         Some((row, col)) => {
             Err(Error::NonFinite { what: format!("weight for {}", T::NAME), row, col, value: weight[[row, col]].into() })
         }
+        None => Ok(()),
+    }
+}
+
+/// Groups of a row that share a scale: one, or the parts of so many inputs.
+fn groups(cols: usize, group: Option<usize>) -> usize {
+    group.map_or(1, |inputs| cols.div_ceil(inputs))
+}
+
+/// Scales `(rows, groups)` of some rows; none where values have none.
+pub(super) fn scales_of<T: Value>(weight: &ArrayRef2<f32>, mask: &Mask, rows: Range<usize>, group: Option<usize>) -> Vec<f32> {
+    if !T::SCALED {
+        return Vec::new();
+    }
+    let groups = groups(weight.ncols(), group);
+    let mut largest = vec![0.0f32; rows.len() * groups];
+    for (r, largest) in rows.zip(largest.chunks_exact_mut(groups.max(1))) {
+        for c in mask.row_indices(r) {
+            let of = &mut largest[group.map_or(0, |inputs| c / inputs)];
+            *of = of.max(weight[[r, c]].abs());
+        }
+    }
+    largest.into_iter().map(|w| scale_of::<T>(std::iter::once(w))).collect()
+}
+
+/// Scales as kernels look them up: `part` inputs have one scale together, and a group is some such parts.
+pub(super) fn scales_by(scales: &[f32], cols: usize, group: Option<usize>, part: usize) -> Scales<'_> {
+    Scales { factors: scales, groups: groups(cols, group), parts: group.map_or(usize::MAX, |inputs| inputs / part) }
+}
+
+/// Refuses groups that are not some whole parts of a row, each of so many inputs.
+pub(super) fn check_group<T: Value>(format: &'static str, group: Option<usize>, part: usize) -> Result<()> {
+    let refuse = |reason: String| Err(Error::setting(format, reason));
+    match group {
+        Some(inputs) if !T::SCALED => refuse(format!("groups of {inputs} inputs with a scale, where {} has none", T::NAME)),
+        Some(inputs) if inputs == 0 || inputs % part != 0 => {
+            refuse(format!("groups of {inputs} inputs with a scale, where multiples of {part} are possible"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses scales that are too many or too few, or no factors.
+pub(super) fn check_scales<T: Value>(
+    format: &'static str,
+    scales: &[f32],
+    (rows, cols): (usize, usize),
+    group: Option<usize>,
+) -> Result<()> {
+    let refuse = |reason: String| Err(Error::setting(format, reason));
+    let wanted = if T::SCALED { rows.checked_mul(groups(cols, group)) } else { Some(0) };
+    if wanted != Some(scales.len()) {
+        let each = group.map_or(String::new(), |inputs| format!(" of {} groups", cols.div_ceil(inputs)));
+        return refuse(format!("{} scales for {rows} rows{each}", scales.len()));
+    }
+    match scales.iter().find(|s| !s.is_finite() || **s <= 0.0) {
+        Some(scale) => refuse(format!("a scale is {scale}")),
         None => Ok(()),
     }
 }

@@ -10,6 +10,17 @@ fn lines(printed: &str) -> Vec<serde_json::Value> {
     printed.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
 }
 
+/// The names of a line's fields, in the order in which they stand there.
+fn fields_of(line: &str) -> Vec<&str> {
+    line.split('"')
+        .skip(1)
+        .step_by(2)
+        .zip(line.split('"').skip(2).step_by(2))
+        .filter(|(_, after)| after.starts_with(':'))
+        .map(|(name, _)| name)
+        .collect()
+}
+
 #[test]
 fn every_combination_is_a_line_with_every_field() {
     let folder = Folder::new();
@@ -17,11 +28,9 @@ fn every_combination_is_a_line_with_every_field() {
     let lines = lines(&printed);
     assert_eq!(lines.len(), 16);
     let fields = "shape tokens sparsity threads isa format kernel dense_us dense_kernel sparse_us sprs_us speedup pack_us bytes \
-                  dense_bytes max_error pattern values cold";
-    for line in &lines {
-        for field in fields.split_whitespace() {
-            assert!(line.get(field).is_some(), "no {field} in {line}");
-        }
+                  dense_bytes max_error";
+    for (line, text) in lines.iter().zip(printed.lines()) {
+        assert_eq!(fields_of(text), fields.split_whitespace().collect::<Vec<_>>(), "{text}");
         let us = |name: &str| line[name].as_f64().unwrap();
         assert!(us("dense_us") > 0.0 && us("sparse_us") > 0.0 && us("sprs_us") > 0.0 && us("pack_us") > 0.0);
         assert!((us("speedup") - us("dense_us") / us("sparse_us")).abs() < 1e-9 * us("speedup"));
@@ -91,6 +100,47 @@ fn a_sweep_says_where_sparse_begins_to_win_and_draws_it() {
 }
 
 #[test]
+fn numbers_of_16_and_8_bits_get_the_sparse_storage_that_the_model_ranks_first() {
+    let folder = Folder::new();
+    let printed = spmm(&folder, &["--shape", "64x512", "--tokens", "1,32", "--sparsity", "0.9", "--values", "f32,bf16,f16,i8"]);
+    let lines = lines(&printed);
+    assert_eq!(lines.len(), 8);
+    for line in lines.iter().filter(|l| l.get("values").is_some()) {
+        assert!(line["format"] != "dense" && line["values"] != "f32", "{line}");
+        assert!(line["bytes"].as_u64() < lines[0]["dense_bytes"].as_u64(), "{line}");
+    }
+    assert_eq!(lines.iter().filter(|l| l.get("values").is_none()).count(), 2);
+}
+
+#[test]
+fn a_check_fails_exactly_where_a_plan_is_slower_than_it_may_be() {
+    let folder = Folder::new();
+    let args =
+        ["bench", "check", "--json", "--seconds", "0", "--shape", "64x128", "--tokens", "1,16", "--sparsity", "0,0.5,0.99"];
+    for more in [&[][..], &["--model", "--skewed"]] {
+        let output = folder.run(&[&args[..], more].concat());
+        let (printed, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        let lines = lines(&printed);
+        assert_eq!(lines.len(), 6, "{printed}{errors}");
+        let mut broken = 0;
+        for line in &lines {
+            let number = |name: &str| line[name].as_f64().unwrap();
+            assert!((number("speedup") - number("dense_us") / number("plan_us")).abs() < 1e-9 * number("speedup"), "{line}");
+            assert!(line["sparsity"] != 0.0 || number("growth") == 1.0, "{line}");
+            assert_eq!(line["holds"], number("speedup") >= 0.97 && number("growth") <= 1.03, "{line}");
+            broken += usize::from(line["holds"] == false);
+        }
+        if broken == 0 {
+            assert!(output.status.success() && errors.is_empty(), "{errors}");
+        } else {
+            assert_eq!(output.status.code(), Some(2));
+            assert!(errors.starts_with("error: plan: slower than 0.97 of dense") && errors.lines().count() == 1, "{errors}");
+            assert!(errors.contains(&format!("in {broken} of 6 cases")), "{errors}");
+        }
+    }
+}
+
+#[test]
 fn bad_input_is_one_line() {
     let folder = Folder::new();
     let refused = |args: &[&str], says: &str| {
@@ -117,11 +167,24 @@ fn bad_input_is_one_line() {
         (&["--sparsity", "0.5", "--threads", "0"], "threads: 0, where 1 to 1024 are possible"),
         (&["--sparsity", "0.5", "--format", "coo"], "format: 'coo' is none of"),
         (&["--sparsity", "0.5", "--values", "f64"], "values: 'f64' is none of"),
-        (&["--sparsity", "0.5", "--values", "i8"], "values: the plan keeps f32 only, not i8; name a format"),
+        (&["--sparsity", "0.5", "--values", "i8", "--format", "dense"], "values: dense keeps f32 only, not i8"),
+        (&["--sparsity", "0.5", "--pattern", "block0x4"], "pattern: 'block0x4'"),
+        (&["--sparsity", "0.25", "--format", "nm:2:4"], "mask is not 2:4"),
+        (&["--sparsity", "0.5", "--pattern", "5:4"], "pattern: '5:4'"),
+        (&["--sparsity", "0.5", "--weights", "model.safetensors"], "'--shape <SHAPE>' cannot be used with '--weights <WEIGHTS>'"),
+        (&["--sparsity", "0.5", "--tokens", "many"], "--tokens"),
         (&["--sparsity", "0.5", "--seconds", "NaN"], "seconds: NaN"),
     ] {
         refused(&[&small[..], more].concat(), says);
     }
-    let line = folder.refuses(&["bench", "sweep", "--sparsity", "0.9,0.5"]);
-    assert!(line.contains("sparsity: give rising numbers"), "{line}");
+    refused(&["--weights", "model.safetensors", "--sparsity", "0.5"], "--tensor <TENSOR>");
+    refused(&["--weights", "nowhere.safetensors", "--tensor", "w", "--sparsity", "0.5"], "nowhere.safetensors");
+    for what in ["sweep", "check"] {
+        let line = folder.refuses(&["bench", what, "--sparsity", "0.9,0.5"]);
+        assert!(line.contains("sparsity: give rising numbers"), "{line}");
+        let line = folder.refuses(&["bench", what, "--shape", "4x"]);
+        assert!(line.contains("shape: '4x' is not OUTxIN"), "{line}");
+        let line = folder.refuses(&["bench", what, "--shape", "4x4", "--threads", "0"]);
+        assert!(line.contains("threads: 0, where 1 to 1024 are possible"), "{line}");
+    }
 }

@@ -50,8 +50,12 @@ fn all_come_back<T: Expand>() {
             comes_back(&Bitmask::<T>::with_tile(&w, &any, 2, scaling).unwrap());
         }
         if rows * cols > 0 {
-            comes_back(&Nm::<T>::with_pattern(&w, &masked(Pattern::Nm { n: 2, m: 4 }, rows, cols), 2, 4).unwrap());
-            comes_back(&Bsr::<T>::with_blocks(&w, &masked(Pattern::Block { rows: 4, cols: 3 }, rows, cols), 4, 3).unwrap());
+            let (half, blocks) = (Pattern::Nm { n: 2, m: 4 }, Pattern::Block { rows: 4, cols: 3 });
+            let (half, blocks) = (masked(half, rows, cols), masked(blocks, rows, cols));
+            comes_back(&Nm::<T>::with_pattern(&w, &half, 2, 4).unwrap());
+            comes_back(&Bsr::<T>::with_blocks(&w, &blocks, 4, 3).unwrap());
+            comes_back(&Nm::<T>::with_groups(&w, &half, (2, 4), 64).unwrap());
+            comes_back(&Bsr::<T>::with_groups(&w, &blocks, (4, 3), 9).unwrap());
         }
     }
 }
@@ -93,6 +97,7 @@ fn names_and_types_on_disk_stay_what_they_are() {
         listing(&Bitmask::<bf16>::compress(&w, &half).unwrap()),
         listing(&Nm::<i8>::with_pattern(&w, &half, 1, 2).unwrap()),
         listing(&Bsr::<f16>::with_blocks(&w, &Mask::from_fn(2, 8, |_, c| c < 4), 2, 2).unwrap()),
+        listing(&Bsr::<i8>::with_groups(&w, &Mask::from_fn(2, 8, |_, c| c < 4), (2, 2), 4).unwrap()),
     ];
     let expected = [
         "w.offsets U32 [3], w.indices U32 [8], w.values F32 [8]; \
@@ -107,6 +112,9 @@ fn names_and_types_on_disk_stay_what_they_are() {
          {\"format\":\"nm\",\"version\":1,\"values\":\"i8\",\"rows\":2,\"cols\":8,\"pattern\":[1,2]}",
         "w.shares U32 [2], w.starts U32 [2], w.value_starts U32 [2], w.columns U16 [2], w.values F16 [8]; \
          {\"format\":\"bsr\",\"version\":1,\"values\":\"f16\",\"rows\":2,\"cols\":8,\"pattern\":[2,2]}",
+        // Two groups of four inputs for each of two rows.
+        "w.shares U32 [2], w.starts U32 [2], w.value_starts U32 [2], w.columns U16 [2], w.values I8 [8], w.scales F32 [4]; \
+         {\"format\":\"bsr\",\"version\":1,\"values\":\"i8\",\"rows\":2,\"cols\":8,\"pattern\":[2,2],\"group\":4}",
     ];
     // Two rows share as many columns as they do.
     let common = (0..8).filter(|&c| half.get(0, c) && half.get(1, c)).count();
@@ -136,6 +144,8 @@ fn storages_that_are_not_what_they_say_are_refused_in_one_line() {
     assert_eq!(with("\"nm\"", "\"coo\""), "'fc.weight.storage' 'coo' is none of csr, tile-csr, tile-pairs, bitmask, nm, bsr");
     assert_eq!(with("\"i8\"", "\"i4\""), "'fc.weight.storage' 'i4' is none of f32, bf16, f16, i8");
     assert_eq!(with("\"i8\"", "\"bf16\""), "'fc.weight.values' is I8, not BF16");
+    let line = "'fc.weight.storage' is no nm: groups of 9 inputs with a scale, where multiples of 64 are possible";
+    assert_eq!(with("[2,4]", "[2,4],\"group\":9"), line);
     assert_eq!(with("[2,4]", "[2,3]"), "'fc.weight.storage' is no nm: groups of 3 do not divide rows of 16");
     assert_eq!(with("\"rows\":8", "\"rows\":9"), "'fc.weight.storage' is no nm: blocks run from Some(0) to Some(8) over 9 rows");
     assert_eq!(with(",\"pattern\":[2,4]", ""), "'fc.weight.storage' has no pattern");

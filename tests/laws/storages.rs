@@ -11,7 +11,7 @@ use ndarray::{Array2, ArrayRef2};
 use proptest::prelude::*;
 
 /// Calls `law` with a weight in every tiled storage of one kind of numbers.
-fn in_every_tiling<T: Expand>(w: &ArrayRef2<f32>, mask: &Mask, mut law: impl FnMut(&str, &dyn LinearOp, Scaling)) {
+pub fn in_every_tiling<T: Expand>(w: &ArrayRef2<f32>, mask: &Mask, mut law: impl FnMut(&str, &dyn LinearOp, Scaling)) {
     for scaling in [Scaling::Row, Scaling::Tile] {
         for columns in [7, 128, 300] {
             let op = TileCsr::<T>::with_tile(w, mask, columns, scaling).unwrap();

@@ -102,35 +102,38 @@ fn beyond_caches() -> usize {
     (Machine::here().l3 / 4 * 5).clamp(96 << 20, 1 << 30)
 }
 
+/// Runs on so many threads, and refuses numbers that mean nothing.
+pub fn in_pool<T: Send>(threads: usize, tokens: usize, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    if threads == 0 || threads > 1024 {
+        return Err(Error::setting("threads", format!("{threads}, where 1 to 1024 are possible")));
+    }
+    if tokens == 0 {
+        return Err(Error::setting("tokens", "0, where 1 or more are possible"));
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map_err(|e| Error::setting("threads", e.to_string()))?.install(run)
+}
+
 impl Case<'_> {
     /// Checks the answers, then times all contenders in turn.
     pub fn run(&self) -> Result<Measured> {
-        if self.threads == 0 || self.threads > 1024 {
-            return Err(Error::setting("threads", format!("{}, where 1 to 1024 are possible", self.threads)));
-        }
-        if self.tokens == 0 {
-            return Err(Error::setting("tokens", "0, where 1 or more are possible"));
-        }
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
-        let pool = pool.map_err(|e| Error::setting("threads", e.to_string()))?;
-        pool.install(|| self.run_here())
+        in_pool(self.threads, self.tokens, || self.run_here())
     }
 
     /// The storage that the case asks for.
     fn build(&self) -> Result<(Box<dyn LinearOp>, Format)> {
+        let hint = Hint { from_memory: self.cold, ..Hint::tokens(self.tokens) };
         let named = match self.format {
             FormatArg::Named(format) => Some(format),
-            _ if self.values != Precision::F32 => Format::of_pattern(self.pattern),
+            // The plan keeps f32 only; its model knows no other numbers either, but ranks storages alike.
+            _ if self.values != Precision::F32 => {
+                Some(Format::of_pattern(self.pattern).unwrap_or_else(|| Plan::candidates(self.mask, hint)[0]))
+            }
             _ => None,
         };
         if let Some(format) = named {
             return Ok((format.build(self.weight, self.mask, self.values)?, format));
         }
-        if self.values != Precision::F32 {
-            let reason = format!("the plan keeps f32 only, not {}; name a format", self.values);
-            return Err(Error::setting("values", reason));
-        }
-        let hint = Hint { from_memory: self.cold, ..Hint::tokens(self.tokens) };
         let mut plan = Plan::new(self.weight, self.mask, hint)?;
         // Trials multiply from the caches.
         if self.format == FormatArg::Auto && !self.cold {
@@ -169,14 +172,11 @@ impl Case<'_> {
         Ok(Measured {
             shape: format!("{out}x{inputs}"),
             tokens: self.tokens,
-            pattern: self.pattern.to_string(),
             sparsity: 1.0 - self.mask.kept() as f64 / self.weight.len() as f64,
-            values: self.values.to_string(),
             threads: self.threads,
-            cold: self.cold,
             isa: Isa::chosen()?.name(),
-            kernel: format.kernel(self.tokens),
             format: format.to_string(),
+            kernel: format.kernel(self.tokens),
             dense_us,
             dense_kernel,
             sparse_us,
@@ -186,6 +186,9 @@ impl Case<'_> {
             bytes,
             dense_bytes,
             max_error,
+            pattern: self.pattern.to_string(),
+            values: self.values.to_string(),
+            cold: self.cold,
         })
     }
 }

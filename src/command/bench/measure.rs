@@ -9,16 +9,13 @@ use serde::Serialize;
 use sprs::CsMatI;
 use std::time::Instant;
 
-/// What a case found.
+/// What a case found. The last three fields are there only where they say something.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
     pub shape: String,
     pub tokens: usize,
-    pub pattern: String,
     pub sparsity: f64,
-    pub values: String,
     pub threads: usize,
-    pub cold: bool,
     pub isa: &'static str,
     pub format: String,
     pub kernel: &'static str,
@@ -34,6 +31,23 @@ pub struct Measured {
     pub dense_bytes: usize,
     /// Largest distance of the sparse product from the one in f64, over all entries.
     pub max_error: f64,
+    /// What survivors look like, if they have a pattern.
+    #[serde(skip_serializing_if = "is_unstructured")]
+    pub pattern: String,
+    /// Numbers that the storage keeps, if they are not f32.
+    #[serde(skip_serializing_if = "is_f32")]
+    pub values: String,
+    /// Whether weights came from memory.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cold: bool,
+}
+
+fn is_unstructured(pattern: &str) -> bool {
+    pattern == "unstructured"
+}
+
+fn is_f32(values: &str) -> bool {
+    values == "f32"
 }
 
 /// Name of the storage that a case is about.

@@ -1,6 +1,7 @@
 //! `lacuna bench`: sparse products against the fastest dense ones, on this machine.
 
 mod case;
+mod check;
 mod measure;
 mod sweep;
 
@@ -28,6 +29,8 @@ enum What {
     Spmm(Spmm),
     /// From which sparsity on sparse beats dense, a shape and a number of tokens at a time, with figures
     Sweep(sweep::Sweep),
+    /// Whether the plan is never slower than dense, and never slower where more is pruned; fails and says where if it is
+    Check(check::Check),
 }
 
 /// Options of `bench spmm`. Lists are separated by commas; every combination is a case.
@@ -83,6 +86,7 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Spmm(spmm) => run_spmm(spmm),
         What::Sweep(sweep) => sweep::run(sweep),
+        What::Check(check) => check::run(check),
     }
 }
 
@@ -108,6 +112,14 @@ fn check_seconds(seconds: f64) -> Result<()> {
         return Ok(());
     }
     Err(Error::setting("seconds", format!("{seconds}, where 0 to 3600 are possible")))
+}
+
+/// Refuses sparsities that do not rise.
+fn check_rising(sparsity: &[f64]) -> Result<()> {
+    if sparsity.is_empty() || !sparsity.is_sorted_by(|a, b| a < b) {
+        return Err(Error::setting("sparsity", "give rising numbers, as 0.5,0.7,0.9"));
+    }
+    Ok(())
 }
 
 fn run_spmm(args: &Spmm) -> Result<()> {

@@ -2,13 +2,13 @@
 
 use super::case::{Case, FormatArg, Weights};
 use super::measure::Measured;
-use super::{check_seconds, print, print_json, shape};
+use super::{check_rising, check_seconds, print, print_json, shape};
 use clap::Parser;
 use lacuna::io::atomic;
 use lacuna::mask::Pattern;
 use lacuna::report::{Cell, Figure, Page, Point, Table};
 use lacuna::rng::Seed;
-use lacuna::sparse::Precision;
+use lacuna::sparse::{Hint, Plan, Precision};
 use lacuna::{Error, Result};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -60,9 +60,7 @@ struct BreakEven {
 /// Runs the command.
 pub fn run(args: &Sweep) -> Result<()> {
     check_seconds(args.seconds)?;
-    if args.sparsity.windows(2).any(|w| w[0] >= w[1]) || args.sparsity.is_empty() {
-        return Err(Error::setting("sparsity", "give rising numbers, as 0.5,0.7,0.9"));
-    }
+    check_rising(&args.sparsity)?;
     let shapes: Vec<(usize, usize)> = args.shape.iter().map(|s| shape(s)).collect::<Result<_>>()?;
     let mut found = Vec::new();
     let mut lines = Table::new(["shape", "tokens", "threads", "sparsity", "format", "dense µs", "sparse µs", "speed-up"]);
@@ -120,24 +118,22 @@ pub fn run(args: &Sweep) -> Result<()> {
     Ok(())
 }
 
-/// The fastest sparse storage of those that the plan would think of.
+/// Storages that are tried at each sparsity.
+const TRIED: usize = 3;
+
+/// The fastest of the sparse storages that the plan's model ranks highest.
 fn best(args: &Sweep, weights: &Weights, tokens: usize, sparsity: f64) -> Result<Measured> {
     let mask = weights.mask(Pattern::Unstructured, Some(sparsity))?;
-    let cols = weights.weight.ncols();
-    let formats = if tokens == 1 {
-        vec![format!("tile-csr:{}", cols.clamp(257, 1 << 16)), format!("bitmask:{}", cols.next_multiple_of(64).min(1 << 16))]
-    } else {
-        vec!["tile-csr:128".into(), "tile-csr:256".into(), "bitmask:128".into()]
-    };
+    let hint = Hint { from_memory: args.cold, ..Hint::tokens(tokens) };
     let mut best: Option<Measured> = None;
-    for format in formats {
+    for format in Plan::candidates(&mask, hint).into_iter().take(TRIED) {
         let case = Case {
             weight: &weights.weight,
             mask: &mask,
             pattern: Pattern::Unstructured,
             tokens,
             threads: args.threads,
-            format: FormatArg::Named(format.parse()?),
+            format: FormatArg::Named(format),
             values: Precision::F32,
             cold: args.cold,
             peers: false,

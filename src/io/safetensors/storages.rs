@@ -36,12 +36,15 @@ pub struct Sizes {
     /// The two numbers of N:M, or of a block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<(usize, usize)>,
+    /// Inputs of a row that share a scale, if not all do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<usize>,
 }
 
 impl Sizes {
     pub fn new<T: Value>(format: &str, rows: usize, cols: usize) -> Sizes {
         let (format, values) = (format.to_string(), T::NAME.to_string());
-        Sizes { format, version: VERSION, values, rows, cols, tile: None, pattern: None }
+        Sizes { format, version: VERSION, values, rows, cols, tile: None, pattern: None, group: None }
     }
 }
 

@@ -190,7 +190,7 @@ impl<T: Expand> Convert for Nm<T> {
             ("words", Part::U64(p.words)),
             ("values", values),
         ];
-        let sizes = Sizes { pattern: Some((p.n, p.m)), ..Sizes::new::<T>("nm", p.rows, p.cols) };
+        let sizes = Sizes { pattern: Some((p.n, p.m)), group: p.group, ..Sizes::new::<T>("nm", p.rows, p.cols) };
         (sizes, with_scales::<T>(parts, &p.scales))
     }
 
@@ -205,6 +205,7 @@ impl<T: Expand> Convert for Nm<T> {
             order: from.u8s("order")?,
             words: from.u64s("words")?,
             values: from.values()?,
+            group: from.sizes.group,
             scales: from.scales::<T>()?,
         })
     }
@@ -228,7 +229,7 @@ impl<T: Value> Convert for Bsr<T> {
             ("columns", columns),
             ("values", Part::values(&p.values)),
         ];
-        let sizes = Sizes { pattern: Some((p.r, p.c)), ..Sizes::new::<T>("bsr", p.rows, p.cols) };
+        let sizes = Sizes { pattern: Some((p.r, p.c)), group: p.group, ..Sizes::new::<T>("bsr", p.rows, p.cols) };
         (sizes, with_scales::<T>(parts, &p.scales))
     }
 
@@ -248,6 +249,7 @@ impl<T: Value> Convert for Bsr<T> {
             value_starts: from.u32s("value_starts")?,
             columns,
             values: from.values()?,
+            group: from.sizes.group,
             scales: from.scales::<T>()?,
         })
     }

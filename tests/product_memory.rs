@@ -1,0 +1,85 @@
+//! Products work beside their weight, x and y in bounded memory, whatever the strides, counted by the allocator: no copy of the weight, and
+//! with many tokens none of x or y.
+
+use lacuna::mask::{Mask, Pattern, Scope, select};
+use lacuna::rng::Seed;
+use lacuna::sparse::{Format, Precision};
+use ndarray::{Array2, s};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+/// The system's allocator, counting the bytes in use and their peak.
+struct Counting;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        PEAK.fetch_max(IN_USE.fetch_add(layout.size(), SeqCst) + layout.size(), SeqCst);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), SeqCst);
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const ROWS: usize = 4096;
+const COLS: usize = 1536;
+
+/// Bytes that a call asked for at most beside what was there, on a thread of its own: what threads keep at hand is counted too.
+fn beside(call: impl FnOnce() + Send) -> usize {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(|| {
+        let before = IN_USE.load(SeqCst);
+        PEAK.store(before, SeqCst);
+        call();
+        PEAK.load(SeqCst) - before
+    })
+}
+
+#[test]
+fn strided_products_copy_neither_the_weight_nor_many_tokens() {
+    let weight = Seed(1).stream("weight").normal_array(ROWS, COLS, 1.0);
+    let of =
+        |pattern: Pattern| -> Mask { select(&weight, pattern, Scope::Layer, pattern.budget(ROWS, COLS, 0.5).unwrap()).unwrap() };
+    let cases = [
+        (Format::Csr, "unstructured", Precision::F32),
+        (Format::TileCsr(128), "unstructured", Precision::F32),
+        (Format::TilePairs(64), "unstructured", Precision::Bf16),
+        (Format::Bitmask(128), "unstructured", Precision::I8),
+        (Format::Nm(2, 4), "2:4", Precision::F32),
+        (Format::Bsr(16, 1), "block16x1", Precision::I8),
+    ];
+    // Strips of 128 tokens of x beside the sums of a block of up to 1024 rows, and on the way back strips of 64 of dy beside those of a tile of
+    // columns; with few tokens a block of rows' sums; and lists of tasks.
+    let lists = 64 << 10;
+    let bounds = |tokens: usize| match tokens {
+        ..64 => [4 * 8 * tokens * (COLS + 1024) + lists, 4 * 4 * (ROWS + COLS) + lists],
+        _ => [4 * 128 * (COLS + 1025) + lists, 4 * 64 * (ROWS + COLS) + lists],
+    };
+    for (format, pattern, values) in cases {
+        let op = format.build(&weight, &of(pattern.parse().unwrap()), values).unwrap();
+        for tokens in [1, 4, 300] {
+            let mut wide = Array2::<f32>::ones((2 * tokens, 3 * COLS));
+            wide.row_mut(0).fill(2.0);
+            let mut into = Array2::<f32>::zeros((3 * tokens, 2 * ROWS));
+            let [bound, bound_back] = bounds(tokens);
+            let (most, x, y) = (bound.max(bound_back), 4 * tokens * COLS, 4 * tokens * ROWS);
+            assert!(tokens < 64 || most < x.min(y), "{most} bytes would hide a copy of x ({x}) or y ({y})");
+            assert!(most < op.bytes() / 2, "{most} bytes would hide a copy of the weight ({})", op.bytes());
+            let forward = beside(|| op.apply_into(&wide.slice(s![..;2, ..;3]), &mut into.slice_mut(s![..;3, ..;2])));
+            assert!(forward <= bound, "{format} of {values}, {tokens} tokens: {forward} bytes, bound {bound}");
+            let back = beside(|| op.pull_into(&into.slice(s![..;3, ..;2]), &mut wide.slice_mut(s![..;2, ..;3])));
+            assert!(back <= bound_back, "{format} of {values}, {tokens} tokens back: {back} bytes, bound {bound_back}");
+        }
+    }
+}

@@ -108,9 +108,6 @@ pub(super) fn weigh(row: &mut [f32], keys: &Range<usize>, query: usize, rule: &R
     vector::exp_sum(row, factor, factor * vector::max(row))
 }
 
-/// The same for a single query.
-const ALONE: usize = 1 << 18;
-
 /// What attention reads: queries `(tokens, queries · dim)` and, of the same sequence, keys and values `(keys, keys · dim)`.
 #[derive(Clone, Copy)]
 pub struct Seen<'a> {
@@ -193,23 +190,19 @@ fn alone(seen: &Seen<'_>, out: &mut ArrayViewMut2<'_, f32>, heads: Heads, rule: 
     let (Some(k), Some(v)) = (seen.k.as_slice(), seen.v.as_slice()) else { return false };
     let (dim, stride) = (heads.dim, seen.k.ncols());
     let keys = rule.seen(seen.first..seen.first + 1, seen.k.nrows());
-    let group = heads.queries / heads.keys * dim;
-    let of_keys = |(kv, (q, out)): (usize, (&[f32], &mut [f32]))| {
-        let first = keys.start * stride + kv * dim;
+    let of_head = |(head, (q, out)): (usize, (&[f32], &mut [f32]))| {
+        let first = keys.start * stride + head / (heads.queries / heads.keys) * dim;
         let mut scores = vec![0.0; keys.len()];
-        for (i, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
-            vector::dots(q, &k[first..], stride, &mut scores);
-            let bias = bias.map(|b| b.row(kv * (group / dim) + i, seen.first, &keys));
-            let sum = weigh(&mut scores, &keys, seen.first, rule, bias);
-            vector::mixture(&scores, &v[first..], stride, out);
-            vector::scale(out, (1.0 / sum) as f32);
-        }
+        vector::dots(q, &k[first..], stride, &mut scores);
+        let sum = weigh(&mut scores, &keys, seen.first, rule, bias.map(|b| b.row(head, seen.first, &keys)));
+        vector::mixture(&scores, &v[first..], stride, out);
+        vector::scale(out, (1.0 / sum) as f32);
     };
-    let tasks = q.chunks_exact(group).zip(out.chunks_exact_mut(group));
-    if keys.len() * q.len() < ALONE {
-        tasks.enumerate().for_each(of_keys);
+    let tasks = q.chunks_exact(dim).zip(out.chunks_exact_mut(dim));
+    if keys.len() * q.len() < PARALLEL {
+        tasks.enumerate().for_each(of_head);
     } else {
-        tasks.collect::<Vec<_>>().into_par_iter().enumerate().for_each(of_keys);
+        tasks.collect::<Vec<_>>().into_par_iter().enumerate().for_each(of_head);
     }
     true
 }

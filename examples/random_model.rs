@@ -1,6 +1,6 @@
 //! A model of random weights in the shape of a real one, to see what something costs at its size.
 //!
-//! `cargo run --release --example random_model -- OUT [llama-3.1-8b | llama-3.2-1b] [BLOCKS]`
+//! `cargo run --release --example random_model -- OUT [llama-3.1-8b | llama-3.2-1b | smollm2-135m] [BLOCKS]`
 //!
 //! Weights are normal with the deviation 0.02 in bf16, in shards of 5 GB. There is no tokenizer: give token numbers.
 
@@ -10,17 +10,24 @@ use lacuna::rng::Seed;
 use ndarray::{Array1, Array2, Axis};
 use rayon::prelude::*;
 
+#[allow(dead_code)] // others call `write`
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let out = args.next().unwrap_or_else(|| panic!("a folder to write is needed"));
     let shape = args.next().unwrap_or_else(|| "llama-3.1-8b".into());
-    let (hidden, wide, blocks, heads, kv, tied) = match shape.as_str() {
-        "llama-3.1-8b" => (4096, 14336, 32, 32, 8, false),
-        "llama-3.2-1b" => (2048, 8192, 16, 32, 8, true),
-        other => panic!("'{other}' is neither llama-3.1-8b nor llama-3.2-1b"),
+    let blocks = args.next().map(|n| n.parse().unwrap_or_else(|e| panic!("{n} blocks: {e}")));
+    write(&out, &shape, blocks)
+}
+
+/// Writes the model, with as many blocks as the real one has or as are asked for.
+pub fn write(out: &str, shape: &str, blocks: Option<usize>) -> Result<()> {
+    let (hidden, wide, real, heads, kv, tied, vocab) = match shape {
+        "llama-3.1-8b" => (4096, 14336, 32, 32, 8, false, 128_256),
+        "llama-3.2-1b" => (2048, 8192, 16, 32, 8, true, 128_256),
+        "smollm2-135m" => (576, 1536, 30, 9, 3, true, 49_152),
+        other => panic!("'{other}' is none of llama-3.1-8b, llama-3.2-1b, smollm2-135m"),
     };
-    let blocks: usize = args.next().map_or(blocks, |n| n.parse().unwrap_or_else(|e| panic!("{n} blocks: {e}")));
-    let (vocab, dim) = (128_256, hidden / heads);
+    let (blocks, dim) = (blocks.unwrap_or(real), hidden / heads);
     let mut tensors = vec![("model.embed_tokens.weight".to_string(), vec![vocab, hidden])];
     for i in 0..blocks {
         let mut add = |name: &str, shape: Vec<usize>| tensors.push((format!("model.layers.{i}.{name}.weight"), shape));
@@ -39,7 +46,7 @@ fn main() -> Result<()> {
         tensors.push(("lm_head.weight".to_string(), vec![vocab, hidden]));
     }
     let layout = Layout::new(tensors.iter().map(|(n, s)| (n.clone(), Dtype::BF16, s.clone())), 5_000_000_000)?;
-    let mut writer = FolderWriter::create(&out, layout)?;
+    let mut writer = FolderWriter::create(out, layout)?;
     for (name, shape) in &tensors {
         match shape[..] {
             [rows, cols] => {

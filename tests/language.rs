@@ -4,6 +4,8 @@
 mod common;
 #[path = "language/driver.rs"]
 mod driver;
+#[path = "language/levels.rs"]
+mod levels;
 #[path = "language/resume.rs"]
 mod resume;
 #[path = "language/share.rs"]

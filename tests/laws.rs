@@ -3,6 +3,8 @@
 //!
 //! The kernels are chosen once a process: run this with `LACUNA_ISA=portable` too.
 
+#[path = "laws/attention.rs"]
+mod attention;
 #[path = "laws/bad_input.rs"]
 mod bad_input;
 #[path = "laws/groups.rs"]

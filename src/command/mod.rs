@@ -15,6 +15,7 @@ mod pages;
 pub mod prune;
 mod prune_model;
 mod prune_report;
+mod prune_search;
 mod timing;
 
 use lacuna::{Error, Result};

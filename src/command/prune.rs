@@ -89,6 +89,24 @@ pub(super) enum Allocation {
     Lamp,
     /// By the outliers of each block (folders)
     Owl,
+    /// Least sum of what the model's predictions lose when each layer alone is pruned (folders)
+    Sensitivity,
+    /// Least sum of the layers' own errors, by dynamic programming (folders)
+    Dynamic,
+    /// Evolutionary search by what the model's predictions lose (folders)
+    Evolve,
+}
+
+impl Allocation {
+    /// Whether budgets are searched for among levels of every layer.
+    pub(super) fn searches(self) -> bool {
+        matches!(self, Allocation::Sensitivity | Allocation::Dynamic | Allocation::Evolve)
+    }
+
+    /// Whether the inputs of layers must be measured for it.
+    pub(super) fn measures(self) -> bool {
+        self == Allocation::Owl || self.searches()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -136,7 +154,7 @@ pub fn run(args: &Args) -> Result<()> {
         Allocation::Er => Box::new(Overrides { sparsity: given, rest: Er }),
         Allocation::Erk => Box::new(Overrides { sparsity: given, rest: Erk }),
         Allocation::Lamp => Box::new(Overrides { sparsity: given, rest: Lamp }),
-        Allocation::Owl => return Err(Error::setting("allocate", "owl needs the inputs of the layers: give a model's folder")),
+        _ => return Err(Error::setting("allocate", "this one needs the inputs of the layers: give a model's folder")),
     };
     let pruning = Pruning {
         saliency: saliency.as_ref(),

@@ -1,7 +1,8 @@
 //! `lacuna prune DIR OUT`: language models, block by block.
 
 use super::prune::{Allocation, Args, Method, ScopeArg};
-use super::prune_report::{page, report, text};
+use super::prune_report::{Outcome, page, report, text};
+use super::prune_search::Search;
 use super::{print, print_json};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,8 +13,8 @@ use lacuna::mask::{Budget, Pattern, Scope};
 use lacuna::metrics::{Perplexity, streamed_losses, windows};
 use lacuna::models::lm::Config;
 use lacuna::prune::{
-    Correction, Inputs, LanguageLayer, LanguagePruning, SequenceGradients, Turn, allocated, language_layers, of_blocks, outliers,
-    prune_language,
+    Correction, Inputs, LanguageLayer, LanguagePruning, LevelSettings, SequenceGradients, Turn, allocated, language_layers,
+    of_blocks, outliers, prune_language,
 };
 use lacuna::quantize::Affine;
 use lacuna::rng::Seed;
@@ -69,7 +70,7 @@ pub struct Language {
     #[arg(long, value_name = "LAYER")]
     only: Vec<String>,
     /// Megabytes of activations that stay in memory; what is beyond goes to the disk
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = 512)]
     activations: usize,
     /// Spread of owl's densities
     #[arg(long, default_value_t = 0.08)]
@@ -88,7 +89,9 @@ pub struct Language {
     pub(super) windows: Option<usize>,
     /// Go on with a run that was interrupted
     #[arg(long)]
-    resume: bool,
+    pub(super) resume: bool,
+    #[command(flatten)]
+    search: Search,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -154,7 +157,7 @@ pub fn run(args: &Args) -> Result<()> {
     let solver = Solver::Gradients { steps: wanted.reconstruct.unwrap_or(0), tolerance: 1e-6 };
     let second = Reconstructed::new(first.as_ref(), Reconstruct { damping: wanted.damping, solver });
     let pruner: &dyn Pruner = if wanted.reconstruct.is_some() { &second } else { first.as_ref() };
-    let ids: &[u32] = if !of_inputs(pruner.needs()) && args.allocate != Allocation::Owl && wanted.correct.is_none() {
+    let ids: &[u32] = if !of_inputs(pruner.needs()) && !args.allocate.measures() && wanted.correct.is_none() {
         // Nothing is measured, so nothing needs to run.
         &calibration[..1]
     } else {
@@ -165,29 +168,35 @@ pub fn run(args: &Args) -> Result<()> {
         Some(scope) => scope == ScopeArg::Row,
         None => matches!(args.method, Method::Wanda | Method::Ria | Method::Dsnot) && pattern == Pattern::Unstructured,
     };
-    let allocation = allocation(args.allocate);
-    let budgets = match &allocation {
+    let scope = if row { Scope::Row } else { Scope::Layer };
+    let fixed = matches!(pattern, Pattern::Nm { .. });
+    if fixed && args.allocate.measures() {
+        let reason = format!("pattern {pattern} fixes the sparsity of every layer; nothing is left to move");
+        return Err(Error::setting("allocate", reason));
+    }
+    let mut found = Value::Null;
+    let budgets = match allocation(args.allocate) {
         Some(allocation) => {
             let ranking = parts.saliency.as_deref().zip(gradients.as_ref());
             allocated(&folder, &config, &layers, pattern, sparsity, (allocation.as_ref(), ranking))?
         }
-        None if matches!(pattern, Pattern::Nm { .. }) => {
-            return Err(Error::setting(
-                "allocate",
-                format!("pattern {pattern} fixes the sparsity of every layer; owl cannot move it"),
-            ));
-        }
-        None => {
+        None if args.allocate == Allocation::Owl => {
             let found = outliers(&folder, &config, (ids, length), &layers, wanted.owl_threshold, memory)?;
             let (shares, sizes): (Vec<f64>, Vec<usize>) = found.into_iter().unzip();
             let total = Budget::from_sparsity(sizes.iter().sum(), sparsity)?;
             of_blocks(&layers, &Owl { lambda: wanted.owl_lambda }.shares(&shares, &sizes, total)?, pattern)?
         }
+        None => {
+            let settings = LevelSettings::new(pruner, pattern, scope, gradients.as_ref(), memory);
+            let budgets;
+            (budgets, found) = wanted.search.run(args, (&folder, &config), (ids, length), &layers, (settings, sparsity))?;
+            budgets
+        }
     };
     let settings = LanguagePruning {
         pruner,
         pattern,
-        scope: if row { Scope::Row } else { Scope::Layer },
+        scope,
         budgets,
         inputs: if wanted.inputs == InputsArg::Dense { Inputs::Dense } else { Inputs::Pruned },
         turn: if wanted.turn == TurnArg::Block || wanted.inputs == InputsArg::Dense { Turn::Block } else { Turn::Layer },
@@ -195,7 +204,7 @@ pub fn run(args: &Args) -> Result<()> {
         gradients: gradients.as_ref(),
         memory,
     };
-    let described = described(args, pruner, &settings, &calibration)?;
+    let described = described(args, pruner, &settings, &calibration, &found)?;
     let bar = bar(config.layers());
     let done = prune_language(&folder, &config, (ids, length), &settings, (&args.out, &described, wanted.resume), &mut |p| {
         bar.set_length(p.of as u64);
@@ -207,7 +216,7 @@ pub fn run(args: &Args) -> Result<()> {
     let seconds = begun.elapsed().as_secs_f64();
     let whole = writer.complete()?;
     let perplexity = quality.map(|q| q.before_and_after(&folder, &whole, &config)).transpose()?;
-    let report = report(args, &described, &records, &folder, seconds, perplexity);
+    let report = report(args, &described, &records, &folder, Outcome { seconds, perplexity, found });
     let page = page(&report, &records)?;
     let close = |writer: FolderWriter| {
         writer.json("prune.json", &report)?;
@@ -285,7 +294,7 @@ fn allocation(of: Allocation) -> Option<Box<dyn Allocate>> {
         Allocation::Er => Some(Box::new(Er)),
         Allocation::Erk => Some(Box::new(Erk)),
         Allocation::Lamp => Some(Box::new(Lamp)),
-        Allocation::Owl => None,
+        Allocation::Owl | Allocation::Sensitivity | Allocation::Dynamic | Allocation::Evolve => None,
     }
 }
 
@@ -371,7 +380,7 @@ fn calibration(args: &Args, config: &Config) -> Result<Vec<u32>> {
     let wanted = &args.language;
     let needless = matches!(args.method, Method::Magnitude | Method::MagnitudeL2 | Method::Random);
     let Some(file) = &wanted.calibration else {
-        if needless && args.allocate != Allocation::Owl && wanted.reconstruct.is_none() && wanted.correct.is_none() {
+        if needless && !args.allocate.measures() && wanted.reconstruct.is_none() && wanted.correct.is_none() {
             return Ok(vec![0]);
         }
         return Err(Error::setting("calibration", "this method measures inputs: give --calibration FILE, text or token numbers"));
@@ -417,7 +426,7 @@ fn correction(wanted: &Language) -> Result<Option<Correction>> {
 }
 
 /// What the run was asked for, as it is kept beside its results.
-fn described(args: &Args, pruner: &dyn Pruner, settings: &LanguagePruning<'_>, ids: &[u32]) -> Result<Value> {
+fn described(args: &Args, pruner: &dyn Pruner, settings: &LanguagePruning<'_>, ids: &[u32], found: &Value) -> Result<Value> {
     let wanted = &args.language;
     let budgets: std::collections::BTreeMap<&String, &Budget> = settings.budgets.iter().collect();
     let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &id| (h ^ u64::from(id)).wrapping_mul(0x100_0000_01b3));
@@ -426,7 +435,7 @@ fn described(args: &Args, pruner: &dyn Pruner, settings: &LanguagePruning<'_>, i
         "scope": settings.scope, "inputs": settings.inputs, "turn": settings.turn, "correction": settings.correction,
         "damping": wanted.damping, "block_size": wanted.block_size, "fisher_damping": wanted.fisher_damping, "actorder": wanted.actorder, "bits": wanted.bits,
         "reconstruct": wanted.reconstruct, "samples": wanted.samples, "context": wanted.context, "seed": args.seed,
-        "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"),
+        "search": wanted.search.described(args.allocate), "found": found, "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"),
         "budgets": serde_json::to_value(budgets).map_err(|e| Error::setting("budgets", e.to_string()))?,
     }))
 }

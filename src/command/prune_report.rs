@@ -9,27 +9,32 @@ use lacuna::report::{Bars, Cell, Figure, Page, Point, Table};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// What is known of a run at its end.
+pub struct Outcome {
+    /// How long it took.
+    pub seconds: f64,
+    /// Before and after.
+    pub perplexity: Option<[f64; 2]>,
+    /// What a search of budgets found; null without one.
+    pub found: Value,
+}
+
 /// The run's record.
-pub fn report(
-    args: &Args,
-    described: &Value,
-    records: &[LayerRecord],
-    folder: &Folder,
-    seconds: f64,
-    perplexity: Option<[f64; 2]>,
-) -> Value {
+pub fn report(args: &Args, described: &Value, records: &[LayerRecord], folder: &Folder, outcome: Outcome) -> Value {
     let (weights, kept) = records.iter().fold((0, 0), |(w, k), r| (w + r.shape.0 * r.shape.1, k + r.kept));
     let whole: usize = folder.names().filter_map(|n| folder.shape(n).ok()).map(|s| s.iter().product::<usize>()).sum();
     let share = |gone: usize, of: usize| gone as f64 / of.max(1) as f64;
     let mut settings = described.clone();
     if let Some(map) = settings.as_object_mut() {
         map.remove("budgets");
+        map.remove("found");
     }
     json!({
         "out": args.out, "settings": settings, "weights": weights, "kept": kept, "sparsity": share(weights - kept, weights),
-        "parameters": whole, "whole_sparsity": share(weights - kept, whole), "seconds": seconds,
+        "parameters": whole, "whole_sparsity": share(weights - kept, whole), "seconds": outcome.seconds,
         "peak_bytes": lacuna::metrics::peak_memory(), "threads": rayon::current_num_threads(), "isa": Isa::chosen().map(Isa::name).unwrap_or_default(),
-        "perplexity": perplexity.map(|[before, after]| json!({
+        "search": outcome.found,
+        "perplexity": outcome.perplexity.map(|[before, after]| json!({
             "text": args.language.text, "context": args.language.context, "windows": args.language.windows, "before": before, "after": after,
         })),
         "layers": records,
@@ -102,6 +107,15 @@ fn by_block(
     Ok(Some(lines.into_iter().fold(figure, |figure, (kind, points)| figure.series(kind, points))))
 }
 
+/// What the predictions lose by each layer at its last level.
+fn sensitivities(search: &Value, records: &[LayerRecord]) -> Result<Option<Figure>> {
+    let last = |losses: &Value| losses.as_array().and_then(|l| l.last()).and_then(Value::as_f64);
+    let list = |key: &str| search[key].as_array().into_iter().flatten();
+    let of: BTreeMap<&str, f64> =
+        list("layers").zip(list("losses")).filter_map(|(name, losses)| Some((name.as_str()?, last(losses)?))).collect();
+    by_block("Sensitivity by block", "divergence, nats a token", records, |r| of.get(r.layer.as_str()).copied())
+}
+
 /// The run as a page: settings, sums, figures by block and kind, all layers.
 ///
 /// # Errors
@@ -134,6 +148,12 @@ pub fn page(report: &Value, records: &[LayerRecord]) -> Result<String> {
             .heading("Error")
             .text("Of each layer on the inputs that it was measured with, relative to its output.")
             .figure(&errors.to_svg()?);
+    }
+    if let Some(sensitivities) = sensitivities(&report["search"], records)? {
+        page = page
+            .heading("Sensitivity")
+            .text("What the model's predictions lose, in nats of divergence a token, when one layer alone is pruned as far as the search goes.")
+            .figure(&sensitivities.to_svg()?);
     }
     let sparsity = |r: &LayerRecord| Some(1.0 - r.kept as f64 / (r.shape.0 * r.shape.1).max(1) as f64);
     if let Some(figure) = by_block("Sparsity by block", "sparsity", records, sparsity)? {

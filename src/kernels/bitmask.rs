@@ -273,22 +273,6 @@ unsafe fn rows_of_masks<T: Expand, const B: usize>(
     }
 }
 
-/// Sixteen bits as a mask, straight from memory: cheaper than by way of a general register, where they are also counted.
-///
-/// # Safety
-/// The bits can be read.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn mask_at(bits: *const u16) -> u16 {
-    let mask: u16;
-    // SAFETY: the caller vouches for the bits; nothing else is touched.
-    unsafe {
-        std::arch::asm!("kmovw {0}, word ptr [{1}]", out(kreg) mask, in(reg) bits, options(pure, readonly, nostack, preserves_flags));
-    }
-    mask
-}
-
 /// `R` rows and `B` tokens.
 ///
 /// # Safety
@@ -313,40 +297,31 @@ unsafe fn masks<T: Expand, const R: usize, const B: usize>(
         let words: [&[u64]; R] = std::array::from_fn(|r| w.run_words(block, tile, slot + r));
         let mut at: [*const T; R] = std::array::from_fn(|r| w.values[w.starts[w.run(block, tile, slot + r)] as usize..].as_ptr());
         let mut acc = [[_mm512_setzero_ps(); B]; R];
-        let whole = ((w.cols - start) / 64).min(words[0].len());
-        for i in 0..whole {
-            for r in 0..R {
-                _mm_prefetch::<_MM_HINT_T1>(at[r].cast::<i8>().wrapping_add(AHEAD));
-                _mm_prefetch::<_MM_HINT_T1>(at[r].cast::<i8>().wrapping_add(AHEAD + 64));
-            }
-            let x = x.as_ptr().add(start + 64 * i);
+        for i in 0..words[0].len() {
+            let column = start + 64 * i;
+            let bits: [u64; R] = std::array::from_fn(|r| *words[r].get_unchecked(i));
             for quarter in 0..4 {
-                let xs: [__m512; B] = std::array::from_fn(|b| _mm512_loadu_ps(x.add(b * w.cols + 16 * quarter)));
+                let first = column + 16 * quarter;
+                if first >= w.cols {
+                    break;
+                }
+                let here = if w.cols - first >= 16 { u16::MAX } else { (1u16 << (w.cols - first)) - 1 };
+                let xs: [__m512; B] = std::array::from_fn(|b| _mm512_maskz_loadu_ps(here, x.as_ptr().add(b * w.cols + first)));
                 for r in 0..R {
-                    let bits = words[r].as_ptr().add(i).cast::<u16>().add(quarter);
-                    let mask = mask_at(bits);
-                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at[r], u16::MAX));
+                    if quarter % 2 == 0 {
+                        _mm_prefetch::<_MM_HINT_T1>(at[r].cast::<i8>().wrapping_add(AHEAD + 64 * (quarter / 2)));
+                    }
+                    let mask = (bits[r] >> (16 * quarter)) as u16;
+                    // What the quarters before this one have taken.
+                    let before = (bits[r] & ((1u64 << (16 * quarter)) - 1)).count_ones() as usize;
+                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at[r].add(before), u16::MAX));
                     for b in 0..B {
                         acc[r][b] = _mm512_mask3_fmadd_ps(values, xs[b], acc[r][b], mask);
                     }
-                    at[r] = at[r].add((*bits).count_ones() as usize);
                 }
             }
-        }
-        for i in whole..words[0].len() {
-            let column = start + 64 * i;
-            for quarter in (0..4).filter(|q| column + 16 * q < w.cols) {
-                let first = column + 16 * quarter;
-                let here = if w.cols - first >= 16 { u16::MAX } else { (1u16 << (w.cols - first)) - 1 };
-                for r in 0..R {
-                    let mask = (*words[r].get_unchecked(i) >> (16 * quarter)) as u16;
-                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at[r], u16::MAX));
-                    for b in 0..B {
-                        let x = _mm512_maskz_loadu_ps(here, x.as_ptr().add(b * w.cols + first));
-                        acc[r][b] = _mm512_mask3_fmadd_ps(values, x, acc[r][b], mask);
-                    }
-                    at[r] = at[r].add(mask.count_ones() as usize);
-                }
+            for r in 0..R {
+                at[r] = at[r].add(bits[r].count_ones() as usize);
             }
         }
         for r in 0..R {

@@ -6,7 +6,8 @@
 
 use super::epilogue::{Epilogue, Out};
 use super::isa::Isa;
-use super::simd::{Float, Portable, Simd};
+use super::numbers::Numbers;
+use super::simd::{Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Ymm, Zmm};
 use ndarray::ArrayRef2;
@@ -23,7 +24,7 @@ pub(crate) const FEW: usize = 8;
 ///
 /// # Panics
 /// If the lengths do not fit, or there are more tokens.
-pub(crate) fn dense_few<T: Float>(w: &[T], x: &[f32], y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+pub(crate) fn dense_few<N: Numbers>(w: N, x: &[f32], y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
     let (tokens, out) = y.dim();
     if tokens == 0 || out == 0 {
         return;
@@ -39,7 +40,7 @@ pub(crate) fn dense_few<T: Float>(w: &[T], x: &[f32], y: &mut ArrayRef2<f32>, ep
     let to = Out::new(y);
     let run = |first: usize, end: usize| {
         let mut sums = vec![0.0; tokens * (end - first)];
-        few_rows(&w[first * cols..end * cols], x, tokens, &mut sums);
+        few_rows(w.part(first * cols..end * cols), x, tokens, &mut sums);
         for (t, sums) in sums.chunks_exact(end - first).enumerate() {
             // SAFETY: each task has its own rows, and these entries lie within y.
             unsafe { epilogue.put(to, t, first, sums) };
@@ -58,7 +59,7 @@ pub(crate) fn dense_few<T: Float>(w: &[T], x: &[f32], y: &mut ArrayRef2<f32>, ep
 }
 
 /// Sums `(tokens, rows)` of some rows.
-fn few_rows<T: Float>(w: &[T], x: &[f32], tokens: usize, sums: &mut [f32]) {
+fn few_rows<N: Numbers>(w: N, x: &[f32], tokens: usize, sums: &mut [f32]) {
     match Isa::current() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the machine has these instructions.
@@ -67,22 +68,22 @@ fn few_rows<T: Float>(w: &[T], x: &[f32], tokens: usize, sums: &mut [f32]) {
         // SAFETY: the machine has these instructions.
         Isa::Avx512 => unsafe { few_rows_avx512(w, x, tokens, sums) },
         // SAFETY: plain arrays run everywhere.
-        _ => unsafe { few_rows_by::<Portable<4>, T, 8, 4, 2, 1>(w, x, tokens, sums) },
+        _ => unsafe { few_rows_by::<Portable<4>, N, 8, 4, 2, 1>(w, x, tokens, sums) },
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn few_rows_avx2<T: Float>(w: &[T], x: &[f32], tokens: usize, sums: &mut [f32]) {
+fn few_rows_avx2<N: Numbers>(w: N, x: &[f32], tokens: usize, sums: &mut [f32]) {
     // SAFETY: the instructions of `Ymm` are those of this function.
-    unsafe { few_rows_by::<Ymm, T, 8, 4, 2, 1>(w, x, tokens, sums) }
+    unsafe { few_rows_by::<Ymm, N, 8, 4, 2, 1>(w, x, tokens, sums) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq")]
-fn few_rows_avx512<T: Float>(w: &[T], x: &[f32], tokens: usize, sums: &mut [f32]) {
+fn few_rows_avx512<N: Numbers>(w: N, x: &[f32], tokens: usize, sums: &mut [f32]) {
     // SAFETY: the instructions of `Zmm` are those of this function.
-    unsafe { few_rows_by::<Zmm, T, 8, 8, 4, 2>(w, x, tokens, sums) }
+    unsafe { few_rows_by::<Zmm, N, 8, 8, 4, 2>(w, x, tokens, sums) }
 }
 
 /// `R1`, `R2`, `R4` and `R8` rows side by side for one, two, up to four, and more tokens: as many sums as there are registers.
@@ -90,8 +91,8 @@ fn few_rows_avx512<T: Float>(w: &[T], x: &[f32], tokens: usize, sums: &mut [f32]
 /// # Safety
 /// The instructions of `S` may run here.
 #[inline(always)]
-unsafe fn few_rows_by<S: Simd, T: Float, const R1: usize, const R2: usize, const R4: usize, const R8: usize>(
-    w: &[T],
+unsafe fn few_rows_by<S: Simd, N: Numbers, const R1: usize, const R2: usize, const R4: usize, const R8: usize>(
+    w: N,
     x: &[f32],
     tokens: usize,
     sums: &mut [f32],
@@ -99,14 +100,14 @@ unsafe fn few_rows_by<S: Simd, T: Float, const R1: usize, const R2: usize, const
     // SAFETY: as promised by the caller.
     unsafe {
         match tokens {
-            1 => rows_and_tokens::<S, T, R1, 1>(w, x, sums),
-            2 => rows_and_tokens::<S, T, R2, 2>(w, x, sums),
-            3 => rows_and_tokens::<S, T, R4, 3>(w, x, sums),
-            4 => rows_and_tokens::<S, T, R4, 4>(w, x, sums),
-            5 => rows_and_tokens::<S, T, R8, 5>(w, x, sums),
-            6 => rows_and_tokens::<S, T, R8, 6>(w, x, sums),
-            7 => rows_and_tokens::<S, T, R8, 7>(w, x, sums),
-            _ => rows_and_tokens::<S, T, R8, 8>(w, x, sums),
+            1 => rows_and_tokens::<S, N, R1, 1>(w, x, sums),
+            2 => rows_and_tokens::<S, N, R2, 2>(w, x, sums),
+            3 => rows_and_tokens::<S, N, R4, 3>(w, x, sums),
+            4 => rows_and_tokens::<S, N, R4, 4>(w, x, sums),
+            5 => rows_and_tokens::<S, N, R8, 5>(w, x, sums),
+            6 => rows_and_tokens::<S, N, R8, 6>(w, x, sums),
+            7 => rows_and_tokens::<S, N, R8, 7>(w, x, sums),
+            _ => rows_and_tokens::<S, N, R8, 8>(w, x, sums),
         }
     }
 }
@@ -116,7 +117,7 @@ unsafe fn few_rows_by<S: Simd, T: Float, const R1: usize, const R2: usize, const
 /// # Safety
 /// The instructions of `S` may run here.
 #[inline(always)]
-unsafe fn rows_and_tokens<S: Simd, T: Float, const R: usize, const B: usize>(w: &[T], x: &[f32], sums: &mut [f32]) {
+unsafe fn rows_and_tokens<S: Simd, N: Numbers, const R: usize, const B: usize>(w: N, x: &[f32], sums: &mut [f32]) {
     let (rows, cols) = (sums.len() / B, x.len() / B);
     assert!(sums.len() == B * rows && x.len() == B * cols && w.len() == rows * cols);
     let mut r = 0;
@@ -124,10 +125,10 @@ unsafe fn rows_and_tokens<S: Simd, T: Float, const R: usize, const B: usize>(w: 
         // SAFETY: the lengths were checked just now.
         unsafe {
             if r + R <= rows {
-                dots::<S, T, R, B>(&w[r * cols..], x, cols, &mut sums[r..], rows);
+                dots::<S, N, R, B>(w, r * cols, x, cols, &mut sums[r..], rows);
                 r += R;
             } else {
-                dots::<S, T, 1, B>(&w[r * cols..], x, cols, &mut sums[r..], rows);
+                dots::<S, N, 1, B>(w, r * cols, x, cols, &mut sums[r..], rows);
                 r += 1;
             }
         }
@@ -135,10 +136,11 @@ unsafe fn rows_and_tokens<S: Simd, T: Float, const R: usize, const B: usize>(w: 
 }
 
 /// # Safety
-/// The instructions of `S` may run here; `w` has `R` rows of `cols`, x has `B`, and `sums` reaches to `(B - 1) * stride + R`.
+/// The instructions of `S` may run here; `w` has `R` rows of `cols` from `first` on, x has `B`, and `sums` reaches to `(B - 1) * stride + R`.
 #[inline(always)]
-unsafe fn dots<S: Simd, T: Float, const R: usize, const B: usize>(
-    w: &[T],
+unsafe fn dots<S: Simd, N: Numbers, const R: usize, const B: usize>(
+    w: N,
+    first: usize,
     x: &[f32],
     cols: usize,
     sums: &mut [f32],
@@ -149,7 +151,7 @@ unsafe fn dots<S: Simd, T: Float, const R: usize, const B: usize>(
     unsafe {
         let mut acc = [[S::splat(0.0); B]; R];
         for at in (0..vectors).step_by(S::LANES) {
-            let ws: [S::V; R] = std::array::from_fn(|r| T::load::<S>(w.as_ptr().add(r * cols + at)));
+            let ws: [S::V; R] = std::array::from_fn(|r| w.load::<S>(first + r * cols + at));
             for b in 0..B {
                 let x = S::load(x.as_ptr().add(b * cols + at));
                 for r in 0..R {
@@ -168,8 +170,8 @@ unsafe fn dots<S: Simd, T: Float, const R: usize, const B: usize>(
                         lanes[i] += lanes[i + n];
                     }
                 }
-                let (w, x) = (&w[r * cols..][..cols], &x[b * cols..][..cols]);
-                let rest: f32 = w[vectors..].iter().zip(&x[vectors..]).map(|(w, x)| w.decode() * x).sum();
+                let x = &x[b * cols..][..cols];
+                let rest: f32 = (vectors..cols).map(|c| w.get(first + r * cols + c) * x[c]).sum();
                 sums[b * stride + r] = lanes[0] + rest;
             }
         }
@@ -187,7 +189,7 @@ mod tests {
                 let w: Vec<f32> = (0..rows * cols).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
                 let x: Vec<f32> = (0..tokens * cols).map(|i| (i * 5 % 7) as f32 - 3.0).collect();
                 let mut y = ndarray::Array2::from_elem((tokens, rows), f32::NAN);
-                dense_few(&w, &x, &mut y, &Epilogue::default());
+                dense_few(&w[..], &x, &mut y, &Epilogue::default());
                 for ((t, r), y) in y.indexed_iter() {
                     let right: f32 = (0..cols).map(|c| w[r * cols + c] * x[t * cols + c]).sum();
                     assert_eq!(*y, right, "token {t} of {tokens}, row {r} of {rows} x {cols}");

@@ -250,8 +250,6 @@ unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
     let mut acc = Scratch::take(B * rows * 16, Use::Strips);
     acc.fill(0.0);
     let mut padded = [[0.0; 64]; B];
-    // What does not fit the caches is asked for early; what does fit needs no asking.
-    let far = size_of_val(w.values) > CACHED;
     let (first, grouped) = (w.blocks[block] as usize, w.scales.grouped::<T>());
     for word in 0..w.tiles() {
         let start = w.tile_start(word);
@@ -273,10 +271,8 @@ unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
             };
             // SAFETY: there are as many values in a run as bits, and SLACK more can be read; rows lie within the block.
             unsafe {
-                if far {
-                    for line in (0..count * size_of::<T>()).step_by(64) {
-                        _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(AHEAD + line));
-                    }
+                for line in (0..count * size_of::<T>()).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(AHEAD + line));
                 }
                 let to = acc.as_mut_ptr().add(16 * usize::from(row));
                 let earlier: [__m512; B] = std::array::from_fn(|b| _mm512_loadu_ps(to.add(16 * rows * b)));
@@ -308,9 +304,6 @@ unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
     }
 }
 
-/// Bytes that stay in the caches from one product to the next.
-#[cfg(target_arch = "x86_64")]
-const CACHED: usize = 4 << 20;
 /// Bytes between what is asked for and what is used: into the second cache from two pages ahead was half as fast again as into the first from half a page.
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 8 << 10;

@@ -26,6 +26,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_bf16(from: *const bf16) -> Self::V;
     /// `LANES` numbers, widened.
     unsafe fn load_f16(from: *const f16) -> Self::V;
+    /// `LANES` numbers, widened.
+    unsafe fn load_i8(from: *const i8) -> Self::V;
 }
 
 /// Floating point numbers as a vector loads them.
@@ -113,12 +115,18 @@ impl<const N: usize> Simd for Portable<N> {
         // SAFETY: as in `load`.
         unsafe { from.cast::<[f16; N]>().read() }.map(Value::decode)
     }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> [f32; N] {
+        // SAFETY: as in `load`.
+        unsafe { from.cast::<[i8; N]>().read() }.map(Value::decode)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
     ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident,
-     $half:ident, $widen:ident, $shift:ident, $cast:ident, $convert:ident) => {
+     $half:ident, $widen:ident, $shift:ident, $cast:ident, $convert:ident, $bytes:ident, $signed:ident, $float:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub(super) struct $name;
@@ -168,6 +176,12 @@ macro_rules! x86 {
                 // SAFETY: as in `load`.
                 unsafe { $convert(from.cast::<$half>().read_unaligned()) }
             }
+
+            #[inline(always)]
+            unsafe fn load_i8(from: *const i8) -> Self::V {
+                // SAFETY: as in `load`.
+                unsafe { $float($signed(from.cast::<$bytes>().read_unaligned())) }
+            }
         }
     };
 }
@@ -176,19 +190,19 @@ macro_rules! x86 {
 x86!(
     /// Four numbers, with FMA.
     Xmm, __m128, 4, _mm_set1_ps, _mm_loadu_ps, _mm_storeu_ps, _mm_fmadd_ps, _mm_add_ps,
-    i64, widen_four, _mm_slli_epi32, _mm_castsi128_ps, convert_four
+    i64, widen_four, _mm_slli_epi32, _mm_castsi128_ps, convert_four, i32, signed_four, _mm_cvtepi32_ps
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Eight numbers, with AVX2 and FMA.
     Ymm, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps,
-    __m128i, _mm256_cvtepu16_epi32, _mm256_slli_epi32, _mm256_castsi256_ps, _mm256_cvtph_ps
+    __m128i, _mm256_cvtepu16_epi32, _mm256_slli_epi32, _mm256_castsi256_ps, _mm256_cvtph_ps, i64, signed_eight, _mm256_cvtepi32_ps
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Sixteen numbers, with AVX-512F.
     Zmm, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps,
-    __m256i, _mm512_cvtepu16_epi32, _mm512_slli_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps
+    __m256i, _mm512_cvtepu16_epi32, _mm512_slli_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps, __m128i, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps
 );
 
 /// Four numbers of 16 bits as integers of 32.
@@ -197,6 +211,22 @@ x86!(
 unsafe fn widen_four(four: i64) -> __m128i {
     // SAFETY: the caller vouches for AVX2.
     unsafe { _mm_cvtepu16_epi32(_mm_cvtsi64_si128(four)) }
+}
+
+/// Four bytes as integers of 32 bits.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn signed_four(four: i32) -> __m128i {
+    // SAFETY: the caller vouches for AVX2.
+    unsafe { _mm_cvtepi8_epi32(_mm_cvtsi32_si128(four)) }
+}
+
+/// Eight bytes as integers of 32 bits.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn signed_eight(eight: i64) -> __m256i {
+    // SAFETY: the caller vouches for AVX2.
+    unsafe { _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight)) }
 }
 
 /// Four `f16` as `f32`.

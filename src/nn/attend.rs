@@ -108,6 +108,9 @@ pub(super) fn weigh(row: &mut [f32], keys: &Range<usize>, query: usize, rule: &R
     vector::exp_sum(row, factor, factor * vector::max(row))
 }
 
+/// The same for a single query.
+const ALONE: usize = 1 << 18;
+
 /// What attention reads: queries `(tokens, queries · dim)` and, of the same sequence, keys and values `(keys, keys · dim)`.
 #[derive(Clone, Copy)]
 pub struct Seen<'a> {
@@ -151,6 +154,9 @@ pub fn attend(seen: &[Seen<'_>], heads: Heads, rule: &Rule, bias: Option<&Distan
         rest = after;
         one.check(heads, part.dim());
         work += tokens * one.k.nrows() * one.q.ncols();
+        if alone(one, &mut part, heads, rule, bias) {
+            continue;
+        }
         while part.ncols() > 0 {
             let (mut column, columns) = part.split_at(Axis(1), heads.dim);
             part = columns;
@@ -175,6 +181,37 @@ pub fn attend(seen: &[Seen<'_>], heads: Heads, rule: &Rule, bias: Option<&Distan
         tasks.reverse();
         tasks.into_par_iter().with_max_len(1).for_each(run);
     }
+}
+
+/// Attention of a single query, as in writing one token after another: products of one row would cost more in the asking than in the doing.
+/// False, with nothing done, where there are more queries or the numbers of a row do not follow one another.
+fn alone(seen: &Seen<'_>, out: &mut ArrayViewMut2<'_, f32>, heads: Heads, rule: &Rule, bias: Option<&Distances>) -> bool {
+    let (Some(q), Some(out)) = (seen.q.as_slice(), out.as_slice_mut()) else { return false };
+    if seen.q.nrows() != 1 {
+        return false;
+    }
+    let (Some(k), Some(v)) = (seen.k.as_slice(), seen.v.as_slice()) else { return false };
+    let (dim, stride) = (heads.dim, seen.k.ncols());
+    let keys = rule.seen(seen.first..seen.first + 1, seen.k.nrows());
+    let group = heads.queries / heads.keys * dim;
+    let of_keys = |(kv, (q, out)): (usize, (&[f32], &mut [f32]))| {
+        let first = keys.start * stride + kv * dim;
+        let mut scores = vec![0.0; keys.len()];
+        for (i, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
+            vector::dots(q, &k[first..], stride, &mut scores);
+            let bias = bias.map(|b| b.row(kv * (group / dim) + i, seen.first, &keys));
+            let sum = weigh(&mut scores, &keys, seen.first, rule, bias);
+            vector::mixture(&scores, &v[first..], stride, out);
+            vector::scale(out, (1.0 / sum) as f32);
+        }
+    };
+    let tasks = q.chunks_exact(group).zip(out.chunks_exact_mut(group));
+    if keys.len() * q.len() < ALONE {
+        tasks.enumerate().for_each(of_keys);
+    } else {
+        tasks.collect::<Vec<_>>().into_par_iter().enumerate().for_each(of_keys);
+    }
+    true
 }
 
 fn attend_block(

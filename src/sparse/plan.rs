@@ -197,6 +197,18 @@ fn in_turns(tried: &[(Format, Box<dyn LinearOp>)], mut run: impl FnMut(&dyn Line
     turns
 }
 
+/// The median of at least five runs that together take so long, after one to warm up.
+pub(crate) fn median_seconds(mut run: impl FnMut(), long: Duration) -> f64 {
+    run();
+    let (mut times, start) = (Vec::new(), Instant::now());
+    while times.len() < 5 || (start.elapsed() < long && times.len() < 1000) {
+        let before = Instant::now();
+        run();
+        times.push(before.elapsed().as_secs_f64());
+    }
+    median(times)
+}
+
 /// The median of some numbers, which are not none.
 fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);

@@ -21,8 +21,15 @@ impl Folder {
         self.0.path().join(name)
     }
 
+    /// The command with these arguments, in the folder.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lacuna"));
+        command.args(args).current_dir(self.0.path());
+        command
+    }
+
     pub fn run(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_lacuna")).args(args).current_dir(self.0.path()).output().unwrap()
+        self.command(args).output().unwrap()
     }
 
     /// Runs what must succeed without a word of complaint; what it printed.

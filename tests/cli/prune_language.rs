@@ -7,6 +7,7 @@ use lacuna::models::lm::{Config, LanguageModel};
 use lacuna::rng::Seed;
 use ndarray::{Array1, Array2};
 use std::path::Path;
+use std::process::Stdio;
 
 /// A Llama of two blocks, and 40 sequences of 8 tokens in `ids.safetensors`.
 fn folder() -> Folder {
@@ -160,7 +161,7 @@ fn what_cannot_be_done_is_one_line_and_leaves_nothing() {
     assert!(few.contains("model.layers.0.self_attn.q_proj") && few.contains("4 tokens, damping 0"), "{few}");
     assert!(
         prune(&["--pattern", "2:4", "--allocate", "owl", "--calibration", "ids.safetensors", "--samples", "4", "--context", "8"])
-            .contains("owl cannot move it")
+            .contains("pattern 2:4 fixes the sparsity of every layer")
     );
     let wrong = folder.refuses(&[
         "prune",
@@ -286,4 +287,96 @@ fn criteria_of_gradients_prune_with_what_the_whole_models_loss_says() {
     assert_eq!(parts.count(), 0);
     let line = folder.refuses(&["prune", "lm", "x", "--method", "taylor", "--sparsity", "0.5"]);
     assert!(line.starts_with("calibration: "), "{line}");
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_moment_goes_on_to_the_same_bits() {
+    let folder = folder();
+    let options = |out: &'static str| {
+        [&["prune", "lm", out, "--method", "sparsegpt", "--sparsity", "0.5", "--json"], &CALIBRATION[..]].concat()
+    };
+    let begun = std::time::Instant::now();
+    folder.json(&options("whole"));
+    let long = begun.elapsed();
+    let files = |out: &str| {
+        ["model.safetensors", "masks.safetensors", "config.json"].map(|f| std::fs::read(folder.path(out).join(f)).unwrap())
+    };
+    let whole = files("whole");
+    let mut killed = 0;
+    for moment in 1..=24 {
+        for again in 0..40 {
+            // The settings are there from the moment on at which there is something to take up.
+            let resume = folder.path(".out.part").join(".settings.json").exists();
+            let args = [options("out"), if resume { vec!["--resume"] } else { vec![] }].concat();
+            let mut child = folder.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            // The later it is tried again, the longer it may run.
+            std::thread::sleep(long * moment / 24 + long * again / 20);
+            let over = child.try_wait().unwrap().is_some();
+            child.kill().unwrap();
+            let output = child.wait_with_output().unwrap();
+            killed += u32::from(!over);
+            let errors = String::from_utf8(output.stderr).unwrap();
+            assert!(errors.is_empty(), "moment {moment}, try {again}: {errors}");
+            if folder.path("out").exists() {
+                break;
+            }
+        }
+        assert!(files("out") == whole, "moment {moment}");
+        assert!(!folder.path(".out.part").exists());
+        std::fs::remove_dir_all(folder.path("out")).unwrap();
+    }
+    assert!(killed >= 12, "{killed} runs were killed");
+}
+
+#[test]
+fn budgets_are_searched_for_among_levels() {
+    let folder = folder();
+    let run = |out: &str, options: &[&str]| {
+        let sparsity = match out {
+            "time" => "0",
+            "bytes" => "0.1",
+            _ => "0.5",
+        };
+        let all = [&["prune", "lm", out, "--method", "sparsegpt", "--sparsity", sparsity, "--json"], &CALIBRATION[..], options]
+            .concat();
+        folder.json(&all)
+    };
+    for (allocate, more) in
+        [("dynamic", &[][..]), ("sensitivity", &["--search-tokens", "64"]), ("evolve", &["--generations", "3"])]
+    {
+        let said = run(allocate, &[&["--allocate", allocate, "--levels", "0.25,0.5,0.75"], more].concat());
+        let search = &said["search"];
+        assert_eq!((&search["unit"], &search["dense"], &search["budget"]), (&"weights".into(), &1088.into(), &544.into()));
+        assert!(said["kept"].as_u64().unwrap() <= 544 && said["kept"] == search["cost"], "{said}");
+        assert_eq!(
+            search["levels"][3].as_array().unwrap().iter().map(|l| l["sparsity"].as_f64().unwrap()).collect::<Vec<_>>(),
+            [0.0, 0.25, 0.5, 0.75]
+        );
+        for (i, layer) in search["layers"].as_array().unwrap().iter().enumerate() {
+            let level = &search["levels"][i][search["chosen"][i].as_u64().unwrap() as usize];
+            let kept = said["layers"].as_array().unwrap().iter().find(|l| l["layer"] == *layer).unwrap()["kept"].clone();
+            assert_eq!(kept, level["cost"], "{layer}");
+        }
+        assert_eq!(
+            (search["losses"].is_null(), search["divergence"].is_null()),
+            (allocate != "sensitivity", allocate != "evolve")
+        );
+        let page = std::fs::read_to_string(folder.path(allocate).join("prune.html")).unwrap();
+        assert_eq!(page.contains("Sensitivity by block"), allocate == "sensitivity");
+    }
+    let said = run("bytes", &["--allocate", "dynamic", "--cost", "bytes", "--levels", "0.3,0.5,0.8"]);
+    assert!(said["search"]["cost"].as_u64() <= said["search"]["budget"].as_u64() && said["search"]["unit"] == "bytes");
+    let said = run("time", &["--allocate", "dynamic", "--cost", "time", "--levels", "0.5"]);
+    assert_eq!(said["search"]["unit"], "time");
+    let refuses = |options: &[&str]| {
+        let all = [&["prune", "lm", "x", "--method", "sparsegpt"], &CALIBRATION[..], options].concat();
+        folder.refuses(&all)
+    };
+    let line = refuses(&["--sparsity", "0.5", "--allocate", "dynamic", "--levels", "0.1,0.2"]);
+    assert!(line.starts_with("budget: 544 is less than the"), "{line}");
+    assert!(
+        refuses(&["--sparsity", "0.5", "--allocate", "evolve", "--levels", "0.5,1.5"]).contains("not sparsities between 0 and 1")
+    );
+    assert!(refuses(&["--pattern", "2:4", "--allocate", "dynamic"]).contains("pattern 2:4 fixes the sparsity"));
+    assert!(refuses(&["--sparsity", "0.5", "--allocate", "evolve", "--search-tokens", "1"]).contains("search-tokens"));
 }

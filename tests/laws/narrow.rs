@@ -1,16 +1,16 @@
-//! Whole weights in 16 bits give the very bits of the `f32` weight, whichever kernels run.
+//! Whole weights in 8 or 16 bits give the very bits of the `f32` weight, whichever kernels run.
 
 use lacuna::nn::Linear;
 use lacuna::rng::Seed;
-use ndarray::{Array1, Array2, ArrayRef2, s};
+use ndarray::{Array1, Array2, ArrayRef2, Axis, s};
 
 fn bits(a: &ArrayRef2<f32>) -> Vec<u32> {
     a.iter().map(|v| v.to_bits()).collect()
 }
 
-/// A weight whose numbers `to` has rounded, as a layer of 32 bits and one of 16.
-fn layers(rows: usize, cols: usize, to: fn(f32) -> f32) -> (Linear, Linear, Array2<f32>) {
-    let weight = Seed(3).stream("weight").normal_array(rows, cols, 1.0).mapv(to);
+/// A weight whose numbers `to` has rounded, as a layer of 32 bits and one of fewer.
+fn layers(rows: usize, cols: usize, to: fn(Array2<f32>) -> Array2<f32>) -> (Linear, Linear, Array2<f32>) {
+    let weight = to(Seed(3).stream("weight").normal_array(rows, cols, 1.0));
     let bias = Array1::from_iter((0..rows).map(|i| i as f32 - 2.0));
     let wide = Linear::new("wide", weight.clone(), Some(bias.clone()));
     let mut narrow = Linear::new("narrow", weight.clone(), Some(bias));
@@ -18,15 +18,33 @@ fn layers(rows: usize, cols: usize, to: fn(f32) -> f32) -> (Linear, Linear, Arra
     (wide, narrow, weight)
 }
 
+/// Rounded to bytes with a scale of 11 bits for each 32 along a row, as Q8_0 is; one group is all zeros.
+fn in_bytes(mut weight: Array2<f32>) -> Array2<f32> {
+    weight.row_mut(0).slice_mut(s![..32]).fill(0.0);
+    for mut row in weight.rows_mut() {
+        for mut group in row.axis_chunks_iter_mut(Axis(0), 32) {
+            let scale = half::f16::from_f32(group.fold(0.0f32, |m, w| m.max(w.abs())) / 127.0).to_f32();
+            // No zero has a sign.
+            group.mapv_inplace(|w| if scale > 0.0 { (w / scale).round() as i8 as f32 * scale } else { 0.0 });
+        }
+    }
+    weight
+}
+
 #[test]
-fn few_and_many_tokens_of_any_strides_give_the_same_bits_in_16_bits() {
-    let bf16 = |w: f32| half::bf16::from_f32(w).to_f32();
-    let f16 = |w: f32| half::f16::from_f32(w).to_f32();
-    for (name, to) in [("bf16", bf16 as fn(f32) -> f32), ("f16", f16)] {
-        for (rows, cols) in [(1, 1), (3, 7), (33, 65), (131, 600), (700, 576)] {
+fn few_and_many_tokens_of_any_strides_give_the_same_bits_in_fewer_bits() {
+    let bf16 = |w: Array2<f32>| w.mapv(|w| half::bf16::from_f32(w).to_f32());
+    let f16 = |w: Array2<f32>| w.mapv(|w| half::f16::from_f32(w).to_f32());
+    let plain = [(1, 1), (3, 7), (33, 65), (131, 600), (700, 576)];
+    let whole_groups = [(1, 32), (3, 64), (33, 96), (131, 608), (700, 576)];
+    for (name, to, shapes) in
+        [("bf16", bf16 as fn(Array2<f32>) -> Array2<f32>, plain), ("f16", f16, plain), ("i8", in_bytes, whole_groups)]
+    {
+        for (rows, cols) in shapes {
             let (wide, narrow, weight) = layers(rows, cols, to);
             assert_eq!(narrow.op().format(), name, "{rows} x {cols}");
-            assert_eq!((narrow.op().bytes(), narrow.op().to_dense()), (2 * rows * cols, weight.clone()));
+            let bytes = if name == "i8" { rows * cols + rows * cols / 8 } else { 2 * rows * cols };
+            assert_eq!((narrow.op().bytes(), narrow.op().to_dense()), (bytes, weight.clone()));
             for tokens in [0, 1, 2, 3, 5, 8, 9, 40] {
                 let x = Seed(4).stream("x").normal_array(tokens, cols, 1.0);
                 assert_eq!(bits(&wide.apply(&x)), bits(&narrow.apply(&x)), "{name}, {rows} x {cols}, {tokens} tokens");
@@ -52,7 +70,12 @@ fn few_and_many_tokens_of_any_strides_give_the_same_bits_in_16_bits() {
 }
 
 #[test]
-fn numbers_that_16_bits_do_not_hold_stay_in_32() {
+fn numbers_that_fewer_bits_do_not_hold_stay_in_32() {
+    let mut weight = in_bytes(Seed(3).stream("weight").normal_array(4, 64, 1.0));
+    weight[[3, 60]] = f32::from_bits(weight[[3, 60]].to_bits() + 1);
+    let mut layer = Linear::new("odd", weight, None);
+    layer.narrow();
+    assert_eq!(layer.op().format(), "dense", "one number off its group's scale");
     for odd in [0.1, f32::from_bits(0x7f80_0001), 1e-30, 3.0e38] {
         let mut weight = Array2::<f32>::ones((4, 5));
         weight[[3, 4]] = odd;

@@ -175,6 +175,30 @@ impl Ends {
         Ok(all)
     }
 
+    /// The mean over tokens of KL(p ‖ q), in nats: the next token's distribution p where the last block gives `p`, q where it gives `q`, each
+    /// `(tokens, hidden)`. Logits are made a few tokens at a time.
+    ///
+    /// # Panics
+    /// If the shapes differ, or are of another width.
+    pub fn divergence(&self, p: &ArrayRef2<f32>, q: &ArrayRef2<f32>) -> f64 {
+        assert_eq!(p.dim(), q.dim(), "tokens and width of both");
+        let mut sum = 0.0;
+        for (p, q) in p.axis_chunks_iter(Axis(0), self.chunk()).zip(q.axis_chunks_iter(Axis(0), self.chunk())) {
+            let (p, mut q) = (self.logits_of(&self.before_head(&p)), self.logits_of(&self.before_head(&q)));
+            let mut parts = vec![0.0; p.nrows()];
+            rows_with(&mut q, &mut parts, |t, q, part| {
+                let mut weights = p.row(t).to_vec();
+                let max = vector::max(&weights);
+                let apart: Vec<f32> = weights.iter().zip(&*q).map(|(p, q)| p - q).collect();
+                let whole = vector::exp_sum(&mut weights, 1.0, max);
+                *part = vector::dot(&weights, &apart) / whole - (f64::from(max) + whole.ln()) + log_sum_exp(q);
+            });
+            sum += parts.iter().sum::<f64>();
+        }
+        // Rounding may leave it a little below 0.
+        sum.max(0.0) / p.nrows().max(1) as f64
+    }
+
     fn check_targets(&self, tokens: usize, targets: &[Option<u32>]) -> Result<()> {
         if targets.len() != tokens {
             return Err(Error::shape("targets", &[tokens], &[targets.len()]));

@@ -42,7 +42,7 @@ pub struct Kept {
     pub layer: String,
     /// The storage, `bitmask:512` or `dense`, and its numbers.
     pub format: String,
-    /// `f32`, `bf16` or `f16`: 16 bits where these hold every number exactly.
+    /// `f32`, or `bf16`, `f16` or `i8` with a scale for each 32 where these hold every number exactly.
     pub values: String,
     /// Bytes.
     pub bytes: usize,
@@ -50,13 +50,13 @@ pub struct Kept {
     pub pruned: bool,
 }
 
-/// The most tokens for which numbers of 16 bits pay: with more, widening them costs what reading them saves.
+/// The most tokens for which numbers of fewer bits pay: with more, widening them costs what reading them saves.
 const FEW: usize = 16;
 
 impl LanguageModel {
     /// Reads a model for inference with `tokens` tokens at a time, 1 where it writes a text. Layers with masks go into sparse storages as
-    /// `running` says (a storage in the folder is taken as it is with [`Running::Auto`]), and for few tokens all layers keep numbers of 16
-    /// bits where these hold every number exactly. What is computed is what the masked weights give, up to the order of sums.
+    /// `running` says (a storage in the folder is taken as it is with [`Running::Auto`]), and for few tokens all layers keep numbers of 8
+    /// or 16 bits where these hold every number exactly. What is computed is what the masked weights give, up to the order of sums.
     ///
     /// # Errors
     /// As [`LanguageModel::load`]; [`Error::Setting`] naming the layer if its mask does not fit the storage that was asked for, or if one

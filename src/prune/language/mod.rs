@@ -16,6 +16,8 @@
 //! to the dense model's ([`Retarget`](crate::solve::Retarget)).
 
 mod gradients;
+mod judge;
+mod levels;
 mod run;
 mod share;
 mod stream;
@@ -23,7 +25,8 @@ mod tally;
 mod walk;
 
 pub use gradients::SequenceGradients;
-pub use run::{LayerRecord, Progress, prune_language};
+pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
+pub use run::{LayerRecord, Progress, prune_language, unfinished_settings};
 pub use share::{LanguageLayer, allocated, language_layers, of_blocks, outliers};
 
 use crate::mask::{Budget, Pattern, Scope};

@@ -1,15 +1,14 @@
 //! The run over all blocks: what is written, what is recorded, and how it is taken up again.
 
-use super::stream::Stream;
 use super::tally::Found;
 use super::walk::Walk;
 use super::{Inputs, LanguagePruning, Turn};
-use crate::criteria::{Evidence, Measured};
+use crate::criteria::Evidence;
 use crate::io::{Folder, FolderWriter, Layout};
 use crate::mask::Mask;
 use crate::metrics::peak_memory;
-use crate::models::lm::{Config, Ends, Outline, Outlined, load_block, positions};
-use crate::nn::Block;
+use crate::models::lm::{Config, Outline, Outlined, load_block};
+use crate::nn::{Block, Linear};
 use crate::solve::{Retarget, squared_error};
 use crate::{Error, Result};
 use ndarray::Array2;
@@ -48,8 +47,6 @@ pub struct Progress {
     pub memory: Option<u64>,
 }
 
-/// Tokens of a part of the stream, at least one sequence.
-const PART: usize = 4096;
 /// In the working folder: what was asked for, and the records of the blocks that are done.
 const SETTINGS: &str = ".settings.json";
 const RECORDS: &str = ".records.json";
@@ -132,24 +129,8 @@ impl Run<'_, '_> {
             }
             return writer.copy_rest(folder);
         }
-        let ends = Ends::for_embedding(folder, config)?;
-        let per_part = (PART / length).max(1) * length;
-        let chunks: Vec<&[u32]> = ids.chunks(per_part).collect();
         let comparing = settings.correction.is_some();
-        let mut walk = Walk {
-            stream: Stream::new(chunks.len(), settings.memory),
-            dense: comparing.then(|| Stream::new(chunks.len(), settings.memory)),
-            positions: chunks.iter().map(|c| positions(config, c.len() / length, length, 0)).collect(),
-            memory: settings.memory,
-        };
-        for (i, chunk) in chunks.iter().enumerate() {
-            let h = ends.embed(chunk, length, 0)?;
-            if let Some(dense) = &mut walk.dense {
-                dense.put(i, h.clone())?;
-            }
-            walk.stream.put(i, h)?;
-        }
-        drop(ends);
+        let mut walk = Walk::new(folder, config, (ids, length), (Walk::needs(settings), comparing), settings.memory)?;
         for i in 0..=last {
             let mut block = load_block(folder, config, i)?;
             let dense = if comparing { Some(load_block(folder, config, i)?) } else { None };
@@ -200,25 +181,40 @@ fn check(ids: &[u32], length: usize, settings: &LanguagePruning<'_>) -> Result<(
     Ok(())
 }
 
+/// What the unfinished run towards `out` was asked for: the `described` of [`prune_language`].
+///
+/// # Errors
+/// If there is none, or it cannot be read.
+pub fn unfinished_settings(out: &Path) -> Result<Value> {
+    let part = FolderWriter::working_folder(out);
+    let none = || Error::malformed(&part, "holds no unfinished run; begin without --resume");
+    kept(&part, SETTINGS)?.ok_or_else(none)
+}
+
+/// A file of a working folder, if it is there.
+fn kept(part: &Path, name: &str) -> Result<Option<Value>> {
+    let path = part.join(name);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+    serde_json::from_slice(&text).map(Some).map_err(|e| Error::malformed(&path, e.to_string()))
+}
+
 /// The writer and the records so far.
 fn begin(out: &Path, layout: Layout, described: &Value, resume: bool) -> Result<(FolderWriter, Vec<LayerRecord>)> {
-    let part = FolderWriter::working_folder(out);
     if !resume {
+        let part = FolderWriter::working_folder(out);
+        if part.is_dir() && !part.join(SETTINGS).exists() {
+            // A run that ended before it had begun: there is nothing to take up.
+            std::fs::remove_dir_all(&part).map_err(|e| Error::io(&part, e))?;
+        }
         let writer = FolderWriter::create_resumable(out, layout)?;
         writer.json(SETTINGS, described)?;
         return Ok((writer, vec![]));
     }
-    let read = |name: &str| -> Result<Option<Value>> {
-        let path = part.join(name);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        serde_json::from_slice(&text).map(Some).map_err(|e| Error::malformed(&path, e.to_string()))
-    };
-    let Some(before) = read(SETTINGS)? else {
-        return Err(Error::malformed(&part, "holds no unfinished run; begin without --resume"));
-    };
+    let before = unfinished_settings(out)?;
+    let part = FolderWriter::working_folder(out);
     if let (Value::Object(before), Value::Object(now)) = (&before, described)
         && let Some((key, value)) = now.iter().find(|(key, value)| before.get(*key) != Some(value))
     {
@@ -227,7 +223,8 @@ fn begin(out: &Path, layout: Layout, described: &Value, resume: bool) -> Result<
         return Err(Error::setting(key, reason));
     }
     let writer = FolderWriter::resume(out, layout)?;
-    let records = read(RECORDS)?.map(serde_json::from_value).transpose().map_err(|e| Error::malformed(&part, e.to_string()))?;
+    let records =
+        kept(&part, RECORDS)?.map(serde_json::from_value).transpose().map_err(|e| Error::malformed(&part, e.to_string()))?;
     Ok((writer, records.unwrap_or_default()))
 }
 
@@ -244,6 +241,18 @@ fn read_back(writer: &FolderWriter, tensor: &str, transposed: bool) -> Result<Ar
     Ok(if transposed { found.t().as_standard_layout().into_owned() } else { found })
 }
 
+/// A mask in the other layout of the weight, if that is how the checkpoint holds it.
+fn turned(mask: Mask, transposed: bool) -> Mask {
+    let (rows, cols) = mask.dim();
+    if transposed { Mask::from_fn(cols, rows, |r, c| mask.get(c, r)) } else { mask }
+}
+
+/// The mask `(out, in)` that an earlier run has left beside the weight.
+pub(super) fn mask_before(layer: &Linear, folder: &Folder) -> Result<Option<Mask>> {
+    let found = folder.masks().map(|m| m.read(&layer.tensor())).transpose()?.flatten();
+    Ok(found.map(|mask| turned(mask, layer.is_transposed())))
+}
+
 /// Prunes one layer, writes it, and lets the block go on with what was written.
 fn one(
     block: &mut Block,
@@ -258,17 +267,9 @@ fn one(
     let misplaced = || Error::unknown_layer(name, std::iter::empty());
     let layer = block.linears_mut().into_iter().find(|l| l.name() == name).ok_or_else(misplaced)?;
     let (tensor, transposed) = (layer.tensor(), layer.is_transposed());
-    let turned = |mask: Mask| {
-        let (rows, cols) = mask.dim();
-        if transposed { Mask::from_fn(cols, rows, |r, c| mask.get(c, r)) } else { mask }
-    };
-    let old = folder.masks().map(|m| m.read(&tensor)).transpose()?.flatten().map(turned);
+    let old = mask_before(layer, folder)?;
     let weight = layer.dense_weight();
-    let with_gradients = settings.gradients.map(|g| g.measured(name)).transpose()?.map(|gradients| {
-        let Measured { tokens, gram, input_squares, input_sums, .. } = found.measured.clone();
-        Measured { tokens, gram, input_squares, input_sums, ..gradients }
-    });
-    let measured = with_gradients.as_ref().unwrap_or(&found.measured);
+    let measured = &*found.with_gradients(name, settings.gradients)?;
     let evidence = Evidence { layer: name, weight: weight.view(), mask: old.as_ref(), measured };
     let in_layer = |e: Error| if e.to_string().contains(name) { e } else { e.in_layer(name) };
     let target = match settings.correction {
@@ -291,7 +292,7 @@ fn one(
     } else {
         writer.write(&tensor, &pruned.weight)?;
     }
-    writer.write_mask(&tensor, &turned(pruned.mask.clone()))?;
+    writer.write_mask(&tensor, &turned(pruned.mask.clone(), transposed))?;
     // What was written may have been rounded.
     layer.set_weight(read_back(writer, &tensor, transposed)?)?;
     Ok(LayerRecord {

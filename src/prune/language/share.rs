@@ -1,13 +1,13 @@
 //! Which layers of a language model are pruned, and how much of each stays.
 
+use super::Inputs;
 use super::gradients::SequenceGradients;
-use super::stream::Stream;
-use super::tally::Tallies;
+use super::walk::Walk;
 use crate::allocate::{Allocate, Layer, Outliers, Target};
 use crate::criteria::{Evidence, Magnitude, Need, Needs, Saliency, Wanda};
 use crate::io::Folder;
 use crate::mask::{Budget, Pattern};
-use crate::models::lm::{Config, Ends, Outline, Outlined, load_block, positions};
+use crate::models::lm::{Config, Outline, Outlined, load_block};
 use crate::{Error, Result};
 use ndarray::Array2;
 use std::collections::HashMap;
@@ -144,31 +144,22 @@ pub fn outliers(
     threshold: f64,
     memory: usize,
 ) -> Result<Vec<(f64, usize)>> {
-    let ends = Ends::for_embedding(folder, config)?;
-    let chunks: Vec<&[u32]> = ids.chunks((4096 / length).max(1) * length).collect();
-    let mut stream = Stream::new(chunks.len(), memory);
-    for (i, chunk) in chunks.iter().enumerate() {
-        stream.put(i, ends.embed(chunk, length, 0)?)?;
-    }
-    drop(ends);
+    let mut walk = Walk::new(folder, config, (ids, length), (Needs::none().and(Need::InputSquares), false), memory)?;
     let mut found = Vec::new();
     for number in 0..config.layers() {
-        let block = load_block(folder, config, number)?;
-        let mut tallies = Tallies::new(Needs::none().and(Need::InputSquares));
-        for (i, chunk) in chunks.iter().enumerate() {
-            let mut h = stream.take(i)?;
-            block.forward(&mut h, &positions(config, chunk.len() / length, length, 0), &mut tallies);
-            stream.put(i, h)?;
-        }
-        let tallies = tallies.finish()?;
+        let mut block = load_block(folder, config, number)?;
         let (mut outliers, mut weights) = (Outliers::new(threshold), 0);
-        for layer in block.linears().into_iter().filter(|l| layers.iter().any(|w| w.name == l.name())) {
-            let Some((found, _)) = tallies.iter().find(|(_, names)| names.iter().any(|n| n == layer.name())) else { continue };
-            let weight = layer.dense_weight();
-            let evidence = Evidence { measured: &found.measured, ..Evidence::weight_only(layer.name(), weight.view()) };
-            outliers.add(&Wanda.score(&evidence)?);
-            weights += weight.len();
-        }
+        walk.at_once(&mut block, Inputs::Dense, &mut |block, found, names| {
+            for layer in block.linears().into_iter().filter(|l| names.iter().any(|n| n == l.name())) {
+                if layers.iter().any(|w| w.name == layer.name()) {
+                    let weight = layer.dense_weight();
+                    let evidence = Evidence { measured: &found.measured, ..Evidence::weight_only(layer.name(), weight.view()) };
+                    outliers.add(&Wanda.score(&evidence)?);
+                    weights += weight.len();
+                }
+            }
+            Ok(())
+        })?;
         if weights > 0 {
             found.push((outliers.percent(), weights));
         }

@@ -2,8 +2,31 @@
 
 use crate::{Error, Result};
 use ndarray::Array2;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::rc::Rc;
+
+/// Bytes of memory that several streams share.
+#[derive(Clone)]
+pub(super) struct Room(Rc<Cell<usize>>);
+
+impl Room {
+    /// So many bytes.
+    pub fn new(bytes: usize) -> Room {
+        Room(Rc::new(Cell::new(bytes)))
+    }
+
+    /// Whether there were so many left; they are taken.
+    fn take(&self, bytes: usize) -> bool {
+        let left = self.0.get().checked_sub(bytes);
+        left.inspect(|left| self.0.set(*left)).is_some()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+}
 
 enum Kept {
     Memory(Array2<f32>),
@@ -16,19 +39,25 @@ enum Kept {
 /// The parts of one array `(tokens, features)`.
 pub(super) struct Stream {
     parts: Vec<Kept>,
-    held: usize,
-    limit: usize,
+    room: Room,
     file: Option<File>,
     end: u64,
     /// Where the part that is away lies in the file, if it has a place there.
     places: Vec<Option<u64>>,
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let held = |part: &Kept| if let Kept::Memory(array) = part { array.len() * 4 } else { 0 };
+        self.room.give_back(self.parts.iter().map(held).sum());
+    }
+}
+
 impl Stream {
-    /// `parts` parts that are not there yet, of which at most `limit` bytes stay in memory.
-    pub fn new(parts: usize, limit: usize) -> Self {
+    /// `parts` parts that are not there yet, which stay in memory as long as there is room.
+    pub fn new(parts: usize, room: &Room) -> Self {
         let away = (0..parts).map(|_| Kept::Away).collect();
-        Stream { parts: away, held: 0, limit, file: None, end: 0, places: vec![None; parts] }
+        Stream { parts: away, room: room.clone(), file: None, end: 0, places: vec![None; parts] }
     }
 
     /// Takes a part out.
@@ -41,7 +70,7 @@ impl Stream {
     pub fn take(&mut self, part: usize) -> Result<Array2<f32>> {
         match std::mem::replace(&mut self.parts[part], Kept::Away) {
             Kept::Memory(array) => {
-                self.held -= array.len() * 4;
+                self.room.give_back(array.len() * 4);
                 Ok(array)
             }
             Kept::Disk((rows, cols), place) => {
@@ -61,8 +90,7 @@ impl Stream {
     /// [`Error::Io`] if the disk refuses.
     pub fn put(&mut self, part: usize, array: Array2<f32>) -> Result<()> {
         let bytes = array.len() * 4;
-        if self.held + bytes <= self.limit && self.places[part].is_none() {
-            self.held += bytes;
+        if self.places[part].is_none() && self.room.take(bytes) {
             self.parts[part] = Kept::Memory(array);
             return Ok(());
         }
@@ -89,14 +117,15 @@ fn refused(e: std::io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::Stream;
+    use super::{Room, Stream};
     use ndarray::Array2;
 
     #[test]
     fn parts_come_back_as_they_were_put_whether_in_memory_or_on_the_disk() {
         let part = |i: usize, round: usize| Array2::from_shape_fn((3, 4), |(r, c)| (100 * round + 12 * i + 4 * r + c) as f32);
         for limit in [0, 100, 1000] {
-            let mut stream = Stream::new(5, limit);
+            let room = Room::new(limit);
+            let mut stream = Stream::new(5, &room);
             (0..5).for_each(|i| stream.put(i, part(i, 0)).unwrap());
             for round in 1..4 {
                 for i in 0..5 {
@@ -104,7 +133,10 @@ mod tests {
                     stream.put(i, part(i, round)).unwrap();
                 }
             }
-            assert!(stream.held <= limit && stream.end <= 5 * 48);
+            assert!(stream.end <= 5 * 48 && room.0.get() == limit - (limit / 48).min(5) * 48, "limit {limit}");
+            let other = Stream::new(1, &room);
+            drop((stream, other));
+            assert_eq!(room.0.get(), limit, "what streams held is given back");
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What is measured of inputs on their way through a block.
 
+use super::gradients::SequenceGradients;
 use crate::criteria::{Measured, Need, Needs};
 use crate::linalg::{Cross, Gram};
 use crate::nn::Probe;
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, Axis};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Sums over the inputs of layers that share them.
@@ -79,6 +81,13 @@ impl Found {
     /// Where nothing was measured.
     pub fn nothing() -> Found {
         Found { measured: Measured::default(), crossed: None, drift: None }
+    }
+
+    /// What was measured of the inputs of a layer, and its gradients where there are some.
+    pub fn with_gradients(&self, layer: &str, gradients: Option<&SequenceGradients>) -> Result<Cow<'_, Measured>> {
+        let Some(gradients) = gradients else { return Ok(Cow::Borrowed(&self.measured)) };
+        let Measured { tokens, gram, input_squares, input_sums, .. } = self.measured.clone();
+        Ok(Cow::Owned(Measured { tokens, gram, input_squares, input_sums, ..gradients.measured(layer)? }))
     }
 }
 

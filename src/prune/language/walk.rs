@@ -1,12 +1,17 @@
 //! One block: measured, pruned, and run on.
 
-use super::stream::Stream;
+use super::stream::{Room, Stream};
 use super::tally::{Found, Tallies, Tally};
 use super::{Inputs, LanguagePruning, Turn};
 use crate::Result;
 use crate::criteria::{Need, Needs};
+use crate::io::Folder;
+use crate::models::lm::{Config, Ends, positions};
 use crate::nn::{Block, Positions};
 use ndarray::Array2;
+
+/// Tokens of a part of the stream, at least one sequence.
+const PART: usize = 4096;
 
 /// The parts of a block whose layers share an input, or follow one another.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,18 +47,51 @@ pub(super) type Prune<'f> = dyn FnMut(&mut Block, &Found, &[String]) -> Result<(
 /// The streams of a run, and where their tokens stand.
 pub(super) struct Walk {
     /// Of the model that is pruned.
-    pub stream: Stream,
+    stream: Stream,
     /// Of the dense model, where it is needed.
-    pub dense: Option<Stream>,
+    dense: Option<Stream>,
     /// Of each part of the stream.
-    pub positions: Vec<Positions>,
-    /// Bytes of arrays within a block that stay in memory.
-    pub memory: usize,
+    positions: Vec<Positions>,
+    /// Of arrays that stay in memory.
+    room: Room,
+    /// What is measured.
+    needs: Needs,
 }
 
 impl Walk {
+    /// The streams of whole sequences of `length` tokens before the first block; with `comparing` those of the dense model too.
+    ///
+    /// # Errors
+    /// If the embedding cannot be read, a token is not in the vocabulary, or the disk refuses.
+    pub fn new(
+        folder: &Folder,
+        config: &Config,
+        (ids, length): (&[u32], usize),
+        (needs, comparing): (Needs, bool),
+        memory: usize,
+    ) -> Result<Walk> {
+        let ends = Ends::for_embedding(folder, config)?;
+        let chunks: Vec<&[u32]> = ids.chunks((PART / length).max(1) * length).collect();
+        let room = Room::new(memory);
+        let mut walk = Walk {
+            stream: Stream::new(chunks.len(), &room),
+            dense: comparing.then(|| Stream::new(chunks.len(), &room)),
+            positions: chunks.iter().map(|c| positions(config, c.len() / length, length, 0)).collect(),
+            room,
+            needs,
+        };
+        for (i, chunk) in chunks.iter().enumerate() {
+            let h = ends.embed(chunk, length, 0)?;
+            if let Some(dense) = &mut walk.dense {
+                dense.put(i, h.clone())?;
+            }
+            walk.stream.put(i, h)?;
+        }
+        Ok(walk)
+    }
+
     /// What must be measured.
-    fn needs(settings: &LanguagePruning<'_>) -> Needs {
+    pub fn needs(settings: &LanguagePruning<'_>) -> Needs {
         let needs = settings.pruner.needs();
         if settings.correction.is_some() { needs.and(Need::Gram) } else { needs }
     }
@@ -73,8 +111,8 @@ impl Walk {
         prune: &mut Prune<'_>,
     ) -> Result<()> {
         match settings.turn {
-            Turn::Block => self.at_once(block, settings, prune),
-            Turn::Layer => self.in_turn(block, dense, settings, prune),
+            Turn::Block => self.at_once(block, settings.inputs, prune),
+            Turn::Layer => self.in_turn(block, dense, prune),
         }
     }
 
@@ -91,13 +129,14 @@ impl Walk {
         Ok(())
     }
 
-    fn at_once(&mut self, block: &mut Block, settings: &LanguagePruning<'_>, prune: &mut Prune<'_>) -> Result<()> {
-        let mut tallies = Tallies::new(Self::needs(settings));
+    /// All layers measured with the block as it is, then pruned; the stream goes on from the dense block or from the pruned one.
+    pub fn at_once(&mut self, block: &mut Block, inputs: Inputs, prune: &mut Prune<'_>) -> Result<()> {
+        let mut tallies = Tallies::new(self.needs);
         for (i, at) in self.positions.iter().enumerate() {
             let before = self.stream.take(i)?;
             let mut h = before.clone();
             block.forward(&mut h, at, &mut tallies);
-            self.stream.put(i, if settings.inputs == Inputs::Dense { h } else { before })?;
+            self.stream.put(i, if inputs == Inputs::Dense { h } else { before })?;
         }
         let tallies = tallies.finish()?;
         for layer in block.linears().iter().map(|l| l.name().to_string()).collect::<Vec<_>>() {
@@ -105,19 +144,13 @@ impl Walk {
                 prune(block, found, &[layer])?;
             }
         }
-        if settings.inputs == Inputs::Pruned { self.pass(block, None) } else { Ok(()) }
+        if inputs == Inputs::Pruned { self.pass(block, None) } else { Ok(()) }
     }
 
-    fn in_turn(
-        &mut self,
-        block: &mut Block,
-        dense: Option<&Block>,
-        settings: &LanguagePruning<'_>,
-        prune: &mut Prune<'_>,
-    ) -> Result<()> {
-        let needs = Self::needs(settings);
+    fn in_turn(&mut self, block: &mut Block, dense: Option<&Block>, prune: &mut Prune<'_>) -> Result<()> {
+        let needs = self.needs;
         let parts = self.positions.len();
-        let new = || Stream::new(parts, self.memory);
+        let new = || Stream::new(parts, &self.room);
         let (mut mixed, mut dense_mixed, mut inner, mut dense_inner) = (new(), new(), new(), new());
         let at = self.positions.clone();
 

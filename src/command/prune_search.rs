@@ -1,0 +1,139 @@
+//! `lacuna prune DIR OUT --allocate sensitivity|dynamic|evolve`: budgets chosen among layers pruned at several levels.
+
+use super::model::bar;
+use super::prune::{Allocation, Args};
+use clap::ValueEnum;
+use lacuna::allocate::Evolution;
+use lacuna::io::Folder;
+use lacuna::mask::Budget;
+use lacuna::models::lm::Config;
+use lacuna::prune::{Cost, LanguageLayer, LevelSettings, Levels, unfinished_settings};
+use lacuna::rng::Seed;
+use lacuna::{Error, Result};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// What is asked of a search.
+#[derive(clap::Args)]
+pub struct Search {
+    /// Sparsities of each layer beside dense among which sensitivity, dynamic and evolve choose, as 0.4,0.5,0.6 [default: seven around --sparsity]
+    #[arg(long, value_name = "SPARSITIES", value_delimiter = ',')]
+    levels: Vec<f64>,
+    /// What --sparsity is a share of in a search
+    #[arg(long, value_enum, default_value = "weights")]
+    cost: CostArg,
+    /// Tokens of the calibration on which sensitivity and evolve judge the model's predictions
+    #[arg(long, default_value_t = 1024)]
+    search_tokens: usize,
+    /// Generations of evolve
+    #[arg(long, default_value_t = 25)]
+    generations: usize,
+    /// Choices that evolve tries a generation
+    #[arg(long, default_value_t = 8)]
+    offspring: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CostArg {
+    /// Weights that stay
+    Weights,
+    /// Bytes of the pattern's storage, a bitmask where it has none
+    Bytes,
+    /// Time of one token in the storages that the plan chooses, measured here
+    Time,
+}
+
+impl Search {
+    /// What a run is told apart by from one that searched otherwise.
+    pub fn described(&self, allocation: Allocation) -> Value {
+        if !allocation.searches() {
+            return Value::Null;
+        }
+        json!({
+            "allocate": allocation.to_possible_value().map(|v| v.get_name().to_string()), "cost": self.cost(), "levels": self.levels,
+            "tokens": self.search_tokens, "generations": self.generations, "offspring": self.offspring,
+        })
+    }
+
+    fn cost(&self) -> Cost {
+        match self.cost {
+            CostArg::Weights => Cost::Weights,
+            CostArg::Bytes => Cost::Bytes,
+            CostArg::Time => Cost::Time,
+        }
+    }
+
+    /// The levels asked for, or seven around the sparsity, the widest half as far away as the nearer end of [0, 1].
+    fn sparsities(&self, sparsity: f64) -> Vec<f64> {
+        if !self.levels.is_empty() {
+            return self.levels.clone();
+        }
+        let step = 0.15 * sparsity.min(1.0 - sparsity);
+        // Six digits, so that the record shows no rounding of sums.
+        (-3..=3).map(|k| ((sparsity + f64::from(k) * step) * 1e6).round() / 1e6).collect()
+    }
+
+    /// Budgets of the layers by a search, and what it found, for the record. A run that is taken up again has the budgets that it had.
+    ///
+    /// # Errors
+    /// What the search refuses, and a sparsity that the levels cannot reach.
+    pub fn run(
+        &self,
+        args: &Args,
+        (folder, config): (&Folder, &Config),
+        (ids, length): (&[u32], usize),
+        layers: &[LanguageLayer],
+        (settings, sparsity): (LevelSettings<'_>, f64),
+    ) -> Result<(HashMap<String, Budget>, Value)> {
+        if args.language.resume {
+            let before = unfinished_settings(&args.out)?;
+            let budgets = serde_json::from_value(before["budgets"].clone())
+                .map_err(|e| Error::malformed(&args.out, format!("budgets of the unfinished run: {e}")))?;
+            return Ok((budgets, before["found"].clone()));
+        }
+        let some = self.search_tokens.min(ids.len());
+        let length_judged = length.min(some);
+        if length_judged < 2 {
+            return Err(Error::setting("search-tokens", format!("{} tokens have none to predict", self.search_tokens)));
+        }
+        let judged = (&ids[..some / length_judged * length_judged], length_judged);
+        let sparsities = self.sparsities(sparsity);
+        let settings = LevelSettings { sparsities: &sparsities, cost: self.cost(), ..settings };
+        let above = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let progress = bar(config.layers(), "levels");
+        let levels = Levels::build(folder, config, (ids, length), layers, &settings, above, |done, of| {
+            progress.set_length(of as u64);
+            progress.set_position(done as u64);
+        });
+        progress.finish_and_clear();
+        let levels = levels?;
+        let budget = ((1.0 - sparsity) * levels.dense_cost() as f64).round() as u64;
+        let names: Vec<&str> = layers.iter().map(|l| l.name.as_str()).collect();
+        let mut found = json!({"layers": names, "unit": self.cost(), "budget": budget, "dense": levels.dense_cost(), "levels": levels.table()});
+        let choice = match args.allocate {
+            Allocation::Sensitivity => {
+                let progress = bar(layers.len(), "sensitivity");
+                let losses = levels.sensitivities(judged, |done, _| progress.set_position(done as u64));
+                progress.finish_and_clear();
+                let losses = losses?;
+                let choice = levels.by_losses(&losses, budget)?;
+                found["losses"] = json!(losses);
+                choice
+            }
+            Allocation::Evolve => {
+                let search = Evolution { generations: self.generations, offspring: self.offspring, seed: Seed(args.seed) };
+                let progress = bar(search.generations * search.offspring, "evolution");
+                let evolved = levels.evolved(judged, budget, search, |done, _| progress.set_position(done as u64));
+                progress.finish_and_clear();
+                let (choice, after, before) = evolved?;
+                found["divergence"] = json!({"start": before, "end": after});
+                choice
+            }
+            _ => levels.by_error(budget)?,
+        };
+        found["chosen"] = json!(choice);
+        found["cost"] = json!(levels.cost(&choice));
+        Ok((levels.budgets(&choice), found))
+    }
+}

@@ -8,6 +8,10 @@ use lacuna::sparse::{Format, Hint, LinearOp, Plan, Precision, apply};
 #[test]
 fn whatever_is_chosen_or_tuned_multiplies_exactly() {
     for (rows, cols) in [(1, 1), (0, 4), (4, 0), (40, 300), (300, 130)] {
+        for tokens in [0, 1, 4, 300] {
+            let format = Plan::candidates(&Mask::full(rows, cols), Hint::tokens(tokens))[0];
+            assert_ne!(format, Format::Dense, "{rows} x {cols}, {tokens} tokens");
+        }
         let w = whole(rows, cols, 4, "weight");
         for density in [0.0, 0.02, 0.3, 1.0] {
             let mask = random_mask(rows, cols, density);
@@ -40,7 +44,8 @@ fn dense_is_chosen_for_few_tokens_where_nothing_is_pruned_and_sparse_where_nearl
             assert_eq!(full.chosen(tokens), Format::Dense, "{tokens} tokens");
         }
         let few = Plan::new(&w, &random_mask(256, 512, 0.02), Hint::tokens(tokens)).unwrap();
-        assert_ne!(few.chosen(tokens), Format::Dense, "{tokens} tokens");
+        assert_eq!(few.chosen(tokens), Plan::candidates(few.mask(), Hint::tokens(tokens))[0], "{tokens} tokens");
+        assert!(!Plan::candidates(few.mask(), Hint::tokens(tokens)).contains(&Format::Dense), "{tokens} tokens");
         assert!(few.bytes() < 4 * 256 * 512 / 4);
     }
 }

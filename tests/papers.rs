@@ -143,7 +143,8 @@ fn optimal_brain_surgeon_holds_at_quick_scale() {
         (Monk::Three, "OBS at the same training accuracy: weights left", "MONK 3"),
     ];
     let drawn = |monk: &Monk| !monk.load(Seed(0)).unwrap().from_files;
-    let excused: Vec<(&str, &str)> = excused.iter().filter(|(m, ..)| drawn(m)).map(|(_, what, setting)| (*what, *setting)).collect();
+    let excused: Vec<(&str, &str)> =
+        excused.iter().filter(|(m, ..)| drawn(m)).map(|(_, what, setting)| (*what, *setting)).collect();
     holds(optimal_brain_surgeon::run, &excused);
 }
 

@@ -42,10 +42,10 @@ fn plan(options: &Options) -> Result<Plan> {
         return Ok(Plan { set: "digits 8×8", train, test, hidden, care, epochs, batch: 32, small: [6, 60], rules });
     }
     let (train, test) = mnist(data_dir().join("mnist")).map(|(train, test)| options.samples(train, test))?;
-    let dropout = Some(Dropout { inputs: 0.2, hidden: 0.5 });
+    let dropout = Some(Dropout { inputs: 0.0, hidden: 0.4 });
     let care = Care { dropout, max_norm: Some(3.0), jitter: Some(Jitter { shape: train.shape(), pixels: 2 }) };
     let rules = ["mean <= 75", "mean in 140 .. 160", "mean <= 85", "every > 100", "mean > 0.3", "mean < 150"];
-    let epochs = [60, 10, 40, 12];
+    let epochs = [60, 10, 60, 12];
     Ok(Plan { set: "MNIST", train, test, hidden: (1200, 800), care, epochs, batch: 256, small: [30, 300], rules })
 }
 

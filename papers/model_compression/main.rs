@@ -42,7 +42,7 @@ fn tasks(options: &Options) -> Result<Vec<Task>> {
     }
     let file = |name: &str| table(data_dir().join(name).join(format!("{name}.csv")));
     Ok(vec![
-        task("letter", file("letter")?, 4000, (13, 512, 100), (64, 100), &[3, 15, 60], 200_000)?,
+        task("letter", file("letter")?, 4000, (13, 512, 100), (64, 100), &[10, 60], 200_000)?,
         task("satellite", file("satellite")?, 1500, (8, 256, 200), (16, 100), &[3, 10, 30], 30_000)?,
     ])
 }

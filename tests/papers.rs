@@ -165,7 +165,9 @@ fn model_compression_holds_at_quick_scale() {
 
 #[test]
 fn distilling_knowledge_holds_at_quick_scale() {
-    holds(distilling_knowledge::run, &[]);
+    // On 300 digits of 64 pixels, with ten units a layer for the paper's thirty, the best temperature is lower than on MNIST: τ = 1 is a
+    // few per cent ahead of 2.5, and these of 10 and 20 by far.
+    holds(distilling_knowledge::run, &[("errors at τ = 1 over those at 2.5 and 4", "2 × 10 units")]);
 }
 
 #[test]

@@ -37,9 +37,9 @@ fn plan(options: &Options) -> Result<Plan> {
         let (train, test) = options.samples(all.select(&order[..300]), all.select(&order[300..]));
         let care = Care { dropout: Some(Dropout { inputs: 0.0, hidden: 0.5 }), max_norm: Some(3.0), jitter: None };
         let rules = ["mean < 80", "mean < 130", "mean < 100", "every > 100", "mean > 0.2", "mean < 180"];
-        let epochs = [200, 60, 120, 60];
+        let epochs = [200, 60, 120, 200];
         let hidden = (300, 40);
-        return Ok(Plan { set: "digits 8×8", train, test, hidden, care, epochs, batch: 32, small: [6, 60], rules });
+        return Ok(Plan { set: "digits 8×8", train, test, hidden, care, epochs, batch: 32, small: [10, 60], rules });
     }
     let (train, test) = mnist(data_dir().join("mnist")).map(|(train, test)| options.samples(train, test))?;
     let dropout = Some(Dropout { inputs: 0.0, hidden: 0.4 });

@@ -45,7 +45,7 @@ fn plan(options: &Options) -> Result<Plan> {
     let dropout = Some(Dropout { inputs: 0.0, hidden: 0.4 });
     let care = Care { dropout, max_norm: Some(3.0), jitter: Some(Jitter { shape: train.shape(), pixels: 2 }) };
     let rules = ["mean <= 75", "mean in 140 .. 160", "mean <= 85", "every > 100", "mean > 0.3", "mean < 150"];
-    let epochs = [60, 10, 60, 12];
+    let epochs = [60, 10, 40, 12];
     Ok(Plan { set: "MNIST", train, test, hidden: (1200, 800), care, epochs, batch: 256, small: [30, 300], rules })
 }
 

@@ -1,8 +1,10 @@
 //! The papers' claims: what is committed follows from its numbers, and what holds at full size is seen at a small one.
 #![cfg(feature = "plots")]
 
+use lacuna::io::Monk;
 use lacuna::paper::{Claims, Options, Rule, Study};
 use lacuna::report::{Table, replace_between};
+use lacuna::rng::Seed;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -97,20 +99,23 @@ fn a_number_changed_by_hand_is_found_out() {
     }
 }
 
-/// Runs quickly, holds every claim but those named to its rule, and writes and reads back what a run leaves.
-fn holds(run: fn(&Options) -> lacuna::Result<Study>, not: &[&str]) {
+/// Runs quickly and holds every claim to its rule but those that are excused, by parts of what is claimed and of its setting; these
+/// must not hold, so that no excuse outlives its reason. Then writes and reads back what a run leaves.
+fn holds(run: fn(&Options) -> lacuna::Result<Study>, excused: &[(&str, &str)]) {
     let study = run(&Options::quick()).unwrap();
+    let mut wrong = Vec::new();
+    let mut used = vec![false; excused.len()];
     for claim in study.claims.all() {
-        let excused = not.iter().any(|n| claim.what.contains(n));
-        assert!(
-            claim.holds().unwrap() || excused,
-            "'{}' on {}: {:?} against '{}'",
-            claim.what,
-            claim.setting,
-            claim.values,
-            claim.rule
-        );
+        let excuse = excused.iter().position(|(what, setting)| claim.what.contains(what) && claim.setting.contains(setting));
+        excuse.into_iter().for_each(|e| used[e] = true);
+        let holds = claim.holds().unwrap();
+        if holds == excuse.is_some() {
+            let verdict = if holds { "holds, and is excused" } else { "does not hold" };
+            wrong.push(format!("'{}' on {}: {:?} against '{}' {verdict}", claim.what, claim.setting, claim.values, claim.rule));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    excused.iter().zip(used).for_each(|(e, used)| assert!(used, "{e:?} excuses nothing"));
     let out = tempfile::tempdir().unwrap();
     study.write(out.path()).unwrap();
     let results = fs::read_to_string(out.path().join("results.csv")).unwrap();
@@ -121,12 +126,26 @@ fn holds(run: fn(&Options) -> lacuna::Result<Study>, not: &[&str]) {
 #[test]
 fn optimal_brain_damage_holds_at_quick_scale() {
     // More training alone helps the dense network too: see the README.
-    holds(optimal_brain_damage::run, &["against the dense network trained on as long"]);
+    holds(optimal_brain_damage::run, &[("against the dense network trained on as long", "")]);
 }
 
 #[test]
 fn optimal_brain_surgeon_holds_at_quick_scale() {
-    holds(optimal_brain_surgeon::run, &[]);
+    // The rules are the paper's, for its training samples: from the UCI files every claim holds. From drawn samples, which are there
+    // where those files are not, these do not.
+    let excused = [
+        // One of three samples and six starts leave a network in a minimum that is not the best: 97.6 % and 91.7 %. Cut down by OBS and
+        // retrained it leaves that minimum: 100 %.
+        (Monk::One, "dense: training accuracy", "MONK 1"),
+        (Monk::One, "dense: test accuracy", "MONK 1"),
+        // Six labels are wrong, and which they are is drawn: 97.0 to 97.2 %, and up to 7 weights for one of the samples.
+        (Monk::Three, "dense: test accuracy", "MONK 3"),
+        (Monk::Three, "OBS at the same training accuracy: weights left", "MONK 3"),
+    ];
+    let drawn = |monk: &Monk| !monk.load(Seed(0)).unwrap().from_files;
+    let excused: Vec<(&str, &str)> =
+        excused.iter().filter(|(m, ..)| drawn(m)).map(|(_, what, setting)| (*what, *setting)).collect();
+    holds(optimal_brain_surgeon::run, &excused);
 }
 
 #[test]
@@ -146,7 +165,9 @@ fn model_compression_holds_at_quick_scale() {
 
 #[test]
 fn distilling_knowledge_holds_at_quick_scale() {
-    holds(distilling_knowledge::run, &[]);
+    // On 300 digits of 64 pixels, with ten units a layer for the paper's thirty, the best temperature is lower than on MNIST: τ = 1 is a
+    // few per cent ahead of 2.5, and these of 10 and 20 by far.
+    holds(distilling_knowledge::run, &[("errors at τ = 1 over those at 2.5 and 4", "2 × 10 units")]);
 }
 
 #[test]

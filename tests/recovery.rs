@@ -5,8 +5,8 @@ use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Dropout, Loss, Method, Mode, Network};
 use lacuna::quantize::{Grid, discretise};
 use lacuna::recover::{
-    Bfgs, Care, Decay, Distil, Jitter, Lesson, Munge, Recipe, Targets, bfgs, discretised, distillation, munge, train,
-    train_discretised,
+    Bfgs, Care, Decay, Distil, Jitter, Lesson, Munge, Recipe, Targets, bfgs, discretised, distillation, munge, side_by_side,
+    train, train_discretised,
 };
 use lacuna::rng::Seed;
 use ndarray::{Array2, array};
@@ -277,4 +277,48 @@ fn munged_samples_lie_between_neighbours_and_nominal_values_only_change_places()
     let error = |how: &Munge| munge(&x, &[false; 3], how).unwrap_err().to_string();
     assert_eq!(error(&Munge { swap: 2.0, ..how }), "munge: swap 2 must be in [0, 1], variance 1000000 positive");
     assert!(munge(&x, &[false; 2], &how).is_err());
+}
+
+#[test]
+fn networks_trained_side_by_side_are_those_trained_one_after_the_other() {
+    // Wide enough for products and steps of the optimiser that a pool would share out.
+    let (x, t) = (normal(26, 64, 300), normal(27, 64, 200));
+    let job = |k: usize| {
+        let mut net = mlp(&[300, 200, 200], Activation::Relu, Init::He, Seed(k as u64))?;
+        let lesson = Targets { target: &t, loss: Loss::SquaredError };
+        let care = Care { dropout: Some(Dropout { inputs: 0.1, hidden: 0.5 }), max_norm: Some(2.0), jitter: None };
+        let adam = Recipe { method: Method::Adam { weight_decay: 0.0 }, ..recipe(3, 1e-3) };
+        train(&mut net, &x, &lesson, &adam, &care, &mut |_, _| {})?;
+        let weights: Vec<Array2<f32>> = net.params().iter().map(|(_, p)| p.value().clone()).collect();
+        Ok((rayon::current_num_threads(), weights))
+    };
+    let alone: Vec<_> = (0..5).map(|k| job(k).unwrap().1).collect();
+    for threads in [1, 2, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let beside = pool.install(|| side_by_side(5, job)).unwrap();
+        for (k, (seen, weights)) in beside.into_iter().enumerate() {
+            assert_eq!(seen, 1, "a job has its thread to itself");
+            assert!(weights == alone[k], "network {k} on {threads} threads differs");
+        }
+    }
+    let none: Vec<usize> = side_by_side(0, Ok).unwrap();
+    assert!(none.is_empty());
+}
+
+#[test]
+fn the_first_job_that_fails_is_told_of_and_no_later_one_is_begun() {
+    let begun = std::sync::atomic::AtomicUsize::new(0);
+    let job = |k: usize| {
+        begun.fetch_max(k, std::sync::atomic::Ordering::SeqCst);
+        if k >= 3 { Err(lacuna::Error::setting("job", format!("{k}"))) } else { Ok(k) }
+    };
+    for threads in [1, 2] {
+        begun.store(0, std::sync::atomic::Ordering::SeqCst);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let error = pool.install(|| side_by_side(1000, job)).unwrap_err().to_string();
+        assert_eq!(error, "job: 3");
+        let last = begun.load(std::sync::atomic::Ordering::SeqCst);
+        // A thread that had begun before the failure was known may be one further.
+        assert!(last < 3 + threads, "{threads} threads went on to {last}");
+    }
 }

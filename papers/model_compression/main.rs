@@ -1,68 +1,70 @@
 //! Bucilă, Caruana, Niculescu-Mizil 2006, *Model compression*: a large ensemble in one small network, through synthetic samples.
 //!
-//! `cargo run --release --example model_compression -- [--quick] [--seeds 0,1,2] [--out FOLDER]`
+//! `cargo run --release --example model_compression -- [--quick] [--held-out] [--seeds 0,1,2] [--out FOLDER]`
 
 use lacuna::Result;
 use lacuna::io::{Dataset, data_dir, digits, table};
 use lacuna::metrics::agreement;
 use lacuna::models::{Init, mlp};
-use lacuna::nn::{Activation, Loss, Method, Network, softmax};
+use lacuna::nn::{Activation, Dropout, Loss, Method, Network, softmax};
 use lacuna::paper::{Options, Study};
-use lacuna::recover::{Decay, Munge, Recipe, fit, munge};
+use lacuna::recover::{Care, Decay, Distil, Lesson, Munge, Recipe, Targets, munge, side_by_side, train};
 use lacuna::report::{Figure, Point, Table};
 use lacuna::rng::Seed;
 use ndarray::{Array2, Axis};
-use rayon::prelude::*;
+
+/// Samples a step.
+const BATCH: usize = 64;
 
 /// A table split into training and test samples, standardised, and the sizes of the experiment.
 struct Task {
     name: &'static str,
     train: Dataset,
     test: Dataset,
-    members: u64,
-    hidden: usize,
-    epochs: usize,
-    times: Vec<usize>, // synthetic samples, in training sets
-    steps: usize,      // of training on them, whatever their number
+    large: (u64, usize, usize), // networks in the ensemble, hidden units and epochs of each
+    small: (usize, usize),      // hidden units of the small network, and epochs on the training samples alone
+    times: Vec<usize>,          // synthetic samples, in training sets
+    steps: usize,               // of training on them, whatever their number
 }
 
-fn tasks(options: &Options, seed: Seed) -> Result<Vec<Task>> {
-    let task = |name, all: Dataset, samples: usize, members, hidden, epochs, times: &[usize], steps| -> Result<Task> {
-        let order = seed.stream("training samples").permutation(all.len());
-        let (train, test) = (all.select(&order[..samples]), all.select(&order[samples..]));
+fn tasks(options: &Options) -> Result<Vec<Task>> {
+    let task = |name, all: Dataset, samples: usize, large, small, times: &[usize], steps| -> Result<Task> {
+        // The same test samples for every seed: they choose nothing.
+        let order = Seed(0).stream("training samples").permutation(all.len());
+        let (train, test) = options.samples(all.select(&order[..samples]), all.select(&order[samples..]));
         let mean = train.x().mean_axis(Axis(0)).unwrap_or_default();
         let sd = train.x().std_axis(Axis(0), 0.0).mapv(|s| if s > 0.05 { s } else { 1.0 });
         let standard = |d: &Dataset| Dataset::new((d.x() - &mean) / &sd, d.labels().to_vec(), d.classes(), d.shape());
-        Ok(Task { name, train: standard(&train)?, test: standard(&test)?, members, hidden, epochs, times: times.to_vec(), steps })
+        Ok(Task { name, train: standard(&train)?, test: standard(&test)?, large, small, times: times.to_vec(), steps })
     };
     if options.quick {
-        return Ok(vec![task("digits 8×8", digits(), 300, 20, 12, 40, &[1, 10], 6000)?]);
+        return Ok(vec![task("digits 8×8", digits(), 300, (10, 48, 60), (12, 200), &[1, 10], 6000)?]);
     }
     let file = |name: &str| table(data_dir().join(name).join(format!("{name}.csv")));
     Ok(vec![
-        task("letter", file("letter")?, 4000, 100, 64, 40, &[1, 3, 10], 30_000)?,
-        task("satellite", file("satellite")?, 1500, 100, 32, 60, &[1, 3, 10], 20_000)?,
+        task("letter", file("letter")?, 4000, (13, 512, 100), (64, 100), &[10, 60], 200_000)?,
+        task("satellite", file("satellite")?, 1500, (8, 256, 200), (16, 100), &[3, 10, 30], 30_000)?,
     ])
 }
 
 impl Task {
-    fn fit(&self, x: &Array2<f32>, target: &Array2<f32>, loss: Loss, epochs: usize, seed: Seed) -> Result<Network> {
-        let mut network = mlp(&[x.ncols(), self.hidden, target.ncols()], Activation::Tanh, Init::Glorot, seed)?;
-        let method = Method::Adam { weight_decay: 0.0 };
-        let recipe = Recipe { loss, method, learning_rate: 5e-3, decay: Decay::Cosine, epochs, batch: 64, seed };
-        fit(&mut network, x, target, &recipe)?;
+    /// A network trained for so many steps; the members of the ensemble with dropout.
+    fn fit(&self, width: usize, x: &Array2<f32>, lesson: &dyn Lesson, steps: usize, large: bool, seed: Seed) -> Result<Network> {
+        let mut network = mlp(&[x.ncols(), width, lesson.dim().1], Activation::Relu, Init::He, seed)?;
+        let (loss, method, decay) = (Loss::CrossEntropy, Method::Adam { weight_decay: 0.0 }, Decay::Cosine);
+        let epochs = (steps * BATCH).div_ceil(x.nrows());
+        let learning_rate = if large { 3e-3 } else { 5e-3 };
+        let recipe = Recipe { loss, method, learning_rate, decay, epochs, batch: BATCH, seed };
+        let care = Care { dropout: large.then_some(Dropout { inputs: 0.0, hidden: 0.3 }), ..Care::default() };
+        train(&mut network, x, lesson, &recipe, &care, &mut |_, _| {})?;
         Ok(network)
     }
 
-    /// Networks of one size, each on a bootstrap sample.
-    fn ensemble(&self, seed: Seed) -> Result<Vec<Network>> {
-        let member = |k: u64| {
-            let mut draw = seed.stream(&format!("bootstrap/{k}"));
-            let rows: Vec<usize> = (0..self.train.len()).map(|_| draw.below(self.train.len())).collect();
-            let part = self.train.select(&rows);
-            self.fit(part.x(), &part.one_hot(1.0, 0.0), Loss::CrossEntropy, self.epochs, Seed(1000 * seed.0 + k + 1))
-        };
-        (0..self.members).into_par_iter().map(member).collect()
+    /// A network trained on the training samples alone.
+    fn taught(&self, width: usize, epochs: usize, large: bool, seed: Seed) -> Result<Network> {
+        let target = self.train.one_hot(1.0, 0.0);
+        let labels = Targets { target: &target, loss: Loss::CrossEntropy };
+        self.fit(width, self.train.x(), &labels, epochs * self.train.len().div_ceil(BATCH), large, seed)
     }
 
     fn accuracy(&self, output: &Array2<f32>) -> f64 {
@@ -70,67 +72,67 @@ impl Task {
     }
 }
 
-/// The logarithm of the mean of the members' probabilities, each row of mean 0: what the small network learns.
+/// The logarithm of the mean of the members' probabilities: what the small network learns.
 fn logits(members: &[Network], x: &Array2<f32>) -> Array2<f32> {
-    let parts: Vec<Array2<f32>> = members.par_iter().map(|n| softmax(&n.forward(x))).collect();
-    let mut sum = Array2::<f32>::zeros(parts[0].dim());
-    parts.iter().for_each(|p| sum += p);
-    let log = sum.mapv(|p| (p / members.len() as f32).max(1e-4).ln());
-    let mean = log.mean_axis(Axis(1)).unwrap_or_default().insert_axis(Axis(1));
-    log - mean
+    let share = 1.0 / members.len() as f32;
+    let parts = members.iter().map(|n| softmax(&n.forward(x)) * share);
+    parts.reduce(|a, b| a + b).unwrap_or_default().mapv(|p| p.max(1e-6).ln())
 }
 
 /// Runs the experiments.
 pub fn run(options: &Options) -> Result<Study> {
     let mut study = Study::default();
     let mut rows = Table::new(["table", "seed", "model", "synthetic samples", "parameters", "test accuracy, %"]);
-    let names: Vec<&str> = tasks(options, options.seeds[0])?.iter().map(|t| t.name).collect();
-    for (k, name) in names.iter().enumerate() {
-        let [mut alone, mut whole, mut small, mut share, mut size] = [const { Vec::new() }; 5];
-        let (mut curve, mut setting) = (Vec::new(), String::new());
-        for &seed in &options.seeds {
-            let task = tasks(options, seed)?.swap_remove(k);
-            let direct = task.fit(task.train.x(), &task.train.one_hot(1.0, 0.0), Loss::CrossEntropy, task.epochs, seed)?;
-            let members = task.ensemble(seed)?;
-            let parameters = direct.parameters();
-            let base = task.accuracy(&direct.forward(task.test.x()));
-            let best = task.accuracy(&logits(&members, task.test.x()));
-            rows.row((*name, seed.0, "direct", 0, parameters, base));
-            rows.row((*name, seed.0, "ensemble", 0, parameters * members.len(), best));
-            let mut last = base;
-            for (i, &times) in task.times.iter().enumerate() {
-                let how = Munge { times, swap: 0.3, variance: 3.0, seed };
-                let x = munge(task.train.x(), &vec![false; task.train.features()], &how)?;
-                let x = ndarray::concatenate![Axis(0), task.train.x().view(), x];
-                let epochs = (task.steps * 64).div_ceil(x.nrows());
-                let pupil = task.fit(&x, &logits(&members, &x), Loss::SquaredError, epochs, seed)?;
-                last = task.accuracy(&pupil.forward(task.test.x()));
-                rows.row((*name, seed.0, "compressed", times * task.train.len(), parameters, last));
-                if curve.len() == i {
-                    curve.push((times * task.train.len(), Vec::new()));
-                }
-                curve[i].1.push(last);
+    let (seeds, n) = (&options.seeds, options.seeds.len());
+    for task in tasks(options)? {
+        let ((members, width, epochs), (small, small_epochs)) = (task.large, task.small);
+        let each = 1 + members as usize; // the small network on the labels alone, and the ensemble
+        let networks = side_by_side(n * each, |k| match (seeds[k / each], k % each) {
+            (seed, 0) => task.taught(small, small_epochs, false, seed),
+            (seed, member) => task.taught(width, epochs, true, Seed(1000 * seed.0 + member as u64)),
+        })?;
+        let of_seed: Vec<&[Network]> = networks.chunks(each).collect();
+        let compressed = side_by_side(n * task.times.len(), |k| {
+            let (i, times) = (k % n, task.times[k / n]);
+            let how = Munge { times, swap: 0.4, variance: 1.0, seed: seeds[i] };
+            let x = munge(task.train.x(), &vec![false; task.train.features()], &how)?;
+            let x = ndarray::concatenate![Axis(0), task.train.x().view(), x];
+            let target = logits(&of_seed[i][1..], &x);
+            let lesson = Distil::new(&target, &target, 1.0, 0.0)?;
+            Ok(task.accuracy(&task.fit(small, &x, &lesson, task.steps, false, seeds[i])?.forward(task.test.x())))
+        })?;
+        let base: Vec<f64> = of_seed.iter().map(|o| task.accuracy(&o[0].forward(task.test.x()))).collect();
+        let best: Vec<f64> = of_seed.iter().map(|o| task.accuracy(&logits(&o[1..], task.test.x()))).collect();
+        let last = &compressed[n * (task.times.len() - 1)..];
+        let whole: usize = of_seed[0][1..].iter().map(Network::parameters).sum();
+        let alone = of_seed[0][0].parameters();
+        for (i, seed) in seeds.iter().enumerate() {
+            rows.row((task.name, seed.0, "direct", 0, alone, base[i]));
+            rows.row((task.name, seed.0, "ensemble", 0, whole, best[i]));
+            for (k, times) in task.times.iter().enumerate() {
+                rows.row((task.name, seed.0, "compressed", times * task.train.len(), alone, compressed[k * n + i]));
             }
-            eprintln!("{name}, seed {}: direct {base:.2}, ensemble {best:.2}, compressed {last:.2}", seed.0);
-            alone.push((seed, base));
-            whole.push((seed, best));
-            small.push((seed, last));
-            share.push((seed, 100.0 * (last - base) / (best - base)));
-            size.push((seed, members.len() as f64));
-            let n = task.train.len();
-            setting =
-                format!("{name}, {n} training samples, nets of {} hidden units, {} in the ensemble", task.hidden, task.members);
         }
-        let c = study.claims.setting("eight tables, ensembles of hundreds of models", setting);
-        c.add("direct: test accuracy, %", "–", "mean > 80", 2)?.extend(alone);
-        c.add("ensemble: test accuracy, %", "–", "mean > 80", 2)?.extend(whole);
-        c.add("compressed: test accuracy, %", "–", "mean > 80", 2)?.extend(small);
+        let ours = format!(
+            "{}, {} training samples, {members} nets of {width} hidden units against one of {small}",
+            task.name,
+            task.train.len()
+        );
+        let each = |f: &dyn Fn(usize) -> f64| -> Vec<(Seed, f64)> { (0..n).map(|i| (seeds[i], f(i))).collect() };
+        let c = study.claims.setting("eight tables, ensembles of hundreds of models", ours);
+        c.add("direct: test accuracy, %", "–", "mean > 80", 2)?.extend(each(&|i| base[i]));
+        c.add("ensemble: test accuracy, %", "–", "mean > 80", 2)?.extend(each(&|i| best[i]));
+        c.add("compressed: test accuracy, %", "–", "mean > 80", 2)?.extend(each(&|i| last[i]));
+        let share = each(&|i| 100.0 * (last[i] - base[i]) / (best[i] - base[i]));
         c.add("share of the ensemble's gain that the compressed net has, %", "97", "mean > 50", 0)?.extend(share);
         let enough = options.pick("every >= 20", "every >= 100");
+        let size = each(&|_| whole as f64 / alone as f64);
         c.add("parameters of the ensemble over those of the compressed net", "1000", enough, 0)?.extend(size);
-        let line = Point::line(curve.into_iter().map(|(n, a)| (n as f64, a)))?;
-        let figure = Figure::new(format!("Compressed: {name}"), "synthetic samples", "test accuracy, %").log_x();
-        study.figures.push((name.split(' ').next().unwrap_or(name).to_string(), figure.series("compressed", line).to_svg()?));
+        let at = |(k, times): (usize, &usize)| ((times * task.train.len()) as f64, compressed[k * n..(k + 1) * n].to_vec());
+        let line = Point::line(task.times.iter().enumerate().map(at))?;
+        let figure = Figure::new(format!("Compressed: {}", task.name), "synthetic samples", "test accuracy, %").log_x();
+        let file = task.name.split(' ').next().unwrap_or(task.name);
+        study.figures.push((file.into(), figure.series("compressed", line).to_svg()?));
     }
     study.tables.push(("models".into(), rows));
     Ok(study)

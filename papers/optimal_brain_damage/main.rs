@@ -77,6 +77,7 @@ impl Task {
 
 /// Runs the experiments.
 pub fn run(options: &Options) -> Result<Study> {
+    options.refuse_held_out()?;
     let mut study = Study::default();
     let mut rows = Table::new(["seed", "method", "share deleted", "training MSE", "test MSE", "test error, %", "predicted"]);
     let mut curves = vec![vec![Vec::new(); SHARES.len()]; 3];

@@ -83,6 +83,7 @@ impl Task {
 
 /// Runs the experiments.
 pub fn run(options: &Options) -> Result<Study> {
+    options.refuse_held_out()?;
     let mut study = Study::default();
     let mut rows = Table::new(["problem", "seed", "grid", "levels", "rounded afterwards, %", "trained through, %"]);
     let mut grids: Vec<Grid> = LEVELS.into_iter().map(|levels| Grid::Uniform { levels }).collect();

@@ -72,6 +72,7 @@ impl Task {
 
 /// Runs the experiments.
 pub fn run(options: &Options) -> Result<Study> {
+    options.refuse_held_out()?;
     let mut study = Study::default();
     let mut rows = Table::new(["seed", "method", "block", "sparsity", "test accuracy, %"]);
     let blocks: Vec<usize> = options.pick(vec![1, 10, 50, 400, usize::MAX], vec![1, 10, 100, 1000, usize::MAX]);

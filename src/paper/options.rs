@@ -1,14 +1,17 @@
 //! The options of a paper's program.
 
+use crate::io::Dataset;
 use crate::rng::Seed;
 use crate::{Error, Result};
 use std::path::PathBuf;
 
-/// `--quick`, `--seeds 0,1,2`, `--out FOLDER`.
+/// `--quick`, `--held-out`, `--seeds 0,1,2`, `--out FOLDER`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Small data and short training.
     pub quick: bool,
+    /// Judged on training samples that are held out, and not on the test samples.
+    pub held_out: bool,
     /// One run for each.
     pub seeds: Vec<Seed>,
     /// Where files go, if said.
@@ -18,7 +21,7 @@ pub struct Options {
 impl Default for Options {
     /// A full run with seeds 0, 1 and 2.
     fn default() -> Self {
-        Options { quick: false, seeds: vec![Seed(0), Seed(1), Seed(2)], out: None }
+        Options { quick: false, held_out: false, seeds: vec![Seed(0), Seed(1), Seed(2)], out: None }
     }
 }
 
@@ -53,10 +56,14 @@ impl Options {
             let mut value = || given.clone().or_else(|| words.next()).ok_or_else(|| Error::setting(&name, "needs a value"));
             match name.as_str() {
                 "--quick" => options.quick = true,
+                "--held-out" => options.held_out = true,
                 "--seeds" => options.seeds = seeds(&value()?)?,
                 "--out" => options.out = Some(PathBuf::from(value()?)),
                 "--help" | "-h" => return Ok(None),
-                _ => return Err(Error::setting(&name, "unknown; there are --quick, --seeds 0,1,2, --out FOLDER and --help")),
+                _ => {
+                    let known = "unknown; there are --quick, --held-out, --seeds 0,1,2, --out FOLDER and --help";
+                    return Err(Error::setting(&name, known));
+                }
             }
         }
         Ok(Some(options))
@@ -65,17 +72,37 @@ impl Options {
     /// What `--help` prints.
     pub fn help(slug: &str) -> String {
         format!(
-            "Usage: cargo run --release --example {slug} -- [--quick] [--seeds 0,1,2] [--out FOLDER]\n\n\
+            "Usage: cargo run --release --example {slug} -- [--quick] [--held-out] [--seeds 0,1,2] [--out FOLDER]\n\n\
              --quick    small data and short training\n\
+             --held-out judged on the last sixth of the training samples, from which nothing is then learnt\n\
              --seeds    one run for each; 0,1,2 if not given\n\
-             --out      folder of results.csv, tables and figures; papers/{slug} if not given, lacuna-papers/{slug} with --quick"
+             --out      folder of results.csv, tables and figures; papers/{slug} if not given, lacuna-papers/{slug} with --quick or --held-out"
         )
     }
 
     /// Where files go.
     pub fn folder(&self, slug: &str) -> PathBuf {
-        let usual = if self.quick { "lacuna-papers" } else { "papers" };
+        let usual = if self.quick || self.held_out { "lacuna-papers" } else { "papers" };
         self.out.clone().unwrap_or_else(|| PathBuf::from(usual).join(slug))
+    }
+
+    /// What is learnt from and what is judged on: the training and the test samples, or with `--held-out` the first five sixths of the
+    /// training samples and their last sixth. What a study chooses it chooses so: the test samples choose nothing.
+    pub fn samples(&self, train: Dataset, test: Dataset) -> (Dataset, Dataset) {
+        if !self.held_out {
+            return (train, test);
+        }
+        let last: Vec<usize> = (train.len() * 5 / 6..train.len()).collect();
+        train.split(&last)
+    }
+
+    /// For a study that has no samples to hold out.
+    ///
+    /// # Errors
+    /// If `--held-out` was given.
+    pub fn refuse_held_out(&self) -> Result<()> {
+        let refused = || Err(Error::setting("--held-out", "this study holds no samples out"));
+        if self.held_out { refused() } else { Ok(()) }
     }
 
     /// One of two settings: the quick one or the full one.

@@ -7,17 +7,20 @@
 //! | [`train_discretised`] | through weights of a few levels |
 //! | [`bfgs`] | to a minimum, for small networks |
 //! | [`munge`] | makes samples for a student out of few |
+//! | [`side_by_side`] | several networks at once, a thread for each |
 
 mod bfgs;
 mod discretised;
 mod distil;
 mod munge;
+mod side;
 mod train;
 
 pub use bfgs::{Bfgs, bfgs};
 pub use discretised::{discretised, train_discretised};
 pub use distil::{Distil, distillation};
 pub use munge::{Munge, munge};
+pub use side::side_by_side;
 pub use train::{Care, Jitter, Lesson, Targets, train};
 
 use crate::Result;

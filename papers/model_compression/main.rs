@@ -23,27 +23,28 @@ struct Task {
     test: Dataset,
     large: (u64, usize, usize), // networks in the ensemble, hidden units and epochs of each
     small: (usize, usize),      // hidden units of the small network, and epochs on the training samples alone
+    swap: f32,                  // p of MUNGE
     times: Vec<usize>,          // synthetic samples, in training sets
     steps: usize,               // of training on them, whatever their number
 }
 
 fn tasks(options: &Options) -> Result<Vec<Task>> {
-    let task = |name, all: Dataset, samples: usize, large, small, times: &[usize], steps| -> Result<Task> {
+    let task = |name, all: Dataset, samples: usize, large, small, swap, times: &[usize], steps| -> Result<Task> {
         // The same test samples for every seed: they choose nothing.
         let order = Seed(0).stream("training samples").permutation(all.len());
         let (train, test) = options.samples(all.select(&order[..samples]), all.select(&order[samples..]));
         let mean = train.x().mean_axis(Axis(0)).unwrap_or_default();
         let sd = train.x().std_axis(Axis(0), 0.0).mapv(|s| if s > 0.05 { s } else { 1.0 });
         let standard = |d: &Dataset| Dataset::new((d.x() - &mean) / &sd, d.labels().to_vec(), d.classes(), d.shape());
-        Ok(Task { name, train: standard(&train)?, test: standard(&test)?, large, small, times: times.to_vec(), steps })
+        Ok(Task { name, train: standard(&train)?, test: standard(&test)?, large, small, swap, times: times.to_vec(), steps })
     };
     if options.quick {
-        return Ok(vec![task("digits 8×8", digits(), 300, (10, 48, 60), (12, 200), &[1, 10], 6000)?]);
+        return Ok(vec![task("digits 8×8", digits(), 300, (10, 48, 60), (12, 200), 0.2, &[1, 10], 6000)?]);
     }
     let file = |name: &str| table(data_dir().join(name).join(format!("{name}.csv")));
     Ok(vec![
-        task("letter", file("letter")?, 4000, (13, 512, 100), (64, 100), &[10, 60], 200_000)?,
-        task("satellite", file("satellite")?, 1500, (8, 256, 200), (16, 100), &[3, 10, 30], 30_000)?,
+        task("letter", file("letter")?, 4000, (13, 512, 100), (64, 100), 0.4, &[10, 60], 200_000)?,
+        task("satellite", file("satellite")?, 1500, (8, 256, 200), (16, 100), 0.4, &[3, 10, 30], 30_000)?,
     ])
 }
 
@@ -94,7 +95,7 @@ pub fn run(options: &Options) -> Result<Study> {
         let of_seed: Vec<&[Network]> = networks.chunks(each).collect();
         let compressed = side_by_side(n * task.times.len(), |k| {
             let (i, times) = (k % n, task.times[k / n]);
-            let how = Munge { times, swap: 0.4, variance: 1.0, seed: seeds[i] };
+            let how = Munge { times, swap: task.swap, variance: 1.0, seed: seeds[i] };
             let x = munge(task.train.x(), &vec![false; task.train.features()], &how)?;
             let x = ndarray::concatenate![Axis(0), task.train.x().view(), x];
             let target = logits(&of_seed[i][1..], &x);

@@ -37,7 +37,7 @@ pub fn side_by_side<T: Send>(jobs: usize, job: impl Fn(usize) -> Result<T> + Syn
     };
     let threads = rayon::current_num_threads().min(jobs);
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let ends = workers.into_iter().map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         ends.collect::<Result<Vec<()>>>()
     })?;

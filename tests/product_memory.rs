@@ -1,49 +1,21 @@
 //! Products work beside their weight, x and y in bounded memory, whatever the strides, counted by the allocator: no copy of the weight, and
 //! with many tokens none of x or y.
 
+mod allocator;
+
+use allocator::beside;
 use lacuna::mask::{Mask, Pattern, Scope, select};
 use lacuna::rng::Seed;
 use lacuna::sparse::{Format, Precision};
 use ndarray::{Array2, s};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-
-/// The system's allocator, counting the bytes in use and their peak.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(IN_USE.fetch_add(layout.size(), SeqCst) + layout.size(), SeqCst);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), SeqCst);
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const ROWS: usize = 4096;
 const COLS: usize = 1536;
 
 /// Bytes that a call asked for at most beside what was there, on a thread of its own: what threads keep at hand is counted too.
-fn beside(call: impl FnOnce() + Send) -> usize {
+fn alone(call: impl FnOnce() + Send) -> usize {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    pool.install(|| {
-        let before = IN_USE.load(SeqCst);
-        PEAK.store(before, SeqCst);
-        call();
-        PEAK.load(SeqCst) - before
-    })
+    pool.install(|| beside(call).1)
 }
 
 #[test]
@@ -76,9 +48,9 @@ fn strided_products_copy_neither_the_weight_nor_many_tokens() {
             let (most, x, y) = (bound.max(bound_back), 4 * tokens * COLS, 4 * tokens * ROWS);
             assert!(tokens < 64 || most < x.min(y), "{most} bytes would hide a copy of x ({x}) or y ({y})");
             assert!(most < op.bytes() / 2, "{most} bytes would hide a copy of the weight ({})", op.bytes());
-            let forward = beside(|| op.apply_into(&wide.slice(s![..;2, ..;3]), &mut into.slice_mut(s![..;3, ..;2])));
+            let forward = alone(|| op.apply_into(&wide.slice(s![..;2, ..;3]), &mut into.slice_mut(s![..;3, ..;2])));
             assert!(forward <= bound, "{format} of {values}, {tokens} tokens: {forward} bytes, bound {bound}");
-            let back = beside(|| op.pull_into(&into.slice(s![..;3, ..;2]), &mut wide.slice_mut(s![..;2, ..;3])));
+            let back = alone(|| op.pull_into(&into.slice(s![..;3, ..;2]), &mut wide.slice_mut(s![..;2, ..;3])));
             assert!(back <= bound_back, "{format} of {values}, {tokens} tokens back: {back} bytes, bound {bound_back}");
         }
     }

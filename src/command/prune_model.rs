@@ -120,6 +120,7 @@ impl Language {
             ("text", self.text.is_some()),
             ("resume", self.resume),
         ];
+        self.search.refuse(Allocation::Uniform)?;
         match given.into_iter().find(|(_, given)| *given) {
             None => Ok(()),
             Some((option, _)) => Err(Error::setting(option, "is for language models: give a model's folder")),
@@ -136,6 +137,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.layer.is_empty() {
         return Err(Error::setting("layer", "sparsities of single layers are for files; use --only in several runs"));
     }
+    wanted.search.refuse(args.allocate)?;
     let packing: Packing = wanted.save.parse()?;
     fits(packing, pattern)?;
     let folder = Folder::open(&args.model)?;

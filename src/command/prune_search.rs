@@ -45,6 +45,16 @@ enum CostArg {
 }
 
 impl Search {
+    /// Refuses what only a search has a use for, where none was asked for.
+    pub fn refuse(&self, allocation: Allocation) -> Result<()> {
+        let option = if self.levels.is_empty() { "cost" } else { "levels" };
+        let given = !self.levels.is_empty() || self.cost != CostArg::Weights;
+        if given && !allocation.searches() {
+            return Err(Error::setting(option, "is for --allocate sensitivity, dynamic or evolve"));
+        }
+        Ok(())
+    }
+
     /// What a run is told apart by from one that searched otherwise.
     pub fn described(&self, allocation: Allocation) -> Value {
         if !allocation.searches() {

@@ -20,6 +20,12 @@ pub(crate) trait Numbers: Copy + Sync {
     /// If there is none.
     fn get(self, at: usize) -> f32;
 
+    /// All of them, widened.
+    ///
+    /// # Panics
+    /// If `to` has not as many.
+    fn widen(self, to: &mut [f32]);
+
     /// `LANES` of them from `at` on, widened.
     ///
     /// # Safety
@@ -39,6 +45,11 @@ impl<T: Float> Numbers for &[T] {
     #[inline(always)]
     fn get(self, at: usize) -> f32 {
         self[at].decode()
+    }
+
+    fn widen(self, to: &mut [f32]) {
+        assert_eq!(self.len(), to.len(), "numbers and places");
+        to.iter_mut().zip(self).for_each(|(to, v)| *to = v.decode());
     }
 
     #[inline(always)]
@@ -80,6 +91,14 @@ impl Numbers for Grouped<'_> {
     #[inline(always)]
     fn get(self, at: usize) -> f32 {
         f32::from(self.values[at]) * self.scales[at / GROUP]
+    }
+
+    fn widen(self, to: &mut [f32]) {
+        assert_eq!(self.values.len(), to.len(), "numbers and places");
+        let groups = self.values.chunks_exact(GROUP).zip(self.scales);
+        to.chunks_exact_mut(GROUP).zip(groups).for_each(|(to, (values, scale))| {
+            to.iter_mut().zip(values).for_each(|(to, v)| *to = f32::from(*v) * scale);
+        });
     }
 
     #[inline(always)]

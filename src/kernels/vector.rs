@@ -130,39 +130,6 @@ by_isa! {
 }
 
 by_isa! {
-    /// `to[t] = Σ q · k[t · stride ..]` over the numbers of q, at most [`PART`].
-    fn dots(q: &[f32], k: &[f32], stride: usize, to: &mut [f32]) {
-        for (t, to) in to.iter_mut().enumerate() {
-            *to = lane_sum(q, &k[t * stride..][..q.len()], |q, k| q * k);
-        }
-    }
-}
-
-by_isa! {
-    /// `to = Σ p[t] · v[t · stride ..]`.
-    fn mixture(p: &[f32], v: &[f32], stride: usize, to: &mut [f32]) {
-        // So many sums stay in registers.
-        const WIDE: usize = 4 * LANES;
-        let (whole, rest) = to.as_chunks_mut::<WIDE>();
-        let first = whole.len() * WIDE;
-        for (i, to) in whole.iter_mut().enumerate() {
-            let mut sums = [0.0f32; WIDE];
-            for (t, p) in p.iter().enumerate() {
-                let v: &[f32; WIDE] = v[t * stride + i * WIDE..].first_chunk().unwrap_or(&[0.0; WIDE]);
-                for j in 0..WIDE {
-                    sums[j] += p * v[j];
-                }
-            }
-            *to = sums;
-        }
-        rest.fill(0.0);
-        for (t, p) in p.iter().enumerate() {
-            rest.iter_mut().zip(&v[t * stride + first..]).for_each(|(to, v)| *to += p * v);
-        }
-    }
-}
-
-by_isa! {
     /// `x <- e^(factor · x - shift)` and the sum of that.
     fn exp_sum(x: &mut [f32], factor: f32, shift: f32) -> f64 {
         let mut sum = 0.0;

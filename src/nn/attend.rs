@@ -151,9 +151,6 @@ pub fn attend(seen: &[Seen<'_>], heads: Heads, rule: &Rule, bias: Option<&Distan
         rest = after;
         one.check(heads, part.dim());
         work += tokens * one.k.nrows() * one.q.ncols();
-        if alone(one, &mut part, heads, rule, bias) {
-            continue;
-        }
         while part.ncols() > 0 {
             let (mut column, columns) = part.split_at(Axis(1), heads.dim);
             part = columns;
@@ -178,33 +175,6 @@ pub fn attend(seen: &[Seen<'_>], heads: Heads, rule: &Rule, bias: Option<&Distan
         tasks.reverse();
         tasks.into_par_iter().with_max_len(1).for_each(run);
     }
-}
-
-/// Attention of a single query, as in writing one token after another: products of one row would cost more in the asking than in the doing.
-/// False, with nothing done, where there are more queries or the numbers of a row do not follow one another.
-fn alone(seen: &Seen<'_>, out: &mut ArrayViewMut2<'_, f32>, heads: Heads, rule: &Rule, bias: Option<&Distances>) -> bool {
-    let (Some(q), Some(out)) = (seen.q.as_slice(), out.as_slice_mut()) else { return false };
-    if seen.q.nrows() != 1 {
-        return false;
-    }
-    let (Some(k), Some(v)) = (seen.k.as_slice(), seen.v.as_slice()) else { return false };
-    let (dim, stride) = (heads.dim, seen.k.ncols());
-    let keys = rule.seen(seen.first..seen.first + 1, seen.k.nrows());
-    let of_head = |(head, (q, out)): (usize, (&[f32], &mut [f32]))| {
-        let first = keys.start * stride + head / (heads.queries / heads.keys) * dim;
-        let mut scores = vec![0.0; keys.len()];
-        vector::dots(q, &k[first..], stride, &mut scores);
-        let sum = weigh(&mut scores, &keys, seen.first, rule, bias.map(|b| b.row(head, seen.first, &keys)));
-        vector::mixture(&scores, &v[first..], stride, out);
-        vector::scale(out, (1.0 / sum) as f32);
-    };
-    let tasks = q.chunks_exact(dim).zip(out.chunks_exact_mut(dim));
-    if keys.len() * q.len() < PARALLEL {
-        tasks.enumerate().for_each(of_head);
-    } else {
-        tasks.collect::<Vec<_>>().into_par_iter().enumerate().for_each(of_head);
-    }
-    true
 }
 
 fn attend_block(

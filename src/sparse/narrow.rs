@@ -118,8 +118,7 @@ impl<C: Code> Narrowed<C> {
             let wide = &mut wide[..count * cols];
             wide.par_chunks_mut(TASK).enumerate().for_each(|(i, to)| {
                 let from = first * cols + i * TASK;
-                let numbers = numbers.part(from..from + to.len());
-                to.iter_mut().enumerate().for_each(|(i, to)| *to = numbers.get(i));
+                numbers.part(from..from + to.len()).widen(to);
             });
             if let Ok(wide) = ArrayView2::from_shape((count, cols), wide) {
                 f(first, wide);
@@ -162,8 +161,7 @@ pub(crate) fn exact(weight: &ArrayRef2<f32>) -> Precision {
 impl<C: Code> Narrow for Narrowed<C> {
     fn row_into(&self, row: usize, to: &mut [f32]) {
         assert!(row < self.shape.0 && to.len() == self.shape.1, "row {row} of {:?} into {} numbers", self.shape, to.len());
-        let numbers = self.code.numbers();
-        to.iter_mut().enumerate().for_each(|(c, to)| *to = numbers.get(row * self.shape.1 + c));
+        self.code.numbers().part(row * self.shape.1..(row + 1) * self.shape.1).widen(to);
     }
 }
 

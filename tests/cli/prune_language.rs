@@ -297,7 +297,7 @@ fn a_run_that_is_killed_at_any_moment_goes_on_to_the_same_bits() {
     };
     let begun = std::time::Instant::now();
     folder.json(&options("whole"));
-    let long = begun.elapsed();
+    let mut long = begun.elapsed();
     let files = |out: &str| {
         ["model.safetensors", "masks.safetensors", "config.json"].map(|f| std::fs::read(folder.path(out).join(f)).unwrap())
     };
@@ -315,6 +315,10 @@ fn a_run_that_is_killed_at_any_moment_goes_on_to_the_same_bits() {
             child.kill().unwrap();
             let output = child.wait_with_output().unwrap();
             killed += u32::from(!over);
+            if over && again == 0 {
+                // The machine has become faster since the whole run was timed.
+                long = long * 4 / 5;
+            }
             let errors = String::from_utf8(output.stderr).unwrap();
             assert!(errors.is_empty(), "moment {moment}, try {again}: {errors}");
             if folder.path("out").exists() {
@@ -379,4 +383,11 @@ fn budgets_are_searched_for_among_levels() {
     );
     assert!(refuses(&["--pattern", "2:4", "--allocate", "dynamic"]).contains("pattern 2:4 fixes the sparsity"));
     assert!(refuses(&["--sparsity", "0.5", "--allocate", "evolve", "--search-tokens", "1"]).contains("search-tokens"));
+    for (option, value) in [("levels", "0.5"), ("cost", "bytes")] {
+        let line = refuses(&["--sparsity", "0.5", "--allocate", "lamp", &format!("--{option}"), value]);
+        assert_eq!(line, format!("{option}: is for --allocate sensitivity, dynamic or evolve"));
+        let file =
+            folder.refuses(&["prune", "model.safetensors", "x.safetensors", "--sparsity", "0.5", &format!("--{option}"), value]);
+        assert_eq!(file, line);
+    }
 }

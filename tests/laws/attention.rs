@@ -31,7 +31,7 @@ fn a_single_query_gives_what_it_gives_among_others() {
                 for (a, b) in all.row(last).iter().zip(&one) {
                     assert!((a - b).abs() < 1e-5 * (1.0 + a.abs()), "{heads:?}, {keys} keys, {rule:?}: {a} and {b}");
                 }
-                // Keys that lie apart from one another take the other way.
+                // Nor does it matter whether keys lie side by side.
                 let wide = |m: &Array2<f32>| {
                     let mut wide = Array2::from_elem((keys, 2 * m.ncols()), f32::NAN);
                     wide.slice_mut(s![.., ..m.ncols()]).assign(m);

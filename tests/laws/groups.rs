@@ -1,12 +1,12 @@
 //! Bytes with a scale for each group of a row's inputs, in N:M and blocks: exact where their scales are powers of two, as close as their
 //! groups allow elsewhere.
 
-use crate::patterned::{BLOCKS, NMS, masked};
+use crate::patterned::{BLOCKS, NMS, keeps_infinities_apart, masked, takes_any_strides};
 use crate::storages::is_sound;
-use crate::{TOKENS, into_layouts, layouts, oracle, whole};
+use crate::{TOKENS, oracle, whole};
 use lacuna::mask::{Mask, Pattern};
 use lacuna::rng::Seed;
-use lacuna::sparse::{Bsr, Epilogue, LinearOp, Nm, apply, pull};
+use lacuna::sparse::{Bsr, LinearOp, Nm, apply, pull};
 use ndarray::{Array2, ArrayRef2};
 use proptest::prelude::*;
 
@@ -76,42 +76,12 @@ fn products_by_groups_are_exact_where_scales_are_powers_of_two() {
 
 #[test]
 fn products_by_groups_take_any_strides_and_what_is_done_on_the_way_into_y() {
-    let relu: fn(f32) -> f32 = |y| y.max(0.0);
-    in_every_grouping(exact, |name, w, mask, _, op| {
-        for tokens in [1, 3, 21] {
-            let x = whole(tokens, mask.cols(), 8, "input");
-            let expected = oracle(w, mask, &x).mapv(|y| y as f32);
-            for (from, array, view) in layouts(&x) {
-                for (to, y) in into_layouts(op, &view(&array)) {
-                    assert_eq!(y, expected, "{name}, {tokens} tokens, x {from}, y {to}");
-                }
-            }
-            let bias: Vec<f32> = (0..w.nrows()).map(|r| r as f32 - 3.0).collect();
-            let mut y = Array2::from_elem(expected.dim(), 5.0);
-            op.apply_with(&x, &mut y, &Epilogue { bias: Some(&bias), activation: Some(relu), accumulate: true });
-            let with = Array2::from_shape_fn(expected.dim(), |(t, r)| 5.0 + relu(expected[[t, r]] + bias[r]));
-            assert_eq!(y, with, "{name}, {tokens} tokens");
-        }
-    });
+    in_every_grouping(exact, |name, w, mask, _, op| takes_any_strides(name, w, mask, op));
 }
 
 #[test]
 fn infinities_at_dropped_inputs_do_not_reach_the_outputs_by_groups() {
-    in_every_grouping(exact, |name, w, mask, _, op| {
-        for (bad, tokens) in [(f32::INFINITY, 1), (f32::NAN, 2), (f32::NEG_INFINITY, 4), (f32::NAN, 20)] {
-            let clean = whole(tokens, mask.cols(), 8, "input");
-            let poisoned = |t: usize, i: usize| t % 2 == 0 && i % 3 == 0;
-            let x = Array2::from_shape_fn(clean.dim(), |at| if poisoned(at.0, at.1) { bad } else { clean[at] });
-            let expected = oracle(w, mask, &clean);
-            for ((t, o), &y) in apply(op, &x).indexed_iter() {
-                if mask.row_indices(o).any(|i| poisoned(t, i)) {
-                    assert!(!y.is_finite(), "{name}, {tokens} tokens: {y} hides what it was made of");
-                } else {
-                    assert_eq!(f64::from(y), expected[[t, o]], "{name}, {bad} in token {t} of {tokens}, output {o}");
-                }
-            }
-        }
-    });
+    in_every_grouping(exact, |name, w, mask, _, op| keeps_infinities_apart(name, w, mask, op));
 }
 
 fn normal(mask: &Mask, _: usize) -> Array2<f32> {

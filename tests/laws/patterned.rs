@@ -63,49 +63,51 @@ fn every_product_of_a_pattern_is_exact_on_small_whole_numbers() {
 
 #[test]
 fn patterned_products_take_any_strides_and_what_is_done_on_the_way_into_y() {
-    let relu: fn(f32) -> f32 = |y| y.max(0.0);
-    in_every_pattern::<f32>(
-        |rows, cols| whole(rows, cols, 4, "weight"),
-        |name, w, mask, op| {
-            for tokens in [1, 3, 21] {
-                let x = whole(tokens, mask.cols(), 8, "input");
-                let expected = oracle(w, mask, &x).mapv(|y| y as f32);
-                for (from, array, view) in layouts(&x) {
-                    for (to, y) in into_layouts(op, &view(&array)) {
-                        assert_eq!(y, expected, "{name}, {tokens} tokens, x {from}, y {to}");
-                    }
-                }
-                let bias: Vec<f32> = (0..w.nrows()).map(|r| r as f32 - 3.0).collect();
-                let mut y = Array2::from_elem(expected.dim(), 5.0);
-                op.apply_with(&x, &mut y, &Epilogue { bias: Some(&bias), activation: Some(relu), accumulate: true });
-                let with = Array2::from_shape_fn(expected.dim(), |(t, r)| 5.0 + relu(expected[[t, r]] + bias[r]));
-                assert_eq!(y, with, "{name}, {tokens} tokens");
-            }
-        },
-    );
+    in_every_pattern::<f32>(|rows, cols| whole(rows, cols, 4, "weight"), takes_any_strides);
 }
 
 #[test]
 fn infinities_at_dropped_inputs_do_not_reach_the_outputs_of_patterns() {
     in_every_pattern::<f32>(
         |rows, cols| whole(rows, cols, 4, "weight").mapv(|w| if w == 0.0 { 1.0 } else { w }),
-        |name, w, mask, op| {
-            for (bad, tokens) in [(f32::INFINITY, 1), (f32::NAN, 2), (f32::NEG_INFINITY, 4), (f32::INFINITY, 20), (f32::NAN, 128)]
-            {
-                let clean = whole(tokens, mask.cols(), 8, "input");
-                let poisoned = |t: usize, i: usize| t % 2 == 0 && i % 3 == 0;
-                let x = Array2::from_shape_fn(clean.dim(), |at| if poisoned(at.0, at.1) { bad } else { clean[at] });
-                let expected = oracle(w, mask, &clean);
-                for ((t, o), &y) in apply(op, &x).indexed_iter() {
-                    if mask.row_indices(o).any(|i| poisoned(t, i)) {
-                        assert!(!y.is_finite(), "{name}, {tokens} tokens: {y} hides what it was made of");
-                    } else {
-                        assert_eq!(f64::from(y), expected[[t, o]], "{name}, {bad} in token {t} of {tokens}, output {o}");
-                    }
-                }
-            }
-        },
+        keeps_infinities_apart,
     );
+}
+
+/// Products of whole numbers are exact for any strides of x and y, with a bias, an activation and what y held before.
+pub fn takes_any_strides(name: &str, w: &ArrayRef2<f32>, mask: &Mask, op: &dyn LinearOp) {
+    let relu: fn(f32) -> f32 = |y| y.max(0.0);
+    for tokens in [1, 3, 21] {
+        let x = whole(tokens, mask.cols(), 8, "input");
+        let expected = oracle(w, mask, &x).mapv(|y| y as f32);
+        for (from, array, view) in layouts(&x) {
+            for (to, y) in into_layouts(op, &view(&array)) {
+                assert_eq!(y, expected, "{name}, {tokens} tokens, x {from}, y {to}");
+            }
+        }
+        let bias: Vec<f32> = (0..w.nrows()).map(|r| r as f32 - 3.0).collect();
+        let mut y = Array2::from_elem(expected.dim(), 5.0);
+        op.apply_with(&x, &mut y, &Epilogue { bias: Some(&bias), activation: Some(relu), accumulate: true });
+        let with = Array2::from_shape_fn(expected.dim(), |(t, r)| 5.0 + relu(expected[[t, r]] + bias[r]));
+        assert_eq!(y, with, "{name}, {tokens} tokens");
+    }
+}
+
+/// Infinities and NaNs of x reach the outputs whose rows keep their input, and no others; no kept weight is 0.
+pub fn keeps_infinities_apart(name: &str, w: &ArrayRef2<f32>, mask: &Mask, op: &dyn LinearOp) {
+    for (bad, tokens) in [(f32::INFINITY, 1), (f32::NAN, 2), (f32::NEG_INFINITY, 4), (f32::INFINITY, 20), (f32::NAN, 128)] {
+        let clean = whole(tokens, mask.cols(), 8, "input");
+        let poisoned = |t: usize, i: usize| t % 2 == 0 && i % 3 == 0;
+        let x = Array2::from_shape_fn(clean.dim(), |at| if poisoned(at.0, at.1) { bad } else { clean[at] });
+        let expected = oracle(w, mask, &clean);
+        for ((t, o), &y) in apply(op, &x).indexed_iter() {
+            if mask.row_indices(o).any(|i| poisoned(t, i)) {
+                assert!(!y.is_finite(), "{name}, {tokens} tokens: {y} hides what it was made of");
+            } else {
+                assert_eq!(f64::from(y), expected[[t, o]], "{name}, {bad} in token {t} of {tokens}, output {o}");
+            }
+        }
+    }
 }
 
 /// Stored numbers are within `rounding(w, largest of its row)`, and products are those of the stored numbers.

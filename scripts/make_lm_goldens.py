@@ -7,6 +7,7 @@ needs torch, "transformers<5", safetensors. Each file holds a model's tensors un
 entry "config", and
     expected.input_ids (T) · expected.labels (of an encoder-decoder) · expected.logits (T, V) · expected.nll ()
     expected.grad.<tensor>, the gradient of that mean loss
+    expected.early (S, V), logits of the first S tokens alone, where texts so short have other rotary frequencies
 all as f32. Every window is shorter than the text, and no parameter keeps the value it is initialised with.
 """
 import json
@@ -24,6 +25,8 @@ BASE = dict(vocab_size=VOCAB, hidden_size=16, intermediate_size=20, num_hidden_l
 T5 = dict(vocab_size=VOCAB, d_model=16, d_ff=14, num_heads=3, relative_attention_num_buckets=8,
           relative_attention_max_distance=16, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=12, beta_fast=2.0, beta_slow=0.2)
+SHORT = 9
 
 
 def base(**changes):
@@ -52,6 +55,11 @@ FAMILIES = {
     "t5v11": lambda: tf.T5ForConditionalGeneration(tf.T5Config(
         d_kv=4, num_layers=2, num_decoder_layers=1, feed_forward_proj="gated-gelu", tie_word_embeddings=False,
         dropout_rate=0.0, **T5)),
+    "yarn": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**base(
+        head_dim=8, num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=48, rope_theta=1e3, rope_scaling=YARN))),
+    "longrope": lambda: tf.Phi3ForCausalLM(tf.Phi3Config(**base(
+        num_key_value_heads=2, sliding_window=None, max_position_embeddings=36, original_max_position_embeddings=SHORT,
+        rope_scaling=dict(type="longrope", short_factor=[1.0, 1.25], long_factor=[1.5, 6.0])))),
 }
 
 
@@ -71,6 +79,8 @@ def golden(make, seed):
     out = model(input_ids=ids, labels=labels)
     out.loss.backward()
     expected |= {"logits": out.logits[0].detach(), "nll": out.loss.detach().reshape(())}
+    if getattr(model.config, "original_max_position_embeddings", TOKENS) < TOKENS:
+        expected["early"] = model(input_ids=ids[:, :SHORT]).logits[0].detach()
     named = dict(model.named_parameters())
     expected |= {f"grad.{name}": p.grad for name, p in named.items()}
     tensors = {name: p.detach() for name, p in named.items()}

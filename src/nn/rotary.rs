@@ -15,6 +15,16 @@
 //!      (1 - s) f / factor + s f             between, s = (L/λ - low) / (high - low)
 //! ```
 //!
+//! YaRN divides slow ones as well, with a ramp over the pairs, where `pair(r) = d ln(L / 2πr) / (2 ln θ)` turns `r` times within `L`, and
+//! lengthens queries and keys (Bowen Peng et al., arXiv:2309.00071, equations 19 to 22):
+//!
+//! ```text
+//! f' = ((1 - g) + g / factor) f      g = (i - pair(fast)) / (pair(slow) - pair(fast)), held within 0 and 1
+//! ```
+//!
+//! LongRoPE has a factor for every pair, and other ones once a text is longer than `L` (Yiran Ding et al., arXiv:2402.13753). Keys that were
+//! kept for a shorter text are of no use then: [`Rotary::regime`] says which factors hold.
+//!
 //! Frequencies are rounded to `f32` where the reference library does: at far positions a unit in the last place of a frequency
 //! is an angle that shows.
 
@@ -23,7 +33,7 @@ use ndarray::{Array2, ArrayRef2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 /// How frequencies are changed for contexts longer than the first training's.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Stretch {
     /// Not.
     None,
@@ -40,29 +50,62 @@ pub enum Stretch {
         /// The context of the first training.
         length: f32,
     },
+    /// By turns within the context of the first training.
+    Yarn {
+        /// By how much the slow ones are divided.
+        factor: f32,
+        /// Pairs that turn so often or more stay.
+        fast: f32,
+        /// Pairs that turn so often or less are slow.
+        slow: f32,
+        /// The context of the first training.
+        length: f32,
+        /// Whether the ends of the ramp are whole numbers of pairs.
+        whole: bool,
+        /// What queries and keys are multiplied by.
+        amplitude: f32,
+    },
+    /// By a factor for each pair.
+    Long {
+        /// Divisors of texts up to `length`, one a pair.
+        short: Vec<f32>,
+        /// Divisors of longer texts.
+        long: Vec<f32>,
+        /// The context of the first training.
+        length: usize,
+        /// What queries and keys are multiplied by.
+        amplitude: f32,
+    },
 }
 
 /// The frequencies of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rotary {
     frequencies: Vec<f32>,
+    /// Those of texts of more tokens than this.
+    beyond: Option<(usize, Vec<f32>)>,
+    amplitude: f32,
 }
 
 impl Rotary {
     /// For the first `dim` features of each head.
     ///
     /// # Panics
-    /// If `dim` is odd.
+    /// If `dim` is odd, or a list of factors has not one for each pair.
     pub fn new(dim: usize, theta: f32, stretch: Stretch) -> Self {
         assert_eq!(dim % 2, 0, "rotary positions turn pairs: {dim} features");
-        let plain = (0..dim / 2).map(|i| {
-            let exponent = (2 * i) as f32 / dim as f32;
-            1.0 / f64::from(theta).powf(f64::from(exponent)) as f32
-        });
-        let frequencies = plain.map(|f| match stretch {
-            Stretch::None => f,
-            Stretch::Linear(factor) => f / factor,
-            Stretch::Llama3 { factor, low, high, length } => {
+        let powers: Vec<f32> = (0..dim / 2)
+            .map(|i| {
+                let exponent = (2 * i) as f32 / dim as f32;
+                f64::from(theta).powf(f64::from(exponent)) as f32
+            })
+            .collect();
+        let plain = |change: &dyn Fn(f32) -> f32| powers.iter().map(|p| change(1.0 / p)).collect::<Vec<f32>>();
+        let (mut beyond, mut amplitude) = (None, 1.0);
+        let frequencies = match stretch {
+            Stretch::None => plain(&|f| f),
+            Stretch::Linear(factor) => plain(&|f| f / factor),
+            Stretch::Llama3 { factor, low, high, length } => plain(&|f| {
                 let wavelength = 2.0 * std::f32::consts::PI / f;
                 if wavelength < length / high {
                     f
@@ -72,18 +115,60 @@ impl Rotary {
                     let s = (length / wavelength - low) / (high - low);
                     (1.0 - s) * f / factor + s * f
                 }
+            }),
+            Stretch::Yarn { factor, fast, slow, length, whole, amplitude: by } => {
+                amplitude = by;
+                let (dim, length) = (dim as f64, f64::from(length));
+                let pair = |turns: f32| {
+                    dim * (length / (f64::from(turns) * 2.0 * std::f64::consts::PI)).ln() / (2.0 * f64::from(theta).ln())
+                };
+                let (from, to) = (pair(fast), pair(slow));
+                let (from, to) = if whole { (from.floor(), to.ceil()) } else { (from, to) };
+                let (from, mut to) = (from.max(0.0), to.min(dim - 1.0));
+                if from == to {
+                    to += 0.001;
+                }
+                let ramp = |i: usize| ((i as f32 - from as f32) / (to - from) as f32).clamp(0.0, 1.0);
+                (0..powers.len())
+                    .map(|i| {
+                        let stays = 1.0 - ramp(i);
+                        1.0 / (factor * powers[i]) * (1.0 - stays) + 1.0 / powers[i] * stays
+                    })
+                    .collect()
             }
-        });
-        Rotary { frequencies: frequencies.collect() }
+            Stretch::Long { short, long, length, amplitude: by } => {
+                amplitude = by;
+                assert!(
+                    short.len() == dim / 2 && long.len() == dim / 2,
+                    "{} and {} factors for {} pairs",
+                    short.len(),
+                    long.len(),
+                    dim / 2
+                );
+                let divided = |by: &[f32]| powers.iter().zip(by).map(|(p, by)| 1.0 / (by * p)).collect::<Vec<f32>>();
+                beyond = Some((length, divided(&long)));
+                divided(&short)
+            }
+        };
+        Rotary { frequencies, beyond, amplitude }
     }
 
-    /// Cosines and sines at `length` positions from `first` on.
+    /// Which frequencies hold in a text of so many tokens: 0, or 1 where there are others for long texts.
+    pub fn regime(&self, length: usize) -> usize {
+        usize::from(self.beyond.as_ref().is_some_and(|(most, _)| length > *most))
+    }
+
+    /// Cosines and sines at `length` positions from `first` on, of a text that ends with them; times the amplitude.
     pub fn turns(&self, first: usize, length: usize) -> Turns {
-        let angle = |(t, i): (usize, usize)| f64::from((first + t) as f32 * self.frequencies[i]);
-        let dim = (length, self.frequencies.len());
+        let frequencies = match &self.beyond {
+            Some((most, long)) if first + length > *most => long,
+            _ => &self.frequencies,
+        };
+        let angle = |(t, i): (usize, usize)| f64::from((first + t) as f32 * frequencies[i]);
+        let dim = (length, frequencies.len());
         Turns {
-            cos: Array2::from_shape_fn(dim, |at| angle(at).cos() as f32),
-            sin: Array2::from_shape_fn(dim, |at| angle(at).sin() as f32),
+            cos: Array2::from_shape_fn(dim, |at| self.amplitude * angle(at).cos() as f32),
+            sin: Array2::from_shape_fn(dim, |at| self.amplitude * angle(at).sin() as f32),
         }
     }
 }

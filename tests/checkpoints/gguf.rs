@@ -6,7 +6,7 @@ use lacuna::io::{Checkpoint, Dtype, Folder};
 use lacuna::models::lm::{Config, LanguageModel};
 use lacuna::text::Tokenizer;
 use ndarray::ArrayD;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Writes a file into a new folder and opens it.
@@ -163,6 +163,21 @@ fn the_scaling_of_llama_3_is_known_by_its_factors() {
     file.tensors.pop();
     file.tensor("rope_freqs.weight", &ndarray::array![1.0f32, 2.0, 3.0, 4.0].into_dyn());
     assert!(refused(&file).contains("'rope_freqs.weight' holds none of the factors"));
+}
+
+#[test]
+fn yarn_is_read_from_its_keys_and_an_unknown_scaling_is_refused() {
+    let mut file = llama();
+    file.text("llama.rope.scaling.type", "yarn").float("llama.rope.scaling.factor", 4.0);
+    file.count("llama.rope.scaling.original_context_length", 64).float("llama.rope.scaling.yarn_beta_fast", 16.0);
+    let (_folder, out) = imported(&file);
+    let folder = Folder::open(&out).unwrap();
+    let scaling = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 16.0});
+    assert_eq!(folder.config()["rope_scaling"], scaling);
+    Config::of(&folder).unwrap();
+    let mut file = llama();
+    file.text("llama.rope.scaling.type", "ntk");
+    assert!(refused(&file).contains("rope.scaling.type is 'ntk'; none, linear and yarn are read"));
 }
 
 #[test]

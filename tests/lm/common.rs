@@ -8,7 +8,8 @@ use ndarray::{Array2, ArrayD};
 use std::path::Path;
 
 /// The names of all goldens.
-pub const ALL: [&str; 10] = ["llama", "llama31", "mistral", "gemma2", "phi2", "phi3", "nemotron", "gpt2", "t5", "t5v11"];
+pub const ALL: [&str; 12] =
+    ["llama", "llama31", "mistral", "gemma2", "phi2", "phi3", "nemotron", "gpt2", "t5", "t5v11", "yarn", "longrope"];
 
 /// A model's tensors and config, and what the reference library says.
 pub struct Golden {
@@ -42,6 +43,16 @@ impl Golden {
 
     pub fn model(&self) -> Model {
         Model::load(&self.weights, self.config()).unwrap()
+    }
+
+    /// Logits of what follows each token when no later one is known: those of a short text's own frequencies come first.
+    pub fn stepwise(&self) -> Array2<f32> {
+        let mut all = self.matrix("logits");
+        if self.expected.get("early").is_ok() {
+            let early = self.matrix("early");
+            all.slice_mut(ndarray::s![..early.nrows(), ..]).assign(&early);
+        }
+        all
     }
 
     pub fn matrix(&self, what: &str) -> Array2<f32> {

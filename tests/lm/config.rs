@@ -37,8 +37,14 @@ fn keys_that_are_missing_of_another_type_or_contradict_each_other_are_named() {
         ("hidden_act", json!("mish"), "config.json: hidden_act: 'mish' is none of silu, swish,"),
         (
             "rope_scaling",
-            json!({"rope_type": "yarn"}),
-            "config.json: rope_scaling: type 'yarn' is none of default, linear, llama3",
+            json!({"rope_type": "dynamic"}),
+            "config.json: rope_scaling: type 'dynamic' is none of default, linear, llama3, yarn, longrope",
+        ),
+        ("rope_scaling", json!({"rope_type": "yarn"}), "config.json: rope_scaling: yarn needs factor"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "longrope", "factor": 2.0, "short_factor": [1, 1], "long_factor": [1, 1, 1]}),
+            "config.json: rope_scaling: short_factor is not a list of 3 numbers above 0",
         ),
         ("rope_scaling", json!({"rope_type": "llama3"}), "config.json: rope_scaling: llama3 needs factor"),
         ("layer_widths", json!([{}]), "config.json: layer_widths: has 1 entries for 2 layers"),

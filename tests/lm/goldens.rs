@@ -16,13 +16,32 @@ fn logits_of_every_family_are_those_of_the_reference_library() {
 #[test]
 fn tokens_one_by_one_through_the_cache_give_the_same_logits() {
     for golden in ALL.map(Golden::read) {
-        let (model, right) = (golden.model(), golden.matrix("logits"));
+        let (model, right) = (golden.model(), golden.stepwise());
         for whole in [1, 2, 7] {
             let rows: Vec<usize> = (whole - 1..right.nrows()).collect();
             let off = worst(&model.stepped(&golden, whole).into_dyn(), &right.select(Axis(0), &rows).into_dyn(), 1e-4);
             assert!(off < 0.5, "{} from {whole} tokens on: {off} of the tolerance", golden.name);
         }
     }
+}
+
+#[test]
+fn a_cache_that_is_cut_across_a_change_of_frequencies_goes_on_as_a_new_one() {
+    let golden = Golden::read("longrope");
+    let Model::Decoder(model) = golden.model() else { panic!("a decoder") };
+    let right = golden.stepwise();
+    let mut cache = model.cache();
+    for (kept, end) in [(0, 12), (8, 9), (5, 20), (19, 22), (2, 4)] {
+        cache.truncate(kept);
+        let found = model.step(&golden.ids[kept..end], &mut cache).unwrap();
+        assert!(worst(&found.into_dyn(), &right.row(end - 1).to_owned().into_dyn(), 1e-4) < 0.5, "{kept} of {end}");
+        assert_eq!(cache.len(), end);
+    }
+    cache.truncate(3);
+    assert!(model.step(&[1, 2, 3, 4, 5, 6, 999], &mut cache).is_err());
+    assert_eq!(cache.len(), 3, "a refused step changes nothing");
+    let found = model.step(&golden.ids[3..4], &mut cache).unwrap();
+    assert!(worst(&found.into_dyn(), &right.row(3).to_owned().into_dyn(), 1e-4) < 0.5);
 }
 
 #[test]

@@ -143,14 +143,30 @@ fn extend(config: &mut Value, with: Value) {
     }
 }
 
-/// The scaling of the rotary frequencies of the Llama family: linear by a key, or that of Llama 3.1 by its factors.
+/// The scaling of the rotary frequencies of the Llama family: linear or YaRN by keys, or that of Llama 3.1 by its factors.
 fn llama_scaling(file: &Gguf, keys: &Keys<'_>, head_dim: usize, theta: f64) -> Result<Value> {
     let kind = file.text_or(&keys.key("rope.scaling.type"))?.unwrap_or("none");
     match kind {
         "none" => {}
         "linear" => return Ok(json!({"rope_type": "linear", "factor": keys.number("rope.scaling.factor")?})),
+        "yarn" => {
+            let factor = keys.number("rope.scaling.factor")?;
+            let mut scaling = json!({"rope_type": "yarn", "factor": factor});
+            if let Some(original) = keys.count_or("rope.scaling.original_context_length")? {
+                extend(&mut scaling, json!({"original_max_position_embeddings": original}));
+            }
+            for (key, named) in [("beta_fast", "beta_fast"), ("beta_slow", "beta_slow")] {
+                if let Some(turns) = keys.number_or(&format!("rope.scaling.yarn_{key}"))? {
+                    extend(&mut scaling, json!({ named: turns }));
+                }
+            }
+            if let Some(by) = keys.number_or("rope.scaling.attn_factor")? {
+                extend(&mut scaling, json!({"attention_factor": by * (1.0 + 0.1 * factor.max(1.0).ln())}));
+            }
+            return Ok(scaling);
+        }
         _ => {
-            let reason = format!("rope.scaling.type is {}; none and linear are read", crate::io::quoted(kind));
+            let reason = format!("rope.scaling.type is {}; none, linear and yarn are read", crate::io::quoted(kind));
             return Err(Error::malformed(file.path(), reason));
         }
     }

@@ -175,16 +175,16 @@ impl Ends {
         Ok(all)
     }
 
-    /// The mean over tokens of KL(p ‖ q), in nats: the next token's distribution p where the last block gives `p`, q where it gives `q`, each
-    /// `(tokens, hidden)`. Logits are made a few tokens at a time.
+    /// The mean over tokens of KL(p ‖ q), in nats: the next token's distribution p by its `logits (tokens, vocab)`, q where the last block
+    /// gives `h (tokens, hidden)`. Logits of the latter are made a few tokens at a time.
     ///
     /// # Panics
     /// If the shapes differ, or are of another width.
-    pub fn divergence(&self, p: &ArrayRef2<f32>, q: &ArrayRef2<f32>) -> f64 {
-        assert_eq!(p.dim(), q.dim(), "tokens and width of both");
+    pub fn divergence(&self, logits: &ArrayRef2<f32>, h: &ArrayRef2<f32>) -> f64 {
+        assert_eq!(logits.dim(), (h.nrows(), self.recipe.vocab), "logits of as many tokens");
         let mut sum = 0.0;
-        for (p, q) in p.axis_chunks_iter(Axis(0), self.chunk()).zip(q.axis_chunks_iter(Axis(0), self.chunk())) {
-            let (p, mut q) = (self.logits_of(&self.before_head(&p)), self.logits_of(&self.before_head(&q)));
+        for (p, h) in logits.axis_chunks_iter(Axis(0), self.chunk()).zip(h.axis_chunks_iter(Axis(0), self.chunk())) {
+            let mut q = self.logits(&h);
             let mut parts = vec![0.0; p.nrows()];
             rows_with(&mut q, &mut parts, |t, q, part| {
                 let mut weights = p.row(t).to_vec();
@@ -196,7 +196,7 @@ impl Ends {
             sum += parts.iter().sum::<f64>();
         }
         // Rounding may leave it a little below 0.
-        sum.max(0.0) / p.nrows().max(1) as f64
+        sum.max(0.0) / h.nrows().max(1) as f64
     }
 
     fn check_targets(&self, tokens: usize, targets: &[Option<u32>]) -> Result<()> {

@@ -20,14 +20,18 @@ pub struct LanguageModel {
     blocks: Vec<Block>,
 }
 
-/// Keys and values of the tokens so far, of every block.
+/// Keys and values of the tokens so far, of every block; and the tokens, since a model may have other rotary frequencies for longer texts.
 #[derive(Debug, Clone)]
-pub struct Cache(Vec<LayerCache>);
+pub struct Cache {
+    layers: Vec<LayerCache>,
+    ids: Vec<u32>,
+    regime: usize,
+}
 
 impl Cache {
     /// Number of tokens.
     pub fn len(&self) -> usize {
-        self.0.first().map_or(0, LayerCache::len)
+        self.ids.len()
     }
 
     /// Whether there are none.
@@ -37,12 +41,13 @@ impl Cache {
 
     /// Forgets all tokens from this one on.
     pub fn truncate(&mut self, tokens: usize) {
-        self.0.iter_mut().for_each(|layer| layer.truncate(tokens));
+        self.ids.truncate(tokens);
+        self.layers.iter_mut().for_each(|layer| layer.truncate(tokens));
     }
 
     /// Bytes of all keys and values.
     pub fn bytes(&self) -> usize {
-        self.0.iter().map(LayerCache::bytes).sum()
+        self.layers.iter().map(LayerCache::bytes).sum()
     }
 }
 
@@ -187,10 +192,11 @@ impl LanguageModel {
 
     /// An empty cache.
     pub fn cache(&self) -> Cache {
-        Cache(vec![LayerCache::default(); self.blocks.len()])
+        Cache { layers: vec![LayerCache::default(); self.blocks.len()], ids: Vec::new(), regime: 0 }
     }
 
-    /// Appends tokens to the cache and gives the logits `(vocab)` of what follows them.
+    /// Appends tokens to the cache and gives the logits `(vocab)` of what follows them. Where the text passes a length from which rotary
+    /// frequencies are others ([`Rotary::regime`](crate::nn::Rotary::regime)), the tokens before are run once more.
     ///
     /// # Errors
     /// As [`LanguageModel::forward`], and if there is no token.
@@ -198,11 +204,21 @@ impl LanguageModel {
         if ids.is_empty() {
             return Err(Error::setting("ids", "there is no token"));
         }
+        let regime = self.config.recipe().rotary.as_ref().map_or(0, |rotary| rotary.regime(cache.len() + ids.len()));
+        if !cache.is_empty() && regime != cache.regime {
+            let all = [&cache.ids, ids].concat();
+            let mut anew = self.cache();
+            let logits = self.step(&all, &mut anew)?;
+            *cache = anew;
+            return Ok(logits);
+        }
         let first = cache.len();
         awake(|| {
             let at = positions(&self.config, 1, ids.len(), first);
             let mut h = self.ends.embed(ids, ids.len(), first)?;
-            self.blocks.iter().zip(&mut cache.0).for_each(|(block, cache)| block.step(&mut h, &at, cache));
+            cache.regime = regime;
+            cache.ids.extend(ids);
+            self.blocks.iter().zip(&mut cache.layers).for_each(|(block, cache)| block.step(&mut h, &at, cache));
             let logits = self.ends.logits(&h.slice(s![ids.len() - 1.., ..]));
             Ok(logits.row(0).to_owned())
         })

@@ -244,26 +244,73 @@ fn rotary(keys: Keys<'_>, turned: usize, dim: usize) -> Result<Rotary> {
     if scaling.get("rope_theta").is_some() {
         theta = scaling.positive("rope_theta", 1e4)?;
     }
-    let kind = scaling.text("rope_type", scaling.text("type", "default")?)?;
+    Ok(Rotary::new(turned, theta, stretch(keys, scaling, turned)?))
+}
+
+/// The stretch that `rope_scaling` names. Lengths that it does not give stand beside it.
+fn stretch(keys: Keys<'_>, scaling: Keys<'_>, turned: usize) -> Result<Stretch> {
+    let mut kind = scaling.text("rope_type", scaling.text("type", "default")?)?;
+    if kind == "su" || kind == "yarn" && scaling.get("short_factor").is_some() {
+        kind = "longrope"; // what the first files of Phi-3 call it
+    }
     let needed = |key: &str| -> Result<f32> {
         if scaling.get(key).is_none() {
             return Err(setting("rope_scaling", format!("{kind} needs {key}")));
         }
         scaling.positive(key, 0.0)
     };
-    let stretch = match kind {
+    const ORIGINAL: &str = "original_max_position_embeddings";
+    Ok(match kind {
         "default" => Stretch::None,
         "linear" => Stretch::Linear(needed("factor")?),
         "llama3" => Stretch::Llama3 {
             factor: needed("factor")?,
             low: needed("low_freq_factor")?,
             high: needed("high_freq_factor")?,
-            length: needed("original_max_position_embeddings")?,
+            length: needed(ORIGINAL)?,
         },
+        "yarn" => {
+            let factor = needed("factor")?;
+            let length = match scaling.size_if(ORIGINAL)? {
+                Some(length) => length,
+                None => keys.size("max_position_embeddings")?,
+            };
+            // Equation 22, with the factor before the logarithm that later models write down.
+            let scale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * f64::from(factor).ln() + 1.0 };
+            let amplitude = match (scaling.number_if("mscale")?, scaling.number_if("mscale_all_dim")?) {
+                (Some(m), Some(all)) if m != 0.0 && all != 0.0 => scale(m) / scale(all),
+                _ => scale(1.0),
+            };
+            Stretch::Yarn {
+                factor,
+                fast: scaling.positive("beta_fast", 32.0)?,
+                slow: scaling.positive("beta_slow", 1.0)?,
+                length: length as f32,
+                whole: scaling.flag("truncate", true)?,
+                amplitude: scaling.positive("attention_factor", amplitude)?,
+            }
+        }
+        "longrope" => {
+            let factors = |key: &str| -> Result<Vec<f32>> {
+                let reason = || setting("rope_scaling", format!("{key} is not a list of {} numbers above 0", turned / 2));
+                let list = scaling.get(key).and_then(|v| v.as_array()).filter(|l| l.len() == turned / 2).ok_or_else(reason)?;
+                let number = |v: &serde_json::Value| v.as_f64().map(|x| x as f32).filter(|x| x.is_finite() && *x > 0.0);
+                list.iter().map(|v| number(v).ok_or_else(reason)).collect()
+            };
+            let longest = keys.size("max_position_embeddings")?;
+            let beside = keys.size_if(ORIGINAL)?.or(scaling.size_if(ORIGINAL)?);
+            let length = beside.unwrap_or(longest);
+            if length < 2 {
+                return Err(setting(ORIGINAL, format!("longrope needs 2 positions or more, not {length}")));
+            }
+            let factor = if beside.is_some() { longest as f64 / length as f64 } else { f64::from(needed("factor")?) };
+            let amplitude = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (length as f64).ln()).sqrt() };
+            let amplitude = scaling.positive("attention_factor", amplitude)?;
+            Stretch::Long { short: factors("short_factor")?, long: factors("long_factor")?, length, amplitude }
+        }
         other => {
-            let reason = format!("type {} is none of default, linear, llama3", crate::io::quoted(other));
+            let reason = format!("type {} is none of default, linear, llama3, yarn, longrope", crate::io::quoted(other));
             return Err(setting("rope_scaling", reason));
         }
-    };
-    Ok(Rotary::new(turned, theta, stretch))
+    })
 }

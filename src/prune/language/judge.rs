@@ -9,11 +9,11 @@ use ndarray::Array2;
 /// A whole model whose layers can be exchanged, and what the dense one gives on some tokens.
 ///
 /// Only what lies behind the first block that differs from a base is run: the streams before each block of the base are kept, `(tokens,
-/// hidden)` a block.
+/// hidden)` a block. So are the dense model's logits, `(tokens, vocab)`, whose product costs as much as a quarter of a small model.
 pub(super) struct Judge {
     model: LanguageModel,
     at: Positions,
-    /// What the last block of the dense model gives.
+    /// The logits of the dense model.
     dense: Array2<f32>,
     /// The streams of the base before each block.
     before: Vec<Array2<f32>>,
@@ -44,7 +44,8 @@ impl Judge {
             before.push(h.clone());
             block.forward(&mut h, &at, &mut ());
         }
-        Ok(Judge { model, at, dense: h, before, base: vec![0; layers], loaded: vec![0; layers], loss: 0.0 })
+        let dense = model.ends().logits(&h);
+        Ok(Judge { model, at, dense, before, base: vec![0; layers], loaded: vec![0; layers], loss: 0.0 })
     }
 
     /// The mean divergence of the next token's distribution from the dense model's, in nats, with each layer at a level. A choice that is

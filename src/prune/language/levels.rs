@@ -223,7 +223,7 @@ impl<'a> Levels<'a> {
     /// model's, in nats, over whole sequences of `length` tokens. One list a layer, one number a level, the first 0. The sensitivity scan
     /// of Han, Pool, Tran, Dally 2015 (arXiv:1506.02626, figure 6), by divergence instead of accuracy.
     ///
-    /// Has the whole model in memory, and `tokens · hidden` numbers a block. `see` is told how many layers of all are done.
+    /// Has the whole model in memory, `tokens · hidden` numbers a block, and `tokens · vocab`. `see` is told how many layers of all are done.
     ///
     /// # Errors
     /// If the model or the levels cannot be read.
@@ -270,14 +270,17 @@ impl<'a> Levels<'a> {
         search: Evolution,
         mut see: impl FnMut(usize, f64),
     ) -> Result<(Vec<usize>, f64, f64)> {
-        let mut starts = vec![self.by_error(budget)?];
-        let least = self.table.iter().map(Vec::len).min().unwrap_or(1);
-        starts.extend((0..least).map(|level| vec![level; self.layers.len()]).find(|choice| self.cost(choice) <= budget));
+        let mut start = self.by_error(budget)?;
         let mut judge = Judge::new(self.folder, self.config, (ids, length), self.layers.len())?;
-        let mut judged = starts.into_iter().map(|s| Ok((judge.begin(self, &s)?, s))).collect::<Result<Vec<_>>>()?;
-        judged.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (before, start) = judged.swap_remove(0);
-        judge.begin(self, &start)?;
+        let mut before = judge.begin(self, &start)?;
+        let least = self.table.iter().map(Vec::len).min().unwrap_or(1);
+        let equal = (0..least).map(|level| vec![level; self.layers.len()]).find(|choice| self.cost(choice) <= budget);
+        if let Some(equal) = equal {
+            let loss = judge.loss(self, &equal)?;
+            if loss < before {
+                (start, before) = (equal, loss);
+            }
+        }
         let mut done = 0;
         let mut best = before;
         let (choice, loss) = evolve(&self.with_losses(&self.errors()), budget, &start, search, &mut |choice| {

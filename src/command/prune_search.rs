@@ -133,7 +133,7 @@ impl Search {
             }
             Allocation::Evolve => {
                 let search = Evolution { generations: self.generations, offspring: self.offspring, seed: Seed(args.seed) };
-                let progress = bar(search.generations * search.offspring, "evolution");
+                let progress = bar(layers.len() + search.generations * search.offspring, "evolution");
                 let evolved = levels.evolved(judged, budget, search, |done, _| progress.set_position(done as u64));
                 progress.finish_and_clear();
                 let (choice, after, before) = evolved?;

@@ -111,6 +111,8 @@ fn evolution_never_loses_more_than_its_start_and_says_what_it_loses() {
         assert!((loss - by_hand).abs() < 1e-5 + 1e-4 * by_hand, "{loss} and {by_hand}");
         let uniform = divergence(&model(&m.dir), &at(m, levels, &vec![2; choice.len()]), judged);
         assert!(start <= uniform + 1e-5, "the start is no worse than equal sparsities: {start} and {uniform}");
+        let by_error = divergence(&model(&m.dir), &at(m, levels, &levels.by_error(budget).unwrap()), judged);
+        assert!(start <= by_error + 1e-5, "nor than the least errors: {start} and {by_error}");
         assert_eq!(run(), (choice.clone(), loss, start), "the same seed, the same bits");
         let budgets = levels.budgets(&choice);
         assert_eq!(budgets.values().map(|b| b.keep() as u64).sum::<u64>(), levels.cost(&choice));

@@ -258,8 +258,13 @@ impl<'a> Levels<'a> {
         Ok(choice)
     }
 
-    /// Betters the choice of least errors, or the one of equal sparsity if that loses less, by mutations ([`evolve`]), judged as in
-    /// [`Levels::sensitivities`] with all layers at their levels. Gives the choice, what it loses, and what the start lost.
+    /// Betters a choice by mutations ([`evolve`]), judged as in [`Levels::sensitivities`] with all layers at their levels. Gives the choice,
+    /// what it loses, and what the start lost.
+    ///
+    /// The start is the best of three: the least sum of errors, the densest equal sparsity within the budget, and the least sum of errors
+    /// weighed by what the predictions lose for each unit of a layer's error, which takes one pass a layer.
+    ///
+    /// `see` is told how many passes are done and the least loss so far, infinite while the layers are weighed.
     ///
     /// # Errors
     /// If the sparsest levels cost more than the budget, or the model or the levels cannot be read.
@@ -270,20 +275,33 @@ impl<'a> Levels<'a> {
         search: Evolution,
         mut see: impl FnMut(usize, f64),
     ) -> Result<(Vec<usize>, f64, f64)> {
-        let mut start = self.by_error(budget)?;
-        let mut judge = Judge::new(self.folder, self.config, (ids, length), self.layers.len())?;
-        let mut before = judge.begin(self, &start)?;
+        let by_error = self.by_error(budget)?;
         let least = self.table.iter().map(Vec::len).min().unwrap_or(1);
         let equal = (0..least).map(|level| vec![level; self.layers.len()]).find(|choice| self.cost(choice) <= budget);
-        if let Some(equal) = equal {
-            let loss = judge.loss(self, &equal)?;
+        let mut judge = Judge::new(self.folder, self.config, (ids, length), self.layers.len())?;
+        let mut done = 0;
+        let mut weighed = self.errors();
+        for (l, errors) in weighed.iter_mut().enumerate() {
+            // Where the layer will about be; a level without error says nothing of it.
+            let middle = equal.as_ref().map_or(errors.len() - 1, |e| e[l]);
+            let level = if errors[middle] > 0.0 { middle } else { errors.len() - 1 };
+            let mut alone = vec![0; self.layers.len()];
+            alone[l] = level;
+            let weight = if errors[level] > 0.0 { judge.loss(self, &alone)? / errors[level] } else { 0.0 };
+            errors.iter_mut().for_each(|e| *e *= weight);
+            done += 1;
+            see(done, f64::INFINITY);
+        }
+        let mut start = self.by_losses(&weighed, budget)?;
+        let mut before = judge.begin(self, &start)?;
+        for other in equal.into_iter().chain([by_error]) {
+            let loss = judge.loss(self, &other)?;
             if loss < before {
-                (start, before) = (equal, loss);
+                (start, before) = (other, loss);
             }
         }
-        let mut done = 0;
         let mut best = before;
-        let (choice, loss) = evolve(&self.with_losses(&self.errors()), budget, &start, search, &mut |choice| {
+        let (choice, loss) = evolve(&self.with_losses(&weighed), budget, &start, search, &mut |choice| {
             let loss = judge.loss(self, choice)?;
             done += 1;
             best = loss.min(best);

@@ -82,6 +82,29 @@ fn cholesky_of_the_inverse_is_upper_and_its_square_is_the_inverse() {
 }
 
 #[test]
+fn the_rounded_cholesky_of_the_inverse_is_the_other_with_another_diagonal() {
+    for (n, b) in cases().chain(backends().into_iter().map(|b| (1100, b))) {
+        let a = spd(n);
+        let mut other = a.clone();
+        other.diag_mut().iter_mut().enumerate().for_each(|(i, d)| *d += 1.0 + 0.01 * i as f64);
+        let u = b.cholesky_of_inverse_f32(&lower_only(&a), &other.diag().to_vec()).unwrap();
+        let right = b.cholesky_of_inverse(&other).unwrap();
+        let largest = right.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        for ((at, &u), right) in u.indexed_iter().zip(&right) {
+            assert!((f64::from(u) - right).abs() <= 6e-8 * right.abs() + 1e-12 * largest, "{b:?} {n}: {u}, {right} at {at:?}");
+            assert!(at.0 <= at.1 || u == 0.0, "{b:?} {n}: {u} below the diagonal");
+        }
+    }
+    for b in backends() {
+        let mut diagonal = vec![1.0; 3];
+        assert_eq!(b.cholesky_of_inverse_f32(&Array2::zeros((3, 3)), &diagonal).unwrap(), Array2::<f32>::eye(3));
+        diagonal[1] = -1.0;
+        let error = b.cholesky_of_inverse_f32(&Array2::zeros((3, 3)), &diagonal).unwrap_err();
+        assert!(matches!(error, Error::NotPositiveDefinite { column: 1, .. }), "{b:?}: {error}");
+    }
+}
+
+#[test]
 fn a_solution_times_the_matrix_is_the_right_hand_side_in_any_layout() {
     for (n, b) in cases() {
         let (a, wide) = (spd(n), normal(n, 9));

@@ -64,6 +64,8 @@ both! {
     fn factor_llt(a: &mut Array2<f64>) -> Result<(), usize>;
     /// L⁻¹ of L `(n, n)`, columns, lower triangle; zero above the diagonal.
     fn invert_lower(l: Array2<f64>) -> Array2<f64>;
+    /// Columns `from..to` of L⁻¹, from row `from` on; above there they are 0.
+    fn invert_lower_strip(l: &ArrayRef2<f64>, from: usize, to: usize) -> Array2<f64>;
     /// (L Lᵀ)⁻¹ of L `(n, n)`, columns, lower triangle; full, any layout.
     fn invert_llt(l: Array2<f64>) -> Array2<f64>;
     /// L⁻¹ b of the lower triangle L `(n, n)`, b `(n, k)`, both columns.

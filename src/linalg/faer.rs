@@ -56,6 +56,14 @@ pub(super) fn invert_lower(l: Array2<f64>) -> Array2<f64> {
     inverse
 }
 
+pub(super) fn invert_lower_strip(l: &ArrayRef2<f64>, from: usize, to: usize) -> Array2<f64> {
+    let rest = l.nrows() - from;
+    let mut strip = Array2::zeros((rest, to - from).f());
+    strip.diag_mut().fill(1.0);
+    triangular_solve::solve_lower_triangular_in_place(view(l).submatrix(from, from, rest, rest), view_mut(&mut strip), par());
+    strip
+}
+
 pub(super) fn invert_llt(l: Array2<f64>) -> Array2<f64> {
     let mut inverse = Array2::zeros(l.dim().f());
     with_stack(llt::inverse::inverse_scratch::<f64>(l.nrows(), par()), |stack| {

@@ -25,6 +25,12 @@ pub(super) fn invert_lower(l: Array2<f64>) -> Array2<f64> {
     solve_lower(&l, identity)
 }
 
+pub(super) fn invert_lower_strip(l: &ArrayRef2<f64>, from: usize, to: usize) -> Array2<f64> {
+    let mut strip = Array2::zeros((l.nrows() - from, to - from).f());
+    strip.diag_mut().fill(1.0);
+    solve_lower(&super::layout::to_columns(&l.slice(ndarray::s![from.., from..])), strip)
+}
+
 pub(super) fn invert_llt(l: Array2<f64>) -> Array2<f64> {
     CholeskyFactorized { factor: l, uplo: UPLO::Lower }.invc_into().unwrap_or_else(|e| panic!("{ARGUMENTS}: {e}"))
 }

@@ -35,5 +35,5 @@ pub use eigh::{Eigh, eigh};
 pub use gram::Gram;
 pub use lstsq::lstsq;
 pub use matmul::{matmul, matmul_nt, matmul_tn};
-pub use spd::{cholesky, cholesky_of_inverse, solve_spd, spd_inverse};
+pub use spd::{cholesky, cholesky_of_inverse, cholesky_of_inverse_f32, solve_spd, spd_inverse};
 pub use svd::{Svd, svd};

@@ -8,7 +8,7 @@
 use super::Backend;
 use super::layout::{lower_to_columns, lower_to_rows, reversed_lower_to_columns, to_columns, to_rows};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayRef2, s};
+use ndarray::{Array2, ArrayRef2, Zip, s};
 
 /// The lower triangular L `(n, n)` with A = L Lᵀ; zero above the diagonal.
 ///
@@ -64,6 +64,20 @@ pub fn cholesky_of_inverse(a: &ArrayRef2<f64>) -> Result<Array2<f64>> {
     Backend::default().cholesky_of_inverse(a)
 }
 
+/// [`cholesky_of_inverse`] of a `(n, n)` with another `diagonal`, each entry rounded to f32 at the end.
+///
+/// For matrices that fill the memory: one copy of a is made, and the result a strip of columns at a time, where the other has
+/// three matrices of f64 beside a.
+///
+/// # Errors
+/// As [`cholesky_of_inverse`].
+///
+/// # Panics
+/// If the diagonal is not as long as that of a.
+pub fn cholesky_of_inverse_f32(a: &ArrayRef2<f64>, diagonal: &[f64]) -> Result<Array2<f32>> {
+    Backend::default().cholesky_of_inverse_f32(a, diagonal)
+}
+
 /// X `(n, k)` with A X = B, for a `(n, n)` and b `(n, k)`.
 ///
 /// Reads only the lower triangle of a.
@@ -87,7 +101,7 @@ impl Backend {
     /// # Errors
     /// As [`cholesky`].
     pub fn cholesky(self, a: &ArrayRef2<f64>) -> Result<Array2<f64>> {
-        Ok(lower_to_rows(&self.factor("Cholesky", a, Order::Forward)?))
+        Ok(lower_to_rows(&self.factor("Cholesky", a, None, Order::Forward)?))
     }
 
     /// [`spd_inverse`] by this back end.
@@ -95,7 +109,7 @@ impl Backend {
     /// # Errors
     /// As [`spd_inverse`].
     pub fn spd_inverse(self, a: &ArrayRef2<f64>) -> Result<Array2<f64>> {
-        let l = self.factor("inverse", a, Order::Forward)?;
+        let l = self.factor("inverse", a, None, Order::Forward)?;
         if l.is_empty() {
             return Ok(l);
         }
@@ -111,7 +125,7 @@ impl Backend {
     /// # Errors
     /// As [`cholesky_of_inverse`].
     pub fn cholesky_of_inverse(self, a: &ArrayRef2<f64>) -> Result<Array2<f64>> {
-        let l = self.factor("Cholesky of the inverse", a, Order::Backward)?;
+        let l = self.factor("Cholesky of the inverse", a, None, Order::Backward)?;
         if l.is_empty() {
             return Ok(l);
         }
@@ -119,6 +133,29 @@ impl Backend {
         u.invert_axis(ndarray::Axis(0));
         u.invert_axis(ndarray::Axis(1));
         Ok(to_rows(u))
+    }
+
+    /// [`cholesky_of_inverse_f32`] by this back end.
+    ///
+    /// # Errors
+    /// As [`cholesky_of_inverse_f32`].
+    ///
+    /// # Panics
+    /// As [`cholesky_of_inverse_f32`].
+    pub fn cholesky_of_inverse_f32(self, a: &ArrayRef2<f64>, diagonal: &[f64]) -> Result<Array2<f32>> {
+        assert_eq!(diagonal.len(), a.nrows(), "a number for each entry of the diagonal");
+        let l = self.factor("Cholesky of the inverse", a, Some(diagonal), Order::Backward)?;
+        let n = l.nrows();
+        let mut u = Array2::zeros((n, n));
+        for from in (0..n).step_by(STRIP) {
+            let to = (from + STRIP).min(n);
+            let strip = self.invert_lower_strip(&l, from, to);
+            let mut place = u.slice_mut(s![..n - from; -1, n - to..n - from; -1]);
+            Zip::from(place.rows_mut())
+                .and(strip.rows())
+                .par_for_each(|mut u, strip| u.zip_mut_with(&strip, |u, v| *u = *v as f32));
+        }
+        Ok(u)
     }
 
     /// [`solve_spd`] by this back end.
@@ -130,7 +167,7 @@ impl Backend {
             return Err(Error::shape("right-hand side of A X = B", &[a.nrows(), b.ncols()], &[b.nrows(), b.ncols()]));
         }
         finite("right-hand side of A X = B", b)?;
-        let l = self.factor("A X = B", a, Order::Forward)?;
+        let l = self.factor("A X = B", a, None, Order::Forward)?;
         if b.is_empty() {
             return Ok(Array2::zeros(b.dim()));
         }
@@ -138,8 +175,9 @@ impl Backend {
         Ok(to_rows(self.solve_upper(&l.t(), y)))
     }
 
-    /// L of A = L Lᵀ, column-major, or of A with rows and columns in reverse order. Above the diagonal it holds anything.
-    fn factor(self, what: &str, a: &ArrayRef2<f64>, order: Order) -> Result<Array2<f64>> {
+    /// L of A = L Lᵀ, column-major, or of A with rows and columns in reverse order; A may have another diagonal than a. Above the diagonal it
+    /// holds anything.
+    fn factor(self, what: &str, a: &ArrayRef2<f64>, diagonal: Option<&[f64]>, order: Order) -> Result<Array2<f64>> {
         square(what, a)?;
         let n = a.nrows();
         let index = |j: usize| if order == Order::Forward { j } else { n - 1 - j };
@@ -162,6 +200,9 @@ impl Backend {
             if size == 0 {
                 break l;
             }
+            if let Some(diagonal) = diagonal {
+                l.diag_mut().iter_mut().enumerate().for_each(|(j, d)| *d = diagonal[index(j)]);
+            }
             match self.factor_llt(&mut l) {
                 Ok(()) => break l,
                 Err(j) => (size, failed) = (j, Some(j)),
@@ -169,7 +210,7 @@ impl Backend {
         };
         for (j, &root) in l.diag().iter().enumerate() {
             let (column, pivot) = (index(j), root * root);
-            let whole = a[[column, column]];
+            let whole = diagonal.map_or(a[[column, column]], |d| d[column]);
             // NaN, which overflow could make, is not greater either.
             if !(pivot > n as f64 * f64::EPSILON * whole && pivot.is_finite()) {
                 return Err(fail(column, format!("of its {whole:e} on the diagonal only {pivot:.1e} is its own: {help}")));
@@ -181,6 +222,9 @@ impl Backend {
         }
     }
 }
+
+/// Columns of an inverse that are made at a time.
+const STRIP: usize = 512;
 
 /// From which end columns are eliminated.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -102,30 +102,36 @@ pub(super) struct Damped {
     pub dead: Vec<bool>,
 }
 
-/// The Gram matrix of a layer with `damping · mean diagonal` added to its diagonal.
-///
-/// An input that was always 0 is dead: its weights matter to nothing, its row and column of the matrix are 0, and its diagonal
-/// becomes 1 before damping. The mean counts it as 0.
+/// The Gram matrix of a layer with `damping · mean diagonal` added to its diagonal, as [`damped_diagonal`] does it.
 pub(super) fn damped(method: &str, layer: &Evidence<'_>, damping: f64) -> Result<Damped> {
+    let (diagonal, dead) = damped_diagonal(method, layer, damping)?;
+    let mut matrix = layer.gram(method)?.clone();
+    matrix.diag_mut().assign(&ndarray::ArrayView1::from(&diagonal));
+    Ok(Damped { matrix, dead })
+}
+
+/// The diagonal of the Gram matrix of a layer with `damping · mean diagonal` added, and which inputs were always 0.
+///
+/// Such an input is dead: its weights matter to nothing, its row and column of the matrix are 0, and its diagonal
+/// becomes 1 before damping. The mean counts it as 0.
+pub(super) fn damped_diagonal(method: &str, layer: &Evidence<'_>, damping: f64) -> Result<(Vec<f64>, Vec<bool>)> {
     if !(damping.is_finite() && damping >= 0.0) {
         return Err(Error::setting("damping", format!("{damping} is not a finite number of at least 0; 0.01 is usual")));
     }
-    let mut matrix = layer.gram(method)?.clone();
-    let n = matrix.nrows();
-    if let Some(col) = matrix.diag().iter().position(|d| *d < 0.0) {
-        let hint = format!("its diagonal there is {}, and sums of squares are not negative", matrix[[col, col]]);
+    let diagonal = layer.gram(method)?.diag().to_vec();
+    let n = diagonal.len();
+    if let Some(col) = diagonal.iter().position(|d| *d < 0.0) {
+        let hint = format!("its diagonal there is {}, and sums of squares are not negative", diagonal[col]);
         return Err(Error::NotPositiveDefinite { what: "Gram matrix".into(), order: n, column: col, hint });
     }
-    let dead: Vec<bool> = matrix.diag().iter().map(|d| *d == 0.0).collect();
+    let dead: Vec<bool> = diagonal.iter().map(|d| *d == 0.0).collect();
     if dead.iter().all(|d| *d) {
         let reason = format!("all {n} inputs are 0 in all {} tokens; calibrate with other data", layer.measured.tokens);
         return Err(Error::Numerical { what: "Gram matrix".into(), reason });
     }
-    let damp = damping * matrix.diag().sum() / n as f64;
-    for (d, dead) in matrix.diag_mut().iter_mut().zip(&dead) {
-        *d = if *dead { 1.0 + damp } else { *d + damp };
-    }
-    Ok(Damped { matrix, dead })
+    let damp = damping * ndarray::ArrayView1::from(&diagonal).sum() / n as f64;
+    let damped = diagonal.iter().zip(&dead).map(|(d, dead)| if *dead { 1.0 + damp } else { d + damp }).collect();
+    Ok((damped, dead))
 }
 
 /// Says of a factorisation that failed which layer it was of, and what would help.

@@ -24,15 +24,15 @@
 //!
 //! Cost: `in³` multiplications for U, `out · in²` for the updates; `8 in²` bytes for H, `4 in²` for U.
 
-use super::layer::{checked_weight, damped, explain, finish};
+use super::layer::{checked_weight, damped_diagonal, explain, finish};
 use super::scored::lower;
 use super::{Pruned, Pruner};
 use crate::criteria::{Evidence, Need, Needs};
-use crate::linalg::{Threads, cholesky_of_inverse, gemm};
+use crate::linalg::{Threads, cholesky_of_inverse_f32, gemm};
 use crate::mask::{Budget, Mask, Pattern, Scope, select};
 use crate::quantize::{Affine, Grids};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayRef2, ArrayView2, Axis, s};
+use ndarray::{Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 /// In which order columns are visited.
@@ -80,22 +80,25 @@ impl Pruner for SparseGpt {
         let (rows, cols) = weight.dim();
         let span = self.span(pattern, cols)?;
         let grids = self.grid.map(|g| g.fit(&weight)).transpose()?;
-        let gram = damped(self.name(), layer, self.damping)?;
-        for (mut column, _) in weight.columns_mut().into_iter().zip(&gram.dead).filter(|(_, dead)| **dead) {
+        let gram = layer.gram(self.name())?;
+        let (diagonal, dead) = damped_diagonal(self.name(), layer, self.damping)?;
+        for (mut column, _) in weight.columns_mut().into_iter().zip(&dead).filter(|(_, dead)| **dead) {
             column.fill(0.0);
         }
         let order = match self.order {
             Order::Natural => None,
-            Order::Activation => Some(by_activation(&gram.matrix)),
+            Order::Activation => Some(by_activation(&diagonal)),
         };
         let (weight, mask) = match order {
             None => {
-                let u = cholesky_of_inverse(&gram.matrix).map_err(|e| explain(e, layer, self.damping))?.mapv(|v| v as f32);
+                let u = cholesky_of_inverse_f32(gram, &diagonal).map_err(|e| explain(e, layer, self.damping))?;
                 sweep(weight, layer.mask, &u, &Sweep { span, pattern, scope, budget, grids })?
             }
             Some(order) => {
-                let matrix = gram.matrix.select(Axis(0), &order).select(Axis(1), &order);
-                let u = cholesky_of_inverse(&matrix).map_err(|e| explain(e, layer, self.damping))?.mapv(|v| v as f32);
+                let matrix = gram.select(Axis(0), &order).select(Axis(1), &order);
+                let diagonal: Vec<f64> = order.iter().map(|&c| diagonal[c]).collect();
+                let u = cholesky_of_inverse_f32(&matrix, &diagonal).map_err(|e| explain(e, layer, self.damping))?;
+                drop(matrix);
                 let old = layer.mask.map(|m| Mask::from_fn(rows, cols, |r, c| m.get(r, order[c])));
                 let weight = Array2::from_shape_fn((rows, cols), |(r, c)| weight[[r, order[c]]]);
                 let (moved, kept) = sweep(weight, old.as_ref(), &u, &Sweep { span, pattern, scope, budget, grids })?;
@@ -135,9 +138,9 @@ impl SparseGpt {
 }
 
 /// The columns by falling diagonal, of equals the first.
-fn by_activation(gram: &ArrayRef2<f64>) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..gram.nrows()).collect();
-    order.sort_by(|&a, &b| gram[[b, b]].total_cmp(&gram[[a, a]]));
+fn by_activation(diagonal: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..diagonal.len()).collect();
+    order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
     order
 }
 

@@ -51,4 +51,7 @@ done
             echo "| \`$part.jsonl\` | $(cat "$folder/$part.date") | \`lacuna bench ${commands[$part]} --json\` |"
         fi
     done
+    echo
+    echo "\`pruning_scale.csv\` and its two figures: \`cargo run --release --example pruning_scale -- benches/record\`, SparseGPT on SmolLM2-135M's shape, two"
+    echo "cores of a shared Xeon."
 } > "$folder/README.md"

@@ -52,6 +52,5 @@ done
         fi
     done
     echo
-    echo "\`pruning_scale.csv\` and its two figures: \`cargo run --release --example pruning_scale -- benches/record\`, SparseGPT on SmolLM2-135M's shape, two"
-    echo "cores of a shared Xeon."
+    echo "\`pruning_scale.csv\` and its two figures: \`cargo run --release --example pruning_scale -- benches/record\`, a run of its own."
 } > "$folder/README.md"

@@ -201,12 +201,13 @@ impl Turns {
         let (length, half) = self.cos.dim();
         assert!(2 * half <= head_dim && x.ncols() % head_dim == 0, "{} features in heads of {head_dim}", x.ncols());
         assert!(length > 0 && x.nrows() % length == 0, "{} tokens at {length} positions", x.nrows());
+        assert!(x.ncols() < 2 || x.strides()[1] == 1, "the features of a token lie side by side");
         let task = |(i, mut rows): (usize, ArrayViewMut2<'_, f32>)| {
             for (t, mut token) in rows.rows_mut().into_iter().enumerate() {
                 let p = (i * TOKENS + t) % length;
                 let (cos, sin) = (self.cos.row(p), self.sin.row(p));
                 let (cos, sin) = (cos.to_slice().unwrap_or_default(), sin.to_slice().unwrap_or_default());
-                let token = token.as_slice_mut().expect("the features of a token lie side by side");
+                let token = token.as_slice_mut().unwrap_or_default();
                 for head in token.chunks_exact_mut(head_dim) {
                     let (a, b) = head[..2 * half].split_at_mut(half);
                     for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {

@@ -104,21 +104,22 @@ pub(super) struct Damped {
 
 /// The Gram matrix of a layer with `damping · mean diagonal` added to its diagonal, as [`damped_diagonal`] does it.
 pub(super) fn damped(method: &str, layer: &Evidence<'_>, damping: f64) -> Result<Damped> {
-    let (diagonal, dead) = damped_diagonal(method, layer, damping)?;
-    let mut matrix = layer.gram(method)?.clone();
+    let gram = layer.gram(method)?;
+    let (diagonal, dead) = damped_diagonal(layer, gram, damping)?;
+    let mut matrix = gram.clone();
     matrix.diag_mut().assign(&ndarray::ArrayView1::from(&diagonal));
     Ok(Damped { matrix, dead })
 }
 
-/// The diagonal of the Gram matrix of a layer with `damping · mean diagonal` added, and which inputs were always 0.
+/// The diagonal of the Gram matrix `gram` of a layer with `damping · mean diagonal` added, and which inputs were always 0.
 ///
 /// Such an input is dead: its weights matter to nothing, its row and column of the matrix are 0, and its diagonal
 /// becomes 1 before damping. The mean counts it as 0.
-pub(super) fn damped_diagonal(method: &str, layer: &Evidence<'_>, damping: f64) -> Result<(Vec<f64>, Vec<bool>)> {
+pub(super) fn damped_diagonal(layer: &Evidence<'_>, gram: &Array2<f64>, damping: f64) -> Result<(Vec<f64>, Vec<bool>)> {
     if !(damping.is_finite() && damping >= 0.0) {
         return Err(Error::setting("damping", format!("{damping} is not a finite number of at least 0; 0.01 is usual")));
     }
-    let diagonal = layer.gram(method)?.diag().to_vec();
+    let diagonal = gram.diag().to_vec();
     let n = diagonal.len();
     if let Some(col) = diagonal.iter().position(|d| *d < 0.0) {
         let hint = format!("its diagonal there is {}, and sums of squares are not negative", diagonal[col]);

@@ -22,7 +22,8 @@
 //! and all ties; here each block drops its exact share of the budget. Their dead inputs count as 1 in the mean of the diagonal,
 //! which depends on the scale of the inputs; here they count as 0. H is factored in f64 and used in f32.
 //!
-//! Cost: `in³` multiplications for U, `out · in²` for the updates; `8 in²` bytes for H, `4 in²` for U.
+//! Cost: `in³` multiplications for U, `out · in²` for the updates; `8 in²` bytes for H, `8 in²` for its
+//! factor, `4 in²` for U; twice the first with columns by activation.
 
 use super::layer::{checked_weight, damped_diagonal, explain, finish};
 use super::scored::lower;
@@ -81,7 +82,7 @@ impl Pruner for SparseGpt {
         let span = self.span(pattern, cols)?;
         let grids = self.grid.map(|g| g.fit(&weight)).transpose()?;
         let gram = layer.gram(self.name())?;
-        let (diagonal, dead) = damped_diagonal(self.name(), layer, self.damping)?;
+        let (diagonal, dead) = damped_diagonal(layer, gram, self.damping)?;
         for (mut column, _) in weight.columns_mut().into_iter().zip(&dead).filter(|(_, dead)| **dead) {
             column.fill(0.0);
         }

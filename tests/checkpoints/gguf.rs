@@ -175,6 +175,11 @@ fn yarn_is_read_from_its_keys_and_an_unknown_scaling_is_refused() {
     let scaling = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 16.0});
     assert_eq!(folder.config()["rope_scaling"], scaling);
     Config::of(&folder).unwrap();
+    // The factor that a file states stands before the paper's own.
+    file.float("llama.rope.scaling.attn_factor", 2.0);
+    let (_folder, out) = imported(&file);
+    let by = Folder::open(&out).unwrap().config()["rope_scaling"]["attention_factor"].as_f64().unwrap();
+    assert!((by - 2.0 * (1.0 + 0.1 * 4f64.ln())).abs() < 1e-12, "{by}");
     let mut file = llama();
     file.text("llama.rope.scaling.type", "ntk");
     assert!(refused(&file).contains("rope.scaling.type is 'ntk'; none, linear and yarn are read"));

@@ -155,9 +155,9 @@ fn llama_scaling(file: &Gguf, keys: &Keys<'_>, head_dim: usize, theta: f64) -> R
             if let Some(original) = keys.count_or("rope.scaling.original_context_length")? {
                 extend(&mut scaling, json!({"original_max_position_embeddings": original}));
             }
-            for (key, named) in [("beta_fast", "beta_fast"), ("beta_slow", "beta_slow")] {
+            for key in ["beta_fast", "beta_slow"] {
                 if let Some(turns) = keys.number_or(&format!("rope.scaling.yarn_{key}"))? {
-                    extend(&mut scaling, json!({ named: turns }));
+                    extend(&mut scaling, json!({ key: turns }));
                 }
             }
             if let Some(by) = keys.number_or("rope.scaling.attn_factor")? {

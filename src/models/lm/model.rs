@@ -240,8 +240,7 @@ impl LanguageModel {
         let mut carry = Carry::new(sink);
         let (loss, mut d, tied) = self.ends.back(&h, &next_tokens(ids, length), &mut carry)?;
         drop(h);
-        for block in self.blocks.iter().rev() {
-            let h = inputs.pop().expect("one input was kept a block");
+        for (block, h) in self.blocks.iter().zip(inputs).rev() {
             block.back(&h, &at, &mut d, None, &mut carry);
         }
         self.ends.embed_back(&[(ids, &d)], length, tied, &mut carry);

@@ -7,7 +7,7 @@ use super::isa::Isa;
 use super::strip::{Rows, product};
 use super::value::Value;
 #[cfg(target_arch = "x86_64")]
-use super::{few::sum_of, lists::AHEAD};
+use super::{expand::places, few::sum_of_eight, lists::AHEAD};
 use ndarray::ArrayRef2;
 
 /// The parts of a checked [`Bitmask`](crate::sparse::Bitmask).
@@ -193,33 +193,33 @@ unsafe fn rows_of_runs<T: Expand, const R: usize>(
         let mut at: [*const T; R] = std::array::from_fn(|r| w.values[w.starts[w.run(block, tile, slot + r)] as usize..].as_ptr());
         // SAFETY: a run has as many values as its words have bits, and SLACK more can be read; x is read below its end.
         unsafe {
-            let (mut low, mut high) = ([_mm_setzero_ps(); R], [_mm_setzero_ps(); R]);
-            let mut step = |bits: [u64; R], x: *const f32| {
-                let (x0, x1) = (_mm_loadu_ps(x), _mm_loadu_ps(x.add(4)));
-                for r in 0..R {
-                    let (first, second) = ((bits[r] & 15) as usize, (bits[r] >> 4 & 15) as usize);
-                    low[r] = _mm_fmadd_ps(T::expand(at[r], &T::SPREAD[first]), x0, low[r]);
-                    let next = at[r].add(first.count_ones() as usize);
-                    high[r] = _mm_fmadd_ps(T::expand(next, &T::SPREAD[second]), x1, high[r]);
-                    at[r] = at[r].add((bits[r] & 255).count_ones() as usize);
-                }
-            };
+            let mut acc = [_mm256_setzero_ps(); R];
             for i in 0..words[0].len() {
                 let column = start + 64 * i;
-                let mut bits: [u64; R] = std::array::from_fn(|r| *words[r].get_unchecked(i));
-                let whole = (x.len() - column).min(64);
-                for byte in 0..whole / 8 {
-                    step(bits, x.as_ptr().add(column + 8 * byte));
-                    bits = bits.map(|b| b >> 8);
+                // Masked loads wait long for lines from memory: two are asked for, for up to half of a word's weights.
+                for at in at {
+                    _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(AHEAD));
+                    _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(AHEAD + 64));
                 }
-                if whole % 8 > 0 {
-                    let mut rest = [0.0f32; 8];
-                    rest[..whole % 8].copy_from_slice(&x[column + whole / 8 * 8..column + whole]);
-                    step(bits, rest.as_ptr());
+                let mut rest = [0.0f32; 64];
+                let here = if x.len() - column >= 64 {
+                    x.as_ptr().add(column)
+                } else {
+                    rest[..x.len() - column].copy_from_slice(&x[column..]);
+                    rest.as_ptr()
+                };
+                for eight in 0..8 {
+                    let x = _mm256_loadu_ps(here.add(8 * eight));
+                    for r in 0..R {
+                        let bits = *words[r].as_ptr().add(i).cast::<u8>().add(eight);
+                        let places = places(bits);
+                        acc[r] = _mm256_fmadd_ps(T::eight(at[r], places), _mm256_permutevar8x32_ps(x, places), acc[r]);
+                        at[r] = at[r].add(bits.count_ones() as usize);
+                    }
                 }
             }
             for r in 0..R {
-                sums[slot + r] += w.scale(block, tile, slot + r) * sum_of(_mm_add_ps(low[r], high[r]));
+                sums[slot + r] += w.scale(block, tile, slot + r) * sum_of_eight(acc[r]);
             }
         }
     }

@@ -161,18 +161,9 @@ unsafe fn dots<S: Simd, N: Numbers, const R: usize, const B: usize>(
         }
         for r in 0..R {
             for b in 0..B {
-                let mut lanes = [0.0f32; 16];
-                S::store(lanes.as_mut_ptr(), acc[r][b]);
-                let mut n = S::LANES;
-                while n > 1 {
-                    n /= 2;
-                    for i in 0..n {
-                        lanes[i] += lanes[i + n];
-                    }
-                }
                 let x = &x[b * cols..][..cols];
                 let rest: f32 = (vectors..cols).map(|c| w.get(first + r * cols + c) * x[c]).sum();
-                sums[b * stride + r] = lanes[0] + rest;
+                sums[b * stride + r] = S::sum(acc[r][b]) + rest;
             }
         }
     }

@@ -18,7 +18,8 @@ use super::strip::{Rows, product};
 use super::value::{Scales, Value};
 #[cfg(target_arch = "x86_64")]
 use super::{
-    few::sum_of,
+    expand::places,
+    few::sum_of_eight,
     scratch::{Scratch, Use},
 };
 use ndarray::ArrayRef2;
@@ -170,7 +171,7 @@ fn part<'a>(x: &'a [f32], start: usize, padded: &'a mut [f32; 64]) -> &'a [f32] 
 fn runs_avx2<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32]) {
     use std::arch::x86_64::*;
     let rows = sums.len();
-    let mut acc = Scratch::take(rows * 4, Use::Strips);
+    let mut acc = Scratch::take(rows * 8, Use::Strips);
     acc.fill(0.0);
     let mut padded = [0.0; 64];
     let (first, grouped) = (w.blocks[block] as usize, w.scales.grouped::<T>());
@@ -180,33 +181,34 @@ fn runs_avx2<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut
         let values = &w.values[w.value(block, word)..];
         let (order, words) = (&w.order[run..run + rows], &w.words[run..run + rows]);
         for (slot, (&row, &bits)) in order.iter().zip(words).enumerate() {
-            let acc = &mut acc[4 * usize::from(row)..][..4];
+            let acc = &mut acc[8 * usize::from(row)..][..8];
             // SAFETY: there are as many values in a run as bits, and SLACK more can be read; x has 64 numbers.
             unsafe {
-                let at = values.as_ptr().add(slot * count);
-                let before = _mm_loadu_ps(acc.as_ptr());
-                let (mut low, mut high) = (if grouped { _mm_setzero_ps() } else { before }, _mm_setzero_ps());
-                let (mut bits, mut at) = (bits, at);
-                for i in 0..8 {
-                    let (first, second) = ((bits & 15) as usize, (bits >> 4 & 15) as usize);
-                    low = _mm_fmadd_ps(T::expand(at, &T::SPREAD[first]), _mm_loadu_ps(x.as_ptr().add(8 * i)), low);
-                    let next = at.add(first.count_ones() as usize);
-                    high = _mm_fmadd_ps(T::expand(next, &T::SPREAD[second]), _mm_loadu_ps(x.as_ptr().add(8 * i + 4)), high);
-                    at = at.add((bits & 255).count_ones() as usize);
-                    bits >>= 8;
+                let before = _mm256_loadu_ps(acc.as_ptr());
+                // Two sums: one would wait for itself.
+                let mut sum = [if grouped { _mm256_setzero_ps() } else { before }, _mm256_setzero_ps()];
+                let mut at = values.as_ptr().add(slot * count);
+                // Masked loads wait long for lines from memory.
+                _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(AHEAD));
+                _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(AHEAD + 64));
+                for (i, bits) in bits.to_le_bytes().into_iter().enumerate() {
+                    let places = places(bits);
+                    let x = _mm256_permutevar8x32_ps(_mm256_loadu_ps(x.as_ptr().add(8 * i)), places);
+                    sum[i % 2] = _mm256_fmadd_ps(T::eight(at, places), x, sum[i % 2]);
+                    at = at.add(bits.count_ones() as usize);
                 }
-                let mut sum = _mm_add_ps(low, high);
+                let mut sum = _mm256_add_ps(sum[0], sum[1]);
                 if grouped {
-                    sum = _mm_fmadd_ps(_mm_set1_ps(w.scales.at::<T>(first + usize::from(row), word)), sum, before);
+                    sum = _mm256_fmadd_ps(_mm256_set1_ps(w.scales.at::<T>(first + usize::from(row), word)), sum, before);
                 }
-                _mm_storeu_ps(acc.as_mut_ptr(), sum);
+                _mm256_storeu_ps(acc.as_mut_ptr(), sum);
             }
         }
     }
-    for (r, (sum, acc)) in sums.iter_mut().zip(acc.chunks_exact(4)).enumerate() {
+    for (r, (sum, acc)) in sums.iter_mut().zip(acc.chunks_exact(8)).enumerate() {
         let scale = if grouped { 1.0 } else { w.scales.of::<T>(first + r, 0) };
-        // SAFETY: four numbers.
-        *sum += scale * sum_of(unsafe { _mm_loadu_ps(acc.as_ptr()) });
+        // SAFETY: eight numbers.
+        *sum += scale * sum_of_eight(unsafe { _mm256_loadu_ps(acc.as_ptr()) });
     }
 }
 

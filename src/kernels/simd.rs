@@ -6,7 +6,10 @@
 use super::value::Value;
 use half::{bf16, f16};
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::*;
+use {
+    super::few::{sum_of, sum_of_eight, sum_of_sixteen},
+    std::arch::x86_64::*,
+};
 
 /// A vector of `LANES` numbers.
 ///
@@ -22,6 +25,8 @@ pub(crate) trait Simd: Copy {
     /// `a * b + c`.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// The sum of all: halves are added until one number is left.
+    unsafe fn sum(v: Self::V) -> f32;
     /// `LANES` numbers, widened.
     unsafe fn load_bf16(from: *const bf16) -> Self::V;
     /// `LANES` numbers, widened.
@@ -105,6 +110,18 @@ impl<const N: usize> Simd for Portable<N> {
     }
 
     #[inline(always)]
+    unsafe fn sum(mut v: [f32; N]) -> f32 {
+        let mut n = N;
+        while n > 1 {
+            n /= 2;
+            for i in 0..n {
+                v[i] += v[i + n];
+            }
+        }
+        v[0]
+    }
+
+    #[inline(always)]
     unsafe fn load_bf16(from: *const bf16) -> [f32; N] {
         // SAFETY: as in `load`.
         unsafe { from.cast::<[bf16; N]>().read() }.map(Value::decode)
@@ -125,7 +142,7 @@ impl<const N: usize> Simd for Portable<N> {
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
-    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident,
+    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sum:ident,
      $half:ident, $widen:ident, $shift:ident, $cast:ident, $convert:ident, $bytes:ident, $signed:ident, $float:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
@@ -166,6 +183,12 @@ macro_rules! x86 {
             }
 
             #[inline(always)]
+            unsafe fn sum(v: Self::V) -> f32 {
+                // SAFETY: the caller vouches for the instruction set.
+                unsafe { $sum(v) }
+            }
+
+            #[inline(always)]
             unsafe fn load_bf16(from: *const bf16) -> Self::V {
                 // SAFETY: as in `load`. A bf16 is the upper half of an f32.
                 unsafe { $cast($shift::<16>($widen(from.cast::<$half>().read_unaligned()))) }
@@ -189,19 +212,19 @@ macro_rules! x86 {
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Four numbers, with FMA.
-    Xmm, __m128, 4, _mm_set1_ps, _mm_loadu_ps, _mm_storeu_ps, _mm_fmadd_ps, _mm_add_ps,
+    Xmm, __m128, 4, _mm_set1_ps, _mm_loadu_ps, _mm_storeu_ps, _mm_fmadd_ps, _mm_add_ps, sum_of,
     i64, widen_four, _mm_slli_epi32, _mm_castsi128_ps, convert_four, i32, signed_four, _mm_cvtepi32_ps
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Eight numbers, with AVX2 and FMA.
-    Ymm, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps,
+    Ymm, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps, sum_of_eight,
     __m128i, _mm256_cvtepu16_epi32, _mm256_slli_epi32, _mm256_castsi256_ps, _mm256_cvtph_ps, i64, signed_eight, _mm256_cvtepi32_ps
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Sixteen numbers, with AVX-512F.
-    Zmm, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps,
+    Zmm, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps, sum_of_sixteen,
     __m256i, _mm512_cvtepu16_epi32, _mm512_slli_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps, __m128i, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps
 );
 

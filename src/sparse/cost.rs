@@ -138,7 +138,7 @@ impl Sizes {
                 cells * (0.14 + 0.045 * tokens as f64) + 12.0 * (rows * cols.div_ceil(columns)) as f64
             }
             (Format::TileCsr(_) | Format::Csr, 1) => 0.95 * kept + 12.0 * rows as f64,
-            (Format::Bitmask(_), 1) => cells * 0.47 + 10.0 * rows as f64,
+            (Format::Bitmask(_), 1) => cells * 0.25 + 10.0 * rows as f64,
             (Format::TilePairs(tile), _) => {
                 let widest = crate::kernels::widest_pairs(tile.min(cols));
                 strips(tokens, widest).iter().map(|s| self.pairs(tile, s.width, machine)).sum()

@@ -68,8 +68,11 @@ struct Choice {
 
 /// A dense product has to be this much slower than a sparse one before it is given up.
 const BONUS: f64 = 1.03;
-/// Time of a turn of one storage that is tried, at least: the caches of two cores that share a product take a millisecond to settle.
+/// Time of a turn of one storage that is tried, at least.
 const TURN: Duration = Duration::from_millis(2);
+/// Time before it that does not count: a last cache that others filled may take ten passes until it holds a weight, and those of two
+/// cores that share a product a millisecond.
+const SETTLE: Duration = Duration::from_millis(4);
 /// Turns of each.
 const TURNS: usize = 7;
 
@@ -186,6 +189,10 @@ fn in_turns(tried: &[(Format, Box<dyn LinearOp>)], mut run: impl FnMut(&dyn Line
             if begin.elapsed() > TURN && !turns.is_empty() {
                 times.push(begin.elapsed().as_secs_f64());
             }
+            while times.is_empty() && begin.elapsed() < SETTLE {
+                run(op.as_ref());
+            }
+            let begin = Instant::now();
             while times.is_empty() || begin.elapsed() < TURN {
                 let before = Instant::now();
                 run(op.as_ref());

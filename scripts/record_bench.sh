@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Times sparse products on this machine and writes benches/record/: JSON lines, and a README with the machine and the commands.
-# Build with `cargo build --release` first, and let nothing else run. RUN names a command to run each part under, as `RUN="nice -n -5"`.
-# PARTS names the parts to measure, all by default; parts that were measured before stay.
+# Times sparse products on this machine and writes a folder of benches/record/ that is named by its processor: JSON lines, and a README
+# with the machine and the commands. Build with `cargo build --release` first, and let nothing else run. RUN names a command to run each part under, as `RUN="nice -n -5"`.
+# PARTS names the parts to measure, all by default; parts that were measured before stay. The part `layers` wants WEIGHTS, the
+# model.safetensors of SmolLM2-135M as `lacuna import` writes it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-folder=benches/record
+cpu() { lscpu | sed -n "s/^$1: *//p" | tr '[:upper:]' '[:lower:]'; }
+folder=benches/record/$(cpu "Vendor ID")-$(cpu "CPU family")-$(cpu Model)
 lacuna=${CARGO_TARGET_DIR:-target}/release/lacuna
 mkdir -p "$folder"
 
@@ -24,6 +26,7 @@ declare -A commands=(
     [check-2]="check --shape $small --tokens 1,4,16,128 --threads 2 --seconds 0.15"
 )
 all=(spmm spmm-2 large cold nm blocks values skewed sweep check check-2)
+tensors=(model.layers.{2,15}.{self_attn.o_proj,mlp.gate_proj,mlp.down_proj}.weight)
 for part in ${PARTS:-${all[@]}}; do
     echo "== $part: lacuna bench ${commands[$part]} --json" >&2
     # A check that finds something is a finding, not a failure of the record.
@@ -32,6 +35,16 @@ for part in ${PARTS:-${all[@]}}; do
     mv "$folder/$part.jsonl.part" "$folder/$part.jsonl"
     date -u +%Y-%m-%d > "$folder/$part.date"
 done
+
+if [ -n "${WEIGHTS:-}" ]; then
+    for tensor in "${tensors[@]}"; do
+        echo "== layers: $tensor" >&2
+        ${RUN:-} "$lacuna" bench spmm --weights "$WEIGHTS" --tensor "$tensor" --tokens 1,16,128 --sparsity 0.5,0.8 --threads 1 --seconds 0.3 --json |
+            sed "s/^{/{\"tensor\":\"$tensor\",/"
+    done > "$folder/layers.jsonl.part"
+    mv "$folder/layers.jsonl.part" "$folder/layers.jsonl"
+    date -u +%Y-%m-%d > "$folder/layers.date"
+fi
 
 {
     echo "# What sparse products took, on one machine"
@@ -51,6 +64,7 @@ done
             echo "| \`$part.jsonl\` | $(cat "$folder/$part.date") | \`lacuna bench ${commands[$part]} --json\` |"
         fi
     done
-    echo
-    echo "\`pruning_scale.csv\` and its two figures: \`cargo run --release --example pruning_scale -- benches/record\`, a run of its own."
+    if [ -f "$folder/layers.jsonl" ]; then
+        echo "| \`layers.jsonl\` | $(cat "$folder/layers.date") | \`lacuna bench spmm --weights model.safetensors --tensor … --tokens 1,16,128 --sparsity 0.5,0.8 --threads 1 --seconds 0.3 --json\`, layers of SmolLM2-135M pruned by magnitude |"
+    fi
 } > "$folder/README.md"

@@ -3,7 +3,7 @@
 //! `cargo run --release --example lm_speed -- FOLDER [TOKENS] [prefill,decode,train]`
 
 use lacuna::io::Folder;
-use lacuna::models::lm::{Config, Gradients, LanguageModel, step};
+use lacuna::models::lm::{Config, Gradients, LanguageModel, Running, step};
 use lacuna::nn::{Method, Optimizer};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -33,6 +33,8 @@ fn main() -> lacuna::Result<()> {
         println!("loss of {tokens} tokens: {:.1} tokens/s ({seconds:.3} s)", tokens as f64 / seconds);
     }
     if what.contains("decode") {
+        // As `generate` runs it: pruned layers in sparse storages, whole ones in fewer bits where these hold every number exactly.
+        let (model, _) = LanguageModel::load_stored(&folder, Config::of(&folder)?, Running::Auto, 1)?;
         let mut cache = model.cache();
         model.step(&ids[..16.min(tokens)], &mut cache)?;
         let seconds = timed(64, &mut || model.step(&ids[..1], &mut cache).map(|_| ()))?;

@@ -3,8 +3,8 @@
 //! A run is a row's part of a word: as many whole groups of M columns as 64 bits hold, with as many values in every row. So the values
 //! of a block and a word follow one another at a constant distance, and no loop over them ends unforeseen.
 //!
-//! One token: values are spread to the places of their bits, sixteen at a time, and meet x; what is loaded of x serves all rows of the
-//! block, whose sums rest in the first cache meanwhile. Strips: see `nm_strip`.
+//! One token: values are spread to the places of their bits, sixteen at a time, and meet x (AVX-512), or eight numbers of x are brought
+//! together to meet values (AVX2); what is loaded of x serves all rows of the block, whose sums rest in the first cache meanwhile. Strips: see `nm_strip`.
 
 // Vectors are named by their place, so that they stay in registers.
 #![allow(clippy::needless_range_loop)]

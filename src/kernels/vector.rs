@@ -5,6 +5,7 @@
 //! the same bits.
 
 use super::isa::Isa;
+use ndarray::ArrayView2;
 
 /// Compiles a function for each instruction set and calls the one that may run.
 macro_rules! by_isa {
@@ -119,6 +120,36 @@ by_isa! {
     /// `Σ x y`, in parts of `f32` that are summed in `f64`.
     fn dot(x: &[f32], y: &[f32]) -> f64 {
         x.chunks(PART).zip(y.chunks(PART)).map(|(x, y)| f64::from(lane_sum(x, y, |x, y| x * y))).sum()
+    }
+}
+
+by_isa! {
+    /// `out_j = x · rows_j` for rows of at most [`PART`] numbers without gaps.
+    fn row_dots(x: &[f32], rows: ArrayView2<'_, f32>, out: &mut [f32]) {
+        for (row, out) in rows.rows().into_iter().zip(out) {
+            *out = lane_sum(x, row.to_slice().unwrap_or_default(), |x, y| x * y);
+        }
+    }
+}
+
+by_isa! {
+    /// `out = Σ_j weights_j rows_j` for rows without gaps.
+    fn mix_rows(weights: &[f32], rows: ArrayView2<'_, f32>, out: &mut [f32]) {
+        out.fill(0.0);
+        let n = out.len();
+        let row = |j: usize| &rows.row(j).to_slice().unwrap_or_default()[..n];
+        let (fours, last) = weights.as_chunks::<4>();
+        // Four rows at a time, so that sums go through memory less often.
+        for (i, w) in fours.iter().enumerate() {
+            let [a, b, c, d] = [row(4 * i), row(4 * i + 1), row(4 * i + 2), row(4 * i + 3)];
+            for (k, out) in out.iter_mut().enumerate() {
+                *out += (w[0] * a[k] + w[1] * b[k]) + (w[2] * c[k] + w[3] * d[k]);
+            }
+        }
+        for (i, w) in last.iter().enumerate() {
+            let row = row(4 * fours.len() + i);
+            out.iter_mut().zip(row).for_each(|(out, x)| *out += w * x);
+        }
     }
 }
 

@@ -2,10 +2,13 @@
 
 use crate::kernels::{Threads, gemm};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayRef2, Axis, Zip};
+use ndarray::{Array2, ArrayRef2, Axis, s};
+use rayon::prelude::*;
 
 /// Tokens whose products are summed in f32, as in [`Gram`](super::Gram).
 const CHUNK: usize = 256;
+/// Rows of the product that are one task.
+const PANEL: usize = 64;
 
 /// AᵀB `(left, right)`, summed over as many batches of a `(tokens, left)` and b `(tokens, right)` as one likes.
 ///
@@ -40,13 +43,16 @@ impl Cross {
             let found = [a.nrows(), a.ncols(), b.nrows(), b.ncols()];
             return Err(Error::shape("tokens and widths of two streams", &[a.nrows(), left, a.nrows(), right], &found));
         }
-        let mut product = Array2::<f32>::zeros((left, right));
-        for (a, b) in a.axis_chunks_iter(Axis(0), CHUNK).zip(b.axis_chunks_iter(Axis(0), CHUNK)) {
-            gemm(0.0, &mut product, 1.0, &a.t(), &b, Threads::Pool);
-            Zip::from(self.sum.rows_mut()).and(product.rows()).par_for_each(|mut sum, product| {
+        // Panels are tasks, as in `Gram`.
+        let panels: Vec<_> = self.sum.axis_chunks_iter_mut(Axis(0), PANEL).enumerate().collect();
+        panels.into_par_iter().with_max_len(1).for_each(|(i, mut sum)| {
+            let (first, last) = (i * PANEL, i * PANEL + sum.nrows());
+            let mut product = Array2::<f32>::zeros(sum.dim());
+            for (a, b) in a.axis_chunks_iter(Axis(0), CHUNK).zip(b.axis_chunks_iter(Axis(0), CHUNK)) {
+                gemm(0.0, &mut product, 1.0, &a.slice(s![.., first..last]).t(), &b, Threads::One);
                 sum.zip_mut_with(&product, |sum, &p| *sum += f64::from(p));
-            });
-        }
+            }
+        });
         match self.sum.indexed_iter().find(|(_, v)| !v.is_finite()) {
             None => Ok(()),
             Some(((row, col), &value)) => Err(Error::NonFinite { what: "product of two streams".into(), row, col, value }),

@@ -15,12 +15,13 @@
 use crate::kernels::{Threads, gemm};
 use crate::linalg::layout::mirror_upper;
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayRef2, Axis, Zip, s};
+use ndarray::{Array2, ArrayRef2, Axis, s};
+use rayon::prelude::*;
 
 /// Tokens whose products are summed in f32.
 const CHUNK: usize = 256;
 /// Columns of x whose products with all later columns are one gemm.
-const PANEL: usize = 128;
+const PANEL: usize = 64;
 /// Largest |x|: the squares of [`CHUNK`] such numbers still sum to a finite f32 (256 · 1e36 < 3.4e38).
 const LARGEST: f32 = 1e18;
 
@@ -44,8 +45,8 @@ const LARGEST: f32 = 1e18;
 /// bits do not depend on the number of threads; they do depend on how the tokens are cut into batches.
 ///
 /// # Cost
-/// `tokens · dim · (dim + 128) / 2` multiplications and additions, about half of the full product; `8 dim²` bytes for the sum and
-/// `512 dim` for one panel.
+/// `tokens · dim · (dim + 64) / 2` multiplications and additions, about half of the full product; `8 dim²` bytes for the sum and
+/// `256 dim` for each thread's panel.
 #[derive(Debug, Clone)]
 pub struct Gram {
     /// `(dim, dim)`; only the blocks on and above the diagonal are kept up to date.
@@ -80,20 +81,19 @@ impl Gram {
             return Err(Error::shape("inputs of the Gram matrix (tokens, in)", &[tokens, self.dim()], &[tokens, dim]));
         }
         check(x)?;
-        let mut scratch = Array2::<f32>::zeros((PANEL.min(dim), dim));
-        for first in (0..dim).step_by(PANEL) {
-            let last = (first + PANEL).min(dim);
+        // A panel is one task: products shared out among threads one by one would wait for one another, as long as they take here.
+        let panels: Vec<_> = self.sum.axis_chunks_iter_mut(Axis(0), PANEL).enumerate().collect();
+        panels.into_par_iter().with_max_len(1).for_each(|(i, mut panel)| {
+            let (first, last) = (i * PANEL, i * PANEL + panel.nrows());
             // The panel of the sum stays in the cache while the tokens go by.
-            let mut sum = self.sum.slice_mut(s![first..last, first..]);
-            let mut product = scratch.slice_mut(s![..last - first, first..]);
+            let mut sum = panel.slice_mut(s![.., first..]);
+            let mut product = Array2::<f32>::zeros(sum.dim());
             for chunk in x.axis_chunks_iter(Axis(0), CHUNK) {
                 let (left, right) = (chunk.slice(s![.., first..last]), chunk.slice(s![.., first..]));
-                gemm(0.0, &mut product, 1.0, &left.t(), &right, Threads::Pool);
-                Zip::from(sum.rows_mut()).and(product.rows()).par_for_each(|mut sum, product| {
-                    sum.zip_mut_with(&product, |sum, &p| *sum += f64::from(p));
-                });
+                gemm(0.0, &mut product, 1.0, &left.t(), &right, Threads::One);
+                sum.zip_mut_with(&product, |sum, &p| *sum += f64::from(p));
             }
-        }
+        });
         self.tokens += tokens;
         Ok(())
     }

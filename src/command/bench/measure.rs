@@ -9,7 +9,7 @@ use serde::Serialize;
 use sprs::CsMatI;
 use std::time::Instant;
 
-/// What a case found. The last three fields are there only where they say something.
+/// What a case found. Some fields are there only where they say something.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
     pub shape: String,
@@ -26,7 +26,11 @@ pub struct Measured {
     /// The product of the crate `sprs`, in the layout that it likes best, on one thread.
     pub sprs_us: Option<f64>,
     pub speedup: f64,
+    /// Time to make the storage.
     pub pack_us: f64,
+    /// Time to choose it, with what was tried on the way; none if it was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan_us: Option<f64>,
     pub bytes: usize,
     pub dense_bytes: usize,
     /// Largest distance of the sparse product from the one in f64, over all entries.

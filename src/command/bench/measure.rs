@@ -26,11 +26,8 @@ pub struct Measured {
     /// The product of the crate `sprs`, in the layout that it likes best, on one thread.
     pub sprs_us: Option<f64>,
     pub speedup: f64,
-    /// Time to make the storage.
+    /// Time to make the storage, without the choice of it.
     pub pack_us: f64,
-    /// Time to choose it, with what was tried on the way; none if it was named.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub plan_us: Option<f64>,
     pub bytes: usize,
     pub dense_bytes: usize,
     /// Largest distance of the sparse product from the one in f64, over all entries.

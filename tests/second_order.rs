@@ -111,8 +111,14 @@ fn ten_weights_against_all_subsets() {
     let data = Calibration::new(&x, &t, Loss::SquaredError);
     let with_one = ndarray::concatenate![ndarray::Axis(1), x, Array2::ones((60, 1))];
     let h = hessian(&with_one, 0.0) * 2.0;
-    let w: Vec<f64> = net.params().iter().flat_map(|(_, p)| p.value().iter().map(|&w| f64::from(w))).collect();
-    let loss = |n: &Network| Loss::SquaredError.value(&n.forward(&x), &t);
+    let weights =
+        |n: &Network| -> Vec<f64> { n.params().iter().flat_map(|(_, p)| p.value().iter().map(|&w| f64::from(w))).collect() };
+    let w = weights(&net);
+    // In f64: what rounding does to a loss in f32 is no small part of these differences.
+    let off = |n: &Network| with_one.mapv(f64::from).dot(&Array1::from(weights(n))) - t.column(0).mapv(f64::from);
+    let loss = |n: &Network| off(n).mapv(|e| e * e).sum() / 60.0;
+    // Training stops where the gradient is small, not none, and what the gradient adds is no part of the prediction.
+    let slope = |n: &Network| 2.0 * (off(&net) * (off(n) - off(&net))).sum() / 60.0;
     for count in 1..=4usize {
         let mut best = f64::INFINITY;
         for subset in 0u32..1 << 10 {
@@ -122,8 +128,9 @@ fn ten_weights_against_all_subsets() {
             }
         }
         let (smaller, cuts) = Surgeon::new(Knife::Obs, 1e-9).cut(&net, &data, count).unwrap();
-        let (predicted, measured) = (cuts.iter().map(|c| c.saliency).sum::<f64>(), loss(&smaller) - loss(&net));
-        assert!((predicted - measured).abs() < 1e-4 * measured, "{count}: predicted {predicted}, measured {measured}");
+        let predicted = cuts.iter().map(|c| c.saliency).sum::<f64>();
+        let measured = loss(&smaller) - loss(&net) - slope(&smaller);
+        assert!((predicted - measured).abs() < 1e-5 * measured, "{count}: predicted {predicted}, measured {measured}");
         // One weight: the best of ten. More: greedy, so never better than the best, and here not far from it.
         assert!(measured > best * (1.0 - 1e-4), "{count}: {measured} below the best {best}");
         assert!(measured < best * if count == 1 { 1.0 + 1e-4 } else { 1.25 }, "{count}: {measured}, the best is {best}");

@@ -151,7 +151,11 @@ unsafe fn dots<S: Simd, N: Numbers, const R: usize, const B: usize>(
     unsafe {
         let mut acc = [[S::splat(0.0); B]; R];
         for at in (0..vectors).step_by(S::LANES) {
-            let ws: [S::V; R] = std::array::from_fn(|r| w.load::<S>(first + r * cols + at));
+            // No closure: what loads would not become part of it, as it knows less of the machine than this function.
+            let mut ws = [S::splat(0.0); R];
+            for (r, ws) in ws.iter_mut().enumerate() {
+                *ws = w.load::<S>(first + r * cols + at);
+            }
             for b in 0..B {
                 let x = S::load(x.as_ptr().add(b * cols + at));
                 for r in 0..R {

@@ -48,7 +48,7 @@ pub(crate) use gemv::{FEW, dense_few};
 pub use isa::Isa;
 pub(crate) use lists::lists_product;
 pub(crate) use nm::{NmSlices, nm_product};
-pub(crate) use numbers::{GROUP, Grouped, Numbers};
+pub(crate) use numbers::{GROUP, Grouped, HalfBytes, Numbers};
 pub use pairs::Pair;
 pub(crate) use pairs::{PairSlices, widest_pairs};
 pub(crate) use pull::pull;

@@ -1,4 +1,5 @@
-//! Whole weights as kernels of few tokens read them: plain numbers, or bytes with a scale for each group.
+//! Whole weights as kernels of few tokens read them: plain numbers, bytes with a scale for each group, or half bytes with a scale and an
+//! offset.
 
 use super::simd::{Float, Simd};
 use std::ops::Range;
@@ -107,6 +108,59 @@ impl Numbers for Grouped<'_> {
         unsafe {
             let scale = S::splat(*self.scales.get_unchecked(at / GROUP));
             S::fma(S::load_i8(self.values.as_ptr().add(at)), scale, S::splat(0.0))
+        }
+    }
+}
+
+/// Half bytes, the lower one of a byte first, with a scale and an offset for each [`GROUP`] of them: `scale · q + offset`, where a scale has
+/// so few bits that the product is exact.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HalfBytes<'a> {
+    values: &'a [u8],
+    lines: &'a [[f32; 2]],
+}
+
+impl<'a> HalfBytes<'a> {
+    /// # Panics
+    /// If there is not a scale and an offset for each group.
+    pub fn new(values: &'a [u8], lines: &'a [[f32; 2]]) -> Self {
+        assert_eq!(2 * values.len(), GROUP * lines.len(), "{GROUP} values a scale");
+        HalfBytes { values, lines }
+    }
+}
+
+impl Numbers for HalfBytes<'_> {
+    fn len(self) -> usize {
+        2 * self.values.len()
+    }
+
+    fn part(self, range: Range<usize>) -> Self {
+        HalfBytes::new(&self.values[range.start / 2..range.end / 2], &self.lines[range.start / GROUP..range.end / GROUP])
+    }
+
+    #[inline(always)]
+    fn get(self, at: usize) -> f32 {
+        let [scale, offset] = self.lines[at / GROUP];
+        scale * f32::from(self.values[at / 2] >> (4 * (at % 2)) & 15) + offset
+    }
+
+    fn widen(self, to: &mut [f32]) {
+        assert_eq!(2 * self.values.len(), to.len(), "numbers and places");
+        let groups = self.values.chunks_exact(GROUP / 2).zip(self.lines);
+        to.chunks_exact_mut(GROUP).zip(groups).for_each(|(to, (values, [scale, offset]))| {
+            to.chunks_exact_mut(2).zip(values).for_each(|(to, v)| {
+                to[0] = scale * f32::from(v & 15) + offset;
+                to[1] = scale * f32::from(v >> 4) + offset;
+            });
+        });
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(self, at: usize) -> S::V {
+        // SAFETY: the caller vouches for the values; their group has a line, and lanes divide a group.
+        unsafe {
+            let [scale, offset] = *self.lines.get_unchecked(at / GROUP);
+            S::fma(S::load_u4(self.values.as_ptr().add(at / 2)), S::splat(scale), S::splat(offset))
         }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_f16(from: *const f16) -> Self::V;
     /// `LANES` numbers, widened.
     unsafe fn load_i8(from: *const i8) -> Self::V;
+    /// `LANES` numbers of four bits, the lower half of a byte before the upper one.
+    unsafe fn load_u4(from: *const u8) -> Self::V;
 }
 
 /// Floating point numbers as a vector loads them.
@@ -138,12 +140,18 @@ impl<const N: usize> Simd for Portable<N> {
         // SAFETY: as in `load`.
         unsafe { from.cast::<[i8; N]>().read() }.map(Value::decode)
     }
+
+    #[inline(always)]
+    unsafe fn load_u4(from: *const u8) -> [f32; N] {
+        // SAFETY: the caller vouches for half as many bytes.
+        std::array::from_fn(|i| unsafe { f32::from(*from.add(i / 2) >> (4 * (i % 2)) & 15) })
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
     ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sum:ident,
-     $half:ident, $widen:ident, $shift:ident, $cast:ident, $convert:ident, $bytes:ident, $signed:ident, $float:ident) => {
+     $half:ident, $widen:ident, $shift:ident, $cast:ident, $convert:ident, $bytes:ident, $signed:ident, $float:ident, $halves:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub(super) struct $name;
@@ -205,6 +213,12 @@ macro_rules! x86 {
                 // SAFETY: as in `load`.
                 unsafe { $float($signed(from.cast::<$bytes>().read_unaligned())) }
             }
+
+            #[inline(always)]
+            unsafe fn load_u4(from: *const u8) -> Self::V {
+                // SAFETY: as in `load`.
+                unsafe { $float($halves(from)) }
+            }
         }
     };
 }
@@ -213,19 +227,19 @@ macro_rules! x86 {
 x86!(
     /// Four numbers, with FMA.
     Xmm, __m128, 4, _mm_set1_ps, _mm_loadu_ps, _mm_storeu_ps, _mm_fmadd_ps, _mm_add_ps, sum_of,
-    i64, widen_four, _mm_slli_epi32, _mm_castsi128_ps, convert_four, i32, signed_four, _mm_cvtepi32_ps
+    i64, widen_four, _mm_slli_epi32, _mm_castsi128_ps, convert_four, i32, signed_four, _mm_cvtepi32_ps, halves_four
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Eight numbers, with AVX2 and FMA.
     Ymm, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps, sum_of_eight,
-    __m128i, _mm256_cvtepu16_epi32, _mm256_slli_epi32, _mm256_castsi256_ps, _mm256_cvtph_ps, i64, signed_eight, _mm256_cvtepi32_ps
+    __m128i, _mm256_cvtepu16_epi32, _mm256_slli_epi32, _mm256_castsi256_ps, _mm256_cvtph_ps, i64, signed_eight, _mm256_cvtepi32_ps, halves_eight
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Sixteen numbers, with AVX-512F.
     Zmm, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps, sum_of_sixteen,
-    __m256i, _mm512_cvtepu16_epi32, _mm512_slli_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps, __m128i, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps
+    __m256i, _mm512_cvtepu16_epi32, _mm512_slli_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps, __m128i, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, halves_sixteen
 );
 
 /// Four numbers of 16 bits as integers of 32.
@@ -258,4 +272,38 @@ unsafe fn signed_eight(eight: i64) -> __m256i {
 unsafe fn convert_four(four: i64) -> __m128 {
     // SAFETY: the caller vouches for F16C.
     unsafe { _mm_cvtph_ps(_mm_cvtsi64_si128(four)) }
+}
+
+/// Four numbers of four bits as integers of 32.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn halves_four(from: *const u8) -> __m128i {
+    // SAFETY: the caller vouches for AVX2 and two bytes.
+    unsafe {
+        let all = _mm_set1_epi32(i32::from(from.cast::<u16>().read_unaligned()));
+        _mm_and_si128(_mm_srlv_epi32(all, _mm_setr_epi32(0, 4, 8, 12)), _mm_set1_epi32(15))
+    }
+}
+
+/// Eight numbers of four bits as integers of 32.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn halves_eight(from: *const u8) -> __m256i {
+    // SAFETY: the caller vouches for AVX2 and four bytes.
+    unsafe {
+        let all = _mm256_set1_epi32(from.cast::<i32>().read_unaligned());
+        _mm256_and_si256(_mm256_srlv_epi32(all, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)), _mm256_set1_epi32(15))
+    }
+}
+
+/// Sixteen numbers of four bits as integers of 32.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn halves_sixteen(from: *const u8) -> __m512i {
+    // SAFETY: the caller vouches for AVX-512F and eight bytes.
+    unsafe {
+        let (all, low) = (_mm_loadl_epi64(from.cast()), _mm_set1_epi8(15));
+        let bytes = _mm_unpacklo_epi8(_mm_and_si128(all, low), _mm_and_si128(_mm_srli_epi16::<4>(all), low));
+        _mm512_cvtepu8_epi32(bytes)
+    }
 }

@@ -163,8 +163,9 @@ impl Linear {
         Ok(())
     }
 
-    /// Keeps a dense weight in 8 bits (a scale for each 32 along the inputs) or in 16 if these hold every number of it exactly: a quarter
-    /// or half of the memory, and of the time of a product with few tokens where memory is what it waits for. What is computed does not change. Such a weight does not train.
+    /// Keeps a dense weight in 4 bits (a scale and an offset for each 32 along the inputs), in 8 (a scale for each 32) or in 16 if these hold
+    /// every number of it exactly: a fifth, a quarter or half of the memory, and of the time of a product with few tokens where memory is
+    /// what it waits for. What is computed does not change. Such a weight does not train.
     pub fn narrow(&mut self) {
         if let Storage::Dense(dense) = &self.storage
             && let Some(narrow) = narrow(dense.weight())

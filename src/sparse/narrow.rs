@@ -1,6 +1,6 @@
-//! The weight whole, in 8 or 16 bits.
+//! The weight whole, in 4, 8 or 16 bits.
 
-use crate::kernels::{Epilogue, FEW, Float, GROUP, Grouped, Numbers, Value, dense_few};
+use crate::kernels::{Epilogue, FEW, Float, GROUP, Grouped, HalfBytes, Numbers, Value, dense_few};
 use crate::linalg::{Threads, gemm};
 use crate::sparse::{LinearOp, Precision};
 use half::{bf16, f16};
@@ -84,7 +84,58 @@ impl Code for Bytes {
     }
 }
 
-/// A whole weight `(out, in)` in numbers of 8 or 16 bits, multiplied in `f32`: fewer bytes than [`Dense`](super::Dense), and with few tokens
+/// Half bytes with a scale and an offset for each [`GROUP`] along a row, as quantised checkpoints (Q4_1, Q4_0) have them: `scale · q + offset`,
+/// of which the scale is a number of 16 bits and the offset the smallest number of the group.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Nibbles {
+    values: Vec<u8>,
+    /// Scale and offset of each group.
+    lines: Vec<[f32; 2]>,
+}
+
+impl Nibbles {
+    /// Scale, offset and half bytes of a group, if there are any.
+    fn group(group: &[f32]) -> Option<([f32; 2], [u8; GROUP / 2])> {
+        let (least, most) = group.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, m), &w| (l.min(w), m.max(w)));
+        // The largest number is 15 scales above the smallest, or fewer where the checkpoint's grid ends beyond it.
+        (1..=15).rev().find_map(|steps| {
+            let scale = f16::from_f64((f64::from(most) - f64::from(least)) / f64::from(steps)).to_f32();
+            let mut values = [0; GROUP / 2];
+            for (i, w) in group.iter().enumerate() {
+                let q = if scale > 0.0 { ((w - least) / scale).round().clamp(0.0, 15.0) } else { 0.0 };
+                if (scale * q + least).to_bits() != w.to_bits() {
+                    return None;
+                }
+                values[i / 2] |= (q as u8) << (4 * (i % 2));
+            }
+            Some(([scale, least], values))
+        })
+    }
+}
+
+impl Code for Nibbles {
+    const NAME: &'static str = "u4";
+
+    fn exactly(numbers: &[f32], cols: usize) -> Option<Self> {
+        if cols % GROUP != 0 {
+            return None;
+        }
+        let part = |part: &[f32]| part.chunks_exact(GROUP).map(Nibbles::group).collect::<Option<Vec<_>>>();
+        let parts: Vec<Vec<_>> = numbers.par_chunks(1 << 16).map(part).collect::<Option<_>>()?;
+        let lines = parts.iter().flatten().map(|g| g.0).collect();
+        Some(Nibbles { values: parts.iter().flatten().flat_map(|g| g.1).collect(), lines })
+    }
+
+    fn numbers(&self) -> impl Numbers {
+        HalfBytes::new(&self.values, &self.lines)
+    }
+
+    fn bytes(&self) -> usize {
+        self.values.len() + size_of_val(self.lines.as_slice())
+    }
+}
+
+/// A whole weight `(out, in)` in numbers of 4, 8 or 16 bits, multiplied in `f32`: fewer bytes than [`Dense`](super::Dense), and with few tokens
 /// as much less time where the weight comes from memory. Holds only what these numbers hold exactly, so that products are those of the
 /// `f32` weight.
 ///
@@ -136,12 +187,12 @@ pub(crate) trait Narrow: LinearOp {
     fn row_into(&self, row: usize, to: &mut [f32]);
 }
 
-/// The weight in 8 or 16 bits, if a kind of them holds it exactly.
+/// The weight in 4, 8 or 16 bits, if a kind of them holds it exactly.
 pub(crate) fn narrow(weight: &ArrayRef2<f32>) -> Option<Box<dyn Narrow>> {
     fn by<C: Code + 'static>(weight: &ArrayRef2<f32>) -> Option<Box<dyn Narrow>> {
         Narrowed::<C>::exactly(weight).map(|h| Box::new(h) as Box<dyn Narrow>)
     }
-    by::<Bytes>(weight).or_else(|| by::<Vec<bf16>>(weight)).or_else(|| by::<Vec<f16>>(weight))
+    by::<Nibbles>(weight).or_else(|| by::<Bytes>(weight)).or_else(|| by::<Vec<bf16>>(weight)).or_else(|| by::<Vec<f16>>(weight))
 }
 
 /// The fewest bits that hold every number of the weight exactly.

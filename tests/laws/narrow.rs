@@ -1,4 +1,4 @@
-//! Whole weights in 8 or 16 bits give the very bits of the `f32` weight, whichever kernels run.
+//! Whole weights in 4, 8 or 16 bits give the very bits of the `f32` weight, whichever kernels run.
 
 use lacuna::nn::Linear;
 use lacuna::rng::Seed;
@@ -31,19 +31,40 @@ fn in_bytes(mut weight: Array2<f32>) -> Array2<f32> {
     weight
 }
 
+/// Rounded to half bytes with a scale and an offset of 11 bits for each 32 along a row, as Q4_1 is; one group is all the same.
+fn in_half_bytes(mut weight: Array2<f32>) -> Array2<f32> {
+    let f16 = |w: f32| half::f16::from_f32(w).to_f32();
+    for mut row in weight.rows_mut() {
+        for mut group in row.axis_chunks_iter_mut(Axis(0), 32) {
+            let (least, most) = group.fold((f32::MAX, f32::MIN), |(l, m), &w| (l.min(w), m.max(w)));
+            let (scale, offset) = (f16((most - least) / 15.0), f16(least));
+            group.mapv_inplace(|w| scale * ((w - least) / (most - least) * 15.0).round() + offset);
+        }
+    }
+    weight.row_mut(0).slice_mut(s![..32]).fill(-0.37);
+    weight
+}
+
 #[test]
 fn few_and_many_tokens_of_any_strides_give_the_same_bits_in_fewer_bits() {
     let bf16 = |w: Array2<f32>| w.mapv(|w| half::bf16::from_f32(w).to_f32());
     let f16 = |w: Array2<f32>| w.mapv(|w| half::f16::from_f32(w).to_f32());
     let plain = [(1, 1), (3, 7), (33, 65), (131, 600), (700, 576)];
-    let whole_groups = [(1, 32), (3, 64), (33, 96), (131, 608), (700, 576)];
-    for (name, to, shapes) in
-        [("bf16", bf16 as fn(Array2<f32>) -> Array2<f32>, plain), ("f16", f16, plain), ("i8", in_bytes, whole_groups)]
-    {
+    let whole_groups = [(2, 32), (3, 64), (33, 96), (131, 608), (700, 576)];
+    for (name, to, shapes) in [
+        ("bf16", bf16 as fn(Array2<f32>) -> Array2<f32>, plain),
+        ("f16", f16, plain),
+        ("i8", in_bytes, whole_groups),
+        ("u4", in_half_bytes, whole_groups),
+    ] {
         for (rows, cols) in shapes {
             let (wide, narrow, weight) = layers(rows, cols, to);
             assert_eq!(narrow.op().format(), name, "{rows} x {cols}");
-            let bytes = if name == "i8" { rows * cols + rows * cols / 8 } else { 2 * rows * cols };
+            let bytes = match name {
+                "u4" => rows * cols / 2 + rows * cols / 4,
+                "i8" => rows * cols + rows * cols / 8,
+                _ => 2 * rows * cols,
+            };
             assert_eq!((narrow.op().bytes(), narrow.op().to_dense()), (bytes, weight.clone()));
             for tokens in [0, 1, 2, 3, 5, 8, 9, 40] {
                 let x = Seed(4).stream("x").normal_array(tokens, cols, 1.0);
@@ -71,11 +92,13 @@ fn few_and_many_tokens_of_any_strides_give_the_same_bits_in_fewer_bits() {
 
 #[test]
 fn numbers_that_fewer_bits_do_not_hold_stay_in_32() {
-    let mut weight = in_bytes(Seed(3).stream("weight").normal_array(4, 64, 1.0));
-    weight[[3, 60]] = f32::from_bits(weight[[3, 60]].to_bits() + 1);
-    let mut layer = Linear::new("odd", weight, None);
-    layer.narrow();
-    assert_eq!(layer.op().format(), "dense", "one number off its group's scale");
+    for to in [in_bytes, in_half_bytes] {
+        let mut weight = to(Seed(3).stream("weight").normal_array(4, 64, 1.0));
+        weight[[3, 60]] = f32::from_bits(weight[[3, 60]].to_bits() + 1);
+        let mut layer = Linear::new("odd", weight, None);
+        layer.narrow();
+        assert_eq!(layer.op().format(), "dense", "one number off its group's scale");
+    }
     for odd in [0.1, f32::from_bits(0x7f80_0001), 1e-30, 3.0e38] {
         let mut weight = Array2::<f32>::ones((4, 5));
         weight[[3, 4]] = odd;

@@ -42,7 +42,7 @@ pub struct Kept {
     pub layer: String,
     /// The storage, `bitmask:512` or `dense`, and its numbers.
     pub format: String,
-    /// `f32`, or `bf16`, `f16` or `i8` with a scale for each 32 where these hold every number exactly.
+    /// `f32`, or `bf16`, `f16`, `i8` with a scale for each 32 or `u4` with a scale and an offset where these hold every number exactly.
     pub values: String,
     /// Bytes.
     pub bytes: usize,

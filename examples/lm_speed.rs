@@ -33,12 +33,14 @@ fn main() -> lacuna::Result<()> {
         println!("loss of {tokens} tokens: {:.1} tokens/s ({seconds:.3} s)", tokens as f64 / seconds);
     }
     if what.contains("decode") {
-        // As `generate` runs it: pruned layers in sparse storages, whole ones in fewer bits where these hold every number exactly.
-        let (model, _) = LanguageModel::load_stored(&folder, Config::of(&folder)?, Running::Auto, 1)?;
-        let mut cache = model.cache();
-        model.step(&ids[..16.min(tokens)], &mut cache)?;
-        let seconds = timed(64, &mut || model.step(&ids[..1], &mut cache).map(|_| ()))?;
-        println!("one token: {:.1} tokens/s ({:.2} ms)", 1.0 / median(seconds.clone()), 1e3 * median(seconds));
+        // In f32, and as `generate` runs it: pruned layers in sparse storages, whole ones in fewer bits where these hold every number exactly.
+        let (stored, _) = LanguageModel::load_stored(&folder, Config::of(&folder)?, Running::Auto, 1)?;
+        for (how, model) in [("in f32", &model), ("as generate runs it", &stored)] {
+            let mut cache = model.cache();
+            model.step(&ids[..16.min(tokens)], &mut cache)?;
+            let seconds = median(timed(64, &mut || model.step(&ids[..1], &mut cache).map(|_| ()))?);
+            println!("one token, {how}: {:.1} tokens/s ({:.2} ms)", 1.0 / seconds, 1e3 * seconds);
+        }
     }
     if what.contains("train") {
         let mut optimizer = Optimizer::new(Method::AdamW { weight_decay: 0.01 });

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Times sparse products on this machine and writes a folder of benches/record/ that is named by its processor: JSON lines, and a README
-# with the machine and the commands. Build with `cargo build --release` first, and let nothing else run. RUN names a command to run each part under, as `RUN="nice -n -5"`.
+# with the machine and the commands. Build with `cargo build --release` first, and let nothing else run. RUN names a command to run each
+# part under, as `RUN="nice -n -5"`.
 # PARTS names the parts to measure, all by default; parts that were measured before stay. The part `layers` wants WEIGHTS, the
 # model.safetensors of SmolLM2-135M as `lacuna import` writes it.
 set -euo pipefail

@@ -7,7 +7,11 @@ use super::isa::Isa;
 use super::strip::{Rows, product};
 use super::value::Value;
 #[cfg(target_arch = "x86_64")]
-use super::{expand::places, few::sum_of_eight, lists::AHEAD};
+use super::{
+    expand::{part, places},
+    lists::AHEAD,
+    simd::sum_of_eight,
+};
 use ndarray::ArrayRef2;
 
 /// The parts of a checked [`Bitmask`](crate::sparse::Bitmask).
@@ -187,6 +191,7 @@ unsafe fn rows_of_runs<T: Expand, const R: usize>(
     sums: &mut [f32],
 ) {
     use std::arch::x86_64::*;
+    let mut padded = [0.0; 64];
     for tile in 0..w.tiles() {
         let start = w.tile_start(tile);
         let words: [&[u64]; R] = std::array::from_fn(|r| w.run_words(block, tile, slot + r));
@@ -195,21 +200,14 @@ unsafe fn rows_of_runs<T: Expand, const R: usize>(
         unsafe {
             let mut acc = [_mm256_setzero_ps(); R];
             for i in 0..words[0].len() {
-                let column = start + 64 * i;
                 // Masked loads wait long for lines from memory: two are asked for, for up to half of a word's weights.
                 for at in at {
                     _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(AHEAD));
                     _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(AHEAD + 64));
                 }
-                let mut rest = [0.0f32; 64];
-                let here = if x.len() - column >= 64 {
-                    x.as_ptr().add(column)
-                } else {
-                    rest[..x.len() - column].copy_from_slice(&x[column..]);
-                    rest.as_ptr()
-                };
+                let x = part(x, start + 64 * i, &mut padded);
                 for eight in 0..8 {
-                    let x = _mm256_loadu_ps(here.add(8 * eight));
+                    let x = _mm256_loadu_ps(x.as_ptr().add(8 * eight));
                     for r in 0..R {
                         let bits = *words[r].as_ptr().add(i).cast::<u8>().add(eight);
                         let places = places(bits);

@@ -55,6 +55,19 @@ pub(super) fn places(bits: u8) -> std::arch::x86_64::__m256i {
     unsafe { std::arch::x86_64::_mm256_load_si256(line.as_ptr().cast()) }
 }
 
+/// The part of x that a word meets: 64 numbers or more, zeros beyond the last column.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn part<'a>(x: &'a [f32], start: usize, padded: &'a mut [f32; 64]) -> &'a [f32] {
+    let rest = &x[start..];
+    if rest.len() >= 64 {
+        return rest;
+    }
+    padded[..rest.len()].copy_from_slice(rest);
+    padded[rest.len()..].fill(0.0);
+    padded
+}
+
 macro_rules! expand {
     ($value:ty, |$from:ident, $places:ident| $eight:expr, |$at:ident, $mask:ident| $sixteen:expr) => {
         impl Expand for $value {

@@ -43,31 +43,3 @@ pub(super) fn few_tokens<R: Rows>(
         (0..blocks.len() - 1).for_each(task);
     }
 }
-
-/// The sum of four numbers.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "sse2")]
-pub(super) fn sum_of(v: std::arch::x86_64::__m128) -> f32 {
-    use std::arch::x86_64::*;
-    let pairs = _mm_add_ps(v, _mm_movehl_ps(v, v));
-    _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps::<1>(pairs, pairs)))
-}
-
-/// The sum of eight numbers.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx")]
-pub(super) fn sum_of_eight(v: std::arch::x86_64::__m256) -> f32 {
-    use std::arch::x86_64::*;
-    sum_of(_mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v)))
-}
-
-/// The sum of sixteen numbers.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-pub(super) fn sum_of_sixteen(v: std::arch::x86_64::__m512) -> f32 {
-    use std::arch::x86_64::*;
-    sum_of_eight(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)))
-}

@@ -9,7 +9,7 @@ use super::few::few_tokens;
 use super::strip::{Rows, product};
 use super::value::Value;
 #[cfg(target_arch = "x86_64")]
-use super::{few::sum_of, isa::Isa};
+use super::{isa::Isa, simd::sum_of};
 use ndarray::ArrayRef2;
 
 /// Lists of columns and values, one a row and tile.

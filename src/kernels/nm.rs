@@ -18,9 +18,9 @@ use super::strip::{Rows, product};
 use super::value::{Scales, Value};
 #[cfg(target_arch = "x86_64")]
 use super::{
-    expand::places,
-    few::sum_of_eight,
+    expand::{part, places},
     scratch::{Scratch, Use},
+    simd::sum_of_eight,
 };
 use ndarray::ArrayRef2;
 
@@ -151,19 +151,6 @@ fn runs<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32
             }
         }
     }
-}
-
-/// The part of x that a word meets: 64 numbers or more, zeros beyond the last column.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn part<'a>(x: &'a [f32], start: usize, padded: &'a mut [f32; 64]) -> &'a [f32] {
-    let rest = &x[start..];
-    if rest.len() >= 64 {
-        return rest;
-    }
-    padded[..rest.len()].copy_from_slice(rest);
-    padded[rest.len()..].fill(0.0);
-    padded
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -4,12 +4,10 @@
 //! methods are inlined into it, one to three instructions each.
 
 use super::value::Value;
+use super::vector::add_up;
 use half::{bf16, f16};
 #[cfg(target_arch = "x86_64")]
-use {
-    super::few::{sum_of, sum_of_eight, sum_of_sixteen},
-    std::arch::x86_64::*,
-};
+use std::arch::x86_64::*;
 
 /// A vector of `LANES` numbers.
 ///
@@ -112,15 +110,8 @@ impl<const N: usize> Simd for Portable<N> {
     }
 
     #[inline(always)]
-    unsafe fn sum(mut v: [f32; N]) -> f32 {
-        let mut n = N;
-        while n > 1 {
-            n /= 2;
-            for i in 0..n {
-                v[i] += v[i + n];
-            }
-        }
-        v[0]
+    unsafe fn sum(v: [f32; N]) -> f32 {
+        add_up(v)
     }
 
     #[inline(always)]
@@ -306,4 +297,29 @@ unsafe fn halves_sixteen(from: *const u8) -> __m512i {
         let bytes = _mm_unpacklo_epi8(_mm_and_si128(all, low), _mm_and_si128(_mm_srli_epi16::<4>(all), low));
         _mm512_cvtepu8_epi32(bytes)
     }
+}
+
+/// The sum of four numbers.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "sse2")]
+pub(super) fn sum_of(v: __m128) -> f32 {
+    let pairs = _mm_add_ps(v, _mm_movehl_ps(v, v));
+    _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps::<1>(pairs, pairs)))
+}
+
+/// The sum of eight numbers.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx")]
+pub(super) fn sum_of_eight(v: __m256) -> f32 {
+    sum_of(_mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v)))
+}
+
+/// The sum of sixteen numbers.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+pub(super) fn sum_of_sixteen(v: __m512) -> f32 {
+    sum_of_eight(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v)))
 }

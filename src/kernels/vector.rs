@@ -86,10 +86,10 @@ fn gelu_inner(x: f32) -> (f32, f32) {
     (TWICE * (x + 0.044_715 * x * x * x), TWICE * (1.0 + 3.0 * 0.044_715 * x * x))
 }
 
+/// The sum of a power of two of numbers: halves are added until one number is left.
 #[inline(always)]
-fn add_up(lanes: [f32; LANES]) -> f32 {
-    let mut n = LANES;
-    let mut lanes = lanes;
+pub(super) fn add_up<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut n = N;
     while n > 1 {
         n /= 2;
         for i in 0..n {

@@ -83,8 +83,10 @@ impl LayerCache {
 
     /// Keys and values, `(tokens, keys · dim)` each.
     pub fn views(&self) -> [ArrayView2<'_, f32>; 2] {
-        let view = |of| ArrayView2::from_shape((self.tokens, self.width), of).expect("tokens times width numbers were pushed");
-        [view(&self.k), view(&self.v)]
+        [&self.k, &self.v].map(|of| match ArrayView2::from_shape((self.tokens, self.width), of) {
+            Ok(view) => view,
+            Err(_) => unreachable!("{} numbers of {} tokens of {}", of.len(), self.tokens, self.width),
+        })
     }
 }
 

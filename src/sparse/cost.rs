@@ -144,7 +144,7 @@ impl Sizes {
                 strips(tokens, widest).iter().map(|s| self.pairs(tile, s.width, machine)).sum()
             }
             (Format::Nm(..), 1..=4) if machine.isa == Isa::Avx512 => cells * (0.115 + 0.055 * tokens as f64) + 10.0 * rows as f64,
-            (Format::Nm(..), 1) => cells * 0.15 + 10.0 * rows as f64,
+            (Format::Nm(..), 1) => cells * 0.24 + 10.0 * rows as f64,
             (Format::Nm(..), t) => narrow * kept * (1.4 + 0.045 * t as f64),
             (Format::Bsr(r, _), t) => {
                 // The higher a block, the more rows share what is loaded of x.

@@ -43,6 +43,12 @@ impl<T: Float> Code for Vec<T> {
     }
 }
 
+/// What `code` makes of each [`GROUP`] along the rows of a weight of so many columns; none if rows are no whole groups, or one has no code.
+fn groups<G: Send>(numbers: &[f32], cols: usize, code: impl Fn(&[f32]) -> Option<G> + Send + Sync) -> Option<Vec<G>> {
+    let whole = cols % GROUP == 0;
+    whole.then(|| numbers.par_chunks(GROUP).with_min_len(1 << 10).map(code).collect()).flatten()
+}
+
 /// Bytes with a scale for each group of [`GROUP`] along a row, as quantised checkpoints (Q8_0) have them: the scale is the largest number
 /// of the group divided by 127.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,9 +61,6 @@ impl Code for Bytes {
     const NAME: &'static str = i8::NAME;
 
     fn exactly(numbers: &[f32], cols: usize) -> Option<Self> {
-        if cols % GROUP != 0 {
-            return None;
-        }
         let group = |group: &[f32]| -> Option<(f32, [i8; GROUP])> {
             let scale = group.iter().fold(0.0f32, |most, w| most.max(w.abs())) / 127.0;
             let mut values = [0; GROUP];
@@ -69,10 +72,9 @@ impl Code for Bytes {
             }
             Some((scale, values))
         };
-        let part = |part: &[f32]| part.chunks_exact(GROUP).map(group).collect::<Option<Vec<_>>>();
-        let parts: Vec<Vec<(f32, [i8; GROUP])>> = numbers.par_chunks(1 << 16).map(part).collect::<Option<_>>()?;
-        let scales = parts.iter().flatten().map(|g| g.0).collect();
-        Some(Bytes { values: parts.iter().flatten().flat_map(|g| g.1).collect(), scales })
+        let groups = groups(numbers, cols, group)?;
+        let scales = groups.iter().map(|g| g.0).collect();
+        Some(Bytes { values: groups.iter().flat_map(|g| g.1).collect(), scales })
     }
 
     fn numbers(&self) -> impl Numbers {
@@ -117,13 +119,9 @@ impl Code for Nibbles {
     const NAME: &'static str = "u4";
 
     fn exactly(numbers: &[f32], cols: usize) -> Option<Self> {
-        if cols % GROUP != 0 {
-            return None;
-        }
-        let part = |part: &[f32]| part.chunks_exact(GROUP).map(Nibbles::group).collect::<Option<Vec<_>>>();
-        let parts: Vec<Vec<_>> = numbers.par_chunks(1 << 16).map(part).collect::<Option<_>>()?;
-        let lines = parts.iter().flatten().map(|g| g.0).collect();
-        Some(Nibbles { values: parts.iter().flatten().flat_map(|g| g.1).collect(), lines })
+        let groups = groups(numbers, cols, Nibbles::group)?;
+        let lines = groups.iter().map(|g| g.0).collect();
+        Some(Nibbles { values: groups.iter().flat_map(|g| g.1).collect(), lines })
     }
 
     fn numbers(&self) -> impl Numbers {

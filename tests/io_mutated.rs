@@ -4,7 +4,7 @@ use lacuna::Error;
 use lacuna::io::idx::Idx;
 use lacuna::io::{Checkpoint, Dtype, read_header};
 use lacuna::mask::Mask;
-use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, Nm, Scaling, TileCsr, TilePairs, apply};
+use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, Nm, Scaling, Sell, Slots, TileCsr, TilePairs, apply};
 use ndarray::{Array2, array};
 use proptest::prelude::*;
 use std::io::Write;
@@ -144,6 +144,8 @@ fn storages() -> Vec<u8> {
     model.insert_storage("tile-csr", &TileCsr::<half::f16>::with_tile(&w, &mask, 5, Scaling::Row).unwrap()).unwrap();
     model.insert_storage("tile-pairs", &TilePairs::<i8>::compress(&w, &mask).unwrap()).unwrap();
     model.insert_storage("bitmask", &Bitmask::<f32>::compress(&w, &mask).unwrap()).unwrap();
+    model.insert_storage("sell", &Sell::<f32>::with_lanes(&w, &mask, 8, Slots::Padded).unwrap()).unwrap();
+    model.insert_storage("sell-packed", &Sell::<i8>::with_lanes(&w, &mask, 16, Slots::Packed).unwrap()).unwrap();
     model.insert_storage("nm", &Nm::<i8>::with_pattern(&w, &mask, 2, 4).unwrap()).unwrap();
     model.insert_storage("bsr-groups", &Bsr::<i8>::with_groups(&w, &mask, (2, 1), 3).unwrap()).unwrap();
     let (wide, full) =

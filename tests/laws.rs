@@ -15,6 +15,8 @@ mod narrow;
 mod patterned;
 #[path = "laws/plans.rs"]
 mod plans;
+#[path = "laws/slices.rs"]
+mod slices;
 #[path = "laws/storages.rs"]
 mod storages;
 #[path = "laws/transposed.rs"]
@@ -22,12 +24,14 @@ mod transposed;
 
 use lacuna::mask::Mask;
 use lacuna::rng::Seed;
-use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, CsrView, Dense, LinearOp, Scaling, TileCsr, TilePairs, apply};
+use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, CsrView, Dense, LinearOp, Scaling, Sell, Slots, TileCsr, TilePairs, apply};
 use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, s};
 use sprs::CsMatI;
 
 const SHAPES: [(usize, usize); 7] = [(1, 1), (3, 5), (16, 16), (17, 33), (64, 130), (4, 0), (0, 4)];
 const TOKENS: [usize; 14] = [0, 1, 2, 3, 4, 5, 15, 16, 17, 40, 64, 100, 128, 150];
+
+const SELL: [(usize, Slots); 4] = [(8, Slots::Padded), (8, Slots::Packed), (16, Slots::Padded), (16, Slots::Packed)];
 
 /// y = x · Wᵀ over what the mask keeps, in f64.
 fn oracle(w: &ArrayRef2<f32>, mask: &Mask, x: &ArrayRef2<f32>) -> Array2<f64> {
@@ -77,6 +81,9 @@ fn in_every_format(w: &ArrayRef2<f32>, mask: &Mask, mut law: impl FnMut(&str, &d
     }
     for words in [1, 64] {
         law(&format!("bitmask of {words}"), &Bitmask::<f32>::with_tile(w, mask, words, Scaling::Row).unwrap());
+    }
+    for (lanes, slots) in SELL {
+        law(&format!("sell of {lanes}, {slots}"), &Sell::<f32>::with_lanes(w, mask, lanes, slots).unwrap());
     }
     law("bsr of 1x1", &Bsr::<f32>::with_blocks(w, mask, 1, 1).unwrap());
     let view = csr.view();

@@ -4,7 +4,7 @@
 //! kernels of one [`Isa`].
 //!
 //! A storage walks its weights in its own way (`bitmask`, and as lists `csr` and `tile_csr`); what is done with them is written
-//! once: `few` for few tokens, `strip` for more, with `turn` between token-major arrays and strips. `gemv` is few tokens and a
+//! once: `few` for few tokens (`sell` has its own way), `strip` for more, with `turn` between token-major arrays and strips. `gemv` is few tokens and a
 //! dense weight, `awake` runs many small products in a row; `vector` has functions of whole slices.
 
 // Loops over registers are unrolled; several arrays of them share an index.
@@ -29,6 +29,7 @@ mod numbers;
 mod pairs;
 mod pull;
 mod scratch;
+mod sell;
 mod simd;
 mod strip;
 mod tile_csr;
@@ -52,6 +53,7 @@ pub(crate) use numbers::{GROUP, Grouped, HalfBytes, Numbers};
 pub use pairs::Pair;
 pub(crate) use pairs::{PairSlices, widest_pairs};
 pub(crate) use pull::pull;
+pub(crate) use sell::{A_WORD, PLACE, SellSlices, sell_blocks, sell_product, sell_slices};
 pub(crate) use simd::Float;
 pub(crate) use strip::{product, strips};
 pub(crate) use tile_csr::TileCsrSlices;

@@ -117,6 +117,13 @@ fn lane_sum(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 }
 
 by_isa! {
+    /// Whether no number is infinite or NaN.
+    fn all_finite(x: &[f32]) -> bool {
+        x.iter().fold(0, |largest, x| largest.max(x.to_bits() as i32 & i32::MAX)) < f32::INFINITY.to_bits() as i32
+    }
+}
+
+by_isa! {
     /// `Σ x y`, in parts of `f32` that are summed in `f64`.
     fn dot(x: &[f32], y: &[f32]) -> f64 {
         x.chunks(PART).zip(y.chunks(PART)).map(|(x, y)| f64::from(lane_sum(x, y, |x, y| x * y))).sum()

@@ -4,8 +4,8 @@
 //! the root of the sum of their squares. The constants were read off one core with AVX2 and 256-bit units of half speed, and one with
 //! AVX-512 and two 512-bit units: they rank storages, and `Plan::tune` replaces them by times.
 
-use super::Format;
 use super::machine::Machine;
+use super::{Format, Slots};
 use crate::kernels::{Isa, strips};
 use crate::mask::{Mask, Pattern};
 
@@ -60,11 +60,16 @@ impl Sizes {
     }
 
     /// The sparse storages that are worth a thought.
-    fn candidates(&self) -> Vec<Format> {
+    fn candidates(&self, machine: &Machine) -> Vec<Format> {
         let whole = self.cols.clamp(1, 1 << 15).next_multiple_of(64);
         let mut all = Vec::new();
         if self.tokens == 1 {
             all.push(Format::TileCsr(self.cols.clamp(257, 1 << 16)));
+        }
+        match machine.isa {
+            Isa::Avx512 if self.tokens <= 4 => all.extend([Slots::Padded, Slots::Packed].map(Format::Sell)),
+            Isa::Avx2 if self.tokens <= 2 => all.push(Format::Sell(Slots::Padded)),
+            _ => {}
         }
         if self.tokens <= 4 {
             all.push(Format::Bitmask(whole.min(512)));
@@ -81,7 +86,7 @@ impl Sizes {
 
     /// The sparse storages with their cycles, the cheapest first.
     pub(super) fn ranked(&self, machine: &Machine) -> Vec<(Format, f64)> {
-        let mut all: Vec<_> = self.candidates().into_iter().map(|f| (f, self.cycles(f, machine))).collect();
+        let mut all: Vec<_> = self.candidates(machine).into_iter().map(|f| (f, self.cycles(f, machine))).collect();
         all.sort_by(|a, b| a.1.total_cmp(&b.1));
         all
     }
@@ -103,6 +108,8 @@ impl Sizes {
             }
             Format::TilePairs(columns) => 5.0 * kept + 5.0 * (rows * cols.div_ceil(columns)) as f64,
             Format::Bitmask(columns) => 4.0 * kept + cells / 8.0 + 4.0 * (rows * cols.div_ceil(columns)) as f64,
+            Format::Sell(Slots::Padded) => 4.67 * self.slots(machine),
+            Format::Sell(Slots::Packed) => 4.0 * kept + 0.79 * self.slots(machine),
             Format::Nm(..) => 4.0 * kept + cells / 7.0,
             Format::Bsr(r, c) => kept * (4.0 + 2.0 / (r * c) as f64),
         };
@@ -143,6 +150,18 @@ impl Sizes {
                 let widest = crate::kernels::widest_pairs(tile.min(cols));
                 strips(tokens, widest).iter().map(|s| self.pairs(tile, s.width, machine)).sum()
             }
+            (Format::Sell(slots), t) => {
+                // A step: what it takes beside the tokens, and for each of them.
+                let (beside, each) = match machine.isa {
+                    Isa::Avx512 if machine.gathers => (0.5, 1.0),
+                    Isa::Avx512 => (0.3, 1.9),
+                    _ => (0.4, 3.6),
+                };
+                let masks = if slots == Slots::Packed { 2.2 } else { 0.0 };
+                let steps = self.slots(machine) * (masks + beside + each * t as f64) / 16.0;
+                let late = 0.08 * (self.slots(machine) / kept.max(1.0) - 1.0).powi(2) * kept;
+                steps + (3.0 * late + (2 * rows) as f64) * t as f64
+            }
             (Format::Nm(..), 1..=4) if machine.isa == Isa::Avx512 => cells * (0.115 + 0.055 * tokens as f64) + 10.0 * rows as f64,
             (Format::Nm(..), 1) => cells * 0.24 + 10.0 * rows as f64,
             (Format::Nm(..), t) => narrow * kept * (1.4 + 0.045 * t as f64),
@@ -159,6 +178,16 @@ impl Sizes {
             _ => strips(tokens, 64).iter().map(|s| self.strip(format, s.width, machine)).sum(),
         };
         (slow * work).hypot(transfer)
+    }
+
+    /// Slots of slices as wide as this machine's vectors: more than weights, as the counts of rows differ within a window.
+    fn slots(&self, machine: &Machine) -> f64 {
+        let lanes = if machine.isa == Isa::Avx512 { 16.0 } else { 8.0 };
+        let density = self.kept as f64 / (self.rows * self.cols).max(1) as f64;
+        if self.nm.is_some() {
+            return self.kept as f64;
+        }
+        self.kept as f64 * (1.0 + 0.65 * ((1.0 - density) / (lanes * density).max(1e-9)).sqrt())
     }
 
     /// Cycles of the arithmetic over one strip, with rows in pairs.
@@ -182,7 +211,7 @@ impl Sizes {
             Format::TileCsr(columns) => (columns, wide * 0.4 + 8.0),
             Format::Bitmask(columns) => (columns, wide * 0.4 + 6.0 + 0.2 * columns as f64),
             // The others are charged above.
-            Format::Dense | Format::Csr | Format::TilePairs(_) | Format::Nm(..) | Format::Bsr(..) => {
+            Format::Dense | Format::Csr | Format::TilePairs(_) | Format::Sell(_) | Format::Nm(..) | Format::Bsr(..) => {
                 (cols.max(1), wide * 0.4 + 20.0)
             }
         };

@@ -1,6 +1,6 @@
 //! Storages by name.
 
-use super::{Bitmask, Bsr, Compress, Csr, Dense, LinearOp, Nm, Scaling, TileCsr, TilePairs};
+use super::{Bitmask, Bsr, Compress, Csr, Dense, LinearOp, Nm, Scaling, Sell, Slots, TileCsr, TilePairs};
 use crate::mask::{Mask, Pattern};
 use crate::{Error, Result};
 use half::{bf16, f16};
@@ -59,6 +59,8 @@ pub enum Format {
     TilePairs(usize),
     /// [`Bitmask`] in tiles of so many columns, a multiple of 64.
     Bitmask(usize),
+    /// [`Sell`] in slices as wide as this machine's vectors.
+    Sell(Slots),
     /// [`Nm`] of so many of so many inputs.
     Nm(usize, usize),
     /// [`Bsr`] in blocks of so many rows and columns.
@@ -93,6 +95,7 @@ impl Format {
             Format::TileCsr(columns) => with_values!(TileCsr, columns),
             Format::TilePairs(columns) => with_values!(TilePairs, columns),
             Format::Bitmask(columns) => with_values!(Bitmask, columns.div_ceil(64)),
+            Format::Sell(slots) => with_values!(Sell, with_slots, slots),
             Format::Nm(n, m) => with_values!(Nm, with_pattern, n, m),
             Format::Bsr(r, c) => with_values!(Bsr, with_blocks, r, c),
         })
@@ -116,6 +119,7 @@ impl Format {
             (Format::Dense, ..=8) => "few",
             (Format::Dense, _) => "gemm",
             (Format::TilePairs(_), _) => "pairs",
+            (Format::Sell(_), _) => "slices",
             (Format::Nm(..), 2..) => "neighbours",
             (Format::Bsr(..), 2..) => "tiles",
             (_, 1) => "few",
@@ -132,6 +136,7 @@ impl fmt::Display for Format {
             Format::TileCsr(columns) => write!(f, "tile-csr:{columns}"),
             Format::TilePairs(columns) => write!(f, "tile-pairs:{columns}"),
             Format::Bitmask(columns) => write!(f, "bitmask:{columns}"),
+            Format::Sell(slots) => write!(f, "sell:{slots}"),
             Format::Nm(n, m) => write!(f, "nm:{n}:{m}"),
             Format::Bsr(r, c) => write!(f, "bsr:{r}x{c}"),
         }
@@ -141,7 +146,8 @@ impl fmt::Display for Format {
 impl FromStr for Format {
     type Err = Error;
 
-    /// Reads what `Display` writes; a tile that is left out is 128 columns, N:M 2:4, and a block 16x1.
+    /// Reads what `Display` writes; a tile that is left out is 128 columns, slots are padded, N:M 2:4, and a block
+    /// 16x1.
     ///
     /// # Errors
     /// If the text names no storage, or a tile that it cannot have.
@@ -159,6 +165,13 @@ impl FromStr for Format {
                 _ => refuse(format!("'{s}': a block has rows and columns, as bsr:16x1")),
             };
         }
+        if name == "sell" {
+            return match tile {
+                None | Some("padded") => Ok(Format::Sell(Slots::Padded)),
+                Some("packed") => Ok(Format::Sell(Slots::Packed)),
+                Some(_) => refuse(format!("'{s}': slots are padded or packed")),
+            };
+        }
         let columns = match tile.map(str::parse::<usize>) {
             None => 128,
             Some(Ok(columns)) if (1..=1 << 16).contains(&columns) => columns,
@@ -174,7 +187,7 @@ impl FromStr for Format {
             "bitmask" if columns % 64 != 0 => refuse(format!("'{s}': a tile of a bitmask is a multiple of 64 columns wide")),
             "bitmask" => Ok(Format::Bitmask(columns)),
             _ => refuse(format!(
-                "'{s}' is none of auto, dense, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], nm[:N:M], bsr[:RxC]"
+                "'{s}' is none of auto, dense, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], sell[:padded|packed], nm[:N:M], bsr[:RxC]"
             )),
         }
     }

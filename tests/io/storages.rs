@@ -5,7 +5,7 @@ use lacuna::Error;
 use lacuna::io::{Checkpoint, Dtype, Stored};
 use lacuna::mask::{Mask, Pattern, Scope, select};
 use lacuna::rng::Seed;
-use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, Expand, LinearOp, Nm, Scaling, TileCsr, TilePairs};
+use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, Expand, LinearOp, Nm, Scaling, Sell, Slots, TileCsr, TilePairs};
 use ndarray::Array2;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +48,9 @@ fn all_come_back<T: Expand>() {
                 comes_back(&TilePairs::<T>::with_tile(&w, &any, tile, scaling).unwrap());
             }
             comes_back(&Bitmask::<T>::with_tile(&w, &any, 2, scaling).unwrap());
+        }
+        for (lanes, slots) in [(8, Slots::Packed), (16, Slots::Padded)] {
+            comes_back(&Sell::<T>::with_lanes(&w, &any, lanes, slots).unwrap());
         }
         if rows * cols > 0 {
             let (half, blocks) = (Pattern::Nm { n: 2, m: 4 }, Pattern::Block { rows: 4, cols: 3 });
@@ -141,7 +144,10 @@ fn storages_that_are_not_what_they_say_are_refused_in_one_line() {
         says(&other)
     };
     assert_eq!(with("\"version\":1", "\"version\":2"), "'fc.weight.storage' is of version 2; this reads version 1");
-    assert_eq!(with("\"nm\"", "\"coo\""), "'fc.weight.storage' 'coo' is none of csr, tile-csr, tile-pairs, bitmask, nm, bsr");
+    assert_eq!(
+        with("\"nm\"", "\"coo\""),
+        "'fc.weight.storage' 'coo' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr"
+    );
     assert_eq!(with("\"i8\"", "\"i4\""), "'fc.weight.storage' 'i4' is none of f32, bf16, f16, i8");
     assert_eq!(with("\"i8\"", "\"bf16\""), "'fc.weight.values' is I8, not BF16");
     let line = "'fc.weight.storage' is no nm: groups of 9 inputs with a scale, where multiples of 64 are possible";

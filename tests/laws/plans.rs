@@ -1,9 +1,8 @@
 //! The plan: whatever it chooses multiplies exactly, dense wins where nothing is pruned, and it says what it did.
 
 use crate::{oracle, random_mask, whole};
-use lacuna::kernels::Isa;
 use lacuna::mask::Mask;
-use lacuna::sparse::{Format, Hint, LinearOp, Plan, Precision, apply};
+use lacuna::sparse::{Format, Hint, LinearOp, Plan, Precision, Slots, apply};
 
 #[test]
 fn whatever_is_chosen_or_tuned_multiplies_exactly() {
@@ -67,15 +66,17 @@ fn a_plan_for_both_has_a_storage_for_each_and_says_so() {
 
 #[test]
 fn names_of_storages_are_read_back_and_others_refused() {
-    for format in [Format::Dense, Format::Csr, Format::TileCsr(1), Format::TileCsr(65536), Format::Bitmask(128)] {
+    let formats = [Format::Dense, Format::Csr, Format::TileCsr(1), Format::TileCsr(65536), Format::Bitmask(128)];
+    for format in formats.into_iter().chain([Slots::Padded, Slots::Packed].map(Format::Sell)) {
         assert_eq!(format.to_string().parse::<Format>().unwrap(), format);
     }
     assert_eq!("tile-csr".parse::<Format>().unwrap(), Format::TileCsr(128));
     let refused = [
         (
             "coo",
-            "format: 'coo' is none of auto, dense, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], nm[:N:M], bsr[:RxC]",
+            "format: 'coo' is none of auto, dense, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], sell[:padded|packed], nm[:N:M], bsr[:RxC]",
         ),
+        ("sell:8", "format: 'sell:8': slots are padded or packed"),
         ("csr:4", "format: 'csr:4': csr has no tiles"),
         ("tile-csr:0", "format: 'tile-csr:0': a tile has 1 to 65536 columns"),
         ("tile-csr:65537", "format: 'tile-csr:65537': a tile has 1 to 65536 columns"),
@@ -100,11 +101,9 @@ fn patterns_are_found_in_a_mask_and_their_storages_are_among_the_choices() {
         let mask = Mask::from_fn(64, 256, |r, c| (c + r) % m < n);
         let hint = Hint::tokens(1).from_memory();
         let plan = Plan::new(&w, &mask, hint).unwrap();
-        // It is the best of the sparse ones; without vectors dense may be better still.
-        assert!(plan.explain().contains(&Format::Nm(n, m).to_string()), "{}", plan.explain());
-        if Isa::chosen().unwrap() != Isa::Portable {
-            assert_eq!(plan.chosen(1), Format::Nm(n, m), "{}", plan.explain());
-        }
+        // It is among the best of the sparse ones: the caches hold these 16 thousand weights, so slices may take less time.
+        let best = &Plan::candidates(&mask, hint)[..3];
+        assert!(best.contains(&Format::Nm(n, m)), "{best:?}");
         let x = whole(1, 256, 8, "input");
         assert_eq!(apply(&plan, &x), oracle(&w, &mask, &x).mapv(|y| y as f32));
         // One weight elsewhere, and the pattern is gone.
@@ -114,8 +113,7 @@ fn patterns_are_found_in_a_mask_and_their_storages_are_among_the_choices() {
         broken.set(r, c, true);
         broken.set(gone.0, gone.1, false);
         assert_eq!(broken.kept(), mask.kept());
-        let said = Plan::new(&w, &broken, hint).unwrap().explain();
-        assert!(!said.contains("nm:"), "{said}");
+        assert!(!Plan::candidates(&broken, hint).contains(&Format::Nm(n, m)));
     }
     for (r, c) in [(16, 1), (1, 16), (4, 4), (8, 1), (4, 1)] {
         let mask = Mask::from_fn(64, 256, |row, col| (row / r * 7 + col / c * 5) % 10 == 0);

@@ -1,11 +1,11 @@
 //! Tiled CSR and bitmasks: their numbers, their invariants, and what is done on the way into y.
 
-use crate::{TOKENS, in_every_format, masks, oracle, random_mask, whole};
+use crate::{SELL, TOKENS, in_every_format, masks, oracle, random_mask, whole};
 use half::{bf16, f16};
 use lacuna::mask::Mask;
 use lacuna::rng::Seed;
 use lacuna::sparse::{
-    Bitmask, BitmaskParts, Columns, Compress, Epilogue, Expand, LinearOp, Scaling, TileCsr, TileCsrParts, TilePairs, apply,
+    Bitmask, BitmaskParts, Columns, Compress, Epilogue, Expand, LinearOp, Scaling, Sell, TileCsr, TileCsrParts, TilePairs, apply,
 };
 use ndarray::{Array2, ArrayRef2};
 use proptest::prelude::*;
@@ -24,6 +24,10 @@ pub fn in_every_tiling<T: Expand>(w: &ArrayRef2<f32>, mask: &Mask, mut law: impl
         for words in [1, 2, 64] {
             let op = Bitmask::<T>::with_tile(w, mask, words, scaling).unwrap();
             law(&format!("bitmask of {words} {}, {scaling:?}", T::NAME), &op, scaling);
+        }
+        for (lanes, slots) in SELL.into_iter().filter(|_| scaling == Scaling::Row) {
+            let op = Sell::<T>::with_lanes(w, mask, lanes, slots).unwrap();
+            law(&format!("sell of {lanes}, {slots} {}", T::NAME), &op, scaling);
         }
     }
 }

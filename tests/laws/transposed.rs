@@ -5,7 +5,9 @@ use crate::{in_every_format, layouts, masks, oracle, random_mask, whole};
 use half::bf16;
 use lacuna::mask::Mask;
 use lacuna::rng::Seed;
-use lacuna::sparse::{Bitmask, Compress, Csr, Hint, LinearOp, Plan, Scaling, TileCsr, TilePairs, apply, correlate, pull};
+use lacuna::sparse::{
+    Bitmask, Compress, Csr, Hint, LinearOp, Plan, Scaling, Sell, Slots, TileCsr, TilePairs, apply, correlate, pull,
+};
 use ndarray::{Array2, ArrayRef2, s};
 
 const TOKENS: [usize; 9] = [0, 1, 3, 4, 15, 17, 40, 64, 150];
@@ -62,6 +64,7 @@ fn transposed_products_of_other_numbers_are_those_of_what_is_stored() {
         Box::new(TileCsr::<i8>::with_tile(&w, &mask, 64, Scaling::Tile).unwrap()),
         Box::new(TilePairs::<i8>::with_tile(&w, &mask, 64, Scaling::Tile).unwrap()),
         Box::new(Bitmask::<i8>::with_tile(&w, &mask, 1, Scaling::Row).unwrap()),
+        Box::new(Sell::<i8>::with_lanes(&w, &mask, 8, Slots::Packed).unwrap()),
         Box::new(TilePairs::<bf16>::with_tile(&w, &mask, 128, Scaling::Row).unwrap()),
     ];
     for op in &ops {

@@ -10,7 +10,7 @@ use super::stored::{Convert, Stored};
 use crate::io::{one_line, quoted};
 use crate::kernels::Value;
 use crate::mask::Mask;
-use crate::sparse::{Bitmask, Bsr, Compress, Csr, Format, LinearOp, Nm, Precision, Scaling, TileCsr, TilePairs};
+use crate::sparse::{Bitmask, Bsr, Compress, Csr, Format, LinearOp, Nm, Precision, Scaling, Sell, Slots, TileCsr, TilePairs};
 use crate::{Error, Result};
 use ::safetensors::tensor::Dtype as Element;
 use half::{bf16, f16};
@@ -39,12 +39,15 @@ pub struct Sizes {
     /// Inputs of a row that share a scale, if not all do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<usize>,
+    /// What slots without a weight hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<String>,
 }
 
 impl Sizes {
     pub fn new<T: Value>(format: &str, rows: usize, cols: usize) -> Sizes {
         let (format, values) = (format.to_string(), T::NAME.to_string());
-        Sizes { format, version: VERSION, values, rows, cols, tile: None, pattern: None, group: None }
+        Sizes { format, version: VERSION, values, rows, cols, tile: None, pattern: None, group: None, slots: None }
     }
 }
 
@@ -145,20 +148,20 @@ impl Source<'_> {
     }
 
     /// The values, as numbers that they are exactly.
-    pub fn values<T: Value>(&self) -> Result<Vec<T>> {
+    pub fn values<T: Value>(&self, part: &str) -> Result<Vec<T>> {
         let dtype = match T::NAME {
             "bf16" => Dtype::BF16,
             "f16" => Dtype::F16,
             "f32" => Dtype::F32,
             _ => {
-                let bytes = self.bytes("values", Element::I8)?;
+                let bytes = self.bytes(part, Element::I8)?;
                 if bytes.contains(&0x80) {
-                    return Err(self.refuse("values", "holds -128, where -127 to 127 are possible"));
+                    return Err(self.refuse(part, "holds -128, where -127 to 127 are possible"));
                 }
                 return Ok(bytes.iter().map(|b| T::encode(f32::from(b.cast_signed()))).collect());
             }
         };
-        Ok(self.floats("values", dtype)?.into_iter().map(T::encode).collect())
+        Ok(self.floats(part, dtype)?.into_iter().map(T::encode).collect())
     }
 
     /// The factors; none where values are floats.
@@ -171,6 +174,15 @@ impl Source<'_> {
         self.sizes.tile.ok_or_else(|| self.refuse("storage", "has no tile"))
     }
 
+    /// What empty slots hold.
+    pub fn slots(&self) -> Result<Slots> {
+        match self.sizes.slots.as_deref() {
+            Some("padded") => Ok(Slots::Padded),
+            Some("packed") => Ok(Slots::Packed),
+            other => Err(self.refuse("storage", &format!("has slots {other:?}, which are padded or packed"))),
+        }
+    }
+
     /// The two numbers of the pattern.
     pub fn pattern(&self) -> Result<(usize, usize)> {
         self.sizes.pattern.ok_or_else(|| self.refuse("storage", "has no pattern"))
@@ -178,7 +190,7 @@ impl Source<'_> {
 }
 
 /// Every part that a storage of any format has.
-const PARTS: [&str; 13] = [
+const PARTS: [&str; 22] = [
     "offsets",
     "indices",
     "blocks",
@@ -190,6 +202,15 @@ const PARTS: [&str; 13] = [
     "pairs",
     "words",
     "shares",
+    "steps",
+    "place_starts",
+    "mask_starts",
+    "late_starts",
+    "places",
+    "masks",
+    "late_lanes",
+    "late_columns",
+    "late_values",
     "values",
     "scales",
 ];
@@ -246,6 +267,7 @@ impl Checkpoint {
             Format::TileCsr(columns) => of!(TileCsr, with_tile, columns, Scaling::Row),
             Format::TilePairs(columns) => of!(TilePairs, with_tile, columns, Scaling::Row),
             Format::Bitmask(columns) => of!(Bitmask, with_tile, columns.div_ceil(64), Scaling::Row),
+            Format::Sell(slots) => of!(Sell, with_slots, slots),
             Format::Nm(n, m) => of!(Nm, with_pattern, n, m),
             Format::Bsr(r, c) => of!(Bsr, with_blocks, r, c),
         }
@@ -282,10 +304,11 @@ impl Checkpoint {
             "tile-csr" => of!(TileCsr),
             "tile-pairs" => of!(TilePairs),
             "bitmask" => of!(Bitmask),
+            "sell" => of!(Sell),
             "nm" => of!(Nm),
             "bsr" => of!(Bsr),
             other => {
-                let reason = format!("{} is none of csr, tile-csr, tile-pairs, bitmask, nm, bsr", quoted(other));
+                let reason = format!("{} is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr", quoted(other));
                 Err(source.refuse("storage", &reason))
             }
         }

@@ -4,8 +4,8 @@ use super::storages::{Part, Sizes, Source};
 use crate::Result;
 use crate::kernels::{Expand, Pair, Value};
 use crate::sparse::{
-    Bitmask, BitmaskParts, BlockColumns, Bsr, BsrParts, Columns, Csr, LinearOp, Nm, NmParts, TileCsr, TileCsrParts, TilePairs,
-    TilePairsParts,
+    Bitmask, BitmaskParts, BlockColumns, Bsr, BsrParts, Columns, Csr, LinearOp, Nm, NmParts, Sell, SellParts, TileCsr,
+    TileCsrParts, TilePairs, TilePairsParts,
 };
 use ::safetensors::tensor::Dtype as Element;
 
@@ -65,7 +65,7 @@ impl Convert for Csr {
     }
 
     fn read(from: &Source<'_>) -> Result<Self> {
-        Csr::new(from.sizes.rows, from.sizes.cols, from.u32s("offsets")?, from.u32s("indices")?, from.values()?)
+        Csr::new(from.sizes.rows, from.sizes.cols, from.u32s("offsets")?, from.u32s("indices")?, from.values("values")?)
     }
 }
 
@@ -96,7 +96,7 @@ impl<T: Value> Convert for TileCsr<T> {
             starts: from.u32s("starts")?,
             order: from.u16s("order")?,
             columns: from.columns()?,
-            values: from.values()?,
+            values: from.values("values")?,
             scales: from.scales::<T>()?,
         })
     }
@@ -138,7 +138,7 @@ impl<T: Value> Convert for TilePairs<T> {
             value_starts: from.u32s("value_starts")?,
             pairs: pairs.iter().map(|&[first, second, single, both, rest]| Pair { first, second, single, both, rest }).collect(),
             columns: from.columns()?,
-            values: from.values()?,
+            values: from.values("values")?,
             scales: from.scales::<T>()?,
         })
     }
@@ -170,7 +170,56 @@ impl<T: Expand> Convert for Bitmask<T> {
             blocks: from.u32s("blocks")?,
             starts: from.u32s("starts")?,
             words: from.u64s("words")?,
-            values: from.values()?,
+            values: from.values("values")?,
+            scales: from.scales::<T>()?,
+        })
+    }
+}
+
+impl<T: Expand> Convert for Sell<T> {
+    fn kind() -> (&'static str, &'static str) {
+        ("sell", T::NAME)
+    }
+
+    fn write(&self) -> (Sizes, Vec<(&'static str, Part)>) {
+        let p = self.clone().into_parts();
+        let (values, late_values) = (Part::values(&p.values), Part::values(&p.late_values));
+        let parts = vec![
+            ("order", Part::U32(p.order)),
+            ("steps", Part::U8(p.steps)),
+            ("place_starts", Part::U32(p.place_starts)),
+            ("mask_starts", Part::U32(p.mask_starts)),
+            ("value_starts", Part::U32(p.value_starts)),
+            ("late_starts", Part::U32(p.late_starts)),
+            ("places", Part::U32(p.places)),
+            ("masks", Part::U16(p.masks)),
+            ("values", values),
+            ("late_lanes", Part::U8(p.late_lanes)),
+            ("late_columns", Part::U32(p.late_columns)),
+            ("late_values", late_values),
+        ];
+        let sizes = Sizes { tile: Some(p.lanes), slots: Some(p.slots.to_string()), ..Sizes::new::<T>("sell", p.rows, p.cols) };
+        (sizes, with_scales::<T>(parts, &p.scales))
+    }
+
+    fn read(from: &Source<'_>) -> Result<Self> {
+        Sell::new(SellParts {
+            rows: from.sizes.rows,
+            cols: from.sizes.cols,
+            lanes: from.tile()?,
+            slots: from.slots()?,
+            order: from.u32s("order")?,
+            steps: from.u8s("steps")?,
+            place_starts: from.u32s("place_starts")?,
+            mask_starts: from.u32s("mask_starts")?,
+            value_starts: from.u32s("value_starts")?,
+            late_starts: from.u32s("late_starts")?,
+            places: from.u32s("places")?,
+            masks: from.u16s("masks")?,
+            values: from.values("values")?,
+            late_lanes: from.u8s("late_lanes")?,
+            late_columns: from.u32s("late_columns")?,
+            late_values: from.values("late_values")?,
             scales: from.scales::<T>()?,
         })
     }
@@ -204,7 +253,7 @@ impl<T: Expand> Convert for Nm<T> {
             blocks: from.u32s("blocks")?,
             order: from.u8s("order")?,
             words: from.u64s("words")?,
-            values: from.values()?,
+            values: from.values("values")?,
             group: from.sizes.group,
             scales: from.scales::<T>()?,
         })
@@ -248,7 +297,7 @@ impl<T: Value> Convert for Bsr<T> {
             starts: from.u32s("starts")?,
             value_starts: from.u32s("value_starts")?,
             columns,
-            values: from.values()?,
+            values: from.values("values")?,
             group: from.sizes.group,
             scales: from.scales::<T>()?,
         })

@@ -17,7 +17,7 @@
 
 use crate::Result;
 use crate::criteria::{Evidence, Saliency};
-use ndarray::Array2;
+use ndarray::{Array2, Zip};
 
 /// Which norm a unit of several weights is measured by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,8 +46,8 @@ impl Saliency for Magnitude {
 
     fn score(&self, layer: &Evidence<'_>) -> Result<Array2<f32>> {
         Ok(match self.norm {
-            Norm::L1 => layer.weight.mapv(f32::abs),
-            Norm::L2 => layer.weight.mapv(|w| w * w),
+            Norm::L1 => Zip::from(&layer.weight).par_map_collect(|w| w.abs()),
+            Norm::L2 => Zip::from(&layer.weight).par_map_collect(|w| w * w),
         })
     }
 }

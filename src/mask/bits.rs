@@ -1,8 +1,12 @@
 //! [`Mask`]: one bit a weight.
 
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayRef2};
+use ndarray::{Array2, ArrayRef2, ArrayViewMut1, Axis};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+/// Weights from which on threads share the setting of zeros.
+const PARALLEL: usize = 1 << 18;
 
 /// Which weights of one `(rows, cols)` matrix stay: one bit each, true = kept.
 ///
@@ -304,7 +308,7 @@ impl Mask {
     pub fn apply(&self, weight: &mut ArrayRef2<f32>) {
         assert_eq!(weight.dim(), self.dim(), "a mask and its weight differ in shape");
         let stride = self.stride();
-        for (r, mut row) in weight.rows_mut().into_iter().enumerate() {
+        let apply = |(r, mut row): (usize, ArrayViewMut1<'_, f32>)| {
             let words = &self.words[r * stride..(r + 1) * stride];
             if let Some(row) = row.as_slice_mut() {
                 for (part, &word) in row.chunks_mut(64).zip(words) {
@@ -315,6 +319,11 @@ impl Mask {
             } else {
                 row.iter_mut().enumerate().for_each(|(c, w)| *w = if words[c / 64] >> (c % 64) & 1 == 1 { *w } else { 0.0 });
             }
+        };
+        if weight.len() < PARALLEL {
+            weight.rows_mut().into_iter().enumerate().for_each(apply);
+        } else {
+            weight.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(apply);
         }
     }
 

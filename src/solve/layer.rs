@@ -87,11 +87,25 @@ pub(super) fn checked_weight(layer: &Evidence<'_>, pattern: Pattern, scope: Scop
         let found = [mask.rows(), mask.cols()];
         return Err(Error::shape(format!("mask of layer {}", layer.layer), &[rows, cols], &found));
     }
-    if let Some(((row, col), &value)) = layer.weight.indexed_iter().find(|(_, w)| !w.is_finite()) {
-        return Err(Error::NonFinite { what: "weights".into(), row, col, value: f64::from(value) });
+    check_finite(&layer.weight, "weights")?;
+    let mut weight = layer.weight.as_standard_layout().into_owned();
+    if let Some(mask) = layer.mask {
+        mask.apply(&mut weight);
     }
-    let weight = layer.weight.as_standard_layout().into_owned();
-    Ok(layer.mask.map_or_else(|| weight.clone(), |m| m.applied(&weight)))
+    Ok(weight)
+}
+
+/// Refuses an infinity or a NaN, and names the first.
+fn check_finite(weight: &ArrayRef2<f32>, what: &str) -> Result<()> {
+    let infinite = |row: usize| {
+        let row_of = weight.row(row);
+        let all = row_of.iter().fold(true, |all, w| all & w.is_finite());
+        if all { None } else { row_of.iter().position(|w| !w.is_finite()).map(|col| (row, col)) }
+    };
+    match (0..weight.nrows()).into_par_iter().find_map_first(infinite) {
+        Some((row, col)) => Err(Error::NonFinite { what: what.into(), row, col, value: f64::from(weight[[row, col]]) }),
+        None => Ok(()),
+    }
 }
 
 /// A Gram matrix that can be factored.
@@ -148,9 +162,7 @@ pub(super) fn explain(error: Error, layer: &Evidence<'_>, damping: f64) -> Error
 /// The result of a pruner, with its error measured.
 pub(super) fn finish(layer: &Evidence<'_>, mask: Mask, mut weight: Array2<f32>) -> Result<Pruned> {
     mask.apply(&mut weight);
-    if let Some(((row, col), &value)) = weight.indexed_iter().find(|(_, w)| !w.is_finite()) {
-        return Err(Error::NonFinite { what: "weights after pruning".into(), row, col, value: f64::from(value) });
-    }
+    check_finite(&weight, "weights after pruning")?;
     let loss = layer.measured.gram.as_ref().map(|g| squared_error(&weight, &layer.weight, g));
     Ok(Pruned { mask, weight, loss })
 }

@@ -162,7 +162,7 @@ impl Sizes {
                 let late = 0.08 * (self.slots(machine) / kept.max(1.0) - 1.0).powi(2) * kept;
                 steps + (3.0 * late + (2 * rows) as f64) * t as f64
             }
-            (Format::Nm(..), 1..=4) if machine.isa == Isa::Avx512 => cells * (0.115 + 0.055 * tokens as f64) + 10.0 * rows as f64,
+            (Format::Nm(..), 1..=4) if machine.isa == Isa::Avx512 => cells * (0.09 + 0.055 * tokens as f64) + 10.0 * rows as f64,
             (Format::Nm(..), 1) => cells * 0.24 + 10.0 * rows as f64,
             (Format::Nm(..), t) => narrow * kept * (1.4 + 0.045 * t as f64),
             (Format::Bsr(r, _), t) => {

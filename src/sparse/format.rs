@@ -20,16 +20,19 @@ pub enum Precision {
     F16,
     /// 8 bits with a scale a row.
     I8,
+    /// 8 bits with a scale for each so many inputs of a row: those of a tile, or what [`Nm::with_groups`] and [`Bsr::with_groups`] allow.
+    I8Grouped(usize),
 }
 
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-            Precision::F16 => "f16",
-            Precision::I8 => "i8",
-        })
+        match self {
+            Precision::F32 => f.write_str("f32"),
+            Precision::Bf16 => f.write_str("bf16"),
+            Precision::F16 => f.write_str("f16"),
+            Precision::I8 => f.write_str("i8"),
+            Precision::I8Grouped(inputs) => write!(f, "i8:{inputs}"),
+        }
     }
 }
 
@@ -37,14 +40,79 @@ impl FromStr for Precision {
     type Err = Error;
 
     /// # Errors
-    /// If the text is none of f32, bf16, f16 and i8.
+    /// If the text is none of f32, bf16, f16, i8 and i8:INPUTS.
     fn from_str(s: &str) -> Result<Self> {
+        let grouped = s.strip_prefix("i8:").and_then(|inputs| inputs.parse().ok()).map(Precision::I8Grouped);
         [Precision::F32, Precision::Bf16, Precision::F16, Precision::I8]
             .into_iter()
+            .chain(grouped)
             .find(|p| p.to_string() == s)
-            .ok_or_else(|| Error::setting("values", format!("'{s}' is none of f32, bf16, f16 and i8")))
+            .ok_or_else(|| Error::setting("values", format!("'{s}' is none of f32, bf16, f16, i8 and i8:INPUTS")))
     }
 }
+
+impl Precision {
+    /// Which values of a storage in tiles of so many columns share a scale.
+    pub(crate) fn scaling(self, format: Format, tile: usize) -> Result<Scaling> {
+        match self {
+            Precision::I8Grouped(inputs) if inputs == tile => Ok(Scaling::Tile),
+            Precision::I8Grouped(_) => {
+                Err(Error::setting("values", format!("{self}, where {format} has a scale a row, or one a tile as i8:{tile}")))
+            }
+            _ => Ok(Scaling::Row),
+        }
+    }
+}
+
+/// What a mask keeps of a weight, built by a constructor with values of any kind; then something is done with it.
+macro_rules! with_values {
+    ($values:expr, $t:ident::$new:ident($($of:expr),*), |$op:ident| $do:expr) => {
+        match $values {
+            Precision::F32 => { let $op = $t::<f32>::$new($($of),*)?; $do }
+            Precision::Bf16 => { let $op = $t::<bf16>::$new($($of),*)?; $do }
+            Precision::F16 => { let $op = $t::<f16>::$new($($of),*)?; $do }
+            Precision::I8 | Precision::I8Grouped(_) => { let $op = $t::<i8>::$new($($of),*)?; $do }
+        }
+    };
+}
+
+/// Builds a storage that keeps values of any kind, and does something with it, whatever its type.
+macro_rules! with_storage {
+    ($format:expr, $values:expr, $weight:expr, $mask:expr, |$op:ident| $do:expr) => {
+        match ($format, $values) {
+            (Format::Dense | Format::Csr, values) => {
+                return Err(Error::setting("values", format!("{} keeps f32 only, not {values}", $format)));
+            }
+            (Format::TileCsr(tile), values) => {
+                let scaling = values.scaling($format, tile)?;
+                with_values!(values, TileCsr::with_tile($weight, $mask, tile, scaling), |$op| $do)
+            }
+            (Format::TilePairs(tile), values) => {
+                let scaling = values.scaling($format, tile)?;
+                with_values!(values, TilePairs::with_tile($weight, $mask, tile, scaling), |$op| $do)
+            }
+            (Format::Bitmask(tile), values) => {
+                let scaling = values.scaling($format, tile)?;
+                with_values!(values, Bitmask::with_tile($weight, $mask, tile.div_ceil(64), scaling), |$op| $do)
+            }
+            (Format::Sell(_), values @ Precision::I8Grouped(_)) => {
+                return Err(Error::setting("values", format!("{values}, where {} has a scale a row", $format)));
+            }
+            (Format::Sell(slots), values) => with_values!(values, Sell::with_slots($weight, $mask, slots), |$op| $do),
+            (Format::Nm(n, m), Precision::I8Grouped(inputs)) => {
+                let $op = Nm::<i8>::with_groups($weight, $mask, (n, m), inputs)?;
+                $do
+            }
+            (Format::Nm(n, m), values) => with_values!(values, Nm::with_pattern($weight, $mask, n, m), |$op| $do),
+            (Format::Bsr(r, c), Precision::I8Grouped(inputs)) => {
+                let $op = Bsr::<i8>::with_groups($weight, $mask, (r, c), inputs)?;
+                $do
+            }
+            (Format::Bsr(r, c), values) => with_values!(values, Bsr::with_blocks($weight, $mask, r, c), |$op| $do),
+        }
+    };
+}
+pub(crate) use {with_storage, with_values};
 
 /// A storage with its tile, as `tile-csr:128`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,31 +141,10 @@ impl Format {
     /// # Errors
     /// If the shapes differ, the storage cannot hold this mask or this size, or has no such numbers.
     pub fn build(self, weight: &ArrayRef2<f32>, mask: &Mask, values: Precision) -> Result<Box<dyn LinearOp>> {
-        macro_rules! with_values {
-            ($t:ident, $tile:expr) => {
-                with_values!($t, with_tile, $tile, Scaling::Row)
-            };
-            ($t:ident, $new:ident, $($of:expr),*) => {
-                match values {
-                    Precision::F32 => Box::new($t::<f32>::$new(weight, mask, $($of),*)?) as Box<dyn LinearOp>,
-                    Precision::Bf16 => Box::new($t::<bf16>::$new(weight, mask, $($of),*)?),
-                    Precision::F16 => Box::new($t::<f16>::$new(weight, mask, $($of),*)?),
-                    Precision::I8 => Box::new($t::<i8>::$new(weight, mask, $($of),*)?),
-                }
-            };
-        }
         Ok(match self {
-            Format::Dense | Format::Csr if values != Precision::F32 => {
-                return Err(Error::setting("values", format!("{self} keeps f32 only, not {values}")));
-            }
-            Format::Dense => Box::new(Dense::compress(weight, mask)?),
-            Format::Csr => Box::new(Csr::compress(weight, mask)?),
-            Format::TileCsr(columns) => with_values!(TileCsr, columns),
-            Format::TilePairs(columns) => with_values!(TilePairs, columns),
-            Format::Bitmask(columns) => with_values!(Bitmask, columns.div_ceil(64)),
-            Format::Sell(slots) => with_values!(Sell, with_slots, slots),
-            Format::Nm(n, m) => with_values!(Nm, with_pattern, n, m),
-            Format::Bsr(r, c) => with_values!(Bsr, with_blocks, r, c),
+            Format::Dense if values == Precision::F32 => Box::new(Dense::compress(weight, mask)?),
+            Format::Csr if values == Precision::F32 => Box::new(Csr::compress(weight, mask)?),
+            _ => with_storage!(self, values, weight, mask, |op| Box::new(op) as Box<dyn LinearOp>),
         })
     }
 

@@ -28,6 +28,7 @@ pub use bsr::{BlockColumns, Bsr, BsrParts};
 pub use csr::{Csr, CsrView};
 pub use dense::Dense;
 pub use format::{Format, Precision};
+pub(crate) use format::{with_storage, with_values};
 pub use gradient::correlate;
 pub use machine::Machine;
 pub(crate) use narrow::{Narrow, exact, narrow};

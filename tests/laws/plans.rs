@@ -2,7 +2,7 @@
 
 use crate::{oracle, random_mask, whole};
 use lacuna::mask::Mask;
-use lacuna::sparse::{Format, Hint, LinearOp, Plan, Precision, Slots, apply};
+use lacuna::sparse::{Bsr, Format, Hint, LinearOp, Nm, Plan, Precision, Scaling, Slots, TileCsr, apply};
 
 #[test]
 fn whatever_is_chosen_or_tuned_multiplies_exactly() {
@@ -85,13 +85,36 @@ fn names_of_storages_are_read_back_and_others_refused() {
     for (text, says) in refused {
         assert_eq!(text.parse::<Format>().unwrap_err().to_string(), says);
     }
-    for values in [Precision::F32, Precision::Bf16, Precision::F16, Precision::I8] {
+    for values in [Precision::F32, Precision::Bf16, Precision::F16, Precision::I8, Precision::I8Grouped(64)] {
         assert_eq!(values.to_string().parse::<Precision>().unwrap(), values);
         let built = Format::Bitmask(64).build(&whole(3, 70, 4, "weight"), &Mask::full(3, 70), values).unwrap();
         assert_eq!((built.format(), built.nnz()), ("bitmask", 210));
     }
     let dense = Format::Dense.build(&whole(3, 7, 4, "weight"), &Mask::full(3, 7), Precision::I8).err().unwrap();
     assert_eq!(dense.to_string(), "values: dense keeps f32 only, not i8");
+}
+
+#[test]
+fn scales_of_groups_are_named_and_built() {
+    let (w, full) = (whole(4, 128, 4, "weight"), Mask::full(4, 128));
+    let half = Mask::from_fn(4, 128, |_, c| c % 4 < 2);
+    let built = |format: &str, values: &str, mask| {
+        let (format, values) = (format.parse::<Format>().unwrap(), values.parse::<Precision>().unwrap());
+        format.build(&w, mask, values).map(|op| (op.bytes(), op.to_dense()))
+    };
+    let of = |op: &dyn LinearOp| (op.bytes(), op.to_dense());
+    let tiles = TileCsr::<i8>::with_tile(&w, &half, 64, Scaling::Tile).unwrap();
+    assert_eq!(built("tile-csr:64", "i8:64", &half).unwrap(), of(&tiles));
+    assert_eq!(built("nm:2:4", "i8:64", &half).unwrap(), of(&Nm::<i8>::with_groups(&w, &half, (2, 4), 64).unwrap()));
+    assert_eq!(built("bsr:4x1", "i8:32", &full).unwrap(), of(&Bsr::<i8>::with_groups(&w, &full, (4, 1), 32).unwrap()));
+    let says = |format, values| built(format, values, &full).unwrap_err().to_string();
+    let tile = "values: i8:32, where bitmask:64 has a scale a row, or one a tile as i8:64";
+    assert_eq!(says("bitmask:64", "i8:32"), tile);
+    assert_eq!(says("sell", "i8:64"), "values: i8:64, where sell:padded has a scale a row");
+    assert_eq!(
+        "i8:x".parse::<Precision>().unwrap_err().to_string(),
+        "values: 'i8:x' is none of f32, bf16, f16, i8 and i8:INPUTS"
+    );
 }
 
 #[test]

@@ -49,10 +49,11 @@ struct Spmm {
     #[arg(long, default_value = "unstructured")]
     pattern: String,
     /// auto (the storage that is made for the pattern, else the plan, tuned), model (the plan as its model says), dense, csr,
-    /// tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], nm[:N:M], bsr[:RxC]
+    /// tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], sell[:padded|packed], nm[:N:M],
+    /// bsr[:RxC]
     #[arg(long, value_delimiter = ',', default_value = "auto")]
     format: Vec<String>,
-    /// Numbers that the storage keeps: f32, bf16, f16, i8
+    /// Numbers that the storage keeps: f32, bf16, f16, i8 (a scale a row), i8:INPUTS (a scale for so many inputs of a row)
     #[arg(long, value_delimiter = ',', default_value = "f32")]
     values: Vec<String>,
     /// Threads of a product

@@ -60,7 +60,7 @@ impl FromStr for Packing {
                 "save",
                 format!(
                     "'{s}' is none of weights, sparse-bitmask, sparse-24-bitmask, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], \
-                     bitmask[:COLUMNS], nm[:N:M], bsr[:RxC]"
+                     bitmask[:COLUMNS], sell[:padded|packed], nm[:N:M], bsr[:RxC]"
                 ),
             )),
             Ok(format) => Ok(Packing::Storage(format)),

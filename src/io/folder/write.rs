@@ -182,14 +182,11 @@ impl FolderWriter {
         let numbers = standard.as_slice().unwrap_or_default();
         let file = &self.files[slot.file];
         let part = |(i, numbers): (usize, &[f32])| {
-            let mut bytes = Vec::with_capacity(numbers.len() * dtype.bytes());
-            for (at, &v) in numbers.iter().enumerate() {
-                if v.is_finite() && !dtype.round(v).is_finite() {
-                    let place = format!("{v} at number {}", i * CHUNK + at);
-                    return Err(Error::setting("dtype", format!("tensor {}: {place} is too large for {dtype}", quoted(name))));
-                }
-                dtype.push(v, &mut bytes);
+            if let Some(at) = dtype.first_too_large(numbers) {
+                let place = format!("{} at number {}", numbers[at], i * CHUNK + at);
+                return Err(Error::setting("dtype", format!("tensor {}: {place} is too large for {dtype}", quoted(name))));
             }
+            let bytes = dtype.bytes_of(numbers);
             let place = slot.start + (i * CHUNK * dtype.bytes()) as u64;
             write_all_at(file, &bytes, place).map_err(|e| Error::io(&self.out, e))
         };
@@ -246,7 +243,9 @@ impl FolderWriter {
         let companions = from.companions();
         for path in companions.iter().chain(&[from.path().join(CONFIG)]) {
             if let Some(name) = path.file_name().filter(|name| !self.part.join(name).exists()) {
-                fs::copy(path, self.part.join(name)).map_err(|e| Error::io(path, e))?;
+                // Whole or not at all: a run that goes on takes what is there for done.
+                let mut from = File::open(path).map_err(|e| Error::io(path, e))?;
+                atomic::write(self.part.join(name), |out| io::copy(&mut from, out).map(|_| ()))?;
             }
         }
         Ok(())
@@ -312,10 +311,29 @@ impl FolderWriter {
     ///
     /// # Errors
     /// [`Error::Io`] if the disk refuses.
-    pub fn sync(&mut self) -> Result<()> {
-        self.flush()?;
-        let text = serde_json::to_vec(&self.written).map_err(|e| Error::setting("journal", e.to_string()))?;
-        atomic::write_bytes(self.part.join(JOURNAL), &text)
+    pub fn sync(&self) -> Result<()> {
+        self.note(None)?()
+    }
+
+    /// What [`FolderWriter::sync`] does with what was written until now, and then writes a JSON file of the folder, as a function for another
+    /// thread. Errors of the disk are its.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system has no more handles of files.
+    pub fn sync_later(&self, (name, value): (&str, &Value)) -> Result<impl FnOnce() -> Result<()> + Send + use<>> {
+        let text = serde_json::to_string_pretty(value).map_err(|e| Error::setting(name, e.to_string()))?;
+        self.note(Some((self.part.join(name), text + "\n")))
+    }
+
+    fn note(&self, then: Option<(PathBuf, String)>) -> Result<impl FnOnce() -> Result<()> + Send + use<>> {
+        let (out, journal) = (self.out.clone(), self.part.join(JOURNAL));
+        let files = self.files.iter().map(File::try_clone).collect::<io::Result<Vec<_>>>().map_err(|e| Error::io(&out, e))?;
+        let written = serde_json::to_vec(&self.written).map_err(|e| Error::setting("journal", e.to_string()))?;
+        Ok(move || {
+            files.iter().try_for_each(File::sync_all).map_err(|e| Error::io(&out, e))?;
+            atomic::write_bytes(journal, &written)?;
+            then.map_or(Ok(()), |(path, text)| atomic::write_bytes(path, text.as_bytes()))
+        })
     }
 
     fn flush(&self) -> Result<()> {

@@ -114,6 +114,38 @@ impl Dtype {
         out.write_all(&part)
     }
 
+    /// The first finite number that this type rounds to an infinity.
+    pub(in crate::io) fn first_too_large(self, values: &[f32]) -> Option<usize> {
+        // Half a step above the largest number is the first that is too large.
+        let limit = match self {
+            Dtype::F32 => return None,
+            Dtype::F16 => 65520.0,
+            Dtype::BF16 => f32::from_bits(0x7f7f_8000),
+        };
+        let too_large = |v: f32| v.abs() >= limit && v.is_finite();
+        let any = values.iter().fold(false, |any, &v| any | too_large(v));
+        if any { values.iter().position(|&v| too_large(v)) } else { None }
+    }
+
+    /// The bytes of numbers.
+    pub(in crate::io) fn bytes_of(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Dtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Dtype::F16 => {
+                let mut halves = vec![f16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                halves.iter().flat_map(|h| h.to_le_bytes()).collect()
+            }
+            Dtype::BF16 => {
+                let mut bytes = vec![0; 2 * values.len()];
+                for (b, &v) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(values) {
+                    *b = bf16::from_f32(v).to_le_bytes();
+                }
+                bytes
+            }
+        }
+    }
+
     /// Appends the bytes of one number.
     #[inline]
     pub(in crate::io) fn push(self, v: f32, bytes: &mut Vec<u8>) {

@@ -10,7 +10,9 @@ use super::stored::{Convert, Stored};
 use crate::io::{one_line, quoted};
 use crate::kernels::Value;
 use crate::mask::Mask;
-use crate::sparse::{Bitmask, Bsr, Compress, Csr, Format, LinearOp, Nm, Precision, Scaling, Sell, Slots, TileCsr, TilePairs};
+use crate::sparse::{
+    Bitmask, Bsr, Compress, Csr, Format, LinearOp, Nm, Precision, Sell, Slots, TileCsr, TilePairs, with_storage, with_values,
+};
 use crate::{Error, Result};
 use ::safetensors::tensor::Dtype as Element;
 use half::{bf16, f16};
@@ -249,27 +251,12 @@ impl Checkpoint {
         format: Format,
         values: Precision,
     ) -> Result<()> {
-        macro_rules! of {
-            ($t:ident, $new:ident, $($of:expr),*) => {
-                match values {
-                    Precision::F32 => self.insert_storage(name, &$t::<f32>::$new(weight, mask, $($of),*)?),
-                    Precision::Bf16 => self.insert_storage(name, &$t::<bf16>::$new(weight, mask, $($of),*)?),
-                    Precision::F16 => self.insert_storage(name, &$t::<f16>::$new(weight, mask, $($of),*)?),
-                    Precision::I8 => self.insert_storage(name, &$t::<i8>::$new(weight, mask, $($of),*)?),
-                }
-            };
-        }
         match format {
             Format::Csr if values == Precision::F32 => self.insert_storage(name, &Csr::compress(weight, mask)?),
             Format::Dense | Format::Csr => {
                 Err(Error::setting("format", format!("{format} of {values} is no storage that files hold")))
             }
-            Format::TileCsr(columns) => of!(TileCsr, with_tile, columns, Scaling::Row),
-            Format::TilePairs(columns) => of!(TilePairs, with_tile, columns, Scaling::Row),
-            Format::Bitmask(columns) => of!(Bitmask, with_tile, columns.div_ceil(64), Scaling::Row),
-            Format::Sell(slots) => of!(Sell, with_slots, slots),
-            Format::Nm(n, m) => of!(Nm, with_pattern, n, m),
-            Format::Bsr(r, c) => of!(Bsr, with_blocks, r, c),
+            _ => with_storage!(format, values, weight, mask, |op| self.insert_storage(name, &op)),
         }
     }
 

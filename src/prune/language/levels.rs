@@ -128,7 +128,7 @@ impl<'a> Levels<'a> {
                 for (l, of) in layers.iter().enumerate().filter(|(_, l)| names.contains(&l.name)) {
                     let Some(layer) = block.linears().into_iter().find(|found| found.name() == of.name) else { continue };
                     let in_layer = |e: Error| if e.to_string().contains(&of.name) { e } else { e.in_layer(&of.name) };
-                    let (weight, old) = (layer.dense_weight(), mask_before(layer, folder)?);
+                    let (weight, old) = (layer.dense_weight(), mask_before(&layer.tensor(), layer.is_transposed(), folder)?);
                     let measured = found.with_gradients(&of.name, settings.gradients)?;
                     let evidence = Evidence { layer: &of.name, weight: weight.view(), mask: old.as_ref(), measured: &measured };
                     let gram = evidence.gram("levels")?;

@@ -8,13 +8,14 @@ use crate::io::{Folder, FolderWriter, Layout};
 use crate::mask::Mask;
 use crate::metrics::peak_memory;
 use crate::models::lm::{Config, Outline, Outlined, load_block};
-use crate::nn::{Block, Linear};
+use crate::nn::Block;
 use crate::solve::{Retarget, squared_error};
 use crate::{Error, Result};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// What became of one layer.
@@ -70,12 +71,12 @@ pub fn prune_language(
 ) -> Result<(FolderWriter, Vec<LayerRecord>)> {
     check(ids, length, settings)?;
     let outline = Outline::of(folder, config)?;
-    let layer = |l: &Outlined| Some((l.block?, l.name.clone(), l.tensor()));
-    let layers: Vec<(usize, String, String)> = outline.layers.iter().filter_map(layer).collect();
-    if let Some(name) = settings.budgets.keys().find(|name| !layers.iter().any(|(_, n, _)| n == *name)) {
-        return Err(Error::unknown_layer(name, layers.iter().map(|(_, n, _)| n.as_str())));
+    let layers: Vec<Place> = outline.layers.iter().filter_map(Place::of).collect();
+    if let Some(name) = settings.budgets.keys().find(|name| !layers.iter().any(|l| l.name == **name)) {
+        return Err(Error::unknown_layer(name, layers.iter().map(|l| l.name.as_str())));
     }
-    let pruned: Vec<&str> = layers.iter().filter(|l| settings.budgets.contains_key(&l.1)).map(|l| l.2.as_str()).collect();
+    let pruned = layers.iter().filter(|l| settings.budgets.contains_key(&l.name)).map(|l| l.tensor.as_str());
+    let pruned: Vec<&str> = pruned.collect();
     let mut layout = Layout::of(folder);
     layout.masks(pruned.iter().copied())?;
     let (writer, records) = begin(out, layout, described, resume)?;
@@ -95,13 +96,31 @@ pub fn prune_language(
     }
 }
 
+/// Where a layer stands in the model and in its files.
+struct Place {
+    block: usize,
+    name: String,
+    tensor: String,
+    /// The shape in the checkpoint.
+    stored: (usize, usize),
+    transposed: bool,
+}
+
+impl Place {
+    fn of(layer: &Outlined) -> Option<Place> {
+        let [rows, cols] = layer.stored_shape();
+        let (name, tensor) = (layer.name.clone(), layer.tensor());
+        Some(Place { block: layer.block?, name, tensor, stored: (rows, cols), transposed: layer.transposed })
+    }
+}
+
 /// A run over all blocks.
 struct Run<'a, 'p> {
     folder: &'a Folder,
     config: &'a Config,
     settings: &'a LanguagePruning<'p>,
-    /// Block, name and tensor of every layer.
-    layers: Vec<(usize, String, String)>,
+    /// Every layer of a block.
+    layers: Vec<Place>,
     writer: FolderWriter,
     /// Of the blocks that are done.
     records: Vec<LayerRecord>,
@@ -111,30 +130,31 @@ impl Run<'_, '_> {
     fn blocks(&mut self, ids: &[u32], length: usize, see: &mut dyn FnMut(Progress)) -> Result<()> {
         let (folder, config, settings) = (self.folder, self.config, self.settings);
         let Run { layers, writer, records, .. } = self;
+        let mut saver = Saver::default();
         let done = records.iter().map(|r: &LayerRecord| r.block + 1).max().unwrap_or(0);
-        let last = layers.iter().filter(|l| settings.budgets.contains_key(&l.1)).map(|l| l.0).max().unwrap_or(0);
+        let last = layers.iter().filter(|l| settings.budgets.contains_key(&l.name)).map(|l| l.block).max().unwrap_or(0);
         if !Walk::measures(settings) {
-            // Nothing runs: a block is read, pruned and written.
+            // Nothing runs: weights are read, pruned and written.
             for i in done..=last {
-                let names: Vec<&String> = layers.iter().filter(|l| l.0 == i).map(|l| &l.1).collect();
-                if names.iter().any(|n| settings.budgets.contains_key(*n)) {
-                    let mut block = load_block(folder, config, i)?;
-                    let pruned = names.into_iter().filter(|n| settings.budgets.contains_key(*n));
-                    let fresh = pruned.map(|name| one(&mut block, &Found::nothing(), name, i, settings, folder, writer));
-                    let fresh = fresh.collect::<Result<Vec<_>>>()?;
+                let pruned = layers.iter().filter(|l| l.block == i && settings.budgets.contains_key(&l.name));
+                let fresh = read_ahead(folder, pruned.collect(), |layer, weight| {
+                    Ok(one(layer, weight.view(), &Found::nothing(), settings, folder, writer)?.0)
+                })?;
+                if !fresh.is_empty() {
                     records.extend(fresh);
-                    save(records, writer)?;
+                    saver.save(records, writer)?;
                 }
                 see(Progress { blocks: i + 1, of: last + 1, memory: peak_memory() });
             }
-            return writer.copy_rest(folder);
+            writer.copy_rest(folder)?;
+            return saver.end();
         }
         let comparing = settings.correction.is_some();
         let mut walk = Walk::new(folder, config, (ids, length), (Walk::needs(settings), comparing), settings.memory)?;
         for i in 0..=last {
             let mut block = load_block(folder, config, i)?;
             let dense = if comparing { Some(load_block(folder, config, i)?) } else { None };
-            let any = layers.iter().any(|l| l.0 == i && settings.budgets.contains_key(&l.1));
+            let any = layers.iter().any(|l| l.block == i && settings.budgets.contains_key(&l.name));
             if i < done || !any {
                 if settings.inputs == Inputs::Pruned {
                     take_over(&mut block, settings, writer)?;
@@ -144,24 +164,64 @@ impl Run<'_, '_> {
                 let mut fresh = Vec::new();
                 walk.block(&mut block, dense.as_ref(), settings, &mut |block, found, names| {
                     names.iter().filter(|n| settings.budgets.contains_key(*n)).try_for_each(|name| {
-                        fresh.push(one(block, found, name, i, settings, folder, writer)?);
+                        fresh.push(within(block, found, name, i, settings, folder, writer)?);
                         Ok(())
                     })
                 })?;
                 records.extend(fresh);
-                save(records, writer)?;
+                saver.save(records, writer)?;
             }
             see(Progress { blocks: i + 1, of: last + 1, memory: peak_memory() });
         }
-        writer.copy_rest(folder)
+        writer.copy_rest(folder)?;
+        saver.end()
     }
 }
 
-/// Notes what is done, once it is on the disk.
-fn save(records: &[LayerRecord], writer: &mut FolderWriter) -> Result<()> {
-    writer.sync()?;
-    let value = serde_json::to_value(records).map_err(|e| Error::setting("records", e.to_string()))?;
-    writer.json(RECORDS, &value)
+/// Notes what is done once it is on the disk, while the run goes on.
+#[derive(Default)]
+struct Saver(Option<JoinHandle<Result<()>>>);
+
+impl Saver {
+    fn save(&mut self, records: &[LayerRecord], writer: &FolderWriter) -> Result<()> {
+        self.end()?;
+        let value = serde_json::to_value(records).map_err(|e| Error::setting("records", e.to_string()))?;
+        let sync = writer.sync_later((RECORDS, &value))?;
+        self.0 = Some(std::thread::spawn(sync));
+        Ok(())
+    }
+
+    /// Waits for what is being noted.
+    fn end(&mut self) -> Result<()> {
+        self.0.take().map_or(Ok(()), |running| running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+}
+
+impl Drop for Saver {
+    /// A run that fails leaves a folder in which nothing is written any more.
+    fn drop(&mut self) {
+        if let Some(running) = self.0.take() {
+            let _ = running.join();
+        }
+    }
+}
+
+/// Calls `f` with each layer and its weight `(out, in)`, the next of which is read meanwhile.
+fn read_ahead<T>(folder: &Folder, layers: Vec<&Place>, mut f: impl FnMut(&Place, Array2<f32>) -> Result<T>) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
+        let (send, weights) = std::sync::mpsc::sync_channel(0);
+        let names = &layers;
+        scope.spawn(move || {
+            for layer in names {
+                let weight = folder.matrix(&layer.tensor, layer.stored).map(|w| turned_weight(w, layer.transposed));
+                // Nobody listens any more after an error.
+                if send.send(weight).is_err() {
+                    return;
+                }
+            }
+        });
+        layers.iter().zip(&weights).map(|(layer, weight)| f(layer, weight?)).collect()
+    })
 }
 
 fn check(ids: &[u32], length: usize, settings: &LanguagePruning<'_>) -> Result<()> {
@@ -237,8 +297,12 @@ fn take_over(block: &mut Block, settings: &LanguagePruning<'_>, writer: &FolderW
 }
 
 fn read_back(writer: &FolderWriter, tensor: &str, transposed: bool) -> Result<Array2<f32>> {
-    let found = writer.read_matrix(tensor)?;
-    Ok(if transposed { found.t().as_standard_layout().into_owned() } else { found })
+    Ok(turned_weight(writer.read_matrix(tensor)?, transposed))
+}
+
+/// A weight as the checkpoint holds it, as `(out, in)`.
+fn turned_weight(stored: Array2<f32>, transposed: bool) -> Array2<f32> {
+    if transposed { stored.t().as_standard_layout().into_owned() } else { stored }
 }
 
 /// A mask in the other layout of the weight, if that is how the checkpoint holds it.
@@ -248,13 +312,13 @@ fn turned(mask: Mask, transposed: bool) -> Mask {
 }
 
 /// The mask `(out, in)` that an earlier run has left beside the weight.
-pub(super) fn mask_before(layer: &Linear, folder: &Folder) -> Result<Option<Mask>> {
-    let found = folder.masks().map(|m| m.read(&layer.tensor())).transpose()?.flatten();
-    Ok(found.map(|mask| turned(mask, layer.is_transposed())))
+pub(super) fn mask_before(tensor: &str, transposed: bool, folder: &Folder) -> Result<Option<Mask>> {
+    let found = folder.masks().map(|m| m.read(tensor)).transpose()?.flatten();
+    Ok(found.map(|mask| turned(mask, transposed)))
 }
 
-/// Prunes one layer, writes it, and lets the block go on with what was written.
-fn one(
+/// Prunes one layer of a block, writes it, and lets the block go on with what was written.
+fn within(
     block: &mut Block,
     found: &Found,
     name: &str,
@@ -263,14 +327,32 @@ fn one(
     folder: &Folder,
     writer: &mut FolderWriter,
 ) -> Result<LayerRecord> {
-    let begun = Instant::now();
     let misplaced = || Error::unknown_layer(name, std::iter::empty());
     let layer = block.linears_mut().into_iter().find(|l| l.name() == name).ok_or_else(misplaced)?;
     let (tensor, transposed) = (layer.tensor(), layer.is_transposed());
-    let old = mask_before(layer, folder)?;
     let weight = layer.dense_weight();
+    let stored = if transposed { (weight.ncols(), weight.nrows()) } else { weight.dim() };
+    let place = Place { block: number, name: name.to_string(), tensor, stored, transposed };
+    let (record, begun) = one(&place, weight.view(), found, settings, folder, writer)?;
+    // What was written may have been rounded.
+    layer.set_weight(read_back(writer, &place.tensor, transposed)?)?;
+    Ok(LayerRecord { seconds: begun.elapsed().as_secs_f64(), ..record })
+}
+
+/// Prunes one layer and writes it; also says when it began.
+fn one(
+    layer: &Place,
+    weight: ArrayView2<'_, f32>,
+    found: &Found,
+    settings: &LanguagePruning<'_>,
+    folder: &Folder,
+    writer: &mut FolderWriter,
+) -> Result<(LayerRecord, Instant)> {
+    let begun = Instant::now();
+    let (name, tensor, transposed) = (&*layer.name, &*layer.tensor, layer.transposed);
+    let old = mask_before(tensor, transposed, folder)?;
     let measured = &*found.with_gradients(name, settings.gradients)?;
-    let evidence = Evidence { layer: name, weight: weight.view(), mask: old.as_ref(), measured };
+    let evidence = Evidence { layer: name, weight, mask: old.as_ref(), measured };
     let in_layer = |e: Error| if e.to_string().contains(name) { e } else { e.in_layer(name) };
     let target = match settings.correction {
         None => None,
@@ -280,28 +362,20 @@ fn one(
             Some(Retarget { damping: c.damping, inputs, stream }.run(&evidence).map_err(in_layer)?)
         }
     };
-    let evidence = Evidence { weight: target.as_ref().map_or(weight.view(), |t| t.view()), ..evidence };
+    let evidence = Evidence { weight: target.as_ref().map_or(weight, |t| t.view()), ..evidence };
     let budget = settings.budgets[name];
     let pruned = settings.pruner.prune(&evidence, settings.pattern, settings.scope, budget).map_err(in_layer)?;
     let error = pruned.loss.zip(measured.gram.as_ref()).map(|(loss, gram)| {
         let whole = squared_error(&evidence.weight, &Array2::zeros(evidence.weight.dim()), gram);
         if whole > 0.0 { loss / whole } else { 0.0 }
     });
+    let (shape, kept) = (pruned.mask.dim(), pruned.mask.kept());
     if transposed {
-        writer.write(&tensor, &pruned.weight.t())?;
+        writer.write(tensor, &pruned.weight.t())?;
     } else {
-        writer.write(&tensor, &pruned.weight)?;
+        writer.write(tensor, &pruned.weight)?;
     }
-    writer.write_mask(&tensor, &turned(pruned.mask.clone(), transposed))?;
-    // What was written may have been rounded.
-    layer.set_weight(read_back(writer, &tensor, transposed)?)?;
-    Ok(LayerRecord {
-        layer: name.to_string(),
-        block: number,
-        shape: pruned.mask.dim(),
-        kept: pruned.mask.kept(),
-        tokens: measured.tokens,
-        error,
-        seconds: begun.elapsed().as_secs_f64(),
-    })
+    writer.write_mask(tensor, &turned(pruned.mask, transposed))?;
+    let (layer, block, seconds) = (name.to_string(), layer.block, begun.elapsed().as_secs_f64());
+    Ok((LayerRecord { layer, block, shape, kept, tokens: measured.tokens, error, seconds }, begun))
 }

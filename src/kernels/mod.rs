@@ -30,6 +30,8 @@ mod pairs;
 mod pull;
 mod scratch;
 mod sell;
+#[cfg(target_arch = "x86_64")]
+mod sell_steps;
 mod simd;
 mod strip;
 mod tile_csr;

@@ -5,7 +5,7 @@
 //! AVX-512 and two 512-bit units: they rank storages, and `Plan::tune` replaces them by times.
 
 use super::machine::Machine;
-use super::{Format, Slots};
+use super::{Format, Hint, Precision, Slots};
 use crate::kernels::{Isa, strips};
 use crate::mask::{Mask, Pattern};
 
@@ -18,6 +18,8 @@ pub(super) struct Sizes {
     tokens: usize,
     /// Whether the weight comes from memory at each product, because others were multiplied in between.
     cold: bool,
+    /// What sparse storages keep.
+    values: Precision,
     /// The N:M pattern and the blocks that the mask has.
     nm: Option<(usize, usize)>,
     block: Option<(usize, usize)>,
@@ -29,7 +31,7 @@ const NM: [(usize, usize); 6] = [(1, 4), (2, 4), (1, 8), (2, 8), (4, 8), (1, 2)]
 const BLOCKS: [(usize, usize); 5] = [(16, 1), (1, 16), (4, 4), (8, 1), (4, 1)];
 
 impl Sizes {
-    pub(super) fn of(mask: &Mask, tokens: usize, cold: bool) -> Sizes {
+    pub(super) fn of(mask: &Mask, tokens: usize, hint: Hint) -> Sizes {
         let (rows, cols) = mask.dim();
         let kept = mask.kept();
         // A pattern is looked for only where the count allows it.
@@ -51,7 +53,7 @@ impl Sizes {
                 && mask.block_counts(r, c).iter().all(|&n| n == 0 || n == r * c)
         };
         let block = BLOCKS.into_iter().find(whole);
-        Sizes { rows, cols, kept, tokens, cold, nm, block }
+        Sizes { rows, cols, kept, tokens, cold: hint.from_memory, values: hint.values, nm, block }
     }
 
     /// Storages that are made for the pattern of the mask.
@@ -63,6 +65,14 @@ impl Sizes {
     fn candidates(&self, machine: &Machine) -> Vec<Format> {
         let whole = self.cols.clamp(1, 1 << 15).next_multiple_of(64);
         let mut all = Vec::new();
+        if let Precision::I8Grouped(inputs) = self.values {
+            // A scale a tile, or a group.
+            if (1..=1 << 16).contains(&inputs) {
+                all.push(Format::TileCsr(inputs));
+            }
+            all.extend(self.of_pattern());
+            return all;
+        }
         if self.tokens == 1 {
             all.push(Format::TileCsr(self.cols.clamp(257, 1 << 16)));
         }
@@ -94,7 +104,7 @@ impl Sizes {
     /// Cycles of a product.
     pub(super) fn cycles(&self, format: Format, machine: &Machine) -> f64 {
         let Sizes { rows, cols, kept, tokens, .. } = *self;
-        let (cells, kept) = ((rows * cols) as f64, kept as f64);
+        let (cells, kept, value) = ((rows * cols) as f64, kept as f64, self.values.bytes() as f64);
         // Strips cost twice as much in vectors of eight as in those of sixteen.
         let narrow = if machine.isa == Isa::Avx512 { 1.0 } else { 2.0 };
         // Without vectors of eight and fused multiply-adds, arithmetic costs some four times as much.
@@ -104,14 +114,14 @@ impl Sizes {
             Format::Csr => 8.0 * kept,
             Format::TileCsr(columns) => {
                 let index = if columns <= 256 { 1.0 } else { 2.0 };
-                (4.0 + index) * kept + 6.0 * (rows * cols.div_ceil(columns)) as f64
+                (value + index) * kept + 6.0 * (rows * cols.div_ceil(columns)) as f64
             }
-            Format::TilePairs(columns) => 5.0 * kept + 5.0 * (rows * cols.div_ceil(columns)) as f64,
-            Format::Bitmask(columns) => 4.0 * kept + cells / 8.0 + 4.0 * (rows * cols.div_ceil(columns)) as f64,
-            Format::Sell(Slots::Padded) => 4.67 * self.slots(machine),
-            Format::Sell(Slots::Packed) => 4.0 * kept + 0.79 * self.slots(machine),
-            Format::Nm(..) => 4.0 * kept + cells / 7.0,
-            Format::Bsr(r, c) => kept * (4.0 + 2.0 / (r * c) as f64),
+            Format::TilePairs(columns) => (value + 1.0) * kept + 5.0 * (rows * cols.div_ceil(columns)) as f64,
+            Format::Bitmask(columns) => value * kept + cells / 8.0 + 4.0 * (rows * cols.div_ceil(columns)) as f64,
+            Format::Sell(Slots::Padded) => (value + 0.67) * self.slots(machine),
+            Format::Sell(Slots::Packed) => value * kept + 0.79 * self.slots(machine),
+            Format::Nm(..) => value * kept + cells / 7.0,
+            Format::Bsr(r, c) => kept * (value + 2.0 / (r * c) as f64),
         };
         // Bytes a cycle: from the second cache, from the last one, which many cores may share over a mesh, and from memory.
         let transfer = match () {

@@ -52,6 +52,15 @@ impl FromStr for Precision {
 }
 
 impl Precision {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Precision::F32 => 4,
+            Precision::Bf16 | Precision::F16 => 2,
+            Precision::I8 | Precision::I8Grouped(_) => 1,
+        }
+    }
+
     /// Which values of a storage in tiles of so many columns share a scale.
     pub(crate) fn scaling(self, format: Format, tile: usize) -> Result<Scaling> {
         match self {

@@ -20,12 +20,14 @@ pub struct Hint {
     /// Whether the weight comes from memory at each product, as those of a model do that is larger than the caches; else the last cache is
     /// taken to hold it, if it can.
     pub from_memory: bool,
+    /// What sparse storages keep; a dense one keeps f32.
+    pub values: Precision,
 }
 
 impl Hint {
     /// Products of so many tokens.
     pub fn tokens(tokens: usize) -> Hint {
-        Hint { tokens, single_too: false, from_memory: false }
+        Hint { tokens, single_too: false, from_memory: false, values: Precision::F32 }
     }
 
     /// Products of so many tokens, and of one.
@@ -36,6 +38,21 @@ impl Hint {
     /// The same, of weights that come from memory each time.
     pub fn from_memory(self) -> Hint {
         Hint { from_memory: true, ..self }
+    }
+
+    /// A storage with the numbers that it keeps.
+    fn build(self, format: Format, weight: &ArrayRef2<f32>, mask: &Mask) -> Result<Box<dyn LinearOp>> {
+        format.build(weight, mask, if matches!(format, Format::Dense | Format::Csr) { Precision::F32 } else { self.values })
+    }
+
+    /// Whether a product of one token is another one than the usual.
+    fn two(self) -> bool {
+        self.single_too && self.tokens > 1
+    }
+
+    /// The same, of sparse storages that keep other numbers than f32.
+    pub fn with_values(self, values: Precision) -> Hint {
+        Hint { values, ..self }
     }
 }
 
@@ -52,7 +69,7 @@ impl Hint {
 /// ```
 pub struct Plan {
     mask: Mask,
-    single_wanted: bool,
+    hint: Hint,
     main: Choice,
     /// For products of one token, where the hint asks for them and another storage is better at it.
     single: Option<Choice>,
@@ -82,16 +99,15 @@ impl Plan {
     /// # Errors
     /// If the shapes differ, or there are 2³² weights or more.
     pub fn new(weight: &ArrayRef2<f32>, mask: &Mask, hint: Hint) -> Result<Plan> {
-        let main = Choice::by_model(weight, mask, hint.tokens.max(1), hint.from_memory)?;
-        let single_wanted = hint.single_too && hint.tokens > 1;
-        let single = if single_wanted { Choice::by_model(weight, mask, 1, hint.from_memory)?.unless(&main) } else { None };
-        Ok(Plan { mask: mask.clone(), single_wanted, main, single })
+        let main = Choice::by_model(weight, mask, hint, hint.tokens.max(1))?;
+        let single = if hint.two() { Choice::by_model(weight, mask, hint, 1)?.unless(&main) } else { None };
+        Ok(Plan { mask: mask.clone(), hint, main, single })
     }
 
     /// The sparse storages that a plan thinks of for what the mask keeps, the cheapest by the model first, whether or not dense is cheaper still.
     /// There is always one.
     pub fn candidates(mask: &Mask, hint: Hint) -> Vec<Format> {
-        let sizes = Sizes::of(mask, hint.tokens.max(1), hint.from_memory);
+        let sizes = Sizes::of(mask, hint.tokens.max(1), hint);
         sizes.ranked(&Machine::here()).into_iter().map(|(format, _)| format).collect()
     }
 
@@ -102,9 +118,9 @@ impl Plan {
     /// As [`Plan::new`].
     pub fn tune(&mut self) -> Result<()> {
         let weight = self.main.op.to_dense();
-        let main = Choice::by_trial(&weight, &self.mask, self.main.tokens)?;
-        self.single = match self.single_wanted {
-            true => Choice::by_trial(&weight, &self.mask, 1)?.unless(&main),
+        let main = Choice::by_trial(&weight, &self.mask, self.hint, self.main.tokens)?;
+        self.single = match self.hint.two() {
+            true => Choice::by_trial(&weight, &self.mask, self.hint, 1)?.unless(&main),
             false => None,
         };
         self.main = main;
@@ -147,24 +163,24 @@ impl Choice {
         (self.format != other.format).then_some(self)
     }
 
-    fn by_model(weight: &ArrayRef2<f32>, mask: &Mask, tokens: usize, cold: bool) -> Result<Choice> {
-        let (sizes, machine) = (Sizes::of(mask, tokens, cold), Machine::here());
+    fn by_model(weight: &ArrayRef2<f32>, mask: &Mask, hint: Hint, tokens: usize) -> Result<Choice> {
+        let (sizes, machine) = (Sizes::of(mask, tokens, hint), Machine::here());
         let dense = sizes.cycles(Format::Dense, &machine);
         let (sparse, cost) = sizes.ranked(&machine)[0];
         let format = if cost * BONUS < dense { sparse } else { Format::Dense };
         let why = format!("thousand cycles expected: dense {:.0}, {sparse} {:.0}", dense / 1e3, cost / 1e3);
-        Ok(Choice { format, op: format.build(weight, mask, Precision::F32)?, tokens, why })
+        Ok(Choice { format, op: hint.build(format, weight, mask)?, tokens, why })
     }
 
-    fn by_trial(weight: &ArrayRef2<f32>, mask: &Mask, tokens: usize) -> Result<Choice> {
+    fn by_trial(weight: &ArrayRef2<f32>, mask: &Mask, hint: Hint, tokens: usize) -> Result<Choice> {
         let x = Seed(0).stream("plan").normal_array(tokens, weight.ncols(), 1.0);
         let mut y = Array2::zeros((tokens, weight.nrows()));
-        let sizes = Sizes::of(mask, tokens, false);
+        let sizes = Sizes::of(mask, tokens, Hint { from_memory: false, ..hint });
         let mut formats = vec![Format::Dense];
         formats.extend(sizes.ranked(&Machine::here()).into_iter().take(3).map(|(format, _)| format));
         let others: Vec<_> = sizes.of_pattern().filter(|format| !formats.contains(format)).collect();
         formats.extend(others);
-        let build = |format: Format| Ok((format, format.build(weight, mask, Precision::F32)?));
+        let build = |format: Format| Ok((format, hint.build(format, weight, mask)?));
         let mut tried: Vec<(Format, Box<dyn LinearOp>)> = formats.into_iter().map(build).collect::<Result<_>>()?;
         let turns = in_turns(&tried, |op| op.apply_into(&x, &mut y));
         // What the machine does meanwhile meets all storages of a round alike, so they are compared within rounds.

@@ -2,6 +2,7 @@
 
 use crate::{oracle, random_mask, whole};
 use lacuna::mask::Mask;
+use lacuna::rng::Seed;
 use lacuna::sparse::{Bsr, Format, Hint, LinearOp, Nm, Plan, Precision, Scaling, Slots, TileCsr, apply};
 
 #[test]
@@ -92,6 +93,29 @@ fn names_of_storages_are_read_back_and_others_refused() {
     }
     let dense = Format::Dense.build(&whole(3, 7, 4, "weight"), &Mask::full(3, 7), Precision::I8).err().unwrap();
     assert_eq!(dense.to_string(), "values: dense keeps f32 only, not i8");
+}
+
+#[test]
+fn plans_of_other_numbers_multiply_what_they_store() {
+    let (w, mask) = (Seed(4).stream("w").normal_array(96, 256, 1.0), random_mask(96, 256, 0.1));
+    let x = Seed(5).stream("x").normal_array(3, 256, 1.0);
+    for values in [Precision::Bf16, Precision::F16, Precision::I8, Precision::I8Grouped(64)] {
+        for tokens in [1, 3, 40] {
+            let mut plan = Plan::new(&w, &mask, Hint::tokens(tokens).with_values(values)).unwrap();
+            for tuned in [false, true] {
+                if tuned {
+                    plan.tune().unwrap();
+                }
+                let exact = oracle(&plan.to_dense(), &mask, &x);
+                let off = (apply(&plan, &x).mapv(f64::from) - exact).mapv(f64::abs).fold(0.0, |a: f64, &b| a.max(b));
+                assert!(off < 1e-4, "{values}, {tokens} tokens: off by {off:e}; {}", plan.explain());
+                // Nearer than a step of 8 bits, and smaller than f32.
+                let stored = (plan.to_dense() - mask.applied(&w)).mapv(f32::abs).fold(0.0, |a: f32, &b| a.max(b));
+                assert!(stored < 0.03, "{values}: {stored}");
+                assert!(plan.chosen(tokens) == Format::Dense || plan.bytes() < 6 * mask.kept(), "{}", plan.explain());
+            }
+        }
+    }
 }
 
 #[test]

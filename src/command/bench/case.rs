@@ -122,16 +122,8 @@ impl Case<'_> {
 
     /// The storage that the case asks for.
     fn build(&self) -> Result<(Box<dyn LinearOp>, Format)> {
-        let hint = Hint { from_memory: self.cold, ..Hint::tokens(self.tokens) };
-        let named = match self.format {
-            FormatArg::Named(format) => Some(format),
-            // The plan keeps f32 only; its model knows no other numbers either, but ranks storages alike.
-            _ if self.values != Precision::F32 => {
-                Some(Format::of_pattern(self.pattern).unwrap_or_else(|| Plan::candidates(self.mask, hint)[0]))
-            }
-            _ => None,
-        };
-        if let Some(format) = named {
+        let hint = Hint { from_memory: self.cold, values: self.values, ..Hint::tokens(self.tokens) };
+        if let FormatArg::Named(format) = self.format {
             return Ok((format.build(self.weight, self.mask, self.values)?, format));
         }
         let mut plan = Plan::new(self.weight, self.mask, hint)?;
@@ -148,10 +140,11 @@ impl Case<'_> {
         let x = self.seed.stream("bench/x").normal_array(self.tokens, inputs, 1.0);
         let mut before = Instant::now();
         let (op, format) = self.build()?;
-        if !matches!(self.format, FormatArg::Named(_)) && self.values == Precision::F32 {
+        let values = if format == Format::Dense { Precision::F32 } else { self.values };
+        if !matches!(self.format, FormatArg::Named(_)) {
             // A plan has tried several storages; the one that it took is timed by itself.
             before = Instant::now();
-            std::hint::black_box(format.build(self.weight, self.mask, self.values)?);
+            std::hint::black_box(format.build(self.weight, self.mask, values)?);
         }
         let pack_us = before.elapsed().as_secs_f64() * 1e6;
         // The bound on the error is that of the numbers kept, not of those given.
@@ -161,7 +154,7 @@ impl Case<'_> {
         let copies = |bytes: usize| if self.cold { beyond_caches().div_ceil(bytes.max(1)).clamp(2, 4096) } else { 1 };
         let mut sparse = vec![op];
         for _ in 1..copies(bytes) {
-            sparse.push(format.build(self.weight, self.mask, self.values)?);
+            sparse.push(format.build(self.weight, self.mask, values)?);
         }
         let dense = vec![pruned; copies(dense_bytes)];
         let csr = if self.peers && !self.cold { Some(Csr::compress(self.weight, self.mask)?.into_sprs()?) } else { None };

@@ -106,14 +106,14 @@ fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, running: Running, toke
     let (format, planned) = match running {
         Running::In(format) => (format, None),
         _ => {
-            let plan = Plan::new(&weight, mask, Hint::tokens(tokens).from_memory())?;
+            let plan = Plan::new(&weight, mask, Hint::tokens(tokens).from_memory().with_values(precision))?;
             (plan.chosen(tokens), Some(plan))
         }
     };
     let precision = if format == Format::Csr { Precision::F32 } else { precision };
     let op = match (format, planned) {
         (Format::Dense, _) => return Ok(whole(layer, tokens)),
-        (_, Some(plan)) if precision == Precision::F32 => Box::new(plan),
+        (_, Some(plan)) => Box::new(plan),
         _ => format.build(&weight, mask, precision)?,
     };
     layer.set_op(op)?;

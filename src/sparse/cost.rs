@@ -1,8 +1,8 @@
 //! A model of what products cost, in cycles of one core.
 //!
 //! Each storage is charged its instructions and the bytes that it brings from beyond the caches; the two overlap in part, so the cost is
-//! the root of the sum of their squares. The constants were read off one core with AVX2 and 256-bit units of half speed, and one with
-//! AVX-512 and two 512-bit units: they rank storages, and `Plan::tune` replaces them by times.
+//! the root of the sum of their squares. The constants were read off one core with AVX2 and 256-bit units of half speed, one with AVX-512 and
+//! two 512-bit units, and one with AVX-512 in 256-bit units: they rank storages, and `Plan::tune` replaces them by times.
 
 use super::machine::Machine;
 use super::{Format, Hint, Precision, Slots};
@@ -152,7 +152,7 @@ impl Sizes {
             }
             (Format::TileCsr(_) | Format::Csr, 1) if machine.gathers => 0.62 * kept + 16.0 * rows as f64,
             (Format::Bitmask(columns), 1..=4) if machine.isa == Isa::Avx512 => {
-                cells * (0.14 + 0.045 * tokens as f64) + 12.0 * (rows * cols.div_ceil(columns)) as f64
+                cells * (0.17 + 0.045 * tokens as f64) + 12.0 * (rows * cols.div_ceil(columns)) as f64
             }
             (Format::TileCsr(_) | Format::Csr, 1) => 0.95 * kept + 12.0 * rows as f64,
             (Format::Bitmask(_), 1) => cells * 0.25 + 10.0 * rows as f64,
@@ -167,9 +167,9 @@ impl Sizes {
                     Isa::Avx512 => (0.3, 1.9),
                     _ => (0.4, 3.6),
                 };
-                let masks = if slots == Slots::Packed { 2.2 } else { 0.0 };
+                let masks = if slots == Slots::Packed { 1.2 } else { 0.0 };
                 let steps = self.slots(machine) * (masks + beside + each * t as f64) / 16.0;
-                let late = 0.08 * (self.slots(machine) / kept.max(1.0) - 1.0).powi(2) * kept;
+                let late = 0.008 * kept;
                 steps + (3.0 * late + (2 * rows) as f64) * t as f64
             }
             (Format::Nm(..), 1..=4) if machine.isa == Isa::Avx512 => cells * (0.09 + 0.055 * tokens as f64) + 10.0 * rows as f64,
@@ -197,7 +197,8 @@ impl Sizes {
         if self.nm.is_some() {
             return self.kept as f64;
         }
-        self.kept as f64 * (1.0 + 0.65 * ((1.0 - density) / (lanes * density).max(1e-9)).sqrt())
+        let spread = ((1.0 - density) / (lanes * density).max(1e-9)).sqrt();
+        self.kept as f64 * (1.0 + 0.16 * spread + 0.77 * spread * spread)
     }
 
     /// Cycles of the arithmetic over one strip, with rows in pairs.

@@ -111,7 +111,7 @@ impl Plan {
         sizes.ranked(&Machine::here()).into_iter().map(|(format, _)| format).collect()
     }
 
-    /// Times dense, the three storages that the model ranks highest and those made for the mask's pattern, some 20 ms each and in turns, and keeps
+    /// Times dense, the three storages that the model ranks highest, the best of another kind and those made for the mask's pattern, some 20 ms each and in turns, and keeps
     /// the fastest; a sparse one only if it is faster by 3 % in the median turn. Trials multiply from the caches, whatever the hint says of memory.
     ///
     /// # Errors
@@ -177,7 +177,11 @@ impl Choice {
         let mut y = Array2::zeros((tokens, weight.nrows()));
         let sizes = Sizes::of(mask, tokens, Hint { from_memory: false, ..hint });
         let mut formats = vec![Format::Dense];
-        formats.extend(sizes.ranked(&Machine::here()).into_iter().take(3).map(|(format, _)| format));
+        let ranked: Vec<Format> = sizes.ranked(&Machine::here()).into_iter().map(|(format, _)| format).collect();
+        formats.extend(ranked.iter().take(3));
+        // The model knows nothing of threads, which not all kinds share their work between equally well.
+        let of_no_kind = |format: &&Format| formats.iter().all(|f| std::mem::discriminant(f) != std::mem::discriminant(*format));
+        formats.extend(ranked.iter().find(of_no_kind).copied());
         let others: Vec<_> = sizes.of_pattern().filter(|format| !formats.contains(format)).collect();
         formats.extend(others);
         let build = |format: Format| Ok((format, hint.build(format, weight, mask)?));

@@ -58,7 +58,11 @@ impl Sizes {
 
     /// Storages that are made for the pattern of the mask.
     pub(super) fn of_pattern(&self) -> impl Iterator<Item = Format> {
-        self.nm.map(|(n, m)| Format::Nm(n, m)).into_iter().chain(self.block.map(|(r, c)| Format::Bsr(r, c)))
+        let group = if let Precision::I8Grouped(inputs) = self.values { Some(inputs) } else { None };
+        // A group of inputs with a scale is some whole words of N:M, or some whole blocks.
+        let fits = move |part: usize| group.is_none_or(|inputs| inputs > 0 && inputs % part == 0);
+        let nm = self.nm.filter(|&(_, m)| fits(64 / m * m)).map(|(n, m)| Format::Nm(n, m));
+        nm.into_iter().chain(self.block.filter(|&(_, c)| fits(c)).map(|(r, c)| Format::Bsr(r, c)))
     }
 
     /// The sparse storages that are worth a thought.
@@ -66,10 +70,8 @@ impl Sizes {
         let whole = self.cols.clamp(1, 1 << 15).next_multiple_of(64);
         let mut all = Vec::new();
         if let Precision::I8Grouped(inputs) = self.values {
-            // A scale a tile, or a group.
-            if (1..=1 << 16).contains(&inputs) {
-                all.push(Format::TileCsr(inputs));
-            }
+            // A scale a tile, or a group. There is always one, which may refuse the number.
+            all.push(Format::TileCsr(inputs));
             all.extend(self.of_pattern());
             return all;
         }
@@ -114,10 +116,10 @@ impl Sizes {
             Format::Csr => 8.0 * kept,
             Format::TileCsr(columns) => {
                 let index = if columns <= 256 { 1.0 } else { 2.0 };
-                (value + index) * kept + 6.0 * (rows * cols.div_ceil(columns)) as f64
+                (value + index) * kept + 6.0 * (rows * cols.div_ceil(columns.max(1))) as f64
             }
-            Format::TilePairs(columns) => (value + 1.0) * kept + 5.0 * (rows * cols.div_ceil(columns)) as f64,
-            Format::Bitmask(columns) => value * kept + cells / 8.0 + 4.0 * (rows * cols.div_ceil(columns)) as f64,
+            Format::TilePairs(columns) => (value + 1.0) * kept + 5.0 * (rows * cols.div_ceil(columns.max(1))) as f64,
+            Format::Bitmask(columns) => value * kept + cells / 8.0 + 4.0 * (rows * cols.div_ceil(columns.max(1))) as f64,
             Format::Sell(Slots::Padded) => (value + 0.67) * self.slots(machine),
             Format::Sell(Slots::Packed) => value * kept + 0.79 * self.slots(machine),
             Format::Nm(..) => value * kept + cells / 7.0,
@@ -152,7 +154,7 @@ impl Sizes {
             }
             (Format::TileCsr(_) | Format::Csr, 1) if machine.gathers => 0.62 * kept + 16.0 * rows as f64,
             (Format::Bitmask(columns), 1..=4) if machine.isa == Isa::Avx512 => {
-                cells * (0.17 + 0.045 * tokens as f64) + 12.0 * (rows * cols.div_ceil(columns)) as f64
+                cells * (0.17 + 0.045 * tokens as f64) + 12.0 * (rows * cols.div_ceil(columns.max(1))) as f64
             }
             (Format::TileCsr(_) | Format::Csr, 1) => 0.95 * kept + 12.0 * rows as f64,
             (Format::Bitmask(_), 1) => cells * 0.25 + 10.0 * rows as f64,
@@ -236,6 +238,6 @@ impl Sizes {
         };
         // Vectors of the strip, the weight, and its column.
         let weights = kept as f64 * ((wide / 8.0 + 1.0) * far).max(1.7);
-        weights + list * (rows * cols.div_ceil(columns)) as f64 + wide * 0.8 * (rows + cols) as f64
+        weights + list * (rows * cols.div_ceil(columns.max(1))) as f64 + wide * 0.8 * (rows + cols) as f64
     }
 }

@@ -42,7 +42,7 @@ impl FromStr for Precision {
     /// # Errors
     /// If the text is none of f32, bf16, f16, i8 and i8:INPUTS.
     fn from_str(s: &str) -> Result<Self> {
-        let grouped = s.strip_prefix("i8:").and_then(|inputs| inputs.parse().ok()).map(Precision::I8Grouped);
+        let grouped = s.strip_prefix("i8:").and_then(|inputs| inputs.parse().ok()).filter(|&i| i > 0).map(Precision::I8Grouped);
         [Precision::F32, Precision::Bf16, Precision::F16, Precision::I8]
             .into_iter()
             .chain(grouped)

@@ -97,7 +97,7 @@ impl Plan {
     /// Chooses by a model of costs: instructions and bytes of each storage on this machine's caches.
     ///
     /// # Errors
-    /// If the shapes differ, or there are 2³² weights or more.
+    /// If the shapes differ, there are 2³² weights or more, or for values with scales, a weight is not finite or no storage has such groups.
     pub fn new(weight: &ArrayRef2<f32>, mask: &Mask, hint: Hint) -> Result<Plan> {
         let main = Choice::by_model(weight, mask, hint, hint.tokens.max(1))?;
         let single = if hint.two() { Choice::by_model(weight, mask, hint, 1)?.unless(&main) } else { None };
@@ -111,8 +111,10 @@ impl Plan {
         sizes.ranked(&Machine::here()).into_iter().map(|(format, _)| format).collect()
     }
 
-    /// Times dense, the three storages that the model ranks highest, the best of another kind and those made for the mask's pattern, some 20 ms each and in turns, and keeps
-    /// the fastest; a sparse one only if it is faster by 3 % in the median turn. Trials multiply from the caches, whatever the hint says of memory.
+    /// Times dense, the three storages that the model ranks highest, the best of another kind and those made for the mask's pattern, some 40 ms
+    /// each and in turns, and keeps the fastest; a sparse one only if it is faster by 3 % in the median turn. Trials multiply from the
+    /// caches, whatever the hint says of memory. The weight is what the plan stores by now: one that was rounded to the hint's
+    /// values stays so, dense or not.
     ///
     /// # Errors
     /// As [`Plan::new`].

@@ -166,7 +166,7 @@ impl<T: Expand> Sell<T> {
             parts.value_starts.push(parts.values.len() as u32);
             parts.late_starts.push(parts.late_lanes.len() as u32);
         }
-        let longest = parts.values.len().max(parts.places.len());
+        let longest = parts.values.len().max(parts.places.len()).max(parts.late_lanes.len());
         if u32::try_from(longest).is_err() {
             return Err(Error::setting(FORMAT, format!("{longest} slots do not fit 32-bit indices")));
         }
@@ -315,7 +315,7 @@ impl<T: Value> SellParts<T> {
                     if !kept && column != phase * lanes {
                         return refuse(format!("step {step}, lane {lane}: a place without a weight"));
                     }
-                    if step + 1 == all && word >> PLACE != 0 {
+                    if (step + 1 == all || step % A_WORD == A_WORD - 1) && word >> PLACE != 0 {
                         return refuse(format!("lane {lane}: places beyond the last step"));
                     }
                     if kept {

@@ -119,6 +119,24 @@ fn plans_of_other_numbers_multiply_what_they_store() {
 }
 
 #[test]
+fn plans_of_groups_take_a_storage_that_has_them() {
+    let w = whole(64, 256, 4, "weight");
+    let half = Mask::from_fn(64, 256, |r, c| (r + c) % 4 < 2);
+    for (inputs, has_nm) in [(64, true), (32, false), (7, false)] {
+        let hint = Hint::tokens(1).from_memory().with_values(Precision::I8Grouped(inputs));
+        assert_eq!(Plan::candidates(&half, hint).contains(&Format::Nm(2, 4)), has_nm, "{inputs}");
+        Plan::new(&w, &half, hint).unwrap().tune().unwrap();
+    }
+    let none = Hint::tokens(1).with_values(Precision::I8Grouped(0));
+    // No storage has groups of nothing, and no text asks for them.
+    assert_eq!(Plan::new(&w, &half, none).unwrap().chosen(1), Format::Dense);
+    assert_eq!(
+        "i8:0".parse::<Precision>().unwrap_err().to_string(),
+        "values: 'i8:0' is none of f32, bf16, f16, i8 and i8:INPUTS"
+    );
+}
+
+#[test]
 fn scales_of_groups_are_named_and_built() {
     let (w, full) = (whole(4, 128, 4, "weight"), Mask::full(4, 128));
     let half = Mask::from_fn(4, 128, |_, c| c % 4 < 2);

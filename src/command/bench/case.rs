@@ -185,7 +185,7 @@ impl Case<'_> {
             dense_bytes,
             max_error,
             pattern: self.pattern.to_string(),
-            values: self.values.to_string(),
+            values: values.to_string(),
             cold: self.cold,
         })
     }

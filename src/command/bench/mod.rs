@@ -48,7 +48,7 @@ struct Spmm {
     /// Shape that survivors take: unstructured, N:M, blockRxC
     #[arg(long, default_value = "unstructured")]
     pattern: String,
-    /// auto (the storage that is made for the pattern, else the plan, tuned), model (the plan as its model says), dense, csr,
+    /// auto (the plan, tuned), model (the plan as its model says), dense, csr,
     /// tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], sell[:padded|packed], nm[:N:M],
     /// bsr[:RxC]
     #[arg(long, value_delimiter = ',', default_value = "auto")]

@@ -244,8 +244,8 @@ impl FolderWriter {
         for path in companions.iter().chain(&[from.path().join(CONFIG)]) {
             if let Some(name) = path.file_name().filter(|name| !self.part.join(name).exists()) {
                 // Whole or not at all: a run that goes on takes what is there for done.
-                let mut from = File::open(path).map_err(|e| Error::io(path, e))?;
-                atomic::write(self.part.join(name), |out| io::copy(&mut from, out).map(|_| ()))?;
+                let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
+                atomic::write_bytes(self.part.join(name), &bytes)?;
             }
         }
         Ok(())

@@ -181,7 +181,10 @@ impl Source<'_> {
         match self.sizes.slots.as_deref() {
             Some("padded") => Ok(Slots::Padded),
             Some("packed") => Ok(Slots::Packed),
-            other => Err(self.refuse("storage", &format!("has slots {other:?}, which are padded or packed"))),
+            Some(other) => {
+                Err(self.refuse("storage", &format!("has slots {}, where padded and packed are possible", quoted(other))))
+            }
+            None => Err(self.refuse("storage", "has no slots")),
         }
     }
 

@@ -15,6 +15,8 @@ small=(
     groups::infinities_at_dropped_inputs_do_not_reach_the_outputs_by_groups
     groups::random_groups_are_exact
     patterned::random_patterns_are_exact
+    slices::changed_slices_are_refused_or_sound
+    slices::random_shapes_and_masks_are_exact
     storages::random_shapes_masks_and_tiles_are_exact
     storages::changed_lists_are_refused_or_sound
     storages::changed_runs_are_refused_or_sound

@@ -164,14 +164,25 @@ unsafe impl<T: Value> Walk for SellSlices<'_, T> {
 
     fn walk<V: Visit>(&self, _: usize, visit: &mut V) {
         for block in 0..self.blocks() {
-            let rows = self.rows_of(block);
-            // Row by row, so that a row's numbers are loaded once: its weights are put in order first.
-            let mut lists: Vec<Vec<(usize, f32)>> = vec![Vec::new(); rows.len()];
-            self.in_time(block, |lane, column, value| lists[lane].push((column, value.decode())));
-            self.late(block).for_each(|(lane, column, value)| lists[lane].push((column, value.decode())));
-            for (&row, list) in rows.iter().zip(&lists) {
+            // Row by row, so that a row's numbers are loaded once: its weights are put together first.
+            let mut next = [0; LANES + 1];
+            self.in_time(block, |lane, _, _| next[lane + 1] += 1);
+            self.late(block).for_each(|(lane, _, _)| next[lane + 1] += 1);
+            for lane in 0..LANES {
+                next[lane + 1] += next[lane];
+            }
+            let mut list = vec![(0, 0.0); next[LANES]];
+            let mut put = |lane: usize, column: usize, value: T| {
+                list[next[lane]] = (column, value.decode());
+                next[lane] += 1;
+            };
+            self.in_time(block, &mut put);
+            self.late(block).for_each(|(lane, column, value)| put(lane, column, value));
+            let mut first = 0;
+            for (&row, &end) in self.rows_of(block).iter().zip(&next) {
                 visit.row(row as usize, self.scale(row as usize));
-                list.iter().for_each(|&(column, value)| visit.weight(column, value));
+                list[first..end].iter().for_each(|&(column, value)| visit.weight(column, value));
+                first = end;
             }
         }
     }

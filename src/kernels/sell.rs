@@ -36,8 +36,8 @@ pub(crate) const PLACE: usize = 5;
 const TOKENS: usize = 4;
 /// Lanes of a block, at most.
 const LANES: usize = 16 * TOGETHER;
-/// Weights from which on the pool is worth waking, and from which on a product is shared out where it is awake.
-const PARALLEL: usize = 1 << 17;
+/// Slots and tokens from which on the pool is worth waking, and from which on a product is shared out where it is awake.
+const PARALLEL: usize = 1 << 16;
 const AWAKE: usize = 1 << 14;
 
 /// Sums of a block, by token and lane.
@@ -224,7 +224,7 @@ pub(crate) fn sell_product<T: Expand>(
         }
     };
     let enough = if is_awake() { AWAKE } else { PARALLEL };
-    if w.values.len() >= enough && rayon::current_num_threads() > 1 {
+    if w.masks.len() * w.lanes * tokens >= enough && rayon::current_num_threads() > 1 {
         (0..blocks).into_par_iter().for_each(task);
     } else {
         (0..blocks).for_each(task);

@@ -55,7 +55,7 @@ pub(crate) use numbers::{GROUP, Grouped, HalfBytes, Numbers};
 pub use pairs::Pair;
 pub(crate) use pairs::{PairSlices, widest_pairs};
 pub(crate) use pull::pull;
-pub(crate) use sell::{A_WORD, PLACE, SellSlices, sell_blocks, sell_product, sell_slices};
+pub(crate) use sell::{A_WORD, LANES as SELL_LANES, PLACE, SellSlices, sell_blocks, sell_product, sell_slices};
 pub(crate) use simd::Float;
 pub(crate) use strip::{product, strips};
 pub(crate) use tile_csr::TileCsrSlices;

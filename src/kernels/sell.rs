@@ -35,7 +35,7 @@ pub(crate) const PLACE: usize = 5;
 /// Tokens that share what is loaded of the weight.
 const TOKENS: usize = 4;
 /// Lanes of a block, at most.
-const LANES: usize = 16 * TOGETHER;
+pub(crate) const LANES: usize = 16 * TOGETHER;
 /// Slots and tokens from which on the pool is worth waking, and from which on a product is shared out where it is awake.
 const PARALLEL: usize = 1 << 16;
 const AWAKE: usize = 1 << 14;
@@ -151,7 +151,7 @@ unsafe impl<T: Value> Walk for SellSlices<'_, T> {
     }
 
     fn weights(&self) -> usize {
-        self.values.len()
+        SellSlices::weights(self)
     }
 
     fn tiles_across(&self) -> usize {

@@ -11,5 +11,5 @@ mod select;
 pub use bits::Mask;
 pub use budget::{Budget, Scope};
 pub use pattern::Pattern;
-pub(crate) use select::rank_cut;
+pub(crate) use select::{check_finite, rank_cut};
 pub use select::{select, unit_scores};

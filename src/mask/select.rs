@@ -46,7 +46,7 @@ pub fn select(scores: &ArrayRef2<f32>, pattern: Pattern, scope: Scope, budget: B
     }
     match pattern {
         Pattern::Nm { n, m } => {
-            check_finite(scores)?;
+            check_finite(scores, "scores")?;
             if budget.keep() != units / m * n {
                 let reason = format!("pattern {pattern} keeps exactly {}", units / m * n);
                 return Err(Error::Budget { keep: budget.keep(), of: budget.of(), reason });
@@ -55,7 +55,7 @@ pub fn select(scores: &ArrayRef2<f32>, pattern: Pattern, scope: Scope, budget: B
         }
         Pattern::Unstructured if scope == Scope::Layer => layer(scores, budget.keep()),
         Pattern::Unstructured => {
-            check_finite(scores)?;
+            check_finite(scores, "scores")?;
             Ok(by_rows(scores, |r, row, words| {
                 let mut scratch = row.to_vec();
                 let keep = share(budget.keep(), rows, r);
@@ -79,7 +79,7 @@ pub fn select(scores: &ArrayRef2<f32>, pattern: Pattern, scope: Scope, budget: B
 pub fn unit_scores(scores: &ArrayRef2<f32>, pattern: Pattern) -> Result<Array2<f64>> {
     let (rows, cols) = scores.dim();
     pattern.check_shape(rows, cols)?;
-    check_finite(scores)?;
+    check_finite(scores, "scores")?;
     let ((ur, uc), grid) = (pattern.unit(rows, cols), pattern.grid(rows, cols));
     let mut sums = Array2::<f64>::zeros(grid);
     sums.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(i, mut sum)| {
@@ -98,16 +98,17 @@ fn share(total: usize, parts: usize, i: usize) -> usize {
 }
 
 /// Refuses NaN and infinities, naming the first.
-fn check_finite(scores: &ArrayRef2<f32>) -> Result<()> {
-    let bad = scores
+/// Refuses an infinity or a NaN, and names the first.
+pub(crate) fn check_finite(numbers: &ArrayRef2<f32>, what: &str) -> Result<()> {
+    let bad = numbers
         .axis_iter(Axis(0))
         .into_par_iter()
         .enumerate()
         .find_first(|(_, row)| !row.fold(true, |ok, s| ok & s.is_finite()))
         .map(|(r, _)| r);
     let Some(row) = bad else { return Ok(()) };
-    let (col, value) = scores.row(row).iter().copied().enumerate().find(|(_, s)| !s.is_finite()).unwrap_or((0, f32::NAN));
-    Err(Error::NonFinite { what: "scores".into(), row, col, value: f64::from(value) })
+    let (col, value) = numbers.row(row).iter().copied().enumerate().find(|(_, s)| !s.is_finite()).unwrap_or((0, f32::NAN));
+    Err(Error::NonFinite { what: what.into(), row, col, value: f64::from(value) })
 }
 
 /// A mask written row by row, in parallel.
@@ -260,7 +261,7 @@ fn bin_of_rank(bins: &[u64], rank: usize) -> (u32, usize) {
 
 /// Unstructured, in layer scope.
 fn layer(scores: &ArrayRef2<f32>, keep: usize) -> Result<Mask> {
-    check_finite(scores)?;
+    check_finite(scores, "scores")?;
     let (rows, cols) = scores.dim();
     if keep == 0 || keep == rows * cols {
         return Ok(if keep == 0 { Mask::empty(rows, cols) } else { Mask::full(rows, cols) });

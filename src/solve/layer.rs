@@ -1,7 +1,7 @@
 //! The trait, and what all pruners do first: check the layer, damp its Gram matrix, say what is wrong with it.
 
 use crate::criteria::{Evidence, Needs};
-use crate::mask::{Budget, Mask, Pattern, Scope};
+use crate::mask::{Budget, Mask, Pattern, Scope, check_finite};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, Axis};
 use rayon::prelude::*;
@@ -93,19 +93,6 @@ pub(super) fn checked_weight(layer: &Evidence<'_>, pattern: Pattern, scope: Scop
         mask.apply(&mut weight);
     }
     Ok(weight)
-}
-
-/// Refuses an infinity or a NaN, and names the first.
-fn check_finite(weight: &ArrayRef2<f32>, what: &str) -> Result<()> {
-    let infinite = |row: usize| {
-        let row_of = weight.row(row);
-        let all = row_of.iter().fold(true, |all, w| all & w.is_finite());
-        if all { None } else { row_of.iter().position(|w| !w.is_finite()).map(|col| (row, col)) }
-    };
-    match (0..weight.nrows()).into_par_iter().find_map_first(infinite) {
-        Some((row, col)) => Err(Error::NonFinite { what: what.into(), row, col, value: f64::from(weight[[row, col]]) }),
-        None => Ok(()),
-    }
 }
 
 /// A Gram matrix that can be factored.

@@ -42,7 +42,7 @@ impl Hint {
 
     /// A storage with the numbers that it keeps.
     fn build(self, format: Format, weight: &ArrayRef2<f32>, mask: &Mask) -> Result<Box<dyn LinearOp>> {
-        format.build(weight, mask, if matches!(format, Format::Dense | Format::Csr) { Precision::F32 } else { self.values })
+        format.build(weight, mask, if format == Format::Dense { Precision::F32 } else { self.values })
     }
 
     /// Whether a product of one token is another one than the usual.

@@ -5,7 +5,7 @@
 //! the columns (a tenth more steps for as many late weights).
 
 use super::sell::Slots;
-use crate::kernels::{A_WORD, PLACE, Value};
+use crate::kernels::{A_WORD, PLACE, SELL_LANES, Value};
 use crate::mask::Mask;
 
 /// The bits of a row in the columns of a phase.
@@ -115,7 +115,7 @@ impl Counts {
 
     /// The steps of each phase if all lanes but so many are to have what they need, and the weights that come too late.
     fn passing_over(&self, lanes: usize) -> (Vec<u8>, usize) {
-        let (mut early, mut late) = ([0u8; LANES], 0);
+        let (mut early, mut late) = ([0u8; SELL_LANES], 0);
         let mut steps = Vec::new();
         let mut phases = self.counts.chunks_exact(self.lanes.max(1)).peekable();
         while let Some(here) = phases.next() {
@@ -145,9 +145,8 @@ impl Counts {
 
 /// Weights of a lane in a phase, at most.
 const MOST: usize = 16;
-/// Lanes of a block, at most, and counts of them where nothing is left.
-const LANES: usize = 64;
-static NONE: [u8; LANES] = [0; LANES];
+/// Counts of lanes where nothing is left.
+static NONE: [u8; SELL_LANES] = [0; SELL_LANES];
 
 #[cfg(test)]
 mod tests {

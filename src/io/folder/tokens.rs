@@ -87,11 +87,8 @@ pub fn write_sequences(
 }
 
 fn emit(rows: ArrayView2<'_, f32>, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-    let mut bytes = Vec::with_capacity(rows.ncols() * Dtype::F32.bytes());
     for row in rows.rows() {
-        bytes.clear();
-        row.iter().for_each(|&v| Dtype::F32.push(v, &mut bytes));
-        out.write_all(&bytes)?;
+        out.write_all(&Dtype::F32.bytes_of(&row.to_vec()))?;
     }
     Ok(())
 }

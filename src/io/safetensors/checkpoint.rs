@@ -253,13 +253,13 @@ impl Checkpoint {
                 return Err(Error::shape(format!("weight {} that has a mask", quoted(name)), &[old.0, old.1], values.shape()));
             }
         }
-        let too_large = |v: &f32| v.is_finite() && !dtype.round(*v).is_finite();
-        if let Some((at, value)) = values.iter().enumerate().find(|(_, v)| too_large(v)) {
+        let mut values = standard(values);
+        let numbers = values.as_slice().unwrap_or_default();
+        if let Some(at) = dtype.first_too_large(numbers) {
             let cols = flat(values.shape()).1;
-            let place = format!("{value} at row {}, column {}", at / cols, at % cols);
+            let place = format!("{} at row {}, column {}", numbers[at], at / cols, at % cols);
             return Err(Error::setting("dtype", format!("tensor {}: {place} is too large for {dtype}", quoted(name))));
         }
-        let mut values = standard(values);
         values.mapv_inplace(|v| dtype.round(v));
         self.put(name.to_string(), Tensor::Weight(values.into_dyn(), dtype));
         Ok(())

@@ -10,8 +10,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
 
-/// Bytes that are encoded before they are written.
-const CHUNK: usize = 1 << 16;
+/// Numbers that are encoded before they are written.
+const CHUNK: usize = 1 << 15;
 
 /// How a file stores the numbers of a weight. In memory they are `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -103,15 +103,8 @@ impl Dtype {
 
     /// The inverse of `decode`.
     pub(super) fn encode(self, values: &ArrayD<f32>, out: &mut dyn Write) -> io::Result<()> {
-        let mut part = Vec::with_capacity(CHUNK + 4);
-        for &v in values {
-            self.push(v, &mut part);
-            if part.len() >= CHUNK {
-                out.write_all(&part)?;
-                part.clear();
-            }
-        }
-        out.write_all(&part)
+        let values = values.as_standard_layout();
+        values.as_slice().unwrap_or_default().chunks(CHUNK).try_for_each(|part| out.write_all(&self.bytes_of(part)))
     }
 
     /// The first finite number that this type rounds to an infinity.
@@ -145,16 +138,6 @@ impl Dtype {
             }
         }
     }
-
-    /// Appends the bytes of one number.
-    #[inline]
-    pub(in crate::io) fn push(self, v: f32, bytes: &mut Vec<u8>) {
-        match self {
-            Dtype::F32 => bytes.extend_from_slice(&v.to_le_bytes()),
-            Dtype::F16 => bytes.extend_from_slice(&f16::from_f32(v).to_le_bytes()),
-            Dtype::BF16 => bytes.extend_from_slice(&bf16::from_f32(v).to_le_bytes()),
-        }
-    }
 }
 
 impl fmt::Display for Dtype {
@@ -174,5 +157,33 @@ impl FromStr for Dtype {
         let all = [Dtype::F32, Dtype::F16, Dtype::BF16];
         let found = all.into_iter().find(|d| d.to_string().eq_ignore_ascii_case(s));
         found.ok_or_else(|| Error::setting("dtype", format!("{} is none of f32, f16, bf16", quoted(s))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_those_of_rounded_numbers_and_what_is_too_large_rounds_to_an_infinity() {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+            // All signs, exponents and upper bits, a bit below and above the midpoints between what two types hold.
+            for low in [0u32, 1, 0xfff, 0x1000, 0x1001, 0x1fff, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let values: Vec<f32> = (0..=u16::MAX).map(|high| f32::from_bits(u32::from(high) << 16 | low)).collect();
+                for (v, back) in values.iter().zip(dtype.decode(&dtype.bytes_of(&values))) {
+                    let wanted = dtype.round(*v);
+                    assert!(
+                        back.to_bits() == wanted.to_bits() || (back.is_nan() && wanted.is_nan()),
+                        "{dtype}: {v:e} became {back:e}"
+                    );
+                }
+                for (i, v) in values.iter().enumerate() {
+                    let too_large = v.is_finite() && !dtype.round(*v).is_finite();
+                    assert_eq!(dtype.first_too_large(&values[i..=i]), too_large.then_some(0), "{dtype}: {v:e}");
+                }
+            }
+            let large = [1.0, f32::INFINITY, f32::MAX, f32::NAN];
+            assert_eq!(dtype.first_too_large(&large), (dtype != Dtype::F32).then_some(2), "{dtype}");
+        }
     }
 }

@@ -138,7 +138,7 @@ impl Run<'_, '_> {
             for i in done..=last {
                 let pruned = layers.iter().filter(|l| l.block == i && settings.budgets.contains_key(&l.name));
                 let fresh = read_ahead(folder, pruned.collect(), |layer, weight| {
-                    Ok(one(layer, weight.view(), &Found::nothing(), settings, folder, writer)?.0)
+                    one(layer, weight.view(), &Found::nothing(), settings, folder, writer)
                 })?;
                 if !fresh.is_empty() {
                     records.extend(fresh);
@@ -327,19 +327,20 @@ fn within(
     folder: &Folder,
     writer: &mut FolderWriter,
 ) -> Result<LayerRecord> {
+    let begun = Instant::now();
     let misplaced = || Error::unknown_layer(name, std::iter::empty());
     let layer = block.linears_mut().into_iter().find(|l| l.name() == name).ok_or_else(misplaced)?;
     let (tensor, transposed) = (layer.tensor(), layer.is_transposed());
     let weight = layer.dense_weight();
     let stored = if transposed { (weight.ncols(), weight.nrows()) } else { weight.dim() };
     let place = Place { block: number, name: name.to_string(), tensor, stored, transposed };
-    let (record, begun) = one(&place, weight.view(), found, settings, folder, writer)?;
+    let record = one(&place, weight.view(), found, settings, folder, writer)?;
     // What was written may have been rounded.
     layer.set_weight(read_back(writer, &place.tensor, transposed)?)?;
     Ok(LayerRecord { seconds: begun.elapsed().as_secs_f64(), ..record })
 }
 
-/// Prunes one layer and writes it; also says when it began.
+/// Prunes one layer and writes it.
 fn one(
     layer: &Place,
     weight: ArrayView2<'_, f32>,
@@ -347,7 +348,7 @@ fn one(
     settings: &LanguagePruning<'_>,
     folder: &Folder,
     writer: &mut FolderWriter,
-) -> Result<(LayerRecord, Instant)> {
+) -> Result<LayerRecord> {
     let begun = Instant::now();
     let (name, tensor, transposed) = (&*layer.name, &*layer.tensor, layer.transposed);
     let old = mask_before(tensor, transposed, folder)?;
@@ -377,5 +378,5 @@ fn one(
     }
     writer.write_mask(tensor, &turned(pruned.mask, transposed))?;
     let (layer, block, seconds) = (name.to_string(), layer.block, begun.elapsed().as_secs_f64());
-    Ok((LayerRecord { layer, block, shape, kept, tokens: measured.tokens, error, seconds }, begun))
+    Ok(LayerRecord { layer, block, shape, kept, tokens: measured.tokens, error, seconds })
 }

@@ -19,9 +19,10 @@ struct Plan {
     test: Dataset,
     hidden: (usize, usize),
     care: Care,
-    epochs: [usize; 4], // teacher, plain student, distilled students, each point of the temperature curve
+    epochs: [usize; 3], // teacher, plain student, distilled students
+    start: f32,         // factor of the first layer's weights of students: pixels that are never on keep theirs
     batch: usize,
-    small: [usize; 2], // widths of the temperature curve
+    small: [(usize, usize); 2], // of the temperature curve: widths and epochs
     rules: [&'static str; 6],
 }
 
@@ -37,16 +38,15 @@ fn plan(options: &Options) -> Result<Plan> {
         let (train, test) = options.samples(all.select(&order[..300]), all.select(&order[300..]));
         let care = Care { dropout: Some(Dropout { inputs: 0.0, hidden: 0.5 }), max_norm: Some(3.0), jitter: None };
         let rules = ["mean < 80", "mean < 130", "mean < 100", "every > 100", "mean > 0.2", "mean < 180"];
-        let epochs = [200, 60, 120, 200];
-        let hidden = (300, 40);
-        return Ok(Plan { set: "digits 8×8", train, test, hidden, care, epochs, batch: 32, small: [10, 60], rules });
+        let (epochs, hidden, small) = ([200, 60, 120], (300, 40), [(10, 200), (60, 200)]);
+        return Ok(Plan { set: "digits 8×8", train, test, hidden, care, epochs, start: 1.0, batch: 32, small, rules });
     }
     let (train, test) = mnist(data_dir().join("mnist")).map(|(train, test)| options.samples(train, test))?;
-    let dropout = Some(Dropout { inputs: 0.0, hidden: 0.4 });
+    let dropout = Some(Dropout { inputs: 0.0, hidden: 0.25 });
     let care = Care { dropout, max_norm: Some(3.0), jitter: Some(Jitter { shape: train.shape(), pixels: 2 }) };
     let rules = ["mean <= 75", "mean in 140 .. 160", "mean <= 85", "every > 100", "mean > 0.3", "mean < 150"];
-    let epochs = [60, 10, 40, 12];
-    Ok(Plan { set: "MNIST", train, test, hidden: (1200, 800), care, epochs, batch: 256, small: [30, 300], rules })
+    let (epochs, hidden, small) = ([150, 10, 60], (1200, 800), [(30, 60), (300, 12)]);
+    Ok(Plan { set: "MNIST", train, test, hidden, care, epochs, start: 0.2, batch: 256, small, rules })
 }
 
 impl Plan {
@@ -55,6 +55,8 @@ impl Plan {
         let (loss, method, decay) = (Loss::CrossEntropy, Method::Adam { weight_decay: 0.0 }, Decay::Cosine);
         let recipe = Recipe { loss, method, learning_rate: 1e-3, decay, epochs, batch: self.batch, seed };
         let mut network = mlp(&[x.ncols(), width, width, 10], Activation::Relu, Init::He, seed)?;
+        let (first, start) = (network.param_mut("fc1.weight")?, if *care == Care::default() { self.start } else { 1.0 });
+        first.set_value(first.value() * start)?;
         let mut say = |epoch, loss| eprintln!("  2 x {width} units, seed {}: epoch {epoch}, loss {loss:.4}", seed.0);
         train(&mut network, x, l, &recipe, care, &mut say)?;
         Ok(network)
@@ -89,7 +91,7 @@ type Student = (usize, f32, usize, bool);
 /// Runs the experiments: one teacher, by the first seed, and students by every seed.
 pub fn run(options: &Options) -> Result<Study> {
     let p = plan(options)?;
-    let (seeds, (t, s), [_, plain_epochs, taught_epochs, curve_epochs]) = (&options.seeds, p.hidden, p.epochs);
+    let (seeds, n, (t, s), [_, plain_epochs, taught_epochs]) = (&options.seeds, options.seeds.len(), p.hidden, p.epochs);
     let hard = Targets { target: &p.train.one_hot(1.0, 0.0), loss: Loss::CrossEntropy };
     let mut undistilled = side_by_side(1 + seeds.len(), |k| match k {
         0 => p.train(t, seeds[0], p.epochs[0], p.train.x(), &hard, &p.care),
@@ -98,10 +100,9 @@ pub fn run(options: &Options) -> Result<Study> {
     let plain: Vec<f64> = undistilled.split_off(1).iter().map(|n| p.errors(n)).collect();
     let (teacher, logits) = (p.errors(&undistilled[0]), undistilled[0].forward(p.train.x()));
     let mut students = vec![(s, 20.0, taught_epochs, false), (s, 20.0, taught_epochs, true)];
-    for width in p.small {
-        students.extend(TEMPERATURES.map(|temperature| (width, temperature, curve_epochs, false)));
+    for (width, epochs) in p.small {
+        students.extend(TEMPERATURES.map(|temperature| (width, temperature, epochs, false)));
     }
-    let n = seeds.len();
     let errors = side_by_side(students.len() * n, |k| p.distilled(students[k / n], seeds[k % n], &logits))?;
     let errors: Vec<&[[f64; 2]]> = errors.chunks(n).collect(); // of each student, by seed
 
@@ -123,15 +124,15 @@ pub fn run(options: &Options) -> Result<Study> {
     c.add("test errors after", "109", p.rules[5], 0)?.extend(each(&|i| errors[1][i][1]));
     let at = |width: usize, temperature: usize, i: usize| errors[2 + 5 * width + temperature][i][0]; // after the first two
     let best = |i: usize| (at(0, 1, i) + at(0, 2, i)) / 2.0;
-    c.setting("MNIST, 2 × 30 units", format!("{set}, 2 × {} units, {curve_epochs} epochs", p.small[0]));
+    c.setting("MNIST, 2 × 30 units", format!("{set}, 2 × {} units, {} epochs", p.small[0].0, p.small[0].1));
     c.add("errors at τ = 1 over those at 2.5 and 4", "above 1", "mean > 1", 2)?.extend(each(&|i| at(0, 0, i) / best(i)));
     let high = each(&|i| (at(0, 3, i) + at(0, 4, i)) / 2.0 / best(i));
     c.add("errors at τ = 10 and 20 over those at 2.5 and 4", "above 1", "mean > 1", 2)?.extend(high);
-    c.setting("MNIST, 2 × 300 units", format!("{set}, 2 × {} units, {curve_epochs} epochs", p.small[1]));
+    c.setting("MNIST, 2 × 300 units", format!("{set}, 2 × {} units, {} epochs", p.small[1].0, p.small[1].1));
     c.add("errors at τ = 10 over those at 20", "about 1", "mean in 0.9 .. 1.1", 2)?.extend(each(&|i| at(1, 3, i) / at(1, 4, i)));
     let mut rows = Table::new(["seed", "units", "temperature", "errors"]);
     let mut figure = Figure::new("Students of a teacher", "temperature", "test errors").log_x();
-    for (w, width) in p.small.into_iter().enumerate() {
+    for (w, (width, _)) in p.small.into_iter().enumerate() {
         let line = TEMPERATURES.map(f64::from).into_iter().enumerate().map(|(k, t)| (t, (0..n).map(|i| at(w, k, i)).collect()));
         for j in 0..5 * n {
             rows.row((seeds[j % n].0, width, TEMPERATURES[j / n], at(w, j / n, j % n)));

@@ -142,6 +142,34 @@ impl<T: Value> SellSlices<'_, T> {
     fn scale(&self, row: usize) -> f32 {
         if T::SCALED { self.scales[row] } else { 1.0 }
     }
+
+    /// Adds the weights that came too late, and writes the outputs of a block for `B` tokens of `x` into y, from token `token` on.
+    ///
+    /// # Safety
+    /// y has these tokens and the weight's rows, and nobody else uses those of this block now.
+    #[inline(always)]
+    unsafe fn finish<const B: usize>(
+        &self,
+        block: usize,
+        x: &[f32],
+        sums: &mut Sums,
+        (y, token): (Out, usize),
+        epilogue: &Epilogue<'_>,
+    ) {
+        for (lane, column, value) in self.late(block) {
+            let value = value.decode();
+            for t in 0..B {
+                sums[t][lane] += value * x[t * self.cols + column];
+            }
+        }
+        for (lane, &row) in self.rows_of(block).iter().enumerate() {
+            let (row, scale) = (row as usize, self.scale(row as usize));
+            for t in 0..B {
+                // SAFETY: as promised by the caller.
+                unsafe { epilogue.put(y, token + t, row, &[scale * sums[t][lane]]) };
+            }
+        }
+    }
 }
 
 // SAFETY: `Sell` checks on its way in that rows and columns lie within the weight, which is one tile.
@@ -203,21 +231,20 @@ pub(crate) fn sell_product<T: Expand>(
     let task = |task: usize| {
         // Blocks stand by falling weight; from both ends, so that the halves of the tasks cost the same.
         let block = if task % 2 == 0 { task / 2 } else { blocks - 1 - task / 2 };
-        let rows = w.rows_of(block);
         let mut token = 0;
         while token < tokens {
             let many = kernel.tokens(tokens - token);
             let x = &x[token * cols..(token + many) * cols];
             let mut sums = [[0.0; LANES]; TOKENS];
             kernel.run(w, block, many, x, &mut sums);
-            for (t, sums) in sums[..many].iter_mut().enumerate() {
-                for (lane, column, value) in w.late(block) {
-                    sums[lane] += value.decode() * x[t * cols + column];
-                }
-                for (&row, &sum) in rows.iter().zip(&*sums) {
-                    let row = row as usize;
-                    // SAFETY: each task has its own rows, so no two write the same entries of y.
-                    unsafe { epilogue.put(out, token + t, row, &[w.scale(row) * sum]) };
+            // Many tokens together, so that those of a lane need not wait for one another; one alone, as fast as can be.
+            let to = (out, token);
+            // SAFETY: each task has its own block, whose rows are no other's, so no two write the same entries of y.
+            unsafe {
+                match many {
+                    1 => w.finish::<1>(block, x, &mut sums, to, epilogue),
+                    2 => w.finish::<2>(block, x, &mut sums, to, epilogue),
+                    _ => w.finish::<TOKENS>(block, x, &mut sums, to, epilogue),
                 }
             }
             token += many;

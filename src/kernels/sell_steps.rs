@@ -120,33 +120,28 @@ impl Window for Ymm {
     }
 }
 
-/// Calls the product for the number of slices and tokens. Four tokens of three or four slices would not fit into the registers.
+/// Calls the product for the number of slices and tokens. Four tokens of four slices fill the registers; two slices at a time, which
+/// leave some free, go twice over the weights and take an eighth longer.
 macro_rules! by_sizes {
     ($s:ty, $packed:literal, $w:ident, $block:ident, $tokens:ident, $x:ident, $sums:ident) => {{
         macro_rules! steps {
-            ($g:literal, $first:literal, $many:literal, $b:literal) => {
-                steps::<$s, T, $g, $first, $many, $b, $packed>($w, $block, $x, $sums)
+            ($g:literal, $b:literal) => {
+                steps::<$s, T, $g, $b, $packed>($w, $block, $x, $sums)
             };
         }
         match ($w.slices($block).len(), $tokens) {
-            (1, 1) => steps!(1, 0, 1, 1),
-            (2, 1) => steps!(2, 0, 2, 1),
-            (3, 1) => steps!(3, 0, 3, 1),
-            (4, 1) => steps!(4, 0, 4, 1),
-            (1, 2) => steps!(1, 0, 1, 2),
-            (2, 2) => steps!(2, 0, 2, 2),
-            (3, 2) => steps!(3, 0, 3, 2),
-            (4, 2) => steps!(4, 0, 4, 2),
-            (1, 4) => steps!(1, 0, 1, 4),
-            (2, 4) => steps!(2, 0, 2, 4),
-            (3, 4) => {
-                steps!(3, 0, 2, 4);
-                steps!(3, 2, 1, 4);
-            }
-            (4, 4) => {
-                steps!(4, 0, 2, 4);
-                steps!(4, 2, 2, 4);
-            }
+            (1, 1) => steps!(1, 1),
+            (2, 1) => steps!(2, 1),
+            (3, 1) => steps!(3, 1),
+            (4, 1) => steps!(4, 1),
+            (1, 2) => steps!(1, 2),
+            (2, 2) => steps!(2, 2),
+            (3, 2) => steps!(3, 2),
+            (4, 2) => steps!(4, 2),
+            (1, 4) => steps!(1, 4),
+            (2, 4) => steps!(2, 4),
+            (3, 4) => steps!(3, 4),
+            (4, 4) => steps!(4, 4),
             (slices, tokens) => unreachable!("{slices} slices and {tokens} tokens"),
         }
     }};
@@ -193,12 +188,12 @@ unsafe fn window<S: Window, T, const B: usize>(w: &SellSlices<'_, T>, x: &[f32],
     }
 }
 
-/// The steps of a block of `G` slices for `B` tokens: those of `N` slices from the slice `FIRST` on.
+/// The steps of a block of `G` slices for `B` tokens.
 ///
 /// # Safety
 /// The instructions of `S` run here, its lanes are those of the storage, the block has `G` slices, and x has `B` tokens.
 #[inline(always)]
-unsafe fn steps<S: Window, T: Expand, const G: usize, const FIRST: usize, const N: usize, const B: usize, const PACKED: bool>(
+unsafe fn steps<S: Window, T: Expand, const G: usize, const B: usize, const PACKED: bool>(
     w: &SellSlices<'_, T>,
     block: usize,
     x: &[f32],
@@ -211,51 +206,47 @@ unsafe fn steps<S: Window, T: Expand, const G: usize, const FIRST: usize, const 
         let mut values = w.values.as_ptr().add(w.value_starts[block] as usize);
         let mut masks = w.masks.as_ptr().add(w.mask_starts[block] as usize);
         let mut places = w.places.as_ptr().add(w.place_starts[block] as usize);
-        let mut acc = [[S::splat(0.0); B]; N];
-        let mut words = [S::words([0u32; 16].as_ptr()); N];
+        let mut acc = [[S::splat(0.0); B]; G];
+        let mut words = [S::words([0u32; 16].as_ptr()); G];
         let mut left = 0;
         let mut here = window::<S, T, B>(w, x, 0);
         for (phase, &steps) in w.steps_of(block).iter().enumerate() {
             let next = window::<S, T, B>(w, x, phase + 1);
             for _ in 0..steps {
                 if left == 0 {
-                    for n in 0..N {
-                        words[n] = S::words(places.add((FIRST + n) * lanes));
+                    for g in 0..G {
+                        words[g] = S::words(places.add(g * lanes));
                     }
                     places = places.add(G * lanes);
                     left = A_WORD;
                 }
-                let mut at = values;
                 for g in 0..G {
-                    let mask = if PACKED { *masks.add(g) } else { 0 };
-                    if g >= FIRST && g < FIRST + N {
-                        let n = g - FIRST;
-                        _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(NEAR));
+                    _mm_prefetch::<_MM_HINT_T0>(values.cast::<i8>().wrapping_add(NEAR));
+                    if PACKED {
+                        let mask = *masks.add(g);
                         let mut picked = here;
                         for b in 0..B {
-                            picked[b] = S::pick(here[b], words[n], next[b]);
+                            picked[b] = S::pick(here[b], words[g], next[b]);
                         }
-                        words[n] = S::turned(words[n]);
-                        if PACKED {
-                            S::add_packed(at, mask, picked, &mut acc[n]);
-                        } else {
-                            let all = S::values(at);
-                            for b in 0..B {
-                                acc[n][b] = S::fma(all, picked[b], acc[n][b]);
-                            }
+                        S::add_packed(values, mask, picked, &mut acc[g]);
+                        values = values.add(mask.count_ones() as usize);
+                    } else {
+                        let all = S::values(values);
+                        for b in 0..B {
+                            acc[g][b] = S::fma(all, S::pick(here[b], words[g], next[b]), acc[g][b]);
                         }
+                        values = values.add(lanes);
                     }
-                    at = at.add(if PACKED { mask.count_ones() as usize } else { lanes });
+                    words[g] = S::turned(words[g]);
                 }
-                values = at;
                 masks = masks.wrapping_add(G);
                 left -= 1;
             }
             here = next;
         }
-        for n in 0..N {
+        for g in 0..G {
             for b in 0..B {
-                S::store(sums[b][(FIRST + n) * lanes..].as_mut_ptr(), acc[n][b]);
+                S::store(sums[b][g * lanes..].as_mut_ptr(), acc[g][b]);
             }
         }
     }

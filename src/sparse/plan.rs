@@ -92,6 +92,8 @@ const TURN: Duration = Duration::from_millis(2);
 const SETTLE: Duration = Duration::from_millis(4);
 /// Turns of each.
 const TURNS: usize = 7;
+/// Turns of each where weights come from memory: a turn is one product.
+const COLD_TURNS: usize = 15;
 
 impl Plan {
     /// Chooses by a model of costs: instructions and bytes of each storage on this machine's caches.
@@ -112,9 +114,9 @@ impl Plan {
     }
 
     /// Times dense, the three storages that the model ranks highest, the best of another kind and those made for the mask's pattern, some 40 ms
-    /// each and in turns, and keeps the fastest; a sparse one only if it is faster by 3 % in the median turn. Trials multiply from the
-    /// caches, whatever the hint says of memory. The weight is what the plan stores by now: one that was rounded to the hint's
-    /// values stays so, dense or not.
+    /// each and in turns, and keeps the fastest; a sparse one only if it is faster by 3 % in the median turn. Where the hint says
+    /// that weights come from memory, the caches are emptied before each product, else trials multiply from them. The weight is what
+    /// the plan stores by now: one that was rounded to the hint's values stays so, dense or not.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -177,7 +179,7 @@ impl Choice {
     fn by_trial(weight: &ArrayRef2<f32>, mask: &Mask, hint: Hint, tokens: usize) -> Result<Choice> {
         let x = Seed(0).stream("plan").normal_array(tokens, weight.ncols(), 1.0);
         let mut y = Array2::zeros((tokens, weight.nrows()));
-        let sizes = Sizes::of(mask, tokens, Hint { from_memory: false, ..hint });
+        let sizes = Sizes::of(mask, tokens, hint);
         let mut formats = vec![Format::Dense];
         let ranked: Vec<Format> = sizes.ranked(&Machine::here()).into_iter().map(|(format, _)| format).collect();
         formats.extend(ranked.iter().take(3));
@@ -188,13 +190,15 @@ impl Choice {
         formats.extend(others);
         let build = |format: Format| Ok((format, hint.build(format, weight, mask)?));
         let mut tried: Vec<(Format, Box<dyn LinearOp>)> = formats.into_iter().map(build).collect::<Result<_>>()?;
-        let turns = in_turns(&tried, |op| op.apply_into(&x, &mut y));
+        let run = |op: &dyn LinearOp| op.apply_into(&x, &mut y);
+        let turns = if hint.from_memory { in_cold_turns(&tried, run) } else { in_turns(&tried, run) };
         // What the machine does meanwhile meets all storages of a round alike, so they are compared within rounds.
         let share = |i: usize| median(turns[i].iter().zip(&turns[0]).map(|(seconds, dense)| seconds / dense).collect());
         let best = (1..tried.len()).map(|i| (share(i) * BONUS, i)).min_by(|a, b| a.0.total_cmp(&b.0));
         let best = best.filter(|(share, _)| *share < 1.0).map_or(0, |(_, i)| i);
         let line = |(of, turns): (&(Format, _), &Vec<f64>)| format!("{} {:.1} us", of.0, median(turns.clone()) * 1e6);
-        let why = format!("timed: {}", tried.iter().zip(&turns).map(line).collect::<Vec<_>>().join(", "));
+        let from = if hint.from_memory { " from memory" } else { "" };
+        let why = format!("timed{from}: {}", tried.iter().zip(&turns).map(line).collect::<Vec<_>>().join(", "));
         let (format, op) = tried.swap_remove(best);
         Ok(Choice { format, op, tokens, why })
     }
@@ -221,6 +225,23 @@ fn in_turns(tried: &[(Format, Box<dyn LinearOp>)], mut run: impl FnMut(&dyn Line
                 times.push(before.elapsed().as_secs_f64());
             }
             turns.push(median(times));
+        }
+    }
+    turns
+}
+
+/// The same where no cache holds a weight: before each product, all threads read what takes its place.
+fn in_cold_turns(tried: &[(Format, Box<dyn LinearOp>)], mut run: impl FnMut(&dyn LinearOp)) -> Vec<Vec<f64>> {
+    let Machine { l2, l3, .. } = Machine::here();
+    let others = vec![1.0f32; (l3.clamp(8 << 20, 256 << 20) * 2 + l2) / 4];
+    let mut turns = vec![Vec::new(); tried.len()];
+    for _ in 0..COLD_TURNS {
+        for ((_, op), turns) in tried.iter().zip(&mut turns) {
+            let read = |_: rayon::BroadcastContext<'_>| std::hint::black_box(others.iter().step_by(16).sum::<f32>());
+            rayon::broadcast(read);
+            let before = Instant::now();
+            run(op.as_ref());
+            turns.push(before.elapsed().as_secs_f64());
         }
     }
     turns

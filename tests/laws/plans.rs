@@ -119,6 +119,21 @@ fn plans_of_other_numbers_multiply_what_they_store() {
 }
 
 #[test]
+fn plans_for_weights_from_memory_are_timed_from_there() {
+    let (w, mask) = (whole(96, 512, 4, "weight"), random_mask(96, 512, 0.1));
+    let x = whole(1, 512, 8, "input");
+    for (hint, from) in [(Hint::tokens(1), "timed:"), (Hint::tokens(1).from_memory(), "timed from memory:")] {
+        let mut plan = Plan::new(&w, &mask, hint).unwrap();
+        plan.tune().unwrap();
+        let said = plan.explain();
+        assert!(said.contains(from) && said.contains("dense"), "{said}");
+        // The storages that the model ranks first were tried, with the same hint.
+        assert!(Plan::candidates(&mask, hint)[..3].iter().all(|f| said.contains(&f.to_string())), "{said}");
+        assert_eq!(apply(&plan, &x), oracle(&w, &mask, &x).mapv(|y| y as f32));
+    }
+}
+
+#[test]
 fn plans_of_groups_take_a_storage_that_has_them() {
     let w = whole(64, 256, 4, "weight");
     let half = Mask::from_fn(64, 256, |r, c| (r + c) % 4 < 2);

@@ -127,8 +127,7 @@ impl Case<'_> {
             return Ok((format.build(self.weight, self.mask, self.values)?, format));
         }
         let mut plan = Plan::new(self.weight, self.mask, hint)?;
-        // Trials multiply from the caches.
-        if self.format == FormatArg::Auto && !self.cold {
+        if self.format == FormatArg::Auto {
             plan.tune()?;
         }
         let format = plan.chosen(self.tokens);

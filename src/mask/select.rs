@@ -97,7 +97,6 @@ fn share(total: usize, parts: usize, i: usize) -> usize {
     total / parts + usize::from(i < total % parts)
 }
 
-/// Refuses NaN and infinities, naming the first.
 /// Refuses an infinity or a NaN, and names the first.
 pub(crate) fn check_finite(numbers: &ArrayRef2<f32>, what: &str) -> Result<()> {
     let bad = numbers

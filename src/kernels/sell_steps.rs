@@ -203,7 +203,8 @@ unsafe fn steps<S: Window, T: Expand, const G: usize, const B: usize, const PACK
     // SAFETY: `Sell` checks that a block has as many masks and words as its steps ask for, and as many values as its slots; SLACK more values
     // can be read.
     unsafe {
-        let mut values = w.values.as_ptr().add(w.value_starts[block] as usize);
+        let first = w.first_values(block);
+        let mut values: [*const T; G] = std::array::from_fn(|g| w.values.as_ptr().add(first[g]));
         let mut masks = w.masks.as_ptr().add(w.mask_starts[block] as usize);
         let mut places = w.places.as_ptr().add(w.place_starts[block] as usize);
         let mut acc = [[S::splat(0.0); B]; G];
@@ -221,21 +222,21 @@ unsafe fn steps<S: Window, T: Expand, const G: usize, const B: usize, const PACK
                     left = A_WORD;
                 }
                 for g in 0..G {
-                    _mm_prefetch::<_MM_HINT_T0>(values.cast::<i8>().wrapping_add(NEAR));
+                    _mm_prefetch::<_MM_HINT_T0>(values[g].cast::<i8>().wrapping_add(NEAR));
                     if PACKED {
                         let mask = *masks.add(g);
                         let mut picked = here;
                         for b in 0..B {
                             picked[b] = S::pick(here[b], words[g], next[b]);
                         }
-                        S::add_packed(values, mask, picked, &mut acc[g]);
-                        values = values.add(mask.count_ones() as usize);
+                        S::add_packed(values[g], mask, picked, &mut acc[g]);
+                        values[g] = values[g].add(mask.count_ones() as usize);
                     } else {
-                        let all = S::values(values);
+                        let all = S::values(values[g]);
                         for b in 0..B {
                             acc[g][b] = S::fma(all, S::pick(here[b], words[g], next[b]), acc[g][b]);
                         }
-                        values = values.add(lanes);
+                        values[g] = values[g].add(lanes);
                     }
                     words[g] = S::turned(words[g]);
                 }

@@ -43,13 +43,13 @@ impl fmt::Display for Slots {
 /// - `lanes` is 8 or 16. `order` names each row once; slice `s` has the rows `order[s * lanes..]`, the last one maybe fewer.
 /// - Blocks are up to four slices; there are `blocks = ceil(slices / 4)`, one more if that is odd and more than one, and block `b`
 ///   has the slices from `b * slices / blocks` on. `steps` has a number for each block and phase, `(blocks, ceil(cols / lanes))`.
-/// - `place_starts`, `mask_starts`, `value_starts` and `late_starts` have one number a block and one more, and rise from 0 to the number of
-///   what they count.
+/// - `place_starts`, `mask_starts` and `late_starts` have one number a block and one more, `value_starts` has one a slice and one more; they
+///   rise from 0 to the number of what they count.
 /// - `masks` has a number for each step and slice: bit `l` says whether lane `l` has a weight.
 /// - `places` has a word for each six steps begun, slice and lane: step `i` of them has five bits from bit `5 i` on, the column of the weight in
 ///   the window, which is that of its phase and the next. Of slots without a weight the bits are 0, and so are the bits of steps beyond the last.
 /// - Columns of a lane rise from step to step, and lie within the weight. No weight is late and in time.
-/// - `values` go step by step, slice by slice, lane by lane: zeros in empty slots if `slots` is padded, left out if it is packed.
+/// - `values` go slice by slice, step by step, lane by lane: zeros in empty slots if `slots` is padded, left out if it is packed.
 /// - `late_lanes` and `late_columns` say lane within the block and column of the late weights; they rise strictly, by lane and then column.
 /// - There is a scale for each row if values have scales, else none; scales are finite and above 0.
 ///
@@ -86,7 +86,7 @@ pub struct SellParts<T> {
     pub place_starts: Vec<u32>,
     /// First mask of each block, and one past the last.
     pub mask_starts: Vec<u32>,
-    /// First value of each block, and one past the last.
+    /// First value of each slice, and one past the last.
     pub value_starts: Vec<u32>,
     /// First late weight of each block, and one past the last.
     pub late_starts: Vec<u32>,
@@ -145,7 +145,7 @@ impl<T: Expand> Sell<T> {
             late_starts: vec![0],
             places: Vec::with_capacity(blocks.iter().map(|b| b.places.len()).sum()),
             masks: Vec::with_capacity(blocks.iter().map(|b| b.masks.len()).sum()),
-            values: Vec::with_capacity(blocks.iter().map(|b| b.values.len()).sum::<usize>() + SLACK),
+            values: Vec::with_capacity(blocks.iter().flat_map(|b| &b.values).map(Vec::len).sum::<usize>() + SLACK),
             late_lanes: Vec::new(),
             late_columns: Vec::new(),
             late_values: Vec::new(),
@@ -155,7 +155,10 @@ impl<T: Expand> Sell<T> {
             parts.steps.extend(block.steps);
             parts.places.extend(block.places);
             parts.masks.extend(block.masks);
-            parts.values.extend(block.values);
+            for values in block.values {
+                parts.values.extend(values);
+                parts.value_starts.push(parts.values.len() as u32);
+            }
             for (lane, column, value) in block.late {
                 parts.late_lanes.push(lane);
                 parts.late_columns.push(column);
@@ -163,7 +166,6 @@ impl<T: Expand> Sell<T> {
             }
             parts.place_starts.push(parts.places.len() as u32);
             parts.mask_starts.push(parts.masks.len() as u32);
-            parts.value_starts.push(parts.values.len() as u32);
             parts.late_starts.push(parts.late_lanes.len() as u32);
         }
         let longest = parts.values.len().max(parts.places.len()).max(parts.late_lanes.len());
@@ -264,7 +266,7 @@ impl<T: Value> SellParts<T> {
         }
         check_starts(FORMAT, &self.place_starts, blocks, self.places.len())?;
         check_starts(FORMAT, &self.mask_starts, blocks, self.masks.len())?;
-        check_starts(FORMAT, &self.value_starts, blocks, self.values.len())?;
+        check_starts(FORMAT, &self.value_starts, rows.div_ceil(lanes), self.values.len())?;
         check_starts(FORMAT, &self.late_starts, blocks, late)?;
         check_scales::<T>(FORMAT, &self.scales, (rows, cols), None)?;
         let mut stored = Mask::empty(rows, cols);
@@ -279,25 +281,28 @@ impl<T: Value> SellParts<T> {
         let SellParts { cols, lanes, .. } = *self;
         let refuse = |reason: String| Err(Error::setting(FORMAT, format!("block {block}: {reason}")));
         let of = |starts: &[u32]| starts[block] as usize..starts[block + 1] as usize;
-        let slices = sell_slices(self.rows, lanes, block).len();
+        let of_block = sell_slices(self.rows, lanes, block);
+        let slices = of_block.len();
         let phases = cols.div_ceil(lanes);
         let steps = &self.steps[block * phases..(block + 1) * phases];
         let all: usize = steps.iter().map(|&s| usize::from(s)).sum();
-        let (masks, places, values) =
-            (&self.masks[of(&self.mask_starts)], &self.places[of(&self.place_starts)], &self.values[of(&self.value_starts)]);
+        let (masks, places) = (&self.masks[of(&self.mask_starts)], &self.places[of(&self.place_starts)]);
         let words = all.div_ceil(A_WORD) * slices * lanes;
         if (masks.len(), places.len()) != (all * slices, words) {
             let (m, p) = (masks.len(), places.len());
             return refuse(format!("{m} masks and {p} words of places for {all} steps of {slices} slices of {lanes}"));
         }
-        let kept: usize = masks.iter().map(|m| m.count_ones() as usize).sum();
-        let wanted = if self.slots == Slots::Packed { kept } else { all * slices * lanes };
-        if values.len() != wanted {
-            return refuse(format!("{} values for {wanted} slots", values.len()));
+        for (slice, starts) in self.value_starts[of_block.start..=of_block.end].windows(2).enumerate() {
+            let kept = masks.iter().skip(slice).step_by(slices).map(|m| m.count_ones() as usize).sum();
+            let wanted = if self.slots == Slots::Packed { kept } else { all * lanes };
+            let values = (starts[1] - starts[0]) as usize;
+            if values != wanted {
+                return refuse(format!("slice {slice}: {values} values for {wanted} slots"));
+            }
         }
         let view = self.slices();
         let rows = view.rows_of(block);
-        let (mut step, mut at) = (0, 0);
+        let (mut step, mut at) = (0, view.first_values(block));
         let mut next = vec![0; slices * lanes];
         for (phase, &here) in steps.iter().enumerate() {
             for _ in 0..here {
@@ -321,10 +326,10 @@ impl<T: Value> SellParts<T> {
                     if kept {
                         next[lane] = column + 1;
                         stored.set(rows[lane] as usize, column, true);
-                    } else if self.slots == Slots::Padded && values[at] != T::default() {
+                    } else if self.slots == Slots::Padded && self.values[at[lane / lanes]] != T::default() {
                         return refuse(format!("step {step}, lane {lane}: a value without a weight"));
                     }
-                    at += usize::from(kept || self.slots == Slots::Padded);
+                    at[lane / lanes] += usize::from(kept || self.slots == Slots::Padded);
                 }
                 step += 1;
             }

@@ -19,7 +19,8 @@ pub(super) struct Block<T> {
     pub steps: Vec<u8>,
     pub places: Vec<u32>,
     pub masks: Vec<u16>,
-    pub values: Vec<T>,
+    /// Of each slice.
+    pub values: Vec<Vec<T>>,
     /// Lane, column and value of weights that come too late.
     pub late: Vec<(u8, u32, T)>,
 }
@@ -64,20 +65,21 @@ impl<T: Value> Block<T> {
             steps,
             places: vec![0; all.div_ceil(A_WORD) * slices * lanes],
             masks: vec![0; all * slices],
-            values: Vec::with_capacity(columns.len()),
+            values: vec![Vec::with_capacity(all * lanes); slices],
             late,
         };
         let mut step = 0;
         for phase in 0..phases {
             for _ in 0..block.steps[phase] {
                 for (lane, &column) in columns[step * slices * lanes..(step + 1) * slices * lanes].iter().enumerate() {
+                    let values = &mut block.values[lane / lanes];
                     if column < u32::MAX {
                         block.masks[step * slices + lane / lanes] |= 1 << (lane % lanes);
                         let place = column - (phase * lanes) as u32;
                         block.places[step / A_WORD * slices * lanes + lane] |= place << (PLACE * (step % A_WORD));
-                        block.values.push(value(rows[lane] as usize, column as usize));
+                        values.push(value(rows[lane] as usize, column as usize));
                     } else if slots == Slots::Padded {
-                        block.values.push(T::default());
+                        values.push(T::default());
                     }
                 }
                 step += 1;

@@ -141,7 +141,7 @@ fn slices(slots: Slots) -> SellParts<f32> {
 #[test]
 fn slices_that_break_an_invariant_are_refused_by_its_name() {
     type Break = fn(&mut SellParts<f32>);
-    let table: [(Break, &str); 15] = [
+    let table: [(Break, &str); 17] = [
         (|p| p.lanes = 12, "slices of 12 rows, where 8 and 16 are possible"),
         (|p| p.rows = 101, "100 rows in order of 101 x 40"),
         (|p| p.order[3] = p.order[2], "in order, or that row comes twice"),
@@ -151,6 +151,8 @@ fn slices_that_break_an_invariant_are_refused_by_its_name() {
         (|p| p.late_columns.truncate(1), " columns and "),
         (|p| p.place_starts[1] = u32::MAX, "starts of list 1 decrease"),
         (|p| p.values.truncate(7), "starts run from 0 to "),
+        (|p| p.value_starts[1] += 1, "block 0: slice 0: "),
+        (|p| p.value_starts.truncate(3), "3 starts"),
         (|p| p.scales = vec![1.0], "1 scales for 100 rows"),
         (|p| p.masks[0] ^= 1, "block 0: step 0, lane 0: "),
         (|p| p.places[0] = u32::MAX, "block 0: step 1, lane 0: column 31 of 40 after 32"),
@@ -165,8 +167,8 @@ fn slices_that_break_an_invariant_are_refused_by_its_name() {
         assert!(error.starts_with("sell: ") && error.contains(says), "case {i}: {error}");
     }
     let mut parts = slices(Slots::Padded);
-    // Values of padded slots stand as the bits of masks do.
-    let empty = (0..16 * parts.masks.len()).find(|slot| parts.masks[slot / 16] >> (slot % 16) & 1 == 0).unwrap();
+    // The values of the first of the three slices of the first block come first, step by step.
+    let empty = (0..parts.value_starts[1] as usize).find(|slot| parts.masks[slot / 16 * 3] >> (slot % 16) & 1 == 0).unwrap();
     parts.values[empty] = 2.0;
     assert!(Sell::new(parts).unwrap_err().to_string().contains("a value without a weight"));
     let mut huge = slices(Slots::Packed);

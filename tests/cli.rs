@@ -12,5 +12,7 @@ mod common;
 mod language;
 #[path = "cli/prune_language.rs"]
 mod prune_language;
+#[path = "cli/prune_runs.rs"]
+mod prune_runs;
 #[path = "cli/pruning.rs"]
 mod pruning;

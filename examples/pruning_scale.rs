@@ -42,6 +42,7 @@ fn seconds(scratch: &Path, blocks: usize, sequences: usize) -> Result<f64> {
         turn: Turn::Layer,
         correction: None,
         gradients: None,
+        scratch,
         memory: 512 << 20,
     };
     let (out, begun) = (scratch.join("out"), Instant::now());

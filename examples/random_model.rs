@@ -1,6 +1,6 @@
 //! A model of random weights in the shape of a real one, to see what something costs at its size.
 //!
-//! `cargo run --release --example random_model -- OUT [llama-3.1-8b | llama-3.2-1b | smollm2-135m] [BLOCKS]`
+//! `cargo run --release --example random_model -- OUT [llama-3.1-8b | llama-3.2-1b | smollm2-135m | tiny] [BLOCKS]`
 //!
 //! Weights are normal with the deviation 0.02 in bf16, in shards of 5 GB. There is no tokenizer: give token numbers.
 
@@ -25,7 +25,9 @@ pub fn write(out: &str, shape: &str, blocks: Option<usize>) -> Result<()> {
         "llama-3.1-8b" => (4096, 14336, 32, 32, 8, false, 128_256),
         "llama-3.2-1b" => (2048, 8192, 16, 32, 8, true, 128_256),
         "smollm2-135m" => (576, 1536, 30, 9, 3, true, 49_152),
-        other => panic!("'{other}' is none of llama-3.1-8b, llama-3.2-1b, smollm2-135m"),
+        // No real one: small enough to be pruned hundreds of times.
+        "tiny" => (64, 176, 6, 4, 2, true, 512),
+        other => panic!("'{other}' is none of llama-3.1-8b, llama-3.2-1b, smollm2-135m, tiny"),
     };
     let (blocks, dim) = (blocks.unwrap_or(real), hidden / heads);
     let mut tensors = vec![("model.embed_tokens.weight".to_string(), vec![vocab, hidden])];

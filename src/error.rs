@@ -140,6 +140,14 @@ pub enum Error {
         /// What went wrong there.
         source: Box<Error>,
     },
+    /// A run that ended on an error when a part of it was done.
+    #[error("{source}; what is done is kept in {}: --resume goes on from there", part.display())]
+    Unfinished {
+        /// Its working folder.
+        part: PathBuf,
+        /// What it ended on.
+        source: Box<Error>,
+    },
 }
 
 /// A name that may come from a file, fit for a message of one line: at most 100 characters, none of them a line break or its
@@ -187,6 +195,11 @@ impl Error {
             .filter(|(distance, k)| *distance <= k.len().max(name.len()) / 2)
             .map(|(_, k)| k.to_string());
         Error::UnknownLayer { name: name.to_string(), nearest, known: known.len() }
+    }
+
+    /// The same error, saying where what was done before it is kept.
+    pub fn unfinished(self, part: impl Into<PathBuf>) -> Self {
+        Error::Unfinished { part: part.into(), source: Box::new(self) }
     }
 
     /// The same error, saying in which layer it was met.

@@ -493,3 +493,10 @@ fn a_target_of_flops_works_with_layers_that_are_given() {
     assert_eq!(message(12), Ok(vec![6, 0]));
     assert_eq!(message(11), Err("flops: 11 is less than the 12 of what must stay".into()));
 }
+
+#[test]
+fn lamp_s_scores_of_a_matrix_with_a_nan_are_nan_and_come_to_an_end() {
+    let mut w = Array2::from_shape_fn((3, 4), |(r, c)| (r * 4 + c) as f32);
+    w[[1, 2]] = f32::NAN;
+    assert!(Lamp::scores(w.view()).iter().all(|s| s.is_nan()));
+}

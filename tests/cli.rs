@@ -16,5 +16,7 @@ mod places;
 mod plain_files;
 #[path = "cli/prune_language.rs"]
 mod prune_language;
+#[path = "cli/prune_runs.rs"]
+mod prune_runs;
 #[path = "cli/pruning.rs"]
 mod pruning;

@@ -4,9 +4,15 @@
 mod common;
 #[path = "language/driver.rs"]
 mod driver;
+#[path = "language/encdec.rs"]
+mod encdec;
+#[path = "language/finite.rs"]
+mod finite;
 #[path = "language/levels.rs"]
 mod levels;
 #[path = "language/resume.rs"]
 mod resume;
 #[path = "language/share.rs"]
 mod share;
+#[path = "language/working.rs"]
+mod working;

@@ -3,7 +3,7 @@
 use lacuna::mask::Mask;
 use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Dropout, Loss, Method, Mode, Network};
-use lacuna::quantize::{Grid, discretise};
+use lacuna::quantize::{Affine, Grid, discretise};
 use lacuna::recover::{
     Bfgs, Care, Decay, Distil, Jitter, Lesson, Munge, Recipe, Targets, bfgs, discretised, distillation, munge, side_by_side,
     train, train_discretised,
@@ -320,5 +320,27 @@ fn the_first_job_that_fails_is_told_of_and_no_later_one_is_begun() {
         let last = begun.load(std::sync::atomic::Ordering::SeqCst);
         // A thread that had begun before the failure was known may be one further.
         assert!(last < 3 + threads, "{threads} threads went on to {last}");
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_no_minimum() {
+    let mut net = mlp(&[1, 1, 1], Activation::Tanh, Init::LeCun, Seed(24)).unwrap();
+    // The hidden unit is saturated, and the loss is still a number: its gradient is not.
+    net.param_mut("fc1.weight").unwrap().set_value(array![[1e30]]).unwrap();
+    net.param_mut("fc2.weight").unwrap().set_value(array![[3e38]]).unwrap();
+    let how = Bfgs { loss: Loss::SquaredError, decay: 0.0, steps: 10, tolerance: 1e-6 };
+    let error = bfgs(&mut net, &array![[1.0], [2.0]], &array![[0.0], [0.0]], &how).unwrap_err().to_string();
+    assert!(error.starts_with("layer fc1.weight: gradient: ") && error.contains("at row 0, column 0"), "{error}");
+}
+
+#[test]
+fn numbers_that_are_not_finite_have_no_level() {
+    for value in [f32::NAN, f32::INFINITY] {
+        let w = array![[1.0, -2.0, 0.5], [0.0, value, 1.0]];
+        let place = format!("weights: {value} at row 1, column 1");
+        assert!(Grid::Ternary.round(&w, 1.0).unwrap_err().to_string().starts_with(&place));
+        assert!(Affine::new(4).fit(&w).unwrap_err().to_string().starts_with(&place));
+        assert_eq!(Grid::Ternary.round(&array![[1.0]], value).unwrap_err().to_string(), format!("scale: {value} is not finite"));
     }
 }

@@ -309,3 +309,15 @@ fn mini_batches_average_their_samples_gradients_and_settings_are_checked() {
     let bad = array![[f32::NAN, 0.0]];
     assert!(fisher.inverse_diagonal(&bad).unwrap_err().to_string().starts_with("gradients: NaN at row 0"));
 }
+
+#[test]
+fn a_derivative_that_is_not_finite_is_refused_with_its_own_sample() {
+    let net = mlp(&[2, 1], Activation::Tanh, Init::He, Seed(14)).unwrap();
+    let (mut x, t) = (rows(15, 20, 2), rows(16, 20, 1));
+    x[[13, 1]] = 3e38;
+    for batch in [1, 4, 8, 256] {
+        let data = Calibration { batch, ..Calibration::new(&x, &t, Loss::SquaredError) };
+        let error = Surgeon::new(Knife::Obs, 1e-3).inverse(&net, &data).unwrap_err().to_string();
+        assert!(error.starts_with("derivatives (samples, parameters): inf at row 13, column 1"), "batches of {batch}: {error}");
+    }
+}

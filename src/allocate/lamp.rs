@@ -25,7 +25,7 @@ use ndarray::{Array2, ArrayView2};
 pub struct Lamp;
 
 impl Lamp {
-    /// The LAMP scores of one layer's weights, `(out, in)`. Weights that are 0 score 0.
+    /// The LAMP scores of one layer's weights, `(out, in)`. Weights that are 0 score 0; if one is NaN, all the scores are.
     ///
     /// ```
     /// use ndarray::array;
@@ -33,6 +33,9 @@ impl Lamp {
     /// ```
     pub fn scores(weight: ArrayView2<'_, f32>) -> Array2<f32> {
         let squares: Vec<f64> = weight.iter().map(|&w| f64::from(w) * f64::from(w)).collect();
+        if squares.iter().any(|s| s.is_nan()) {
+            return Array2::from_elem(weight.dim(), f32::NAN);
+        }
         let mut order: Vec<usize> = (0..squares.len()).collect();
         order.sort_unstable_by(|&a, &b| squares[b].total_cmp(&squares[a]).then(a.cmp(&b)));
         let (mut sum, mut at) = (0.0, 0);

@@ -43,7 +43,7 @@ impl Outliers {
         self.scores.push(scores.iter().copied().collect());
     }
 
-    /// The share of outliers, in percent; 0 of no scores.
+    /// The share of outliers, in percent; 0 of no scores, NaN if a score or the threshold is not finite.
     ///
     /// ```
     /// use lacuna::allocate::Outliers;
@@ -58,6 +58,9 @@ impl Outliers {
             return 0.0;
         }
         let mean = self.scores.iter().flatten().map(|&s| f64::from(s)).sum::<f64>() / count as f64;
+        if !(self.threshold * mean).is_finite() {
+            return f64::NAN;
+        }
         let above = self.scores.iter().flatten().filter(|&&s| f64::from(s) > self.threshold * mean).count();
         100.0 * above as f64 / count as f64
     }

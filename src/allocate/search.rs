@@ -91,7 +91,7 @@ pub struct Evolution {
 /// room. Levels are compared by their cost.
 ///
 /// # Errors
-/// As [`dynamic`]; if the start is not one level a layer or costs more than the budget; what `loss` returns.
+/// As [`dynamic`]; if the start is not one level a layer or costs more than the budget; if a choice's loss is not finite; what `loss` returns.
 pub fn evolve(
     layers: &[Vec<Level>],
     budget: u64,
@@ -107,15 +107,24 @@ pub fn evolve(
         return Err(Error::setting("start", format!("costs {}, more than the budget of {budget}", cost(layers, start))));
     }
     let mut stream = search.seed.stream("evolution");
-    let (mut best, mut least) = (start.to_vec(), loss(start)?);
-    for _ in 0..search.generations {
+    // NaN would lose every comparison and so never be seen, or win the first.
+    let mut judged = |choice: &[usize], place: &dyn Fn() -> String| {
+        let found = loss(choice)?;
+        if found.is_finite() {
+            Ok(found)
+        } else {
+            Err(Error::Numerical { what: "loss of a choice".into(), reason: format!("{found} {}", place()) })
+        }
+    };
+    let (mut best, mut least) = (start.to_vec(), judged(start, &|| "at the start".into())?);
+    for generation in 0..search.generations {
         let parent = best.clone();
         for _ in 0..search.offspring {
             let child = mutate(layers, &parent, budget, &mut stream);
             if child == parent {
                 continue;
             }
-            let found = loss(&child)?;
+            let found = judged(&child, &|| format!("in generation {generation}, of the levels {child:?}"))?;
             if found < least {
                 (best, least) = (child, found);
             }

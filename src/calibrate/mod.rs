@@ -2,6 +2,7 @@
 
 use crate::criteria::{Evidence, Measured, Need, Needs};
 use crate::linalg::Gram;
+use crate::mask::check_finite as check_rows;
 use crate::nn::{Curvature, Layer, Loss, Mode, Network};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, Axis, s};
@@ -85,6 +86,11 @@ pub fn measure(network: &Network, data: &Calibration<'_>, needs: Needs) -> Resul
     }
     if needs.contains(Need::SampleGradients) {
         sample_gradients(network, data, &mut all);
+        for (m, (_, name, _)) in all.iter().zip(network.affines()) {
+            if let Some(rows) = &m.sample_gradients {
+                check_rows(rows, "gradients (mini-batches, out * in)").map_err(|e| e.in_layer(name))?;
+            }
+        }
     }
     if [Need::InputSquares, Need::Gram, Need::InputSums].into_iter().any(|n| needs.contains(n)) {
         inputs(network, data, needs, &mut all)?;
@@ -201,6 +207,15 @@ fn inputs(network: &Network, data: &Calibration<'_>, needs: Needs, all: &mut [Me
         for (k, (i, name, a)) in network.affines().enumerate() {
             let tokens = a.map.patches(tape.input(i)); // (batch * positions, in)
             let m = &mut all[k];
+            let before = m.tokens;
+            let placed = |e: Error| match e {
+                Error::NonFinite { what, row, col, value } => Error::NonFinite { what, row: before + row, col, value },
+                e => e,
+            };
+            check_rows(&tokens, "inputs (tokens, in)").map_err(|e| placed(e).in_layer(name))?;
+            if needs.contains(Need::Gram) {
+                Gram::check(&tokens, before).map_err(|e| e.in_layer(name))?;
+            }
             m.tokens += tokens.nrows();
             if needs.contains(Need::InputSquares) {
                 let squares = m.input_squares.get_or_insert_with(|| Array1::zeros(tokens.ncols()));

@@ -140,13 +140,7 @@ fn store(network: &Network, trained: &Trained, path: &Path) -> Result<Stored> {
     file.write(path)?;
     let compressed = Compressed::new(network, |_, weight, mask| Ok(Box::new(Csr::compress(weight, mask)?)))?;
     let x = &trained.data.test.0;
-    let difference = (compressed.forward(x) - network.forward(x)).fold(0.0, |m, d| f32::max(m, d.abs()));
+    let difference = super::largest_difference(&compressed.forward(x), &network.forward(x))?;
     let weights: usize = network.affines().map(|(_, _, a)| a.weight.value().len()).sum();
-    Ok(Stored {
-        weights,
-        kept: compressed.nnz(),
-        dense_bytes: 4 * weights,
-        csr_bytes: compressed.bytes(),
-        difference: f64::from(difference),
-    })
+    Ok(Stored { weights, kept: compressed.nnz(), dense_bytes: 4 * weights, csr_bytes: compressed.bytes(), difference })
 }

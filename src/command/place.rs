@@ -43,11 +43,7 @@ fn exists(out: &Path) -> Error {
 
 /// Refuses a file that may not be written: an input, a file of an input's folder, or one that is there without `force`.
 pub fn file(out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
-    for input in inputs {
-        if is_same(out, input) {
-            return Err(Error::malformed(out, "exists already and is what is read here; name another"));
-        }
-    }
+    apart(out, inputs)?;
     if fs::symlink_metadata(out).is_err() {
         return Ok(());
     }
@@ -63,14 +59,18 @@ pub fn file(out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
     if force || nothing { Ok(()) } else { Err(exists(out)) }
 }
 
+/// Refuses an output that is an input.
+pub fn apart(out: &Path, inputs: &[&Path]) -> Result<()> {
+    match inputs.iter().any(|input| is_same(out, input)) {
+        true => Err(Error::malformed(out, "exists already and is what is read here; name another")),
+        false => Ok(()),
+    }
+}
+
 /// Refuses a folder that may not be written: an input or the folder of one, or one that is there and not empty without `force`, or
 /// is no model's.
 pub fn folder(out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
-    for input in inputs {
-        if is_same(out, input) {
-            return Err(Error::malformed(out, "exists already and is what is read here; name another"));
-        }
-    }
+    apart(out, inputs)?;
     let Ok(found) = fs::symlink_metadata(out) else { return FolderWriter::check_free(out) };
     if let Some(input) = inputs.iter().find(|input| is_in(input, out)) {
         let reason = format!("holds {}, which is read here; name another folder to write", input.display());

@@ -2,28 +2,29 @@
 
 use super::place::{self, Aside};
 use super::prune::{Allocation, Args, Method, ScopeArg};
+use super::prune_methods::{Pruners, allocation};
+use super::prune_options::{self, Standing};
 use super::prune_report::{Outcome, page, report, text};
 use super::prune_search::Search;
 use super::{print, print_json};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Owl, Uniform};
-use lacuna::criteria::{Fisher, Magnitude, Need, Needs, Norm, Random, Ria, Saliency, Taylor, Wanda};
-use lacuna::io::{Folder, FolderWriter, Packing, read_ids, repack};
+use lacuna::allocate::Owl;
+use lacuna::criteria::{Need, Needs, Saliency};
+use lacuna::io::{Folder, FolderWriter, Packing, read_ids};
 use lacuna::mask::{Budget, Pattern, Scope};
 use lacuna::metrics::{Perplexity, streamed_losses, windows};
 use lacuna::models::lm::Config;
 use lacuna::prune::{
-    Correction, Inputs, LanguageLayer, LanguagePruning, LevelSettings, SequenceGradients, Turn, allocated, language_layers,
+    Correction, Inputs, LanguageLayer, LanguagePruning, LevelSettings, Turn, allocated, check_measurable, language_layers,
     of_blocks, outliers, prune_language,
 };
-use lacuna::quantize::Affine;
-use lacuna::rng::Seed;
-use lacuna::solve::{Alps, DsNoT, ExactObs, Order, Pruner, Reconstruct, Reconstructed, Scored, Solver, SparseGpt, WoodFisher};
+use lacuna::solve::{Pruner, Reconstruct, Reconstructed, Solver};
 use lacuna::sparse::Format;
 use lacuna::text::Tokenizer;
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -33,55 +34,58 @@ use std::time::Instant;
 pub struct Language {
     /// Text, or a safetensors file with a tensor input_ids, to measure inputs on
     #[arg(long, value_name = "FILE")]
-    calibration: Option<PathBuf>,
+    pub(super) calibration: Option<PathBuf>,
     /// Sequences of calibration
     #[arg(long, default_value_t = 64)]
-    samples: usize,
+    pub(super) samples: usize,
     /// Tokens of a sequence
     #[arg(long, default_value_t = 1024)]
     pub(super) context: usize,
     /// From which model the inputs of a block come
     #[arg(long, value_enum, default_value = "pruned")]
-    inputs: InputsArg,
+    pub(super) inputs: InputsArg,
     /// Whether the layers of a block are measured all dense, or each behind the pruned ones before it
     #[arg(long, value_enum, default_value = "layer")]
-    turn: TurnArg,
+    pub(super) turn: TurnArg,
     /// Share of the mean diagonal that is added to the Gram matrices
     #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
-    damping: f64,
+    pub(super) damping: f64,
     /// λ of woodfisher
     #[arg(long, default_value_t = 1e-5, allow_negative_numbers = true)]
-    fisher_damping: f64,
+    pub(super) fisher_damping: f64,
     /// Columns whose mask sparsegpt chooses together; weights of a block of woodfisher
     #[arg(long, default_value_t = 128)]
-    block_size: usize,
+    pub(super) block_size: usize,
     /// sparsegpt visits columns by falling activation
     #[arg(long)]
-    actorder: bool,
+    pub(super) actorder: bool,
     /// sparsegpt rounds what stays to 2^BITS values a row
     #[arg(long)]
-    bits: Option<u32>,
+    pub(super) bits: Option<u32>,
     /// After pruning, move what stays to the least squares solution by this many steps of conjugate gradients
     #[arg(long, value_name = "STEPS")]
-    reconstruct: Option<usize>,
+    pub(super) reconstruct: Option<usize>,
     /// Let each layer make up for this share of what earlier ones changed: INPUTS or INPUTS,STREAM
     #[arg(long, value_name = "SHARES")]
-    correct: Option<String>,
+    pub(super) correct: Option<String>,
     /// Prune only layers whose names contain this or match it with *; may be given several times
     #[arg(long, value_name = "LAYER")]
-    only: Vec<String>,
-    /// Megabytes of activations that stay in memory; what is beyond goes to the disk
-    #[arg(long, default_value_t = 512)]
-    activations: usize,
+    pub(super) only: Vec<String>,
+    /// Megabytes of activations that stay in memory; what is beyond goes to the disk [default: half of the memory that is free]
+    #[arg(long, value_name = "MB")]
+    pub(super) activations: Option<usize>,
+    /// The folder on whose disk activations, gradients and levels lie while the run lasts [default: that of OUT]
+    #[arg(long, value_name = "DIR")]
+    pub(super) scratch: Option<PathBuf>,
     /// Spread of owl's densities
     #[arg(long, default_value_t = 0.08)]
-    owl_lambda: f64,
+    pub(super) owl_lambda: f64,
     /// Multiple of the mean score above which owl counts an outlier
     #[arg(long, default_value_t = 5.0)]
-    owl_threshold: f64,
+    pub(super) owl_threshold: f64,
     /// How pruned weights are laid: weights (whole, masks beside), sparse-bitmask, sparse-24-bitmask, or a storage, as bitmask or nm:2:4
     #[arg(long, default_value = "weights", value_name = "LAYOUT")]
-    save: String,
+    pub(super) save: String,
     /// Measure the perplexity of this text before and after, in windows of --context tokens
     #[arg(long, value_name = "FILE")]
     pub(super) text: Option<PathBuf>,
@@ -92,17 +96,17 @@ pub struct Language {
     #[arg(long)]
     pub(super) resume: bool,
     #[command(flatten)]
-    search: Search,
+    pub(super) search: Search,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum InputsArg {
+pub(super) enum InputsArg {
     Pruned,
     Dense,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum TurnArg {
+pub(super) enum TurnArg {
     Block,
     Layer,
 }
@@ -117,6 +121,8 @@ impl Language {
             ("reconstruct", self.reconstruct.is_some()),
             ("correct", self.correct.is_some()),
             ("only", !self.only.is_empty()),
+            ("activations", self.activations.is_some()),
+            ("scratch", self.scratch.is_some()),
             ("save", self.save != "weights"),
             ("text", self.text.is_some()),
             ("resume", self.resume),
@@ -138,9 +144,14 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.layer.is_empty() {
         return Err(Error::setting("layer", "sparsities of single layers are for files; use --only in several runs"));
     }
+    prune_options::check(args)?;
     wanted.search.refuse(args.allocate)?;
     let packing: Packing = wanted.save.parse()?;
     fits(packing, pattern)?;
+    if matches!(pattern, Pattern::Nm { .. }) && args.allocate.measures() {
+        let reason = format!("pattern {pattern} fixes the sparsity of every layer; nothing is left to move");
+        return Err(Error::setting("allocate", reason));
+    }
     let folder = Folder::open(&args.model)?;
     if let Some(name) = folder.packed().next() {
         let reason = format!("weight {name} is packed; 'lacuna pack DIR OUT --save weights' makes it whole");
@@ -151,19 +162,30 @@ pub fn run(args: &Args) -> Result<()> {
         .flatten()
         .map(PathBuf::as_path)
         .collect();
-    place::folder(&args.out, &inputs, args.force.force)?;
-    let mut before = Aside::new(&args.out);
+    match wanted.resume && !args.force.force {
+        true => place::apart(&args.out, &inputs)?,
+        false => place::folder(&args.out, &inputs, args.force.force)?,
+    }
+    let mut older = Aside::new(&args.out);
     let config =
         Config::parse(&Value::Object(folder.config().clone())).map_err(|e| Error::malformed(&args.model, e.to_string()))?;
+    if prune_options::measures(args) {
+        check_measurable(&config).map_err(|e| Error::malformed(&args.model, e.to_string()))?;
+    }
+    if wanted.text.is_some() && config.is_encoder_decoder() {
+        return Err(Error::setting("text", "an encoder-decoder has no perplexity of a text alone"));
+    }
+    if !wanted.resume {
+        FolderWriter::check_working(&args.out)?;
+    }
     let layers = language_layers(&folder, &config, &wanted.only, &args.skip)?;
     readable(&folder, &layers)?;
+    let (memory, scratch) = (prune_options::memory(args)?, prune_options::scratch(args)?);
     let calibration = calibration(args, &config)?;
-    let memory = wanted.activations << 20;
     let quality = wanted.text.as_deref().map(|text| Quality::new(text, wanted, &args.model, &config)).transpose()?;
 
     let parts = Pruners::new(args)?;
     let first = parts.pruner(args, wanted)?;
-    let gradients = parts.gradients(args, (&folder, &config), (&calibration, wanted.context), &layers, first.needs())?;
     let solver = Solver::Gradients { steps: wanted.reconstruct.unwrap_or(0), tolerance: 1e-6 };
     let second = Reconstructed::new(first.as_ref(), Reconstruct { damping: wanted.damping, solver });
     let pruner: &dyn Pruner = if wanted.reconstruct.is_some() { &second } else { first.as_ref() };
@@ -178,49 +200,54 @@ pub fn run(args: &Args) -> Result<()> {
         Some(scope) => scope == ScopeArg::Row,
         None => matches!(args.method, Method::Wanda | Method::Ria | Method::Dsnot) && pattern == Pattern::Unstructured,
     };
-    let scope = if row { Scope::Row } else { Scope::Layer };
-    let fixed = matches!(pattern, Pattern::Nm { .. });
-    if fixed && args.allocate.measures() {
-        let reason = format!("pattern {pattern} fixes the sparsity of every layer; nothing is left to move");
-        return Err(Error::setting("allocate", reason));
-    }
-    let mut found = Value::Null;
-    let budgets = match allocation(args.allocate) {
-        Some(allocation) => {
-            let ranking = parts.saliency.as_deref().zip(gradients.as_ref());
-            allocated(&folder, &config, &layers, pattern, sparsity, (allocation.as_ref(), ranking))?
-        }
-        None if args.allocate == Allocation::Owl => {
-            let found = outliers(&folder, &config, (ids, length), &layers, wanted.owl_threshold, memory)?;
-            let (shares, sizes): (Vec<f64>, Vec<usize>) = found.into_iter().unzip();
-            let total = Budget::from_sparsity(sizes.iter().sum(), sparsity)?;
-            of_blocks(&layers, &Owl { lambda: wanted.owl_lambda }.shares(&shares, &sizes, total)?, pattern)?
-        }
-        None => {
-            let settings = LevelSettings::new(pruner, pattern, scope, gradients.as_ref(), memory);
-            let budgets;
-            (budgets, found) = wanted.search.run(args, (&folder, &config), (ids, length), &layers, (settings, sparsity))?;
-            budgets
-        }
-    };
-    let settings = LanguagePruning {
+    let (dense, block) = (wanted.inputs == InputsArg::Dense, wanted.turn == TurnArg::Block);
+    let mut settings = LanguagePruning {
         pruner,
         pattern,
-        scope,
-        budgets,
-        inputs: if wanted.inputs == InputsArg::Dense { Inputs::Dense } else { Inputs::Pruned },
-        turn: if wanted.turn == TurnArg::Block || wanted.inputs == InputsArg::Dense { Turn::Block } else { Turn::Layer },
+        scope: if row { Scope::Row } else { Scope::Layer },
+        budgets: HashMap::new(),
+        inputs: if dense { Inputs::Dense } else { Inputs::Pruned },
+        turn: if block || dense { Turn::Block } else { Turn::Layer },
         correction: correction(wanted)?,
-        gradients: gradients.as_ref(),
+        gradients: None,
         memory,
+        scratch: &scratch,
     };
-    let described = described(args, pruner, &settings, &calibration, &found)?;
+    let asked = asked(args, &settings, &calibration);
+    let before = match Standing::of(args, &asked)? {
+        Standing::Finished(report) => return finished(args, report),
+        Standing::Unfinished(before) => Some(before),
+        Standing::Anew => {
+            if wanted.resume {
+                eprintln!("note: there is no unfinished run towards {}; it begins anew", args.out.display());
+            }
+            None
+        }
+    };
+    let squares = pruner.needs().contains(Need::Gram) || settings.correction.is_some() || args.allocate.searches();
+    let few = if squares { prune_options::few_tokens(&layers, ids.len()) } else { Value::Null };
+    prune_options::warn(&few);
+    let gradients =
+        parts.gradients((&folder, &config), (&calibration, wanted.context), (&layers, first.needs()), (&scratch, memory))?;
+    settings.gradients = gradients.as_ref();
+    let model = (&folder, &config, (ids, length), &layers[..]);
+    let found;
+    (settings.budgets, found) = match &before {
+        // A run that is taken up again has the budgets that it had.
+        Some(before) if before["options"].is_object() || args.allocate.searches() => kept_budgets(args, before)?,
+        _ => budgets(args, model, &settings, (sparsity, parts.saliency.as_deref()))?,
+    };
+    let described = described(asked, &settings, &found)?;
+    if let Some(before) = &before {
+        prune_options::check_budgets(args, before, &described["budgets"])?;
+    }
     let bar = bar(config.layers());
     // An older folder makes room while the new one is begun and while it gets its name, and stands at its place in between.
-    before.away()?;
+    older.away()?;
     let mut returned = Ok(());
-    let done = prune_language(&folder, &config, (ids, length), &settings, (&args.out, &described, wanted.resume), &mut |p| {
-        returned = std::mem::replace(&mut returned, Ok(())).and_then(|()| before.back());
+    let output = (&*args.out, &described, before.is_some());
+    let done = prune_language(&folder, &config, (ids, length), &settings, output, &mut |p| {
+        returned = std::mem::replace(&mut returned, Ok(())).and_then(|()| older.back());
         bar.set_length(p.of as u64);
         bar.set_position(p.blocks as u64);
         bar.set_message(p.memory.map_or(String::new(), |m| format!("{:.2} GB", m as f64 / 1e9)));
@@ -229,25 +256,29 @@ pub fn run(args: &Args) -> Result<()> {
     let (writer, records) = done?;
     returned?;
     let seconds = begun.elapsed().as_secs_f64();
-    let whole = writer.complete()?;
-    let perplexity = quality.map(|q| q.before_and_after(&folder, &whole, &config)).transpose()?;
-    let report = report(args, &described, &records, &folder, Outcome { seconds, perplexity, found })?;
-    let page = page(&report, &records)?;
-    let close = |writer: FolderWriter| {
-        writer.json("prune.json", &report)?;
-        writer.file("prune.html", page.as_bytes())?;
-        writer.finish()
-    };
-    before.away()?;
-    match packing {
-        Packing::Whole => close(writer)?,
-        _ => {
-            close(repack(&whole, &args.out, packing, |_, _| {})?)?;
-            // Only now is the whole one no longer needed.
-            writer.discard();
+    let end = || -> Result<Value> {
+        let whole = writer.complete()?;
+        let perplexity = quality.map(|q| q.before_and_after(&folder, &whole, &config)).transpose()?;
+        let report = report(args, &described, &records, &folder, Outcome { seconds, perplexity, found, few })?;
+        let page = page(args, &report, &records)?;
+        let close = |writer: FolderWriter| {
+            writer.json("prune.json", &report)?;
+            writer.file("prune.html", page.as_bytes())?;
+            writer.finish()
+        };
+        older.away()?;
+        match packing {
+            Packing::Whole => close(writer)?,
+            _ => {
+                close(writer.repack(&whole, packing, |_, _| {})?)?;
+                // Only now is the whole one no longer needed.
+                writer.discard();
+            }
         }
-    }
-    before.gone()?;
+        older.gone()?;
+        Ok(report)
+    };
+    let report = end().map_err(|e| e.unfinished(FolderWriter::working_folder(&args.out)))?;
     if args.json { print_json(&report) } else { print(&text(args, &report, &records)) }
 }
 
@@ -262,6 +293,49 @@ fn readable(folder: &Folder, layers: &[LanguageLayer]) -> Result<()> {
         first.name
     );
     Err(Error::malformed(folder.path(), reason))
+}
+
+/// A run that was done before: nothing is written anew.
+fn finished(args: &Args, mut report: Value) -> Result<()> {
+    FolderWriter::tidy(&args.out)?;
+    report["already_finished"] = true.into();
+    let line = format!("{} is finished, as it was asked for: nothing was done\n", args.out.display());
+    if args.json { print_json(&report) } else { print(&line) }
+}
+
+/// The budgets of an unfinished run, and what a search found.
+fn kept_budgets(args: &Args, before: &Value) -> Result<(HashMap<String, Budget>, Value)> {
+    let part = FolderWriter::working_folder(&args.out);
+    let budgets = serde_json::from_value(before["budgets"].clone());
+    let budgets = budgets.map_err(|e| Error::malformed(part, format!("budgets of the unfinished run: {e}")))?;
+    Ok((budgets, before["found"].clone()))
+}
+
+/// A model, what it is measured on, and its layers that are pruned.
+type Model<'a> = (&'a Folder, &'a Config, (&'a [u32], usize), &'a [LanguageLayer]);
+
+/// How much of each layer stays, and what a search found.
+fn budgets(
+    args: &Args,
+    (folder, config, ids, layers): Model<'_>,
+    settings: &LanguagePruning<'_>,
+    (sparsity, saliency): (f64, Option<&dyn Saliency>),
+) -> Result<(HashMap<String, Budget>, Value)> {
+    let (wanted, LanguagePruning { pattern, memory, scratch, .. }) = (&args.language, settings);
+    if let Some(allocation) = allocation(args.allocate) {
+        let ranking = saliency.zip(settings.gradients);
+        let budgets = allocated(folder, config, layers, *pattern, sparsity, (allocation.as_ref(), ranking))?;
+        return Ok((budgets, Value::Null));
+    }
+    if args.allocate == Allocation::Owl {
+        let found = outliers(folder, config, ids, layers, wanted.owl_threshold, (*memory, scratch))?;
+        let (shares, sizes): (Vec<f64>, Vec<usize>) = found.into_iter().unzip();
+        let total = Budget::from_sparsity(sizes.iter().sum(), sparsity)?;
+        let parts = Owl { lambda: wanted.owl_lambda }.shares(&shares, &sizes, total)?;
+        return Ok((of_blocks(layers, &parts, *pattern)?, Value::Null));
+    }
+    let levels = LevelSettings::new(settings.pruner, *pattern, settings.scope, settings.gradients, *memory);
+    wanted.search.run(args, (folder, config), ids, layers, (levels, sparsity, scratch))
 }
 
 /// Refuses layouts that cannot hold the pattern, before anything runs.
@@ -317,100 +391,11 @@ fn sparsity(given: Option<f64>, pattern: Pattern) -> Result<f64> {
     }
 }
 
-fn allocation(of: Allocation) -> Option<Box<dyn Allocate>> {
-    match of {
-        Allocation::Uniform => Some(Box::new(Uniform)),
-        Allocation::Global => Some(Box::new(Global)),
-        Allocation::Er => Some(Box::new(Er)),
-        Allocation::Erk => Some(Box::new(Erk)),
-        Allocation::Lamp => Some(Box::new(Lamp)),
-        Allocation::Owl | Allocation::Sensitivity | Allocation::Dynamic | Allocation::Evolve => None,
-    }
-}
-
-/// What pruners borrow.
-struct Pruners {
-    saliency: Option<Box<dyn Saliency>>,
-}
-
-impl Pruners {
-    fn new(args: &Args) -> Result<Self> {
-        let saliency: Option<Box<dyn Saliency>> = match args.method {
-            Method::Magnitude => Some(Box::new(Magnitude { norm: Norm::L1 })),
-            Method::MagnitudeL2 => Some(Box::new(Magnitude { norm: Norm::L2 })),
-            Method::Random => Some(Box::new(Random { seed: Seed(args.seed) })),
-            Method::Wanda => Some(Box::new(Wanda)),
-            Method::Ria => Some(Box::new(Ria::default())),
-            Method::Taylor => Some(Box::new(Taylor)),
-            Method::Fisher => Some(Box::new(Fisher)),
-            Method::Woodfisher => Some(Box::new(woodfisher(&args.language))),
-            Method::Sparsegpt | Method::Obc | Method::Alps | Method::Dsnot => None,
-        };
-        if args.method != Method::Sparsegpt && (args.language.actorder || args.language.bits.is_some()) {
-            let option = if args.language.actorder { "actorder" } else { "bits" };
-            return Err(Error::setting(option, "is for --method sparsegpt"));
-        }
-        Ok(Pruners { saliency })
-    }
-
-    fn pruner(&self, args: &Args, wanted: &Language) -> Result<Box<dyn Pruner + '_>> {
-        let damping = wanted.damping;
-        if args.method == Method::Woodfisher {
-            return Ok(Box::new(woodfisher(wanted)));
-        }
-        if let Some(saliency) = &self.saliency {
-            return Ok(Box::new(Scored(saliency.as_ref())));
-        }
-        Ok(match args.method {
-            Method::Obc => Box::new(ExactObs { damping }),
-            Method::Alps => Box::new(Alps { damping, ..Alps::default() }),
-            Method::Dsnot => Box::new(DsNoT::new(&Scored(&Wanda))),
-            _ => Box::new(SparseGpt {
-                damping,
-                block: wanted.block_size,
-                order: if wanted.actorder { Order::Activation } else { Order::Natural },
-                grid: wanted.bits.map(Affine::new),
-            }),
-        })
-    }
-}
-
-impl Pruners {
-    /// Gradients of the calibration, if the pruner needs them; they lie beside the folder that is written.
-    fn gradients(
-        &self,
-        args: &Args,
-        (folder, config): (&Folder, &Config),
-        (ids, length): (&[u32], usize),
-        layers: &[LanguageLayer],
-        needs: Needs,
-    ) -> Result<Option<SequenceGradients>> {
-        if !SequenceGradients::wanted(needs) {
-            return Ok(None);
-        }
-        if length < 2 {
-            return Err(Error::setting("context", format!("{length} token has none that follows it, so there is no gradient")));
-        }
-        let above = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let bar = super::model::bar(ids.len() / length, "gradients");
-        let found = SequenceGradients::measure(folder, config, (ids, length), (layers, needs), above, |done, _| {
-            bar.set_position(done as u64);
-        });
-        bar.finish_and_clear();
-        found.map(Some)
-    }
-}
-
-fn woodfisher(wanted: &Language) -> WoodFisher {
-    WoodFisher { damping: wanted.fisher_damping, block: wanted.block_size }
-}
-
 /// The tokens of calibration: exactly as many as asked for.
 fn calibration(args: &Args, config: &Config) -> Result<Vec<u32>> {
     let wanted = &args.language;
-    let needless = matches!(args.method, Method::Magnitude | Method::MagnitudeL2 | Method::Random);
     let Some(file) = &wanted.calibration else {
-        if needless && !args.allocate.measures() && wanted.reconstruct.is_none() && wanted.correct.is_none() {
+        if !prune_options::measures(args) {
             return Ok(vec![0]);
         }
         return Err(Error::setting("calibration", "this method measures inputs: give --calibration FILE, text or token numbers"));
@@ -418,6 +403,11 @@ fn calibration(args: &Args, config: &Config) -> Result<Vec<u32>> {
     let Some(most) = wanted.samples.checked_mul(wanted.context).filter(|n| *n > 0) else {
         return Err(Error::setting("samples", format!("{} sequences of {} tokens", wanted.samples, wanted.context)));
     };
+    let gradients = matches!(args.method, Method::Taylor | Method::Fisher | Method::Woodfisher);
+    if gradients && wanted.context < 2 {
+        let reason = format!("{} token has none that follows it, so there is no gradient", wanted.context);
+        return Err(Error::setting("context", reason));
+    }
     if let Some(positions) = config.stated_context().filter(|p| wanted.context > *p) {
         return Err(Error::setting("context", format!("{} tokens; this model has {positions} positions", wanted.context)));
     }
@@ -452,22 +442,32 @@ fn correction(wanted: &Language) -> Result<Option<Correction>> {
     if shares.is_empty() || shares.len() > 2 || !shares.iter().all(|s| (0.0..=1.0).contains(s)) {
         return Err(refuse());
     }
+    if wanted.turn == TurnArg::Block || wanted.inputs == InputsArg::Dense {
+        return Err(Error::setting("correct", "layers make up for earlier ones only where they are pruned in turn"));
+    }
     Ok(Some(Correction { inputs: shares[0], stream: shares.get(1).copied().unwrap_or(0.0), damping: wanted.damping }))
 }
 
-/// What the run was asked for, as it is kept beside its results.
-fn described(args: &Args, pruner: &dyn Pruner, settings: &LanguagePruning<'_>, ids: &[u32], found: &Value) -> Result<Value> {
+/// What the run is asked for, without the budgets that follow from it.
+fn asked(args: &Args, settings: &LanguagePruning<'_>, ids: &[u32]) -> Value {
     let wanted = &args.language;
-    let budgets: std::collections::BTreeMap<&String, &Budget> = settings.budgets.iter().collect();
     let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &id| (h ^ u64::from(id)).wrapping_mul(0x100_0000_01b3));
-    Ok(json!({
-        "lacuna": env!("CARGO_PKG_VERSION"), "model": args.model, "method": pruner.name(), "pattern": settings.pattern,
+    json!({
+        "lacuna": env!("CARGO_PKG_VERSION"), "model": args.model, "method": settings.pruner.name(), "pattern": settings.pattern,
         "scope": settings.scope, "inputs": settings.inputs, "turn": settings.turn, "correction": settings.correction,
         "damping": wanted.damping, "block_size": wanted.block_size, "fisher_damping": wanted.fisher_damping, "actorder": wanted.actorder, "bits": wanted.bits,
         "reconstruct": wanted.reconstruct, "samples": wanted.samples, "context": wanted.context, "seed": args.seed,
-        "search": wanted.search.described(args.allocate), "found": found, "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"),
-        "budgets": serde_json::to_value(budgets).map_err(|e| Error::setting("budgets", e.to_string()))?,
-    }))
+        "search": wanted.search.described(args.allocate), "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"),
+        "options": prune_options::options(args, settings.pattern, (settings.scope, settings.turn), settings.correction),
+    })
+}
+
+/// What the run is asked for, as it is kept beside its results.
+fn described(mut asked: Value, settings: &LanguagePruning<'_>, found: &Value) -> Result<Value> {
+    let budgets: std::collections::BTreeMap<&String, &Budget> = settings.budgets.iter().collect();
+    asked["budgets"] = serde_json::to_value(budgets).map_err(|e| Error::setting("budgets", e.to_string()))?;
+    asked["found"] = found.clone();
+    Ok(asked)
 }
 
 /// A bar on a terminal, nothing elsewhere.

@@ -1,6 +1,7 @@
 //! What a run of `lacuna prune DIR OUT` leaves to be read: a record, a table, a page.
 
 use super::prune::Args;
+use super::prune_options;
 use lacuna::Result;
 use lacuna::io::Folder;
 use lacuna::kernels::Isa;
@@ -19,6 +20,8 @@ pub struct Outcome {
     pub perplexity: Option<[f64; 2]>,
     /// What a search of budgets found; null without one.
     pub found: Value,
+    /// Where the calibration has fewer tokens than layers have inputs; null where it has enough.
+    pub few: Value,
 }
 
 /// The run's record.
@@ -37,7 +40,7 @@ pub fn report(args: &Args, described: &Value, records: &[LayerRecord], folder: &
         "out": args.out, "settings": settings, "weights": weights, "kept": kept, "sparsity": sparsity(kept, weights),
         "parameters": whole, "whole_sparsity": sparsity(whole - (weights - kept).min(whole), whole), "seconds": outcome.seconds,
         "peak_bytes": lacuna::metrics::peak_memory(), "threads": rayon::current_num_threads(), "isa": Isa::chosen().map(Isa::name).unwrap_or_default(),
-        "search": outcome.found,
+        "search": outcome.found, "few_tokens": outcome.few, "asked": prune_options::outcome_options(args),
         "perplexity": outcome.perplexity.map(|[before, after]| json!({
             "text": args.language.text, "context": args.language.context, "windows": args.language.windows, "before": before, "after": after,
         })),
@@ -50,8 +53,12 @@ pub fn text(args: &Args, report: &Value, records: &[LayerRecord]) -> String {
     let table = layers(records);
     let number = |key: &str| report[key].as_f64().unwrap_or(f64::NAN);
     let share = |key: &str| Cell::from(report[key].as_f64().map(|s| Cell::float(s, 4))).show();
+    let error = match records.iter().any(|r| r.error.is_some()) {
+        true => format!("error: {ERROR}; "),
+        false => String::new(),
+    };
     format!(
-        "{}\n{} by {} -> {}\nsparsity {} of the pruned layers, {} of the model; {:.1} s, {:.2} GB at most\n{}",
+        "{}\n{error}moved: {MOVED}\n{} by {} -> {}\nsparsity {} of the pruned layers, {} of the model; {:.1} s, {:.2} GB at most\n{}",
         table.to_text(),
         args.model.display(),
         report["settings"]["method"].as_str().unwrap_or("?"),
@@ -67,19 +74,25 @@ pub fn text(args: &Args, report: &Value, records: &[LayerRecord]) -> String {
     )
 }
 
+/// What the column `error` says.
+const ERROR: &str = "‖X (Ŵ − W)ᵀ‖² / ‖X Wᵀ‖², the share of a layer's output that is lost on the inputs X of the calibration";
+/// What the column `moved` says.
+const MOVED: &str = "‖Ŵ − W‖² / ‖W‖², the share of a layer's weight that is lost";
+
 /// All layers.
 fn layers(records: &[LayerRecord]) -> Table {
-    let mut table = Table::new(["layer", "shape", "kept", "sparsity", "error", "seconds"]);
+    let mut table = Table::new(["layer", "shape", "kept", "sparsity", "error", "moved", "seconds"]);
     for r in records {
         let weights = r.shape.0 * r.shape.1;
-        let error = r.error.map_or(Cell::from("-"), |e| Cell::float(e, 5));
+        let share = |value: Option<f64>| value.map_or(Cell::from("-"), |e| Cell::float(e, 5));
         let shape = format!("{} x {}", r.shape.0, r.shape.1);
         table.row((
             r.layer.as_str(),
             shape,
             r.kept,
             Cell::from(sparsity(r.kept, weights).map(|s| Cell::float(s, 4))),
-            error,
+            share(r.error),
+            share(r.moved),
             Cell::float(r.seconds, 2),
         ));
     }
@@ -121,16 +134,19 @@ fn sensitivities(search: &Value, records: &[LayerRecord]) -> Result<Option<Figur
     by_block("Sensitivity by block", "divergence, nats a token", records, |r| of.get(r.layer.as_str()).copied())
 }
 
-/// The run as a page: settings, sums, figures by block and kind, all layers.
+/// The run as a page: the options that matter, sums, figures by block and kind, all layers.
 ///
 /// # Errors
 /// If a figure cannot be drawn.
-pub fn page(report: &Value, records: &[LayerRecord]) -> Result<String> {
+pub fn page(args: &Args, report: &Value, records: &[LayerRecord]) -> Result<String> {
     let show = |v: &Value| v.as_str().map_or_else(|| v.to_string(), String::from);
-    let mut settings = Table::new(["setting", "value"]);
-    for (key, value) in report["settings"].as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()) {
+    let mut settings = Table::new(["option", "value"]);
+    let options = report["settings"]["options"].as_object().into_iter().flatten();
+    for (key, value) in options.chain(report["asked"].as_object().into_iter().flatten()).filter(|(_, v)| !v.is_null()) {
         settings.row((key.as_str(), show(value)));
     }
+    let full = std::fs::canonicalize(&args.model).unwrap_or_else(|_| args.model.clone());
+    let model = full.file_name().map_or_else(|| args.model.display().to_string(), |n| n.to_string_lossy().into_owned());
     let mut sums = Table::new(["", "value"]);
     let float = |key: &str, digits: usize| report[key].as_f64().map(|v| Cell::float(v, digits));
     sums.row(("pruned weights", report["weights"].as_u64().unwrap_or(0)));
@@ -140,7 +156,14 @@ pub fn page(report: &Value, records: &[LayerRecord]) -> Result<String> {
     sums.row(("seconds", float("seconds", 1)));
     sums.row(("peak memory, GB", report["peak_bytes"].as_f64().map(|b| Cell::float(b / 1e9, 2))));
     sums.row(("threads", report["threads"].as_u64().unwrap_or(1)));
-    let mut page = Page::new(format!("Pruning by {}", show(&report["settings"]["method"]))).table(&sums);
+    let mut page = Page::new(format!("Pruning by {}: {model}", show(&report["settings"]["method"]))).table(&sums);
+    if let (Some(tokens), Some(inputs)) = (report["few_tokens"]["tokens"].as_u64(), report["few_tokens"]["inputs"].as_u64()) {
+        let layers = &report["few_tokens"]["layers"];
+        page = page.text(&format!(
+            "The calibration has {tokens} tokens, fewer than the inputs of {layers} layers, which have up to {inputs}: what was solved for \
+             fits these tokens alone."
+        ));
+    }
     if let (Some(before), Some(after)) = (report["perplexity"]["before"].as_f64(), report["perplexity"]["after"].as_f64()) {
         let mut table = Table::new(["", "perplexity"]);
         table.row(("before", Cell::float(before, 4)));
@@ -148,11 +171,11 @@ pub fn page(report: &Value, records: &[LayerRecord]) -> Result<String> {
         let bars = Bars::new("Perplexity", "", "perplexity", ["before", "after"]).series("model", vec![before, after]);
         page = page.heading("Perplexity").table(&table).figure(&bars.to_svg()?);
     }
+    // What is said of each layer's output where its inputs were measured, else of its weight.
     if let Some(errors) = by_block("Error by block", "‖X (Ŵ − W)ᵀ‖² / ‖X Wᵀ‖²", records, |r| r.error)? {
-        page = page
-            .heading("Error")
-            .text("Of each layer on the inputs that it was measured with, relative to its output.")
-            .figure(&errors.to_svg()?);
+        page = page.heading("Error").text(&format!("{ERROR}.")).figure(&errors.to_svg()?);
+    } else if let Some(moved) = by_block("Loss of weight by block", "‖Ŵ − W‖² / ‖W‖²", records, |r| r.moved)? {
+        page = page.heading("Loss of weight").text(&format!("{MOVED}.")).figure(&moved.to_svg()?);
     }
     if let Some(sensitivities) = sensitivities(&report["search"], records)? {
         page = page
@@ -161,11 +184,22 @@ pub fn page(report: &Value, records: &[LayerRecord]) -> Result<String> {
             .figure(&sensitivities.to_svg()?);
     }
     let gone = |r: &LayerRecord| sparsity(r.kept, r.shape.0 * r.shape.1);
-    if let Some(figure) = by_block("Sparsity by block", "sparsity", records, gone)? {
-        page = page.heading("Sparsity").figure(&figure.percent_y().to_svg()?);
+    // Lines that lie on one another, but for rounding, are no figure.
+    let whole = report["sparsity"].as_f64().unwrap_or(0.0);
+    page = page.heading("Sparsity");
+    if records.iter().filter_map(gone).all(|s| (s - whole).abs() < 0.005) {
+        page = page.text(&format!("{whole:.4} in every layer."));
+    } else if let Some(figure) = by_block("Sparsity by block", "sparsity", records, gone)? {
+        page = page.figure(&figure.percent_y().to_svg()?);
     }
     if let Some(seconds) = by_block("Time by block", "seconds of pruning, without measuring", records, |r| Some(r.seconds))? {
         page = page.heading("Time").figure(&seconds.to_svg()?);
     }
-    Ok(page.heading("Settings").table(&settings).heading("Layers").table(&layers(records)).to_html())
+    Ok(page
+        .heading("Settings")
+        .text("Those that matter for the method.")
+        .table(&settings)
+        .heading("Layers")
+        .table(&layers(records))
+        .to_html())
 }

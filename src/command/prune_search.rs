@@ -7,12 +7,15 @@ use lacuna::allocate::Evolution;
 use lacuna::io::Folder;
 use lacuna::mask::Budget;
 use lacuna::models::lm::Config;
-use lacuna::prune::{Cost, LanguageLayer, LevelSettings, Levels, unfinished_settings};
+use lacuna::prune::{Cost, LanguageLayer, LevelSettings, Levels};
 use lacuna::rng::Seed;
 use lacuna::{Error, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::path::Path;
+
+/// Choices that a search is asked to try and that are no slip.
+const TRIED: usize = 100_000_000;
 
 /// What is asked of a search.
 #[derive(clap::Args)]
@@ -55,6 +58,44 @@ impl Search {
         Ok(())
     }
 
+    /// Refuses numbers outside their domain, where something is searched.
+    pub fn check(&self, args: &Args) -> Result<()> {
+        if !args.allocate.searches() {
+            return Ok(());
+        }
+        if self.search_tokens < 2 {
+            return Err(Error::setting("search-tokens", format!("{} tokens have none to predict", self.search_tokens)));
+        }
+        if let Some(bad) = self.levels.iter().find(|s| !(**s > 0.0 && **s < 1.0)) {
+            return Err(Error::setting("levels", format!("{bad}: {:?} are not sparsities between 0 and 1", self.levels)));
+        }
+        if self.levels.len() > 255 {
+            return Err(Error::setting("levels", format!("{} sparsities; at most 255 are searched", self.levels.len())));
+        }
+        match self.generations.checked_mul(self.offspring).filter(|n| *n <= TRIED) {
+            Some(_) => Ok(()),
+            None => {
+                let reason =
+                    format!("{} of {} offspring each; at most {TRIED} choices are tried", self.generations, self.offspring);
+                Err(Error::setting("generations", reason))
+            }
+        }
+    }
+
+    /// The options of a search, by their names as they are typed.
+    pub fn options(&self, allocation: Allocation) -> Map<String, Value> {
+        let evolves = allocation == Allocation::Evolve;
+        let judges = evolves || allocation == Allocation::Sensitivity;
+        let all = [
+            ("--levels", allocation.searches(), json!(self.levels)),
+            ("--cost", allocation.searches(), json!(self.cost())),
+            ("--search-tokens", judges, json!(self.search_tokens)),
+            ("--generations", evolves, json!(self.generations)),
+            ("--offspring", evolves, json!(self.offspring)),
+        ];
+        all.into_iter().filter(|(_, matters, _)| *matters).map(|(name, _, value)| (name.to_string(), value)).collect()
+    }
+
     /// What a run is told apart by from one that searched otherwise.
     pub fn described(&self, allocation: Allocation) -> Value {
         if !allocation.searches() {
@@ -84,7 +125,7 @@ impl Search {
         (-3..=3).map(|k| ((sparsity + f64::from(k) * step) * 1e6).round() / 1e6).collect()
     }
 
-    /// Budgets of the layers by a search, and what it found, for the record. A run that is taken up again has the budgets that it had.
+    /// Budgets of the layers by a search, and what it found, for the record.
     ///
     /// # Errors
     /// What the search refuses, and a sparsity that the levels cannot reach.
@@ -94,14 +135,8 @@ impl Search {
         (folder, config): (&Folder, &Config),
         (ids, length): (&[u32], usize),
         layers: &[LanguageLayer],
-        (settings, sparsity): (LevelSettings<'_>, f64),
+        (settings, sparsity, scratch): (LevelSettings<'_>, f64, &Path),
     ) -> Result<(HashMap<String, Budget>, Value)> {
-        if args.language.resume {
-            let before = unfinished_settings(&args.out)?;
-            let budgets = serde_json::from_value(before["budgets"].clone())
-                .map_err(|e| Error::malformed(&args.out, format!("budgets of the unfinished run: {e}")))?;
-            return Ok((budgets, before["found"].clone()));
-        }
         let some = self.search_tokens.min(ids.len());
         let length_judged = length.min(some);
         if length_judged < 2 {
@@ -110,9 +145,8 @@ impl Search {
         let judged = (&ids[..some / length_judged * length_judged], length_judged);
         let sparsities = self.sparsities(sparsity);
         let settings = LevelSettings { sparsities: &sparsities, cost: self.cost(), ..settings };
-        let above = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let progress = bar(config.layers(), "levels");
-        let levels = Levels::build(folder, config, (ids, length), layers, &settings, above, |done, of| {
+        let levels = Levels::build(folder, config, (ids, length), layers, &settings, scratch, |done, of| {
             progress.set_length(of as u64);
             progress.set_position(done as u64);
         });

@@ -44,7 +44,7 @@ pub fn dense_against_csr(seed: Seed) -> Result<Vec<Timing>> {
             let budget = Pattern::Unstructured.budget(out, inputs, sparsity)?;
             let mask = select(&scores, Pattern::Unstructured, Scope::Layer, budget)?;
             let (dense, csr) = (Dense::compress(&weight, &mask)?, Csr::compress(&weight, &mask)?);
-            let difference = (apply(&dense, &x) - apply(&csr, &x)).fold(0.0, |m, d| f32::max(m, d.abs()));
+            let difference = super::largest_difference(&apply(&dense, &x), &apply(&csr, &x))?;
             let ops: [&dyn LinearOp; 2] = [&dense, &csr];
             let [dense_us, csr_us] = alternately(&ops, &x)?;
             rows.push(Timing {
@@ -55,7 +55,7 @@ pub fn dense_against_csr(seed: Seed) -> Result<Vec<Timing>> {
                 speedup: dense_us / csr_us,
                 dense_bytes: dense.bytes(),
                 csr_bytes: csr.bytes(),
-                difference: f64::from(difference),
+                difference,
             });
         }
     }

@@ -80,7 +80,7 @@ impl Gram {
         if dim != self.dim() {
             return Err(Error::shape("inputs of the Gram matrix (tokens, in)", &[tokens, self.dim()], &[tokens, dim]));
         }
-        check(x)?;
+        Gram::check(x, 0)?;
         // A panel is one task: products shared out among threads one by one would wait for one another, as long as they take here.
         let panels: Vec<_> = self.sum.axis_chunks_iter_mut(Axis(0), PANEL).enumerate().collect();
         panels.into_par_iter().with_max_len(1).for_each(|(i, mut panel)| {
@@ -122,19 +122,22 @@ impl Gram {
     }
 }
 
-/// All entries finite and small enough that no f32 product of a chunk overflows.
-fn check(x: &ArrayRef2<f32>) -> Result<()> {
-    // NaN compares false, so one comparison rejects all that is not a usable number.
-    let usable = |v: f32| v.abs() <= LARGEST;
-    if x.rows().into_iter().all(|row| row.fold(true, |all, &v| all & usable(v))) {
-        return Ok(());
+impl Gram {
+    /// All entries finite and small enough that no f32 product of a chunk overflows; rows are counted from `first` on.
+    pub(crate) fn check(x: &ArrayRef2<f32>, first: usize) -> Result<()> {
+        // NaN compares false, so one comparison rejects all that is not a usable number.
+        let usable = |v: f32| v.abs() <= LARGEST;
+        if x.rows().into_iter().all(|row| row.fold(true, |all, &v| all & usable(v))) {
+            return Ok(());
+        }
+        let Some(((row, col), &value)) = x.indexed_iter().find(|(_, v)| !usable(**v)) else { return Ok(()) };
+        let row = first + row;
+        let what = "inputs of the Gram matrix (tokens, in)".to_string();
+        if value.is_finite() {
+            let reason =
+                format!("{value:e} at row {row}, column {col}: its square overflows; scale the inputs to at most {LARGEST:e}");
+            return Err(Error::Numerical { what, reason });
+        }
+        Err(Error::NonFinite { what, row, col, value: f64::from(value) })
     }
-    let Some(((row, col), &value)) = x.indexed_iter().find(|(_, v)| !usable(**v)) else { return Ok(()) };
-    let what = "inputs of the Gram matrix (tokens, in)".to_string();
-    if value.is_finite() {
-        let reason =
-            format!("{value:e} at row {row}, column {col}: its square overflows; scale the inputs to at most {LARGEST:e}");
-        return Err(Error::Numerical { what, reason });
-    }
-    Err(Error::NonFinite { what, row, col, value: f64::from(value) })
 }

@@ -10,7 +10,7 @@ mod streamed;
 pub use census::{Census, Counted, Sum, attention_flops, sparsity};
 pub use choices::{ChoiceScore, LastWord, LastWordScore, Question, answer, check_questions, guess, join, read_lines};
 pub use file::{FileCensus, FileTensor, PackedWeight};
-pub use memory::peak_memory;
+pub use memory::{available_memory, peak_memory};
 pub use perplexity::{Perplexity, windows};
 pub use streamed::streamed_losses;
 
@@ -28,8 +28,8 @@ pub struct Score {
 }
 
 /// Accuracy and mean loss on `x (samples, inputs)` with `target (samples, outputs)`, whose largest entry is the label.
-/// Running statistics, in passes of 256 samples. Of equal outputs the first counts. Of no samples both are
-/// NaN.
+/// Running statistics, in passes of 256 samples. Of equal outputs the first counts; an output that holds a NaN is never right. Of no
+/// samples both are NaN.
 ///
 /// # Panics
 /// If the data do not fit the network.
@@ -41,23 +41,24 @@ pub fn score(network: &Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, los
         let target: Array2<f32> = target.slice(part).to_owned();
         let output = network.forward(&x.slice(part).to_owned());
         sum += loss.values(&output, &target).sum();
-        right += output.rows().into_iter().zip(target.rows()).filter(|(z, t)| largest(*z) == largest(*t)).count();
+        right += output.rows().into_iter().zip(target.rows()).filter(|(z, t)| is_right(*z, largest(*t))).count();
     }
     let n = samples as f64;
     Score { accuracy: right as f64 / n, loss: sum / n }
 }
 
-/// Share of outputs `(samples, classes)` whose largest entry, of equals the first, is that of the label; NaN of no samples.
+/// Share of outputs `(samples, classes)` whose largest entry, of equals the first, is that of the label; NaN of no samples. An output that
+/// holds a NaN is never right.
 ///
 /// # Panics
 /// If there is not one label a sample.
 pub fn agreement(output: &ArrayRef2<f32>, labels: &[usize]) -> f64 {
     assert_eq!(output.nrows(), labels.len(), "one label a sample");
-    let right = output.rows().into_iter().zip(labels).filter(|(z, label)| largest(*z) == **label).count();
+    let right = output.rows().into_iter().zip(labels).filter(|(z, label)| is_right(*z, **label)).count();
     right as f64 / labels.len() as f64
 }
 
-/// The samples whose largest output is not that of their label.
+/// The samples whose largest output is not that of their label, or of whose outputs one is NaN.
 ///
 /// # Panics
 /// If the data do not fit the network, or there is not one label a sample.
@@ -71,23 +72,29 @@ pub fn mistaken(network: &Network, x: &ArrayRef2<f32>, labels: &[usize]) -> Vec<
                 .rows()
                 .into_iter()
                 .enumerate()
-                .map(|(i, z)| (from + i, largest(z)))
-                .filter(|&(i, k)| k != labels[i])
+                .map(|(i, z)| (from + i, z))
+                .filter(|(i, z)| !is_right(*z, labels[*i]))
                 .map(|(i, _)| i),
         );
     }
     wrong
 }
 
-/// Share of samples whose single output lies on the side of `threshold` on which the target does; NaN of no samples.
+/// Share of samples whose single output lies on the side of `threshold` on which the target does; NaN of no samples. An output that is NaN
+/// lies on neither.
 ///
 /// # Panics
 /// If the data do not fit the network, or there is not one output.
 pub fn binary_accuracy(network: &Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, threshold: f32) -> f64 {
     let output = network.forward(&x.to_owned());
     assert!(output.ncols() == 1 && target.dim() == output.dim(), "one output a sample, not {:?}", output.dim());
-    let right = output.iter().zip(target).filter(|(z, t)| (**z > threshold) == (**t > threshold)).count();
+    let right = output.iter().zip(target).filter(|(z, t)| !z.is_nan() && (**z > threshold) == (**t > threshold)).count();
     right as f64 / x.nrows() as f64
+}
+
+/// Whether the largest entry is that of the label, and none is NaN, which would be passed over.
+fn is_right(row: ArrayView1<'_, f32>, label: usize) -> bool {
+    largest(row) == label && !row.iter().any(|z| z.is_nan())
 }
 
 /// Index of the largest entry, of equals the first; 0 of nothing.
@@ -138,5 +145,20 @@ impl Size {
     /// Share of all parameters that went; NaN if there are none.
     pub fn whole_sparsity(&self) -> f64 {
         sparsity(self.kept, self.parameters).unwrap_or(f64::NAN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn outputs_that_are_nan_are_right_of_nothing() {
+        let nan = f32::NAN;
+        let output = array![[1.0, 0.0], [nan, nan], [nan, 1.0], [0.0, 1.0]];
+        assert_eq!(agreement(&output, &[0, 0, 1, 1]), 0.5);
+        let rows = output.rows().into_iter().map(|z| is_right(z, 0));
+        assert_eq!(rows.collect::<Vec<_>>(), [true, false, false, false]);
     }
 }

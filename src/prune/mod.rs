@@ -13,7 +13,8 @@ mod units;
 pub use checkpoint::{LeftAlone, PrunedTensor, left_alone, prunable, prune_checkpoint};
 pub use language::{
     Correction, Cost, Inputs, LanguageLayer, LanguagePruning, LayerLevel, LayerRecord, LevelSettings, Levels, Progress,
-    SequenceGradients, Turn, allocated, language_layers, of_blocks, outliers, prune_language, unfinished_settings,
+    SequenceGradients, Turn, allocated, check_measurable, language_layers, of_blocks, outliers, prune_language,
+    unfinished_settings,
 };
 pub use oneshot::{Outcome, Pruning, choose, compensated, one_shot};
 pub use schedule::{Schedule, iterative};

@@ -12,6 +12,7 @@
 //! This is the rounding of GPTQ (Frantar, Ashkboos, Hoefler, Alistarh, ICLR 2023, arXiv:2210.17323) without a search for the
 //! best step: the grid spans from the least to the largest weight of the row. Halves round to even.
 
+use crate::mask::check_finite;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
 
@@ -33,11 +34,12 @@ impl Affine {
     /// One grid for each row of a weight `(out, in)`.
     ///
     /// # Errors
-    /// If `bits` is not 1 to 16.
+    /// If `bits` is not 1 to 16, or a weight is not finite.
     pub fn fit(self, weight: &ArrayRef2<f32>) -> Result<Grids> {
         if !(1..=16).contains(&self.bits) {
             return Err(Error::setting("bits", format!("{} is not 1 to 16", self.bits)));
         }
+        check_finite(weight, "weights")?;
         let top = ((1u32 << self.bits) - 1) as f32;
         let row = |row: ndarray::ArrayView1<'_, f32>| {
             let (mut low, mut high) = row.iter().fold((0.0f32, 0.0f32), |(l, h), &w| (l.min(w), h.max(w)));

@@ -17,6 +17,7 @@
 //! by turns: the levels for a given s, then `s = Σ w q / Σ q²`. Each turn lowers the error; several beginnings are tried, and the
 //! best is taken.
 
+use crate::mask::check_finite;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
 use serde::{Deserialize, Serialize};
@@ -71,9 +72,13 @@ impl Grid {
     /// The weight with every entry at its nearest level times `scale`; of two equally near the one nearer to 0.
     ///
     /// # Errors
-    /// As [`Grid::levels`].
+    /// As [`Grid::levels`]; an entry or a scale that is not finite.
     pub fn round(self, weight: &ArrayRef2<f32>, scale: f32) -> Result<Array2<f32>> {
         let levels = self.levels()?;
+        check_finite(weight, "weights")?;
+        if !scale.is_finite() {
+            return Err(Error::setting("scale", format!("{scale} is not finite")));
+        }
         Ok(weight.mapv(|w| scale * nearest(&levels, if scale > 0.0 { w / scale } else { 0.0 })))
     }
 

@@ -31,7 +31,8 @@ pub struct Bfgs {
 /// Minimises over the parameters that no mask drops, and returns the objective at the end. The same bits for any number of threads.
 ///
 /// # Errors
-/// If there are no samples, the data do not fit the network, or the objective at the beginning is not finite.
+/// If there are no samples, the data do not fit the network, the objective at the beginning is not finite, or a gradient is not (naming the
+/// parameter).
 pub fn bfgs(network: &mut Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, how: &Bfgs) -> Result<f64> {
     let outputs = network.layers().iter().fold(network.inputs(), |f, (_, l)| l.outputs(f));
     let (expected, found) =
@@ -155,5 +156,14 @@ fn objective(
         let cols = gradients[k].ncols();
         f64::from(gradients[k][[i / cols, i % cols]]) + 2.0 * how.decay * w
     };
-    Ok((loss + how.decay * w.dot(w), free.iter().zip(w).map(g).collect()))
+    let (value, gradient) = (loss + how.decay * w.dot(w), free.iter().zip(w).map(g).collect::<Array1<f64>>());
+    // Where the objective is not finite the search steps back; a gradient that is not would end it as if this were the minimum.
+    if let Some(at) = gradient.iter().position(|g| !g.is_finite()).filter(|_| value.is_finite()) {
+        let ((k, i), params) = (free[at], network.params());
+        let (name, param) = &params[k];
+        let cols = param.value().ncols();
+        let error = Error::NonFinite { what: "gradient".into(), row: i / cols, col: i % cols, value: gradient[at] };
+        return Err(error.in_layer(name));
+    }
+    Ok((value, gradient))
 }

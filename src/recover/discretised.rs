@@ -1,10 +1,10 @@
 //! Training through discretised weights.
 
-use crate::Result;
 use crate::nn::{Layer, Network};
 use crate::quantize::{Grid, discretise};
 use crate::recover::train::{check, train_through};
 use crate::recover::{Care, Lesson, Recipe};
+use crate::{Error, Result};
 use ndarray::ArrayRef2;
 
 /// The network with the weights of its linear and convolutional layers, and with `biases` their biases too, at the levels of
@@ -35,7 +35,7 @@ pub fn discretised(network: &Network, grid: Grid, biases: bool) -> Result<Networ
 /// Fiesler begins with a network that was trained with continuous weights; any may be given.
 ///
 /// # Errors
-/// As [`train`](crate::recover::train) and [`discretised`].
+/// As [`train`](crate::recover::train) and [`discretised`]; if the loss of a discretised form is not finite.
 pub fn train_discretised(
     network: &mut Network,
     x: &ArrayRef2<f32>,
@@ -49,7 +49,12 @@ pub fn train_discretised(
     let samples = x.to_owned();
     let judged = |n: &Network| -> Result<(f64, Network)> {
         let rounded = discretised(n, grid, biases)?;
-        Ok((lesson.judge(&rows, &rounded.forward(&samples)).0, rounded))
+        let loss = lesson.judge(&rows, &rounded.forward(&samples)).0;
+        if !loss.is_finite() {
+            let reason = format!("the loss of the discretised network is {loss}");
+            return Err(Error::Numerical { what: "training".into(), reason });
+        }
+        Ok((loss, rounded))
     };
     check(network, x, lesson, recipe, care)?;
     let mut best = judged(network)?;

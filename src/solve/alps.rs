@@ -99,6 +99,10 @@ impl Pruner for Alps {
             let mut x = mask.applied(&settled);
             gradients_unit(&target, &mask, &mut x, &unit32, self.back_solve, 1e-4);
             let error = squared_error(&x, &target, &unit);
+            if !error.is_finite() {
+                let reason = format!("its error comes out as {error}; raise the damping, or scale the inputs");
+                return Err(Error::Numerical { what: self.name().into(), reason }.in_layer(layer.layer));
+            }
             if best.as_ref().is_none_or(|(least, ..)| error < *least) {
                 best = Some((error, mask, x));
             }

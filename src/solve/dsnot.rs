@@ -73,6 +73,10 @@ impl Pruner for DsNoT<'_> {
                 return Err(Error::setting("pattern", format!("dsnot exchanges single weights, which {pattern} does not allow")));
             }
         };
+        if !(self.threshold >= 0.0 && self.power.is_finite()) {
+            let reason = format!("{} is no number of at least 0, or the power {} is not finite", self.threshold, self.power);
+            return Err(Error::setting("threshold", reason));
+        }
         if layer.measured.tokens == 0 {
             return Err(Error::setting("calibration", "dsnot needs means, and no tokens were measured"));
         }

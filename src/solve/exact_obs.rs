@@ -112,7 +112,7 @@ impl ExactObs {
 }
 
 fn broken(layer: &Evidence<'_>) -> Error {
-    let reason = "rounding has made an entry of the inverse negative; raise the damping";
+    let reason = "rounding has made an entry of the inverse negative, or an increase of the loss is too large for a number; raise the damping";
     Error::Numerical { what: "obc".into(), reason: reason.into() }.in_layer(layer.layer)
 }
 

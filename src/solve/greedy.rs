@@ -66,12 +66,13 @@ impl<'a> Greedy<'a> {
         self.groups.nm.is_none_or(|(n, m)| self.missing[self.cols[slot * self.groups.unit] / m] < m - n)
     }
 
-    /// Removes the cheapest unit: its number, and the increase of the loss. `None` if none may go or rounding has broken the inverse.
+    /// Removes the cheapest unit: its number, and the increase of the loss. `None` if none may go, rounding has broken the inverse, or an
+    /// increase is too large for a number.
     pub fn step(&mut self) -> Option<(usize, f64)> {
         let k = self.groups.unit;
         let mut best: Option<(usize, f64)> = None;
         for slot in (0..self.cols.len() / k).filter(|&s| self.may_go(s)) {
-            let score = self.score(slot)?;
+            let score = self.score(slot).filter(|s| s.is_finite())?;
             // Of equals the lowest column, wherever it stands.
             if best.is_none_or(|(b, s)| score < s || (score == s && self.cols[slot * k] < self.cols[b * k])) {
                 best = Some((slot, score));
@@ -158,7 +159,7 @@ impl<'a> Greedy<'a> {
             self.blocks.swap(slot, last);
             self.blocks.truncate(last);
         }
-        Some(loss)
+        loss.is_finite().then_some(loss)
     }
 
     /// One step of elimination at position `at`; the column stays in its place, with weight 0 and nothing left in the inverse.

@@ -101,6 +101,7 @@ pub fn settings<'a>(dir: &Path, pruner: &'a dyn Pruner, pattern: Pattern) -> Lan
         correction: None,
         gradients: None,
         memory: 1 << 30,
+        scratch: Path::new(env!("CARGO_TARGET_TMPDIR")),
     }
 }
 

@@ -67,8 +67,12 @@ fn a_run_is_not_taken_up_by_one_that_was_asked_for_something_else() {
     killed(&m.dir, &m.out("out"), &ids, &settings, 1, false);
     let text = run("out", json!({"a": 2}), true);
     assert!(text.starts_with("a: the unfinished run has 1, this one 2; ask for the same, or remove "), "{text}");
+    // What one of the two does not say is not compared; long values are cut.
+    let long: Vec<usize> = (0..1000).collect();
+    let text = run("out", json!({"a": long, "later": 1}), true);
+    assert!(text.len() < 300 && text.starts_with("a: the unfinished run has 1, this one [0,1,2,"), "{text}");
     let text = run("out", json!({"a": 1}), false);
-    assert!(text.ends_with("holds an unfinished run; take it up again, or remove it to begin anew"), "{text}");
+    assert!(text.ends_with("holds an unfinished run: --resume goes on with it; remove it to begin anew"), "{text}");
     let text = run("other", json!({"a": 1}), true);
     assert!(text.ends_with("holds no unfinished run; begin without --resume"), "{text}");
     prune(&m.dir, &m.out("there"), &ids, &settings).unwrap();

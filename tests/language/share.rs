@@ -53,7 +53,7 @@ fn owl_gives_more_to_blocks_with_more_outliers_and_sums_exactly() {
     let m = Model::new(Dtype::F32);
     let (folder, config) = open(&m.dir);
     let layers = language_layers(&folder, &config, &[], &["*.1.mlp.*".into()]).unwrap();
-    let found = outliers(&folder, &config, (&tokens(10), LENGTH), &layers, 2.0, 0).unwrap();
+    let found = outliers(&folder, &config, (&tokens(10), LENGTH), &layers, 2.0, (0, m.folder.path())).unwrap();
     let (shares, sizes): (Vec<f64>, Vec<usize>) = found.into_iter().unzip();
     assert_eq!(sizes, [1920, 768, 1920]);
     assert!(shares.iter().all(|s| *s > 0.0 && *s < 100.0), "{shares:?}");
@@ -199,4 +199,34 @@ fn settings_that_exclude_each_other_and_names_of_no_layer_are_errors() {
     assert!(text.contains("12 tokens, damping 0"), "{text}");
     // Nothing is left of runs that did nothing: only the model.
     assert_eq!(std::fs::read_dir(m.folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_loss_or_score_that_is_nan_is_refused_and_never_wins_or_loses() {
+    let layers = database(5, 4, 3);
+    let budget: u64 = layers.iter().map(|l| l[1].cost).sum();
+    let search = Evolution { generations: 5, offspring: 4, seed: Seed(1) };
+    for (at, place) in [(0, "at the start"), (3, "in generation 0, of the levels [")] {
+        let mut calls = 0;
+        let mut loss = |_: &[usize]| {
+            calls += 1;
+            Ok(if calls == at + 1 { f64::NAN } else { 1.0 })
+        };
+        let text = evolve(&layers, budget, &[1; 4], search, &mut loss).unwrap_err().to_string();
+        assert!(text.starts_with(&format!("loss of a choice: NaN {place}")), "{text}");
+    }
+    let mut outliers = Outliers::new(5.0);
+    outliers.add(&Array2::from_elem((2, 2), f32::NAN));
+    assert!(outliers.percent().is_nan());
+    let mut outliers = Outliers::new(f64::NAN);
+    outliers.add(&Array2::ones((2, 2)));
+    assert!(outliers.percent().is_nan());
+    let m = Model::new(Dtype::F32);
+    let (folder, config) = open(&m.dir);
+    let all = language_layers(&folder, &config, &[], &[]).unwrap();
+    for threshold in [f64::NAN, f64::INFINITY, -1.0] {
+        let found = lacuna::prune::outliers(&folder, &config, (&tokens(2), LENGTH), &all, threshold, (0, m.folder.path()));
+        let text = found.unwrap_err().to_string();
+        assert_eq!(text, format!("owl-threshold: {threshold} is not a finite number of at least 0; 5 is usual"));
+    }
 }

@@ -205,3 +205,26 @@ fn data_that_are_not_finite_do_not_fit_or_are_none_are_refused() {
     assert!(matches!(error(&x, &t.slice(s![1.., ..]).to_owned(), 8), Error::Shape { .. }));
     assert!(matches!(error(&x, &t.slice(s![.., 1..]).to_owned(), 8), Error::Shape { .. }));
 }
+
+#[test]
+fn inputs_that_overflow_on_their_way_are_refused_with_layer_and_sample() {
+    use lacuna::models::{Init, mlp};
+    use lacuna::nn::Activation;
+    let mut network = mlp(&[1, 2, 1], Activation::Relu, Init::He, lacuna::rng::Seed(3)).unwrap();
+    network.param_mut("fc1.weight").unwrap().set_value(ndarray::array![[1.0], [3e38]]).unwrap();
+    let mut x = Array2::from_elem((9, 1), 0.5);
+    x[[7, 0]] = 2.0;
+    let data = Calibration { batch: 3, ..Calibration::new(&x, &x, Loss::SquaredError) };
+    for need in [Need::InputSquares, Need::Gram, Need::InputSums] {
+        let line = measure(&network, &data, Needs::none().and(need)).unwrap_err().to_string();
+        // The Gram matrix refuses what its squares cannot hold before that.
+        let (place, end) =
+            if need == Need::Gram { ("row 0", "its square overflows") } else { ("inf at row 7", "ranked or stored") };
+        assert!(
+            line.starts_with("layer fc2: inputs") && line.contains(&format!("{place}, column 1")) && line.contains(end),
+            "{line}"
+        );
+    }
+    let line = measure(&network, &data, Needs::none().and(Need::SampleGradients)).unwrap_err().to_string();
+    assert!(line.starts_with("layer fc") && line.contains("gradients (mini-batches, out * in)"), "{line}");
+}

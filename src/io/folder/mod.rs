@@ -17,12 +17,14 @@ mod masks;
 mod packed;
 mod shard;
 mod tokens;
+mod working;
 mod write;
 
 pub use layout::Layout;
 pub use masks::MaskFile;
 pub use packed::{Packing, repack};
 pub use tokens::{read_ids, write_sequences};
+pub(crate) use working::{RECORDS, SETTINGS};
 pub use write::FolderWriter;
 
 use crate::io::safetensors::{Dtype, TensorInfo};

@@ -287,7 +287,28 @@ impl Parcel {
 /// # Errors
 /// [`Error::Setting`] if nothing in the folder is pruned and `packing` is not [`Packing::Whole`]; [`Error::Violation`] naming the weight
 /// if a mask has not the pattern that a layout needs; as [`FolderWriter::create`] and [`Folder::read`].
-pub fn repack(from: &Folder, out: &Path, packing: Packing, mut see: impl FnMut(usize, usize)) -> Result<FolderWriter> {
+pub fn repack(from: &Folder, out: &Path, packing: Packing, see: impl FnMut(usize, usize)) -> Result<FolderWriter> {
+    laid(from, packing, see, |layout| FolderWriter::create(out, layout))
+}
+
+impl FolderWriter {
+    /// As [`repack`], of the folder `whole` that this writer has completed ([`FolderWriter::complete`]), under the same final name. The working
+    /// folder lies within this one's, so that a run that is killed leaves one folder. This writer is to be discarded once the new one is finished.
+    ///
+    /// # Errors
+    /// As [`repack`].
+    pub fn repack(&self, whole: &Folder, packing: Packing, see: impl FnMut(usize, usize)) -> Result<FolderWriter> {
+        laid(whole, packing, see, |layout| self.create_within(layout))
+    }
+}
+
+/// Lays a folder in another way, with the writer that `begin` makes of the layout.
+fn laid(
+    from: &Folder,
+    packing: Packing,
+    mut see: impl FnMut(usize, usize),
+    begin: impl FnOnce(Layout) -> Result<FolderWriter>,
+) -> Result<FolderWriter> {
     let pruned: Vec<String> =
         from.names().filter(|n| from.packed.contains_key(*n) || from.has_mask(n)).map(String::from).collect();
     if pruned.is_empty() && packing != Packing::Whole {
@@ -331,7 +352,7 @@ pub fn repack(from: &Folder, out: &Path, packing: Packing, mut see: impl FnMut(u
     }
     let beside = matches!(packing, Packing::Whole | Packing::Storage(_));
     layout.masks_of(if beside { &pruned } else { &[] }, from)?;
-    let mut writer = FolderWriter::create(out, layout)?;
+    let mut writer = begin(layout)?;
     for (i, name) in pruned.iter().enumerate() {
         let (values, mask, dtype) = one(name)?;
         match packing {

@@ -2,10 +2,11 @@
 //!
 //! The files are laid out at once, with their headers, in a working folder beside the final one; each tensor then goes to its
 //! place. When all are there the working folder is flushed to the disk and gets its name. At most one tensor's numbers are in
-//! memory, and those are the caller's.
+//! memory, and those are the caller's. What may be removed of a working folder, [`super::working`] says.
 
 use super::layout::Layout;
 use super::shard::CHUNK;
+use super::working::{self, JOURNAL, PACKED};
 use super::{CONFIG, Folder};
 use crate::io::atomic;
 use crate::io::place::{read_exact_at, write_all_at};
@@ -15,13 +16,11 @@ use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef, Dimension};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-
-/// The list of tensors that are on the disk, in the working folder of a run that may be taken up again.
-const JOURNAL: &str = ".written.json";
 
 struct Slot {
     file: usize,
@@ -53,7 +52,9 @@ pub struct FolderWriter {
     files: Vec<File>,
     slots: HashMap<String, Slot>,
     written: BTreeSet<String>,
-    /// Whether the working folder outlives a run that fails.
+    /// The names of all files of the working folder that writers have made or may make.
+    own: RefCell<BTreeSet<String>>,
+    /// Whether the working folder outlives a run that fails, and says what in it is its own.
     kept: bool,
     finished: bool,
 }
@@ -73,20 +74,54 @@ impl FolderWriter {
     }
 
     /// As [`FolderWriter::create`], but the working folder has a fixed name ([`FolderWriter::working_folder`]) and stays if the
-    /// run ends before its time, for [`FolderWriter::resume`].
+    /// run ends before its time, for [`FolderWriter::resume`]. One that is empty, or in which a writer has noted nothing yet, is taken over.
     ///
     /// # Errors
-    /// As [`FolderWriter::create`]; [`Error::Malformed`] if a working folder of an earlier run is there.
+    /// As [`FolderWriter::create`]; [`Error::Malformed`] if a working folder of an earlier run is there, or what no writer has made.
     pub fn create_resumable(out: impl AsRef<Path>, layout: Layout) -> Result<FolderWriter> {
         let (out, _) = free(out.as_ref())?;
         let part = FolderWriter::working_folder(&out);
-        fs::create_dir(&part).map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => {
-                Error::malformed(&part, "holds an unfinished run; take it up again, or remove it to begin anew")
-            }
-            _ => Error::io(&part, e),
-        })?;
-        FolderWriter::lay(out, part, layout, true)
+        FolderWriter::begin(out, part, layout, true)
+    }
+
+    /// A writer of the folder that this one is to become, whose working folder lies within this one's: a run that is killed leaves one folder,
+    /// and the next takes both over. This one is to be discarded once the other is finished.
+    pub(super) fn create_within(&self, layout: Layout) -> Result<FolderWriter> {
+        let (out, _) = free(&self.out)?;
+        FolderWriter::begin(out, self.part.join(PACKED), layout, false)
+    }
+
+    /// Takes the place of a working folder and lays the files in it.
+    fn begin(out: PathBuf, part: PathBuf, layout: Layout, kept: bool) -> Result<FolderWriter> {
+        working::claim(&part)?;
+        let own = working::own(&layout);
+        let laid = working::mark(&part, &own).and_then(|()| FolderWriter::lay(out, part.clone(), layout, kept));
+        // Nothing was done yet that is worth keeping.
+        laid.inspect_err(|_| working::clear(&part, &own))
+    }
+
+    /// Whether an unfinished run lies beside `out`.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if what lies in the place of its working folder was made by no writer; [`Error::Io`] if it cannot be read.
+    pub fn is_unfinished(out: impl AsRef<Path>) -> Result<bool> {
+        working::is_begun(&FolderWriter::working_folder(out.as_ref()))
+    }
+
+    /// Removes what a run that was killed at its very end has left: the working folder beside the finished `out`, and in it what was for the
+    /// writer alone. What no writer has made stays.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if `out` cannot be read; as [`FolderWriter::is_unfinished`].
+    pub fn tidy(out: impl AsRef<Path>) -> Result<()> {
+        let (out, part) = (out.as_ref(), FolderWriter::working_folder(out.as_ref()));
+        if working::is_marked(out) {
+            working::clear_hidden(out, &working::marked(out)).map_err(|e| Error::io(out, e))?;
+        }
+        if working::is_begun(&part)? {
+            working::clear(&part, &BTreeSet::new());
+        }
+        Ok(())
     }
 
     /// Takes an unfinished run up again: what [`FolderWriter::sync`] said was on the disk counts as written.
@@ -96,6 +131,7 @@ impl FolderWriter {
     pub fn resume(out: impl AsRef<Path>, layout: Layout) -> Result<FolderWriter> {
         let (out, _) = free(out.as_ref())?;
         let part = FolderWriter::working_folder(&out);
+        let own = working::own(&layout).into_iter().chain(working::marked(&part)).collect();
         let mut writer = FolderWriter::empty(out, part, layout, true);
         for i in 0..writer.layout.files.len() {
             let path = writer.part.join(&writer.layout.files[i].file);
@@ -115,19 +151,22 @@ impl FolderWriter {
                 serde_json::from_slice(&text).map_err(|e| Error::malformed(&journal, format!("is no list of names: {e}")))?;
             writer.written = written.into_iter().filter(|name| writer.slots.contains_key(name)).collect();
         }
+        // A folder that an older build has made is marked from here on.
+        working::mark(&writer.part, &own)?;
+        writer.own = RefCell::new(own);
         Ok(writer)
     }
 
     /// Where a run that may be taken up again keeps what it has: beside `out`, `.NAME.part`. The caller may keep files of its
-    /// own there whose names begin with a dot; they are removed at the end.
+    /// own there, written by [`FolderWriter::file`] and its like; those whose names begin with a dot are removed at the end.
     pub fn working_folder(out: &Path) -> PathBuf {
         let name = out.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|| "out".to_string());
         out.with_file_name(format!(".{name}.part"))
     }
 
     fn empty(out: PathBuf, part: PathBuf, layout: Layout, kept: bool) -> FolderWriter {
-        let (files, slots, written) = (Vec::new(), HashMap::new(), BTreeSet::new());
-        FolderWriter { out, part, layout, files, slots, written, kept, finished: false }
+        let (files, slots, written, own) = (Vec::new(), HashMap::new(), BTreeSet::new(), RefCell::new(working::own(&layout)));
+        FolderWriter { out, part, layout, files, slots, written, own, kept, finished: false }
     }
 
     /// Makes the files with their headers, as long as they will be.
@@ -179,7 +218,7 @@ impl FolderWriter {
             return Err(Error::setting("dtype", format!("tensor {} is {}, which holds no weights", quoted(name), slot.element)));
         };
         let standard = values.as_standard_layout();
-        let numbers = standard.as_slice().unwrap_or_default();
+        let numbers = standard.as_slice().expect("the standard layout lies row by row");
         let file = &self.files[slot.file];
         let part = |(i, numbers): (usize, &[f32])| {
             if let Some(at) = dtype.first_too_large(numbers) {
@@ -245,7 +284,7 @@ impl FolderWriter {
             if let Some(name) = path.file_name().filter(|name| !self.part.join(name).exists()) {
                 // Whole or not at all: a run that goes on takes what is there for done.
                 let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-                atomic::write_bytes(self.part.join(name), &bytes)?;
+                self.file(&name.to_string_lossy(), &bytes)?;
             }
         }
         Ok(())
@@ -273,7 +312,15 @@ impl FolderWriter {
     /// # Errors
     /// [`Error::Io`] if the disk refuses.
     pub fn file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.owns(name)?;
         atomic::write_bytes(self.part.join(name), bytes)
+    }
+
+    /// Enters a file that is to be written among the writer's own, before it is there.
+    fn owns(&self, name: &str) -> Result<()> {
+        let new = !working::is_internal(name) && self.own.borrow_mut().insert(name.to_string());
+        let marked = self.kept || working::is_marked(&self.part);
+        if new && marked { working::mark(&self.part, &self.own.borrow()) } else { Ok(()) }
     }
 
     /// Reads back a matrix that was written, as it is in the file.
@@ -322,6 +369,7 @@ impl FolderWriter {
     /// [`Error::Io`] if the system has no more handles of files.
     pub fn sync_later(&self, (name, value): (&str, &Value)) -> Result<impl FnOnce() -> Result<()> + Send + use<>> {
         let text = serde_json::to_string_pretty(value).map_err(|e| Error::setting(name, e.to_string()))?;
+        self.owns(name)?;
         self.note(Some((self.part.join(name), text + "\n")))
     }
 
@@ -338,6 +386,15 @@ impl FolderWriter {
 
     fn flush(&self) -> Result<()> {
         self.files.iter().try_for_each(|file| file.sync_all()).map_err(|e| Error::io(&self.out, e))
+    }
+
+    /// Refuses an output in the place of whose working folder something lies that a new run may not take over, before anything that takes
+    /// long. Whether the output itself is free, [`FolderWriter::check_free`] says.
+    ///
+    /// # Errors
+    /// As [`FolderWriter::create_resumable`] of the working folder.
+    pub fn check_working(out: impl AsRef<Path>) -> Result<()> {
+        working::check_begin(&FolderWriter::working_folder(out.as_ref()))
     }
 
     /// Refuses a path at which no folder may be begun, before anything that takes long.
@@ -369,7 +426,7 @@ impl FolderWriter {
         }
     }
 
-    /// Gives up what was written.
+    /// Gives up what was written. Files in the working folder that no writer has made stay.
     pub fn discard(mut self) {
         self.kept = false;
     }
@@ -381,16 +438,12 @@ impl FolderWriter {
     pub fn finish(mut self) -> Result<()> {
         self.close()?;
         let io = |e| Error::io(&self.out, e);
-        for entry in fs::read_dir(&self.part).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.')) {
-                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.map_err(io)?;
-            }
-        }
         // An empty folder of that name may be there.
         let _ = fs::remove_dir(&self.out);
         fs::rename(&self.part, &self.out).map_err(io)?;
         self.finished = true;
+        // Only now: a run that ends before it has its name must still be known for what it is.
+        working::clear_hidden(&self.out, &self.own.borrow()).map_err(io)?;
         #[cfg(unix)]
         let _ = self.out.parent().map(|above| File::open(above).and_then(|above| above.sync_all()));
         Ok(())
@@ -401,7 +454,7 @@ impl Drop for FolderWriter {
     fn drop(&mut self) {
         if !self.finished && !self.kept {
             self.files.clear();
-            let _ = fs::remove_dir_all(&self.part);
+            working::clear(&self.part, &self.own.borrow());
         }
     }
 }

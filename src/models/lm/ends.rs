@@ -176,7 +176,7 @@ impl Ends {
     }
 
     /// The mean over tokens of KL(p ‖ q), in nats: the next token's distribution p by its `logits (tokens, vocab)`, q where the last block
-    /// gives `h (tokens, hidden)`. Logits of the latter are made a few tokens at a time.
+    /// gives `h (tokens, hidden)`. Logits of the latter are made a few tokens at a time. NaN or infinite where logits are.
     ///
     /// # Panics
     /// If the shapes differ, or are of another width.
@@ -195,8 +195,8 @@ impl Ends {
             });
             sum += parts.iter().sum::<f64>();
         }
-        // Rounding may leave it a little below 0.
-        sum.max(0.0) / h.nrows().max(1) as f64
+        // Rounding may leave it a little below 0; NaN stays NaN.
+        if sum < 0.0 { 0.0 } else { sum / h.nrows().max(1) as f64 }
     }
 
     fn check_targets(&self, tokens: usize, targets: &[Option<u32>]) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Gradients of a language model's loss, for the criteria that ask for them.
 
+use super::check::{check_measurable, fits_memory, sequences};
 use super::share::LanguageLayer;
 use crate::criteria::{Measured, Need, Needs};
 use crate::io::{Folder, RowFile};
@@ -29,26 +30,33 @@ impl SequenceGradients {
     }
 
     /// Runs the dense model forward and back on each sequence of `length` tokens. A file without a name in `scratch` takes the numbers: 4 bytes a
-    /// weight for a mean or a mean of squares, 4 a weight and sequence for all of them. Memory: the whole model, and what
-    /// [`LanguageModel::backward`] needs. `see` is told how many sequences of all are done.
+    /// weight for a mean or a mean of squares, 4 a weight and sequence for all of them. Sums lie in memory meanwhile, as far as `memory` bytes
+    /// go, and are written once; those of other layers are read and written for each sequence. Beside them memory holds the whole model, and
+    /// what [`LanguageModel::backward`] needs. `see` is told how many sequences of all are done.
     ///
     /// # Errors
-    /// If the model cannot be read, a gradient is not finite (naming the layer), or the disk has not the room.
+    /// If the model is an encoder-decoder or cannot be read, the tokens are not whole sequences of `length`, the gradients of one layer have no
+    /// room in memory, a gradient is not finite (naming layer and sequence), or the disk has not the room.
     pub fn measure(
         folder: &Folder,
         config: &Config,
         (ids, length): (&[u32], usize),
         (layers, needs): (&[LanguageLayer], Needs),
-        scratch: &Path,
+        (scratch, memory): (&Path, usize),
         mut see: impl FnMut(usize, usize),
     ) -> Result<Self> {
-        let model = LanguageModel::load(folder, config.clone())?;
-        let sequences = ids.len() / length;
+        check_measurable(config)?;
+        let sequences = sequences(ids, length)?;
         let sums = usize::from(needs.contains(Need::Gradient)) + usize::from(needs.contains(Need::SquaredGradients));
-        let count = sums + if needs.contains(Need::SampleGradients) { sequences } else { 0 };
-        let rows = RowFile::new(scratch, layers.iter().map(|l| (count, l.shape.0 * l.shape.1)))?;
+        let singles = if needs.contains(Need::SampleGradients) { sequences } else { 0 };
+        let largest = layers.iter().map(|l| l.shape.0 * l.shape.1).max().unwrap_or(0);
+        let bytes = largest.checked_mul(sums + singles).and_then(|n| n.checked_mul(size_of::<f32>()));
+        fits_memory("samples", &format!("the gradients of one layer for {sequences} sequences"), bytes.map(|n| n as u64))?;
+        let model = LanguageModel::load(folder, config.clone())?;
+        let rows = RowFile::new(scratch, layers.iter().map(|l| (sums + singles, l.shape.0 * l.shape.1)))?;
         let groups: HashMap<String, (usize, (usize, usize))> =
             layers.iter().enumerate().map(|(i, l)| (l.name.clone(), (i, l.shape))).collect();
+        let mut sink = Sums { rows, kept: Sums::room(layers, sums, memory), needs, sequences };
         for (n, ids) in ids.chunks_exact(length).enumerate() {
             let mut failed = None;
             model.backward(ids, length, &mut |tensor, gradient| {
@@ -56,7 +64,7 @@ impl SequenceGradients {
                     return;
                 };
                 if failed.is_none()
-                    && let Err(e) = add(&rows, *group, (n, sequences), needs, &gradient.as_standard_layout())
+                    && let Err(e) = sink.add(*group, n, &gradient.as_standard_layout())
                 {
                     failed = Some(e.in_layer(name));
                 }
@@ -66,7 +74,7 @@ impl SequenceGradients {
             }
             see(n + 1, sequences);
         }
-        Ok(SequenceGradients { rows, layers: groups, sequences, needs })
+        Ok(SequenceGradients { rows: sink.written()?, layers: groups, sequences, needs })
     }
 
     /// What was measured of a layer.
@@ -101,27 +109,66 @@ impl SequenceGradients {
     }
 }
 
-/// Adds the gradient of sequence `n` of all to the rows of a layer.
-fn add(rows: &RowFile, group: usize, (n, all): (usize, usize), needs: Needs, gradient: &ndarray::ArrayRefD<f32>) -> Result<()> {
-    let numbers = gradient.as_slice().unwrap_or_default();
-    if let Some(at) = numbers.iter().position(|v| !v.is_finite()) {
-        let cols = gradient.shape().get(1).copied().unwrap_or(1);
-        return Err(Error::NonFinite { what: "gradients".into(), row: at / cols, col: at % cols, value: f64::from(numbers[at]) });
+/// Where gradients go as they come.
+struct Sums {
+    rows: RowFile,
+    /// Of each layer, one row after another, the sums that stay in memory until all sequences are done.
+    kept: Vec<Option<Vec<f32>>>,
+    needs: Needs,
+    sequences: usize,
+}
+
+impl Sums {
+    /// Sums of as many layers, from the first on, as have room in so many bytes.
+    fn room(layers: &[LanguageLayer], sums: usize, memory: usize) -> Vec<Option<Vec<f32>>> {
+        let mut left = memory / size_of::<f32>();
+        let one = |layer: &LanguageLayer| {
+            let numbers = sums * layer.shape.0 * layer.shape.1;
+            left = left.checked_sub(numbers)?;
+            Some(vec![0.0; numbers])
+        };
+        layers.iter().map(one).collect()
     }
-    let mut next = 0;
-    let mut sum = |need: Need, of: fn(f32) -> f32| -> Result<()> {
-        if needs.contains(need) {
-            let mut row = rows.row(group, next)?;
-            row.iter_mut().zip(numbers).for_each(|(sum, &g)| *sum += of(g) / all as f32);
-            rows.write(group, next, &row)?;
+
+    /// Adds the gradient of sequence `n` to the rows of a layer.
+    fn add(&mut self, group: usize, n: usize, gradient: &ndarray::ArrayRefD<f32>) -> Result<()> {
+        let numbers = gradient.as_slice().expect("the caller lays gradients row by row");
+        if let Some(at) = numbers.iter().position(|v| !v.is_finite()) {
+            let cols = gradient.shape().get(1).copied().unwrap_or(1);
+            let what = format!("gradient of sequence {n}");
+            return Err(Error::NonFinite { what, row: at / cols, col: at % cols, value: f64::from(numbers[at]) });
+        }
+        let (all, mut next) = (self.sequences, 0);
+        for (need, of) in [(Need::Gradient, (|g| g) as fn(f32) -> f32), (Need::SquaredGradients, |g| g * g)] {
+            if !self.needs.contains(need) {
+                continue;
+            }
+            let grow = |row: &mut [f32]| row.iter_mut().zip(numbers).for_each(|(sum, &g)| *sum += of(g) / all as f32);
+            match &mut self.kept[group] {
+                Some(sums) => grow(&mut sums[next * numbers.len()..(next + 1) * numbers.len()]),
+                None => {
+                    let mut row = self.rows.row(group, next)?;
+                    grow(&mut row);
+                    self.rows.write(group, next, &row)?;
+                }
+            }
             next += 1;
         }
+        if self.needs.contains(Need::SampleGradients) {
+            self.rows.write(group, next + n, numbers)?;
+        }
         Ok(())
-    };
-    sum(Need::Gradient, |g| g)?;
-    sum(Need::SquaredGradients, |g| g * g)?;
-    if needs.contains(Need::SampleGradients) {
-        rows.write(group, next + n, numbers)?;
     }
-    Ok(())
+
+    /// Everything in the file. A sum that is not finite is refused where it is ranked.
+    fn written(self) -> Result<RowFile> {
+        let Sums { rows, kept, needs, .. } = self;
+        let sums = [Need::Gradient, Need::SquaredGradients].into_iter().filter(|n| needs.contains(*n)).count();
+        for (group, numbers) in kept.into_iter().enumerate() {
+            let Some(numbers) = numbers else { continue };
+            let len = numbers.len() / sums.max(1);
+            (0..sums).try_for_each(|row| rows.write(group, row, &numbers[row * len..(row + 1) * len]))?;
+        }
+        Ok(rows)
+    }
 }

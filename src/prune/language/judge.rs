@@ -1,9 +1,11 @@
 //! What a choice of pruned layers does to a model's predictions.
 
-use crate::Result;
+use super::check::{check_measurable, fits_memory, sequences};
+use super::tally::check;
 use crate::io::Folder;
 use crate::models::lm::{Config, LanguageModel, positions};
 use crate::nn::Positions;
+use crate::{Error, Result};
 use ndarray::Array2;
 
 /// A whole model whose layers can be exchanged, and what the dense one gives on some tokens.
@@ -24,6 +26,10 @@ pub(super) struct Judge {
     loss: f64,
 }
 
+fn behind(block: usize) -> String {
+    format!("stream behind block {block} (tokens, features)")
+}
+
 /// The layers that are exchanged: their blocks, and their weights at each level; level 0 is the dense one.
 pub(super) trait Exchange {
     /// The block of each layer, in order.
@@ -35,21 +41,38 @@ pub(super) trait Exchange {
 
 impl Judge {
     /// Loads the dense model and runs it on whole sequences of `length` tokens.
+    ///
+    /// # Errors
+    /// If it is an encoder-decoder or cannot be read, the tokens are not whole sequences with a token to predict, what is kept of them has no
+    /// room in memory, or what the model gives is not finite.
     pub fn new(folder: &Folder, config: &Config, (ids, length): (&[u32], usize), layers: usize) -> Result<Judge> {
+        check_measurable(config)?;
+        let count = sequences(ids, length)?;
+        if length < 2 {
+            return Err(Error::setting("search-tokens", format!("sequences of {length} token have none to predict")));
+        }
+        let a_token = config.layers().checked_mul(config.hidden()).and_then(|n| n.checked_add(config.vocab()));
+        let bytes = a_token.and_then(|n| n.checked_mul(ids.len())?.checked_mul(size_of::<f32>()));
+        fits_memory("search-tokens", &format!("{} tokens", ids.len()), bytes.map(|n| n as u64))?;
         let model = LanguageModel::load(folder, config.clone())?;
-        let at = positions(config, ids.len() / length, length, 0);
+        let at = positions(config, count, length, 0);
         let mut h = model.ends().embed(ids, length, 0)?;
         let mut before = Vec::with_capacity(config.layers());
-        for block in model.blocks() {
+        for (i, block) in model.blocks().iter().enumerate() {
             before.push(h.clone());
             block.forward(&mut h, &at, &mut ());
+            check(&h, &behind(i), 0)?;
         }
         let dense = model.ends().logits(&h);
+        check(&dense, "logits of the dense model (tokens, vocab)", 0)?;
         Ok(Judge { model, at, dense, before, base: vec![0; layers], loaded: vec![0; layers], loss: 0.0 })
     }
 
     /// The mean divergence of the next token's distribution from the dense model's, in nats, with each layer at a level. A choice that is
     /// better than the base becomes the base.
+    ///
+    /// # Errors
+    /// If a weight cannot be put into the model, or what the model gives is not finite.
     pub fn loss(&mut self, layers: &dyn Exchange, choice: &[usize]) -> Result<f64> {
         let blocks = layers.blocks();
         let changed = (0..choice.len()).filter(|&l| choice[l] != self.base[l]);
@@ -57,7 +80,7 @@ impl Judge {
         self.load(layers, choice)?;
         let mut h = self.before[first].clone();
         self.model.blocks()[first..].iter().for_each(|block| block.forward(&mut h, &self.at, &mut ()));
-        let loss = self.model.ends().divergence(&self.dense, &h);
+        let loss = self.finite(self.model.ends().divergence(&self.dense, &h), first)?;
         if loss < self.loss {
             self.rebase(choice, first, loss);
         }
@@ -68,8 +91,22 @@ impl Judge {
     pub fn begin(&mut self, layers: &dyn Exchange, choice: &[usize]) -> Result<f64> {
         self.load(layers, choice)?;
         let h = self.rebase(choice, 0, 0.0);
-        self.loss = self.model.ends().divergence(&self.dense, &h);
+        self.loss = self.finite(self.model.ends().divergence(&self.dense, &h), 0)?;
         Ok(self.loss)
+    }
+
+    /// Refuses a loss that is not finite: it would lose every comparison, or win it. Says where in the blocks from `first` on it began.
+    fn finite(&self, loss: f64, first: usize) -> Result<f64> {
+        if loss.is_finite() {
+            return Ok(loss);
+        }
+        let mut h = self.before[first].clone();
+        for (i, block) in self.model.blocks().iter().enumerate().skip(first) {
+            block.forward(&mut h, &self.at, &mut ());
+            check(&h, &behind(i), 0)?;
+        }
+        check(&self.model.ends().logits(&h), "logits (tokens, vocab)", 0)?;
+        Err(Error::Numerical { what: "divergence of the predictions".into(), reason: format!("is {loss}") })
     }
 
     fn load(&mut self, layers: &dyn Exchange, choice: &[usize]) -> Result<()> {

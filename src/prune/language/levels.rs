@@ -3,7 +3,7 @@
 use super::judge::{Exchange, Judge};
 use super::run::mask_before;
 use super::walk::Walk;
-use super::{Inputs, LanguageLayer, SequenceGradients};
+use super::{Inputs, LanguageLayer, SequenceGradients, check_measurable};
 use crate::allocate::{Evolution, Level, dynamic, evolve};
 use crate::criteria::{Evidence, Need};
 use crate::io::{Folder, RowFile};
@@ -59,7 +59,7 @@ pub struct LevelSettings<'a> {
     pub sparsities: &'a [f64],
     /// What a level's cost is counted in.
     pub cost: Cost,
-    /// Bytes of activations that stay in memory.
+    /// Bytes of activations that stay in memory. The result does not depend on it.
     pub memory: usize,
 }
 
@@ -73,6 +73,23 @@ impl<'a> LevelSettings<'a> {
         memory: usize,
     ) -> Self {
         LevelSettings { pruner, pattern, scope, gradients, sparsities: &[], cost: Cost::Weights, memory }
+    }
+
+    /// The sparsities by size, each once.
+    ///
+    /// # Errors
+    /// If there are none or more than 255, or one is not in (0, 1).
+    pub fn checked_sparsities(&self) -> Result<Vec<f64>> {
+        let mut sparsities = self.sparsities.to_vec();
+        sparsities.sort_by(f64::total_cmp);
+        sparsities.dedup();
+        if sparsities.is_empty() || sparsities.iter().any(|s| !(*s > 0.0 && *s < 1.0)) {
+            return Err(Error::setting("levels", format!("{sparsities:?} are not sparsities between 0 and 1")));
+        }
+        if sparsities.len() > 255 {
+            return Err(Error::setting("levels", format!("{} sparsities; at most 255 are searched", sparsities.len())));
+        }
+        Ok(sparsities)
     }
 }
 
@@ -92,12 +109,13 @@ const TRIAL: Duration = Duration::from_millis(20);
 const STEPS: usize = 100_000;
 
 impl<'a> Levels<'a> {
-    /// Prunes every layer at every level. Runs the dense model once, one block in memory; a file without a name in `scratch` takes the
-    /// weights. `see` is told how many blocks of all are done.
+    /// Prunes every layer at every level. Runs the dense model once, one block in memory; files without names in `scratch` take the
+    /// weights, and the activations that have no room in memory. `see` is told how many blocks of all are done.
     ///
     /// # Errors
-    /// If there are no sparsities or they are not in (0, 1), the pattern is N:M, the pruner fails (naming the layer), the model cannot be
-    /// read, or the disk has not the room.
+    /// If there are no sparsities, more than 255, or they are not in (0, 1), the pattern is N:M, the model is an encoder-decoder or cannot be
+    /// read, the tokens are not whole sequences of `length`, activations are not finite or the pruner fails (both naming the layer), or the
+    /// disk has not the room.
     pub fn build(
         folder: &'a Folder,
         config: &'a Config,
@@ -107,20 +125,21 @@ impl<'a> Levels<'a> {
         scratch: &Path,
         mut see: impl FnMut(usize, usize),
     ) -> Result<Levels<'a>> {
-        let mut sparsities = settings.sparsities.to_vec();
-        sparsities.sort_by(f64::total_cmp);
-        sparsities.dedup();
-        if sparsities.is_empty() || sparsities.iter().any(|s| !(*s > 0.0 && *s < 1.0)) {
-            return Err(Error::setting("levels", format!("{sparsities:?} are not sparsities between 0 and 1")));
-        }
+        check_measurable(config)?;
+        let sparsities = settings.checked_sparsities()?;
         if matches!(settings.pattern, Pattern::Nm { .. }) {
             return Err(Error::setting("allocate", format!("pattern {} fixes the sparsity of every layer", settings.pattern)));
         }
         let rows = RowFile::new(scratch, layers.iter().map(|l| (1 + sparsities.len(), l.shape.0 * l.shape.1)))?;
         let mut levels = Levels { folder, config, layers: layers.to_vec(), table: vec![Vec::new(); layers.len()], rows };
         let mut times: HashMap<((usize, usize), usize), u64> = HashMap::new();
-        let mut walk =
-            Walk::new(folder, config, (ids, length), (settings.pruner.needs().and(Need::Gram), false), settings.memory)?;
+        let mut walk = Walk::new(
+            folder,
+            config,
+            (ids, length),
+            (settings.pruner.needs().and(Need::Gram), false),
+            (settings.memory, scratch),
+        )?;
         let last = layers.iter().map(|l| l.block).max().unwrap_or(0);
         for number in 0..=last {
             let mut block = load_block(folder, config, number)?;
@@ -131,7 +150,7 @@ impl<'a> Levels<'a> {
                     let (weight, old) = (layer.dense_weight(), mask_before(&layer.tensor(), layer.is_transposed(), folder)?);
                     let measured = found.with_gradients(&of.name, settings.gradients)?;
                     let evidence = Evidence { layer: &of.name, weight: weight.view(), mask: old.as_ref(), measured: &measured };
-                    let gram = evidence.gram("levels")?;
+                    let gram = evidence.gram("levels").map_err(in_layer)?;
                     let weight = &*weight;
                     let whole = squared_error(weight, &Array2::zeros(weight.dim()), gram);
                     for (level, &sparsity) in [0.0].iter().chain(&sparsities).enumerate() {
@@ -150,10 +169,13 @@ impl<'a> Levels<'a> {
                             Cost::Bytes => bytes(&kept, &mask, settings.pattern).map_err(in_layer)? as u64,
                             Cost::Time => match times.get(&(of.shape, level)) {
                                 Some(time) => *time,
-                                None => *times.entry((of.shape, level)).or_insert(nanoseconds(&plan(&kept, &mask)?)),
+                                None => {
+                                    *times.entry((of.shape, level)).or_insert(nanoseconds(&plan(&kept, &mask).map_err(in_layer)?))
+                                }
                             },
                         };
-                        levels.rows.write(l, level, kept.as_standard_layout().as_slice().unwrap_or_default())?;
+                        let kept = kept.as_standard_layout();
+                        levels.rows.write(l, level, kept.as_slice().expect("the standard layout lies row by row"))?;
                         levels.table[l].push(LayerLevel { sparsity, budget, cost, error });
                     }
                 }
@@ -226,7 +248,8 @@ impl<'a> Levels<'a> {
     /// Has the whole model in memory, `tokens · hidden` numbers a block, and `tokens · vocab`. `see` is told how many layers of all are done.
     ///
     /// # Errors
-    /// If the model or the levels cannot be read.
+    /// If the model or the levels cannot be read, the tokens are not whole sequences of `length` with a token to predict, their logits have no
+    /// room in memory, or what the model gives is not finite (naming the block).
     pub fn sensitivities(&self, (ids, length): (&[u32], usize), mut see: impl FnMut(usize, usize)) -> Result<Vec<Vec<f64>>> {
         let mut judge = Judge::new(self.folder, self.config, (ids, length), self.layers.len())?;
         let mut all = Vec::with_capacity(self.layers.len());
@@ -252,6 +275,12 @@ impl<'a> Levels<'a> {
         if expected != found {
             return Err(Error::shape("losses of levels", &expected, &found));
         }
+        for ((layer, levels), losses) in self.layers.iter().zip(&self.table).zip(losses) {
+            if let Some(at) = losses.iter().position(|l| !l.is_finite()) {
+                let reason = format!("its loss at sparsity {} is {}", levels[at].sparsity, losses[at]);
+                return Err(Error::Numerical { what: "levels".into(), reason }.in_layer(&layer.name));
+            }
+        }
         let levels = self.with_losses(losses);
         let mut choice = dynamic(&levels, budget, STEPS)?;
         fill(&levels, &mut choice, budget);
@@ -267,7 +296,7 @@ impl<'a> Levels<'a> {
     /// `see` is told how many passes are done and the least loss so far, infinite while the layers are weighed.
     ///
     /// # Errors
-    /// If the sparsest levels cost more than the budget, or the model or the levels cannot be read.
+    /// If the sparsest levels cost more than the budget; as [`Levels::sensitivities`].
     pub fn evolved(
         &self,
         (ids, length): (&[u32], usize),

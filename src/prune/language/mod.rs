@@ -15,23 +15,28 @@
 //! With a [`Correction`] the dense model runs beside the pruned one, and each layer is pruned towards what lets the outputs come back
 //! to the dense model's ([`Retarget`](crate::solve::Retarget)).
 
+mod check;
 mod gradients;
 mod judge;
 mod levels;
+mod resume;
 mod run;
 mod share;
 mod stream;
 mod tally;
 mod walk;
 
+pub use check::check_measurable;
 pub use gradients::SequenceGradients;
 pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
-pub use run::{LayerRecord, Progress, prune_language, unfinished_settings};
+pub use resume::unfinished_settings;
+pub use run::{LayerRecord, Progress, prune_language};
 pub use share::{LanguageLayer, allocated, language_layers, of_blocks, outliers};
 
 use crate::mask::{Budget, Pattern, Scope};
 use crate::solve::Pruner;
 use std::collections::HashMap;
+use std::path::Path;
 
 /// From which model the inputs of a block come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -84,6 +89,9 @@ pub struct LanguagePruning<'a> {
     pub correction: Option<Correction>,
     /// Gradients, where the pruner needs them.
     pub gradients: Option<&'a SequenceGradients>,
-    /// Bytes of the stream that stay in memory.
+    /// Bytes of the stream that stay in memory. The result does not depend on it.
     pub memory: usize,
+    /// The folder in which the rest of the stream lies, in files without names; beside the output is a good place, since what is called
+    /// temporary often is memory.
+    pub scratch: &'a Path,
 }

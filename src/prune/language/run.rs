@@ -1,10 +1,12 @@
 //! The run over all blocks: what is written, what is recorded, and how it is taken up again.
 
+use super::check::{check_measurable, sequences};
+use super::resume::begin;
 use super::tally::Found;
 use super::walk::Walk;
 use super::{Inputs, LanguagePruning, Turn};
 use crate::criteria::Evidence;
-use crate::io::{Folder, FolderWriter, Layout};
+use crate::io::{Folder, FolderWriter, Layout, RECORDS};
 use crate::mask::Mask;
 use crate::metrics::peak_memory;
 use crate::models::lm::{Config, Outline, Outlined, load_block};
@@ -33,6 +35,9 @@ pub struct LayerRecord {
     pub tokens: usize,
     /// ‖X (Ŵ − W)ᵀ‖² / ‖X Wᵀ‖², towards the weight that was to be met; `None` where no Gram matrix was measured.
     pub error: Option<f64>,
+    /// ‖Ŵ − W‖² / ‖W‖², W the layer's own weight; `None` where that is 0 throughout, and in records of builds that did not say it.
+    #[serde(default)]
+    pub moved: Option<f64>,
     /// Seconds of pruning, without measuring.
     pub seconds: f64,
 }
@@ -48,19 +53,18 @@ pub struct Progress {
     pub memory: Option<u64>,
 }
 
-/// In the working folder: what was asked for, and the records of the blocks that are done.
-const SETTINGS: &str = ".settings.json";
-const RECORDS: &str = ".records.json";
-
 /// Prunes the model in `folder` on `ids`, whole sequences of `length` tokens, and writes it to `out` with its masks: tensors that are
 /// not pruned are copied byte by byte. `described` is what the run was asked for; it is kept beside what is written, and a run is only
 /// taken up again by one that was asked for the same. `see` is told after each block.
 ///
-/// With `resume` a run that was interrupted goes on behind its last whole block, and gives the bits that it would have given.
+/// With `resume` a run that was interrupted goes on behind its last whole block, and gives the bits that it would have given. An error
+/// leaves the working folder for that, unless no block was done: then nothing is left.
 ///
 /// # Errors
-/// If a budget names no layer of the model, the settings exclude each other, a pruner fails (naming the layer), the model cannot be read
-/// or `out` cannot be written; with `resume`, if there is no such run or it was asked for something else.
+/// If a budget names no layer of the model, the settings exclude each other, inputs of an encoder-decoder would have to be measured
+/// ([`check_measurable`]), an input is not finite or a pruner fails (both naming the layer), the model cannot be read or `out` cannot be
+/// written; if the working folder of another run is there; with `resume`, if there is no such run or it was asked for something else.
+/// [`Error::Unfinished`] around any of them when a block was done.
 pub fn prune_language(
     folder: &Folder,
     config: &Config,
@@ -70,6 +74,9 @@ pub fn prune_language(
     see: &mut dyn FnMut(Progress),
 ) -> Result<(FolderWriter, Vec<LayerRecord>)> {
     check(ids, length, settings)?;
+    if Walk::measures(settings) {
+        check_measurable(config)?;
+    }
     let outline = Outline::of(folder, config)?;
     let layers: Vec<Place> = outline.layers.iter().filter_map(Place::of).collect();
     // Budgets lie in no order; of several unknown names the first of the alphabet is told.
@@ -81,19 +88,14 @@ pub fn prune_language(
     let mut layout = Layout::of(folder);
     layout.masks(pruned.iter().copied())?;
     let (writer, records) = begin(out, layout, described, resume)?;
-    let begun = !records.is_empty();
     let mut run = Run { folder, config, settings, layers, writer, records };
     match run.blocks(ids, length, see) {
         Ok(()) => Ok((run.writer, run.records)),
-        Err(error) => {
-            // What was done is kept for a run that goes on from there; nothing is not.
-            if !begun && run.records.is_empty() {
-                let part = FolderWriter::working_folder(out);
-                drop(run);
-                let _ = std::fs::remove_dir_all(part);
-            }
+        Err(error) if run.records.is_empty() => {
+            run.writer.discard();
             Err(error)
         }
+        Err(error) => Err(error.unfinished(FolderWriter::working_folder(out))),
     }
 }
 
@@ -139,7 +141,7 @@ impl Run<'_, '_> {
             for i in done..=last {
                 let pruned = layers.iter().filter(|l| l.block == i && settings.budgets.contains_key(&l.name));
                 let fresh = read_ahead(folder, pruned.collect(), |layer, weight| {
-                    one(layer, weight.view(), &Found::nothing(), settings, folder, writer)
+                    one(layer, weight.view(), &mut Found::nothing(), settings, folder, writer)
                 })?;
                 if !fresh.is_empty() {
                     records.extend(fresh);
@@ -150,8 +152,14 @@ impl Run<'_, '_> {
             writer.copy_rest(folder)?;
             return saver.end();
         }
-        let comparing = settings.correction.is_some();
-        let mut walk = Walk::new(folder, config, (ids, length), (Walk::needs(settings), comparing), settings.memory)?;
+        if done > last {
+            // All blocks were done when the run ended: nothing has to be measured any more.
+            see(Progress { blocks: last + 1, of: last + 1, memory: peak_memory() });
+            writer.copy_rest(folder)?;
+            return Ok(());
+        }
+        let (comparing, room) = (settings.correction.is_some(), (settings.memory, settings.scratch));
+        let mut walk = Walk::new(folder, config, (ids, length), (Walk::needs(settings), comparing), room)?;
         for i in 0..=last {
             let mut block = load_block(folder, config, i)?;
             let dense = if comparing { Some(load_block(folder, config, i)?) } else { None };
@@ -226,9 +234,7 @@ fn read_ahead<T>(folder: &Folder, layers: Vec<&Place>, mut f: impl FnMut(&Place,
 }
 
 fn check(ids: &[u32], length: usize, settings: &LanguagePruning<'_>) -> Result<()> {
-    if length == 0 || ids.is_empty() || ids.len() % length != 0 {
-        return Err(Error::setting("calibration", format!("{} tokens are not whole sequences of {length}", ids.len())));
-    }
+    sequences(ids, length)?;
     if settings.inputs == Inputs::Dense && settings.turn == Turn::Layer {
         let reason = "dense inputs have no pruned layers before them; prune by whole blocks, or with pruned inputs";
         return Err(Error::setting("inputs", reason));
@@ -240,53 +246,6 @@ fn check(ids: &[u32], length: usize, settings: &LanguagePruning<'_>) -> Result<(
         return Err(Error::setting("layers", "none is left to prune"));
     }
     Ok(())
-}
-
-/// What the unfinished run towards `out` was asked for: the `described` of [`prune_language`].
-///
-/// # Errors
-/// If there is none, or it cannot be read.
-pub fn unfinished_settings(out: &Path) -> Result<Value> {
-    let part = FolderWriter::working_folder(out);
-    let none = || Error::malformed(&part, "holds no unfinished run; begin without --resume");
-    kept(&part, SETTINGS)?.ok_or_else(none)
-}
-
-/// A file of a working folder, if it is there.
-fn kept(part: &Path, name: &str) -> Result<Option<Value>> {
-    let path = part.join(name);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-    serde_json::from_slice(&text).map(Some).map_err(|e| Error::malformed(&path, e.to_string()))
-}
-
-/// The writer and the records so far.
-fn begin(out: &Path, layout: Layout, described: &Value, resume: bool) -> Result<(FolderWriter, Vec<LayerRecord>)> {
-    if !resume {
-        let part = FolderWriter::working_folder(out);
-        if part.is_dir() && !part.join(SETTINGS).exists() {
-            // A run that ended before it had begun: there is nothing to take up.
-            std::fs::remove_dir_all(&part).map_err(|e| Error::io(&part, e))?;
-        }
-        let writer = FolderWriter::create_resumable(out, layout)?;
-        writer.json(SETTINGS, described)?;
-        return Ok((writer, vec![]));
-    }
-    let before = unfinished_settings(out)?;
-    let part = FolderWriter::working_folder(out);
-    if let (Value::Object(before), Value::Object(now)) = (&before, described)
-        && let Some((key, value)) = now.iter().find(|(key, value)| before.get(*key) != Some(value))
-    {
-        let old = before.get(key).map_or("nothing".to_string(), Value::to_string);
-        let reason = format!("the unfinished run has {old}, this one {value}; ask for the same, or remove {}", part.display());
-        return Err(Error::setting(key, reason));
-    }
-    let writer = FolderWriter::resume(out, layout)?;
-    let records =
-        kept(&part, RECORDS)?.map(serde_json::from_value).transpose().map_err(|e| Error::malformed(&part, e.to_string()))?;
-    Ok((writer, records.unwrap_or_default()))
 }
 
 /// Puts the weights that were written into a block.
@@ -321,7 +280,7 @@ pub(super) fn mask_before(tensor: &str, transposed: bool, folder: &Folder) -> Re
 /// Prunes one layer of a block, writes it, and lets the block go on with what was written.
 fn within(
     block: &mut Block,
-    found: &Found,
+    found: &mut Found,
     name: &str,
     number: usize,
     settings: &LanguagePruning<'_>,
@@ -345,7 +304,7 @@ fn within(
 fn one(
     layer: &Place,
     weight: ArrayView2<'_, f32>,
-    found: &Found,
+    found: &mut Found,
     settings: &LanguagePruning<'_>,
     folder: &Folder,
     writer: &mut FolderWriter,
@@ -353,7 +312,8 @@ fn one(
     let begun = Instant::now();
     let (name, tensor, transposed) = (&*layer.name, &*layer.tensor, layer.transposed);
     let old = mask_before(tensor, transposed, folder)?;
-    let measured = &*found.with_gradients(name, settings.gradients)?;
+    found.with_gradients(name, settings.gradients)?;
+    let measured = found.inputs();
     let evidence = Evidence { layer: name, weight, mask: old.as_ref(), measured };
     let in_layer = |e: Error| if e.to_string().contains(name) { e } else { e.in_layer(name) };
     let target = match settings.correction {
@@ -371,7 +331,8 @@ fn one(
         let whole = squared_error(&evidence.weight, &Array2::zeros(evidence.weight.dim()), gram);
         if whole > 0.0 { loss / whole } else { 0.0 }
     });
-    let (shape, kept) = (pruned.mask.dim(), pruned.mask.kept());
+    let moved = share_moved(weight, &pruned.weight);
+    let (shape, kept, tokens) = (pruned.mask.dim(), pruned.mask.kept(), measured.tokens);
     if transposed {
         writer.write(tensor, &pruned.weight.t())?;
     } else {
@@ -379,5 +340,14 @@ fn one(
     }
     writer.write_mask(tensor, &turned(pruned.mask, transposed))?;
     let (layer, block, seconds) = (name.to_string(), layer.block, begun.elapsed().as_secs_f64());
-    Ok(LayerRecord { layer, block, shape, kept, tokens: measured.tokens, error, seconds })
+    Ok(LayerRecord { layer, block, shape, kept, tokens, error, moved, seconds })
+}
+
+/// ‖Ŵ − W‖² / ‖W‖²; 0 of a weight that is 0 and stays it, none of one that does not.
+fn share_moved(weight: ArrayView2<'_, f32>, pruned: &Array2<f32>) -> Option<f64> {
+    let (moved, whole) = weight.iter().zip(pruned).fold((0.0, 0.0), |(moved, whole), (&w, &p)| {
+        let (w, p) = (f64::from(w), f64::from(p));
+        (moved + (p - w) * (p - w), whole + w * w)
+    });
+    if moved > 0.0 { (whole > 0.0).then(|| moved / whole) } else { Some(0.0) }
 }

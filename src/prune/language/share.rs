@@ -6,11 +6,12 @@ use super::walk::Walk;
 use crate::allocate::{Allocate, Layer, Outliers, Target};
 use crate::criteria::{Evidence, Magnitude, Need, Needs, Saliency, Wanda};
 use crate::io::Folder;
-use crate::mask::{Budget, Pattern};
+use crate::mask::{Budget, Pattern, check_finite};
 use crate::models::lm::{Config, Outline, Outlined, load_block};
 use crate::{Error, Result};
 use ndarray::Array2;
 use std::collections::HashMap;
+use std::path::Path;
 
 /// A linear layer of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,19 +133,25 @@ pub fn allocated(
 }
 
 /// The share of outliers in the Wanda scores of each block that has layers to prune, and its number of weights: what
-/// [`Owl`](crate::allocate::Owl) reads. Runs the dense model once.
+/// [`Owl`](crate::allocate::Owl) reads. Runs the dense model once; what of its stream goes beyond `memory` bytes lies in a file without a
+/// name in `scratch`.
 ///
 /// # Errors
-/// If the model cannot be read or its activations are not finite.
+/// If the model is an encoder-decoder or cannot be read, the tokens are not whole sequences of `length`, the threshold is not a finite
+/// number of at least 0, or activations or scores are not finite (naming the layer).
 pub fn outliers(
     folder: &Folder,
     config: &Config,
     (ids, length): (&[u32], usize),
     layers: &[LanguageLayer],
     threshold: f64,
-    memory: usize,
+    (memory, scratch): (usize, &Path),
 ) -> Result<Vec<(f64, usize)>> {
-    let mut walk = Walk::new(folder, config, (ids, length), (Needs::none().and(Need::InputSquares), false), memory)?;
+    if !(threshold.is_finite() && threshold >= 0.0) {
+        return Err(Error::setting("owl-threshold", format!("{threshold} is not a finite number of at least 0; 5 is usual")));
+    }
+    let needs = Needs::none().and(Need::InputSquares);
+    let mut walk = Walk::new(folder, config, (ids, length), (needs, false), (memory, scratch))?;
     let mut found = Vec::new();
     for number in 0..config.layers() {
         let mut block = load_block(folder, config, number)?;
@@ -153,8 +160,9 @@ pub fn outliers(
             for layer in block.linears().into_iter().filter(|l| names.iter().any(|n| n == l.name())) {
                 if layers.iter().any(|w| w.name == layer.name()) {
                     let weight = layer.dense_weight();
-                    let evidence = Evidence { measured: &found.measured, ..Evidence::weight_only(layer.name(), weight.view()) };
-                    outliers.add(&Wanda.score(&evidence)?);
+                    let evidence = Evidence { measured: found.inputs(), ..Evidence::weight_only(layer.name(), weight.view()) };
+                    let scores = Wanda.score(&evidence).and_then(|s| check_finite(&s, "scores").map(|()| s));
+                    outliers.add(&scores.map_err(|e| e.in_layer(layer.name()))?);
                     weights += weight.len();
                 }
             }

@@ -5,26 +5,36 @@ use ndarray::Array2;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::rc::Rc;
 
-/// Bytes of memory that several streams share.
+/// Bytes of memory that several streams share, and the folder in whose files the rest lies.
 #[derive(Clone)]
-pub(super) struct Room(Rc<Cell<usize>>);
+pub(super) struct Room {
+    left: Rc<Cell<usize>>,
+    scratch: Rc<Path>,
+}
 
 impl Room {
-    /// So many bytes.
-    pub fn new(bytes: usize) -> Room {
-        Room(Rc::new(Cell::new(bytes)))
+    /// So many bytes, and this folder.
+    pub fn new(bytes: usize, scratch: &Path) -> Room {
+        Room { left: Rc::new(Cell::new(bytes)), scratch: scratch.into() }
     }
 
     /// Whether there were so many left; they are taken.
     fn take(&self, bytes: usize) -> bool {
-        let left = self.0.get().checked_sub(bytes);
-        left.inspect(|left| self.0.set(*left)).is_some()
+        let left = self.left.get().checked_sub(bytes);
+        left.inspect(|left| self.left.set(*left)).is_some()
     }
 
     fn give_back(&self, bytes: usize) {
-        self.0.set(self.0.get() + bytes);
+        self.left.set(self.left.get() + bytes);
+    }
+
+    /// What the system said of a file in the folder.
+    fn refused(&self, e: std::io::Error) -> Error {
+        let reason = format!("activations beyond the memory that they may take: {e}");
+        Error::io(&*self.scratch, std::io::Error::new(e.kind(), reason))
     }
 }
 
@@ -75,9 +85,10 @@ impl Stream {
             }
             Kept::Disk((rows, cols), place) => {
                 let mut array = Array2::zeros((rows, cols));
-                let bytes: &mut [u8] = bytemuck::cast_slice_mut(array.as_slice_mut().unwrap_or_default());
-                let file = self.file.as_mut().ok_or_else(|| refused(std::io::ErrorKind::NotFound.into()))?;
-                file.seek(SeekFrom::Start(place)).and_then(|_| file.read_exact(bytes)).map_err(refused)?;
+                let bytes: &mut [u8] = bytemuck::cast_slice_mut(array.as_slice_mut().expect("zeros lie row by row"));
+                let file = self.file.as_mut().expect("what lies on the disk was put into a file");
+                let read = file.seek(SeekFrom::Start(place)).and_then(|_| file.read_exact(bytes));
+                read.map_err(|e| self.room.refused(e))?;
                 Ok(array)
             }
             Kept::Away => panic!("part {part} is away"),
@@ -94,25 +105,21 @@ impl Stream {
             self.parts[part] = Kept::Memory(array);
             return Ok(());
         }
-        if self.file.is_none() {
-            self.file = Some(tempfile::tempfile().map_err(refused)?);
-        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(tempfile::tempfile_in(&self.room.scratch).map_err(|e| self.room.refused(e))?),
+        };
         let place = self.places[part].unwrap_or(self.end);
         if place == self.end {
             self.end += bytes as u64;
         }
         let standard = array.as_standard_layout();
-        let numbers: &[u8] = bytemuck::cast_slice(standard.as_slice().unwrap_or_default());
-        let file = self.file.as_mut().ok_or_else(|| refused(std::io::ErrorKind::NotFound.into()))?;
-        file.seek(SeekFrom::Start(place)).and_then(|_| file.write_all(numbers)).map_err(refused)?;
+        let numbers: &[u8] = bytemuck::cast_slice(standard.as_slice().expect("the standard layout lies row by row"));
+        file.seek(SeekFrom::Start(place)).and_then(|_| file.write_all(numbers)).map_err(|e| self.room.refused(e))?;
         self.places[part] = Some(place);
         self.parts[part] = Kept::Disk(array.dim(), place);
         Ok(())
     }
-}
-
-fn refused(e: std::io::Error) -> Error {
-    Error::io(std::env::temp_dir(), e)
 }
 
 #[cfg(test)]
@@ -122,9 +129,10 @@ mod tests {
 
     #[test]
     fn parts_come_back_as_they_were_put_whether_in_memory_or_on_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
         let part = |i: usize, round: usize| Array2::from_shape_fn((3, 4), |(r, c)| (100 * round + 12 * i + 4 * r + c) as f32);
         for limit in [0, 100, 1000] {
-            let room = Room::new(limit);
+            let room = Room::new(limit, folder.path());
             let mut stream = Stream::new(5, &room);
             (0..5).for_each(|i| stream.put(i, part(i, 0)).unwrap());
             for round in 1..4 {
@@ -133,10 +141,19 @@ mod tests {
                     stream.put(i, part(i, round)).unwrap();
                 }
             }
-            assert!(stream.end <= 5 * 48 && room.0.get() == limit - (limit / 48).min(5) * 48, "limit {limit}");
+            assert!(stream.end <= 5 * 48 && room.left.get() == limit - (limit / 48).min(5) * 48, "limit {limit}");
             let other = Stream::new(1, &room);
             drop((stream, other));
-            assert_eq!(room.0.get(), limit, "what streams held is given back");
+            assert_eq!(room.left.get(), limit, "what streams held is given back");
         }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named_by_the_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("gone");
+        let mut stream = Stream::new(1, &Room::new(0, &gone));
+        let line = stream.put(0, Array2::zeros((1, 1))).unwrap_err().to_string();
+        assert!(line.starts_with(gone.to_str().unwrap()), "{line}");
     }
 }

@@ -6,11 +6,12 @@ use crate::linalg::{Cross, Gram};
 use crate::nn::Probe;
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, Axis};
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Sums over the inputs of layers that share them.
 pub(super) struct Tally {
+    /// Which layers.
+    layers: Vec<String>,
     needs: Needs,
     tokens: usize,
     gram: Option<Gram>,
@@ -21,17 +22,24 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub fn new(needs: Needs) -> Self {
-        Tally { needs, tokens: 0, gram: None, squares: None, sums: None, crossed: None, drift: None }
+    /// Of the inputs of these layers.
+    pub fn new(needs: Needs, layers: Vec<String>) -> Self {
+        Tally { layers, needs, tokens: 0, gram: None, squares: None, sums: None, crossed: None, drift: None }
     }
 
-    /// Adds inputs `(tokens, in)`.
+    /// Adds inputs `(tokens, in)`. Errors name the layers; rows are counted over all tokens.
     pub fn add(&mut self, x: &ArrayRef2<f32>) -> Result<()> {
+        let result = self.sum(x);
+        result.map_err(|e| e.in_layer(together(&self.layers)))
+    }
+
+    fn sum(&mut self, x: &ArrayRef2<f32>) -> Result<()> {
         let cols = x.ncols();
-        if let Some(((row, col), &value)) = x.indexed_iter().find(|(_, v)| !v.is_finite()) {
-            return Err(Error::NonFinite { what: "inputs (tokens, in)".into(), row, col, value: f64::from(value) });
+        if self.needs.contains(Need::Gram) {
+            Gram::check(x, self.tokens)?;
+        } else {
+            check(x, "inputs (tokens, in)", self.tokens)?;
         }
-        self.tokens += x.nrows();
         if self.needs.contains(Need::Gram) {
             self.gram.get_or_insert_with(|| Gram::new(cols)).update(x)?;
         } else if self.needs.contains(Need::InputSquares) {
@@ -42,13 +50,23 @@ impl Tally {
             let sums = self.sums.get_or_insert_with(|| Array1::zeros(cols));
             x.axis_iter(Axis(0)).for_each(|row| sums.zip_mut_with(&row, |s, &x| *s += f64::from(x)));
         }
+        self.tokens += x.nrows();
         Ok(())
     }
 
-    /// Adds what the dense model has in the place of x: its inputs, and by how much its stream differs.
+    /// Adds what the dense model has in the place of the x that was added last: its inputs, and by how much its stream differs. Errors
+    /// name the layers.
     pub fn compare(&mut self, x: &ArrayRef2<f32>, dense: &ArrayRef2<f32>, drift: Option<&Array2<f32>>) -> Result<()> {
+        let result = self.cross(x, dense, drift);
+        result.map_err(|e| e.in_layer(together(&self.layers)))
+    }
+
+    fn cross(&mut self, x: &ArrayRef2<f32>, dense: &ArrayRef2<f32>, drift: Option<&Array2<f32>>) -> Result<()> {
+        let before = self.tokens - x.nrows();
+        check(dense, "inputs in the dense model (tokens, in)", before)?;
         self.crossed.get_or_insert_with(|| Cross::new(dense.ncols(), x.ncols())).update(dense, x)?;
         if let Some(drift) = drift {
+            check(drift, "distance of the stream from the dense model's (tokens, features)", before)?;
             self.drift.get_or_insert_with(|| Cross::new(drift.ncols(), x.ncols())).update(drift, x)?;
         }
         Ok(())
@@ -63,14 +81,39 @@ impl Tally {
             input_sums: self.sums,
             ..Measured::default()
         };
-        Found { measured, crossed: self.crossed, drift: self.drift }
+        Found { layers: self.layers, measured, crossed: self.crossed, drift: self.drift }
     }
+}
+
+/// Refuses the first number that is not finite; `before` rows were seen before.
+pub(super) fn check(x: &ArrayRef2<f32>, what: &str, before: usize) -> Result<()> {
+    if x.rows().into_iter().all(|row| row.fold(true, |all, v| all & v.is_finite())) {
+        return Ok(());
+    }
+    match x.indexed_iter().find(|(_, v)| !v.is_finite()) {
+        None => Ok(()),
+        Some(((row, col), &value)) => {
+            Err(Error::NonFinite { what: what.into(), row: before + row, col, value: f64::from(value) })
+        }
+    }
+}
+
+/// The names of layers in one: the first whole, of the others what differs.
+pub(super) fn together(layers: &[String]) -> String {
+    let Some((first, rest)) = layers.split_first() else { return String::new() };
+    let same = |a: &str, b: &str| a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    let shared = rest.iter().map(|l| same(first, l)).min().unwrap_or(0);
+    // Only whole parts of the name are left out.
+    let shared = first.as_bytes()[..shared].iter().rposition(|b| *b == b'.').map_or(0, |at| at + 1);
+    rest.iter().fold(first.clone(), |all, layer| all + ", " + &layer[shared..])
 }
 
 /// What was measured of inputs, at the end.
 pub(super) struct Found {
+    /// The layers that share them.
+    pub layers: Vec<String>,
     /// Of the inputs.
-    pub measured: Measured,
+    measured: Measured,
     /// Dense inputs times pruned ones.
     pub crossed: Option<Cross>,
     /// The stream's drift times pruned inputs.
@@ -80,14 +123,24 @@ pub(super) struct Found {
 impl Found {
     /// Where nothing was measured.
     pub fn nothing() -> Found {
-        Found { measured: Measured::default(), crossed: None, drift: None }
+        Found { layers: vec![], measured: Measured::default(), crossed: None, drift: None }
     }
 
-    /// What was measured of the inputs of a layer, and its gradients where there are some.
-    pub fn with_gradients(&self, layer: &str, gradients: Option<&SequenceGradients>) -> Result<Cow<'_, Measured>> {
-        let Some(gradients) = gradients else { return Ok(Cow::Borrowed(&self.measured)) };
-        let Measured { tokens, gram, input_squares, input_sums, .. } = self.measured.clone();
-        Ok(Cow::Owned(Measured { tokens, gram, input_squares, input_sums, ..gradients.measured(layer)? }))
+    /// What was measured of the inputs.
+    pub fn inputs(&self) -> &Measured {
+        &self.measured
+    }
+
+    /// What was measured of the inputs of a layer, and its gradients where there are some. They take the place of those of the layer
+    /// before: what all layers share is never copied.
+    pub fn with_gradients(&mut self, layer: &str, gradients: Option<&SequenceGradients>) -> Result<&Measured> {
+        if let Some(gradients) = gradients {
+            let own = gradients.measured(layer)?;
+            self.measured.gradient = own.gradient;
+            self.measured.squared_gradients = own.squared_gradients;
+            self.measured.sample_gradients = own.sample_gradients;
+        }
+        Ok(&self.measured)
     }
 }
 
@@ -105,14 +158,15 @@ impl Tallies {
         Tallies { needs, found: Vec::new(), places: HashMap::new(), failed: None }
     }
 
-    /// What was found, and the layers that share each, or the first error.
-    pub fn finish(self) -> Result<Vec<(Found, Vec<String>)>> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
-        let mut out: Vec<(Found, Vec<String>)> = self.found.into_iter().map(|t| (t.found(), vec![])).collect();
-        self.places.into_iter().for_each(|(layer, place)| out[place].1.push(layer));
-        Ok(out)
+    /// The first error so far, if there was one.
+    pub fn check(&mut self) -> Result<()> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// What was found of the inputs of each group of layers.
+    pub fn finish(mut self) -> Result<Vec<Found>> {
+        self.check()?;
+        Ok(self.found.into_iter().map(Tally::found).collect())
     }
 }
 
@@ -124,11 +178,25 @@ impl Probe for Tallies {
         }
         let place = *self.places.get(*first).unwrap_or(&self.found.len());
         if place == self.found.len() {
-            self.found.push(Tally::new(self.needs));
+            self.found.push(Tally::new(self.needs, layers.iter().map(|l| l.to_string()).collect()));
             self.places.extend(layers.iter().map(|l| (l.to_string(), place)));
         }
-        if let Err(error) = self.found[place].add(input) {
-            self.failed = Some(error.in_layer(*first));
-        }
+        self.failed = self.found[place].add(input).err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::together;
+
+    #[test]
+    fn layers_are_named_together_by_what_differs() {
+        let of = |names: &[&str]| together(&names.iter().map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(of(&["h.0.attn.q_proj", "h.0.attn.k_proj", "h.0.attn.v_proj"]), "h.0.attn.q_proj, k_proj, v_proj");
+        assert_eq!(of(&["h.0.attn.q", "h.0.mlp.fc1"]), "h.0.attn.q, mlp.fc1");
+        assert_eq!(of(&["h.0.attn.query", "h.0.attn.query_norm"]), "h.0.attn.query, query_norm");
+        assert_eq!(of(&["wte"]), "wte");
+        assert_eq!(of(&["a", "b"]), "a, b");
+        assert_eq!(of(&[]), "");
     }
 }

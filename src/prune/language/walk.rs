@@ -1,5 +1,6 @@
 //! One block: measured, pruned, and run on.
 
+use super::check::{check_measurable, sequences};
 use super::stream::{Room, Stream};
 use super::tally::{Found, Tallies, Tally};
 use super::{Inputs, LanguagePruning, Turn};
@@ -9,6 +10,7 @@ use crate::io::Folder;
 use crate::models::lm::{Config, Ends, positions};
 use crate::nn::{Block, Positions};
 use ndarray::Array2;
+use std::path::Path;
 
 /// Tokens of a part of the stream, at least one sequence.
 const PART: usize = 4096;
@@ -42,7 +44,7 @@ impl Part {
 }
 
 /// Prunes the named layers of a block on what was measured.
-pub(super) type Prune<'f> = dyn FnMut(&mut Block, &Found, &[String]) -> Result<()> + 'f;
+pub(super) type Prune<'f> = dyn FnMut(&mut Block, &mut Found, &[String]) -> Result<()> + 'f;
 
 /// The streams of a run, and where their tokens stand.
 pub(super) struct Walk {
@@ -61,18 +63,23 @@ pub(super) struct Walk {
 impl Walk {
     /// The streams of whole sequences of `length` tokens before the first block; with `comparing` those of the dense model too.
     ///
+    /// What of the streams goes beyond `memory` bytes lies in files without names in `scratch`.
+    ///
     /// # Errors
-    /// If the embedding cannot be read, a token is not in the vocabulary, or the disk refuses.
+    /// If the model is an encoder-decoder, the tokens are not whole sequences, the embedding cannot be read, a token is not in the vocabulary,
+    /// or the disk refuses.
     pub fn new(
         folder: &Folder,
         config: &Config,
         (ids, length): (&[u32], usize),
         (needs, comparing): (Needs, bool),
-        memory: usize,
+        (memory, scratch): (usize, &Path),
     ) -> Result<Walk> {
+        check_measurable(config)?;
+        sequences(ids, length)?;
         let ends = Ends::for_embedding(folder, config)?;
         let chunks: Vec<&[u32]> = ids.chunks((PART / length).max(1) * length).collect();
-        let room = Room::new(memory);
+        let room = Room::new(memory, scratch);
         let mut walk = Walk {
             stream: Stream::new(chunks.len(), &room),
             dense: comparing.then(|| Stream::new(chunks.len(), &room)),
@@ -136,11 +143,12 @@ impl Walk {
             let before = self.stream.take(i)?;
             let mut h = before.clone();
             block.forward(&mut h, at, &mut tallies);
+            tallies.check()?;
             self.stream.put(i, if inputs == Inputs::Dense { h } else { before })?;
         }
-        let tallies = tallies.finish()?;
+        let mut all = tallies.finish()?;
         for layer in block.linears().iter().map(|l| l.name().to_string()).collect::<Vec<_>>() {
-            if let Some((found, _)) = tallies.iter().find(|(_, layers)| layers.contains(&layer)) {
+            if let Some(found) = all.iter_mut().find(|found| found.layers.contains(&layer)) {
                 prune(block, found, &[layer])?;
             }
         }
@@ -154,19 +162,20 @@ impl Walk {
         let (mut mixed, mut dense_mixed, mut inner, mut dense_inner) = (new(), new(), new(), new());
         let at = self.positions.clone();
 
-        let mut tally = Tally::new(needs);
+        let mut names = Part::Opening.names(block);
+        if block.is_parallel() {
+            names.extend(Part::Feed.names(block));
+        }
+        let mut tally = Tally::new(needs, names.clone());
         self.each(dense, |_, h, other| {
             let x = block.attention_x(h);
             tally.add(&x)?;
             other.map_or(Ok(()), |(block, h)| tally.compare(&x, &block.attention_x(h), None))
         })?;
-        let mut names = Part::Opening.names(block);
-        if block.is_parallel() {
-            names.extend(Part::Feed.names(block));
-        }
-        prune(block, &tally.found(), &names)?;
+        prune(block, &mut tally.found(), &names)?;
 
-        let mut tally = Tally::new(needs);
+        let names = Part::Output.names(block);
+        let mut tally = Tally::new(needs, names.clone());
         self.each(dense, |i, h, other| {
             let x = block.mixed(&block.attention_x(h), &at[i]);
             tally.add(&x)?;
@@ -177,10 +186,11 @@ impl Walk {
             }
             mixed.put(i, x)
         })?;
-        prune(block, &tally.found(), &Part::Output.names(block))?;
+        prune(block, &mut tally.found(), &names)?;
 
         if !block.is_parallel() {
-            let mut tally = Tally::new(needs);
+            let names = Part::Feed.names(block);
+            let mut tally = Tally::new(needs, names.clone());
             self.each(dense, |i, h, other| {
                 block.add_attention(h, &mixed.take(i)?);
                 let x = block.feed_x(h);
@@ -191,10 +201,11 @@ impl Walk {
                 }
                 Ok(())
             })?;
-            prune(block, &tally.found(), &Part::Feed.names(block))?;
+            prune(block, &mut tally.found(), &names)?;
         }
 
-        let mut tally = Tally::new(needs);
+        let names = Part::Down.names(block);
+        let mut tally = Tally::new(needs, names.clone());
         self.each(dense, |i, h, other| {
             let x = block.inner(&block.feed_x(h));
             tally.add(&x)?;
@@ -205,7 +216,7 @@ impl Walk {
             }
             inner.put(i, x)
         })?;
-        prune(block, &tally.found(), &Part::Down.names(block))?;
+        prune(block, &mut tally.found(), &names)?;
 
         let parallel = block.is_parallel();
         self.each(dense, |i, h, other| {

@@ -1,0 +1,273 @@
+#!/usr/bin/env python3
+"""Kills `lacuna prune` at random instants and goes on with `--resume`, for every method.
+
+    scripts/kill_prune.py LACUNA SEED COUNT [MODEL]
+
+LACUNA is the binary, COUNT how many runs are killed. MODEL is a folder with a model of random weights; without it one is made by
+`cargo run --release --example random_model -- DIR tiny`. Held after every kill:
+
+- the output is not there, or it is whole: nothing half written has its name;
+- no file of another's has changed, neither beside the output nor within its working folder;
+
+and after the run that goes on:
+
+- exit code 0, and every file has the bytes of an unbroken run (of prune.json but for times and memory);
+- nothing of the run is left beside the output.
+
+Prints a line for each fault and exits with 1 if there was one.
+"""
+
+import json
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+CONTEXT = 64
+SAMPLES = 48
+# Instants are drawn over an unbroken run, and a little beyond it.
+BEYOND = 1.05
+# So often one trial is killed before it may end.
+AGAIN = 4
+
+MEASURED = ["--calibration", "ids.safetensors", "--samples", str(SAMPLES), "--context", str(CONTEXT)]
+HALF = ["--sparsity", "0.5"]
+CASES = {
+    "magnitude": ["--method", "magnitude", *HALF],
+    "random by lamp": ["--method", "random", "--allocate", "lamp", *HALF],
+    "wanda": ["--method", "wanda", *HALF, *MEASURED],
+    "ria": ["--method", "ria", *HALF, *MEASURED],
+    "sparsegpt": ["--method", "sparsegpt", *HALF, *MEASURED],
+    "sparsegpt by blocks": ["--method", "sparsegpt", "--turn", "block", *HALF, *MEASURED],
+    "sparsegpt, dense inputs": ["--method", "sparsegpt", "--inputs", "dense", *HALF, *MEASURED],
+    "sparsegpt, on the disk": ["--method", "sparsegpt", "--activations", "0", *HALF, *MEASURED],
+    "obc": ["--method", "obc", *HALF, *MEASURED],
+    "alps": ["--method", "alps", *HALF, *MEASURED],
+    "dsnot": ["--method", "dsnot", *HALF, *MEASURED],
+    "taylor": ["--method", "taylor", *HALF, *MEASURED],
+    "fisher by global": ["--method", "fisher", "--allocate", "global", *HALF, *MEASURED],
+    "woodfisher": ["--method", "woodfisher", "--block-size", "32", *HALF, *MEASURED],
+    "wanda, least squares": ["--method", "wanda", "--reconstruct", "20", *HALF, *MEASURED],
+    "sparsegpt, corrected": ["--method", "sparsegpt", "--correct", "1,1", *HALF, *MEASURED],
+    "sparsegpt by owl": ["--method", "sparsegpt", "--allocate", "owl", *HALF, *MEASURED],
+    "sparsegpt by evolve": ["--method", "sparsegpt", "--allocate", "evolve", "--generations", "2", "--levels", "0.4,0.5,0.6", *HALF, *MEASURED],
+    "wanda, packed": ["--method", "wanda", "--save", "sparse-bitmask", *HALF, *MEASURED],
+    "magnitude, packed": ["--method", "magnitude", "--save", "sparse-bitmask", *HALF],
+    "sparsegpt 2:4, packed": ["--method", "sparsegpt", "--pattern", "2:4", "--save", "sparse-24-bitmask", *MEASURED],
+    "sparsegpt, in storages": ["--method", "sparsegpt", "--save", "bitmask", "--text", "ids.safetensors", "--windows", "2", *HALF, *MEASURED],
+}
+# What a run keeps for itself in the folder, and removes at its end.
+OWN = {".lacuna.json", ".settings.json", ".written.json", ".records.json"}
+
+
+def content(folder):
+    """Every file below a folder with its bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def comparable(files):
+    """Files without what no two runs share: times, and the page that is made of them."""
+    files = dict(files)
+    files.pop("prune.html", None)
+    if "prune.json" in files:
+        report = json.loads(files["prune.json"])
+        for key in ["seconds", "peak_bytes", "out"]:
+            report.pop(key, None)
+        for layer in report["layers"]:
+            layer.pop("seconds")
+        files["prune.json"] = json.dumps(report, sort_keys=True)
+    return files
+
+
+def difference(found, wanted):
+    """The first file in which two folders differ, or None."""
+    for name in sorted(set(found) | set(wanted)):
+        if found.get(name) != wanted.get(name):
+            kind = "is missing" if name not in found else "is new" if name not in wanted else "has other bytes"
+            return f"{name} {kind}"
+    return None
+
+
+class Trial:
+    """One output, and what lies around it."""
+
+    def __init__(self, lacuna, work, options, chance):
+        self.lacuna, self.work, self.options, self.chance = lacuna, work, options, chance
+        self.out, self.part = work / "out", work / ".out.part"
+        self.foreign = {
+            "out.txt": b"mine",
+            ".out.part.txt": b"mine",
+            ".outer.part/model.safetensors": b"mine",
+            ".lacuna-notes.part/notes": b"mine",
+            ".lacuna.json": b"mine",
+        }
+        for name, data in self.foreign.items():
+            path = work / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+        self.inside = None
+
+    def command(self, resume):
+        return [self.lacuna, "prune", "lm", "out", "--json", *self.options, *(["--resume"] if resume else [])]
+
+    def run(self, resume):
+        """Runs to the end: exit code and both outputs."""
+        done = subprocess.run(self.command(resume), cwd=self.work, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    def killed(self, resume, after):
+        """Whether a run was killed before it ended; else its exit code and errors must be those of a good one."""
+        child = subprocess.Popen(self.command(resume), cwd=self.work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        time.sleep(after)
+        running = child.poll() is None
+        child.kill()
+        _, errors = child.communicate()
+        if not running and child.returncode != 0:
+            raise Fault(f"exit code {child.returncode}: {errors.strip()}")
+        return running and child.returncode != 0
+
+    def check_foreign(self):
+        for name, data in self.foreign.items():
+            path = self.work / name
+            if not path.is_file() or path.read_bytes() != data:
+                raise Fault(f"{name}, which is another's, has gone or changed")
+
+    def put_inside(self):
+        """A file of another's within the working folder of a run that has begun."""
+        if self.inside is None and (self.part / ".settings.json").exists() and self.chance.random() < 0.5:
+            self.inside = self.chance.choice(["notes.txt", ".notes"])
+            (self.part / self.inside).write_bytes(b"mine")
+
+    def check_whole(self, wanted, ended):
+        """The output, if there is one, is whole."""
+        if not self.out.exists():
+            return False
+        found = content(self.out)
+        if not ended:
+            # Killed between its last two steps, a run leaves what was for itself.
+            found = {name: data for name, data in found.items() if name not in OWN}
+        if self.inside and found.pop(self.inside, b"mine" if self.packed() else None) != b"mine":
+            raise Fault(f"{self.inside}, which is another's, has gone or changed")
+        apart = difference(comparable(found), wanted)
+        if apart:
+            raise Fault(f"the output is there, and {apart}")
+        return True
+
+    def packed(self):
+        """Whether the output is not the working folder under another name: another's file then stays there."""
+        return "--save" in self.options
+
+    def check_beside(self):
+        own = {"lm", "ids.safetensors", "out"} | {Path(name).parts[0] for name in self.foreign}
+        rest = {p.name for p in self.work.iterdir()} - own
+        if self.inside and self.packed() and rest == {".out.part"}:
+            rest = {f".out.part/{name}" for name in content(self.part)} - {f".out.part/{self.inside}"}
+        if rest:
+            raise Fault(f"left beside the output: {', '.join(sorted(rest))}")
+
+
+class Fault(Exception):
+    pass
+
+
+def ids(path, seed, vocab):
+    """Token numbers by chance, a tensor input_ids."""
+    chance = random.Random(seed)
+    count = CONTEXT * SAMPLES
+    header = json.dumps({"input_ids": {"dtype": "I64", "shape": [count], "data_offsets": [0, 8 * count]}}).encode()
+    numbers = struct.pack(f"<{count}q", *(chance.randrange(vocab) for _ in range(count)))
+    path.write_bytes(struct.pack("<Q", len(header)) + header + numbers)
+
+
+def main():
+    if len(sys.argv) not in (4, 5):
+        sys.exit(__doc__.split("\n\n")[1].strip())
+    lacuna, seed, count = str(Path(sys.argv[1]).resolve()), int(sys.argv[2]), int(sys.argv[3])
+    root = Path(tempfile.mkdtemp(prefix="kill-prune-"))
+    try:
+        if len(sys.argv) == 5:
+            model = Path(sys.argv[4]).resolve()
+        else:
+            model = root / "model"
+            make = ["cargo", "run", "--release", "--quiet", "--example", "random_model", "--", str(model), "tiny"]
+            subprocess.run(make, cwd=Path(__file__).resolve().parent.parent, check=True)
+        vocab = json.loads((model / "config.json").read_text())["vocab_size"]
+        sys.exit(trials(lacuna, seed, count, root, model, vocab))
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def place(root, name, model, seed, vocab):
+    work = root / name
+    work.mkdir()
+    (work / "lm").symlink_to(model)
+    ids(work / "ids.safetensors", seed, vocab)
+    return work
+
+
+def trials(lacuna, seed, count, root, model, vocab):
+    chance = random.Random(seed)
+    order = list(CASES) * (count // len(CASES) + 1)
+    chance.shuffle(order)
+    before = content(model)
+    unbroken, faults, kills, early, resumed, number = {}, 0, 0, 0, 0, 0
+    while kills < count:
+        case = order[number % len(order)]
+        number += 1
+        if number > 20 * count:
+            print("the runs end before they can be killed: give a larger model")
+            return 1
+        if case not in unbroken:
+            trial = Trial(lacuna, place(root, "unbroken", model, seed, vocab), CASES[case], chance)
+            begun = time.monotonic()
+            code, _, errors = trial.run(False)
+            if code != 0:
+                print(f"{case}: exit code {code} of the unbroken run: {errors.strip()}")
+                return 1
+            unbroken[case] = (comparable(content(trial.out)), time.monotonic() - begun)
+            shutil.rmtree(trial.work)
+        wanted, seconds = unbroken[case]
+        trial = Trial(lacuna, place(root, "trial", model, seed, vocab), CASES[case], chance)
+        story = []
+        try:
+            for again in range(AGAIN):
+                after = chance.uniform(0.0, BEYOND * seconds)
+                resume = again > 0
+                hit = trial.killed(resume, after)
+                story.append(f"{'killed' if hit else 'over'} after {after:.3f} of {seconds:.3f} s")
+                kills += hit
+                there = trial.out.exists()
+                early += hit and not there
+                resumed += hit and resume
+                trial.check_foreign()
+                trial.check_whole(wanted, False)
+                if there or kills >= count or chance.random() < 0.4:
+                    break
+                trial.put_inside()
+            code, said, errors = trial.run(True)
+            if code != 0:
+                raise Fault(f"exit code {code} of the run that goes on: {errors.strip()}")
+            lines = [line for line in errors.splitlines() if not line.startswith("note: there is no unfinished run")]
+            if lines or json.loads(said.splitlines()[-1])["kept"] <= 0:
+                raise Fault(f"it said {lines or said}")
+            trial.check_foreign()
+            if not trial.check_whole(wanted, True):
+                raise Fault("there is no output")
+            trial.check_beside()
+        except Fault as fault:
+            faults += 1
+            print(f"{case} ({'; '.join(story)}): {fault}")
+        shutil.rmtree(trial.work)
+    if content(model) != before:
+        faults += 1
+        print("the model that was pruned has changed")
+    print(f"{kills} kills in {number} runs of {len(unbroken)} kinds: {early} before the output was there, {resumed} of runs that went on; {faults} faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+//! What every entry asks before it works.
+
+use crate::models::lm::Config;
+use crate::{Error, Result};
+
+/// Refuses a model whose layers' inputs are not measured: an encoder-decoder, where a layer of the decoder sees two texts. Criteria that need
+/// the weights alone prune it like any other.
+///
+/// # Errors
+/// [`Error::Setting`] that says what does work.
+pub fn check_measurable(config: &Config) -> Result<()> {
+    if !config.is_encoder_decoder() {
+        return Ok(());
+    }
+    let reason = "an encoder-decoder, whose layers' inputs and gradients are not measured; it is pruned by its weights alone: \
+                  magnitude, magnitude-l2 or random, allocated by uniform, global, er, erk or lamp";
+    Err(Error::setting("model", reason))
+}
+
+/// How many whole sequences of `length` the tokens are.
+///
+/// # Errors
+/// If there is none, or they are not whole sequences.
+pub(super) fn sequences(ids: &[u32], length: usize) -> Result<usize> {
+    if length == 0 || ids.is_empty() || ids.len() % length != 0 {
+        return Err(Error::setting("calibration", format!("{} tokens are not whole sequences of {length}", ids.len())));
+    }
+    Ok(ids.len() / length)
+}
+
+/// Refuses what needs more bytes of memory than are free, where the system says how many are.
+pub(super) fn fits_memory(option: &str, what: &str, bytes: Option<u64>) -> Result<()> {
+    let (Some(free), gigabytes) = (crate::metrics::available_memory(), |n: u64| n as f64 / 1e9) else { return Ok(()) };
+    match bytes {
+        Some(bytes) if bytes <= free => Ok(()),
+        _ => {
+            let needed = bytes.map_or("more than can be counted".to_string(), |n| format!("{:.1} GB", gigabytes(n)));
+            Err(Error::setting(option, format!("{what} need {needed} of memory; {:.1} GB are free", gigabytes(free))))
+        }
+    }
+}

@@ -16,6 +16,7 @@ pub mod prune;
 mod prune_model;
 mod prune_report;
 mod prune_search;
+mod texts;
 mod timing;
 
 use lacuna::{Error, Result};

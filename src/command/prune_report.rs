@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 pub struct Outcome {
     /// How long it took.
     pub seconds: f64,
-    /// Before and after.
-    pub perplexity: Option<[f64; 2]>,
+    /// Before and after, with what they were measured on; null if they were not.
+    pub perplexity: Option<Value>,
     /// What a search of budgets found; null without one.
     pub found: Value,
 }
@@ -34,9 +34,7 @@ pub fn report(args: &Args, described: &Value, records: &[LayerRecord], folder: &
         "parameters": whole, "whole_sparsity": share(weights - kept, whole), "seconds": outcome.seconds,
         "peak_bytes": lacuna::metrics::peak_memory(), "threads": rayon::current_num_threads(), "isa": Isa::chosen().map(Isa::name).unwrap_or_default(),
         "search": outcome.found,
-        "perplexity": outcome.perplexity.map(|[before, after]| json!({
-            "text": args.language.text, "context": args.language.context, "windows": args.language.windows, "before": before, "after": after,
-        })),
+        "perplexity": outcome.perplexity,
         "layers": records,
     })
 }
@@ -55,11 +53,24 @@ pub fn text(args: &Args, report: &Value, records: &[LayerRecord]) -> String {
         number("whole_sparsity"),
         number("seconds"),
         number("peak_bytes") / 1e9,
-        match (report["perplexity"]["before"].as_f64(), report["perplexity"]["after"].as_f64()) {
-            (Some(before), Some(after)) => format!("perplexity {before:.4} before, {after:.4} after\n"),
-            _ => String::new(),
+        match measured(report) {
+            Some([before, after]) => format!("perplexity {before:.4} before, {after:.4} after; {}\n", setting(report)),
+            None => String::new(),
         },
     )
+}
+
+/// The perplexity before and after, if it was measured. JSON has no number for one that is beyond all of them.
+fn measured(report: &Value) -> Option<[f64; 2]> {
+    let of = |key: &str| report["perplexity"][key].as_f64();
+    let nll = |key: &str| of(key).map(f64::exp);
+    Some([of("before").or(nll("nll_before"))?, of("after").or(nll("nll_after"))?])
+}
+
+/// What a perplexity was measured on: numbers of other contexts, or with the first token elsewhere, are not comparable.
+fn setting(report: &Value) -> String {
+    let of = &report["perplexity"];
+    format!("context {}, {} windows, BOS: {}", of["context"], of["windows"], of["bos"].as_str().unwrap_or("?"))
 }
 
 /// All layers.
@@ -136,12 +147,15 @@ pub fn page(report: &Value, records: &[LayerRecord]) -> Result<String> {
     sums.row(("peak memory, GB", report["peak_bytes"].as_f64().map(|b| Cell::float(b / 1e9, 2))));
     sums.row(("threads", report["threads"].as_u64().unwrap_or(1)));
     let mut page = Page::new(format!("Pruning by {}", show(&report["settings"]["method"]))).table(&sums);
-    if let (Some(before), Some(after)) = (report["perplexity"]["before"].as_f64(), report["perplexity"]["after"].as_f64()) {
+    if let Some([before, after]) = measured(report) {
         let mut table = Table::new(["", "perplexity"]);
         table.row(("before", Cell::float(before, 4)));
         table.row(("after", Cell::float(after, 4)));
         let bars = Bars::new("Perplexity", "", "perplexity", ["before", "after"]).series("model", vec![before, after]);
-        page = page.heading("Perplexity").table(&table).figure(&bars.to_svg()?);
+        page = page.heading("Perplexity").text(&format!("{}.", setting(report))).table(&table);
+        if before.is_finite() && after.is_finite() {
+            page = page.figure(&bars.to_svg()?);
+        }
     }
     if let Some(errors) = by_block("Error by block", "‖X (Ŵ − W)ᵀ‖² / ‖X Wᵀ‖²", records, |r| r.error)? {
         page = page

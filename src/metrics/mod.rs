@@ -7,7 +7,7 @@ mod perplexity;
 mod streamed;
 
 pub use census::{Census, Counted, Sum, attention_flops};
-pub use choices::{ChoiceScore, LastWord, LastWordScore, Question, answer, check_questions, guess, join, read_lines};
+pub use choices::{ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Question, answer, guess, join, read_lines};
 pub use memory::peak_memory;
 pub use perplexity::{Perplexity, windows};
 pub use streamed::streamed_losses;
@@ -26,7 +26,8 @@ pub struct Score {
 }
 
 /// Accuracy and mean loss on `x (samples, inputs)` with `target (samples, outputs)`, whose largest entry is the label.
-/// Running statistics, in passes of 256 samples. Of equal outputs the first counts. No samples score 0.
+/// Running statistics, in passes of 256 samples. Of equal outputs the first counts; outputs of which one is NaN are those of no label. No
+/// samples score 0.
 ///
 /// # Panics
 /// If the data do not fit the network.
@@ -38,23 +39,23 @@ pub fn score(network: &Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, los
         let target: Array2<f32> = target.slice(part).to_owned();
         let output = network.forward(&x.slice(part).to_owned());
         sum += loss.values(&output, &target).sum();
-        right += output.rows().into_iter().zip(target.rows()).filter(|(z, t)| largest(*z) == largest(*t)).count();
+        right += output.rows().into_iter().zip(target.rows()).filter(|(z, t)| says(*z, largest(*t))).count();
     }
     let n = samples.max(1) as f64;
     Score { accuracy: right as f64 / n, loss: sum / n }
 }
 
-/// Share of outputs `(samples, classes)` whose largest entry, of equals the first, is that of the label.
+/// Share of outputs `(samples, classes)` whose largest entry, of equals the first, is that of the label. Where one of them is NaN none is.
 ///
 /// # Panics
 /// If there is not one label a sample.
 pub fn agreement(output: &ArrayRef2<f32>, labels: &[usize]) -> f64 {
     assert_eq!(output.nrows(), labels.len(), "one label a sample");
-    let right = output.rows().into_iter().zip(labels).filter(|(z, label)| largest(*z) == **label).count();
+    let right = output.rows().into_iter().zip(labels).filter(|(z, label)| says(*z, **label)).count();
     right as f64 / labels.len().max(1) as f64
 }
 
-/// The samples whose largest output is not that of their label.
+/// The samples whose largest output is not that of their label, or of whose outputs one is NaN.
 ///
 /// # Panics
 /// If the data do not fit the network, or there is not one label a sample.
@@ -63,28 +64,25 @@ pub fn mistaken(network: &Network, x: &ArrayRef2<f32>, labels: &[usize]) -> Vec<
     let mut wrong = Vec::new();
     for from in (0..x.nrows()).step_by(256) {
         let output = network.forward(&x.slice(s![from..(from + 256).min(x.nrows()), ..]).to_owned());
-        wrong.extend(
-            output
-                .rows()
-                .into_iter()
-                .enumerate()
-                .map(|(i, z)| (from + i, largest(z)))
-                .filter(|&(i, k)| k != labels[i])
-                .map(|(i, _)| i),
-        );
+        wrong.extend(output.rows().into_iter().enumerate().filter(|(i, z)| !says(*z, labels[from + i])).map(|(i, _)| from + i));
     }
     wrong
 }
 
-/// Share of samples whose single output lies on the side of `threshold` on which the target does.
+/// Share of samples whose single output lies on the side of `threshold` on which the target does. NaN lies on neither.
 ///
 /// # Panics
 /// If the data do not fit the network, or there is not one output.
 pub fn binary_accuracy(network: &Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, threshold: f32) -> f64 {
     let output = network.forward(&x.to_owned());
     assert!(output.ncols() == 1 && target.dim() == output.dim(), "one output a sample, not {:?}", output.dim());
-    let right = output.iter().zip(target).filter(|(z, t)| (**z > threshold) == (**t > threshold)).count();
+    let right = output.iter().zip(target).filter(|(z, t)| !z.is_nan() && (**z > threshold) == (**t > threshold)).count();
     right as f64 / x.nrows().max(1) as f64
+}
+
+/// Whether the largest entry, of equals the first, is that of the label. Among NaN there is no largest.
+fn says(row: ArrayView1<'_, f32>, label: usize) -> bool {
+    largest(row) == label && !row.iter().any(|z| z.is_nan())
 }
 
 /// Index of the largest entry, of equals the first; 0 of nothing.

@@ -2,6 +2,8 @@
 
 #[path = "checkpoints/build.rs"]
 mod build;
+#[path = "checkpoints/chat.rs"]
+mod chat;
 #[path = "checkpoints/folder.rs"]
 mod folder;
 #[path = "checkpoints/packed.rs"]

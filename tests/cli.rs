@@ -20,3 +20,5 @@ mod prune_language;
 mod prune_runs;
 #[path = "cli/pruning.rs"]
 mod pruning;
+#[path = "cli/words.rs"]
+mod words;

@@ -1,18 +1,19 @@
 //! `lacuna eval DIR`: perplexity of a text, multiple choice, last words.
 
 use super::model::{bar, of, open, stored};
+use super::texts::{Bos, Cut, say_overflow};
 use super::{print, print_json};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use lacuna::io::Folder;
 use lacuna::metrics::{
-    ChoiceScore, LastWord, LastWordScore, Perplexity, Question, answer, check_questions, guess, peak_memory, read_lines,
-    streamed_losses, windows,
+    ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Perplexity, Question, answer, guess, peak_memory, read_lines,
+    streamed_losses,
 };
 use lacuna::models::lm::{Config, LanguageModel, Running};
 use lacuna::text::Tokenizer;
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Bytes of features that a streamed model keeps between its blocks.
@@ -55,39 +56,16 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Bos {
-    /// As tokenizer.json puts it: once before the text, or not at all
-    Tokenizer,
-    /// Nowhere
-    None,
-    /// At the start of every window, in the place of one token of text
-    Window,
-}
-
-/// A text cut into windows.
-struct Cut {
-    windows: Vec<Vec<u32>>,
-    /// Tokens of the whole text.
-    tokens: usize,
-    /// Where the first token of the model's own stands.
-    bos: String,
-}
-
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let (folder, config) = open(&args.dir)?;
     if config.is_encoder_decoder() {
         return Err(Error::malformed(&args.dir, "is an encoder-decoder; eval measures decoders"));
     }
-    let tokenizer = Tokenizer::open(&args.dir)?;
     // What is to be measured is read before the weights, so that what is wrong with it shows at once.
-    let cut = args.text.as_deref().map(|path| cut(args, path, &tokenizer, &folder, &config)).transpose()?;
-    let questions: Option<Vec<Question>> = args.choices.as_ref().map(|path| read_lines(path, args.items)).transpose()?;
-    let texts: Option<Vec<LastWord>> = args.last_word.as_ref().map(|path| read_lines(path, args.items)).transpose()?;
-    if let (Some(questions), Some(path)) = (&questions, &args.choices) {
-        check_questions(questions).map_err(|e| Error::malformed(path, e.to_string()))?;
-    }
+    let window = (args.context, args.windows);
+    let cut = args.text.as_deref().map(|path| Cut::of(path, (&folder, &config), window, args.bos)).transpose()?;
+    let asked = Asked::read(args, &folder, &config)?;
     let weights: usize = folder.names().filter_map(|n| folder.info(n).ok()).map(|t| 4 * t.elements()).sum();
     let running: Running = args.format.parse()?;
     let mut storages = None;
@@ -113,16 +91,12 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(cut) = &cut {
         add(perplexity(args, cut, &folder, &config, model.as_ref())?);
     }
-    if let Some(model) = &model {
-        let encode = |text: &str| {
-            let ids = tokenizer.encode(text, args.bos != Bos::None)?;
-            tokenizer.fits(&ids, config.vocab()).map(|()| ids)
-        };
-        if let Some(questions) = &questions {
-            add(choices(questions, model, &encode)?);
+    if let (Some(model), Some(asked)) = (&model, &asked) {
+        if let Some((questions, joined)) = &asked.choices {
+            add(choices(questions, joined, model, &asked.bos)?);
         }
-        if let Some(texts) = &texts {
-            add(last_words(texts, model, &encode)?);
+        if let Some((texts, joined)) = &asked.last_words {
+            add(last_words(texts, joined, model, &asked.bos)?);
         }
     }
     let peak = peak_memory();
@@ -132,37 +106,6 @@ pub fn run(args: &Args) -> Result<()> {
         format!("peak memory {shown}; the weights in f32 are {:.0} MB", weights as f64 / 1e6),
     ));
     if args.json { print_json(&report) } else { print(&(lines.join("\n") + "\n")) }
-}
-
-fn cut(args: &Args, path: &Path, tokenizer: &Tokenizer, folder: &Folder, config: &Config) -> Result<Cut> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Error::malformed(path, format!("is not UTF-8 from byte {at} on"))
-    })?;
-    let ids = tokenizer.encode(&text, args.bos == Bos::Tokenizer)?;
-    drop(text);
-    tokenizer.fits(&ids, config.vocab())?;
-    if let Some(learned) = config.max_positions().filter(|n| *n < args.context) {
-        return Err(Error::setting("context", format!("{} tokens; the model has learned {learned} positions", args.context)));
-    }
-    let first = match args.bos {
-        Bos::Window => Some(
-            tokenizer
-                .bos(folder.config())
-                .ok_or_else(|| Error::malformed(&args.dir, "names no token that begins a text; --bos window needs one"))?,
-        ),
-        _ => None,
-    };
-    let windows = windows(&ids, args.context, args.windows, first).map_err(|e| Error::malformed(path, e.to_string()))?;
-    let shown = |id: u32| format!("token {id} {}", tokenizer.token(id).unwrap_or_default());
-    let bos = match (args.bos, first, tokenizer.first_special()) {
-        (Bos::Window, Some(id), _) => format!("{} begins every window", shown(id)),
-        (Bos::Tokenizer, _, Some(id)) => format!("{} once before the text, put by the tokenizer", shown(id)),
-        (Bos::Tokenizer, _, None) => "none (the tokenizer puts none)".to_string(),
-        _ => "none".to_string(),
-    };
-    Ok(Cut { windows, tokens: ids.len(), bos })
 }
 
 fn perplexity(
@@ -191,7 +134,8 @@ fn perplexity(
         }
     };
     let seconds = begun.elapsed().as_secs_f64();
-    let Perplexity { perplexity, nll, windows, predicted } = Perplexity::of(&losses)?;
+    let Perplexity { perplexity, nll, windows, predicted } = Perplexity::of(&losses).map_err(|e| of(&args.dir, e))?;
+    say_overflow("the perplexity", perplexity, nll);
     let tokens = windows * args.context;
     let rate = tokens as f64 / seconds;
     let stated = config.stated_context().filter(|n| *n < args.context);
@@ -211,26 +155,109 @@ fn perplexity(
     Ok((value, line))
 }
 
-fn choices(questions: &[Question], model: &LanguageModel, encode: &impl Fn(&str) -> Result<Vec<u32>>) -> Result<(Value, String)> {
-    let bar = bar(questions.len(), "questions");
-    let one = |q: &Question| answer(q, encode, |ids| model.nll(ids)).inspect(|_| bar.inc(1));
-    let answers = questions.iter().map(one).collect::<Result<Vec<_>>>()?;
-    bar.finish_and_clear();
-    let score = ChoiceScore::of(questions, &answers);
-    let line = format!(
-        "{} questions: accuracy {:.4}, by log-likelihood a character {:.4}",
-        score.questions, score.accuracy, score.accuracy_normalised
-    );
-    Ok((json!({"choices": score}), line))
+/// Questions and texts in tokens.
+struct Asked {
+    choices: Option<(Lines<Question>, Vec<Vec<Joined>>)>,
+    last_words: Option<(Lines<LastWord>, Vec<Joined>)>,
+    /// Where the token that begins a text stands, in words.
+    bos: String,
 }
 
-fn last_words(texts: &[LastWord], model: &LanguageModel, encode: &impl Fn(&str) -> Result<Vec<u32>>) -> Result<(Value, String)> {
-    let bar = bar(texts.len(), "texts");
-    let one = |t: &LastWord| guess(t, encode, |ids| model.forward(ids)).inspect(|_| bar.inc(1));
-    let guesses = texts.iter().map(one).collect::<Result<Vec<_>>>()?;
+impl Asked {
+    /// `None` if there is neither.
+    fn read(args: &Args, folder: &Folder, config: &Config) -> Result<Option<Asked>> {
+        if args.choices.is_none() && args.last_word.is_none() {
+            return Ok(None);
+        }
+        let tokenizer = Tokenizer::open(&args.dir)?;
+        let fit = |ids: Vec<u32>| tokenizer.fits(&ids, config.vocab()).map(|()| ids);
+        let first = tokenizer.bos(folder.config()).filter(|_| args.bos == Bos::Window);
+        if args.bos == Bos::Window && first.is_none() {
+            return Err(Error::malformed(&args.dir, "names no token that begins a text; --bos window needs one"));
+        }
+        let bare = |text: &str| tokenizer.encode(text, false).and_then(fit);
+        let open = |text: &str| match (args.bos, first) {
+            (Bos::None, _) => bare(text),
+            // The tokenizer puts it, or it is put here.
+            (Bos::Window, Some(first)) if tokenizer.first_special() != Some(first) => Ok([&[first], &bare(text)?[..]].concat()),
+            _ => tokenizer.encode_open(text).and_then(fit),
+        };
+        // The model has learned no more positions, or has not been trained for more.
+        let longest = [config.max_positions(), config.stated_context()].into_iter().flatten().min();
+        let prefix = tokenizer.bos(folder.config()).or_else(|| tokenizer.eos(folder.config()));
+        let encoding =
+            Encoding { open: &open, bare: &bare, prefix: prefix.filter(|id| (*id as usize) < config.vocab()), longest };
+        let choices = args.choices.as_ref().map(|path| {
+            let lines = read_lines::<Question>(path, args.items)?;
+            let joined = lines.try_map(|_, question| question.join(&encoding))?;
+            Ok::<_, Error>((lines, joined))
+        });
+        let last_words = args.last_word.as_ref().map(|path| {
+            let lines = read_lines::<LastWord>(path, args.items)?;
+            let joined = lines.try_map(|_, text| text.join(&encoding))?;
+            Ok::<_, Error>((lines, joined))
+        });
+        let shown = |id: Option<u32>| match id {
+            Some(id) => format!("token {id} {}", tokenizer.token(id).unwrap_or_default()),
+            None => "none".to_string(),
+        };
+        let bos = shown(if args.bos == Bos::None { None } else { first.or(tokenizer.first_special()) });
+        Ok(Some(Asked { choices: choices.transpose()?, last_words: last_words.transpose()?, bos }))
+    }
+}
+
+/// How many lost the start of their context, in words.
+fn shortened(cut: usize) -> String {
+    if cut == 0 {
+        String::new()
+    } else {
+        format!("; {cut} lost the start of their context, for which the model has no positions")
+    }
+}
+
+/// A score with what is not the library's to know.
+fn with(score: impl serde::Serialize, bos: &str) -> Result<Value> {
+    let mut value = serde_json::to_value(score).map_err(|e| Error::setting("json", e.to_string()))?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("bos".to_string(), json!(bos));
+    }
+    Ok(value)
+}
+
+fn choices(lines: &Lines<Question>, joined: &[Vec<Joined>], model: &LanguageModel, bos: &str) -> Result<(Value, String)> {
+    let bar = bar(lines.items().len(), "questions");
+    let answers = lines.try_map(|i, question| {
+        bar.inc(1);
+        answer(question, &joined[i], |ids, from| model.nll_from(ids, from))
+    })?;
     bar.finish_and_clear();
-    let score = LastWordScore::of(&guesses);
-    let line =
-        format!("{} last words: accuracy {:.4}, perplexity of an ending {:.4}", score.texts, score.accuracy, score.perplexity);
-    Ok((json!({"last_word": score}), line))
+    let score = ChoiceScore::of(lines.items(), joined, &answers);
+    let line = format!(
+        "{} questions: accuracy {:.4}, by log-likelihood a character {:.4}; BOS: {bos}{}",
+        score.questions,
+        score.accuracy,
+        score.accuracy_normalised,
+        shortened(score.cut),
+    );
+    Ok((json!({"choices": with(score, bos)?}), line))
+}
+
+fn last_words(lines: &Lines<LastWord>, joined: &[Joined], model: &LanguageModel, bos: &str) -> Result<(Value, String)> {
+    let bar = bar(lines.items().len(), "texts");
+    let guesses = lines.try_map(|i, _| {
+        bar.inc(1);
+        guess(&joined[i], |ids, from| model.logits_from(ids, from))
+    })?;
+    bar.finish_and_clear();
+    let score = LastWordScore::of(joined, &guesses);
+    say_overflow("the perplexity of an ending", score.perplexity, score.nll);
+    let line = format!(
+        "{} last words: accuracy {:.4}, perplexity of an ending {:.4} (mean -ln p {:.6}); BOS: {bos}{}",
+        score.texts,
+        score.accuracy,
+        score.perplexity,
+        score.nll,
+        shortened(score.cut),
+    );
+    Ok((json!({"last_word": with(score, bos)?}), line))
 }

@@ -19,6 +19,7 @@ mod prune_model;
 mod prune_options;
 mod prune_report;
 mod prune_search;
+mod texts;
 mod timing;
 
 use lacuna::{Error, Result};

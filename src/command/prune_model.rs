@@ -6,6 +6,7 @@ use super::prune_methods::{Pruners, allocation};
 use super::prune_options::{self, Standing};
 use super::prune_report::{Outcome, page, report, text};
 use super::prune_search::Search;
+use super::texts::{Bos, Cut, say_overflow};
 use super::{print, print_json};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,7 +14,7 @@ use lacuna::allocate::Owl;
 use lacuna::criteria::{Need, Needs, Saliency};
 use lacuna::io::{Folder, FolderWriter, Packing, read_ids};
 use lacuna::mask::{Budget, Pattern, Scope};
-use lacuna::metrics::{Perplexity, streamed_losses, windows};
+use lacuna::metrics::{Perplexity, streamed_losses};
 use lacuna::models::lm::Config;
 use lacuna::prune::{
     Correction, Inputs, LanguageLayer, LanguagePruning, LevelSettings, Turn, allocated, check_measurable, language_layers,
@@ -26,7 +27,7 @@ use lacuna::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is asked of language models alone.
 #[derive(clap::Args)]
@@ -92,6 +93,9 @@ pub struct Language {
     /// Only the first windows of that text
     #[arg(long, value_name = "K")]
     pub(super) windows: Option<usize>,
+    /// Where the token that begins a text stands in the windows of that text
+    #[arg(long, value_enum, default_value = "tokenizer")]
+    pub(super) bos: Bos,
     /// Go on with a run that was interrupted
     #[arg(long)]
     pub(super) resume: bool,
@@ -182,7 +186,6 @@ pub fn run(args: &Args) -> Result<()> {
     readable(&folder, &layers)?;
     let (memory, scratch) = (prune_options::memory(args)?, prune_options::scratch(args)?);
     let calibration = calibration(args, &config)?;
-    let quality = wanted.text.as_deref().map(|text| Quality::new(text, wanted, &args.model, &config)).transpose()?;
 
     let parts = Pruners::new(args)?;
     let first = parts.pruner(args, wanted)?;
@@ -224,6 +227,8 @@ pub fn run(args: &Args) -> Result<()> {
             None
         }
     };
+    let quality = wanted.text.as_deref().map(|text| Quality::new(text, wanted, &folder, &config)).transpose()?;
+    let begun = begun + quality.as_ref().map_or(Duration::ZERO, |q| q.spent);
     let squares = pruner.needs().contains(Need::Gram) || settings.correction.is_some() || args.allocate.searches();
     let few = if squares { prune_options::few_tokens(&layers, ids.len()) } else { Value::Null };
     prune_options::warn(&few);
@@ -258,7 +263,7 @@ pub fn run(args: &Args) -> Result<()> {
     let seconds = begun.elapsed().as_secs_f64();
     let end = || -> Result<Value> {
         let whole = writer.complete()?;
-        let perplexity = quality.map(|q| q.before_and_after(&folder, &whole, &config)).transpose()?;
+        let perplexity = quality.map(|q| q.before_and_after(&whole, &config)).transpose()?;
         let report = report(args, &described, &records, &folder, Outcome { seconds, perplexity, found, few })?;
         let page = page(args, &report, &records)?;
         let close = |writer: FolderWriter| {
@@ -349,28 +354,41 @@ fn fits(packing: Packing, pattern: Pattern) -> Result<()> {
     if held { Ok(()) } else { Err(Error::setting("save", format!("{packing} cannot hold pattern {pattern}"))) }
 }
 
-/// A text on which perplexity is measured.
-struct Quality {
-    windows: Vec<Vec<u32>>,
+/// A text on which perplexity is measured, as `eval` measures it, and that of the model before.
+struct Quality<'a> {
+    text: &'a Path,
+    context: usize,
+    cut: Cut,
+    before: Perplexity,
+    /// What measuring took.
+    spent: Duration,
 }
 
-impl Quality {
-    fn new(text: &Path, wanted: &Language, model: &Path, config: &Config) -> Result<Quality> {
-        let ids = read_tokens(text, model)?;
-        if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab()) {
-            return Err(Error::malformed(text, format!("holds token {id}; the vocabulary has {}", config.vocab())));
-        }
-        let windows = windows(&ids, wanted.context, wanted.windows, None).map_err(|e| Error::malformed(text, e.to_string()))?;
-        Ok(Quality { windows })
+impl<'a> Quality<'a> {
+    /// Measures the model before: what is wrong with the text or the model shows before anything is pruned.
+    fn new(text: &'a Path, wanted: &Language, folder: &Folder, config: &Config) -> Result<Quality<'a>> {
+        let begun = Instant::now();
+        let cut = Cut::of(text, (folder, config), (wanted.context, wanted.windows), wanted.bos)?;
+        let before = Quality::measure(folder, config, &cut, "the perplexity before")?;
+        Ok(Quality { text, context: wanted.context, cut, before, spent: begun.elapsed() })
     }
 
-    /// Of both models, one block in memory at a time.
-    fn before_and_after(&self, before: &Folder, after: &Folder, config: &Config) -> Result<[f64; 2]> {
-        let of = |folder: &Folder| {
-            let losses = streamed_losses(folder, config, &self.windows, 512 << 20, |_, _| {})?;
-            Perplexity::of(&losses).map(|p| p.perplexity)
-        };
-        Ok([of(before)?, of(after)?])
+    /// One block in memory at a time.
+    fn measure(folder: &Folder, config: &Config, cut: &Cut, what: &str) -> Result<Perplexity> {
+        let losses = streamed_losses(folder, config, &cut.windows, 512 << 20, |_, _| {})?;
+        let measured = Perplexity::of(&losses).map_err(|e| Error::malformed(folder.path(), e.to_string()))?;
+        say_overflow(what, measured.perplexity, measured.nll);
+        Ok(measured)
+    }
+
+    /// Of both models, with all that it takes to compare the numbers with others.
+    fn before_and_after(&self, after: &Folder, config: &Config) -> Result<Value> {
+        let (before, after) = (self.before, Quality::measure(after, config, &self.cut, "the perplexity after")?);
+        Ok(json!({
+            "text": self.text, "context": self.context, "windows": before.windows, "predicted": before.predicted,
+            "text_tokens": self.cut.tokens, "bos": self.cut.bos, "before": before.perplexity, "after": after.perplexity,
+            "nll_before": before.nll, "nll_after": after.nll,
+        }))
     }
 }
 

@@ -114,7 +114,8 @@ pub fn options(args: &Args, pattern: Pattern, (scope, turn): (Scope, Turn), corr
 /// What else a finished run must have been asked for to be the same.
 pub fn outcome_options(args: &Args) -> Value {
     let wanted = &args.language;
-    json!({"--save": wanted.save, "--text": wanted.text, "--windows": wanted.windows})
+    let bos = wanted.bos.to_possible_value().map(|v| v.get_name().to_string());
+    json!({"--save": wanted.save, "--text": wanted.text, "--windows": wanted.windows, "--bos": bos})
 }
 
 /// Where a run stands that `--resume` is to go on with.

@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 pub struct Outcome {
     /// How long it took.
     pub seconds: f64,
-    /// Before and after.
-    pub perplexity: Option<[f64; 2]>,
+    /// Before and after, with what they were measured on; null if they were not.
+    pub perplexity: Option<Value>,
     /// What a search of budgets found; null without one.
     pub found: Value,
     /// Where the calibration has fewer tokens than layers have inputs; null where it has enough.
@@ -41,9 +41,7 @@ pub fn report(args: &Args, described: &Value, records: &[LayerRecord], folder: &
         "parameters": whole, "whole_sparsity": sparsity(whole - (weights - kept).min(whole), whole), "seconds": outcome.seconds,
         "peak_bytes": lacuna::metrics::peak_memory(), "threads": rayon::current_num_threads(), "isa": Isa::chosen().map(Isa::name).unwrap_or_default(),
         "search": outcome.found, "few_tokens": outcome.few, "asked": prune_options::outcome_options(args),
-        "perplexity": outcome.perplexity.map(|[before, after]| json!({
-            "text": args.language.text, "context": args.language.context, "windows": args.language.windows, "before": before, "after": after,
-        })),
+        "perplexity": outcome.perplexity,
         "layers": records,
     }))
 }
@@ -67,9 +65,9 @@ pub fn text(args: &Args, report: &Value, records: &[LayerRecord]) -> String {
         share("whole_sparsity"),
         number("seconds"),
         number("peak_bytes") / 1e9,
-        match (report["perplexity"]["before"].as_f64(), report["perplexity"]["after"].as_f64()) {
-            (Some(before), Some(after)) => format!("perplexity {before:.4} before, {after:.4} after\n"),
-            _ => String::new(),
+        match measured(report) {
+            Some([before, after]) => format!("perplexity {before:.4} before, {after:.4} after; {}\n", setting(report)),
+            None => String::new(),
         },
     )
 }
@@ -78,6 +76,19 @@ pub fn text(args: &Args, report: &Value, records: &[LayerRecord]) -> String {
 const ERROR: &str = "‖X (Ŵ − W)ᵀ‖² / ‖X Wᵀ‖², the share of a layer's output that is lost on the inputs X of the calibration";
 /// What the column `moved` says.
 const MOVED: &str = "‖Ŵ − W‖² / ‖W‖², the share of a layer's weight that is lost";
+
+/// The perplexity before and after, if it was measured. JSON has no number for one that is beyond all of them.
+fn measured(report: &Value) -> Option<[f64; 2]> {
+    let of = |key: &str| report["perplexity"][key].as_f64();
+    let nll = |key: &str| of(key).map(f64::exp);
+    Some([of("before").or(nll("nll_before"))?, of("after").or(nll("nll_after"))?])
+}
+
+/// What a perplexity was measured on: numbers of other contexts, or with the first token elsewhere, are not comparable.
+fn setting(report: &Value) -> String {
+    let of = &report["perplexity"];
+    format!("context {}, {} windows, BOS: {}", of["context"], of["windows"], of["bos"].as_str().unwrap_or("?"))
+}
 
 /// All layers.
 fn layers(records: &[LayerRecord]) -> Table {
@@ -164,12 +175,15 @@ pub fn page(args: &Args, report: &Value, records: &[LayerRecord]) -> Result<Stri
              fits these tokens alone."
         ));
     }
-    if let (Some(before), Some(after)) = (report["perplexity"]["before"].as_f64(), report["perplexity"]["after"].as_f64()) {
+    if let Some([before, after]) = measured(report) {
         let mut table = Table::new(["", "perplexity"]);
         table.row(("before", Cell::float(before, 4)));
         table.row(("after", Cell::float(after, 4)));
         let bars = Bars::new("Perplexity", "", "perplexity", ["before", "after"]).series("model", vec![before, after]);
-        page = page.heading("Perplexity").table(&table).figure(&bars.to_svg()?);
+        page = page.heading("Perplexity").text(&format!("{}.", setting(report))).table(&table);
+        if before.is_finite() && after.is_finite() {
+            page = page.figure(&bars.to_svg()?);
+        }
     }
     // What is said of each layer's output where its inputs were measured, else of its weight.
     if let Some(errors) = by_block("Error by block", "‖X (Ŵ − W)ᵀ‖² / ‖X Wᵀ‖²", records, |r| r.error)? {

@@ -8,7 +8,7 @@ mod perplexity;
 mod streamed;
 
 pub use census::{Census, Counted, Sum, attention_flops, sparsity};
-pub use choices::{ChoiceScore, LastWord, LastWordScore, Question, answer, check_questions, guess, join, read_lines};
+pub use choices::{ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Question, answer, guess, join, read_lines};
 pub use file::{FileCensus, FileTensor, PackedWeight};
 pub use memory::{available_memory, peak_memory};
 pub use perplexity::{Perplexity, windows};
@@ -67,15 +67,7 @@ pub fn mistaken(network: &Network, x: &ArrayRef2<f32>, labels: &[usize]) -> Vec<
     let mut wrong = Vec::new();
     for from in (0..x.nrows()).step_by(256) {
         let output = network.forward(&x.slice(s![from..(from + 256).min(x.nrows()), ..]).to_owned());
-        wrong.extend(
-            output
-                .rows()
-                .into_iter()
-                .enumerate()
-                .map(|(i, z)| (from + i, z))
-                .filter(|(i, z)| !is_right(*z, labels[*i]))
-                .map(|(i, _)| i),
-        );
+        wrong.extend(output.rows().into_iter().enumerate().filter(|(i, z)| !is_right(*z, labels[from + i])).map(|(i, _)| from + i));
     }
     wrong
 }

@@ -41,7 +41,7 @@ pub fn windows(ids: &[u32], context: usize, most: Option<usize>, first: Option<u
 /// The perplexity of a text, and what it was measured on.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Perplexity {
-    /// `exp` of the mean.
+    /// `exp` of the mean; infinite where that is more than 709.
     pub perplexity: f64,
     /// Mean of -log p over the predicted tokens, natural logarithm, summed in f64.
     pub nll: f64,
@@ -55,12 +55,13 @@ impl Perplexity {
     /// The perplexity of these losses, one list a window.
     ///
     /// # Errors
-    /// [`Error::Numerical`] if a loss is NaN; [`Error::Setting`] if there is none.
+    /// [`Error::Numerical`] if a loss is NaN or infinite; [`Error::Setting`] if there is none.
     pub fn of(losses: &[Vec<f64>]) -> Result<Perplexity> {
         let (mut sum, mut predicted) = (0.0, 0);
         for (w, window) in losses.iter().enumerate() {
-            if let Some(at) = window.iter().position(|l| l.is_nan()) {
-                let reason = format!("the loss of token {} of window {w} is not a number", at + 1);
+            if let Some(at) = window.iter().position(|l| !l.is_finite()) {
+                let (at, loss) = (at + 1, window[at]);
+                let reason = format!("the loss of token {at} of window {w} is {loss}: the model's numbers are not finite");
                 return Err(Error::Numerical { what: "perplexity".into(), reason });
             }
             sum += window.iter().sum::<f64>();

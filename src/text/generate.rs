@@ -3,6 +3,7 @@
 use super::Sampler;
 use crate::{Error, Result};
 use serde::Serialize;
+use std::ops::ControlFlow;
 
 /// Why a text came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -12,6 +13,8 @@ pub enum Ended {
     Limit,
     /// The model gave a token that ends a text.
     Stop,
+    /// Who looked on ended it: a text came that was to end it.
+    StopText,
 }
 
 /// What was generated.
@@ -42,12 +45,27 @@ pub struct Generation {
 /// # Errors
 /// [`Error::Setting`] if the prompt has no tokens; what `step`, `see` and [`Sampler::pick`] return.
 pub fn generate(
-    mut step: impl FnMut(&[u32]) -> Result<Vec<f32>>,
+    step: impl FnMut(&[u32]) -> Result<Vec<f32>>,
     prompt: &[u32],
     limit: usize,
     stops: &[u32],
     sampler: &mut Sampler,
     mut see: impl FnMut(u32) -> Result<()>,
+) -> Result<Generation> {
+    generate_until(step, prompt, limit, stops, sampler, |id| see(id).map(ControlFlow::Continue))
+}
+
+/// As [`generate`], until `see` says that it is enough. The token that it was shown then is the last.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_until(
+    mut step: impl FnMut(&[u32]) -> Result<Vec<f32>>,
+    prompt: &[u32],
+    limit: usize,
+    stops: &[u32],
+    sampler: &mut Sampler,
+    mut see: impl FnMut(u32) -> Result<ControlFlow<()>>,
 ) -> Result<Generation> {
     if prompt.is_empty() {
         return Err(Error::setting("prompt", "it has no tokens, so there is nothing to continue"));
@@ -60,7 +78,9 @@ pub fn generate(
             return Ok(Generation { ids, ended: Ended::Stop });
         }
         ids.push(id);
-        see(id)?;
+        if see(id)?.is_break() {
+            return Ok(Generation { ids, ended: Ended::StopText });
+        }
         new = vec![id];
     }
     Ok(Generation { ids, ended: Ended::Limit })

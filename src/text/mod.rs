@@ -1,15 +1,22 @@
 //! Text: into tokens and back, and on from where it ends.
 //!
 //! - `Tokenizer` (feature `text`): the `tokenizer.json` of a model folder.
+//! - `ChatTemplate` (feature `text`): messages as the text that the model was trained to answer.
 //! - [`Sampler`]: one token out of logits: the largest, or by chance with temperature, top-k and top-p.
-//! - [`generate`]: token after token.
+//! - [`generate`]: token after token. [`Stops`]: until a text comes that ends it.
 
 mod generate;
 mod sampler;
+mod stops;
+#[cfg(feature = "text")]
+mod chat;
 #[cfg(feature = "text")]
 mod tokenizer;
 
-pub use generate::{Ended, Generation, generate};
+#[cfg(feature = "text")]
+pub use chat::{ChatTemplate, Message};
+pub use generate::{Ended, Generation, generate, generate_until};
 pub use sampler::{Sampler, Sampling};
+pub use stops::Stops;
 #[cfg(feature = "text")]
 pub use tokenizer::{Tokenizer, Typist};

@@ -1,6 +1,6 @@
 //! The tokenizer of a model folder.
 
-use crate::io::folder::read_small;
+use crate::io::folder::{read_json, read_small};
 use crate::io::{one_line, quoted};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
@@ -10,10 +10,21 @@ use std::path::{Path, PathBuf};
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
+    /// The tokens that are put before a text, and those behind it.
+    around: [Vec<u32>; 2],
+    /// `tokenizer_config.json`, which names the tokens that begin and end a text.
+    settings: Map<String, Value>,
 }
 
+/// The file that names a tokenizer's special tokens.
+pub(super) const SETTINGS: &str = "tokenizer_config.json";
+
+/// Stands for a text where only what is put around it is of interest. No vocabulary has it.
+const NO_TOKEN: u32 = u32::MAX;
+
 impl Tokenizer {
-    /// Opens the `tokenizer.json` of a folder. What it says of cutting and padding texts is not followed.
+    /// Opens the `tokenizer.json` of a folder, and what `tokenizer_config.json` beside it names. What it says of cutting and padding
+    /// texts is not followed.
     ///
     /// # Errors
     /// [`Error::Malformed`] if the folder has none, or it is not one that the `tokenizers` library reads.
@@ -38,7 +49,10 @@ impl Tokenizer {
         };
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| refuse(e.to_string()))?;
-        Ok(Tokenizer { inner, path })
+        let around = around(&inner).map_err(refuse)?;
+        let settings = folder.join(SETTINGS);
+        let settings = if settings.is_file() { read_json(&settings)? } else { Map::new() };
+        Ok(Tokenizer { inner, path, around, settings })
     }
 
     /// The file.
@@ -83,17 +97,52 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// The token that begins a text: the one that `encode` puts there, else the one that these settings of the model name.
+    /// The tokens of a text that goes on: those that `encode` puts before it, unless the text begins with them itself, and none of
+    /// those that `encode` puts behind one.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_open(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.encode(text, false)?;
+        let [before, _] = &self.around;
+        Ok(if ids.starts_with(before) { ids } else { [before, &ids[..]].concat() })
+    }
+
+    /// The token that begins a text: the one that `encode` puts there, else the one that `tokenizer_config.json` names, else the one that
+    /// these settings of the model name (`bos_token_id`).
     pub fn bos(&self, config: &Map<String, Value>) -> Option<u32> {
-        let named = config.get("bos_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
-        self.first_special().or(named)
+        self.first_special().or_else(|| self.named("bos_token", config))
+    }
+
+    /// The token that ends a text: the one that `tokenizer_config.json` names, else the one that these settings of the model name
+    /// (`eos_token_id`).
+    pub fn eos(&self, config: &Map<String, Value>) -> Option<u32> {
+        self.named("eos_token", config)
     }
 
     /// The token that `encode` puts before a text.
     pub fn first_special(&self) -> Option<u32> {
-        let (with, without) = (self.encode("a", true).ok()?, self.encode("a", false).ok()?);
-        let first = *with.first()?;
-        (with.len() > without.len() && without.first() != Some(&first)).then_some(first)
+        self.around[0].first().copied()
+    }
+
+    /// The token that `encode` puts behind a text.
+    pub fn last_special(&self) -> Option<u32> {
+        self.around[1].last().copied()
+    }
+
+    /// The number of a token for control, by its text.
+    pub fn control(&self, text: &str) -> Option<u32> {
+        let id = self.id(text)?;
+        self.inner.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special).then_some(id)
+    }
+
+    /// A token that the tokenizer's settings name by its text, or the model's by its number. A `null` of the former is an answer.
+    fn named(&self, key: &str, config: &Map<String, Value>) -> Option<u32> {
+        if let Some(token) = self.settings.get(key) {
+            return token.as_str().or_else(|| token.get("content")?.as_str()).and_then(|text| self.id(text));
+        }
+        let id = config.get(&format!("{key}_id"))?;
+        id.as_u64().or_else(|| id.get(0)?.as_u64()).and_then(|id| u32::try_from(id).ok())
     }
 
     /// Holds tokens against a model's vocabulary.
@@ -117,6 +166,18 @@ impl Tokenizer {
     pub fn typist(&self) -> Typist<'_> {
         Typist { tokenizer: self, ids: Vec::new(), shown: 0 }
     }
+}
+
+/// What is put before a text and behind it.
+fn around(inner: &tokenizers::Tokenizer) -> std::result::Result<[Vec<u32>; 2], String> {
+    let text = vec![tokenizers::Token::new(NO_TOKEN, "a".to_string(), (0, 1))];
+    let made = inner.post_process(tokenizers::Encoding::from_tokens(text, 0), None, true).map_err(|e| e.to_string())?;
+    let ids = made.get_ids();
+    let text = |id: &u32| *id == NO_TOKEN;
+    Ok(match (ids.iter().position(text), ids.iter().rposition(text)) {
+        (Some(first), Some(last)) => [ids[..first].to_vec(), ids[last + 1..].to_vec()],
+        _ => return Err("its post-processor leaves the text out".to_string()),
+    })
 }
 
 /// See [`Tokenizer::typist`].

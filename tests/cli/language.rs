@@ -11,7 +11,7 @@ use std::fs;
 const TEXT: &str = "The weights that stay are ranked, never held against a threshold; of 120 equal scores the first stays.\n";
 
 /// A folder with `tiny.gguf`, the model `tiny` imported from it, and `text.txt`.
-fn tiny() -> Folder {
+pub fn tiny() -> Folder {
     let folder = Folder::new();
     llama().write(folder.path("tiny.gguf"));
     folder.succeeds(&["import", "tiny.gguf", "tiny"]);
@@ -20,14 +20,14 @@ fn tiny() -> Folder {
 }
 
 /// A safetensors file of one I64 tensor.
-fn ids_file(name: &str, shape: &[usize], ids: &[i64]) -> Vec<u8> {
+pub fn ids_file(name: &str, shape: &[usize], ids: &[i64]) -> Vec<u8> {
     let header = format!(r#"{{"{name}":{{"dtype":"I64","shape":{shape:?},"data_offsets":[0,{}]}}}}"#, 8 * ids.len());
     let bytes: Vec<u8> = ids.iter().flat_map(|i| i.to_le_bytes()).collect();
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes].concat()
 }
 
 /// -ln p of every token but the first, from the logits that the command wrote.
-fn losses(folder: &Folder, ids: &[u32]) -> Vec<f64> {
+pub fn losses(folder: &Folder, ids: &[u32]) -> Vec<f64> {
     let as_i64: Vec<i64> = ids.iter().map(|i| i64::from(*i)).collect();
     fs::write(folder.path("ids.safetensors"), ids_file("input_ids", &[1, ids.len()], &as_i64)).unwrap();
     folder.succeeds(&["logits", "tiny", "--ids", "ids.safetensors", "--out", "logits.safetensors", "--force"]);
@@ -223,7 +223,7 @@ fn what_a_model_command_cannot_do_is_one_line_that_names_it() {
     write("latin.txt", b"caf\xe9");
     assert!(folder.refuses(&["eval", "tiny", "--text", "latin.txt"]).contains("is not UTF-8 from byte 3 on"));
     for (content, says) in [
-        ("{\"query\": \"a\", \"choices\": [\"b\"], \"gold\": 1}", "question 1 has 1 choices, gold 1"),
+        ("{\"query\": \"a\", \"choices\": [\"b\"], \"gold\": 1}", "line 1: gold: is 1, and there are 1 choices"),
         ("{\"query\": \"a\"}\n", "line 1: missing field `choices`"),
         ("\n\nnonsense", "line 3: "),
         ("", "has no line with an item"),

@@ -369,7 +369,7 @@ fn weight_map<'a>(path: &Path, index: &'a Map<String, Value>) -> Result<BTreeMap
 }
 
 /// Reads a file that holds one JSON object.
-pub(super) fn read_json(path: &Path) -> Result<Map<String, Value>> {
+pub(crate) fn read_json(path: &Path) -> Result<Map<String, Value>> {
     serde_json::from_slice(&read_small(path)?)
         .map_err(|e| Error::malformed(path, format!("is no JSON object: {}", one_line(&e.to_string(), 300))))
 }

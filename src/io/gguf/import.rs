@@ -103,7 +103,7 @@ pub fn import(file: &Gguf, out: impl AsRef<Path>, dtype: Option<Dtype>) -> Resul
     };
 
     let mut writer = FolderWriter::create(out, Layout::new(tensors, SHARD)?)?;
-    writer.config(&config)?;
+    writer.config(&with_origin(&config, file, &imported.types))?;
     writer.json("generation_config.json", &generation(&config))?;
     if let Some(words) = words {
         writer.json("tokenizer.json", &words.tokenizer)?;
@@ -116,6 +116,15 @@ pub fn import(file: &Gguf, out: impl AsRef<Path>, dtype: Option<Dtype>) -> Resul
     }
     writer.finish()?;
     Ok(imported)
+}
+
+/// The config with a record of the file: in which types it held the numbers, and in how many bytes. Who runs the folder, or one made of
+/// it, can say from it what the numbers took before.
+fn with_origin(config: &Map<String, Value>, file: &Gguf, types: &BTreeMap<String, usize>) -> Map<String, Value> {
+    let bytes: u64 = file.tensors().iter().map(|t| t.bytes).sum();
+    let mut config = config.clone();
+    config.insert("imported_from".to_string(), json!({"format": "GGUF", "types": types, "bytes": bytes}));
+    config
 }
 
 /// Whether the head is left out because it is the embedding, or is the same over again.

@@ -2,6 +2,7 @@
 
 use super::Config;
 use super::load::Reader;
+use super::model::sequences;
 use super::recipe::Recipe;
 use crate::io::Weights;
 use crate::kernels::vector;
@@ -22,6 +23,9 @@ pub struct Ends {
     head: Option<Linear>,
     recipe: Recipe,
 }
+
+/// What holds of every array here that is used as a slice.
+const STANDARD: &str = "made or read in standard layout";
 
 /// Logits that are held at once.
 const LOGITS: usize = 8 << 20;
@@ -108,12 +112,13 @@ impl Ends {
     /// What goes into the first block, `(tokens, hidden)`: of sequences of `length` tokens, each from position `first` on.
     ///
     /// # Errors
-    /// If an id is not in the vocabulary, or a position not among those that were learned.
+    /// If the tokens are not whole sequences, an id is not in the vocabulary, or a position not among those that were learned.
     pub fn embed(&self, ids: &[u32], length: usize, first: usize) -> Result<Array2<f32>> {
-        self.check(ids, first + length)?;
+        sequences(ids, length)?;
+        self.check(ids, first.saturating_add(length))?;
         let mut h = Array2::zeros((ids.len(), self.recipe.hidden));
         for (t, (&id, mut h)) in ids.iter().zip(h.rows_mut()).enumerate() {
-            self.embedding.row_into(id as usize, h.as_slice_mut().unwrap_or_default());
+            self.embedding.row_into(id as usize, h.as_slice_mut().expect(STANDARD));
             if self.recipe.embedding_scale != 1.0 {
                 h *= self.recipe.embedding_scale;
             }
@@ -281,6 +286,7 @@ impl Ends {
         tied: Option<Array2<f32>>,
         carry: &mut Carry<'_, '_>,
     ) {
+        assert!(length > 0, "sequences of no tokens");
         let mut gradient = tied.unwrap_or_else(|| Array2::zeros(self.embedding.shape()));
         for (ids, d) in parts {
             for (&id, d) in ids.iter().zip(d.rows()) {
@@ -309,7 +315,7 @@ impl Ends {
     pub(super) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
         self.embedding.visit_mut(f)?;
         if let Some((tensor, table)) = &mut self.positions {
-            f(tensor, table.as_slice_mut().unwrap_or_default());
+            f(tensor, table.as_slice_mut().expect(STANDARD));
         }
         self.norm.visit_mut(f);
         self.head.iter_mut().try_for_each(|head| head.visit_mut(f))
@@ -329,6 +335,6 @@ fn rows(x: &mut Array2<f32>, f: impl Fn(usize, &mut [f32]) + Sync) {
 
 fn rows_with(x: &mut Array2<f32>, with: &mut [f64], f: impl Fn(usize, &mut [f32], &mut f64) + Sync) {
     let width = x.ncols();
-    let x = x.as_slice_mut().unwrap_or_default();
+    let x = x.as_slice_mut().expect(STANDARD);
     x.par_chunks_mut(width).zip(with).enumerate().for_each(|(t, (row, with))| f(t, row, with));
 }

@@ -51,7 +51,9 @@ impl<'a> Reader<'a> {
 
     pub(super) fn matrix(&self, name: &str, dim: (usize, usize)) -> Result<Array2<f32>> {
         self.take(name)?;
-        io::read_matrix(self.weights, name, dim)
+        let matrix = io::read_matrix(self.weights, name, dim)?;
+        // Parts of a model are used as slices.
+        Ok(if matrix.is_standard_layout() { matrix } else { matrix.as_standard_layout().into_owned() })
     }
 
     pub(super) fn vector(&self, name: &str, len: usize) -> Result<Array1<f32>> {

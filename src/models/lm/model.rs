@@ -69,7 +69,11 @@ pub fn positions(config: &Config, sequences: usize, length: usize, first: usize)
 }
 
 /// What each token of sequences of `length` has to predict: the one that follows it, and the last of each nothing.
+///
+/// # Panics
+/// If `length` is 0.
 pub fn next_tokens(ids: &[u32], length: usize) -> Vec<Option<u32>> {
+    assert!(length > 0, "sequences of no tokens");
     (0..ids.len()).map(|t| if (t + 1) % length == 0 { None } else { ids.get(t + 1).copied() }).collect()
 }
 
@@ -188,6 +192,38 @@ impl LanguageModel {
     /// As [`LanguageModel::forward`].
     pub fn nll(&self, ids: &[u32]) -> Result<Vec<f64>> {
         self.ends.nll(&self.stream(ids, ids.len(), &mut ())?, &next_tokens(ids, ids.len()))
+    }
+
+    /// `-ln p` of the tokens of one sequence from `from` on, given those before them. The last token is not read, so there may be one more
+    /// than the model has positions.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::forward`].
+    ///
+    /// # Panics
+    /// If `from` is 0 or no token stands there.
+    pub fn nll_from(&self, ids: &[u32], from: usize) -> Result<Vec<f64>> {
+        let targets: Vec<Option<u32>> = ids[from.min(ids.len())..].iter().copied().map(Some).collect();
+        self.ends.nll(&self.stream_from(ids, from)?, &targets)
+    }
+
+    /// Logits `(tokens from from on, vocab)` of what follows each token from the one before `from` on, but for the last, which is not read.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::forward`].
+    ///
+    /// # Panics
+    /// If `from` is 0 or no token stands there.
+    pub fn logits_from(&self, ids: &[u32], from: usize) -> Result<Array2<f32>> {
+        Ok(self.ends.logits(&self.stream_from(ids, from)?))
+    }
+
+    /// What the last block gives for all tokens but the last, from the one before `from` on.
+    fn stream_from(&self, ids: &[u32], from: usize) -> Result<Array2<f32>> {
+        assert!((1..ids.len()).contains(&from), "from token {from} of {}", ids.len());
+        let read = &ids[..ids.len() - 1];
+        let h = self.stream(read, read.len(), &mut ())?;
+        Ok(h.slice_move(s![from - 1.., ..]))
     }
 
     /// An empty cache.

@@ -73,7 +73,7 @@ impl Bias {
     }
 
     pub(super) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) {
-        f(&self.tensor, self.table.as_slice_mut().unwrap_or_default());
+        f(&self.tensor, self.table.as_slice_mut().expect("a reader gives matrices in standard layout"));
     }
 }
 

@@ -10,6 +10,8 @@ mod build;
 mod common;
 #[path = "cli/language.rs"]
 mod language;
+#[path = "cli/opening.rs"]
+mod opening;
 #[path = "cli/prune_language.rs"]
 mod prune_language;
 #[path = "cli/pruning.rs"]

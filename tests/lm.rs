@@ -10,5 +10,7 @@ mod differences;
 mod goldens;
 #[path = "lm/layers.rs"]
 mod layers;
+#[path = "lm/opening.rs"]
+mod opening;
 #[path = "lm/training.rs"]
 mod training;

@@ -2,9 +2,10 @@
 
 use super::{print, print_json};
 use clap::Parser;
-use lacuna::Result;
 use lacuna::io::Dtype;
-use lacuna::io::gguf::{Gguf, import};
+use lacuna::io::gguf::{Gguf, import_checked};
+use lacuna::models::lm::{Config, check};
+use lacuna::{Error, Result};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -27,7 +28,10 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let begun = Instant::now();
     let file = Gguf::open(&args.file)?;
-    let imported = import(&file, &args.out, args.dtype)?;
+    let imported = import_checked(&file, &args.out, args.dtype, |folder| {
+        let opens = Config::parse(&serde_json::Value::Object(folder.config().clone())).and_then(|config| check(folder, &config));
+        opens.map_err(|e| Error::malformed(&args.file, format!("makes a folder that does not open: {e}")))
+    })?;
     let seconds = begun.elapsed().as_secs_f64();
     if args.json {
         let mut value = serde_json::json!({"out": args.out, "seconds": seconds});

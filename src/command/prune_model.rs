@@ -1,5 +1,6 @@
 //! `lacuna prune DIR OUT`: language models, block by block.
 
+use super::model::say_remarks;
 use super::prune::{Allocation, Args, Method, ScopeArg};
 use super::prune_report::{Outcome, page, report, text};
 use super::prune_search::Search;
@@ -148,6 +149,7 @@ pub fn run(args: &Args) -> Result<()> {
     FolderWriter::check_free(&args.out)?;
     let config =
         Config::parse(&Value::Object(folder.config().clone())).map_err(|e| Error::malformed(&args.model, e.to_string()))?;
+    say_remarks(&folder, &config)?;
     let layers = language_layers(&folder, &config, &wanted.only, &args.skip)?;
     let calibration = calibration(args, &config)?;
     let memory = wanted.activations << 20;

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Writes the goldens of tests/lm: tiny random models of every family with what the reference library says of them.
 
-    python scripts/make_lm_goldens.py tests/lm/goldens
+    python scripts/make_lm_goldens.py tests/lm/goldens [NAME…]
 
-needs torch, "transformers<5", safetensors. Each file holds a model's tensors under their own names, its config.json as the metadata
+needs torch, safetensors and transformers: first with "transformers<5", which makes the models, then with "transformers>=5", which opens
+them, holds its logits against the older library's and writes `newer.json`: of each model its config.json as the newer library saves it.
+
+Each file holds a model's tensors under their own names, its config.json as the metadata
 entry "config", and
     expected.input_ids (T) · expected.labels (of an encoder-decoder) · expected.logits (T, V) · expected.nll ()
     expected.grad.<tensor>, the gradient of that mean loss
@@ -13,9 +16,11 @@ all as f32. Every window is shorter than the text, and no parameter keeps the va
 import json
 import os
 import sys
+import tempfile
 
 import torch
 import transformers as tf
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 VOCAB = 41
@@ -60,6 +65,10 @@ FAMILIES = {
     "longrope": lambda: tf.Phi3ForCausalLM(tf.Phi3Config(**base(
         num_key_value_heads=2, sliding_window=None, max_position_embeddings=36, original_max_position_embeddings=SHORT,
         rope_scaling=dict(type="longrope", short_factor=[1.0, 1.25], long_factor=[1.5, 6.0])))),
+    "phi_part": lambda: tf.PhiForCausalLM(tf.PhiConfig(**base(
+        intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, partial_rotary_factor=0.25))),
+    "nemotron_part": lambda: tf.NemotronForCausalLM(tf.NemotronConfig(**base(
+        intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, partial_rotary_factor=0.25))),
 }
 
 
@@ -89,10 +98,40 @@ def golden(make, seed):
     return {name: t.contiguous().clone() for name, t in tensors.items()}, {"config": json.dumps(config, sort_keys=True)}
 
 
+def newer(path):
+    """The config of a golden as the newer library saves it, once that library has given the golden's logits."""
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        config = json.loads(file.metadata()["config"])
+    with tempfile.TemporaryDirectory() as folder:
+        save_file({n: t for n, t in tensors.items() if not n.startswith("expected.")}, os.path.join(folder, "model.safetensors"),
+                  {"format": "pt"})
+        with open(os.path.join(folder, "config.json"), "w") as file:
+            json.dump(config, file)
+        auto = tf.AutoModelForSeq2SeqLM if config.get("is_encoder_decoder") else tf.AutoModelForCausalLM
+        model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        ids = {"input_ids": tensors["expected.input_ids"].long()[None]}
+        if model.config.is_encoder_decoder:
+            ids["labels"] = tensors["expected.labels"].long()[None]
+        with torch.no_grad():
+            off = float((model(**ids).logits[0] - tensors["expected.logits"]).abs().max())
+        assert off < 1e-4, f"{path}: {off}"
+        model.save_pretrained(folder)
+        with open(os.path.join(folder, "config.json")) as file:
+            return json.load(file)
+
+
 def main():
-    out = sys.argv[1]
+    out, only = sys.argv[1], sys.argv[2:]
     os.makedirs(out, exist_ok=True)
+    if int(tf.__version__.split(".")[0]) >= 5:
+        configs = {name: newer(os.path.join(out, name + ".safetensors")) for name in FAMILIES}
+        with open(os.path.join(out, "newer.json"), "w") as file:
+            file.write("{\n" + ",\n".join(f"{json.dumps(n)}: {json.dumps(c, sort_keys=True)}" for n, c in configs.items()) + "\n}\n")
+        return
     for seed, (name, make) in enumerate(FAMILIES.items()):
+        if only and name not in only:
+            continue
         tensors, metadata = golden(make, seed + 1)
         path = os.path.join(out, name + ".safetensors")
         save_file(tensors, path, metadata)

@@ -10,6 +10,8 @@ mod folder;
 mod packed;
 #[path = "checkpoints/gguf.rs"]
 mod gguf;
+#[path = "checkpoints/imported.rs"]
+mod imported;
 #[path = "checkpoints/mutated.rs"]
 mod mutated;
 #[path = "checkpoints/words.rs"]

@@ -14,6 +14,8 @@ mod language;
 mod places;
 #[path = "cli/plain_files.rs"]
 mod plain_files;
+#[path = "cli/opening.rs"]
+mod opening;
 #[path = "cli/prune_language.rs"]
 mod prune_language;
 #[path = "cli/prune_runs.rs"]

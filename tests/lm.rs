@@ -12,5 +12,7 @@ mod goldens;
 mod layers;
 #[path = "lm/lengths.rs"]
 mod lengths;
+#[path = "lm/opening.rs"]
+mod opening;
 #[path = "lm/training.rs"]
 mod training;

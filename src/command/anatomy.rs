@@ -29,7 +29,7 @@ pub fn run(dir: &Path, count: Option<bool>, as_json: bool) -> Result<()> {
         config.layers(),
         config.hidden(),
         config.vocab(),
-        if config.tied() { ", head tied to the embedding" } else { "" },
+        if census.outline.tied { ", head tied to the embedding" } else { "" },
         whole.numbers,
         folder.bytes() as f64 / 1e6,
         folder.files().count(),
@@ -66,7 +66,7 @@ pub fn run(dir: &Path, count: Option<bool>, as_json: bool) -> Result<()> {
     } else {
         text += &format!("sparsity not counted: it takes reading {:.1} GB; --count does it\n", folder.bytes() as f64 / 1e9);
     }
-    let (all, kept) = census.flops(&config);
+    let (all, kept) = census.flops();
     let context = config.stated_context().unwrap_or(1024);
     text += &format!(
         "FLOPs a token: {all} for all weights{}; attention to {context} tokens adds {}\n\n",
@@ -133,7 +133,7 @@ fn coupled(config: &Config, census: &Census) -> Vec<String> {
         format!(
             "may be pruned weight by weight: the {} linear layers of the blocks; embedding{}, norms and biases only if named",
             census.outline.layers.iter().filter(|l| l.block.is_some()).count(),
-            if config.tied() { " (which is the head)" } else { " and head" },
+            if census.outline.tied { " (which is the head)" } else { " and head" },
         ),
         format!(
             "heads, each block alone: {} rows of {} with the columns of {output}; {} query heads share {} key-value heads, so they go by \
@@ -150,14 +150,14 @@ fn coupled(config: &Config, census: &Census) -> Vec<String> {
         ),
         format!(
             "hidden features, all blocks at once: columns of what reads the stream, rows of {output} and {down}, norms, embedding{}",
-            if config.tied() { "" } else { " and head" },
+            if census.outline.tied { "" } else { " and head" },
         ),
     ]
 }
 
 fn describe(dir: &Path, folder: &Folder, config: &Config, census: &Census) -> Value {
     let sum = |sum: &Sum| json!({"parameters": sum.numbers, "kept": sum.kept, "sparsity": sum.sparsity(), "bytes": sum.bytes});
-    let (flops, kept_flops) = census.flops(config);
+    let (flops, kept_flops) = census.flops();
     let context = config.stated_context().unwrap_or(1024);
     let blocks: Vec<Value> = (census.blocks().iter().enumerate())
         .map(|(i, s)| {
@@ -171,7 +171,7 @@ fn describe(dir: &Path, folder: &Folder, config: &Config, census: &Census) -> Va
     let kinds: serde_json::Map<String, Value> = census.kinds().iter().map(|(k, s)| (word(*k).to_string(), sum(s))).collect();
     json!({
         "folder": dir, "family": config.family().model_type(), "layers": config.layers(), "hidden": config.hidden(),
-        "vocabulary": config.vocab(), "tied": config.tied(), "files": folder.files().count(), "whole": sum(&census.whole()),
+        "vocabulary": config.vocab(), "tied": census.outline.tied, "files": folder.files().count(), "whole": sum(&census.whole()),
         "prunable": sum(&census.prunable()), "buffers": sum(&census.buffers()), "packed": folder.layouts(), "kinds": kinds, "blocks": blocks, "linears": census.outline.layers,
         "tensors": census.tensors, "flops": flops, "kept_flops": kept_flops, "attention_context": context,
         "attention_flops": attention_flops(config, context), "coupled": coupled(config, census),

@@ -3,9 +3,10 @@
 use super::place::{self, Aside, Force};
 use super::{print, print_json};
 use clap::Parser;
-use lacuna::Result;
 use lacuna::io::Dtype;
-use lacuna::io::gguf::{Gguf, import};
+use lacuna::io::gguf::{Gguf, import_checked};
+use lacuna::models::lm::{Config, check};
+use lacuna::{Error, Result};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -33,7 +34,10 @@ pub fn run(args: &Args) -> Result<()> {
     place::folder(&args.out, &[&args.file], args.force.force)?;
     let mut before = Aside::new(&args.out);
     before.away()?;
-    let imported = import(&file, &args.out, args.dtype)?;
+    let imported = import_checked(&file, &args.out, args.dtype, |folder| {
+        let opens = Config::parse(&serde_json::Value::Object(folder.config().clone())).and_then(|config| check(folder, &config));
+        opens.map_err(|e| Error::malformed(&args.file, format!("makes a folder that does not open: {e}")))
+    })?;
     before.gone()?;
     let seconds = begun.elapsed().as_secs_f64();
     if args.json {

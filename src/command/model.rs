@@ -2,17 +2,27 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lacuna::io::Folder;
-use lacuna::models::lm::{Config, LanguageModel, Running, Seq2Seq};
+use lacuna::models::lm::{Config, LanguageModel, Running, Seq2Seq, remark};
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Opens a model folder and reads its configuration; no weights.
+/// Opens a model folder and reads its configuration; no weights. What a user should know of the folder goes to stderr.
 pub fn open(dir: &Path) -> Result<(Folder, Config)> {
     let folder = Folder::open(dir)?;
     let config = Config::parse(&Value::Object(folder.config().clone())).map_err(|e| of(dir, e))?;
+    say_remarks(&folder, &config)?;
     Ok((folder, config))
+}
+
+/// Says on stderr where a folder is not what it seems.
+pub fn say_remarks(folder: &Folder, config: &Config) -> Result<()> {
+    let tied = remark(folder, config).map_err(|e| of(folder.path(), e))?;
+    for line in folder.remark().into_iter().chain(tied) {
+        eprintln!("note: {}: {line}", folder.path().display());
+    }
+    Ok(())
 }
 
 /// An error, naming the folder it was met in.

@@ -1,5 +1,6 @@
 //! `lacuna prune DIR OUT`: language models, block by block.
 
+use super::model::say_remarks;
 use super::place::{self, Aside};
 use super::prune::{Allocation, Args, Method, ScopeArg};
 use super::prune_methods::{Pruners, allocation};
@@ -173,6 +174,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut older = Aside::new(&args.out);
     let config =
         Config::parse(&Value::Object(folder.config().clone())).map_err(|e| Error::malformed(&args.model, e.to_string()))?;
+    say_remarks(&folder, &config)?;
     if prune_options::measures(args) {
         check_measurable(&config).map_err(|e| Error::malformed(&args.model, e.to_string()))?;
     }

@@ -28,6 +28,14 @@ pub trait Weights {
     /// As [`Weights::shape`]; [`Error::Malformed`] if it does not hold numbers of dtype F32, F16 or BF16;
     /// [`Error::Io`] if reading fails.
     fn read(&self, name: &str) -> Result<ArrayD<f32>>;
+
+    /// Whether two tensors have one shape and the same numbers.
+    ///
+    /// # Errors
+    /// As [`Weights::read`].
+    fn same(&self, a: &str, b: &str) -> Result<bool> {
+        Ok(self.shape(a)? == self.shape(b)? && self.read(a)? == self.read(b)?)
+    }
 }
 
 /// Where a model's tensors go.

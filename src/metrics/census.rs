@@ -146,10 +146,10 @@ impl Census {
     }
 
     /// FLOPs of the linear layers and the head for one token, two a weight: of all weights, and of those that are kept.
-    pub fn flops(&self, config: &Config) -> (usize, Option<usize>) {
+    pub fn flops(&self) -> (usize, Option<usize>) {
         let used = self.tensors.iter().filter(|t| {
             matches!(t.kind, Kind::Attention | Kind::FeedForward | Kind::Head)
-                || config.tied() && t.name == self.outline.embedding
+                || self.outline.tied && t.name == self.outline.embedding
         });
         let sum = Sum::of(used);
         (2 * sum.numbers, sum.kept.map(|kept| 2 * kept))

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use std::path::Path;
 
 /// A file in the making.
+#[derive(Clone)]
 pub struct Gguf {
     pub version: u32,
     pub keys: Vec<(String, Vec<u8>)>,

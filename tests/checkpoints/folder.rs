@@ -327,6 +327,69 @@ fn an_index_that_does_not_tell_the_truth_is_refused_by_tensor_and_file() {
 }
 
 #[test]
+fn a_whole_file_beside_old_shards_is_what_is_read_whatever_their_index_says() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = sharded(root.path());
+    assert_eq!(Folder::open(&dir).unwrap().remark(), None);
+    let mut whole = Checkpoint::new();
+    whole.insert("a.weight", numbers("another", &[5, 3], 1.0), Dtype::F32).unwrap();
+    whole.write(dir.join("model.safetensors")).unwrap();
+    let index = dir.join("model.safetensors.index.json");
+    let old = fs::read_to_string(&index).unwrap();
+    for text in [old.as_str(), r#"{"weight_map": {"a.weight": "model-00001-of-00030.safetensors"}}"#, "no JSON"] {
+        fs::write(&index, text).unwrap();
+        let folder = Folder::open(&dir).unwrap();
+        assert_eq!(folder.read("a.weight").unwrap(), numbers("another", &[5, 3], 1.0));
+        assert_eq!(folder.names().collect::<Vec<_>>(), ["a.weight"]);
+        let remark = folder.remark().unwrap();
+        assert!(remark.starts_with("model.safetensors is read; model.safetensors.index.json beside it"), "{remark}");
+        // What is written of it is the whole file alone.
+        let out = root.path().join("out");
+        let mut writer = FolderWriter::create(&out, Layout::of(&folder)).unwrap();
+        writer.copy_rest(&folder).unwrap();
+        writer.finish().unwrap();
+        assert!(!out.join("model.safetensors.index.json").exists() && Folder::open(&out).unwrap().remark().is_none());
+        fs::remove_dir_all(&out).unwrap();
+    }
+}
+
+#[test]
+fn tensors_of_a_folder_are_compared_number_by_number_across_dtypes_and_files() {
+    use lacuna::io::Weights;
+    let root = tempfile::tempdir().unwrap();
+    let dir = sharded(root.path());
+    let long = numbers("long", &[3, 200_001], 1.0).mapv(|v| Dtype::BF16.round(v));
+    let mut other = long.clone();
+    other[[2, 200_000]] += 1.0;
+    let mut file = Checkpoint::new();
+    file.insert("x", long.clone(), Dtype::F32).unwrap();
+    file.insert("y", long.clone(), Dtype::BF16).unwrap();
+    file.insert("z", other, Dtype::F32).unwrap();
+    file.insert("turned", long.into_shape_with_order(IxDyn(&[200_001, 3])).unwrap(), Dtype::F32).unwrap();
+    file.write(dir.join("model.safetensors")).unwrap();
+    let folder = Folder::open(&dir).unwrap();
+    let of_file = |a: &str, b: &str| (Weights::same(&folder, a, b).unwrap(), Weights::same(&file, a, b).unwrap());
+    assert_eq!(of_file("x", "y"), (true, true));
+    assert_eq!(of_file("x", "z"), (false, false));
+    assert_eq!(of_file("x", "turned"), (false, false));
+    assert!(Weights::same(&folder, "x", "nothing").is_err());
+}
+
+#[test]
+fn a_gguf_file_in_the_place_of_a_folder_or_of_weights_is_known_by_its_first_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("model.bin");
+    crate::build::llama().write(&path);
+    let says = "is a GGUF file; 'lacuna import FILE DIR' makes a model folder of it";
+    assert!(refused(&path).ends_with(says));
+    assert!(Checkpoint::read(&path).unwrap_err().to_string().ends_with(says));
+    assert!(lacuna::io::read_header(&path).unwrap_err().to_string().ends_with(says));
+    fs::write(root.path().join("config.json"), "{}").unwrap();
+    fs::rename(&path, root.path().join("model.safetensors")).unwrap();
+    assert!(refused(root.path()).ends_with(says));
+}
+
+#[test]
 fn a_folder_that_is_none_is_refused_in_words() {
     let root = tempfile::tempdir().unwrap();
     assert!(refused(&root.path().join("nowhere")).contains("No such file"));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Writes a file into a new folder and opens it.
-fn open(file: &Gguf) -> (tempfile::TempDir, lacuna::Result<File>) {
+pub fn open(file: &Gguf) -> (tempfile::TempDir, lacuna::Result<File>) {
     let folder = tempfile::tempdir().unwrap();
     file.write(folder.path().join("m.gguf"));
     let opened = File::open(folder.path().join("m.gguf"));
@@ -18,7 +18,7 @@ fn open(file: &Gguf) -> (tempfile::TempDir, lacuna::Result<File>) {
 }
 
 /// The line with which a file is refused, when it is opened or imported; nothing is left behind.
-fn refused(file: &Gguf) -> String {
+pub fn refused(file: &Gguf) -> String {
     let (folder, opened) = open(file);
     let out = folder.path().join("out");
     let line = opened.and_then(|f| import(&f, &out, None)).unwrap_err().to_string();
@@ -27,7 +27,7 @@ fn refused(file: &Gguf) -> String {
     line
 }
 
-fn imported(file: &Gguf) -> (tempfile::TempDir, PathBuf) {
+pub fn imported(file: &Gguf) -> (tempfile::TempDir, PathBuf) {
     let (folder, opened) = open(file);
     let out = folder.path().join("out");
     import(&opened.unwrap(), &out, None).unwrap();

@@ -8,8 +8,22 @@ use ndarray::{Array2, ArrayD};
 use std::path::Path;
 
 /// The names of all goldens.
-pub const ALL: [&str; 12] =
-    ["llama", "llama31", "mistral", "gemma2", "phi2", "phi3", "nemotron", "gpt2", "t5", "t5v11", "yarn", "longrope"];
+pub const ALL: [&str; 14] = [
+    "llama",
+    "llama31",
+    "mistral",
+    "gemma2",
+    "phi2",
+    "phi3",
+    "nemotron",
+    "gpt2",
+    "t5",
+    "t5v11",
+    "yarn",
+    "longrope",
+    "phi_part",
+    "nemotron_part",
+];
 
 /// A model's tensors and config, and what the reference library says.
 pub struct Golden {

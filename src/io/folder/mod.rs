@@ -102,16 +102,18 @@ impl Folder {
     /// # Errors
     /// [`Error::Io`] if a file is missing or cannot be read, [`Error::Malformed`] if one is not what it should be: no JSON, a
     /// shard that is cut short, one tensor in two shards, an index that names a tensor or file that is not there or leaves
-    /// one out.
+    /// one out. Where `model.safetensors` is there, an index beside it is not read ([`Folder::remark`]).
     pub fn open(path: impl AsRef<Path>) -> Result<Folder> {
         let path = path.as_ref().to_path_buf();
         let is_folder = std::fs::metadata(&path).map_err(|e| Error::io(&path, e))?.is_dir();
         if !is_folder {
+            crate::io::gguf::refuse(&path)?;
             return Err(Error::malformed(&path, "not a folder; a model is a folder with config.json and model.safetensors"));
         }
         let config = read_json(&path.join(CONFIG))?;
         let index_path = path.join(INDEX);
-        let index = if index_path.exists() { Some(read_json(&index_path)?) } else { None };
+        let whole = path.join(WEIGHTS).exists();
+        let index = if !whole && index_path.exists() { Some(read_json(&index_path)?) } else { None };
         let mut shards = Vec::new();
         let mut places = HashMap::new();
         let listed = index.as_ref().map(|index| weight_map(&index_path, index)).transpose()?;
@@ -124,7 +126,7 @@ impl Folder {
                 files
             }
         };
-        if listed.is_none() && !path.join(WEIGHTS).exists() {
+        if listed.is_none() && !whole {
             let pickled = path.join("pytorch_model.bin").exists() || path.join("pytorch_model.bin.index.json").exists();
             let hint = if pickled { "; pytorch_model.bin is not read: save the model as safetensors" } else { "" };
             return Err(Error::malformed(&path, format!("has neither {WEIGHTS} nor {INDEX}{hint}")));
@@ -153,6 +155,13 @@ impl Folder {
         let (listed, packed) = names(&path, &shards)?;
         let parts = packed.values().flat_map(|p| p.tensors(&shards[p.shard()])).map(String::from).collect();
         Ok(Folder { path, config, shards, places, listed, packed, parts, index, masks })
+    }
+
+    /// What a user should know: which of two sets of weights is read. A whole file that was saved into the folder of a sharded one leaves
+    /// the old shards and their index behind; the reference library then reads the whole file, and so it is done here.
+    pub fn remark(&self) -> Option<String> {
+        let stale = self.index.is_none() && self.path.join(INDEX).exists();
+        stale.then(|| format!("{WEIGHTS} is read; {INDEX} beside it and the shards that it lists are not"))
     }
 
     /// The folder.
@@ -400,5 +409,27 @@ impl crate::io::Weights for Folder {
 
     fn read(&self, name: &str) -> Result<ArrayD<f32>> {
         Folder::read(self, name)
+    }
+
+    fn same(&self, a: &str, b: &str) -> Result<bool> {
+        if self.packed.contains_key(a) || self.packed.contains_key(b) {
+            return Ok(Folder::shape(self, a)? == Folder::shape(self, b)? && Folder::read(self, a)? == Folder::read(self, b)?);
+        }
+        let ((first, x), (second, y)) = (self.find(a)?, self.find(b)?);
+        if x.shape != y.shape {
+            return Ok(false);
+        }
+        first.dtype(x)?;
+        second.dtype(y)?;
+        let (mut left, mut right) = (vec![0.0; CHUNK.min(x.len())], vec![0.0; CHUNK.min(x.len())]);
+        for from in (0..x.len()).step_by(CHUNK) {
+            let n = CHUNK.min(x.len() - from);
+            first.read_numbers(x, from, &mut left[..n])?;
+            second.read_numbers(y, from, &mut right[..n])?;
+            if left[..n] != right[..n] {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

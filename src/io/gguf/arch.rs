@@ -59,20 +59,45 @@ impl Change {
     }
 }
 
+/// Whether a part has a bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bias {
+    No,
+    Must,
+    /// With the others of its kind: what attention has, and what the feed-forward layers have.
+    May(Joint),
+}
+
+/// Layers that have biases together or not at all in a Hugging Face checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Joint {
+    Attention,
+    Feed,
+}
+
+use Bias::{May, Must, No};
+
+/// A part by its name there and here, and its bias.
+type Part = (&'static str, &'static str, Bias);
+
 /// The names of an architecture: those of a block behind `blk.N.` and behind `blocks` + `N.`, those outside in full.
 pub(super) struct Arch {
     /// `general.architecture`.
     pub name: &'static str,
     blocks: &'static str,
-    outside: &'static [(&'static str, &'static str)],
-    inside: &'static [(&'static str, &'static str)],
+    outside: &'static [Part],
+    inside: &'static [Part],
     /// Names of which 1 is taken off.
     less_one: bool,
     turned: bool,
     paired: bool,
 }
 
-const LLAMA_ENDS: &[(&str, &str)] = &[("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
+const LLAMA_ENDS: &[Part] =
+    &[("token_embd", "model.embed_tokens", No), ("output_norm", "model.norm", No), ("output", "lm_head", No)];
+
+const ATTENTION: Bias = May(Joint::Attention);
+const FEED: Bias = May(Joint::Feed);
 
 const ARCHES: [Arch; 6] = [
     Arch {
@@ -80,15 +105,15 @@ const ARCHES: [Arch; 6] = [
         blocks: "model.layers.",
         outside: LLAMA_ENDS,
         inside: &[
-            ("attn_norm", "input_layernorm"),
-            ("attn_q", "self_attn.q_proj"),
-            ("attn_k", "self_attn.k_proj"),
-            ("attn_v", "self_attn.v_proj"),
-            ("attn_output", "self_attn.o_proj"),
-            ("ffn_norm", "post_attention_layernorm"),
-            ("ffn_gate", "mlp.gate_proj"),
-            ("ffn_up", "mlp.up_proj"),
-            ("ffn_down", "mlp.down_proj"),
+            ("attn_norm", "input_layernorm", No),
+            ("attn_q", "self_attn.q_proj", ATTENTION),
+            ("attn_k", "self_attn.k_proj", ATTENTION),
+            ("attn_v", "self_attn.v_proj", ATTENTION),
+            ("attn_output", "self_attn.o_proj", ATTENTION),
+            ("ffn_norm", "post_attention_layernorm", No),
+            ("ffn_gate", "mlp.gate_proj", FEED),
+            ("ffn_up", "mlp.up_proj", FEED),
+            ("ffn_down", "mlp.down_proj", FEED),
         ],
         less_one: false,
         turned: false,
@@ -99,17 +124,17 @@ const ARCHES: [Arch; 6] = [
         blocks: "model.layers.",
         outside: LLAMA_ENDS,
         inside: &[
-            ("attn_norm", "input_layernorm"),
-            ("attn_q", "self_attn.q_proj"),
-            ("attn_k", "self_attn.k_proj"),
-            ("attn_v", "self_attn.v_proj"),
-            ("attn_output", "self_attn.o_proj"),
-            ("post_attention_norm", "post_attention_layernorm"),
-            ("ffn_norm", "pre_feedforward_layernorm"),
-            ("ffn_gate", "mlp.gate_proj"),
-            ("ffn_up", "mlp.up_proj"),
-            ("ffn_down", "mlp.down_proj"),
-            ("post_ffw_norm", "post_feedforward_layernorm"),
+            ("attn_norm", "input_layernorm", No),
+            ("attn_q", "self_attn.q_proj", No),
+            ("attn_k", "self_attn.k_proj", No),
+            ("attn_v", "self_attn.v_proj", No),
+            ("attn_output", "self_attn.o_proj", No),
+            ("post_attention_norm", "post_attention_layernorm", No),
+            ("ffn_norm", "pre_feedforward_layernorm", No),
+            ("ffn_gate", "mlp.gate_proj", No),
+            ("ffn_up", "mlp.up_proj", No),
+            ("ffn_down", "mlp.down_proj", No),
+            ("post_ffw_norm", "post_feedforward_layernorm", No),
         ],
         less_one: true,
         turned: false,
@@ -118,15 +143,19 @@ const ARCHES: [Arch; 6] = [
     Arch {
         name: "phi2",
         blocks: "model.layers.",
-        outside: &[("token_embd", "model.embed_tokens"), ("output_norm", "model.final_layernorm"), ("output", "lm_head")],
+        outside: &[
+            ("token_embd", "model.embed_tokens", No),
+            ("output_norm", "model.final_layernorm", Must),
+            ("output", "lm_head", Must),
+        ],
         inside: &[
-            ("attn_norm", "input_layernorm"),
-            ("attn_q", "self_attn.q_proj"),
-            ("attn_k", "self_attn.k_proj"),
-            ("attn_v", "self_attn.v_proj"),
-            ("attn_output", "self_attn.dense"),
-            ("ffn_up", "mlp.fc1"),
-            ("ffn_down", "mlp.fc2"),
+            ("attn_norm", "input_layernorm", Must),
+            ("attn_q", "self_attn.q_proj", Must),
+            ("attn_k", "self_attn.k_proj", Must),
+            ("attn_v", "self_attn.v_proj", Must),
+            ("attn_output", "self_attn.dense", Must),
+            ("ffn_up", "mlp.fc1", Must),
+            ("ffn_down", "mlp.fc2", Must),
         ],
         less_one: false,
         turned: false,
@@ -137,12 +166,12 @@ const ARCHES: [Arch; 6] = [
         blocks: "model.layers.",
         outside: LLAMA_ENDS,
         inside: &[
-            ("attn_norm", "input_layernorm"),
-            ("attn_qkv", "self_attn.qkv_proj"),
-            ("attn_output", "self_attn.o_proj"),
-            ("ffn_norm", "post_attention_layernorm"),
-            ("ffn_up", "mlp.gate_up_proj"),
-            ("ffn_down", "mlp.down_proj"),
+            ("attn_norm", "input_layernorm", No),
+            ("attn_qkv", "self_attn.qkv_proj", No),
+            ("attn_output", "self_attn.o_proj", No),
+            ("ffn_norm", "post_attention_layernorm", No),
+            ("ffn_up", "mlp.gate_up_proj", No),
+            ("ffn_down", "mlp.down_proj", No),
         ],
         less_one: false,
         turned: false,
@@ -151,16 +180,16 @@ const ARCHES: [Arch; 6] = [
     Arch {
         name: "nemotron",
         blocks: "model.layers.",
-        outside: LLAMA_ENDS,
+        outside: &[("token_embd", "model.embed_tokens", No), ("output_norm", "model.norm", Must), ("output", "lm_head", No)],
         inside: &[
-            ("attn_norm", "input_layernorm"),
-            ("attn_q", "self_attn.q_proj"),
-            ("attn_k", "self_attn.k_proj"),
-            ("attn_v", "self_attn.v_proj"),
-            ("attn_output", "self_attn.o_proj"),
-            ("ffn_norm", "post_attention_layernorm"),
-            ("ffn_up", "mlp.up_proj"),
-            ("ffn_down", "mlp.down_proj"),
+            ("attn_norm", "input_layernorm", Must),
+            ("attn_q", "self_attn.q_proj", ATTENTION),
+            ("attn_k", "self_attn.k_proj", ATTENTION),
+            ("attn_v", "self_attn.v_proj", ATTENTION),
+            ("attn_output", "self_attn.o_proj", ATTENTION),
+            ("ffn_norm", "post_attention_layernorm", Must),
+            ("ffn_up", "mlp.up_proj", FEED),
+            ("ffn_down", "mlp.down_proj", FEED),
         ],
         less_one: true,
         turned: false,
@@ -170,18 +199,18 @@ const ARCHES: [Arch; 6] = [
         name: "gpt2",
         blocks: "transformer.h.",
         outside: &[
-            ("token_embd", "transformer.wte"),
-            ("position_embd", "transformer.wpe"),
-            ("output_norm", "transformer.ln_f"),
-            ("output", "lm_head"),
+            ("token_embd", "transformer.wte", No),
+            ("position_embd", "transformer.wpe", No),
+            ("output_norm", "transformer.ln_f", Must),
+            ("output", "lm_head", No),
         ],
         inside: &[
-            ("attn_norm", "ln_1"),
-            ("attn_qkv", "attn.c_attn"),
-            ("attn_output", "attn.c_proj"),
-            ("ffn_norm", "ln_2"),
-            ("ffn_up", "mlp.c_fc"),
-            ("ffn_down", "mlp.c_proj"),
+            ("attn_norm", "ln_1", Must),
+            ("attn_qkv", "attn.c_attn", Must),
+            ("attn_output", "attn.c_proj", Must),
+            ("ffn_norm", "ln_2", Must),
+            ("ffn_up", "mlp.c_fc", Must),
+            ("ffn_down", "mlp.c_proj", Must),
         ],
         less_one: false,
         turned: true,
@@ -201,6 +230,11 @@ impl Arch {
         })
     }
 
+    /// Whether the head may be the embedding: not where it has a bias of its own.
+    pub fn may_tie(&self) -> bool {
+        self.outside.iter().any(|(from, _, bias)| *from == "output" && *bias == No)
+    }
+
     /// The Hugging Face name of a tensor, and what is to be done to it; `None` if the architecture has no such tensor among its
     /// first `layers` blocks.
     pub fn translate(&self, name: &str, layers: usize, heads: (usize, usize)) -> Option<(String, Change)> {
@@ -208,15 +242,18 @@ impl Arch {
         if kind != "weight" && kind != "bias" {
             return None;
         }
-        let find = |list: &[(&str, &'static str)], stem: &str| list.iter().find(|(from, _)| *from == stem).map(|(_, to)| *to);
-        let (there, here) = match stem.strip_prefix("blk.") {
-            None => (find(self.outside, stem)?.to_string(), stem),
+        let find = |list: &'static [Part], stem: &str| list.iter().find(|(from, _, _)| *from == stem);
+        let (there, here, bias) = match stem.strip_prefix("blk.") {
+            None => find(self.outside, stem).map(|(_, to, bias)| (to.to_string(), stem, *bias))?,
             Some(rest) => {
                 let (layer, part) = rest.split_once('.')?;
                 layer.parse::<usize>().ok().filter(|l| *l < layers && l.to_string() == layer)?;
-                (format!("{}{layer}.{}", self.blocks, find(self.inside, part)?), part)
+                find(self.inside, part).map(|(_, to, bias)| (format!("{}{layer}.{to}", self.blocks), part, *bias))?
             }
         };
+        if kind == "bias" && bias == No {
+            return None;
+        }
         let change = match here {
             "attn_q" if self.paired => Change::Unpair { heads: heads.0 },
             "attn_k" if self.paired => Change::Unpair { heads: heads.1 },
@@ -227,11 +264,61 @@ impl Arch {
         Some((format!("{there}.{kind}"), change))
     }
 
-    /// The names, in the file, of the tensors that a model of so many blocks has at least.
-    pub fn needed(&self, layers: usize) -> impl Iterator<Item = String> {
-        let outside = self.outside.iter().filter(|(from, _)| *from != "output").map(|(from, _)| format!("{from}.weight"));
-        outside.chain((0..layers).flat_map(|l| self.inside.iter().map(move |(from, _)| format!("blk.{l}.{from}.weight"))))
+    /// The names, in the file, of the tensors that a model of so many blocks has at least; `tied` models have no head.
+    pub fn needed(&self, layers: usize, tied: bool) -> impl Iterator<Item = String> {
+        let both = |name: String, bias: Bias| {
+            let bias = (bias == Must).then(|| format!("{name}.bias"));
+            [Some(format!("{name}.weight")), bias].into_iter().flatten()
+        };
+        let outside = self.outside.iter().filter(move |(from, _, _)| !tied || *from != "output");
+        let outside = outside.flat_map(move |(from, _, bias)| both(from.to_string(), *bias));
+        outside.chain(
+            (0..layers)
+                .flat_map(move |l| self.inside.iter().flat_map(move |(from, _, bias)| both(format!("blk.{l}.{from}"), *bias))),
+        )
     }
+
+    /// The parts of a block that have biases if one of `joint` has, by their names in the file without the ending.
+    pub fn biased(&self, joint: Joint, layers: usize) -> impl Iterator<Item = String> {
+        let parts = move |l: usize| {
+            let of = move |(from, _, bias): &Part| (*bias == May(joint)).then(|| format!("blk.{l}.{from}"));
+            self.inside.iter().filter_map(of)
+        };
+        (0..layers).flat_map(parts)
+    }
+
+    /// The shape of a tensor in the file by its name there.
+    pub fn shape(&self, name: &str, sizes: &Sizes) -> Vec<usize> {
+        let (stem, kind) = name.rsplit_once('.').unwrap_or((name, ""));
+        let part = stem.rsplit_once('.').map_or(stem, |(_, part)| part);
+        let Sizes { hidden, vocab, context, q, kv, width } = *sizes;
+        let (rows, cols) = match part {
+            "token_embd" | "output" => (vocab, hidden),
+            "position_embd" => (context, hidden),
+            "attn_q" => (q, hidden),
+            "attn_k" | "attn_v" => (kv, hidden),
+            "attn_qkv" => (q.saturating_add(kv.saturating_mul(2)), hidden),
+            "attn_output" => (hidden, q),
+            "ffn_up" if self.name == "phi3" => (2 * width, hidden),
+            "ffn_gate" | "ffn_up" => (width, hidden),
+            "ffn_down" => (hidden, width),
+            _ => return vec![hidden],
+        };
+        if kind == "bias" { vec![rows] } else { vec![rows, cols] }
+    }
+}
+
+/// The sizes of a model.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub hidden: usize,
+    pub vocab: usize,
+    pub context: usize,
+    /// Features of all query heads, and of all key heads.
+    pub q: usize,
+    pub kv: usize,
+    /// Features between the feed-forward layers.
+    pub width: usize,
 }
 
 #[cfg(test)]

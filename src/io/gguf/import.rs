@@ -1,12 +1,14 @@
 //! A GGUF file becomes a Hugging Face folder.
 
-use super::arch::{Arch, Change};
-use super::config::{config, sizes};
+use super::arch::{Arch, Change, Joint};
+use super::config::config;
+use super::keys::{Keys, Model};
 use super::tokenizer::tokenizer;
-use super::{Gguf, Quant};
+use super::{Gguf, Quant, rope};
 use crate::io::quoted;
-use crate::io::{Dtype, FolderWriter, Layout};
+use crate::io::{Dtype, Folder, FolderWriter, Layout};
 use crate::{Error, Result};
+use ndarray::{ArrayD, IxDyn};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet};
@@ -32,38 +34,54 @@ pub struct Imported {
     pub tokens: Option<usize>,
 }
 
-/// One tensor's way.
+/// One tensor's way; a bias that its neighbours have and it has not is zeros.
 struct Step {
-    from: String,
+    from: Option<String>,
     to: String,
+    shape: Vec<usize>,
     change: Change,
 }
 
 /// Writes the folder `out` from a GGUF file: weights, `config.json`, generation settings and tokenizer. Quantised numbers are
 /// written as `dtype` (F32 holds them exactly), floats in the dtype that they have unless `dtype` is given. A head that is the
-/// embedding over again is left out and tied. The folder appears whole or not at all; one tensor is in memory at a time.
+/// embedding over again is left out and tied. Where some layers have biases and their neighbours have none, as a checkpoint cannot say,
+/// the neighbours' are written as zeros. The folder appears whole or not at all; one tensor is in memory at a time.
 ///
 /// # Errors
-/// [`Error::Malformed`] if the file lacks a tensor or key, has a tensor that its architecture has not, or its tokenizer is of a kind
-/// that is not read; [`Error::Setting`] if the architecture is not known (the line lists those that are); what
-/// [`FolderWriter`] reports.
+/// [`Error::Malformed`] if the file lacks a tensor or key, has a tensor that its architecture has not or of another shape, says what a
+/// `config.json` cannot, or its tokenizer is of a kind that is not read; [`Error::Setting`] if the architecture is not known (the line
+/// lists those that are); what [`FolderWriter`] reports.
 pub fn import(file: &Gguf, out: impl AsRef<Path>, dtype: Option<Dtype>) -> Result<Imported> {
+    import_checked(file, out, dtype, |_| Ok(()))
+}
+
+/// As [`import`]; `check` is shown the folder before it has its name, and what it refuses is not made.
+///
+/// # Errors
+/// As [`import`], and those of `check`.
+pub fn import_checked(
+    file: &Gguf,
+    out: impl AsRef<Path>,
+    dtype: Option<Dtype>,
+    check: impl FnOnce(&Folder) -> Result<()>,
+) -> Result<Imported> {
     let refuse = |reason: String| Error::malformed(file.path(), reason);
     let arch = Arch::of(file.text("general.architecture")?).map_err(|e| refuse(e.to_string()))?;
-    let (layers, heads) = sizes(file, arch)?;
+    let model = Model::read(file, arch)?;
+    let layers = model.layers;
     let names: HashSet<&str> = file.tensors().iter().map(|t| t.name.as_str()).collect();
-    if let Some(missing) = arch.needed(layers).find(|name| !names.contains(name.as_str())) {
+    let tied = arch.may_tie() && head_is_embedding(file)?;
+    if let Some(missing) = arch.needed(layers, tied).find(|name| !names.contains(name.as_str())) {
         return Err(refuse(format!("lacks the tensor {} of a {} of {layers} blocks", quoted(&missing), arch.name)));
     }
-    let tied = head_is_embedding(file)?;
     let (mut steps, mut tensors) = (Vec::new(), Vec::new());
     let mut sums: BTreeMap<&str, usize> = BTreeMap::new();
     for tensor in file.tensors() {
         // Factors of the rotary frequencies go to the configuration.
-        if tensor.name.starts_with("rope_f") || (tied && tensor.name == "output.weight") {
+        if rope::is_factors(&tensor.name) || (tied && tensor.name == "output.weight") {
             continue;
         }
-        let Some((to, change)) = arch.translate(&tensor.name, layers, heads) else {
+        let Some((to, change)) = arch.translate(&tensor.name, layers, model.heads) else {
             return Err(refuse(format!(
                 "has the tensor {}, which a {} of {layers} blocks has not",
                 quoted(&tensor.name),
@@ -72,10 +90,16 @@ pub fn import(file: &Gguf, out: impl AsRef<Path>, dtype: Option<Dtype>) -> Resul
         };
         if !change.fits(&tensor.shape) {
             return Err(refuse(format!(
-                "tensor {} has shape {:?}, which does not fit {heads:?} heads",
+                "tensor {} has shape {:?}, which does not fit {:?} heads",
                 quoted(&tensor.name),
-                tensor.shape
+                tensor.shape,
+                model.heads
             )));
+        }
+        let wanted = arch.shape(&tensor.name, &model.sizes);
+        if tensor.shape != wanted {
+            let shown = quoted(&tensor.name);
+            return Err(refuse(format!("tensor {shown} has shape {:?}; its keys ask for {wanted:?}", tensor.shape)));
         }
         let own = match tensor.quant {
             Quant::F16 => Dtype::F16,
@@ -83,12 +107,23 @@ pub fn import(file: &Gguf, out: impl AsRef<Path>, dtype: Option<Dtype>) -> Resul
             _ => Dtype::F32,
         };
         let dtype = dtype.unwrap_or(own);
-        *sums.entry(name_of(dtype)).or_default() += tensor.shape.iter().product::<usize>();
-        tensors.push((to.clone(), dtype, change.shape(&tensor.shape)));
-        steps.push(Step { from: tensor.name.clone(), to, change });
+        let shape = change.shape(&tensor.shape);
+        *sums.entry(name_of(dtype)).or_default() += shape.iter().product::<usize>();
+        tensors.push((to.clone(), dtype, shape.clone()));
+        steps.push(Step { from: Some(tensor.name.clone()), to, shape, change });
+    }
+    model.check(Keys { file, arch: arch.name })?;
+    let biased = |joint: Joint| arch.biased(joint, layers).any(|part| names.contains(format!("{part}.bias").as_str()));
+    for part in [Joint::Attention, Joint::Feed].into_iter().filter(|j| biased(*j)).flat_map(|j| arch.biased(j, layers)) {
+        let from = format!("{part}.bias");
+        if let (false, Some((to, change))) = (names.contains(from.as_str()), arch.translate(&from, layers, model.heads)) {
+            let shape = arch.shape(&from, &model.sizes);
+            tensors.push((to.clone(), dtype.unwrap_or(Dtype::F32), shape.clone()));
+            steps.push(Step { from: None, to, shape, change });
+        }
     }
     let most = sums.iter().max_by_key(|(_, n)| **n).map_or("float32", |(name, _)| *name);
-    let config = config(file, arch, tied, most)?;
+    let config = config(file, arch, (&model, tied), biased, most)?;
     let words = tokenizer(file)?;
     let imported = Imported {
         architecture: arch.name.to_string(),
@@ -111,9 +146,13 @@ pub fn import(file: &Gguf, out: impl AsRef<Path>, dtype: Option<Dtype>) -> Resul
         writer.json("special_tokens_map.json", &words.special)?;
     }
     for step in steps {
-        let values = step.change.apply(file.read(&step.from)?);
+        let values = match step.from {
+            Some(from) => step.change.apply(file.read(&from)?),
+            None => ArrayD::zeros(IxDyn(&step.shape)),
+        };
         writer.write(&step.to, &values)?;
     }
+    check(&writer.complete()?)?;
     writer.finish()?;
     Ok(imported)
 }

@@ -11,23 +11,24 @@
 mod arch;
 mod config;
 mod import;
+mod keys;
 mod quant;
+mod rope;
 mod tokenizer;
 mod value;
 
-pub use import::{Imported, import};
+pub use import::{Imported, import, import_checked};
 pub use quant::Quant;
 pub use value::Value;
 
 use crate::io::place::read_exact_at;
 use crate::io::{open, quoted};
 use crate::{Error, Result};
-use arch::Arch;
 use ndarray::{ArrayD, IxDyn};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use value::Cursor;
 
@@ -35,6 +36,19 @@ use value::Cursor;
 const MAX_RANK: u32 = 4;
 /// Blocks that are read at a time.
 const CHUNK: usize = 1 << 13;
+
+/// The bytes that every file of this format begins with.
+pub(super) const MAGIC: &[u8; 4] = b"GGUF";
+
+/// Refuses a file of this format, whatever its name, where a folder or a safetensors file is wanted.
+pub(super) fn refuse(path: &Path) -> Result<()> {
+    let mut begins = [0; 4];
+    let known = open(path).is_ok_and(|(mut file, _)| file.read_exact(&mut begins).is_ok() && begins == *MAGIC);
+    if known { Err(Error::malformed(path, TO_IMPORT)) } else { Ok(()) }
+}
+
+/// What is said of such a file.
+pub(super) const TO_IMPORT: &str = "is a GGUF file; 'lacuna import FILE DIR' makes a model folder of it";
 
 /// One tensor of the file.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,7 +90,7 @@ impl Gguf {
         let path = path.as_ref();
         let (file, length) = open(path)?;
         let mut cursor = Cursor::new(path, BufReader::with_capacity(1 << 16, &file), length);
-        if length < 4 || cursor.bytes::<4>()? != *b"GGUF" {
+        if length < 4 || cursor.bytes::<4>()? != *MAGIC {
             return cursor.refuse("is no GGUF file: it does not begin with 'GGUF'".to_string());
         }
         let version = cursor.u32()?;

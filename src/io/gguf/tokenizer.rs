@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
 /// How text is cut before it is merged, by the names of llama.cpp.
-const CUTS: [(&[&str], Cut); 5] = [
+const CUTS: [(&[&str], Cut); 6] = [
     (&["gpt-2", "gpt2", "phi-2", "default", ""], Cut::Words),
     (&["smollm", "starcoder", "refact", "codeshell", "command-r"], Cut::DigitsThenWords),
     (
@@ -30,6 +30,12 @@ const CUTS: [(&[&str], Cut); 5] = [
         &["tekken"],
         Cut::Pattern(
             r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ),
+    ),
+    (
+        &["gpt-4o", "llama4"],
+        Cut::Pattern(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         ),
     ),
 ];
@@ -189,6 +195,8 @@ impl Tokens<'_> {
         config.insert("tokenizer_class".to_string(), json!("PreTrainedTokenizerFast"));
         config.insert("clean_up_tokenization_spaces".to_string(), json!(false));
         config.insert("add_bos_token".to_string(), json!(begins));
+        // What a decoder reads: without this the library makes token_type_ids besides, which its own models refuse.
+        config.insert("model_input_names".to_string(), json!(["input_ids", "attention_mask"]));
         if let Some(template) = self.file.text_or("tokenizer.chat_template")? {
             config.insert("chat_template".to_string(), json!(template));
         }

@@ -1,5 +1,6 @@
 //! The JSON in front of a safetensors file: what it lists, and whether that can be true of the file.
 
+use crate::io::gguf::{MAGIC, TO_IMPORT};
 use crate::io::{one_line, open, quoted};
 use crate::{Error, Result};
 use ::safetensors::tensor::{Dtype as Element, Metadata, TensorInfo as Entry};
@@ -99,6 +100,9 @@ impl Table {
         }
         let mut length = [0; 8];
         source.read_exact(&mut length).map_err(io)?;
+        if length.starts_with(MAGIC) {
+            return refuse(TO_IMPORT.to_string());
+        }
         let (length, follow) = (u64::from_le_bytes(length), file_bytes - 8);
         if length > follow {
             return refuse(format!("truncated, or not safetensors: the header has {length} bytes, but only {follow} follow"));

@@ -81,8 +81,9 @@ impl Config {
     }
 
     fn from_raw(raw: Map<String, Value>) -> Result<Self> {
-        let keys = Keys(&raw);
-        let family = Family::of(keys.text("model_type", "")?)?;
+        let family = Family::of(Keys(&raw).text("model_type", "")?)?;
+        let own = own_names(&raw, family)?;
+        let keys = Keys(own.as_ref().unwrap_or(&raw));
         let mut recipe = family.recipe(keys)?;
         if let Some(list) = keys.list_if(LAYER_WIDTHS, recipe.layers.len())? {
             for (i, (entry, layer)) in list.iter().zip(&mut recipe.layers).enumerate() {
@@ -138,9 +139,21 @@ impl Config {
         ["max_position_embeddings", "n_positions"].into_iter().find_map(|key| keys.size_if(key).ok().flatten())
     }
 
-    /// Whether the head is the embedding.
+    /// Whether the config says that the head is the embedding. A file may hold another head all the same: [`Outline`](super::Outline)
+    /// says what is so.
     pub fn tied(&self) -> bool {
         self.recipe.tied
+    }
+
+    /// The config for weights whose head is or is not the embedding, where it says otherwise: so that every program reads them alike. T5's
+    /// says more by the key and stays as it is.
+    pub(crate) fn settled(&self, tied: bool) -> Option<Map<String, Value>> {
+        if tied == self.recipe.tied || self.family == Family::T5 {
+            return None;
+        }
+        let mut raw = self.raw.clone();
+        raw.insert("tie_word_embeddings".into(), tied.into());
+        Some(raw)
     }
 
     /// The token that begins a text, if the config names one.
@@ -246,4 +259,21 @@ impl Config {
     pub(super) fn recipe(&self) -> &Recipe {
         &self.recipe
     }
+}
+
+/// The config with the family's own names in the place of general ones; none if there are no such.
+fn own_names(raw: &Map<String, Value>, family: Family) -> Result<Option<Map<String, Value>>> {
+    let mut own = None;
+    for (general, name) in family.general_names() {
+        let Some(value) = Keys(raw).get(general) else { continue };
+        match Keys(raw).get(name) {
+            Some(other) if other != value => {
+                let [a, b] = [other, value].map(|v| crate::io::one_line(&v.to_string(), 40));
+                return Err(setting(name, format!("is {a}, and {general}, which is the same, is {b}")));
+            }
+            Some(_) => {}
+            None => drop(own.get_or_insert_with(|| raw.clone()).insert(name.to_string(), value.clone())),
+        }
+    }
+    Ok(own)
 }

@@ -21,6 +21,8 @@ pub struct Ends {
     norm: Norm,
     /// None where the head is the embedding.
     head: Option<Linear>,
+    /// Tensors of the file that are the embedding over again.
+    copies: Vec<String>,
     recipe: Recipe,
 }
 
@@ -50,8 +52,8 @@ impl Ends {
 
     fn parts(reader: &Reader<'_>, config: &Config, with_head: bool) -> Result<Self> {
         let recipe = config.recipe();
-        let names = &recipe.names;
-        let embedding = reader.linear(&reader.name(names.embedding), (recipe.vocab, recipe.hidden), false, false)?;
+        let (names, tie) = (&recipe.names, reader.tie()?);
+        let embedding = reader.linear(&tie.embedding, (recipe.vocab, recipe.hidden), false, false)?;
         let positions = match recipe.positions {
             None => None,
             Some(n) => {
@@ -61,15 +63,15 @@ impl Ends {
         };
         let last = recipe.stacks.last().map_or("norm", |stack| stack.final_norm);
         let norm = reader.norm(&reader.name(last))?;
-        let head = match recipe.tied || !with_head {
+        let head = match tie.tied || !with_head {
             true => None,
             false => Some(reader.linear(names.head, (recipe.vocab, recipe.hidden), recipe.head_bias, false)?),
         };
         let head_bias = format!("{}.bias", names.head);
-        if recipe.tied && recipe.head_bias && reader.contains(&head_bias) {
+        if tie.tied && recipe.head_bias && reader.contains(&head_bias) {
             return Err(Error::setting("weights", format!("a tied head with the bias '{head_bias}' is not known here")));
         }
-        Ok(Ends { embedding, positions, norm, head, recipe: recipe.clone() })
+        Ok(Ends { embedding, positions, norm, head, copies: tie.copies, recipe: recipe.clone() })
     }
 
     /// The head; of a tied model its embedding.
@@ -90,6 +92,12 @@ impl Ends {
     /// The embedding, `(vocab, hidden)`.
     pub fn embedding(&self) -> &Linear {
         &self.embedding
+    }
+
+    /// Tensors of the file that hold the embedding over again: under another name of it, or as the head that is tied to it.
+    pub(super) fn copies(&self) -> impl Iterator<Item = (&str, ArrayViewD<'_, f32>)> {
+        let weight = self.embedding.weight();
+        self.copies.iter().filter_map(move |name| Some((name.as_str(), weight?.view().into_dyn())))
     }
 
     /// The norm behind the last block.

@@ -78,6 +78,25 @@ impl Family {
         }
     }
 
+    /// Names that every config of the reference library knows, and the family's own for the same.
+    pub(super) fn general_names(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Family::Gpt2 => &[
+                ("hidden_size", "n_embd"),
+                ("max_position_embeddings", "n_positions"),
+                ("num_attention_heads", "n_head"),
+                ("num_hidden_layers", "n_layer"),
+            ],
+            Family::T5 => &[
+                ("hidden_size", "d_model"),
+                ("num_attention_heads", "num_heads"),
+                ("num_hidden_layers", "num_layers"),
+                ("head_dim", "d_kv"),
+            ],
+            _ => &[],
+        }
+    }
+
     /// Where the widths stand; none where one key stands for more than one width.
     pub(super) fn width_keys(self) -> Option<WidthKeys> {
         let usual = |head_dim| WidthKeys {

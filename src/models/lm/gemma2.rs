@@ -31,7 +31,13 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
     recipe.logit_cap = cap("final_logit_softcapping", 30.0)?;
     let cap = cap("attn_logit_softcapping", 50.0)?;
     let scale = keys.positive("query_pre_attn_scalar", 256.0)?.powf(-0.5);
-    let window = keys.size_or("sliding_window", 4096)?;
+    if keys.flag("use_bidirectional_attention", false)? {
+        return Err(setting("use_bidirectional_attention", "tokens that see those behind them are not known here"));
+    }
+    let window = match keys.0.contains_key("sliding_window") {
+        true => keys.window("sliding_window")?,
+        false => Some(4096),
+    };
     let kinds = keys.list_if("layer_types", recipe.layers.len())?;
     for (i, layer) in recipe.layers.iter_mut().enumerate() {
         let sliding = match kinds.map(|kinds| kinds[i].as_str().unwrap_or_default()) {
@@ -45,7 +51,11 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
         };
         layer.rule.scale = scale;
         layer.rule.cap = cap;
-        layer.rule.window = sliding.then_some(window);
+        layer.rule.window = match (sliding, window) {
+            (true, None) => return Err(setting("sliding_window", format!("block {i} sees a window, and none is given"))),
+            (true, window) => window,
+            (false, _) => None,
+        };
     }
     recipe.stacks[0].parts = Parts {
         attention_after: Some("post_attention_layernorm"),

@@ -31,6 +31,7 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
         vocab: keys.size("vocab_size")?,
         hidden,
         tied: keys.flag("tie_word_embeddings", true)?,
+        own_head: false,
         head_bias: false,
         embedding_scale: 1.0,
         head_scale: 1.0,
@@ -48,7 +49,7 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
         feed_bias: true,
         transposed: true,
         layers: (0..blocks).map(|i| Layer { intermediate, ..layer(i) }).collect(),
-        names: Names { prefix: "transformer.", embedding: "wte", positions: "wpe", head: "lm_head" },
+        names: Names { prefix: "transformer.", embedding: &["wte"], positions: "wpe", head: "lm_head" },
         stacks: vec![Stack {
             blocks,
             path: "h",

@@ -39,6 +39,11 @@ impl<'a> Keys<'a> {
         if self.get(key).is_some() { self.size(key) } else { Ok(default) }
     }
 
+    /// Positions that a token sees; none are as many as there are. The reference library knows no window of 0.
+    pub(super) fn window(self, key: &str) -> Result<Option<usize>> {
+        self.get(key).map(|_| self.size(key)).transpose()
+    }
+
     /// A number of blocks.
     pub(super) fn blocks(self, key: &str) -> Result<usize> {
         match self.size(key)? {

@@ -2,6 +2,7 @@
 
 use super::Config;
 use super::recipe::{Opens, Parts, Recipe};
+use super::tie::{self, Tie};
 use crate::io::{self, Weights, quoted};
 use crate::nn::{Attention, Block, FeedForward, Heads, Inputs, Linear, Norm, Opening, Rule};
 use crate::{Error, Result};
@@ -20,10 +21,25 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(weights: &'a dyn Weights, config: &'a Config) -> Self {
         let (recipe, names) = (config.recipe(), &config.recipe().names);
-        let bare = !weights.contains(&format!("{}{}.weight", names.prefix, names.embedding))
-            && weights.contains(&format!("{}.weight", names.embedding));
+        // The embedding may stand under the name of the head, which never has a prefix; the first block tells then.
+        let block = recipe.stacks.first().map(|stack| format!("{}.0.{}", stack.path, stack.parts.norm));
+        let known = |prefix: &str| {
+            let mut parts = names.embedding.iter().copied().chain(block.as_deref());
+            parts.any(|part| weights.contains(&format!("{prefix}{part}.weight")))
+        };
+        let bare = !known(names.prefix) && known("");
         let prefix = if bare { "" } else { names.prefix };
         Reader { weights, recipe, prefix, read: RefCell::new(HashSet::new()) }
+    }
+
+    /// Which tensors are embedding and head.
+    ///
+    /// # Errors
+    /// If there are two embeddings that differ.
+    pub(super) fn tie(&self) -> Result<Tie> {
+        let tie = tie::find(self, self.weights, self.recipe)?;
+        self.read.borrow_mut().extend(tie.copies.iter().cloned());
+        Ok(tie)
     }
 
     /// The name of a part outside the blocks.
@@ -156,17 +172,15 @@ impl<'a> Reader<'a> {
         FeedForward::new(opening, down, recipe.activation)
     }
 
-    /// Refuses tensors that nothing has read, apart from those that hold no weights of their own: masks, tables that some
-    /// files keep, and second copies of the embedding.
+    /// Refuses tensors that nothing has read, apart from those that hold no weights of their own: masks and tables that some files
+    /// keep. Second copies of the embedding count as read.
     pub(super) fn finish(self) -> Result<()> {
         let read = self.read.into_inner();
-        let names = &self.recipe.names;
         let harmless = |name: &str| {
             let mask = name.strip_suffix(".mask").is_some_and(|of| read.contains(of));
-            let table = [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".embed_tokens.weight"];
-            let copy = self.recipe.tied && name.strip_suffix(".weight") == Some(names.head);
+            let table = [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"];
             let bias = self.recipe.relative.is_some() && name.ends_with("EncDecAttention.relative_attention_bias.weight");
-            mask || copy || bias || table.iter().any(|end| name.ends_with(end))
+            mask || bias || table.iter().any(|end| name.ends_with(end))
         };
         let extra: Vec<String> = self.weights.names().into_iter().filter(|n| !read.contains(n) && !harmless(n)).collect();
         match extra.first() {

@@ -13,7 +13,7 @@ const WINDOW: usize = 4096;
 pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
     let mut recipe = Recipe::usual(keys, Defaults { kv_heads: Some(8), ..LLAMA })?;
     let absent = !keys.0.contains_key("sliding_window");
-    let window = if absent { Some(WINDOW) } else { keys.size_if("sliding_window")?.filter(|&w| w > 0) };
+    let window = if absent { Some(WINDOW) } else { keys.window("sliding_window")? };
     recipe.layers.iter_mut().for_each(|layer| layer.rule.window = window);
     Ok(recipe)
 }

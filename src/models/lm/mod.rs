@@ -4,6 +4,7 @@
 //! token, backward for gradients, or part by part ([`Ends`], [`load_block`]) where it is larger than memory. A family is one
 //! file that says which parts its blocks have and what their tensors are called; the parts are those of [`nn`](crate::nn).
 
+mod check;
 mod config;
 mod ends;
 mod family;
@@ -20,11 +21,14 @@ mod phi;
 mod phi3;
 mod recipe;
 mod relative;
+mod rope;
 mod seq2seq;
 mod stored;
 mod t5;
+mod tie;
 mod train;
 
+pub use check::check;
 pub use config::{Config, Widths};
 pub use ends::Ends;
 pub use family::Family;
@@ -32,4 +36,5 @@ pub use model::{Cache, LanguageModel, load_block, next_tokens, positions};
 pub use outline::{Kind, Outline, Outlined};
 pub use seq2seq::{Seq2Seq, Seq2SeqCache};
 pub use stored::{Kept, Running};
+pub use tie::remark;
 pub use train::{Gradients, Parameters, step};

@@ -298,7 +298,8 @@ impl LanguageModel {
         self.blocks.iter_mut().try_for_each(|block| block.visit_mut(f))
     }
 
-    /// Writes every tensor under its checkpoint name, in its checkpoint layout; zeros where a sparse storage keeps nothing.
+    /// Writes every tensor under its checkpoint name, in its checkpoint layout; zeros where a sparse storage keeps nothing. An embedding that
+    /// the file held twice is written twice.
     ///
     /// # Errors
     /// As [`WeightsMut::write`].
@@ -312,7 +313,8 @@ impl LanguageModel {
                 result = to.write(name, if turned { values.reversed_axes() } else { values });
             }
         });
-        result
+        result?;
+        self.ends.copies().try_for_each(|(name, values)| to.write(name, values))
     }
 }
 

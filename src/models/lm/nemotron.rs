@@ -14,7 +14,7 @@ use crate::Result;
 use crate::nn::NormKind;
 
 pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
-    let defaults = Defaults { epsilon: ("norm_eps", 1e-5), activation: ("hidden_act", "relu2"), rotary: 0.5, ..LLAMA };
+    let defaults = Defaults { epsilon: ("norm_eps", 1e-5), activation: ("hidden_act", "relu2"), rotary: Some(0.5), ..LLAMA };
     let bias = keys.flag("attention_bias", false)?;
     let mut recipe = Recipe {
         norm: NormKind::Layer,

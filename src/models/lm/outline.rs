@@ -63,6 +63,8 @@ pub struct Outline {
     pub layers: Vec<Outlined>,
     /// The tensor of the token embedding.
     pub embedding: String,
+    /// Whether the head is the embedding. The file decides: it may hold a head of its own although the config ties it.
+    pub tied: bool,
 }
 
 impl Outline {
@@ -70,7 +72,7 @@ impl Outline {
     ///
     /// # Errors
     /// If a linear layer's tensor is missing or has another shape than the config says; the error names it. No numbers are
-    /// read.
+    /// read, unless there are two tensors that may be one: an embedding and a head that the config ties.
     pub fn of(weights: &dyn Weights, config: &Config) -> Result<Outline> {
         let (reader, recipe) = (Reader::new(weights, config), config.recipe());
         let mut layers = Vec::new();
@@ -79,12 +81,13 @@ impl Outline {
             let path = reader.name(&format!("{}.{place}.", stack.path));
             block(config, i, &stack.parts, &path, &mut layers);
         }
+        let tie = reader.tie()?;
         let (head, shape) = (recipe.names.head.to_string(), (recipe.vocab, recipe.hidden));
-        if !recipe.tied {
+        if !tie.tied {
             let group = head.clone();
             layers.push(Outlined { name: head, block: None, kind: Kind::Head, shape, group, transposed: false });
         }
-        let embedding = format!("{}.weight", reader.name(recipe.names.embedding));
+        let embedding = format!("{}.weight", tie.embedding);
         let tensors = layers.iter().map(|l| (l.tensor(), l.stored_shape()));
         for (tensor, wanted) in tensors.chain([(embedding.clone(), [shape.0, shape.1])]) {
             if !weights.contains(&tensor) {
@@ -95,7 +98,7 @@ impl Outline {
                 return Err(Error::shape(format!("tensor {}", quoted(&tensor)), &wanted, &found));
             }
         }
-        Ok(Outline { layers, embedding })
+        Ok(Outline { layers, embedding, tied: tie.tied })
     }
 
     /// What a tensor of the model is for.

@@ -16,7 +16,8 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
     if keys.flag("qk_layernorm", false)? {
         return Err(setting("qk_layernorm", "norms of queries and keys are not known here"));
     }
-    let defaults = Defaults { epsilon: ("layer_norm_eps", 1e-5), activation: ("hidden_act", "gelu_new"), rotary: 0.5, ..LLAMA };
+    let defaults =
+        Defaults { epsilon: ("layer_norm_eps", 1e-5), activation: ("hidden_act", "gelu_new"), rotary: Some(0.5), ..LLAMA };
     let mut recipe = Recipe {
         norm: NormKind::Layer,
         norm_bias: true,

@@ -8,8 +8,9 @@ use super::recipe::{Defaults, LLAMA, Opens, Parts, Recipe, USUAL};
 use crate::Result;
 
 pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
-    let mut recipe = Recipe::usual(keys, Defaults { epsilon: ("rms_norm_eps", 1e-5), ..LLAMA })?;
-    let window = keys.size_if("sliding_window")?.filter(|&w| w > 0);
+    let defaults = Defaults { epsilon: ("rms_norm_eps", 1e-5), rotary: Some(1.0), original: Some(4096), ..LLAMA };
+    let mut recipe = Recipe::usual(keys, defaults)?;
+    let window = keys.window("sliding_window")?;
     recipe.layers.iter_mut().for_each(|layer| layer.rule.window = window);
     recipe.stacks[0].parts = Parts { inputs: &["self_attn.qkv_proj"], opening: Opens::Fused("mlp.gate_up_proj"), ..USUAL };
     Ok(recipe)

@@ -1,16 +1,19 @@
 //! What a family says of itself: the parts of its blocks, and the names of their tensors.
 
 use super::keys::{Keys, setting};
+use super::rope;
 use crate::Result;
-use crate::nn::{Activation, Heads, NormKind, Rotary, Rule, Stretch};
+use crate::nn::{Activation, Heads, NormKind, Rotary, Rule};
 
 /// Everything that building a model of a family needs, beside the weights.
 #[derive(Debug, Clone)]
 pub(super) struct Recipe {
     pub(super) vocab: usize,
     pub(super) hidden: usize,
-    /// Whether the head is the embedding.
+    /// Whether the config says that the head is the embedding.
     pub(super) tied: bool,
+    /// Whether a head in the file is the model's own whatever the config says, and the embedding is where there is none.
+    pub(super) own_head: bool,
     pub(super) head_bias: bool,
     /// Factor of what the embedding gives.
     pub(super) embedding_scale: f32,
@@ -59,7 +62,8 @@ pub(super) struct Relative {
 pub(super) struct Names {
     /// What stands before every name but the head's; files of the bare model leave it out.
     pub(super) prefix: &'static str,
-    pub(super) embedding: &'static str,
+    /// The first of these that is there; others are the same over again.
+    pub(super) embedding: &'static [&'static str],
     pub(super) positions: &'static str,
     pub(super) head: &'static str,
 }
@@ -122,8 +126,10 @@ pub(super) struct Defaults {
     pub(super) epsilon: (&'static str, f64),
     pub(super) activation: (&'static str, &'static str),
     pub(super) tied: bool,
-    /// Share of a head that is turned.
-    pub(super) rotary: f64,
+    /// Share of a head that is turned, where a config may say another; none where whole heads are.
+    pub(super) rotary: Option<f64>,
+    /// The context of the first training, for positions that are stretched beyond it.
+    pub(super) original: Option<usize>,
 }
 
 /// Llama's own.
@@ -133,7 +139,8 @@ pub(super) const LLAMA: Defaults = Defaults {
     epsilon: ("rms_norm_eps", 1e-6),
     activation: ("hidden_act", "silu"),
     tied: false,
-    rotary: 1.0,
+    rotary: None,
+    original: None,
 };
 
 impl Recipe {
@@ -141,13 +148,16 @@ impl Recipe {
     pub(super) fn usual(keys: Keys<'_>, defaults: Defaults) -> Result<Recipe> {
         let hidden = keys.size("hidden_size")?;
         let queries = keys.size("num_attention_heads")?;
-        let kv = keys.size_or("num_key_value_heads", defaults.kv_heads.unwrap_or(queries))?;
+        // Absent is the family's own number, null one for each head of queries.
+        let kv = match defaults.kv_heads.filter(|_| !keys.0.contains_key("num_key_value_heads")) {
+            Some(kv) => kv,
+            None => keys.size_or("num_key_value_heads", queries)?,
+        };
         let dim = match (keys.get("head_dim"), defaults.head_dim) {
             (Some(_), _) => keys.size("head_dim")?,
             (None, Some(dim)) => dim,
             (None, None) => share(hidden, queries, "num_attention_heads")?,
         };
-        let turned = (dim as f64 * keys.number("partial_rotary_factor", defaults.rotary)?) as usize;
         let rule = Rule { scale: (dim as f32).powf(-0.5), cap: None, window: None, causal: true };
         let heads = Heads { queries, keys: kv, dim };
         let blocks = keys.blocks("num_hidden_layers")?;
@@ -156,12 +166,13 @@ impl Recipe {
             vocab: keys.size("vocab_size")?,
             hidden,
             tied: keys.flag("tie_word_embeddings", defaults.tied)?,
+            own_head: false,
             head_bias: false,
             embedding_scale: 1.0,
             head_scale: 1.0,
             logit_cap: None,
             positions: None,
-            rotary: Some(rotary(keys, turned, dim)?),
+            rotary: Some(rope::rotary(keys, dim, &defaults)?),
             relative: None,
             norm: NormKind::Rms,
             norm_bias: false,
@@ -173,7 +184,7 @@ impl Recipe {
             feed_bias: false,
             transposed: false,
             layers: vec![layer; blocks],
-            names: Names { prefix: "model.", embedding: "embed_tokens", positions: "", head: "lm_head" },
+            names: Names { prefix: "model.", embedding: &["embed_tokens"], positions: "", head: "lm_head" },
             stacks: vec![Stack { blocks, path: "layers", final_norm: "norm", parts: USUAL }],
         })
     }
@@ -227,90 +238,5 @@ pub(super) fn activation(keys: Keys<'_>, key: &str, default: &str) -> Result<Act
     known.iter().find(|(known, _)| *known == name).map(|(_, a)| *a).ok_or_else(|| {
         let known: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
         setting(key, format!("{} is none of {}", crate::io::quoted(name), known.join(", ")))
-    })
-}
-
-/// Rotary positions over the first `turned` of `dim` features, with the stretch that `rope_scaling` names.
-fn rotary(keys: Keys<'_>, turned: usize, dim: usize) -> Result<Rotary> {
-    if turned % 2 != 0 || turned > dim || turned > 1 << 16 {
-        let reason =
-            format!("{turned} of {dim} features of a head would be turned; an even number not above {dim} and 65536 can be");
-        return Err(setting("partial_rotary_factor", reason));
-    }
-    let object = keys.get("rope_scaling").or_else(|| keys.get("rope_parameters"));
-    let mut theta = keys.positive("rope_theta", 1e4)?;
-    let Some(object) = object else { return Ok(Rotary::new(turned, theta, Stretch::None)) };
-    let scaling = Keys(object.as_object().ok_or_else(|| setting("rope_scaling", "is not an object"))?);
-    if scaling.get("rope_theta").is_some() {
-        theta = scaling.positive("rope_theta", 1e4)?;
-    }
-    Ok(Rotary::new(turned, theta, stretch(keys, scaling, turned)?))
-}
-
-/// The stretch that `rope_scaling` names. Lengths that it does not give stand beside it.
-fn stretch(keys: Keys<'_>, scaling: Keys<'_>, turned: usize) -> Result<Stretch> {
-    let mut kind = scaling.text("rope_type", scaling.text("type", "default")?)?;
-    if kind == "su" || kind == "yarn" && scaling.get("short_factor").is_some() {
-        kind = "longrope"; // what the first files of Phi-3 call it
-    }
-    let needed = |key: &str| -> Result<f32> {
-        if scaling.get(key).is_none() {
-            return Err(setting("rope_scaling", format!("{kind} needs {key}")));
-        }
-        scaling.positive(key, 0.0)
-    };
-    const ORIGINAL: &str = "original_max_position_embeddings";
-    Ok(match kind {
-        "default" => Stretch::None,
-        "linear" => Stretch::Linear(needed("factor")?),
-        "llama3" => Stretch::Llama3 {
-            factor: needed("factor")?,
-            low: needed("low_freq_factor")?,
-            high: needed("high_freq_factor")?,
-            length: needed(ORIGINAL)?,
-        },
-        "yarn" => {
-            let factor = needed("factor")?;
-            let length = match scaling.size_if(ORIGINAL)? {
-                Some(length) => length,
-                None => keys.size("max_position_embeddings")?,
-            };
-            // Equation 22, with the factor before the logarithm that later models write down.
-            let scale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * f64::from(factor).ln() + 1.0 };
-            let amplitude = match (scaling.number_if("mscale")?, scaling.number_if("mscale_all_dim")?) {
-                (Some(m), Some(all)) if m != 0.0 && all != 0.0 => scale(m) / scale(all),
-                _ => scale(1.0),
-            };
-            Stretch::Yarn {
-                factor,
-                fast: scaling.positive("beta_fast", 32.0)?,
-                slow: scaling.positive("beta_slow", 1.0)?,
-                length: length as f32,
-                whole: scaling.flag("truncate", true)?,
-                amplitude: scaling.positive("attention_factor", amplitude)?,
-            }
-        }
-        "longrope" => {
-            let factors = |key: &str| -> Result<Vec<f32>> {
-                let reason = || setting("rope_scaling", format!("{key} is not a list of {} numbers above 0", turned / 2));
-                let list = scaling.get(key).and_then(|v| v.as_array()).filter(|l| l.len() == turned / 2).ok_or_else(reason)?;
-                let number = |v: &serde_json::Value| v.as_f64().map(|x| x as f32).filter(|x| x.is_finite() && *x > 0.0);
-                list.iter().map(|v| number(v).ok_or_else(reason)).collect()
-            };
-            let longest = keys.size("max_position_embeddings")?;
-            let beside = keys.size_if(ORIGINAL)?.or(scaling.size_if(ORIGINAL)?);
-            let length = beside.unwrap_or(longest);
-            if length < 2 {
-                return Err(setting(ORIGINAL, format!("longrope needs 2 positions or more, not {length}")));
-            }
-            let factor = if beside.is_some() { longest as f64 / length as f64 } else { f64::from(needed("factor")?) };
-            let amplitude = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (length as f64).ln()).sqrt() };
-            let amplitude = scaling.positive("attention_factor", amplitude)?;
-            Stretch::Long { short: factors("short_factor")?, long: factors("long_factor")?, length, amplitude }
-        }
-        other => {
-            let reason = format!("type {} is none of default, linear, llama3, yarn, longrope", crate::io::quoted(other));
-            return Err(setting("rope_scaling", reason));
-        }
     })
 }

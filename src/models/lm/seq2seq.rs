@@ -279,7 +279,8 @@ impl Seq2Seq {
         Ok(())
     }
 
-    /// Writes every tensor under its checkpoint name; zeros where a sparse storage keeps nothing.
+    /// Writes every tensor under its checkpoint name; zeros where a sparse storage keeps nothing. An embedding that the file held under
+    /// several names is written under each.
     ///
     /// # Errors
     /// As [`WeightsMut::write`].
@@ -290,6 +291,7 @@ impl Seq2Seq {
                 result = to.write(name, values);
             }
         });
-        result
+        result?;
+        self.ends.copies().try_for_each(|(name, values)| to.write(name, values))
     }
 }

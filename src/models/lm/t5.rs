@@ -5,8 +5,11 @@
 //! encoder   h += W_o attention(rms(h))                               q · k + b(j - i), not scaled
 //!           h += W_o f(W_i rms(h))
 //! decoder   h += W_o attention(rms(h)), causal;  h += W_o attention(rms(h), memory);  h += W_o f(W_i rms(h))
-//! logits = E (rms(h) / √hidden) where the head is tied, else W_head rms(h)
+//! logits = E (rms(h) / √hidden) of v1.0, W_head rms(h) of v1.1
 //! ```
+//!
+//! Older configs say by `tie_word_embeddings` which of the two it is. Newer ones always tie and say `scale_decoder_outputs`; the head
+//! that such a file holds is its own.
 //!
 //! The bias of scores depends on the distance, sorted into buckets, and is that of the first block in all blocks of a stack; it
 //! stays with its stack, whatever becomes of the block. v1.0 has `f = relu`, v1.1 a gate with gelu and a head of its own.
@@ -23,6 +26,10 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
     let encoder = keys.blocks("num_layers")?;
     let decoder = if keys.get("num_decoder_layers").is_some() { keys.blocks("num_decoder_layers")? } else { encoder };
     let tied = keys.flag("tie_word_embeddings", true)?;
+    let scaled = keys.flag("scale_decoder_outputs", tied)?;
+    if scaled && !tied {
+        return Err(setting("scale_decoder_outputs", "is true, but tie_word_embeddings is false, which leaves them as they are"));
+    }
     let (gated, activation) = feed(keys)?;
     let intermediate = keys.size("d_ff")?;
     let layer = |causal| Layer { heads, rule: Rule { scale: 1.0, cap: None, window: None, causal }, intermediate };
@@ -38,9 +45,10 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
         vocab: keys.size("vocab_size")?,
         hidden,
         tied,
+        own_head: !scaled,
         head_bias: false,
         embedding_scale: 1.0,
-        head_scale: if tied { (hidden as f32).powf(-0.5) } else { 1.0 },
+        head_scale: if scaled { (hidden as f32).powf(-0.5) } else { 1.0 },
         logit_cap: None,
         positions: None,
         rotary: None,
@@ -55,7 +63,12 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
         feed_bias: false,
         transposed: false,
         layers: (0..encoder + decoder).map(|i| layer(i >= encoder)).collect(),
-        names: Names { prefix: "", embedding: "shared", positions: "", head: "lm_head" },
+        names: Names {
+            prefix: "",
+            embedding: &["shared", "encoder.embed_tokens", "decoder.embed_tokens"],
+            positions: "",
+            head: "lm_head",
+        },
         stacks: vec![
             Stack { blocks: encoder, path: "encoder.block", final_norm: "encoder.final_layer_norm", parts: parts(gated, false) },
             Stack { blocks: decoder, path: "decoder.block", final_norm: "decoder.final_layer_norm", parts: parts(gated, true) },
@@ -71,7 +84,14 @@ fn feed(keys: Keys<'_>) -> Result<(bool, Activation)> {
     let function = if name == "gated-gelu" { "gelu_new" } else { function };
     let mut one = serde_json::Map::new();
     one.insert("feed_forward_proj".into(), function.into());
-    Ok((gated, activation(Keys(&one), "feed_forward_proj", "relu")?))
+    let activation = activation(Keys(&one), "feed_forward_proj", "relu")?;
+    // What the library makes of the name stands beside it.
+    let (also, is_gated) = (super::recipe::activation(keys, "dense_act_fn", function)?, keys.flag("is_gated_act", gated)?);
+    if (also, is_gated) != (activation, gated) {
+        let reason = format!("{} contradicts dense_act_fn or is_gated_act", crate::io::quoted(name));
+        return Err(setting("feed_forward_proj", reason));
+    }
+    Ok((gated, activation))
 }
 
 fn parts(gated: bool, decoder: bool) -> Parts {

@@ -88,6 +88,9 @@ pub fn prune_language(
     let mut layout = Layout::of(folder);
     layout.masks(pruned.iter().copied())?;
     let (writer, records) = begin(out, layout, described, resume)?;
+    if let Some(config) = config.settled(outline.tied) {
+        writer.config(&config)?;
+    }
     let mut run = Run { folder, config, settings, layers, writer, records };
     match run.blocks(ids, length, see) {
         Ok(()) => Ok((run.writer, run.records)),

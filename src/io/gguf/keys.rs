@@ -1,0 +1,206 @@
+//! What an architecture's own keys say: sizes, and what would change the numbers without being known here.
+
+use super::arch::{Arch, Sizes};
+use super::{Gguf, Value};
+use crate::io::quoted;
+use crate::{Error, Result};
+
+/// A number that was rounded to 32 bits, as the shortest decimal that rounds to it.
+pub(super) fn neat(x: f64) -> f64 {
+    let short = (x as f32).to_string().parse().unwrap_or(x);
+    if f64::from(x as f32) == x { short } else { x }
+}
+
+/// The keys of one architecture.
+#[derive(Clone, Copy)]
+pub(super) struct Keys<'a> {
+    pub file: &'a Gguf,
+    pub arch: &'a str,
+}
+
+impl Keys<'_> {
+    pub fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.arch)
+    }
+
+    pub fn count(&self, key: &str) -> Result<usize> {
+        self.file.count(&self.key(key))
+    }
+
+    pub fn count_or(&self, key: &str) -> Result<Option<usize>> {
+        self.file.count_or(&self.key(key))
+    }
+
+    pub fn number(&self, key: &str) -> Result<f64> {
+        self.file.number(&self.key(key)).map(neat)
+    }
+
+    pub fn number_or(&self, key: &str) -> Result<Option<f64>> {
+        Ok(self.file.number_or(&self.key(key))?.map(neat))
+    }
+
+    /// An error about a key.
+    pub fn refuse(&self, key: &str, reason: impl std::fmt::Display) -> Error {
+        Error::malformed(self.file.path(), format!("{} {reason}", quoted(&self.key(key))))
+    }
+}
+
+/// The sizes of a model, out of keys and the embedding.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Model {
+    pub layers: usize,
+    /// Query heads, and key heads.
+    pub heads: (usize, usize),
+    pub head_dim: usize,
+    /// Features of a head that are turned by their position.
+    pub turned: usize,
+    pub sizes: Sizes,
+}
+
+impl Model {
+    /// Reads the sizes and holds them against one another.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] naming the key.
+    pub fn read(file: &Gguf, arch: &Arch) -> Result<Model> {
+        let keys = Keys { file, arch: arch.name };
+        if let Some(experts) = keys.count_or("expert_count")?.filter(|n| *n > 0) {
+            return Err(Error::malformed(file.path(), format!("{experts} experts are stated; mixtures of experts are not read")));
+        }
+        if let Some(parts) = file.count_or("split.count")?.filter(|n| *n > 1) {
+            let reason = format!("is one of {parts} parts of a model; llama-gguf-split --merge makes one file of them");
+            return Err(Error::malformed(file.path(), reason));
+        }
+        let positive = |key: &str| match keys.count(key)? {
+            n if n == 0 || n > LARGEST => Err(keys.refuse(key, format!("is {n}, no size from 1 to {LARGEST}"))),
+            n => Ok(n),
+        };
+        let heads = keys.count("attention.head_count")?;
+        let layers = keys.count("block_count")?;
+        let refuse = |reason: String| Error::malformed(file.path(), reason);
+        if layers == 0 || layers > file.tensors().len() {
+            return Err(refuse(format!("{} blocks are stated, but there are only {} tensors", layers, file.tensors().len())));
+        }
+        if heads == 0 {
+            return Err(refuse("a model of 0 heads is stated".to_string()));
+        }
+        let kv_heads = keys.count_or("attention.head_count_kv")?.unwrap_or(heads);
+        let (hidden, context) = (positive("embedding_length")?, positive("context_length")?);
+        let width = match keys.count_or("feed_forward_length")? {
+            // The one family whose width follows from another size.
+            None if arch.name == "gpt2" => 4 * hidden,
+            _ => positive("feed_forward_length")?,
+        };
+        let stated = keys.count_or("attention.key_length")?;
+        let head_dim = stated.unwrap_or(hidden / heads);
+        let turned = keys.count_or("rope.dimension_count")?.unwrap_or(head_dim);
+        let vocab = file.tensor("token_embd.weight").and_then(|t| t.shape.first().copied()).unwrap_or(0);
+        let features = |heads: usize| heads.saturating_mul(head_dim);
+        let sizes = Sizes { hidden, vocab, context, q: features(heads), kv: features(kv_heads), width };
+        Ok(Model { layers, heads: (heads, kv_heads), head_dim, turned, sizes })
+    }
+
+    /// Refuses sizes that no model of the architecture can have, and keys that change the numbers and are not known here.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] naming the key.
+    pub fn check(&self, keys: Keys<'_>) -> Result<()> {
+        let ((heads, kv_heads), head_dim, hidden) = (self.heads, self.head_dim, self.sizes.hidden);
+        if kv_heads == 0 || heads % kv_heads != 0 {
+            return Err(keys.refuse("attention.head_count_kv", format!("is {kv_heads}, which {heads} heads do not share evenly")));
+        }
+        let theta = keys.number_or("rope.freq_base")?;
+        if theta.is_some_and(|theta| theta <= 0.0) {
+            return Err(keys.refuse("rope.freq_base", "is not above 0"));
+        }
+        if keys.count_or("attention.key_length")?.is_none() && hidden % heads != 0 {
+            return Err(keys.refuse("attention.head_count", format!("is {heads}, which does not divide {hidden} features")));
+        }
+        if head_dim == 0 || keys.count_or("attention.value_length")?.is_some_and(|n| n != head_dim) {
+            let reason = format!("or attention.key_length is 0, or they differ; heads have {head_dim} features here");
+            return Err(keys.refuse("attention.value_length", reason));
+        }
+        // Only these families turn a part of a head.
+        let part = matches!(keys.arch, "phi2" | "phi3" | "nemotron");
+        if keys.arch != "gpt2" && (self.turned % 2 != 0 || self.turned > head_dim || !part && self.turned != head_dim) {
+            let reason = format!("is {}, but heads have {head_dim} features", self.turned);
+            return Err(keys.refuse("rope.dimension_count", reason));
+        }
+        self.unknown(keys)
+    }
+
+    fn unknown(&self, keys: Keys<'_>) -> Result<()> {
+        let (windowed, capped) = (matches!(keys.arch, "gemma2" | "phi3"), keys.arch == "gemma2");
+        // What other architectures have, with the values that change nothing.
+        let neutral: &[(&str, &[f64])] = &[
+            ("attention.max_alibi_bias", &[0.0]),
+            ("attention.clamp_kqv", &[0.0]),
+            ("attention.scale", &[0.0]),
+            ("attention.output_scale", &[0.0, 1.0]),
+            ("attention.temperature_length", &[0.0]),
+            ("attention.temperature_scale", &[0.0]),
+            ("attention.shared_kv_layers", &[0.0]),
+            ("attention.key_length_mla", &[0.0]),
+            ("attention.value_length_mla", &[0.0]),
+            ("attention.key_length_swa", &[0.0, self.head_dim as f64]),
+            ("attention.value_length_swa", &[0.0, self.head_dim as f64]),
+            ("rope.dimension_count_swa", &[0.0, self.turned as f64]),
+            ("rope.scaling.alpha", &[0.0, 1.0]),
+            ("rope.scaling.yarn_log_multiplier", &[0.0]),
+            ("rope.scaling.yarn_ext_factor", &[-1.0, 1.0]),
+            ("rope.scaling.yarn_attn_factor", &[1.0]),
+            ("router_logit_softcapping", &[0.0]),
+            ("residual_scale", &[0.0, 1.0]),
+            ("embedding_scale", &[0.0, 1.0]),
+            ("logit_scale", &[0.0, 1.0]),
+            ("nextn_predict_layers", &[0.0]),
+            ("expert_shared_count", &[0.0]),
+        ];
+        let off = |key: &str, neutral: &[f64]| -> Result<()> {
+            match keys.number_or(key)? {
+                Some(x) if !neutral.contains(&x) => {
+                    Err(keys.refuse(key, format!("is {x}, which is not known of a {}", keys.arch)))
+                }
+                _ => Ok(()),
+            }
+        };
+        neutral.iter().try_for_each(|(key, neutral)| off(key, neutral))?;
+        if !capped {
+            off("attn_logit_softcapping", &[0.0])?;
+            off("final_logit_softcapping", &[0.0])?;
+        }
+        off("rope.freq_base_swa", &[keys.number_or("rope.freq_base")?.unwrap_or(10000.0)])?;
+        let window = keys.count_or("attention.sliding_window")?.filter(|w| *w > 0 && *w < self.sizes.context);
+        if let Some(window) = window.filter(|_| !windowed) {
+            return Err(keys.refuse("attention.sliding_window", format!("is {window}, which is not known of a {}", keys.arch)));
+        }
+        if keys.arch != "gemma2" && window.is_some() && keys.file.metadata().contains_key(&keys.key(PATTERN)) {
+            return Err(keys.refuse(PATTERN, format!("is not known of a {}", keys.arch)));
+        }
+        if keys.file.flag_or(&keys.key("attention.causal"))? == Some(false) {
+            return Err(keys.refuse("attention.causal", "is false; tokens that see those behind them are not known here"));
+        }
+        Ok(())
+    }
+
+    /// Which blocks of a model see a window, if the file says it: every `n`-th does not, or one truth value a block.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the key holds something else.
+    pub fn windowed(&self, keys: Keys<'_>) -> Result<Option<Vec<bool>>> {
+        match keys.file.metadata().get(&keys.key(PATTERN)) {
+            None => Ok(None),
+            Some(Value::Ints(list)) if list.len() == self.layers => Ok(Some(list.iter().map(|&on| on != 0).collect())),
+            Some(Value::Int(n)) if (0..=1 << 20).contains(n) => {
+                let n = *n as usize;
+                Ok(Some((0..self.layers).map(|i| n == 0 || i % n < n - 1).collect()))
+            }
+            Some(_) => Err(keys.refuse(PATTERN, format!("is neither a count nor a list of {} entries", self.layers))),
+        }
+    }
+}
+
+/// No size may be larger: what stands above is a damaged file.
+const LARGEST: usize = 1 << 28;
+/// Which blocks see a window.
+const PATTERN: &str = "attention.sliding_window_pattern";

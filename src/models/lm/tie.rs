@@ -1,0 +1,79 @@
+//! Which tensors of a file are a model's embedding and head.
+//!
+//! The config says whether the head is the embedding; a file may hold either of them, both, or the embedding under other names. What is
+//! read is what the newer reference library reads: the one that is there, and of two that differ each for itself.
+
+use super::Config;
+use super::load::Reader;
+use super::recipe::Recipe;
+use crate::io::{Weights, quoted};
+use crate::{Error, Result};
+
+/// The ends of a model in a file.
+#[derive(Debug, Clone)]
+pub(super) struct Tie {
+    /// The name of the embedding, which may be that of the head.
+    pub(super) embedding: String,
+    /// Whether the head is the embedding.
+    pub(super) tied: bool,
+    /// Tensors that are the embedding over again.
+    pub(super) copies: Vec<String>,
+    /// What a user should know: file and config do not say the same.
+    pub(super) remark: Option<String>,
+}
+
+/// What a user should know of these weights: where their head is not the one that the config speaks of. Nothing is read, unless there are
+/// two tensors that may be one.
+///
+/// # Errors
+/// If the file has two embeddings that differ, or cannot be read.
+pub fn remark(weights: &dyn Weights, config: &Config) -> Result<Option<String>> {
+    Reader::new(weights, config).tie().map(|tie| tie.remark)
+}
+
+fn tensor(name: &str) -> String {
+    format!("{name}.weight")
+}
+
+/// Looks at the names; numbers are read only where there are two tensors that may be one.
+pub(super) fn find(reader: &Reader<'_>, weights: &dyn Weights, recipe: &Recipe) -> Result<Tie> {
+    let names = &recipe.names;
+    let head = names.head;
+    let here: Vec<String> = names.embedding.iter().map(|part| reader.name(part)).collect();
+    let mut present = here.iter().filter(|name| weights.contains(&tensor(name))).cloned();
+    let head_is_there = weights.contains(&tensor(head));
+    let Some(embedding) = present.next() else {
+        let (tied, embedding) = match recipe.tied && head_is_there {
+            true => (true, head.to_string()),
+            false => (recipe.tied, here.into_iter().next().unwrap_or_default()),
+        };
+        return Ok(Tie { embedding, tied, copies: Vec::new(), remark: None });
+    };
+    let mut copies = Vec::new();
+    for other in present {
+        let [a, b] = [tensor(&embedding), tensor(&other)];
+        if !weights.same(&a, &b)? {
+            let reason = format!("tensor {} differs from {}; they are one embedding here", quoted(&b), quoted(&a));
+            return Err(Error::setting("weights", reason));
+        }
+        copies.push(b);
+    }
+    let (mut tied, mut remark) = (recipe.tied, None);
+    if !head_is_there && !recipe.tied && recipe.own_head {
+        tied = true;
+        let (head, embedding) = (quoted(&tensor(head)), quoted(&tensor(&embedding)));
+        remark = Some(format!("tie_word_embeddings is false, but there is no {head}: the head is {embedding}"));
+    } else if head_is_there && recipe.tied {
+        tied = weights.same(&tensor(&embedding), &tensor(head))?;
+        if tied {
+            copies.push(tensor(head));
+        } else if !recipe.own_head {
+            let (head, embedding) = (quoted(&tensor(head)), quoted(&tensor(&embedding)));
+            remark = Some(format!(
+                "tie_word_embeddings is true, but {head} differs from {embedding}: each is used as it is (transformers 4 would take \
+                 the embedding for both)"
+            ));
+        }
+    }
+    Ok(Tie { embedding, tied, copies, remark })
+}

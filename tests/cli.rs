@@ -14,3 +14,5 @@ mod language;
 mod prune_language;
 #[path = "cli/pruning.rs"]
 mod pruning;
+#[path = "cli/readme.rs"]
+mod readme;

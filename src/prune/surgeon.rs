@@ -73,10 +73,10 @@ impl Surgeon {
             let tape = network.run(data.x.slice(span).to_owned(), Mode::Eval);
             for root in data.loss.curvature_roots(tape.output(), &data.target.slice(span).to_owned()) {
                 let rows = network.sample_gradients(&tape, root);
-                for row in rows.axis_iter(Axis(0)) {
+                for (sample, row) in rows.axis_iter(Axis(0)).enumerate() {
                     let mut row = row.mapv(f64::from);
                     if let Some(col) = row.iter().position(|v| !v.is_finite()) {
-                        return Err(Error::NonFinite { what: "derivatives".into(), row: from, col, value: row[col] });
+                        return Err(Error::NonFinite { what: "derivatives".into(), row: from + sample, col, value: row[col] });
                     }
                     gone.iter().for_each(|&q| row[q] = 0.0);
                     inverse.absorb(row.view(), samples as f64);

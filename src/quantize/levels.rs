@@ -71,9 +71,13 @@ impl Grid {
     /// The weight with every entry at its nearest level times `scale`; of two equally near the one nearer to 0.
     ///
     /// # Errors
-    /// As [`Grid::levels`].
+    /// As [`Grid::levels`]; a weight that is not finite, or such a scale.
     pub fn round(self, weight: &ArrayRef2<f32>, scale: f32) -> Result<Array2<f32>> {
         let levels = self.levels()?;
+        if !scale.is_finite() {
+            return Err(Error::setting("scale", format!("{scale} is not finite")));
+        }
+        crate::mask::check_finite(weight, "weights to round")?;
         Ok(weight.mapv(|w| scale * nearest(&levels, if scale > 0.0 { w / scale } else { 0.0 })))
     }
 

@@ -99,7 +99,7 @@ impl Pruner for Alps {
             let mut x = mask.applied(&settled);
             gradients_unit(&target, &mask, &mut x, &unit32, self.back_solve, 1e-4);
             let error = squared_error(&x, &target, &unit);
-            if best.as_ref().is_none_or(|(least, ..)| error < *least) {
+            if best.as_ref().is_none_or(|(least, ..)| error < *least || least.is_nan()) {
                 best = Some((error, mask, x));
             }
         }

@@ -51,7 +51,7 @@ pub trait Pruner: Sync {
 
 /// ‖X (a − b)ᵀ‖²_F of two weights `(out, in)` from the Gram matrix XᵀX `(in, in)` of their inputs, in f64.
 ///
-/// The same bits for any number of threads.
+/// NaN where a number is. The same bits for any number of threads.
 ///
 /// # Panics
 /// If the shapes do not agree.
@@ -64,7 +64,9 @@ pub fn squared_error(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, gram: &ArrayRef2<f6
     };
     let parts: Vec<f64> =
         a.axis_chunks_iter(Axis(0), ROWS).into_par_iter().zip(b.axis_chunks_iter(Axis(0), ROWS)).map(part).collect();
-    parts.iter().sum::<f64>().max(0.0)
+    let sum: f64 = parts.iter().sum();
+    // Rounding may leave less than nothing; a NaN stays one.
+    if sum < 0.0 { 0.0 } else { sum }
 }
 
 /// Refuses what does not fit together, and returns the weight with what was dropped before set to 0.

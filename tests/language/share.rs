@@ -193,3 +193,33 @@ fn settings_that_exclude_each_other_and_names_of_no_layer_are_errors() {
     // Nothing is left of runs that did nothing: only the model.
     assert_eq!(std::fs::read_dir(m.folder.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn a_budget_of_nothing_buys_nothing_and_costs_beyond_64_bits_do_not_wrap() {
+    let level = |cost, loss| Level { cost, loss };
+    let layers = [vec![level(1, 0.0), level(0, 5.0)], vec![level(0, 2.0), level(3, 1.0)]];
+    assert_eq!(dynamic(&layers, 0, 100).unwrap(), [1, 0]);
+    let vast = [vec![level(u64::MAX, 0.0)], vec![level(u64::MAX, 0.0), level(1, 1.0)]];
+    let text = dynamic(&vast, u64::MAX, 100).unwrap_err().to_string();
+    assert_eq!(text, format!("budget: {} is less than the {} of the cheapest levels", u64::MAX, u128::from(u64::MAX) + 1));
+    let search = Evolution { generations: 1, offspring: 1, seed: Seed(0) };
+    let text = evolve(&vast[1..], 5, &[0], search, &mut |_| Ok(0.0)).unwrap_err().to_string();
+    assert_eq!(text, format!("start: costs {}, more than the budget of 5", u64::MAX));
+}
+
+#[test]
+fn a_search_that_begins_at_nan_is_refused_and_one_that_meets_it_passes_it_over() {
+    let level = |cost, loss| Level { cost, loss };
+    let layers: Vec<Vec<Level>> = (0..4).map(|_| vec![level(3, 0.0), level(2, 1.0), level(1, 2.0)]).collect();
+    let search = Evolution { generations: 10, offspring: 8, seed: Seed(2) };
+    let text = evolve(&layers, 8, &[1; 4], search, &mut |_| Ok(f64::NAN)).unwrap_err().to_string();
+    assert_eq!(text, "evolution: the choice to start from loses NaN");
+    let mut met = 0;
+    let (choice, loss) = evolve(&layers, 8, &[1; 4], search, &mut |choice| {
+        let nan = choice[0] == 0;
+        met += usize::from(nan);
+        Ok(if nan { f64::NAN } else { choice.iter().enumerate().map(|(l, &i)| (i * (4 - l)) as f64).sum() })
+    })
+    .unwrap();
+    assert!(met > 0 && loss < 10.0 && choice[0] != 0, "{choice:?} loses {loss} after {met} of NaN");
+}

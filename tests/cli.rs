@@ -24,3 +24,5 @@ mod prune_runs;
 mod pruning;
 #[path = "cli/words.rs"]
 mod words;
+#[path = "cli/readme.rs"]
+mod readme;

@@ -115,6 +115,14 @@ fn ria_shares_are_of_rows_and_columns_and_those_of_nothing_are_nothing() {
 }
 
 #[test]
+fn ria_refuses_an_exponent_that_is_none() {
+    for power in [f64::NAN, f64::INFINITY, -0.5] {
+        let error = score(&Ria { power }, &weight(), &everything()).unwrap_err().to_string();
+        assert_eq!(error, format!("power: {power} is not a finite number of at least 0; 0.5 is usual"));
+    }
+}
+
+#[test]
 fn missing_evidence_is_an_error_that_names_criterion_need_and_layer() {
     for (criterion, need) in CRITERIA {
         let Some((need, called)) = need else {
@@ -149,7 +157,7 @@ fn evidence_of_another_shape_is_an_error_that_names_the_layer_and_both_shapes() 
 fn measures_of_the_inputs_are_not_one_number_a_weight() {
     let (weight, measured) = (weight(), everything());
     let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", weight.view()) };
-    for need in [Need::InputSquares, Need::Gram, Need::InputSums] {
+    for need in [Need::InputSquares, Need::Gram, Need::InputSums, Need::SampleGradients] {
         let error = layer.elementwise("wanda", need).unwrap_err();
         assert_eq!(error.to_string(), format!("wanda: {need} is not one number a weight"));
     }
@@ -171,11 +179,13 @@ fn sets_of_needs_hold_what_was_put_in() {
     let all = [
         Need::InputSquares,
         Need::Gram,
+        Need::InputSums,
         Need::Gradient,
         Need::SquaredGradients,
         Need::SecondDerivatives,
         Need::HessianGradient,
         Need::SynapticFlow,
+        Need::SampleGradients,
     ];
     for need in all {
         let alone = Needs::none().and(need);

@@ -37,7 +37,7 @@ fn lower_only(a: &Array2<f64>) -> Array2<f64> {
 
 fn far(a: &ArrayRef2<f64>, b: &ArrayRef2<f64>) -> f64 {
     assert_eq!(a.dim(), b.dim());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m: f64, d| if d <= m { m } else { d })
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { m.max(d) })
 }
 
 #[track_caller]

@@ -344,3 +344,114 @@ fn numbers_that_are_not_finite_have_no_level() {
         assert_eq!(Grid::Ternary.round(&array![[1.0]], value).unwrap_err().to_string(), format!("scale: {value} is not finite"));
     }
 }
+
+#[test]
+fn settings_of_training_that_are_no_numbers_for_it_are_refused_by_name() {
+    let (x, t) = (normal(30, 12, 4), normal(31, 12, 2));
+    let lesson = Targets { target: &t, loss: Loss::SquaredError };
+    let net = mlp(&[4, 3, 2], Activation::Relu, Init::He, Seed(32)).unwrap();
+    let refused = |x: &Array2<f32>, recipe: &Recipe, care: &Care| {
+        let mut trained = net.clone();
+        let line = train(&mut trained, x, &lesson, recipe, care, &mut |_, _| {}).unwrap_err().to_string();
+        assert_eq!(trained, net, "{line}");
+        line
+    };
+    let (plain, none) = (recipe(1, 0.1), Care::default());
+    for rate in [f32::NAN, f32::INFINITY, -0.1] {
+        let line = refused(&x, &Recipe { learning_rate: rate, ..plain.clone() }, &none);
+        assert_eq!(line, format!("learning rate: {rate}; it must be a finite number of at least 0"));
+    }
+    let sgd = |momentum, weight_decay| Recipe { method: Method::Sgd { momentum, weight_decay }, ..plain.clone() };
+    assert_eq!(refused(&x, &sgd(1.0, 0.0), &none), "momentum: 1 is not in [0, 1)");
+    assert_eq!(refused(&x, &sgd(f32::NAN, 0.0), &none), "momentum: NaN is not in [0, 1)");
+    for method in [
+        Method::Sgd { momentum: 0.0, weight_decay: -1.0 },
+        Method::Adam { weight_decay: -1.0 },
+        Method::AdamW { weight_decay: -1.0 },
+    ] {
+        let line = refused(&x, &Recipe { method, ..plain.clone() }, &none);
+        assert_eq!(line, "weight decay: -1; it must be a finite number of at least 0");
+    }
+    for most in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let line = refused(&x, &plain, &Care { max_norm: Some(most), ..none });
+        assert!(line.starts_with(&format!("max-norm: {most};")), "{line}");
+    }
+    let moved = |shape, pixels| refused(&x, &plain, &Care { jitter: Some(Jitter { shape, pixels }), ..none });
+    assert_eq!(moved((1, 2, 2), 2), "jitter: images of 2 x 2 moved by up to 2 pixels may lose all that is in them");
+    assert!(moved((1, 2, 2), usize::MAX).starts_with("jitter: "));
+    assert!(moved((usize::MAX, 2, 2), 0).starts_with("images to jitter: "));
+    for value in [f32::NAN, f32::INFINITY] {
+        let mut bad = x.clone();
+        bad[[7, 2]] = value;
+        assert!(refused(&bad, &plain, &none).contains(&format!("training samples': {value} at row 7, column 2")));
+    }
+}
+
+#[test]
+fn no_epochs_leave_the_network_and_numbers_that_run_away_behind_a_rectifier_are_found() {
+    let (x, t) = (normal(33, 12, 4), normal(34, 12, 2));
+    let lesson = Targets { target: &t, loss: Loss::SquaredError };
+    let net = mlp(&[4, 3, 2], Activation::Relu, Init::He, Seed(35)).unwrap();
+    let mut same = net.clone();
+    let losses = train(&mut same, &x, &lesson, &recipe(0, 0.1), &Care::default(), &mut |_, _| {}).unwrap();
+    assert_eq!((losses, same), (vec![], net.clone()));
+    // One step: its loss is that of the weights before it.
+    let far = Recipe { batch: 12, ..recipe(1, 3e38) };
+    let line = train(&mut net.clone(), &x, &lesson, &far, &Care::default(), &mut |_, _| {}).unwrap_err().to_string();
+    assert!(line.starts_with("training: fc") && line.contains("is no longer finite in epoch 0"), "{line}");
+}
+
+#[test]
+fn the_divergence_at_the_highest_temperatures_is_half_the_squared_distance_of_the_logits() {
+    let (student, teacher) = (array![[1.0f32, -1.0, 0.0]], array![[-2.0f32, 2.0, 0.0]]);
+    for temperature in [1e4f32, 1e6, 1e8, 1e10] {
+        let (loss, d) = distillation(&student, &teacher, temperature);
+        assert!((loss[0] - (9.0 + 9.0) / 6.0).abs() < 1e-2, "τ {temperature:e}: {}", loss[0]);
+        assert!((d[[0, 0]] - 1.0).abs() < 1e-2, "τ {temperature:e}: {d}");
+    }
+    // At low ones, where p of some classes is 0, it is what the definition says.
+    let (loss, _) = distillation(&array![[900.0, 0.0]], &array![[0.0, 900.0]], 1.0);
+    assert!((loss[0] - 900.0).abs() < 1e-3, "{}", loss[0]);
+    let (student, teacher) = (normal(36, 5, 4), normal(37, 5, 4));
+    let (loss, _) = distillation(&student, &teacher, 2.0);
+    for (n, loss) in loss.iter().enumerate() {
+        let soft = |z: &Array2<f32>| -> Vec<f64> {
+            let e: Vec<f64> = z.row(n).iter().map(|z| (f64::from(*z) / 2.0).exp()).collect();
+            e.iter().map(|v| v / e.iter().sum::<f64>()).collect()
+        };
+        let (p, q) = (soft(&teacher), soft(&student));
+        let by_hand = 4.0 * p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum::<f64>();
+        assert!((loss - by_hand).abs() < 1e-9, "{loss} and {by_hand}");
+    }
+}
+
+#[test]
+fn settings_of_bfgs_and_of_made_up_samples_that_cannot_be_are_refused() {
+    let (x, t) = (normal(38, 10, 3), normal(39, 10, 1));
+    let how = Bfgs { loss: Loss::SquaredError, decay: 0.01, steps: 5, tolerance: 1e-6 };
+    let net = mlp(&[3, 1], Activation::Tanh, Init::He, Seed(40)).unwrap();
+    let error = |how: &Bfgs| bfgs(&mut net.clone(), &x, &t, how).unwrap_err().to_string();
+    assert_eq!(error(&Bfgs { decay: -0.1, ..how }), "decay: -0.1; it must be a finite number of at least 0");
+    assert_eq!(error(&Bfgs { tolerance: f64::NAN, ..how }), "tolerance: NaN; it must be a finite number of at least 0");
+    let many = Munge { times: usize::MAX / 4, swap: 0.5, variance: 1.0, seed: Seed(1) };
+    let line = munge(&x, &[false; 3], &many).unwrap_err().to_string();
+    assert!(line.starts_with("munge: ") && line.ends_with("times 10 samples of 3 attributes are beyond any memory"), "{line}");
+    let wild = Munge { times: 2, swap: 1.0, variance: 1e-38, seed: Seed(1) };
+    let line = munge(&x, &[false; 3], &wild).unwrap_err().to_string();
+    assert!(line.starts_with("samples made with variance 0.00000000000000000000000000000000000001: "), "{line}");
+}
+
+#[test]
+fn a_weight_that_is_not_finite_has_no_level_and_is_named_by_its_place() {
+    let mut weight = normal(41, 3, 4);
+    weight[[1, 2]] = f32::NAN;
+    let says = "weights: NaN at row 1, column 2; only finite numbers can be ranked or stored";
+    assert_eq!(discretise(&weight, None, Grid::Ternary).unwrap_err().to_string(), says);
+    // What a mask drops is nobody's concern.
+    let mask = Mask::from_fn(3, 4, |r, c| (r, c) != (1, 2));
+    let (rounded, _) = discretise(&weight, Some(&mask), Grid::Ternary).unwrap();
+    assert!(rounded.iter().all(|w| w.is_finite()) && rounded[[1, 2]] == 0.0);
+    let line = Grid::Ternary.round(&weight, 1.0).unwrap_err().to_string();
+    assert_eq!(line, says);
+    assert_eq!(Grid::Ternary.round(&Array2::zeros((1, 1)), f32::NAN).unwrap_err().to_string(), "scale: NaN is not finite");
+}

@@ -119,6 +119,13 @@ fn markers_that_are_missing_doubled_or_crossed_are_an_error() {
     assert_eq!(error(&both, end), format!("{end}: stands in the text that is to go between the markers"));
 }
 
+#[test]
+fn a_mean_and_its_deviation_stand_on_one_line() -> lacuna::Result<()> {
+    let text = lacuna::report::Summary::of(&[1.0, 2.0, 3.0])?.plus_minus(1);
+    assert!(text.contains('±') && !text.contains(' '), "'{text}' may be broken at a space");
+    Ok(())
+}
+
 #[cfg(feature = "plots")]
 mod drawn {
     use super::HOSTILE;
@@ -206,6 +213,66 @@ mod drawn {
             assert_well_formed(&svg);
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         }
+        Ok(())
+    }
+
+    /// The texts of an SVG with this anchor: place across, size, and text.
+    fn texts(svg: &str, anchor: &str) -> Vec<(f64, f64, String)> {
+        let of = |tag: &str, name: &str| tag.split(&format!(" {name}=\"")).nth(1)?.split('"').next()?.parse::<f64>().ok();
+        let texts = svg.split("<text").skip(1).filter(|t| t.contains(&format!("text-anchor=\"{anchor}\"")));
+        let read = |text: &str| {
+            let (tag, rest) = text.split_once('>')?;
+            Some((of(tag, "x")?, of(tag, "font-size")?, rest.split('<').next()?.trim().to_string()))
+        };
+        texts.filter_map(read).collect()
+    }
+
+    #[test]
+    fn labels_of_a_logarithmic_axis_do_not_run_into_one_another() -> lacuna::Result<()> {
+        for (least, most) in [(4500.0, 45000.0), (1.0, 235_200.0), (1e-5, 1e7), (900.0, 1100.0), (1.0, 20.0)] {
+            let points = vec![Point::new(least, 1.0), Point::new(most, 2.0)];
+            let svg = Figure::new("t", "x", "y").log_x().series("s", points).to_svg()?;
+            let labels: Vec<_> = texts(&svg, "middle").into_iter().filter(|(.., text)| text.parse::<f64>().is_ok()).collect();
+            assert!(labels.len() >= 2, "{least} to {most}: {labels:?}");
+            for pair in labels.windows(2) {
+                let half = |(_, size, text): &(f64, f64, String)| 0.28 * size * text.chars().count() as f64; // no digit is wider
+                let gap = (pair[1].0 - half(&pair[1])) - (pair[0].0 + half(&pair[0]));
+                assert!(gap > 0.0, "{least} to {most}: {:?} and {:?} overlap by {}", pair[0], pair[1], -gap);
+            }
+            // 1 to 100 and 0.1 are always plain; what is larger is written one way, and what is smaller is.
+            let large: std::collections::BTreeSet<bool> =
+                labels.iter().filter_map(|(.., t)| (t.parse::<f64>().ok()? >= 1000.0).then(|| t.contains('e'))).collect();
+            assert!(large.len() <= 1, "{least} to {most}: written in two ways: {labels:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_line_of_a_table_is_the_line_of_its_means_and_ranges() -> lacuna::Result<()> {
+        let mut table = Table::new(["seed", "method", "share", "loss"]);
+        for (seed, method, share, loss) in [(0, "a", 0.5, 1.0), (0, "a", 0.9, 4.0), (0, "b", 0.5, 9.0), (1, "a", 0.5, 3.0)] {
+            table.row((seed, method, share, loss));
+        }
+        table.row((1, "a", 0.9, None::<f64>));
+        assert_eq!(table.distinct("method")?, ["a", "b"]);
+        let a = table.only("method", "a")?;
+        assert_eq!(a.rows().len(), 4);
+        let axes = || Figure::new("t", "share", "loss");
+        let points = vec![Point::with_band(0.5, 2.0, 1.0, 3.0), Point::new(0.9, 4.0)];
+        assert_eq!(axes().line("a", &a, "share", "loss")?.to_svg()?, axes().series("a", points.clone()).to_svg()?);
+
+        // A level goes as far as the lines before it, with the range of all its numbers.
+        let level = axes().line("a", &a, "share", "loss")?.level("b", &table, "loss")?.to_svg()?;
+        let all = [0.5, 0.9].map(|x| Point::with_band(x, 4.25, 1.0, 9.0));
+        assert_eq!(level, axes().series("a", points).series("b", all.to_vec()).to_svg()?);
+
+        let error = |r: lacuna::Result<Figure>| r.unwrap_err().to_string();
+        let none = "line 'c': no row has numbers in 'share' and 'loss'";
+        assert_eq!(error(axes().line("c", &table.only("method", "c")?, "share", "loss")), none);
+        let along = "line 'b': a level runs along other lines, and there is none";
+        assert_eq!(error(axes().level("b", &table, "loss")), along);
+        assert!(error(axes().line("a", &table, "shares", "loss")).contains("shares"));
+        assert!(table.only("methods", "a").is_err() && table.distinct("methods").is_err());
         Ok(())
     }
 

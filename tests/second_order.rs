@@ -23,8 +23,9 @@ fn hessian(x: &Array2<f32>, alpha: f64) -> Array2<f64> {
     x.t().dot(&x) / x.nrows() as f64 + Array2::<f64>::eye(x.ncols()) * alpha
 }
 
+/// The largest absolute entry; infinite where one is NaN.
 fn largest(a: &Array2<f64>) -> f64 {
-    a.iter().fold(0.0, |m, v| f64::max(m, v.abs()))
+    a.iter().fold(0.0, |m, v| if v.is_nan() { f64::INFINITY } else { f64::max(m, v.abs()) })
 }
 
 /// min over the kept of ½ δwᵀ H δw when the rest goes, and the weights there, by a direct solve.
@@ -272,7 +273,16 @@ fn on_a_network_the_survivors_answer_makes_the_loss_smaller() {
     assert_eq!(answered.masks, alone.masks);
     let loss = |n: &Network| Loss::CrossEntropy.value(&n.forward(&x), &t);
     assert!(loss(&answered.network) < loss(&alone.network), "{} and {}", loss(&answered.network), loss(&alone.network));
-    assert!(answered.predicted_increase.unwrap() < alone.predicted_increase.unwrap() * 50.0);
+    // ½ δwᵀ F δw of survivors that do not move, from the gradients themselves: no answer can be predicted to cost more.
+    let measured = measure(&net, &data, fisher.needs()).unwrap();
+    let mut unmoved = 0.0;
+    for (layer, (_, mask)) in evidence(&net, &measured).iter().zip(&answered.masks) {
+        let gone: Array1<f64> = mask.not().applied(&layer.weight.to_owned()).iter().map(|&w| f64::from(w)).collect();
+        let seen = layer.sample_gradients("test").unwrap().mapv(f64::from).dot(&gone);
+        unmoved += 0.5 * (fisher.damping * gone.dot(&gone) + seen.dot(&seen) / seen.len() as f64);
+    }
+    let predicted = answered.predicted_increase.unwrap();
+    assert!(predicted > 0.0 && predicted < unmoved, "{predicted} with the survivors' answer, {unmoved} without");
     for (name, mask) in &answered.masks {
         let weight = answered.network.param(&format!("{name}.weight")).unwrap();
         assert!(mask.not().iter_kept().all(|at| weight.value()[at] == 0.0));
@@ -301,13 +311,64 @@ fn mini_batches_average_their_samples_gradients_and_settings_are_checked() {
     let layers = evidence(&net, &single);
     assert!(fisher.score(&layers[0]).is_ok());
     let error = |f: WoodFisher| f.score(&layers[0]).unwrap_err().to_string();
-    assert_eq!(error(WoodFisher { damping: 0.0, ..fisher }), "damping: 0: it must be positive");
+    assert_eq!(
+        error(WoodFisher { damping: 0.0, ..fisher }),
+        "damping: 0: the inverse begins at 1/damping, so it must be positive"
+    );
     assert_eq!(error(WoodFisher { block: 0, ..fisher }), "block: a block has at least one weight");
     let nothing = [Measured::default(), Measured::default()];
     let missing = fisher.score(&evidence(&net, &nothing)[0]).unwrap_err().to_string();
     assert_eq!(missing, "woodfisher needs the gradients of single mini-batches of layer fc1, which was not measured");
     let bad = array![[f32::NAN, 0.0]];
     assert!(fisher.inverse_diagonal(&bad).unwrap_err().to_string().starts_with("gradients: NaN at row 0"));
+}
+
+#[test]
+fn more_removals_than_there_are_parameters_are_refused_however_many() {
+    let mut inverse = InverseHessian::of_diagonal(&[1.0, 2.0]).unwrap();
+    let error = obs::surgery(&mut [1.0, 1.0], &mut inverse, &[true; 2], usize::MAX).unwrap_err().to_string();
+    assert_eq!(error, format!("count: {} parameters are to go, and after 2 none is left to go", usize::MAX));
+}
+
+#[test]
+fn an_inverse_that_rounding_or_a_tiny_diagonal_has_broken_is_an_error_and_not_a_saliency() {
+    let error = InverseHessian::of_diagonal(&[1.0, 1e-320]).unwrap_err().to_string();
+    assert!(error.contains("(at column 1); its entry is 0.000"), "{error}");
+    for damping in [0.0, -1.0, f64::NAN, 1e-320] {
+        let error = WoodFisher { damping, block: 2 }.inverse_diagonal(&array![[1.0, 2.0]]).unwrap_err().to_string();
+        assert!(error.starts_with("damping: "), "{error}");
+    }
+    // α of 1e-14 beside patterns of 1e6: what is left of 1e14 after them is rounding, of either sign.
+    let (mut broken, mut sound) = (0, 0);
+    for seed in 0..40 {
+        let x = rows(100 + seed, 3, 3).mapv(|x| x * 1e6);
+        let mut inverse = InverseHessian::of_rows(&x, 3.0, 1e-14).unwrap();
+        let positive = inverse.matrix().diag().iter().all(|d| *d > 0.0);
+        match obs::surgery(&mut [1.0, 1.0, 1.0], &mut inverse, &[true; 3], 1) {
+            Ok(cuts) => {
+                assert!(cuts[0].saliency >= 0.0, "seed {seed}: {cuts:?}");
+                sound += 1;
+            }
+            Err(e) => {
+                assert!(!positive && e.to_string().contains("a larger alpha would help"), "seed {seed}: {e}");
+                broken += 1;
+            }
+        }
+    }
+    assert!(broken > 0, "{sound} sound inverses show nothing");
+    let (mut broken, g) = (0, |seed: u64| rows(200 + seed, 3, 4).mapv(|g| g * 1e6));
+    for seed in 0..40 {
+        for block in [2, 4] {
+            match (WoodFisher { damping: 1e-14, block }).inverse_diagonal(&g(seed)) {
+                Ok(d) => assert!(d.iter().all(|d| *d > 0.0 && d.is_finite()), "seed {seed}, block {block}: {d}"),
+                Err(e) => {
+                    broken += 1;
+                    assert!(e.to_string().contains("a damping above 0.00000000000001 would help"), "{e}");
+                }
+            }
+        }
+    }
+    assert!(broken > 0, "nothing was broken");
 }
 
 #[test]

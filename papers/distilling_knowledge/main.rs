@@ -5,9 +5,9 @@
 use lacuna::io::{Dataset, data_dir, digits, mnist};
 use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Dropout, Loss, Method, Network};
-use lacuna::paper::{Options, Study};
+use lacuna::paper::{Figures, Options, Study};
 use lacuna::recover::{Care, Decay, Distil, Jitter, Lesson, Recipe, Targets, side_by_side, train};
-use lacuna::report::{Figure, Point, Table};
+use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
 use lacuna::{Result, metrics};
 use ndarray::{Array2, Axis};
@@ -131,20 +131,26 @@ pub fn run(options: &Options) -> Result<Study> {
     c.setting("MNIST, 2 × 300 units", format!("{set}, 2 × {} units, {} epochs", p.small[1].0, p.small[1].1));
     c.add("errors at τ = 10 over those at 20", "about 1", "mean in 0.9 .. 1.1", 2)?.extend(each(&|i| at(1, 3, i) / at(1, 4, i)));
     let mut rows = Table::new(["seed", "units", "temperature", "errors"]);
-    let mut figure = Figure::new("Students of a teacher", "temperature", "test errors").log_x();
     for (w, (width, _)) in p.small.into_iter().enumerate() {
-        let line = TEMPERATURES.map(f64::from).into_iter().enumerate().map(|(k, t)| (t, (0..n).map(|i| at(w, k, i)).collect()));
         for j in 0..5 * n {
             rows.row((seeds[j % n].0, width, TEMPERATURES[j / n], at(w, j / n, j % n)));
         }
-        figure = figure.series(format!("2 × {width} units"), Point::line(line)?);
     }
-    study.figures.push(("temperature".into(), figure.to_svg()?));
     study.tables.push(("temperature".into(), rows));
     Ok(study)
 }
 
+/// Errors of the small networks against the temperature.
+pub fn draw(study: &Study) -> Result<Figures> {
+    let rows = study.table("temperature")?;
+    let mut figure = Figure::new("Students of a teacher", "temperature", "test errors").log_x();
+    for units in rows.distinct("units")? {
+        figure = figure.line(format!("2 × {units} units"), &rows.only("units", &units)?, "temperature", "errors")?;
+    }
+    Ok(vec![("temperature".into(), figure.to_svg()?)])
+}
+
 #[allow(dead_code)] // tests call `run`
 fn main() -> std::process::ExitCode {
-    lacuna::paper::main("distilling_knowledge", run)
+    lacuna::paper::main("distilling_knowledge", run, draw)
 }

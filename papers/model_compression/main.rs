@@ -7,9 +7,9 @@ use lacuna::io::{Dataset, data_dir, digits, table};
 use lacuna::metrics::agreement;
 use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Dropout, Loss, Method, Network, softmax};
-use lacuna::paper::{Options, Study};
+use lacuna::paper::{Figures, Options, Study};
 use lacuna::recover::{Care, Decay, Distil, Lesson, Munge, Recipe, Targets, munge, side_by_side, train};
-use lacuna::report::{Figure, Point, Table};
+use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
 use ndarray::{Array2, Axis};
 
@@ -130,17 +130,26 @@ pub fn run(options: &Options) -> Result<Study> {
         let enough = options.pick("every >= 20", "every >= 100");
         let size = each(&|_| whole as f64 / alone as f64);
         c.add("parameters of the ensemble over those of the compressed net", "1000", enough, 0)?.extend(size);
-        let at = |(k, times): (usize, &usize)| ((times * task.train.len()) as f64, compressed[k * n..(k + 1) * n].to_vec());
-        let line = Point::line(task.times.iter().enumerate().map(at))?;
-        let figure = Figure::new(format!("Compressed: {}", task.name), "synthetic samples", "test accuracy, %").log_x();
-        let file = task.name.split(' ').next().unwrap_or(task.name);
-        study.figures.push((file.into(), figure.series("compressed", line).to_svg()?));
     }
     study.tables.push(("models".into(), rows));
     Ok(study)
 }
 
+/// Of each table the compressed network's accuracy against its synthetic samples, with the ensemble's and the direct network's.
+pub fn draw(study: &Study) -> Result<Figures> {
+    let (x, y, models) = ("synthetic samples", "test accuracy, %", study.table("models")?);
+    let figure = |name: String| -> Result<(String, String)> {
+        let of = |model: &str| models.only("table", &name)?.only("model", model);
+        let figure = Figure::new(format!("{name}: a small network taught by an ensemble"), x, y).log_x();
+        let figure = figure.line("compressed", &of("compressed")?, x, y)?;
+        // These two see no synthetic samples.
+        let figure = figure.level("ensemble", &of("ensemble")?, y)?.level("direct", &of("direct")?, y)?;
+        Ok((name.split(' ').next().unwrap_or(&name).into(), figure.to_svg()?))
+    };
+    models.distinct("table")?.into_iter().map(figure).collect()
+}
+
 #[allow(dead_code)] // tests call `run`
 fn main() -> std::process::ExitCode {
-    lacuna::paper::main("model_compression", run)
+    lacuna::paper::main("model_compression", run, draw)
 }

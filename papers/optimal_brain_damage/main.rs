@@ -11,10 +11,10 @@ use lacuna::mask::{Pattern, Scope};
 use lacuna::metrics::{Size, score};
 use lacuna::models::{digits_shared, lecun_1990};
 use lacuna::nn::{Curvature, Loss, Method, Network};
-use lacuna::paper::{Options, Study};
+use lacuna::paper::{Figures, Options, Study};
 use lacuna::prune::{Outcome, Pruning, one_shot};
 use lacuna::recover::{Decay, Recipe, fit};
-use lacuna::report::{Figure, Point, Table};
+use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
 use ndarray::Array2;
 
@@ -80,7 +80,6 @@ pub fn run(options: &Options) -> Result<Study> {
     options.refuse_held_out()?;
     let mut study = Study::default();
     let mut rows = Table::new(["seed", "method", "share deleted", "training MSE", "test MSE", "test error, %", "predicted"]);
-    let mut curves = vec![vec![Vec::new(); SHARES.len()]; 3];
     let mut values: [Vec<(Seed, f64)>; 9] = Default::default();
     let mut parameters = 0;
     for &seed in &options.seeds {
@@ -91,11 +90,10 @@ pub fn run(options: &Options) -> Result<Study> {
         let methods: [&dyn Saliency; 3] = [&Obd, &Magnitude::default(), &Random { seed }];
         let mut increase = vec![Vec::new(); 3];
         for (m, saliency) in methods.into_iter().enumerate() {
-            for (i, share) in SHARES.into_iter().enumerate() {
+            for share in SHARES {
                 let outcome = task.prune(&dense, saliency, share)?;
                 let e = task.errors(&outcome.network);
                 rows.row((seed.0, saliency.name(), share, e.0, e.1, e.2, outcome.predicted_increase));
-                curves[m][i].push(e.0);
                 increase[m].push((e.0 - base.0, outcome.predicted_increase));
             }
         }
@@ -135,16 +133,21 @@ pub fn run(options: &Options) -> Result<Study> {
     for ((what, paper, rule, digits), v) in texts.into_iter().zip(values) {
         c.add(what, paper, rule, digits)?.extend(v);
     }
-    let mut figure = Figure::new("Deleted without retraining", "share deleted", "training MSE").percent_x().log_y();
-    for (name, at) in ["OBD", "magnitude", "random"].into_iter().zip(curves) {
-        figure = figure.series(name, Point::line(SHARES.into_iter().zip(at))?);
-    }
-    study.figures.push(("deleted".into(), figure.to_svg()?));
     study.tables.push(("curves".into(), rows));
     Ok(study)
 }
 
+/// The training error against the share deleted.
+pub fn draw(study: &Study) -> Result<Figures> {
+    let rows = study.table("curves")?;
+    let mut figure = Figure::new("Deleted without retraining", "share deleted", "training MSE").percent_x().log_y();
+    for (name, method) in [("OBD", "obd"), ("magnitude", "magnitude"), ("random", "random")] {
+        figure = figure.line(name, &rows.only("method", method)?, "share deleted", "training MSE")?;
+    }
+    Ok(vec![("deleted".into(), figure.to_svg()?)])
+}
+
 #[allow(dead_code)] // tests call `run`
 fn main() -> std::process::ExitCode {
-    lacuna::paper::main("optimal_brain_damage", run)
+    lacuna::paper::main("optimal_brain_damage", run, draw)
 }

@@ -8,10 +8,10 @@ use lacuna::io::{Dataset, Monk};
 use lacuna::metrics::{binary_accuracy, score};
 use lacuna::models::{Builder, Init};
 use lacuna::nn::{Activation, Loss, Network};
-use lacuna::paper::{Options, Study};
+use lacuna::paper::{Figures, Options, Study};
 use lacuna::prune::{Knife, Surgeon};
 use lacuna::recover::{Bfgs, bfgs};
-use lacuna::report::{Figure, Point, Table};
+use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
 use ndarray::{array, s};
 
@@ -25,10 +25,10 @@ fn net(inputs: usize, hidden: usize, f: Activation, init: Init, seed: Seed) -> R
     Builder::vector(inputs, init, seed).linear(hidden).activation(f).linear(1).activation(f).build()
 }
 
-fn monk(problem: Monk, options: &Options, study: &mut Study, rows: &mut Table) -> Result<()> {
+fn monk(problem: Monk, options: &Options, study: &mut Study, [rows, curves]: [&mut Table; 2]) -> Result<()> {
     let (hidden, size, decay, [paper_train, paper_test, paper_left]) = PROBLEMS[problem.number() - 1];
+    let shape = format!("MONK {}, 17-{hidden}-1 net of {size} weights", problem.number());
     let mut values: [Vec<(Seed, f64)>; 7] = Default::default();
-    let mut curves: [Vec<Vec<f64>>; 3] = Default::default();
     let mut source = (0, false); // training samples, and whether they are from files
     for &seed in &options.seeds {
         let monks = problem.load(seed)?;
@@ -49,7 +49,7 @@ fn monk(problem: Monk, options: &Options, study: &mut Study, rows: &mut Table) -
         let dense = starts.swap_remove(0).1;
         let base = accuracy(&dense);
         let (mut left, mut unaided) = (Vec::new(), Vec::new());
-        for (k, (knife, name)) in KNIVES.into_iter().enumerate() {
+        for (knife, name) in KNIVES {
             let surgeon = Surgeon::new(knife, 2.0 * decay);
             let enough = |n: &Network| accuracy(n)[0] >= base[0];
             let smallest = surgeon.smallest(&dense, &data, |n| fit(n).map(|_| ()), enough)?;
@@ -60,15 +60,16 @@ fn monk(problem: Monk, options: &Options, study: &mut Study, rows: &mut Table) -
             rows.row((problem.number(), seed.0, name, smallest.kept_parameters(), train, test, size - gone));
             left.push((smallest.kept_parameters() as f64, test));
             unaided.push((size - gone) as f64);
-            curves[k].push(errors);
+            for (gone, error) in errors.into_iter().enumerate() {
+                curves.row((&shape, seed.0, name, size - gone, error));
+            }
         }
         let ratio = unaided[0] / f64::min(unaided[1], unaided[2]);
         let all = [base[0], base[1], left[0].0, left[0].1, left[1].0 - left[0].0, left[2].0 - left[0].0, ratio];
         values.iter_mut().zip(all).for_each(|(v, number)| v.push((seed, number)));
     }
-    let shape = format!("MONK {}, 17-{hidden}-1 net of {size} weights", problem.number());
     let from = if source.1 { "UCI files" } else { "drawn by the seed" };
-    let c = study.claims.setting(shape.clone(), format!("{shape}, {} samples ({from}), decay {decay}", source.0));
+    let c = study.claims.setting(&shape, format!("{shape}, {} samples ({from}), decay {decay}", source.0));
     // The paper's numbers, to its own digits, wherever the samples are from.
     let accuracy = |paper: f64| format!("every >= {:.2}", paper - 0.05);
     let fewest = format!("every <= {paper_left}");
@@ -82,13 +83,21 @@ fn monk(problem: Monk, options: &Options, study: &mut Study, rows: &mut Table) -
     }
     c.add("not retrained, MSE up to 0.05 above dense: OBS's weights over the better other's", "–", "every < 1", 2)?
         .extend(unaided);
-    let mut figure = Figure::new(shape, "weights left", "training MSE, nothing retrained").y_range(0.0, 1.2);
-    for ((_, name), runs) in KNIVES.into_iter().zip(&curves) {
-        let at = |gone: usize| ((size - gone) as f64, runs.iter().map(|r| r[gone]).collect());
-        figure = figure.series(name, Point::line((0..size).map(at))?);
-    }
-    study.figures.push((format!("monk{}", problem.number()), figure.to_svg()?));
     Ok(())
+}
+
+/// Of each problem the training error as weights go and nothing is retrained.
+pub fn draw(study: &Study) -> Result<Figures> {
+    let curves = study.table("curves")?;
+    let figure = |(i, problem): (usize, String)| -> Result<(String, String)> {
+        let mut figure = Figure::new(&problem, "weights left", "training MSE, nothing retrained").y_range(0.0, 1.2);
+        for (_, name) in KNIVES {
+            let rows = curves.only("problem", &problem)?.only("method", name)?;
+            figure = figure.line(name, &rows, "weights left", "training MSE")?;
+        }
+        Ok((format!("monk{}", i + 1), figure.to_svg()?))
+    };
+    curves.distinct("problem")?.into_iter().enumerate().map(figure).collect()
 }
 
 /// The share of networks in which a right weight goes first: one without which the network, trained on, still knows XOR.
@@ -133,13 +142,14 @@ pub fn run(options: &Options) -> Result<Study> {
     let mut study = Study::default();
     let mut rows =
         Table::new(["monk", "seed", "method", "weights", "training accuracy", "test accuracy", "weights, not retrained"]);
-    Monk::ALL.into_iter().try_for_each(|problem| monk(problem, options, &mut study, &mut rows))?;
+    let mut curves = Table::new(["problem", "seed", "method", "weights left", "training MSE"]);
+    Monk::ALL.into_iter().try_for_each(|problem| monk(problem, options, &mut study, [&mut rows, &mut curves]))?;
     xor(options, &mut study)?;
-    study.tables.push(("monks".into(), rows));
+    study.tables = vec![("monks".into(), rows), ("curves".into(), curves)];
     Ok(study)
 }
 
 #[allow(dead_code)] // tests call `run`
 fn main() -> std::process::ExitCode {
-    lacuna::paper::main("optimal_brain_surgeon", run)
+    lacuna::paper::main("optimal_brain_surgeon", run, draw)
 }

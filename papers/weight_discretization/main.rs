@@ -7,14 +7,15 @@ use lacuna::io::digits;
 use lacuna::metrics::{binary_accuracy, score};
 use lacuna::models::{Builder, Init};
 use lacuna::nn::{Activation, Loss, Method, Network};
-use lacuna::paper::{Options, Study};
+use lacuna::paper::{Figures, Options, Study};
 use lacuna::quantize::Grid;
 use lacuna::recover::{Care, Decay, Recipe, Targets, discretised, fit, train_discretised};
-use lacuna::report::{Figure, Point, Table};
+use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
 use ndarray::Array2;
 
 const LEVELS: [usize; 4] = [2, 3, 5, 7];
+const PROBLEMS: [&str; 3] = ["XOR", "parity of 4", "digits"];
 
 /// A problem: samples, targets, and a network's widths.
 struct Task {
@@ -41,7 +42,7 @@ fn scanned(options: &Options) -> Task {
     let (train, test) = all.split(&Seed(0).stream("held-out samples").permutation(all.len())[..450]);
     let part = |set: &lacuna::io::Dataset| (set.x() * 2.0 - 1.0, set.one_hot(0.9, -0.9));
     let (train, test) = (part(&train), part(&test));
-    Task { name: "digits", train, test, hidden: 30, epochs: options.pick(10, 40), batch: 32, starts: 1 }
+    Task { name: PROBLEMS[2], train, test, hidden: 30, epochs: options.pick(10, 40), batch: 32, starts: 1 }
 }
 
 impl Task {
@@ -88,9 +89,8 @@ pub fn run(options: &Options) -> Result<Study> {
     let mut rows = Table::new(["problem", "seed", "grid", "levels", "rounded afterwards, %", "trained through, %"]);
     let mut grids: Vec<Grid> = LEVELS.into_iter().map(|levels| Grid::Uniform { levels }).collect();
     grids.extend([Grid::Ternary, Grid::PowerOfTwo { levels: 5 }, Grid::PowerOfTwo { levels: 7 }]);
-    for task in [parity("XOR", 2, 4, options), parity("parity of 4", 4, 12, options), scanned(options)] {
+    for task in [parity(PROBLEMS[0], 2, 4, options), parity(PROBLEMS[1], 4, 12, options), scanned(options)] {
         let (mut dense, mut gains) = (Vec::new(), vec![Vec::new(); LEVELS.len()]);
-        let mut curves = vec![[const { Vec::new() }; 2]; LEVELS.len()];
         let mut seven = Vec::new();
         for &seed in &options.seeds {
             let (continuous, of) = task.compare(seed, &grids)?;
@@ -104,8 +104,6 @@ pub fn run(options: &Options) -> Result<Study> {
                 rows.row((task.name, seed.0, name, grid.levels()?.len(), rounded, through));
                 if i < LEVELS.len() {
                     gains[i].push((seed, through - rounded));
-                    curves[i][0].push(rounded);
-                    curves[i][1].push(through);
                 }
                 if i + 1 == LEVELS.len() {
                     seven.push((seed, continuous - through));
@@ -123,18 +121,25 @@ pub fn run(options: &Options) -> Result<Study> {
         }
         c.add("7 levels, trained through: points lost to continuous weights", "few levels are enough", "mean < 5", 1)?
             .extend(seven);
-        let mut figure = Figure::new(task.name, "levels", "accuracy, %");
-        for (k, name) in ["rounded afterwards", "trained through"].into_iter().enumerate() {
-            let at = LEVELS.into_iter().zip(&curves).map(|(l, c)| (l as f64, c[k].clone()));
-            figure = figure.series(name, Point::line(at)?);
-        }
-        study.figures.push((task.name.replace(' ', "_").to_lowercase(), figure.to_svg()?));
     }
     study.tables.push(("levels".into(), rows));
     Ok(study)
 }
 
+/// Of each problem the accuracy against the number of evenly spaced levels.
+pub fn draw(study: &Study) -> Result<Figures> {
+    let rows = study.table("levels")?.only("grid", "uniform")?;
+    let figure = |problem: &str| -> Result<(String, String)> {
+        let mut figure = Figure::new(format!("{problem}: weights of a few levels"), "levels", "accuracy, %");
+        for name in ["rounded afterwards", "trained through"] {
+            figure = figure.line(name, &rows.only("problem", problem)?, "levels", &format!("{name}, %"))?;
+        }
+        Ok((problem.replace(' ', "_").to_lowercase(), figure.to_svg()?))
+    };
+    PROBLEMS.into_iter().map(figure).collect()
+}
+
 #[allow(dead_code)] // tests call `run`
 fn main() -> std::process::ExitCode {
-    lacuna::paper::main("weight_discretization", run)
+    lacuna::paper::main("weight_discretization", run, draw)
 }

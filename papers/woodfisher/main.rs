@@ -11,10 +11,10 @@ use lacuna::mask::{Pattern, Scope};
 use lacuna::metrics::score;
 use lacuna::models::{Init, lenet_300_100, mlp};
 use lacuna::nn::{Activation, Loss, Method, Network};
-use lacuna::paper::{Options, Study};
+use lacuna::paper::{Figures, Options, Study};
 use lacuna::prune::{Pruning, compensated, one_shot};
 use lacuna::recover::{Decay, Recipe, fit};
-use lacuna::report::{Figure, Point, Table};
+use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
 use lacuna::solve::WoodFisher;
 use ndarray::{Array2, s};
@@ -74,23 +74,23 @@ impl Task {
 pub fn run(options: &Options) -> Result<Study> {
     options.refuse_held_out()?;
     let mut study = Study::default();
-    let mut rows = Table::new(["seed", "method", "block", "sparsity", "test accuracy, %"]);
+    let mut rows = Table::new(["seed", "method", "sparsity", "test accuracy, %"]);
+    let mut sizes = Table::new(["seed", "weights of a block", "test accuracy, %"]);
     let blocks: Vec<usize> = options.pick(vec![1, 10, 50, 400, usize::MAX], vec![1, 10, 100, 1000, usize::MAX]);
+    let largest = options.pick(2560, 235_200);
     let usual = WoodFisher { damping: 1e-5, block: options.pick(50, 100) };
     let (mut dense, mut gaps, mut halves) = (Vec::new(), vec![Vec::new(); 3], Vec::new());
-    let mut curves = vec![vec![Vec::new(); SPARSITIES.len()]; METHODS.len()];
     let mut by_block = vec![Vec::new(); blocks.len()];
     for &seed in &options.seeds {
         let task = Task::new(options, seed)?;
         let base = 100.0 * score(&task.network, &task.test.0, &task.test.1, LOSS).accuracy;
         dense.push((seed, base));
-        rows.row((seed.0, "dense", None::<usize>, 0.0, base));
-        for (i, sparsity) in SPARSITIES.into_iter().enumerate() {
+        rows.row((seed.0, "dense", 0.0, base));
+        for sparsity in SPARSITIES {
             let mut of = Vec::new();
-            for (m, method) in METHODS.into_iter().enumerate() {
+            for method in METHODS {
                 let accuracy = task.accuracy(method, sparsity, usual)?;
-                rows.row((seed.0, method, Some(usual.block), sparsity, accuracy));
-                curves[m][i].push(accuracy);
+                rows.row((seed.0, method, sparsity, accuracy));
                 of.push(accuracy);
             }
             if sparsity == 0.5 {
@@ -105,8 +105,7 @@ pub fn run(options: &Options) -> Result<Study> {
         for (b, &block) in blocks.iter().enumerate() {
             let accuracy = task.accuracy("WoodFisher", 0.9, WoodFisher { block, ..usual })?;
             eprintln!("seed {} block {block}: {accuracy:.1}", seed.0);
-            let size = Some(block).filter(|b| *b < usize::MAX).map_or("layer".to_string(), |b| b.to_string());
-            rows.row((seed.0, "WoodFisher", size, 0.9, accuracy));
+            sizes.row((seed.0, block.min(largest), accuracy)); // the largest layer's: all of every layer
             by_block[b].push((seed, accuracy));
         }
     }
@@ -124,22 +123,23 @@ pub fn run(options: &Options) -> Result<Study> {
     let (first, last) = (by_block[0].clone(), by_block[by_block.len() - 1].clone());
     let gain = first.iter().zip(&last).map(|((seed, a), (_, b))| (*seed, b - a));
     c.add("blocks as large as the layer less blocks of 1, 90 %", "larger is better", "mean > 0", 2)?.extend(gain);
-    let mut figure = Figure::new("Pruned at once, nothing retrained", "sparsity", "test accuracy, %").percent_x();
-    for (m, method) in METHODS.into_iter().enumerate() {
-        figure = figure.series(method, Point::line(SPARSITIES.into_iter().zip(curves[m].clone()))?);
-    }
-    study.figures.push(("one_shot".into(), figure.to_svg()?));
-    let mut figure = Figure::new("Size of the blocks, 90 % sparsity", "weights of a block", "test accuracy, %").log_x();
-    let largest = options.pick(2560, 235_200);
-    let sizes = blocks.iter().map(|&b| b.min(largest) as f64);
-    let line = sizes.zip(by_block.iter().map(|of| of.iter().map(|(_, accuracy)| *accuracy).collect()));
-    figure = figure.series("WoodFisher", Point::line(line)?);
-    study.figures.push(("blocks".into(), figure.to_svg()?));
-    study.tables.push(("one_shot".into(), rows));
+    study.tables = vec![("one_shot".into(), rows), ("blocks".into(), sizes)];
     Ok(study)
+}
+
+/// The accuracy against the sparsity, and against the size of the blocks.
+pub fn draw(study: &Study) -> Result<Figures> {
+    let accuracy = "test accuracy, %";
+    let mut methods = Figure::new("Pruned at once, nothing retrained", "sparsity", accuracy).percent_x();
+    for method in METHODS {
+        methods = methods.line(method, &study.table("one_shot")?.only("method", method)?, "sparsity", accuracy)?;
+    }
+    let blocks = Figure::new("Size of the blocks, 90 % sparsity", "weights of a block", accuracy).log_x();
+    let blocks = blocks.line("WoodFisher", study.table("blocks")?, "weights of a block", accuracy)?;
+    Ok(vec![("one_shot".into(), methods.to_svg()?), ("blocks".into(), blocks.to_svg()?)])
 }
 
 #[allow(dead_code)] // tests call `run`
 fn main() -> std::process::ExitCode {
-    lacuna::paper::main("woodfisher", run)
+    lacuna::paper::main("woodfisher", run, draw)
 }

@@ -58,7 +58,8 @@ pub fn dynamic(layers: &[Vec<Level>], budget: u64, steps: usize) -> Result<Vec<u
         best = next;
         chosen.push(from);
     }
-    let mut left = width - 1;
+    // A budget of nothing is one step all the same, which is not to be spent.
+    let mut left = if budget == 0 { 0 } else { width - 1 };
     if !best[left].is_finite() {
         return Err(Error::setting(
             "budget",
@@ -103,7 +104,7 @@ pub fn evolve(
     if start.len() != layers.len() || start.iter().zip(layers).any(|(&i, levels)| i >= levels.len()) {
         return Err(Error::setting("start", format!("{} levels for {} layers", start.len(), layers.len())));
     }
-    if cost(layers, start) > budget {
+    if cost(layers, start) > u128::from(budget) {
         return Err(Error::setting("start", format!("costs {}, more than the budget of {budget}", cost(layers, start))));
     }
     let mut stream = search.seed.stream("evolution");
@@ -133,8 +134,8 @@ pub fn evolve(
     Ok((best, least))
 }
 
-fn cost(layers: &[Vec<Level>], choice: &[usize]) -> u64 {
-    choice.iter().zip(layers).map(|(&i, levels)| levels[i].cost).sum()
+fn cost(layers: &[Vec<Level>], choice: &[usize]) -> u128 {
+    choice.iter().zip(layers).map(|(&i, levels)| u128::from(levels[i].cost)).sum()
 }
 
 /// The neighbouring level of layer `l` that is dearer or cheaper.
@@ -157,9 +158,9 @@ fn mutate(layers: &[Vec<Level>], parent: &[usize], budget: u64, stream: &mut Str
         }
     }
     for l in stream.permutation(layers.len()).into_iter().filter(|l| !lowered.contains(l)) {
-        let room = budget - cost(layers, &child);
+        let room = u128::from(budget) - cost(layers, &child);
         if let Some(i) = neighbour(&layers[l], child[l], true)
-            && layers[l][i].cost - layers[l][child[l]].cost <= room
+            && u128::from(layers[l][i].cost - layers[l][child[l]].cost) <= room
         {
             child[l] = i;
         }
@@ -178,8 +179,8 @@ fn check(layers: &[Vec<Level>], budget: u64) -> Result<()> {
     {
         return Err(Error::setting("levels", format!("layer {l} loses {} at level {i}", layers[l][i].loss)));
     }
-    let least: u64 = layers.iter().map(|levels| levels.iter().map(|e| e.cost).min().unwrap_or(0)).sum();
-    if least > budget {
+    let least: u128 = layers.iter().map(|levels| u128::from(levels.iter().map(|e| e.cost).min().unwrap_or(0))).sum();
+    if least > u128::from(budget) {
         return Err(Error::setting("budget", format!("{budget} is less than the {least} of the cheapest levels")));
     }
     Ok(())

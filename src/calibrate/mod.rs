@@ -108,7 +108,7 @@ pub fn measure(network: &Network, data: &Calibration<'_>, needs: Needs) -> Resul
     Ok(all)
 }
 
-/// Refuses NaN and infinities in data and network: a ReLU would turn NaN into 0, and nobody would know.
+/// Refuses NaN and infinities in data and network: what is measured of them says nothing, and a comparison may hide them.
 fn check_finite(network: &Network, data: &Calibration<'_>) -> Result<()> {
     let check = |what: &str, values: &ArrayRef2<f32>| match values.indexed_iter().find(|(_, v)| !v.is_finite()) {
         None => Ok(()),

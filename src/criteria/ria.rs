@@ -16,8 +16,8 @@
 //!
 //! Cost: two passes over the weights.
 
-use crate::Result;
 use crate::criteria::{Evidence, Need, Needs, Saliency};
+use crate::{Error, Result};
 use ndarray::{Array1, Array2, Axis};
 
 /// Relative importance times ‖x‖^a; see the module.
@@ -33,7 +33,7 @@ use ndarray::{Array1, Array2, Axis};
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Ria {
-    /// The exponent a of the input norm.
+    /// The exponent a of the input norm; at least 0.
     pub power: f64,
 }
 
@@ -54,6 +54,9 @@ impl Saliency for Ria {
     }
 
     fn score(&self, layer: &Evidence<'_>) -> Result<Array2<f32>> {
+        if !(self.power.is_finite() && self.power >= 0.0) {
+            return Err(Error::setting("power", format!("{} is not a finite number of at least 0; 0.5 is usual", self.power)));
+        }
         let norms: Array1<f64> = layer.input_squares("ria")?.mapv(|s| s.sqrt().powf(self.power));
         let magnitude = layer.weight.mapv(|w| f64::from(w.abs()));
         let share = |sum: f64| if sum > 0.0 { 1.0 / sum } else { 0.0 };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// |---|---|
 /// | `Tanh` | tanh a |
 /// | `ScaledTanh` | 1.7159 tanh(2a/3), LeCun's |
-/// | `Relu` | max(0, a); f'(0) = 0 |
+/// | `Relu` | max(0, a), of NaN NaN; f'(0) = 0 |
 /// | `Sigmoid` | 1 / (1 + e⁻ᵃ) |
 /// | `Gelu` | a Φ(a), Φ the normal distribution, by its error function |
 /// | `Silu` | a sigmoid(a) |
@@ -46,12 +46,12 @@ impl Activation {
         match self {
             Activation::Tanh => a.tanh(),
             Activation::ScaledTanh => SCALE * (SLOPE * a).tanh(),
-            Activation::Relu => a.max(0.0),
+            Activation::Relu => rectified(a),
             Activation::Sigmoid => sigmoid(a),
             Activation::Gelu => a * normal_cdf(a),
             Activation::Silu => a * sigmoid(a),
             Activation::GeluTanh => a * sigmoid(gelu_inner(a)[0]),
-            Activation::SquaredRelu => a.max(0.0) * a.max(0.0),
+            Activation::SquaredRelu => rectified(a) * rectified(a),
         }
     }
 
@@ -123,7 +123,7 @@ impl Activation {
         let mut y = Array2::zeros(a.dim());
         match self {
             // One short loop that the compiler turns into vector code.
-            Activation::Relu => each(&mut y, a, |y, &a| *y = a.max(0.0)),
+            Activation::Relu => each(&mut y, a, |y, &a| *y = rectified(a)),
             _ => each(&mut y, a, |y, &a| *y = self.value(a)),
         }
         y
@@ -156,6 +156,11 @@ fn gelu_inner(a: f32) -> [f32; 3] {
     const TWICE: f32 = 1.595_769_2;
     const CUBE: f32 = 0.044_715;
     [TWICE * (a + CUBE * a * a * a), TWICE * (1.0 + 3.0 * CUBE * a * a), TWICE * 6.0 * CUBE * a]
+}
+
+/// max(0, a), but NaN of NaN: `f32::max` would hide it.
+fn rectified(a: f32) -> f32 {
+    if a <= 0.0 { 0.0 } else { a }
 }
 
 fn sigmoid(a: f32) -> f32 {

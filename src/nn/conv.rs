@@ -75,7 +75,7 @@ impl Conv2d {
 
     /// Samples of a task: an eighth of the batch, in whole groups.
     fn task(&self, batch: usize) -> usize {
-        batch.div_ceil(8).next_multiple_of(self.group())
+        batch.div_ceil(8).max(1).next_multiple_of(self.group())
     }
 
     /// Every run of inputs that one weight position meets along a row of positions: with them patches are gathered and

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
-    /// The largest; of equals the first, in row, column order.
+    /// The largest; of equals the first, in row, column order. A window with a NaN gives NaN.
     Max,
     /// The mean.
     Average,
@@ -73,7 +73,7 @@ impl Pool {
                 for ((y, chosen), &at) in y.iter_mut().zip(chosen).zip(&corners) {
                     let (mut best, mut where_) = (x[at], at);
                     for o in &window[1..] {
-                        if x[at + o] > best {
+                        if x[at + o] > best || x[at + o].is_nan() {
                             (best, where_) = (x[at + o], at + o);
                         }
                     }
@@ -88,7 +88,7 @@ impl Pool {
     pub(crate) fn apply(&self, saved: &Saved, x: &Array2<f32>) -> Array2<f32> {
         match saved {
             Saved::Chosen(chosen) => {
-                let features = chosen.len() / x.nrows();
+                let features = chosen.len() / x.nrows().max(1);
                 Array2::from_shape_fn((x.nrows(), features), |(n, f)| x[[n, chosen[n * features + f] as usize]])
             }
             _ => self.forward(x).0,

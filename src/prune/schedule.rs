@@ -101,6 +101,8 @@ pub fn iterative(
     let weights = network.affines().filter(|(_, name, _)| !pruning.skip.iter().any(|s| s == name));
     let (kept, of) = weights.fold((0, 0), |(k, n), (_, _, a)| (k + a.weight.kept(), n + a.weight.value().len()));
     let now = if of == 0 { 0.0 } else { 1.0 - kept as f64 / of as f64 };
+    // Whole weights do not hit every share: a network that has what is asked for is not sparser than that.
+    let now = if Budget::from_sparsity(of, sparsity)?.keep() == kept { now.min(sparsity) } else { now };
     for (step, sparsity) in schedule.sparsities(now, sparsity)?.into_iter().enumerate() {
         outcome = one_shot(&outcome.network, data, &Pruning { target: Target::Sparsity(sparsity), ..*pruning })?;
         recover(&mut outcome.network, step)?;

@@ -21,7 +21,8 @@ use ndarray::{Array2, ArrayRef2};
 pub struct Affine {
     /// `2^bits` values; 1 to 16.
     pub bits: u32,
-    /// Whether the grid spans from −max |w| to max |w|.
+    /// Whether the steps are max |w| / (2^b − 1) · 2 and half of the values lie below 0, whatever the signs of the weights. 0 is one of
+    /// the others, so that the least value is half a step below −max |w| and the largest half a step below max |w|.
     pub symmetric: bool,
 }
 
@@ -45,12 +46,13 @@ impl Affine {
             let (mut low, mut high) = row.iter().fold((0.0f32, 0.0f32), |(l, h), &w| (l.min(w), h.max(w)));
             if self.symmetric {
                 high = high.max(-low);
-                low = if low < 0.0 { -high } else { low };
+                low = -high;
             }
             if low == 0.0 && high == 0.0 {
                 (low, high) = (-1.0, 1.0);
             }
-            let step = (high - low) / top;
+            // Of weights near the largest number the difference is none.
+            let step = if (high - low).is_finite() { (high - low) / top } else { high / top - low / top };
             let zero = if self.symmetric { ((top + 1.0) / 2.0).floor() } else { (-low / step).round_ties_even() };
             (step, zero)
         };

@@ -39,9 +39,11 @@ use ndarray::{Array2, ArrayRef2};
 /// If the mask has another shape.
 pub fn discretise(weight: &ArrayRef2<f32>, mask: Option<&Mask>, grid: Grid) -> Result<(Array2<f32>, f32)> {
     assert!(mask.is_none_or(|m| m.dim() == weight.dim()), "a mask and its weight differ in shape");
+    let weight = mask.map_or_else(|| weight.to_owned(), |mask| mask.applied(weight));
+    crate::mask::check_finite(&weight, "weights")?;
     let kept = weight.indexed_iter().filter(|((r, c), _)| mask.is_none_or(|m| m.get(*r, *c))).map(|(_, &w)| w);
     let scale = grid.scale(kept)?;
-    let mut rounded = grid.round(weight, scale)?;
+    let mut rounded = grid.round(&weight, scale)?;
     if let Some(mask) = mask {
         mask.apply(&mut rounded);
     }

@@ -31,14 +31,19 @@ pub struct Bfgs {
 /// Minimises over the parameters that no mask drops, and returns the objective at the end. The same bits for any number of threads.
 ///
 /// # Errors
-/// If there are no samples, the data do not fit the network, the objective at the beginning is not finite, or a gradient is not (naming the
-/// parameter).
+/// If there are no samples, the data do not fit the network, decay or tolerance is not a finite number of at least 0, the objective at the
+/// beginning is not finite, or a gradient is not (naming the parameter).
 pub fn bfgs(network: &mut Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, how: &Bfgs) -> Result<f64> {
     let outputs = network.layers().iter().fold(network.inputs(), |f, (_, l)| l.outputs(f));
     let (expected, found) =
         ([x.nrows().max(1), network.inputs(), x.nrows().max(1), outputs], [x.nrows(), x.ncols(), target.nrows(), target.ncols()]);
     if expected != found {
         return Err(Error::shape("samples and targets of BFGS", &expected, &found));
+    }
+    for (option, value) in [("decay", how.decay), ("tolerance", how.tolerance)] {
+        if !(value.is_finite() && value >= 0.0) {
+            return Err(Error::setting(option, format!("{value}; it must be a finite number of at least 0")));
+        }
     }
     let (x, target) = (x.to_owned(), target.to_owned());
     let free = free_parameters(network);

@@ -70,6 +70,13 @@ impl Lesson for Distil<'_> {
     }
 }
 
+/// `p log(p / q) + q − p` of the logarithms: what a class adds to the divergence. The last two sum to 0 over the classes, and with them
+/// no term is negative; without them little but rounding is left where p and q are near one another, at high temperatures.
+fn divergence(p: f64, q: f64) -> f64 {
+    let apart = p - q;
+    if apart.abs() < 1e-3 { p.exp() * (apart + (-apart).exp_m1()) } else { p.exp() * apart + (q.exp() - p.exp()) }
+}
+
 /// τ² KL(p ‖ q) of each sample and its derivative τ (q − p) in `student`, both logits `(samples, classes)`.
 ///
 /// ```
@@ -97,7 +104,7 @@ pub fn distillation(student: &Array2<f32>, teacher: &Array2<f32>, temperature: f
     let mut losses = Array1::zeros(student.nrows());
     for ((mut d, loss), (z, v)) in d.rows_mut().into_iter().zip(&mut losses).zip(student.rows().into_iter().zip(teacher.rows())) {
         let (q, p) = (soft(z), soft(v));
-        *loss = t * t * p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+        *loss = t * t * p.iter().zip(&q).map(|(&p, &q)| divergence(p, q)).sum::<f64>();
         d.iter_mut().zip(p.iter().zip(&q)).for_each(|(d, (p, q))| *d = (t * (q.exp() - p.exp())) as f32);
     }
     (losses, d)

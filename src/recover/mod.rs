@@ -61,11 +61,11 @@ pub struct Recipe {
     pub loss: Loss,
     /// The optimiser.
     pub method: Method,
-    /// At the first step.
+    /// At the first step; at least 0.
     pub learning_rate: f32,
     /// How it falls.
     pub decay: Decay,
-    /// Passes over the data.
+    /// Passes over the data; after none the network is as it was.
     pub epochs: usize,
     /// Samples a step; the last step of an epoch may have fewer.
     pub batch: usize,
@@ -79,7 +79,8 @@ pub struct Recipe {
 /// The same network, data and recipe give the same bits for any number of threads.
 ///
 /// # Errors
-/// If there is no data, its shapes do not fit the network, the batch is 0, or the loss is no longer finite.
+/// If there is no data, its shapes do not fit the network, a sample or a setting is not a number that it can be, or the loss or a
+/// parameter is no longer finite.
 pub fn fit(network: &mut Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, recipe: &Recipe) -> Result<Vec<f64>> {
     fit_with(network, x, target, recipe, &mut |_, _| {})
 }

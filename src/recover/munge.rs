@@ -37,8 +37,8 @@ pub struct Munge {
 /// `(times * n, d)` samples made of `x (n, d)`; `nominal` says of each attribute whether its values only have names.
 ///
 /// # Errors
-/// If there are fewer than two samples, `swap` is not in [0, 1], `variance` is not positive, `nominal` has another length, or a number is
-/// not finite.
+/// If there are fewer than two samples, `swap` is not in [0, 1], `variance` is not positive, `nominal` has another length, a number is
+/// not finite, given or made (with a variance near 0), or so many samples are beyond counting.
 pub fn munge(x: &ArrayRef2<f32>, nominal: &[bool], how: &Munge) -> Result<Array2<f32>> {
     let (n, d) = x.dim();
     if n < 2 || nominal.len() != d {
@@ -53,7 +53,12 @@ pub fn munge(x: &ArrayRef2<f32>, nominal: &[bool], how: &Munge) -> Result<Array2
         return Err(Error::NonFinite { what: "samples".into(), row, col, value: f64::from(v) });
     }
     let mut random = how.seed.stream("munge");
-    let mut all = Array2::zeros((how.times * n, d));
+    let Some(made) =
+        how.times.checked_mul(n).filter(|made| made.checked_mul(d.max(1)).is_some_and(|all| all < isize::MAX as usize / 4))
+    else {
+        return Err(Error::setting("munge", format!("{} times {n} samples of {d} attributes are beyond any memory", how.times)));
+    };
+    let mut all = Array2::zeros((made, d));
     for time in 0..how.times {
         let mut t = x.to_owned();
         for e in 0..n {
@@ -70,6 +75,10 @@ pub fn munge(x: &ArrayRef2<f32>, nominal: &[bool], how: &Munge) -> Result<Array2
                     (t[[e, a]], t[[other, a]]) = (its + sd * random.normal(), mine + sd * random.normal());
                 }
             }
+        }
+        if let Some(((row, col), &v)) = t.indexed_iter().find(|(_, v)| !v.is_finite()) {
+            let what = format!("samples made with variance {}", how.variance);
+            return Err(Error::NonFinite { what, row: time * n + row, col, value: f64::from(v) });
         }
         all.slice_mut(s![time * n..(time + 1) * n, ..]).assign(&t);
     }

@@ -1,6 +1,6 @@
 //! The training loop, whatever is learnt and with whatever care.
 
-use crate::nn::{Dropout, Layer, Loss, Mode, Network, Optimizer};
+use crate::nn::{Dropout, Layer, Loss, Method, Mode, Network, Optimizer};
 use crate::recover::Recipe;
 use crate::rng::Stream;
 use crate::{Error, Result};
@@ -86,8 +86,8 @@ pub struct Care {
 /// The same network, data, recipe and care give the same bits for any number of threads.
 ///
 /// # Errors
-/// If there is no data, its shapes do not fit the network, the batch is 0, a share of dropout is not in [0, 1), or the loss is
-/// no longer finite.
+/// If there is no data, its shapes do not fit the network, a sample or a setting is not a number that it can be (the batch is 0, the
+/// rate is NaN, a share of dropout is not in [0, 1)), or the loss or a parameter is no longer finite.
 pub fn train(
     network: &mut Network,
     x: &ArrayRef2<f32>,
@@ -118,8 +118,8 @@ pub(super) fn train_through(
     let mut optimizer = Optimizer::new(recipe.method);
     let mut order = recipe.seed.stream("order of samples");
     let (mut dropped, mut moved) = (recipe.seed.stream("dropout"), recipe.seed.stream("jitter"));
-    let steps = recipe.epochs * samples.div_ceil(recipe.batch);
-    let (mut step, mut losses) = (0, Vec::with_capacity(recipe.epochs));
+    let steps = recipe.epochs.saturating_mul(samples.div_ceil(recipe.batch));
+    let (mut step, mut losses) = (0, Vec::new());
     for epoch in 0..recipe.epochs {
         let mut sum = 0.0;
         for part in order.permutation(samples).chunks(recipe.batch) {
@@ -145,9 +145,15 @@ pub(super) fn train_through(
             step += 1;
         }
         let loss = sum / samples as f64;
-        if !loss.is_finite() {
-            let reason =
-                format!("the loss is {loss} in epoch {epoch} at learning rate {}; a lower rate would help", recipe.learning_rate);
+        // The last step of an epoch is in no loss yet, and a rectifier would hide a NaN.
+        let broken = || network.params().into_iter().find(|(_, p)| p.as_slice().iter().any(|w| !w.is_finite()));
+        let met = if loss.is_finite() {
+            broken().map(|(name, _)| format!("{name} is no longer finite"))
+        } else {
+            Some(format!("the loss is {loss}"))
+        };
+        if let Some(met) = met {
+            let reason = format!("{met} in epoch {epoch} at learning rate {}; a lower rate would help", recipe.learning_rate);
             return Err(Error::Numerical { what: "training".into(), reason });
         }
         seen(network, epoch, loss)?;
@@ -169,13 +175,39 @@ pub(super) fn check(network: &Network, x: &ArrayRef2<f32>, lesson: &dyn Lesson, 
     if outputs != expected {
         return Err(Error::shape("training targets", &[samples, expected], &[samples, outputs]));
     }
+    crate::io::check_finite("training samples", x)?;
+    let at_least_0 = |option: &str, value: f32| {
+        let reason = || format!("{value}; it must be a finite number of at least 0");
+        if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(Error::setting(option, reason())) }
+    };
+    at_least_0("learning rate", recipe.learning_rate)?;
+    let (Method::Sgd { weight_decay, .. } | Method::Adam { weight_decay } | Method::AdamW { weight_decay }) = recipe.method;
+    at_least_0("weight decay", weight_decay)?;
+    if let Method::Sgd { momentum, .. } = recipe.method
+        && !(0.0..1.0).contains(&momentum)
+    {
+        return Err(Error::setting("momentum", format!("{momentum} is not in [0, 1)")));
+    }
+    if let Some(most) = care.max_norm.filter(|n| !(n.is_finite() && *n > 0.0)) {
+        return Err(Error::setting(
+            "max-norm",
+            format!("{most}; the largest norm of a unit's weights must be a finite number above 0"),
+        ));
+    }
     if let Some(d) = care.dropout.filter(|d| ![d.inputs, d.hidden].iter().all(|s| (0.0..1.0).contains(s))) {
         return Err(Error::setting("dropout", format!("{} of the inputs, {} of the units: not in [0, 1)", d.inputs, d.hidden)));
     }
-    match care.jitter.map(|j| j.shape) {
-        Some((c, h, w)) if c * h * w != x.ncols() => Err(Error::shape("images to jitter", &[c, h, w], &[x.ncols()])),
-        _ => Ok(()),
+    let Some(Jitter { shape: (c, h, w), pixels }) = care.jitter else { return Ok(()) };
+    if c.checked_mul(h).and_then(|n| n.checked_mul(w)) != Some(x.ncols()) {
+        return Err(Error::shape("images to jitter", &[c, h, w], &[x.ncols()]));
     }
+    if pixels >= h.min(w) {
+        return Err(Error::setting(
+            "jitter",
+            format!("images of {h} x {w} moved by up to {pixels} pixels may lose all that is in them"),
+        ));
+    }
+    Ok(())
 }
 
 /// Shortens every row of a weight that is longer than `most`.

@@ -1,9 +1,11 @@
 //! Lines over a numeric axis, with the spread of the seeds behind them.
 
 use super::canvas::{self, Canvas, Look, Place};
+use super::cell::Cell;
 use super::frame::{Along, Frame, Sample, Words};
 use super::scale::{AxisKind, Scale, drawable};
 use super::stats::Summary;
+use super::table::Table;
 use crate::{Error, Result};
 
 const PLOT_WIDTH: f64 = 560.0;
@@ -120,6 +122,56 @@ impl Figure {
     pub fn series(mut self, name: impl Into<String>, points: Vec<Point>) -> Self {
         self.series.push((name.into(), points));
         self
+    }
+
+    /// Adds a line of the rows of a table: at every number in column `x` the mean and the range of what column `y` has there. A row
+    /// without a number in one of them is left out.
+    ///
+    /// ```
+    /// use lacuna::report::{Figure, Table};
+    ///
+    /// # fn main() -> lacuna::Result<()> {
+    /// let runs = Table::from_csv("seed,method,sparsity,loss\n0,obd,0.5,0.2\n0,obd,0.9,0.8\n1,obd,0.5,0.4\n1,obd,0.9,0.6\n")?;
+    /// let svg = Figure::new("Loss", "sparsity", "loss").line("OBD", &runs.only("method", "obd")?, "sparsity", "loss")?.to_svg()?;
+    /// assert!(svg.contains("OBD"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When a column does not exist, no row has numbers in both, or one of `y` is not finite.
+    pub fn line(self, name: impl Into<String>, table: &Table, x: &str, y: &str) -> Result<Self> {
+        let name = name.into();
+        let mut line: Vec<(f64, Vec<f64>)> = Vec::new();
+        for pair in table.column(x)?.zip(table.column(y)?) {
+            let (Some(x), Some(y)) = (pair.0.number(), pair.1.number()) else { continue };
+            match line.iter().position(|(at, _)| *at == x) {
+                Some(at) => line[at].1.push(y),
+                None => line.push((x, vec![y])),
+            }
+        }
+        if line.is_empty() {
+            return Err(Error::setting(format!("line '{name}'"), format!("no row has numbers in '{x}' and '{y}'")));
+        }
+        Ok(self.series(name, Point::line(line)?))
+    }
+
+    /// Adds a level line, from end to end of the lines that were added before it: the mean and the range of column `y` of a table,
+    /// whose rows have nothing to do with the x axis.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such column, no line before it, no number in the column, or one is not finite.
+    pub fn level(self, name: impl Into<String>, table: &Table, y: &str) -> Result<Self> {
+        let name = name.into();
+        let values: Vec<f64> = table.column(y)?.filter_map(Cell::number).collect();
+        let all = Summary::of(&values).map_err(|e| Error::setting(format!("line '{name}'"), e.to_string()))?;
+        let (least, most) = self.shown().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.x), b.max(p.x)));
+        if least > most {
+            return Err(Error::setting(format!("line '{name}'"), "a level runs along other lines, and there is none"));
+        }
+        Ok(self.series(name, vec![Point::of(least, &all), Point::of(most, &all)]))
     }
 
     /// The figure as a standalone SVG document on white paper.

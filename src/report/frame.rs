@@ -115,15 +115,19 @@ impl Frame {
 
     fn draw_ticks(&self, canvas: &mut Canvas<'_>, ticks: &[Tick], scale: Scale) -> Result<()> {
         let bottom = self.y(0.0);
+        // A label that would run into the one before it is left out: round numbers crowd at the end of a short logarithmic axis.
+        let mut free = f64::NEG_INFINITY;
         for tick in ticks {
             let across = self.x(scale.place(tick.value));
+            let half = tick.label.as_deref().map_or(0.0, |label| text_width(label, TICK) / 2.0);
             match &tick.label {
-                Some(label) => {
+                Some(label) if across - half >= free => {
+                    free = across + half + TICK * 0.6;
                     canvas.line(&[(across, self.corner.1), (across, bottom)], GRID, 1.0)?;
                     canvas.line(&[(across, bottom), (across, bottom + 5.0)], AXIS, 1.0)?;
                     canvas.text(label, (across, bottom + 8.0 + TICK * 0.6), Lettering::new(TICK, Anchor::Middle))?;
                 }
-                None => canvas.line(&[(across, bottom), (across, bottom + 3.0)], AXIS, 1.0)?,
+                _ => canvas.line(&[(across, bottom), (across, bottom + 3.0)], AXIS, 1.0)?,
             }
         }
         Ok(())
@@ -178,7 +182,8 @@ fn fitting(label: &str, room: f64) -> f64 {
 /// Breaks a text between words into lines no wider than this, unless one word is.
 fn wrap(text: &str, room: f64, size: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
+    // Not at a space that holds its neighbours together.
+    for word in text.split(|c: char| c.is_whitespace() && c != '\u{a0}').filter(|word| !word.is_empty()) {
         match lines.last_mut() {
             Some(line) if text_width(line, size) + text_width(word, size) + 0.34 * size <= room => {
                 line.push(' ');

@@ -112,6 +112,9 @@ impl Scale {
         };
         let every = (decades / (1.5 * count.max(2) as f64)).ceil().max(1.0) as i32;
         let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
+        // One way of writing for the whole axis: 10000 does not stand beside 1e5.
+        let ends = [self.low, self.high].map(|end| end.log10().floor() as i32 + if self.kind.percent { 2 } else { 0 });
+        let plain = ends[0] >= -4 && ends[1] <= 6;
         let mut ticks = Vec::new();
         for power in first..=last {
             for digit in 1..10 {
@@ -119,18 +122,18 @@ impl Scale {
                 let on_grid = power.rem_euclid(every) == 0 && labelled.contains(&digit);
                 let within = value >= self.low * (1.0 - 1e-9) && value <= self.high * (1.0 + 1e-9);
                 if within && (on_grid || every == 1 || (digit == 1 && every <= 10)) {
-                    ticks.push(Tick { value, label: on_grid.then(|| self.decade_label(digit, power)) });
+                    ticks.push(Tick { value, label: on_grid.then(|| self.decade_label(digit, power, plain)) });
                 }
             }
         }
         ticks
     }
 
-    fn decade_label(&self, digit: i32, power: i32) -> String {
+    fn decade_label(&self, digit: i32, power: i32, plain: bool) -> String {
         let (power, unit) = if self.kind.percent { (power + 2, "%") } else { (power, "") };
         match power {
-            -4..0 => format!("0.{}{digit}{unit}", "0".repeat((-power - 1) as usize)),
-            0..5 => format!("{digit}{}{unit}", "0".repeat(power as usize)),
+            -4..0 if plain || power == -1 => format!("0.{}{digit}{unit}", "0".repeat((-power - 1) as usize)),
+            0..=6 if plain || power < 3 => format!("{digit}{}{unit}", "0".repeat(power as usize)),
             _ => format!("{digit}e{power}{unit}"),
         }
     }
@@ -194,6 +197,9 @@ mod tests {
         assert_eq!(labels(AxisKind::default(), &[0.0, 7e9]), ["0", "2e9", "4e9", "6e9"]);
         let log = AxisKind { log: true, ..Default::default() };
         assert_eq!(labels(log, &[0.001, 1000.0]), ["0.001", "0.01", "0.1", "1", "10", "100", "1000"]);
+        // Whatever stands on one axis is written in one way.
+        assert_eq!(labels(log, &[40000.0, 240000.0]), ["50000", "100000", "200000"]);
+        assert_eq!(labels(log, &[0.1, 1e7]), ["0.1", "1", "10", "100", "1e3", "1e4", "1e5", "1e6", "1e7"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// # fn main() -> lacuna::Result<()> {
 /// let s = Summary::of(&[1.0, 2.0, 3.0])?;
 /// assert_eq!((s.mean, s.sd, s.min, s.max, s.n), (2.0, 1.0, 1.0, 3.0, 3));
-/// assert_eq!(s.plus_minus(1), "2.0 ± 1.0");
+/// assert_eq!(s.plus_minus(1), "2.0\u{a0}±\u{a0}1.0");
 /// # Ok(())
 /// # }
 /// ```
@@ -46,12 +46,12 @@ impl Summary {
         Ok(Summary { mean, sd, min, max, n })
     }
 
-    /// `mean ± sd` with so many digits after the point; of one value the mean alone.
+    /// `mean ± sd` with so many digits after the point, by spaces at which no line is broken; of one value the mean alone.
     pub fn plus_minus(&self, digits: usize) -> String {
         if self.sd.is_nan() {
             format!("{:.digits$}", self.mean)
         } else {
-            format!("{:.digits$} ± {:.digits$}", self.mean, self.sd)
+            format!("{:.digits$}\u{a0}±\u{a0}{:.digits$}", self.mean, self.sd)
         }
     }
 }

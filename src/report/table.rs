@@ -82,6 +82,49 @@ impl Table {
         Ok(self.rows.iter().map(move |row| &row[index]))
     }
 
+    /// What stands in this column, each text once, in the order in which they appear.
+    ///
+    /// ```
+    /// # fn main() -> lacuna::Result<()> {
+    /// let table = lacuna::report::Table::from_csv("method,seed\nobs,0\nobd,0\nobs,1\n")?;
+    /// assert_eq!(table.distinct("method")?, ["obs", "obd"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When no column has the name.
+    pub fn distinct(&self, column: &str) -> Result<Vec<String>> {
+        let mut found: Vec<String> = Vec::new();
+        for text in self.column(column)?.map(Cell::exact) {
+            if !found.contains(&text) {
+                found.push(text);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The rows whose cell in this column reads as `value` does, in their order.
+    ///
+    /// ```
+    /// # fn main() -> lacuna::Result<()> {
+    /// let table = lacuna::report::Table::from_csv("method,block,loss\nobd,1,0.5\nobs,1,0.25\nobs,2,0.2\n")?;
+    /// assert_eq!(table.only("method", "obs")?.only("block", 2)?.to_csv(), "method,block,loss\nobs,2,0.2\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When no column has the name.
+    pub fn only(&self, column: &str, value: impl Into<Cell>) -> Result<Table> {
+        let value = value.into().exact();
+        let chosen: Vec<bool> = self.column(column)?.map(|cell| cell.exact() == value).collect();
+        let rows = self.rows.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|(row, _)| row.clone()).collect();
+        Ok(Table { columns: self.columns.clone(), rows })
+    }
+
     /// Comma-separated values with the quoting of RFC 4180, for machines: a header line, floats that parse back to the same
     /// bits, nothing at all for a missing cell and `""` for an empty text. Lines end in `\n`.
     pub fn to_csv(&self) -> String {

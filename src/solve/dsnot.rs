@@ -73,9 +73,10 @@ impl Pruner for DsNoT<'_> {
                 return Err(Error::setting("pattern", format!("dsnot exchanges single weights, which {pattern} does not allow")));
             }
         };
-        if !(self.threshold >= 0.0 && self.power.is_finite()) {
-            let reason = format!("{} is no number of at least 0, or the power {} is not finite", self.threshold, self.power);
-            return Err(Error::setting("threshold", reason));
+        for (option, value) in [("threshold", self.threshold), ("power", self.power)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::setting(option, format!("{value} is not a finite number of at least 0")));
+            }
         }
         if layer.measured.tokens == 0 {
             return Err(Error::setting("calibration", "dsnot needs means, and no tokens were measured"));

@@ -59,9 +59,10 @@ impl InverseHessian {
     /// The inverse of a diagonal Hessian.
     ///
     /// # Errors
-    /// If an entry is not positive and finite.
+    /// If an entry is not a positive number, or its inverse is not finite.
     pub fn of_diagonal(hessian: &[f64]) -> Result<Self> {
-        if let Some((column, h)) = hessian.iter().enumerate().find(|(_, h)| !(**h > 0.0 && h.is_finite())) {
+        let sound = |h: f64| h > 0.0 && h.is_finite() && h.recip().is_finite();
+        if let Some((column, h)) = hessian.iter().enumerate().find(|(_, h)| !sound(**h)) {
             let hint = format!("its entry is {h}; add damping, or take the Gauss-Newton curvature");
             let what = "diagonal Hessian".into();
             return Err(Error::NotPositiveDefinite { what, order: hessian.len(), column, hint });

@@ -76,17 +76,23 @@ pub fn remove(weights: &mut [f64], inverse: &mut InverseHessian, q: usize) -> f6
 /// Removes `count` parameters, each time the one of least L_q (of equals the first) among those that `may_go`.
 ///
 /// # Errors
-/// If fewer than `count` are left to go, or a saliency is not finite.
+/// If fewer than `count` are left to go, a saliency is not finite, or rounding has made an entry of the inverse's diagonal 0 or less.
 ///
 /// # Panics
 /// If the lengths differ.
 pub fn surgery(weights: &mut [f64], inverse: &mut InverseHessian, may_go: &[bool], count: usize) -> Result<Vec<Cut>> {
     assert_eq!(weights.len(), may_go.len(), "weights and permissions differ in length");
-    let mut cuts = Vec::with_capacity(count);
+    let mut cuts = Vec::with_capacity(count.min(weights.len()));
     for gone in 0..count {
         let all = saliencies(weights, inverse);
         let mut best: Option<Cut> = None;
         for (index, &saliency) in all.iter().enumerate().filter(|(q, _)| may_go[*q] && inverse.left()[*q]) {
+            let diagonal = inverse.matrix()[[index, index]];
+            if diagonal <= 0.0 {
+                let reason =
+                    format!("rounding has made entry {index} of the inverse's diagonal {diagonal}; a larger alpha would help");
+                return Err(Error::Numerical { what: "inverse Hessian".into(), reason });
+            }
             if !saliency.is_finite() {
                 return Err(Error::NonFinite { what: "saliencies".into(), row: 0, col: index, value: saliency });
             }

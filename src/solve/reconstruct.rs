@@ -74,7 +74,8 @@ impl Reconstruct {
     /// ```
     ///
     /// # Errors
-    /// If the Gram matrix was not measured, is not finite, or a block of it is not positive definite; if a shape does not fit.
+    /// If the Gram matrix was not measured, is not finite, or a block of it is not positive definite; if a shape does not fit; if the
+    /// tolerance is not a finite number of at least 0.
     pub fn run(&self, layer: &Evidence<'_>, mask: &Mask, start: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         let (rows, cols) = layer.weight.dim();
         for found in [mask.dim(), start.dim()] {
@@ -82,6 +83,11 @@ impl Reconstruct {
                 let what = format!("mask and weights to reconstruct of layer {}", layer.layer);
                 return Err(Error::shape(what, &[rows, cols], &[found.0, found.1]));
             }
+        }
+        if let Solver::Gradients { tolerance, .. } = self.solver
+            && !(tolerance.is_finite() && tolerance >= 0.0)
+        {
+            return Err(Error::setting("tolerance", format!("{tolerance} is not a finite number of at least 0; 1e-5 is usual")));
         }
         let gram = damped("reconstruction", layer, self.damping)?;
         let mut weight = match self.solver {

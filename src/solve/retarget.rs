@@ -49,7 +49,8 @@ impl Retarget<'_> {
     /// ```
     ///
     /// # Errors
-    /// If the Gram matrix was not measured or is not positive definite with this damping, or a shape does not fit.
+    /// If the Gram matrix was not measured or is not positive definite with this damping, a shape does not fit, or a share or a product
+    /// is not finite.
     pub fn run(&self, layer: &Evidence<'_>) -> Result<Array2<f32>> {
         let (out, cols) = layer.weight.dim();
         let gram = damped("retargeting", layer, self.damping)?;
@@ -58,16 +59,30 @@ impl Retarget<'_> {
         let misfit = |what: &str, expected: [usize; 2], found: &Array2<f64>| {
             Error::shape(format!("{what} of layer {}", layer.layer), &expected, found.shape())
         };
+        let finite = |what: &str, share: f64, products: &Array2<f64>| {
+            if !share.is_finite() {
+                return Err(Error::setting(format!("share of the {what}"), format!("{share} is not finite")));
+            }
+            match products.indexed_iter().find(|(_, v)| !v.is_finite()) {
+                None => Ok(()),
+                Some(((row, col), &value)) => {
+                    let what = format!("products of the {what} of layer {}", layer.layer);
+                    Err(Error::NonFinite { what, row, col, value })
+                }
+            }
+        };
         if let Some((share, crossed)) = self.inputs {
             if crossed.dim() != (cols, cols) {
                 return Err(misfit("products of dense and pruned inputs", [cols, cols], crossed));
             }
+            finite("inputs", share, crossed)?;
             right += &(weight.dot(&(crossed - layer.gram("retargeting")?)) * share);
         }
         if let Some((share, drift)) = self.stream {
             if drift.dim() != (out, cols) {
                 return Err(misfit("products of the stream's drift and the inputs", [out, cols], drift));
             }
+            finite("stream", share, drift)?;
             right.scaled_add(share, drift);
         }
         let moved = solve_spd(&gram.matrix, &right.t()).map_err(|e| explain(e, layer, self.damping))?;

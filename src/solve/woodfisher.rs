@@ -36,7 +36,7 @@ use super::layer::finish;
 use super::{Pruned, Pruner, Scored};
 use crate::criteria::{Evidence, Need, Needs, Saliency};
 use crate::linalg::{solve_spd, spd_inverse};
-use crate::mask::{Budget, Mask, Pattern, Scope};
+use crate::mask::{Budget, Mask, Pattern, Scope, check_finite};
 use crate::solve::InverseHessian;
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, Axis, s};
@@ -77,8 +77,9 @@ impl Default for WoodFisher {
 
 impl WoodFisher {
     fn check(&self) -> Result<()> {
-        if !(self.damping > 0.0 && self.damping.is_finite()) {
-            return Err(Error::setting("damping", format!("{}: it must be positive", self.damping)));
+        if !(self.damping > 0.0 && self.damping.is_finite() && self.damping.recip().is_finite()) {
+            let reason = format!("{}: the inverse begins at 1/damping, so it must be positive", self.damping);
+            return Err(Error::setting("damping", reason));
         }
         if self.block == 0 {
             return Err(Error::setting("block", "a block has at least one weight"));
@@ -89,7 +90,8 @@ impl WoodFisher {
     /// The diagonal of F⁻¹, block by block, from gradients `g (N, n)`: `n` numbers.
     ///
     /// # Errors
-    /// If a setting is out of its range, there is no gradient, or one is not finite.
+    /// If a setting is out of its range, there is no gradient, one is not finite, or rounding leaves an entry that is not a positive
+    /// number.
     pub fn inverse_diagonal(&self, g: &ArrayRef2<f32>) -> Result<Array1<f64>> {
         self.check()?;
         check_gradients(g)?;
@@ -100,7 +102,17 @@ impl WoodFisher {
         } else {
             g.axis_chunks_iter(Axis(1), block).map(|g| self.by_woodbury(&g)).collect::<Result<_>>()?
         };
-        Ok(parts.into_iter().flatten().collect())
+        let diagonal: Array1<f64> = parts.into_iter().flatten().collect();
+        match diagonal.iter().position(|d| !(*d > 0.0 && d.is_finite())) {
+            None => Ok(diagonal),
+            Some(at) => {
+                let reason = format!(
+                    "rounding has made entry {at} of the inverse's diagonal {}; a damping above {} would help",
+                    diagonal[at], self.damping
+                );
+                Err(Error::Numerical { what: "inverse Fisher matrix".into(), reason })
+            }
+        }
     }
 
     fn by_recursion(&self, g: &ArrayRef2<f32>) -> Result<Array1<f64>> {
@@ -134,7 +146,7 @@ impl WoodFisher {
     /// drops, and the predicted increase ½ δwᵀ F δw of the loss. `gradients` is `(N, out * in)`.
     ///
     /// # Errors
-    /// If a setting is out of its range, shapes differ, a gradient is not finite, or a block cannot be solved.
+    /// If a setting is out of its range, shapes differ, a gradient or a weight is not finite, or a block cannot be solved.
     pub fn compensate(
         &self,
         weight: &ArrayRef2<f32>,
@@ -149,6 +161,7 @@ impl WoodFisher {
             let found = [mask.rows(), mask.cols(), gradients.ncols()];
             return Err(Error::shape("mask, and gradients of a layer", &[rows, cols, rows * cols], &found));
         }
+        check_finite(weight, "weights")?;
         let w: Vec<f64> = weight.iter().map(|&w| f64::from(w)).collect();
         let at = |i: usize| (i / cols, i % cols);
         let there = |i: usize| held.is_none_or(|h| h.get(at(i).0, at(i).1));

@@ -149,9 +149,12 @@ fn names_that_do_not_exist() {
     assert_eq!(line, "no layer is named 'fc1.wieght' among 3; did you mean 'fc1.weight'?");
     let line = with_options(&["--sparsity", "0.5", "--layer", "conv.wight=0.2"]);
     assert!(line.ends_with("did you mean 'conv.weight'?"), "{line}");
-    for text in ["fc1.weight", "fc1.weight=", "fc1.weight=x", "=0.5"] {
-        assert!(!with_options(&["--sparsity", "0.5", "--layer", text]).is_empty());
+    for text in ["fc1.weight", "fc1.weight=", "fc1.weight=x"] {
+        let line = with_options(&["--sparsity", "0.5", "--layer", text]);
+        assert_eq!(line, format!("layer: '{text}' is not TENSOR=SPARSITY, as fc1.weight=0.5"));
     }
+    let line = with_options(&["--sparsity", "0.5", "--layer", "=0.5"]);
+    assert!(line.starts_with("no layer is named '' among 3"), "{line}");
     let line = with_options(&["--sparsity", "0.5", "--layer", "fc1.weight=1.5"]);
     assert!(line.contains("fc1.weight") && line.contains("1.5 is not in [0, 1)"), "{line}");
     for args in [&["--method", "obd"][..], &["--allocate", "owls"], &["--scope", "all"], &["--seed", "-1"], &["--no-such"]] {

@@ -55,6 +55,16 @@ fn relu_is_flat_at_zero() {
 }
 
 #[test]
+fn no_activation_hides_a_nan() {
+    for f in all() {
+        assert!(f.value(f32::NAN).is_nan(), "{f:?}");
+        let net = crate::nets::Net::new(1, 2).act(f).build();
+        let y = net.forward(&ndarray::array![[f32::NAN, 1.0]]);
+        assert!(y[[0, 0]].is_nan() && y[[0, 1]].is_finite(), "{f:?}: {y}");
+    }
+}
+
+#[test]
 fn far_out_everything_is_finite_and_at_its_limit() {
     for f in all() {
         for a in [-1e4f32, 1e4] {

@@ -1,7 +1,7 @@
 //! The three products of a map against naive loops, exactly: on small whole numbers every order of summation agrees.
 
-use crate::nets::indices4;
-use lacuna::nn::{Conv2d, Map};
+use crate::nets::{Net, indices4};
+use lacuna::nn::{Activation, Conv2d, Map, Pooling};
 use lacuna::rng::{Seed, Stream};
 use ndarray::{Array2, s};
 
@@ -102,6 +102,28 @@ fn a_linear_map_is_three_loops() {
 }
 
 #[test]
+fn a_window_with_a_nan_has_no_largest() {
+    for at in 0..4 {
+        let mut x = ndarray::array![[1.0f32, 2.0, 3.0, 4.0]];
+        x[[0, at]] = f32::NAN;
+        let net = Net::new(1, 4).pool(Pooling::Max, (1, 2, 2), 2, 2).build();
+        assert!(net.forward(&x)[[0, 0]].is_nan(), "NaN at {at} of the window");
+    }
+}
+
+#[test]
+fn no_samples_go_through_every_layer_as_none() {
+    let net = Net::new(1, 32).conv((2, 4, 4), 3, (3, 3), 1, 1).norm(3).act(Activation::Relu).pool(Pooling::Max, (3, 4, 4), 2, 2);
+    let net = net.conv((3, 2, 2), 2, (2, 2), 1, 0).pool(Pooling::Average, (2, 1, 1), 1, 1).linear(3).build();
+    let (x, t) = (Array2::zeros((0, 32)), Array2::zeros((0, 3)));
+    assert_eq!(net.forward(&x).dim(), (0, 3));
+    let tape = net.run(x, lacuna::nn::Mode::Eval);
+    let gradients = net.backward(&tape, t);
+    assert!(gradients.iter().flatten().all(|g| *g == 0.0) && gradients.len() == net.params().len());
+    assert_eq!(net.sample_gradients(&tape, Array2::zeros((0, 3))).dim(), (0, net.parameters()));
+}
+
+#[test]
 fn samples_of_a_batch_do_not_touch_each_other() {
     let conv = Conv2d { input: (2, 5, 4), out_channels: 3, kernel: (3, 3), stride: 1, padding: 1 };
     let map = Map::Conv2d(conv);
@@ -111,7 +133,8 @@ fn samples_of_a_batch_do_not_touch_each_other() {
     let together = map.apply(&weight, &x);
     for n in 0..13 {
         let alone = map.apply(&weight, &x.slice(s![n..n + 1, ..]).to_owned());
-        let off = (&alone - &together.slice(s![n..n + 1, ..])).fold(0.0f32, |m, d| m.max(d.abs()));
+        let off = (&alone - &together.slice(s![n..n + 1, ..]))
+            .fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d.abs()) });
         // Sums of 18 products of order one, perhaps in another order.
         assert!(off <= 1e-5, "sample {n}: off by {off}");
     }

@@ -150,9 +150,9 @@ pub fn clear_of_kinks(
     panic!("no seed keeps {margin} from the kinks");
 }
 
-/// The largest absolute entry.
+/// The largest absolute entry; infinite where one is NaN.
 pub fn largest<'a>(values: impl IntoIterator<Item = &'a f32>) -> f64 {
-    values.into_iter().fold(0.0, |m, &v| m.max(f64::from(v).abs()))
+    values.into_iter().fold(0.0, |m, &v| if v.is_nan() { f64::INFINITY } else { m.max(f64::from(v).abs()) })
 }
 
 /// Random directions of unit length over all parameters.
@@ -179,8 +179,14 @@ pub fn assert_near(what: &str, net: &Network, found: &[Array2<f32>], expected: &
     for (((name, param), found), expected) in names.iter().zip(found).zip(expected) {
         assert!(found.dim() == param.value().dim() && found.dim() == expected.dim(), "{what}, {name}: shapes");
         let bound = absolute + relative * largest(expected);
-        let error = found.iter().zip(expected).fold(0.0f64, |m, (&f, &e)| m.max((f64::from(f) - f64::from(e)).abs()));
-        assert!(error <= bound, "{what}, {name}: off by {error:.2e}, allowed {bound:.2e}, largest {:.2e}", largest(expected));
+        let error = found.iter().zip(expected).map(|(&f, &e)| (f64::from(f) - f64::from(e)).abs());
+        // A maximum would pass over a NaN, and an infinite bound would let everything through.
+        let error = error.fold(0.0f64, |m, e| if e.is_nan() { f64::INFINITY } else { m.max(e) });
+        assert!(
+            bound.is_finite() && error <= bound,
+            "{what}, {name}: off by {error:.2e}, allowed {bound:.2e}, largest {:.2e}",
+            largest(expected)
+        );
     }
 }
 

@@ -202,6 +202,19 @@ fn settings_that_exclude_each_other_and_names_of_no_layer_are_errors() {
 }
 
 #[test]
+fn a_budget_of_nothing_buys_nothing_and_costs_beyond_64_bits_do_not_wrap() {
+    let level = |cost, loss| Level { cost, loss };
+    let layers = [vec![level(1, 0.0), level(0, 5.0)], vec![level(0, 2.0), level(3, 1.0)]];
+    assert_eq!(dynamic(&layers, 0, 100).unwrap(), [1, 0]);
+    let vast = [vec![level(u64::MAX, 0.0)], vec![level(u64::MAX, 0.0), level(1, 1.0)]];
+    let text = dynamic(&vast, u64::MAX, 100).unwrap_err().to_string();
+    assert_eq!(text, format!("budget: {} is less than the {} of the cheapest levels", u64::MAX, u128::from(u64::MAX) + 1));
+    let search = Evolution { generations: 1, offspring: 1, seed: Seed(0) };
+    let text = evolve(&vast[1..], 5, &[0], search, &mut |_| Ok(0.0)).unwrap_err().to_string();
+    assert_eq!(text, format!("start: costs {}, more than the budget of 5", u64::MAX));
+}
+
+#[test]
 fn a_loss_or_score_that_is_nan_is_refused_and_never_wins_or_loses() {
     let layers = database(5, 4, 3);
     let budget: u64 = layers.iter().map(|l| l[1].cost).sum();

@@ -57,5 +57,5 @@ fn a_mask_of_another_shape_and_a_gradient_that_is_missing_are_refused() {
     assert_eq!(e, "mask of model.layers.0.self_attn.q_proj.weight: expected shape [18, 18], found [2, 3]");
     let none = lacuna::models::lm::Gradients::default();
     let e = step(&mut optimizer, model.parameters(), &none, &BTreeMap::new(), 0.1).unwrap_err().to_string();
-    assert!(e.contains("model.layers.1.mlp.down_proj.weight has no gradient") || e.contains("has no gradient"), "{e}");
+    assert!(e.contains("model.embed_tokens.weight has no gradient"), "{e}");
 }

@@ -7,7 +7,7 @@ use lacuna::criteria::{Measured, Need, Needs};
 use lacuna::nn::{Layer, Loss, Network};
 use ndarray::{Array2, Axis, s};
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 9] = [
     Need::InputSquares,
     Need::Gram,
     Need::InputSums,
@@ -16,13 +16,14 @@ const NEEDS: [Need; 8] = [
     Need::SecondDerivatives,
     Need::HessianGradient,
     Need::SynapticFlow,
+    Need::SampleGradients,
 ];
 
 fn all() -> Needs {
     NEEDS.into_iter().fold(Needs::none(), Needs::and)
 }
 
-fn found(m: &Measured) -> [bool; 8] {
+fn found(m: &Measured) -> [bool; 9] {
     [
         m.input_squares.is_some(),
         m.gram.is_some(),
@@ -32,6 +33,7 @@ fn found(m: &Measured) -> [bool; 8] {
         m.second_derivatives.is_some(),
         m.hessian_gradient.is_some(),
         m.synaptic_flow.is_some(),
+        m.sample_gradients.is_some(),
     ]
 }
 
@@ -59,11 +61,11 @@ fn exactly_what_is_asked_for_is_measured() {
     let calibration = Calibration::new(&x, &t, Loss::CrossEntropy);
     for network in [small_mlp(1), small_convnet(1)] {
         for subset in 0..1usize << NEEDS.len() {
-            // One, all but one, and all: 2⁸ passes would say no more.
-            if ![0, 1, 7, 8].contains(&subset.count_ones()) {
+            // One, all but one, and all: 2⁹ passes would say no more.
+            if ![0, 1, 8, 9].contains(&subset.count_ones()) {
                 continue;
             }
-            let asked: [bool; 8] = std::array::from_fn(|i| subset >> i & 1 == 1);
+            let asked: [bool; 9] = std::array::from_fn(|i| subset >> i & 1 == 1);
             let needs = NEEDS.into_iter().zip(asked).filter(|(_, a)| *a).fold(Needs::none(), |n, (need, _)| n.and(need));
             let measured = measure(&network, &calibration, needs).unwrap();
             assert_eq!(measured.len(), network.affines().count());
@@ -100,7 +102,8 @@ fn what_is_measured_has_the_shape_of_its_layer_and_is_what_the_network_says() {
             ]
         );
         let at = names.iter().position(|(n, _)| *n == format!("{name}.weight")).unwrap();
-        let error = (m.gradient.as_ref().unwrap() - &gradients[at]).fold(0.0f32, |m, d| m.max(d.abs()));
+        let error = (m.gradient.as_ref().unwrap() - &gradients[at])
+            .fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d.abs()) });
         assert!(error < 1e-7, "{name}: {error}");
         let (gram, squares) = (m.gram.as_ref().unwrap(), m.input_squares.as_ref().unwrap());
         for (i, &square) in squares.iter().enumerate() {
@@ -126,7 +129,7 @@ fn the_size_of_a_batch_changes_nothing_but_rounding() {
                 for ((one, many), (_, name, _)) in whole.iter().zip(run(batch)).zip(network.affines()) {
                     for (k, (a, b)) in arrays(one).iter().zip(arrays(&many)).enumerate() {
                         let scale = a.fold(0.0f64, |m, v| m.max(v.abs()));
-                        let error = (a - &b).fold(0.0f64, |m, v| m.max(v.abs()));
+                        let error = (a - &b).fold(0.0f64, |m, v| if v.is_nan() { f64::INFINITY } else { m.max(v.abs()) });
                         assert!(scale > 0.0 && error <= 2e-5 * scale, "batch {batch}, {name}, {k}: off by {error} of {scale}");
                     }
                     assert_eq!(one.tokens, many.tokens);

@@ -7,7 +7,7 @@ use lacuna::calibrate::Calibration;
 use lacuna::criteria::{Magnitude, Obd};
 use lacuna::mask::{Budget, Mask};
 use lacuna::nn::Loss;
-use lacuna::prune::{Schedule, iterative};
+use lacuna::prune::{Schedule, iterative, one_shot};
 use lacuna::recover::fit;
 use proptest::prelude::*;
 
@@ -98,6 +98,28 @@ fn masks_are_nested_step_after_step_and_end_at_the_target() {
             assert!(mask.not().iter_kept().all(|(r, c)| weight[[r, c]].to_bits() == 0), "{name}: {layer}");
         }
     }
+}
+
+#[test]
+fn a_network_that_has_what_is_asked_for_is_not_too_sparse_for_it() {
+    let ((x, t), _) = split_digits(3, 30, 1);
+    let data = Calibration::new(&x, &t, Loss::CrossEntropy);
+    let saliency = Magnitude::default();
+    let network = small_mlp(1);
+    let of: usize = network.affines().map(|(_, _, a)| a.weight.value().len()).sum();
+    let mut above = 0;
+    for sparsity in [0.3, 0.5, 0.501, 0.77, 0.9] {
+        let once = one_shot(&network, &data, &pruning(&saliency, &Uniform, sparsity)).unwrap();
+        let kept: usize = once.masks.iter().map(|(_, m)| m.kept()).sum();
+        above += usize::from(1.0 - kept as f64 / of as f64 > sparsity);
+        for schedule in schedules(2) {
+            let again = iterative(&once.network, &data, &pruning(&saliency, &Uniform, 0.0), schedule, sparsity, |_, _| Ok(()));
+            assert_eq!(again.unwrap().masks, once.masks, "{sparsity} by {schedule:?}");
+        }
+        let less = iterative(&once.network, &data, &pruning(&saliency, &Uniform, 0.0), Schedule::OneShot, 0.2, |_, _| Ok(()));
+        assert!(less.unwrap_err().to_string().starts_with("sparsity: a schedule grows"));
+    }
+    assert!(above > 0, "rounding to whole weights shows nowhere");
 }
 
 #[test]

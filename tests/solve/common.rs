@@ -126,9 +126,9 @@ pub fn wide(row: ndarray::ArrayView1<'_, f32>) -> Vec<f64> {
     row.iter().map(|&v| f64::from(v)).collect()
 }
 
-/// Largest difference of two weights.
+/// Largest difference of two weights; infinite where one is NaN.
 pub fn distance(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> f32 {
-    (&a.to_owned() - &b.to_owned()).fold(0.0, |m: f32, d| m.max(d.abs()))
+    (&a.to_owned() - &b.to_owned()).fold(0.0, |m: f32, d| if d.is_nan() { f32::INFINITY } else { m.max(d.abs()) })
 }
 
 /// What `f` gives on a pool of this many threads.

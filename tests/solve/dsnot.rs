@@ -78,6 +78,12 @@ fn the_number_of_threads_changes_no_bit_and_what_cannot_be_done_is_said() {
     assert_eq!(text, "pattern: dsnot exchanges single weights, which cols does not allow");
     let unmeasured = Layer { weight: Array2::ones((1, 4)), measured: Measured::default() };
     assert!(unmeasured.prune(&dsnot, NM, 0.5).unwrap_err().to_string().contains("no tokens were measured"));
+    for (bad, says) in [
+        (DsNoT { threshold: f64::NAN, ..dsnot }, "threshold: NaN is not a finite number of at least 0"),
+        (DsNoT { power: -1.0, ..dsnot }, "power: -1 is not a finite number of at least 0"),
+    ] {
+        assert_eq!(layer.prune_in(&bad, NM, Scope::Row, 0.5).unwrap_err().to_string(), says);
+    }
 }
 
 #[test]

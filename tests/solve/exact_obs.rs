@@ -18,7 +18,7 @@ fn after_each_removal_the_row_is_the_exact_least_squares_solution_and_losses_sum
         for ((gone, loss), found) in trace.removed.iter().zip(&trace.losses).zip(&trace.weights) {
             support.retain(|c| c != gone);
             let exact = least_squares(&w, &support, layer.gram());
-            let off = found.iter().zip(&exact).fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
+            let off = found.iter().zip(&exact).map(|(a, b)| (a - b).abs()).max_by(f64::total_cmp).unwrap_or(0.0);
             assert!(off < 1e-8, "row {row}, {} left: off by {off}", support.len());
             sum += loss;
             let error = row_error(found, &w, layer.gram());

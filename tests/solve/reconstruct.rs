@@ -103,6 +103,16 @@ fn dead_inputs_get_no_weight_from_either_solver() {
 }
 
 #[test]
+fn an_error_that_cannot_be_measured_is_nan_and_not_none() {
+    let mut layer = Layer::random(3, 10, 50, 47);
+    let gram = layer.measured.gram.as_mut().unwrap();
+    (gram[[2, 3]], gram[[3, 2]]) = (f64::NAN, f64::NAN);
+    let pruned = layer.prune(&Scored(&Magnitude::default()), Pattern::Unstructured, 0.5).unwrap();
+    assert!(pruned.loss.unwrap().is_nan(), "{:?}", pruned.loss);
+    assert_eq!(squared_error(&layer.weight, &layer.weight, &Array2::eye(10)), 0.0);
+}
+
+#[test]
 fn the_number_of_threads_changes_no_bit() {
     let layer = Layer::random(40, 90, 200, 43);
     let mask = half(&layer);
@@ -122,4 +132,6 @@ fn singular_blocks_and_shapes_that_do_not_fit_are_errors_with_the_numbers() {
     assert_eq!(error, "mask and weights to reconstruct of layer blocks.3.o: expected shape [3, 40], found [3, 41]");
     let error = EXACT.run(&layer.evidence(), &Mask::full(3, 40), &Array2::zeros((2, 40))).unwrap_err().to_string();
     assert!(error.ends_with("expected shape [3, 40], found [2, 40]"), "{error}");
+    let error = gradients(3, f64::NAN).run(&layer.evidence(), &half(&layer), &layer.weight).unwrap_err().to_string();
+    assert_eq!(error, "tolerance: NaN is not a finite number of at least 0; 1e-5 is usual");
 }

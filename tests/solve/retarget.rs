@@ -34,7 +34,7 @@ fn the_weight_is_the_least_squares_solution_towards_the_dense_outputs_and_stream
             + (wide(&dense) - wide(&changed)).dot(&wide(&weight).t()) * alpha
             + wide(&drift) * beta;
         let expected = lacuna::linalg::lstsq(&wide(&changed), &y).unwrap();
-        let off = (&expected.t() - &wide(&found)).fold(0.0f64, |m, d| m.max(d.abs()));
+        let off = (&expected.t() - &wide(&found)).fold(0.0f64, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(d.abs()) });
         assert!(off < 1e-4, "α {alpha}, β {beta}: off by {off}");
     }
     let stiff = Retarget { damping: 1e9, inputs: Some((1.0, &crossed)), stream: None }.run(&layer.evidence()).unwrap();
@@ -69,6 +69,11 @@ fn products_of_other_shapes_are_errors_with_both() {
     let text =
         Retarget { damping: 0.0, inputs: None, stream: Some((1.0, &wrong)) }.run(&layer.evidence()).unwrap_err().to_string();
     assert!(text.ends_with("expected shape [5, 12], found [12, 7]"), "{text}");
+    let (right, nan) = (cross(&dense, &changed), cross(&dense, &changed).mapv(|_| f64::NAN));
+    let fail =
+        |inputs| Retarget { damping: 0.0, inputs: Some(inputs), stream: None }.run(&layer.evidence()).unwrap_err().to_string();
+    assert_eq!(fail((f64::NAN, &right)), "share of the inputs: NaN is not finite");
+    assert!(fail((1.0, &nan)).starts_with("products of the inputs of layer blocks.3.o: NaN at row 0, column 0"));
     let mut cross = Cross::new(2, 3);
     assert!(cross.update(&Array2::zeros((4, 2)), &Array2::zeros((5, 3))).is_err());
     assert!(cross.update(&Array2::from_elem((4, 2), f32::INFINITY), &Array2::ones((4, 3))).is_err());

@@ -14,6 +14,9 @@ use ndarray::{ArrayD, ArrayView2};
 /// Angles that pairs of columns turn by may be off by the rounding of what made them.
 const ANGLE: f32 = 2e-3;
 
+/// Queries of a causal mask, at least: a square of four numbers may be anything.
+const SMALLEST: usize = 3;
+
 /// Names that only buffers have, and what those are.
 const KNOWN: [(&str, &str); 15] = [
     ("inv_freq", "frequencies of rotary positions"),
@@ -59,7 +62,7 @@ pub(crate) fn buffer(name: &str, shape: &[usize], numbers: Option<&ArrayD<f32>>)
     }
     let masking = ["mask", "bias", "tril", "triu", "causal"].iter().any(|part| last.contains(part));
     let (n, square) = match shape {
-        [ones @ .., a, b] if a == b && *a >= 2 => (*a, ones.iter().all(|d| *d == 1)),
+        [ones @ .., a, b] if a == b && *a >= SMALLEST => (*a, ones.iter().all(|d| *d == 1)),
         _ => (0, false),
     };
     match numbers {
@@ -173,6 +176,7 @@ mod tests {
             assert_eq!(of(name, &[1, 1, 8, 6], causal), None, "{name}");
             assert_eq!(of(name, &[6, 1, 3, 3], causal), None, "{name}");
             assert_eq!(of(name, &[1, 1, 1, 1], causal), None, "{name}");
+            assert_eq!(of(name, &[2, 2], causal), None, "{name}");
             assert_eq!(of(name, &[8, 8], |i, j| if j <= i { 0.5 } else { 0.0 }), None, "{name}");
         }
         let normal = Seed(1).stream("w").normal_array(64, 16, 1.0).into_dyn();

@@ -4,6 +4,7 @@ use super::binary::{filled, is_float, truths};
 use super::buffers::buffer;
 use super::checkpoint::{Checkpoint, Tensor};
 use crate::Result;
+use ::safetensors::tensor::Dtype as Element;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -169,6 +170,9 @@ impl Checkpoint {
         }
         if !is_float(element) {
             return Role::Integers;
+        }
+        if element == Element::F8_E8M0 {
+            return Role::Factor(SCALES); // powers of two alone
         }
         match self.factor(name, shape.len()) {
             Some(what) => Role::Factor(what),

@@ -103,9 +103,9 @@ fn around(before: &[&str], behind: &[&str]) -> (tempfile::TempDir, Tokenizer) {
         |text: &str| json["added_tokens"].as_array().unwrap().iter().find(|t| t["content"] == text).unwrap()["id"].clone();
     let special: serde_json::Map<String, Value> =
         before.iter().chain(behind).map(|t| (t.to_string(), json!({"id": t, "ids": [known(t)], "tokens": [t]}))).collect();
+    let single = [tokens(before), vec![text.clone()], tokens(behind)].concat();
     json["post_processor"] = json!({
-        "type": "TemplateProcessing", "single": [tokens(before), vec![text.clone()], tokens(behind)].concat(),
-        "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}], "special_tokens": special,
+        "type": "TemplateProcessing", "single": single, "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}], "special_tokens": special,
     });
     fs::write(&path, json.to_string()).unwrap();
     let tokenizer = Tokenizer::open(&out).unwrap();

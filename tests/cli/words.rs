@@ -344,7 +344,9 @@ const CHAT: &str = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.con
 #[test]
 fn a_chat_is_the_text_of_the_folders_template() {
     let folder = tiny();
-    let chat = |more: &[&str]| [&["generate", "tiny", "--chat", "--prompt", " The weights ", "--tokens", "4"], more].concat();
+    fn chat<'a>(more: &[&'a str]) -> Vec<&'a str> {
+        [&["generate", "tiny", "--chat", "--prompt", " The weights ", "--tokens", "4"], more].concat()
+    }
     let line = folder.refuses(&chat(&[]));
     assert!(line.starts_with("tiny: has no chat template"), "{line}");
     edit(&folder, "tiny/tokenizer_config.json", |c| c["chat_template"] = CHAT.into());

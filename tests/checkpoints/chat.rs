@@ -76,7 +76,7 @@ fn a_template_that_cannot_be_is_one_line_that_names_its_file() {
     says("{{ messages | nonsense }}", "nonsense");
     says("{{ messages[0].content.nonsense() }}", "nonsense");
     says("{{ raise_exception('two\nlines') }}", "two\\nlines");
-    says("{% include '/etc/hostname' %}", "hostname");
+    says("{% include '/etc/hostname' %}", "include");
     // One that does not come to an end, and one that would fill the memory.
     says("{% for i in range(99999) %}{% for j in range(99999) %}{% set x = i * j %}{% endfor %}{% endfor %}", "fuel");
     says("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "line 1");

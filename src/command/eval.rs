@@ -146,7 +146,7 @@ fn perplexity(
     });
     let line = format!(
         "context {}{note}, {windows} windows, {tokens} of {} tokens, {predicted} predicted; BOS: {}\nperplexity {perplexity:.4} (mean \
-         -ln p {nll:.6})\n{rate:.1} tokens/s, {seconds:.1} s{}",
+         -ln p {nll:.6} nats)\n{rate:.1} tokens/s, {seconds:.1} s{}",
         args.context,
         cut.tokens,
         cut.bos,
@@ -252,7 +252,7 @@ fn last_words(lines: &Lines<LastWord>, joined: &[Joined], model: &LanguageModel,
     let score = LastWordScore::of(joined, &guesses);
     say_overflow("the perplexity of an ending", score.perplexity, score.nll);
     let line = format!(
-        "{} last words: accuracy {:.4}, perplexity of an ending {:.4} (mean -ln p {:.6}); BOS: {bos}{}",
+        "{} last words: accuracy {:.4}, perplexity of an ending {:.4} (mean -ln p {:.6} nats); BOS: {bos}{}",
         score.texts,
         score.accuracy,
         score.perplexity,

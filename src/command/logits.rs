@@ -42,6 +42,10 @@ pub fn run(args: &Args) -> Result<()> {
         let (ids, labels) = (given.nrows(), labels.nrows());
         return Err(Error::malformed(&args.ids, format!("'input_ids' has {ids} sequences, 'labels' has {labels}")));
     }
+    if let Some(learned) = config.max_positions().filter(|n| *n < given.ncols()) {
+        let reason = format!("'input_ids' has sequences of {} tokens; the model has learned {learned} positions", given.ncols());
+        return Err(Error::malformed(&args.ids, reason));
+    }
     let ids = |table: &Array2<i64>, row: usize| -> Vec<u32> {
         let fill = pad.unwrap_or(0);
         table.row(row).iter().map(|&id| if id == IGNORED { fill } else { id as u32 }).collect()

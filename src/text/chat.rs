@@ -241,7 +241,8 @@ impl Style {
         }
         match value.kind() {
             ValueKind::None | ValueKind::Undefined => out.push_str("null"),
-            ValueKind::Bool | ValueKind::Number => out.push_str(&value.to_string()),
+            ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => out.push_str(&value.to_string()),
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();
                 if self.sorted {

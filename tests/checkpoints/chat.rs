@@ -76,7 +76,7 @@ fn a_template_that_cannot_be_is_one_line_that_names_its_file() {
     says("{{ messages | nonsense }}", "nonsense");
     says("{{ messages[0].content.nonsense() }}", "nonsense");
     says("{{ raise_exception('two\nlines') }}", "two\\nlines");
-    says("{% include '/etc/hostname' %}", "hostname");
+    says("{% include '/etc/hostname' %}", "include");
     // One that does not come to an end, and one that would fill the memory.
     says("{% for i in range(99999) %}{% for j in range(99999) %}{% set x = i * j %}{% endfor %}{% endfor %}", "fuel");
     says("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "line 1");
@@ -103,9 +103,9 @@ fn around(before: &[&str], behind: &[&str]) -> (tempfile::TempDir, Tokenizer) {
         |text: &str| json["added_tokens"].as_array().unwrap().iter().find(|t| t["content"] == text).unwrap()["id"].clone();
     let special: serde_json::Map<String, Value> =
         before.iter().chain(behind).map(|t| (t.to_string(), json!({"id": t, "ids": [known(t)], "tokens": [t]}))).collect();
+    let single = [tokens(before), vec![text.clone()], tokens(behind)].concat();
     json["post_processor"] = json!({
-        "type": "TemplateProcessing", "single": [tokens(before), vec![text.clone()], tokens(behind)].concat(),
-        "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}], "special_tokens": special,
+        "type": "TemplateProcessing", "single": single, "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}], "special_tokens": special,
     });
     fs::write(&path, json.to_string()).unwrap();
     let tokenizer = Tokenizer::open(&out).unwrap();

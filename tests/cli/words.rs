@@ -32,8 +32,9 @@ fn around(folder: &Folder, name: &str, before: &[(&str, u32)], behind: &[(&str, 
             |list: &[(&str, u32)]| list.iter().map(|(t, _)| json!({"SpecialToken": {"id": t, "type_id": 0}})).collect::<Vec<_>>();
         let text = json!({"Sequence": {"id": "A", "type_id": 0}});
         let known = before.iter().chain(behind).map(|(t, id)| (t.to_string(), json!({"id": t, "ids": [id], "tokens": [t]})));
+        let single = [part(before), vec![text.clone()], part(behind)].concat();
         t["post_processor"] = json!({
-            "type": "TemplateProcessing", "single": [part(before), vec![text.clone()], part(behind)].concat(),
+            "type": "TemplateProcessing", "single": single,
             "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}], "special_tokens": known.collect::<serde_json::Map<_, _>>(),
         });
     });
@@ -309,6 +310,9 @@ fn more_tokens_than_there_is_room_for_are_refused_before_any_is_written() {
     let tokens = (16 - n).to_string();
     let made = folder.json(&["generate", "learned", prompt[0], prompt[1], "--tokens", &tokens, "--ignore-end", "--json"]);
     assert_eq!(made["ids"].as_array().unwrap().len(), 16 - n);
+    fs::write(folder.path("long.safetensors"), crate::language::ids_file("input_ids", &[1, 17], &[5; 17])).unwrap();
+    let line = folder.refuses(&["logits", "learned", "--ids", "long.safetensors", "--out", "out.safetensors"]);
+    assert_eq!(line, "long.safetensors: 'input_ids' has sequences of 17 tokens; the model has learned 16 positions");
     // Rotary positions go on, but the memory does not.
     for tokens in ["18446744073709551615", "1000000000000000"] {
         let line = generate("tiny", tokens);
@@ -340,7 +344,9 @@ const CHAT: &str = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.con
 #[test]
 fn a_chat_is_the_text_of_the_folders_template() {
     let folder = tiny();
-    let chat = |more: &[&str]| [&["generate", "tiny", "--chat", "--prompt", " The weights ", "--tokens", "4"], more].concat();
+    fn chat<'a>(more: &[&'a str]) -> Vec<&'a str> {
+        [&["generate", "tiny", "--chat", "--prompt", " The weights ", "--tokens", "4"], more].concat()
+    }
     let line = folder.refuses(&chat(&[]));
     assert!(line.starts_with("tiny: has no chat template"), "{line}");
     edit(&folder, "tiny/tokenizer_config.json", |c| c["chat_template"] = CHAT.into());

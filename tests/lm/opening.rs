@@ -269,6 +269,12 @@ fn a_tied_head_that_is_there_again_is_one_with_the_embedding_and_another_stands_
         Model::load(&twice, config.clone()).unwrap().write(&mut written);
         assert_eq!(written.get("lm_head.weight").unwrap(), &values, "{}", golden.name);
 
+        // What cannot be a head of this model is passed over, and that is said.
+        let mut odd = golden.weights.clone();
+        odd.insert("lm_head.weight", ndarray::Array1::<f32>::zeros(3), Dtype::F32).unwrap();
+        assert!(off(&golden, &odd, &golden.json).unwrap() < 0.5, "{}", golden.name);
+        assert!(remark(&odd, &config).unwrap().unwrap().contains("'lm_head.weight' has shape [3], which is not that of"));
+
         let mut other = golden.weights.clone();
         other.insert("lm_head.weight", &values * 2.0, Dtype::F32).unwrap();
         assert!(!Outline::of(&other, &config).unwrap().tied, "{}", golden.name);

@@ -170,6 +170,11 @@ impl Model {
             off("final_logit_softcapping", &[0.0])?;
         }
         off("rope.freq_base_swa", &[keys.number_or("rope.freq_base")?.unwrap_or(10000.0)])?;
+        for key in ["attention.sliding_window", "rope.scaling.original_context_length"] {
+            if let Some(n) = keys.count_or(key)?.filter(|n| *n > LARGEST) {
+                return Err(keys.refuse(key, format!("is {n}, no size up to {LARGEST}")));
+            }
+        }
         let window = keys.count_or("attention.sliding_window")?.filter(|w| *w > 0 && *w < self.sizes.context);
         if let Some(window) = window.filter(|_| !windowed) {
             return Err(keys.refuse("attention.sliding_window", format!("is {window}, which is not known of a {}", keys.arch)));

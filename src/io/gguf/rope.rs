@@ -9,8 +9,6 @@ use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 
 const ORIGINAL: &str = "rope.scaling.original_context_length";
-/// No context may be longer: what stands above is a damaged file.
-const LARGEST: usize = 1 << 28;
 const FREQS: &str = "rope_freqs.weight";
 const SHORT: &str = "rope_factors_short.weight";
 const LONG: &str = "rope_factors_long.weight";
@@ -55,9 +53,7 @@ pub(super) fn scaling(keys: Keys<'_>, model: &Model, theta: f64) -> Result<Value
             Err(keys.refuse("rope.scaling.factor", format!("is {factor}, which does not go with longrope")))
         }
         "none" | "linear" | "yarn" | "longrope" => match &divisors {
-            Divisors::Long(..) if !(2..=LARGEST).contains(&original(keys, model)) => {
-                Err(keys.refuse(ORIGINAL, format!("is no length from 2 to {LARGEST}")))
-            }
+            Divisors::Long(..) if original(keys, model) < 2 => Err(keys.refuse(ORIGINAL, "is below 2, too short for longrope")),
             Divisors::Long(short, long) => Ok(long_rope(keys, model, (short, long), attention.unwrap_or(1.0))),
             Divisors::None if kind == "longrope" => {
                 Err(refuse(format!("states longrope and lacks the tensor {}", quoted(SHORT))))
@@ -133,7 +129,7 @@ fn yarn(keys: Keys<'_>, factor: f64, attention: Option<f64>, divisors: &Divisors
     let mut scaling = Map::new();
     scaling.insert("rope_type".to_string(), json!("yarn"));
     scaling.insert("factor".to_string(), json!(factor));
-    if let Some(original) = keys.count_or(ORIGINAL)? {
+    if let Some(original) = keys.count_or(ORIGINAL)?.filter(|n| *n > 0) {
         scaling.insert("original_max_position_embeddings".to_string(), json!(original));
     }
     for key in ["beta_fast", "beta_slow"] {
@@ -162,7 +158,7 @@ fn long_rope(keys: Keys<'_>, model: &Model, (short, long): (&[f64], &[f64]), att
 
 /// The context of the first training.
 pub(super) fn original(keys: Keys<'_>, model: &Model) -> usize {
-    keys.count_or(ORIGINAL).ok().flatten().unwrap_or(model.sizes.context)
+    keys.count_or(ORIGINAL).ok().flatten().filter(|n| *n > 0).unwrap_or(model.sizes.context)
 }
 
 /// The scaling of Llama 3 that gives these divisors: `dim` features are turned.

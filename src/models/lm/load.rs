@@ -173,14 +173,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Refuses tensors that nothing has read, apart from those that hold no weights of their own: masks and tables that some files
-    /// keep. Second copies of the embedding count as read.
+    /// keep. Second copies of the embedding count as read, and a tied head that is not read is passed over.
     pub(super) fn finish(self) -> Result<()> {
         let read = self.read.into_inner();
         let harmless = |name: &str| {
             let mask = name.strip_suffix(".mask").is_some_and(|of| read.contains(of));
             let table = [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"];
+            let head = self.recipe.tied && name.strip_suffix(".weight") == Some(self.recipe.names.head);
             let bias = self.recipe.relative.is_some() && name.ends_with("EncDecAttention.relative_attention_bias.weight");
-            mask || bias || table.iter().any(|end| name.ends_with(end))
+            mask || head || bias || table.iter().any(|end| name.ends_with(end))
         };
         let extra: Vec<String> = self.weights.names().into_iter().filter(|n| !read.contains(n) && !harmless(n)).collect();
         match extra.first() {

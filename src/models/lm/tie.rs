@@ -64,11 +64,15 @@ pub(super) fn find(reader: &Reader<'_>, weights: &dyn Weights, recipe: &Recipe) 
         let (head, embedding) = (quoted(&tensor(head)), quoted(&tensor(&embedding)));
         remark = Some(format!("tie_word_embeddings is false, but there is no {head}: the head is {embedding}"));
     } else if head_is_there && recipe.tied {
-        tied = weights.same(&tensor(&embedding), &tensor(head))?;
-        if tied {
-            copies.push(tensor(head));
+        let [here, there] = [tensor(&embedding), tensor(head)];
+        let (shape, found) = (weights.shape(&here)?, weights.shape(&there)?);
+        tied = shape != found || weights.same(&here, &there)?;
+        let (embedding, head) = (quoted(&here), quoted(&there));
+        if shape != found {
+            remark = Some(format!("{head} has shape {found:?}, which is not that of {embedding}: it is passed over"));
+        } else if tied {
+            copies.push(there);
         } else if !recipe.own_head {
-            let (head, embedding) = (quoted(&tensor(head)), quoted(&tensor(&embedding)));
             remark = Some(format!(
                 "tie_word_embeddings is true, but {head} differs from {embedding}: each is used as it is (transformers 4 would take \
                  the embedding for both)"

@@ -2,7 +2,7 @@
 
 use super::experiment::{METHODS, Row, SPARSITIES, Shrunk, Trained, compare, remove_units, time, train};
 use super::pages::{self, Stored};
-use super::timing::{Timing, dense_against_csr};
+use super::timing::{Timing, dense_against_sparse};
 use super::{print, print_json};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
         time(&mut row, &networks)?;
         channels.push(row);
     }
-    let timing = dense_against_csr(seeds[0])?;
+    let timing = dense_against_sparse(seeds[0])?;
     bar.finish_and_clear();
 
     let mut rows = Vec::new();
@@ -133,13 +133,13 @@ fn store(network: &Network, trained: &Trained, path: &Path) -> Result<Stored> {
     file.write(path)?;
     let compressed = Compressed::new(network, |_, weight, mask| Ok(Box::new(Csr::compress(weight, mask)?)))?;
     let x = &trained.data.test.0;
-    let difference = (compressed.forward(x) - network.forward(x)).fold(0.0, |m, d| f32::max(m, d.abs()));
+    let difference = super::largest_difference(&compressed.forward(x), &network.forward(x))?;
     let weights: usize = network.affines().map(|(_, _, a)| a.weight.value().len()).sum();
     Ok(Stored {
         weights,
         kept: compressed.nnz(),
         dense_bytes: 4 * weights,
         csr_bytes: compressed.bytes(),
-        difference: f64::from(difference),
+        difference,
     })
 }

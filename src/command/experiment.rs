@@ -213,7 +213,7 @@ pub fn remove_units(seed: Seed) -> Result<Vec<(Shrunk, [Network; 2])>> {
             parameters: small.parameters(),
             flops: small.flops(),
             accuracy: score(&small, &data.test.0, &data.test.1, Loss::CrossEntropy).accuracy,
-            difference: f64::from((a - b).fold(0.0, |m, d| f32::max(m, d.abs()))),
+            difference: super::largest_difference(&a, &b)?,
             masked_us: 0.0,
             shrunk_us: 0.0,
         };

@@ -19,6 +19,7 @@ mod prune_search;
 mod timing;
 
 use lacuna::{Error, Result};
+use ndarray::Array2;
 use std::io::{ErrorKind, Write};
 
 /// Prints to standard output. A reader that has gone away (`| head`) is no error.
@@ -27,6 +28,23 @@ pub fn print(text: &str) -> Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
         _ => Ok(()),
+    }
+}
+
+/// A number of things, in words: `1 token`, `2 tokens`.
+pub fn counted(n: usize, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
+/// The largest difference of an entry of two arrays of one shape.
+///
+/// # Errors
+/// If one is NaN, which would be passed over.
+pub fn largest_difference(a: &Array2<f32>, b: &Array2<f32>) -> Result<f64> {
+    let apart = a - b;
+    match apart.indexed_iter().find(|(_, d)| d.is_nan()) {
+        Some(((row, col), &value)) => Err(Error::NonFinite { what: "difference".into(), row, col, value: f64::from(value) }),
+        None => Ok(f64::from(apart.fold(0.0, |m, d| f32::max(m, d.abs())))),
     }
 }
 

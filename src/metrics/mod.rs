@@ -8,7 +8,7 @@ mod streamed;
 
 pub use census::{Census, Counted, Sum, attention_flops};
 pub use choices::{ChoiceScore, LastWord, LastWordScore, Question, answer, check_questions, guess, join, read_lines};
-pub use memory::peak_memory;
+pub use memory::{available_memory, peak_memory};
 pub use perplexity::{Perplexity, windows};
 pub use streamed::streamed_losses;
 

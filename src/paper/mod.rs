@@ -18,6 +18,7 @@ pub use options::Options;
 pub use rule::Rule;
 
 use crate::io::atomic;
+use crate::kernels::check_environment;
 use crate::report::{Table, replace_between};
 use crate::{Error, Result};
 use std::path::Path;
@@ -72,6 +73,7 @@ pub fn main(slug: &str, run: impl FnOnce(&Options) -> Result<Study>) -> ExitCode
             println!("{}", Options::help(slug));
             return Ok(());
         };
+        check_environment()?;
         let study = run(&options)?;
         let folder = options.folder(slug);
         study.write(&folder)?;

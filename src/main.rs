@@ -55,7 +55,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let result = lacuna::kernels::Isa::chosen().and_then(|_| match cli.command {
+    let result = lacuna::kernels::check_environment().and_then(|()| match cli.command {
         Command::Demo(args) => command::demo::run(&args),
         Command::Import(args) => command::import::run(&args),
         Command::Eval(args) => command::eval::run(&args),

@@ -7,16 +7,23 @@
 mod attention;
 #[path = "laws/bad_input.rs"]
 mod bad_input;
+#[cfg(unix)]
+#[path = "laws/environment.rs"]
+mod environment;
 #[path = "laws/groups.rs"]
 mod groups;
 #[path = "laws/interchange.rs"]
 mod interchange;
 #[path = "laws/narrow.rs"]
 mod narrow;
+#[path = "laws/parameters.rs"]
+mod parameters;
 #[path = "laws/patterned.rs"]
 mod patterned;
 #[path = "laws/plans.rs"]
 mod plans;
+#[path = "laws/rows.rs"]
+mod rows;
 #[path = "laws/slices.rs"]
 mod slices;
 #[path = "laws/storages.rs"]

@@ -40,6 +40,10 @@ fn strided_products_copy_neither_the_weight_nor_many_tokens() {
     };
     for (format, pattern, values) in cases {
         let op = format.build(&weight, &of(pattern.parse().unwrap()), values).unwrap();
+        // A row is read without its weight being made dense.
+        let mut row = vec![0.0; COLS];
+        let read = alone(|| op.row_into(ROWS - 1, &mut row));
+        assert!(read <= 4 * COLS, "{format} of {values}: {read} bytes for a row");
         for tokens in [1, 4, 300] {
             let mut wide = Array2::<f32>::ones((2 * tokens, 3 * COLS));
             wide.row_mut(0).fill(2.0);

@@ -3,7 +3,7 @@
 use super::experiment::{METHODS, Row, SPARSITIES, Shrunk, Trained, compare, remove_units, time, train};
 use super::pages::{self, Stored};
 use super::place::{self, Force};
-use super::timing::{Timing, dense_against_csr};
+use super::timing::{Timing, dense_against_sparse};
 use super::{print, print_json};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> Result<()> {
         time(&mut row, &networks)?;
         channels.push(row);
     }
-    let timing = dense_against_csr(seeds[0])?;
+    let timing = dense_against_sparse(seeds[0])?;
     bar.finish_and_clear();
 
     let mut rows = Vec::new();

@@ -35,6 +35,11 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// A number of things, in words: `1 token`, `2 tokens`.
+pub fn counted(n: usize, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
 /// The largest difference of an entry of two arrays of one shape.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! The demo's tables and its report.
 
 use super::experiment::{METHODS, Row, SPARSITIES, Shrunk, UNITS};
+use super::counted;
 use super::timing::{SHAPE, TOKENS, Timing};
 use lacuna::Result;
 use lacuna::report::{Bars, Cell, Figure, Page, Point, Summary, Table};
@@ -39,11 +40,42 @@ pub fn channels(rows: &[Shrunk]) -> Table {
 
 /// All timed products.
 pub fn timing(rows: &[Timing]) -> Table {
-    let names = ["shape", "tokens", "sparsity", "dense_us", "csr_us", "speedup", "dense_bytes", "csr_bytes", "difference"];
-    let mut table = Table::new(names);
+    let mut table = Table::new([
+        "shape",
+        "tokens",
+        "sparsity",
+        "dense_us",
+        "csr_us",
+        "speedup",
+        "dense_bytes",
+        "csr_bytes",
+        "difference",
+        "dense_kernel",
+        "plan_format",
+        "plan_kernel",
+        "plan_us",
+        "plan_speedup",
+        "plan_bytes",
+    ]);
     for r in rows {
         let shape = format!("{}x{}", SHAPE.0, SHAPE.1);
-        table.row((shape, r.tokens, r.sparsity, r.dense_us, r.csr_us, r.speedup, r.dense_bytes, r.csr_bytes, r.difference));
+        table.row(vec![
+            Cell::from(shape),
+            r.tokens.into(),
+            r.sparsity.into(),
+            r.dense_us.into(),
+            r.csr_us.into(),
+            r.speedup.into(),
+            r.dense_bytes.into(),
+            r.csr_bytes.into(),
+            r.difference.into(),
+            r.dense_kernel.into(),
+            Cell::from(&r.plan_format),
+            r.plan_kernel.into(),
+            r.plan_us.into(),
+            r.plan_speedup.into(),
+            r.plan_bytes.into(),
+        ]);
     }
     table
 }
@@ -95,7 +127,7 @@ fn removal(rows: &[Shrunk]) -> Result<Table> {
             Cell::float(of(&|r| r.masked_us)?.mean, 0),
             Cell::float(of(&|r| r.shrunk_us)?.mean, 0),
             Cell::float(of(&|r| r.masked_us / r.shrunk_us)?.mean, 2),
-            Cell::float(of(&|r| r.difference)?.max, 9),
+            difference(of(&|r| r.difference)?.max),
         ));
     }
     Ok(table)
@@ -103,13 +135,41 @@ fn removal(rows: &[Shrunk]) -> Result<Table> {
 
 /// Dense against sparse, for reading.
 fn products(rows: &[Timing]) -> Table {
-    let mut table = Table::new(["tokens", "sparsity", "dense µs", "CSR µs", "times faster", "CSR / dense bytes"]);
+    let mut table = Table::new([
+        "tokens",
+        "sparsity",
+        "dense µs",
+        "by",
+        "storage",
+        "µs",
+        "times faster",
+        "bytes / dense",
+        "CSR µs",
+        "times faster",
+        "bytes / dense",
+    ]);
     for r in rows {
-        let bytes = r.csr_bytes as f64 / r.dense_bytes as f64;
-        let (dense, csr) = (Cell::float(r.dense_us, 1), Cell::float(r.csr_us, 1));
-        table.row((r.tokens, Cell::float(r.sparsity, 2), dense, csr, Cell::float(r.speedup, 2), Cell::float(bytes, 2)));
+        let share = |bytes: usize| Cell::float(bytes as f64 / r.dense_bytes as f64, 2);
+        table.row((
+            r.tokens,
+            Cell::float(r.sparsity, 2),
+            Cell::float(r.dense_us, 1),
+            r.dense_kernel,
+            &r.plan_format,
+            Cell::float(r.plan_us, 1),
+            Cell::float(r.plan_speedup, 2),
+            share(r.plan_bytes),
+            Cell::float(r.csr_us, 1),
+            Cell::float(r.speedup, 2),
+            share(r.csr_bytes),
+        ));
     }
     table
+}
+
+/// A difference of which the size matters alone.
+fn difference(value: f64) -> String {
+    if value == 0.0 { "0".into() } else { format!("{value:.1e}") }
 }
 
 /// The sections of the report: title, text, table.
@@ -150,8 +210,9 @@ fn sections(rows: &[Row], shrunk: &[Shrunk], times: &[Timing], stored: &Stored) 
         (
             "Dense against sparse products",
             format!(
-                "Weights of {} x {}, pruned by magnitude; the dense product is the gemm crate's, the sparse one is compressed sparse \
-                 rows. Below 1 the dense product is faster.",
+                "Weights of {} x {}, pruned by magnitude. The dense product is the fastest of those that are linked, the storage is the one \
+                 that a plan for so many tokens takes by trial; compressed sparse rows (CSR) stand beside it. Times are medians; below 1 \
+                 the dense product is faster.",
                 SHAPE.0, SHAPE.1
             ),
             products(times),
@@ -160,8 +221,8 @@ fn sections(rows: &[Row], shrunk: &[Shrunk], times: &[Timing], stored: &Stored) 
             "The stored network",
             format!(
                 "OBD at {percent:.1} % of the weights, retrained: pruned.safetensors, masks beside the weights. Outputs from compressed \
-                 and from masked weights differ by at most {:.1e}.",
-                stored.difference
+                 and from masked weights differ by at most {}.",
+                difference(stored.difference)
             ),
             {
                 let mut table = Table::new(["weights", "kept", "dense bytes", "CSR bytes"]);
@@ -211,8 +272,9 @@ pub fn report(rows: &[Row], shrunk: &[Shrunk], times: &[Timing], stored: &Stored
     for tokens in TOKENS {
         let of =
             |f: fn(&Timing) -> f64| times.iter().filter(|t| t.tokens == tokens).map(|t| Point::new(t.sparsity, f(t))).collect();
-        let figure = Figure::new(format!("{tokens} token(s)"), "sparsity", "µs").percent_x().log_y();
-        figures[5].push(figure.series("dense", of(|t| t.dense_us)).series("CSR", of(|t| t.csr_us)).to_svg()?);
+        let figure = Figure::new(counted(tokens, "token"), "sparsity", "µs").percent_x().log_y();
+        let figure = figure.series("dense", of(|t| t.dense_us)).series("plan", of(|t| t.plan_us));
+        figures[5].push(figure.series("CSR", of(|t| t.csr_us)).to_svg()?);
     }
     let mut page = Page::new("Pruning scanned digits");
     page = page.text(

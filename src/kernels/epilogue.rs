@@ -27,15 +27,18 @@ impl Epilogue<'_> {
         }
     }
 
-    /// Lets `product` write a plain product, then does the rest: for storages whose kernel has no epilogue of its own.
-    pub(crate) fn after(&self, y: &mut ArrayRef2<f32>, product: impl FnOnce(&mut ArrayRef2<f32>)) {
+    /// Writes one output of neighbouring tokens, the first of which is `token`, whose entries lie side by side.
+    ///
+    /// # Safety
+    /// The entries lie within y, which [`Out::is_column_major`], and nobody else uses them now.
+    #[inline(always)]
+    pub(super) unsafe fn put_tokens(&self, y: Out, token: usize, row: usize, products: &[f32]) {
+        // SAFETY: the caller vouches for the place and for neighbours of as many.
+        let y = unsafe { std::slice::from_raw_parts_mut(y.place(token, row).0, products.len()) };
         if self.is_plain() {
-            return product(y);
-        }
-        let before = self.accumulate.then(|| y.to_owned());
-        product(y);
-        for ((t, r), y) in y.indexed_iter_mut() {
-            *y = self.apply(before.as_ref().map_or(0.0, |b| b[[t, r]]), r, *y);
+            y.copy_from_slice(products);
+        } else {
+            y.iter_mut().zip(products).for_each(|(y, &product)| *y = self.apply(*y, row, product));
         }
     }
 
@@ -72,6 +75,11 @@ impl Out {
     /// Whether the outputs of a token are neighbours.
     pub(super) fn is_row_major(self) -> bool {
         self.strides.1 == 1
+    }
+
+    /// Whether the tokens of an output are neighbours, and its outputs are not.
+    pub(super) fn is_column_major(self) -> bool {
+        self.strides.0 == 1 && self.strides.1 != 1
     }
 
     /// Where the entry of a token and an output is, and how far it is to the next token.

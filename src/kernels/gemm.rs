@@ -12,6 +12,16 @@ pub enum Threads {
     Pool,
 }
 
+impl Threads {
+    /// How many they are.
+    pub(super) fn count(self) -> usize {
+        match self {
+            Threads::One => 1,
+            Threads::Pool => rayon::current_num_threads(),
+        }
+    }
+}
+
 /// `c <- alpha * c + beta * a * b` in f32, where `a` is `(m, k)`, `b` is `(k, n)` and `c` is `(m, n)`, each with any strides.
 ///
 /// If `alpha` is 0, `c` is not read: it may hold anything. The result does not depend on the number of threads: work is

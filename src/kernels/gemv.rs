@@ -5,6 +5,7 @@
 //! against 13 row by row; asking for lines ahead in single rows gave 14).
 
 use super::epilogue::{Epilogue, Out};
+use super::gemm::Threads;
 use super::isa::Isa;
 use super::numbers::Numbers;
 use super::simd::{Portable, Simd};
@@ -17,14 +18,14 @@ use rayon::prelude::*;
 const TASK: usize = 1 << 14;
 
 /// The most tokens for which [`dense_few`] is worth its while.
-pub(crate) const FEW: usize = 8;
+pub(crate) const FEW: usize = 6;
 
 /// `y (tokens, out) = x · Wᵀ` for a row-major `W (out, in)` and 1 to [`FEW`] tokens without gaps. The bits do not depend on the number of
 /// threads.
 ///
 /// # Panics
 /// If the lengths do not fit, or there are more tokens.
-pub(crate) fn dense_few<N: Numbers>(w: N, x: &[f32], y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+pub(super) fn dense_few<N: Numbers>(w: N, x: &[f32], y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>, threads: Threads) {
     let (tokens, out) = y.dim();
     if tokens == 0 || out == 0 {
         return;
@@ -46,7 +47,7 @@ pub(crate) fn dense_few<N: Numbers>(w: N, x: &[f32], y: &mut ArrayRef2<f32>, epi
             unsafe { epilogue.put(to, t, first, sums) };
         }
     };
-    let threads = rayon::current_num_threads();
+    let threads = threads.count();
     let tasks = if threads == 1 || w.len() < 2 * TASK { 1 } else { (w.len() / TASK).min(4 * threads) };
     // Whole groups of rows that are read side by side.
     let height = out.div_ceil(tasks).next_multiple_of(8);
@@ -76,7 +77,7 @@ fn few_rows<N: Numbers>(w: N, x: &[f32], tokens: usize, sums: &mut [f32]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn few_rows_avx2<N: Numbers>(w: N, x: &[f32], tokens: usize, sums: &mut [f32]) {
     // SAFETY: the instructions of `Ymm` are those of this function.
-    unsafe { few_rows_by::<Ymm, N, 8, 4, 2, 1>(w, x, tokens, sums) }
+    unsafe { few_rows_by::<Ymm, N, 8, 4, 2, 2>(w, x, tokens, sums) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -86,12 +87,12 @@ fn few_rows_avx512<N: Numbers>(w: N, x: &[f32], tokens: usize, sums: &mut [f32])
     unsafe { few_rows_by::<Zmm, N, 8, 8, 4, 2>(w, x, tokens, sums) }
 }
 
-/// `R1`, `R2`, `R4` and `R8` rows side by side for one, two, up to four, and more tokens: as many sums as there are registers.
+/// `R1`, `R2`, `R4` and `R6` rows side by side for one, two, up to four, and more tokens: as many sums as there are registers.
 ///
 /// # Safety
 /// The instructions of `S` may run here.
 #[inline(always)]
-unsafe fn few_rows_by<S: Simd, N: Numbers, const R1: usize, const R2: usize, const R4: usize, const R8: usize>(
+unsafe fn few_rows_by<S: Simd, N: Numbers, const R1: usize, const R2: usize, const R4: usize, const R6: usize>(
     w: N,
     x: &[f32],
     tokens: usize,
@@ -104,10 +105,8 @@ unsafe fn few_rows_by<S: Simd, N: Numbers, const R1: usize, const R2: usize, con
             2 => rows_and_tokens::<S, N, R2, 2>(w, x, sums),
             3 => rows_and_tokens::<S, N, R4, 3>(w, x, sums),
             4 => rows_and_tokens::<S, N, R4, 4>(w, x, sums),
-            5 => rows_and_tokens::<S, N, R8, 5>(w, x, sums),
-            6 => rows_and_tokens::<S, N, R8, 6>(w, x, sums),
-            7 => rows_and_tokens::<S, N, R8, 7>(w, x, sums),
-            _ => rows_and_tokens::<S, N, R8, 8>(w, x, sums),
+            5 => rows_and_tokens::<S, N, R6, 5>(w, x, sums),
+            _ => rows_and_tokens::<S, N, R6, 6>(w, x, sums),
         }
     }
 }
@@ -125,39 +124,43 @@ unsafe fn rows_and_tokens<S: Simd, N: Numbers, const R: usize, const B: usize>(w
         // SAFETY: the lengths were checked just now.
         unsafe {
             if r + R <= rows {
-                dots::<S, N, R, B>(w, r * cols, x, cols, &mut sums[r..], rows);
+                dots::<S, N, R, B>(w, (r * cols, cols), x, (0, cols), cols, &mut sums[r..], rows);
                 r += R;
             } else {
-                dots::<S, N, 1, B>(w, r * cols, x, cols, &mut sums[r..], rows);
+                dots::<S, N, 1, B>(w, (r * cols, cols), x, (0, cols), cols, &mut sums[r..], rows);
                 r += 1;
             }
         }
     }
 }
 
+/// Adds the products of `n` numbers of `R` rows and `B` tokens to sums, which are `stride` apart from token to token. Of w and x it is said where the
+/// first row or token begins, and how far it is to the next.
+///
 /// # Safety
-/// The instructions of `S` may run here; `w` has `R` rows of `cols` from `first` on, x has `B`, and `sums` reaches to `(B - 1) * stride + R`.
+/// The instructions of `S` may run here; there are so many numbers.
 #[inline(always)]
-unsafe fn dots<S: Simd, N: Numbers, const R: usize, const B: usize>(
+pub(super) unsafe fn dots<S: Simd, N: Numbers, const R: usize, const B: usize>(
     w: N,
-    first: usize,
+    (row, rows): (usize, usize),
     x: &[f32],
-    cols: usize,
+    (token, tokens): (usize, usize),
+    n: usize,
     sums: &mut [f32],
     stride: usize,
 ) {
-    let vectors = cols / S::LANES * S::LANES;
-    // SAFETY: every load lies within `cols` numbers of a row or token.
+    let vectors = n / S::LANES * S::LANES;
+    // SAFETY: every load lies within `n` numbers of a row or token.
     unsafe {
         let mut acc = [[S::splat(0.0); B]; R];
         for at in (0..vectors).step_by(S::LANES) {
             // No closure: what loads would not become part of it, as it knows less of the machine than this function.
             let mut ws = [S::splat(0.0); R];
             for (r, ws) in ws.iter_mut().enumerate() {
-                *ws = w.load::<S>(first + r * cols + at);
+                *ws = w.load::<S>(row + r * rows + at);
             }
             for b in 0..B {
-                let x = S::load(x.as_ptr().add(b * cols + at));
+                let x = S::load(x.as_ptr().add(token + b * tokens + at));
                 for r in 0..R {
                     acc[r][b] = S::fma(ws[r], x, acc[r][b]);
                 }
@@ -165,9 +168,9 @@ unsafe fn dots<S: Simd, N: Numbers, const R: usize, const B: usize>(
         }
         for r in 0..R {
             for b in 0..B {
-                let x = &x[b * cols..][..cols];
-                let rest: f32 = (vectors..cols).map(|c| w.get(first + r * cols + c) * x[c]).sum();
-                sums[b * stride + r] = S::sum(acc[r][b]) + rest;
+                let x = &x[token + b * tokens..][..n];
+                let rest: f32 = (vectors..n).map(|c| w.get(row + r * rows + c) * x[c]).sum();
+                sums[b * stride + r] += S::sum(acc[r][b]) + rest;
             }
         }
     }
@@ -184,7 +187,7 @@ mod tests {
                 let w: Vec<f32> = (0..rows * cols).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
                 let x: Vec<f32> = (0..tokens * cols).map(|i| (i * 5 % 7) as f32 - 3.0).collect();
                 let mut y = ndarray::Array2::from_elem((tokens, rows), f32::NAN);
-                dense_few(&w[..], &x, &mut y, &Epilogue::default());
+                dense_few(&w[..], &x, &mut y, &Epilogue::default(), Threads::Pool);
                 for ((t, r), y) in y.indexed_iter() {
                     let right: f32 = (0..cols).map(|c| w[r * cols + c] * x[t * cols + c]).sum();
                     assert_eq!(*y, right, "token {t} of {tokens}, row {r} of {rows} x {cols}");

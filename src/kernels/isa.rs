@@ -1,6 +1,7 @@
 //! Which instructions this machine has, and which of them `LACUNA_ISA` asks for.
 
 use crate::{Error, Result};
+use std::io::Write;
 use std::sync::OnceLock;
 
 /// The instructions that kernels are written for.
@@ -84,13 +85,15 @@ impl Isa {
         false
     }
 
-    /// What `LACUNA_ISA` asks for, or the best that this machine has if it is unset or empty.
+    /// What `LACUNA_ISA` asks for, or the best that this machine has if it is unset or empty. A program that wants to refuse a value that
+    /// cannot be met asks here before its first product, as the command does.
     ///
     /// # Errors
     /// If the value is no name of kernels, or names some that this machine cannot run.
     pub fn chosen() -> Result<Isa> {
-        let asked = std::env::var("LACUNA_ISA").unwrap_or_default();
-        let refuse = |reason: &str| Err(Error::setting("LACUNA_ISA", format!("'{asked}' {reason}")));
+        let asked = std::env::var_os("LACUNA_ISA").unwrap_or_default();
+        let asked = asked.to_string_lossy();
+        let refuse = |reason: &str| Err(Error::setting("LACUNA_ISA", format!("{} {reason}", shown(&asked))));
         match Isa::ALL.into_iter().find(|isa| isa.name() == asked) {
             _ if asked.is_empty() => Ok(Isa::detected()),
             Some(isa) if isa.runs_here() => Ok(isa),
@@ -99,13 +102,41 @@ impl Isa {
         }
     }
 
-    /// As [`Isa::chosen`], read once a process.
-    ///
-    /// # Panics
-    /// If `LACUNA_ISA` cannot be met.
+    /// As [`Isa::chosen`], read once a process. A product has nobody to give an error to: where the value cannot be met, the best that this
+    /// machine has runs, and one line on standard error says so.
     #[inline]
     pub(crate) fn current() -> Isa {
         static CURRENT: OnceLock<Isa> = OnceLock::new();
-        *CURRENT.get_or_init(|| Isa::chosen().unwrap_or_else(|e| panic!("{e}")))
+        *CURRENT.get_or_init(|| {
+            Isa::chosen().unwrap_or_else(|e| {
+                let isa = Isa::detected();
+                // Whether anybody reads it is not ours to say.
+                let _ = writeln!(std::io::stderr(), "warning: {e}; {} kernels run instead", isa.name());
+                isa
+            })
+        })
     }
+}
+
+/// Threads that a pool may have.
+const THREADS: usize = 1024;
+
+/// Refuses variables of the environment that cannot be met, for programs that say so before they begin: `LACUNA_ISA` as [`Isa::chosen`] does,
+/// and a `RAYON_NUM_THREADS` that the pool of threads would pass over (no number) or fail at (too many).
+///
+/// # Errors
+/// If one of them cannot be met; it is named.
+pub fn check_environment() -> Result<()> {
+    Isa::chosen()?;
+    let asked = std::env::var_os("RAYON_NUM_THREADS").unwrap_or_default();
+    let asked = asked.to_string_lossy();
+    if asked.is_empty() || asked.parse().is_ok_and(|threads: usize| threads <= THREADS) {
+        return Ok(());
+    }
+    Err(Error::setting("RAYON_NUM_THREADS", format!("{}, where 1 to {THREADS} are possible, or 0 for all", shown(&asked))))
+}
+
+/// A value, fit for a message of one line.
+fn shown(value: &str) -> String {
+    format!("'{}'", value.chars().take(40).flat_map(char::escape_debug).collect::<String>())
 }

@@ -27,6 +27,11 @@ pub(crate) trait Numbers: Copy + Sync {
     /// If `to` has not as many.
     fn widen(self, to: &mut [f32]);
 
+    /// All of them, if they are as wide as they are multiplied.
+    fn plain(&self) -> Option<&[f32]> {
+        None
+    }
+
     /// `LANES` of them from `at` on, widened.
     ///
     /// # Safety
@@ -46,6 +51,10 @@ impl<T: Float> Numbers for &[T] {
     #[inline(always)]
     fn get(self, at: usize) -> f32 {
         self[at].decode()
+    }
+
+    fn plain(&self) -> Option<&[f32]> {
+        T::plain(self)
     }
 
     fn widen(self, to: &mut [f32]) {

@@ -9,14 +9,15 @@ struct Line([f32; 16]);
 
 thread_local! {
     /// What this thread has at hand.
-    static HELD: Cell<[Vec<Line>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
+    static HELD: Cell<[Vec<Line>; 3]> = const { Cell::new([Vec::new(), Vec::new(), Vec::new()]) };
 }
 
-/// Which of the two memories of a thread: a product needs one for its strips and one for its sums.
+/// Which of the memories of a thread: a product needs one for its strips, one for its sums and one for weights that it widens.
 #[derive(Clone, Copy)]
 pub(super) enum Use {
     Strips = 0,
     Sums = 1,
+    Wide = 2,
 }
 
 /// Lines that a thread gives back for later when it drops them.

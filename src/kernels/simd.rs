@@ -42,9 +42,18 @@ pub(crate) trait Float: Value {
     /// # Safety
     /// As [`Simd::load`].
     unsafe fn load<S: Simd>(from: *const Self) -> S::V;
+
+    /// The same numbers, if they are `f32`.
+    fn plain(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
 }
 
 impl Float for f32 {
+    fn plain(numbers: &[f32]) -> Option<&[f32]> {
+        Some(numbers)
+    }
+
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const f32) -> S::V {
         // SAFETY: as promised by the caller.

@@ -3,7 +3,7 @@
 use super::epilogue::{Epilogue, Out};
 use super::isa::Isa;
 use super::strip::Strip;
-use ndarray::ArrayRef2;
+use ndarray::{ArrayRef2, s};
 use std::ops::Range;
 
 /// `to (columns, width) = x[strip, columns]ᵀ`, zeros for the tokens that pad.
@@ -15,6 +15,15 @@ pub(super) fn turn_in(x: &ArrayRef2<f32>, strip: &Strip, columns: Range<usize>, 
         to.chunks_exact_mut(width).for_each(|line| line[strip.tokens..].fill(0.0));
     }
     let n = columns.len();
+    if x.strides()[0] == 1 && strip.tokens > 1 {
+        // The tokens of a column lie side by side already.
+        for (c, to) in columns.zip(to.chunks_exact_mut(width)) {
+            let from = x.column(c);
+            let from = from.slice(s![strip.first..strip.first + strip.tokens]);
+            to[..strip.tokens].copy_from_slice(from.to_slice().expect("a stride of one"));
+        }
+        return;
+    }
     let (mut tokens, mut first) = (0, 0);
     if x.strides()[1] == 1 {
         // SAFETY: squares of tokens and columns of x, and as many lines of `to`: asserted above.
@@ -58,6 +67,13 @@ pub(super) fn turn_in(x: &ArrayRef2<f32>, strip: &Strip, columns: Range<usize>, 
 pub(super) unsafe fn turn_out(sums: &[f32], strip: &Strip, rows: Range<usize>, y: Out, epilogue: &Epilogue<'_>) {
     let width = strip.width;
     assert!(sums.len() >= rows.len() * width && strip.tokens <= width);
+    if y.is_column_major() {
+        for (r, sums) in rows.clone().zip(sums.chunks_exact(width)) {
+            // SAFETY: the caller vouches for these entries; those of an output lie side by side.
+            unsafe { epilogue.put_tokens(y, strip.first, r, &sums[..strip.tokens]) };
+        }
+        return;
+    }
     let direct = epilogue.is_plain() && y.is_row_major();
     let mut lines = [0.0f32; 256];
     let size = if has_512() { 16 } else { 8 };

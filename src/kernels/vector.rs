@@ -38,6 +38,8 @@ macro_rules! by_isa {
 }
 
 const LANES: usize = 16;
+/// What rows that are given here have to be.
+const GAPLESS: &str = "rows without gaps";
 /// Numbers summed in `f32` before the sum goes on in `f64`.
 const PART: usize = 1 << 10;
 
@@ -134,7 +136,7 @@ by_isa! {
     /// `out_j = x · rows_j` for rows of at most [`PART`] numbers without gaps.
     fn row_dots(x: &[f32], rows: ArrayView2<'_, f32>, out: &mut [f32]) {
         for (row, out) in rows.rows().into_iter().zip(out) {
-            *out = lane_sum(x, row.to_slice().unwrap_or_default(), |x, y| x * y);
+            *out = lane_sum(x, row.to_slice().expect(GAPLESS), |x, y| x * y);
         }
     }
 }
@@ -144,7 +146,7 @@ by_isa! {
     fn mix_rows(weights: &[f32], rows: ArrayView2<'_, f32>, out: &mut [f32]) {
         out.fill(0.0);
         let n = out.len();
-        let row = |j: usize| &rows.row(j).to_slice().unwrap_or_default()[..n];
+        let row = |j: usize| &rows.row(j).to_slice().expect(GAPLESS)[..n];
         let (fours, last) = weights.as_chunks::<4>();
         // Four rows at a time, so that sums go through memory less often.
         for (i, w) in fours.iter().enumerate() {

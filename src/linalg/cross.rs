@@ -1,6 +1,6 @@
 //! The product AᵀB of two streams of the same tokens.
 
-use crate::kernels::{Threads, gemm};
+use crate::linalg::{Threads, gemm};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, Axis, s};
 use rayon::prelude::*;

@@ -6,13 +6,15 @@
 
 use super::backend::Failure;
 use super::{Eigh, Svd};
+use crate::kernels::Threads;
 use faer::diag::DiagMut;
 use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
 use faer::linalg::cholesky::llt;
 use faer::linalg::qr::no_pivoting::factor as qr;
 use faer::linalg::{evd, householder, svd, triangular_inverse, triangular_solve};
-use faer::{Conj, MatMut, MatRef, Par};
-use ndarray::{Array1, Array2, ArrayRef2, ShapeBuilder, s};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Conj, MatMut, MatRef, Par};
+use ndarray::{Array1, Array2, ArrayRef2, CowArray, Ix2, ShapeBuilder, s};
 
 /// As many threads as the current rayon pool has: for what does not depend on their number.
 fn par() -> Par {
@@ -32,6 +34,47 @@ fn view_mut(a: &mut Array2<f64>) -> MatMut<'_, f64> {
     assert!(a.t().is_standard_layout(), "column-major without gaps");
     let a = a.as_slice_memory_order_mut().unwrap_or_else(|| panic!("column-major without gaps"));
     MatMut::from_column_major_slice_mut(a, m, n)
+}
+
+/// An array of one of the two orders without gaps, as faer sees it.
+fn view32(a: &ArrayRef2<f32>) -> Option<MatRef<'_, f32>> {
+    let (m, n) = a.dim();
+    match (a.as_slice(), a.t().to_slice()) {
+        (Some(a), _) => Some(MatRef::from_row_major_slice(a, m, n)),
+        (_, Some(a)) => Some(MatRef::from_column_major_slice(a, m, n)),
+        _ => None,
+    }
+}
+
+/// The product of two matrices; operands with gaps are copied.
+pub(super) fn product(alpha: f32, c: &mut ArrayRef2<f32>, beta: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, threads: Threads) {
+    let par = if threads == Threads::One { Par::Seq } else { par() };
+    let (m, n) = c.dim();
+    if view32(c).is_none() {
+        let mut gapless = c.to_owned();
+        product(alpha, &mut gapless, beta, a, b, threads);
+        return c.assign(&gapless);
+    }
+    let accum = if alpha == 0.0 { Accum::Replace } else { Accum::Add };
+    if alpha != 0.0 && alpha != 1.0 {
+        c.mapv_inplace(|c| alpha * c);
+    }
+    let rows = c.is_standard_layout();
+    let mut turned = c.view_mut();
+    if !rows {
+        turned = turned.reversed_axes();
+    }
+    let to = turned.into_slice().expect("one of the two orders, as was found just now");
+    let to = if rows { MatMut::from_row_major_slice_mut(to, m, n) } else { MatMut::from_column_major_slice_mut(to, m, n) };
+    let (a, b) = (gapless(a), gapless(b));
+    if let (Some(a), Some(b)) = (view32(&a), view32(&b)) {
+        matmul(to, accum, a, b, beta, par);
+    }
+}
+
+/// The same array, copied where it has gaps.
+fn gapless(a: &ArrayRef2<f32>) -> CowArray<'_, f32, Ix2> {
+    if view32(a).is_some() { a.view().into() } else { a.to_owned().into() }
 }
 
 /// Runs f with the scratch memory it asked for.

@@ -12,8 +12,8 @@
 //! Products of at most 256 tokens are summed in f32, the chunks in f64: the error does not grow with the
 //! number of tokens, and the products keep the speed of f32.
 
-use crate::kernels::{Threads, gemm};
 use crate::linalg::layout::mirror_upper;
+use crate::linalg::{Threads, gemm};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, Axis, s};
 use rayon::prelude::*;

@@ -1,6 +1,6 @@
 //! Dense products that allocate their result.
 
-use crate::kernels::{Threads, gemm};
+use crate::linalg::{Threads, gemm};
 use ndarray::{Array2, ArrayRef2};
 
 /// `a · b` for `a (m, k)`, `b (k, n)`.

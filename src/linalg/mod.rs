@@ -25,15 +25,17 @@ mod lapack;
 mod layout;
 mod lstsq;
 mod matmul;
+mod product;
 mod spd;
 mod svd;
 
-pub use crate::kernels::{Threads, gemm};
+pub use crate::kernels::Threads;
 pub use backend::Backend;
 pub use cross::Cross;
 pub use eigh::{Eigh, eigh};
 pub use gram::Gram;
 pub use lstsq::lstsq;
 pub use matmul::{matmul, matmul_nt, matmul_tn};
+pub use product::{Product, gemm};
 pub use spd::{cholesky, cholesky_of_inverse, cholesky_of_inverse_f32, solve_spd, spd_inverse};
 pub use svd::{Svd, svd};

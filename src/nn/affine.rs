@@ -3,6 +3,7 @@
 use crate::linalg::{Threads, gemm};
 use crate::nn::{Conv2d, Param};
 use ndarray::{Array2, Axis, Zip};
+use std::borrow::Cow;
 
 /// How a weight matrix meets its input: a bilinear map of `(W, x)`.
 ///
@@ -79,7 +80,7 @@ impl Map {
                 gemm(0.0, &mut y, 1.0, x, &weight.t(), Threads::Pool);
                 y
             }
-            Map::Conv2d(conv) => conv.apply(weight, x),
+            Map::Conv2d(conv) => conv.apply(weight, &standard(x)),
         }
     }
 
@@ -95,7 +96,7 @@ impl Map {
                 gemm(0.0, &mut out, 1.0, d, weight, Threads::Pool);
                 out
             }
-            Map::Conv2d(conv) => conv.pull(weight, d),
+            Map::Conv2d(conv) => conv.pull(weight, &standard(d)),
         }
     }
 
@@ -111,7 +112,7 @@ impl Map {
                 gemm(0.0, &mut out, 1.0, &d.t(), x, Threads::Pool);
                 out
             }
-            Map::Conv2d(conv) => conv.correlate(x, d),
+            Map::Conv2d(conv) => conv.correlate(&standard(x), &standard(d)),
         }
     }
 
@@ -125,7 +126,7 @@ impl Map {
         match self {
             // A sample's gradient is an outer product, so its square is the outer product of the squares.
             Map::Linear { .. } => self.correlate(&square(x), &square(d)),
-            Map::Conv2d(conv) => conv.correlate_squares(x, d),
+            Map::Conv2d(conv) => conv.correlate_squares(&standard(x), &standard(d)),
         }
     }
 
@@ -137,7 +138,7 @@ impl Map {
         assert_eq!(x.ncols(), self.inputs(), "{self:?} has another number of inputs");
         match self {
             Map::Linear { .. } => x.clone(),
-            Map::Conv2d(conv) => conv.patches(x),
+            Map::Conv2d(conv) => conv.patches(&standard(x)),
         }
     }
 
@@ -166,6 +167,11 @@ impl Map {
         let found = (x.nrows(), x.ncols(), d.ncols());
         assert!(found == (d.nrows(), self.inputs(), self.outputs()), "{self:?} given x {:?} and d {:?}", x.dim(), d.dim());
     }
+}
+
+/// The array in standard layout, a copy only where it is in another.
+fn standard(x: &Array2<f32>) -> Cow<'_, Array2<f32>> {
+    if x.is_standard_layout() { Cow::Borrowed(x) } else { Cow::Owned(x.as_standard_layout().into_owned()) }
 }
 
 /// `x∘x`.

@@ -60,6 +60,7 @@ pub struct Distances {
 impl Distances {
     /// From `(heads, distances)` of any strides, the column `zero` of which is that of a query's own position.
     pub fn new(values: Array2<f32>, zero: usize) -> Self {
+        // Rows are read as slices.
         let values = if values.is_standard_layout() { values } else { values.as_standard_layout().into_owned() };
         Distances { values, zero }
     }
@@ -72,8 +73,7 @@ impl Distances {
     /// The biases of all keys for one query.
     pub(super) fn row(&self, head: usize, query: usize, keys: &Range<usize>) -> &[f32] {
         let first = self.zero + keys.start - query;
-        let values = self.values.as_slice().expect("made standard in `new`");
-        &values[head * self.values.ncols() + first..][..keys.len()]
+        &self.values.as_slice().expect("distances are in standard layout")[head * self.values.ncols() + first..][..keys.len()]
     }
 }
 
@@ -211,7 +211,7 @@ fn attend_block(
     gemm(0.0, &mut scores, 1.0, &q, &k.reversed_axes(), Threads::One);
     let mut rates = vec![0.0; n];
     for (i, mut row) in scores.rows_mut().into_iter().enumerate() {
-        rates[i] = weigh(row.as_slice_mut().expect("scores are made row by row"), i);
+        rates[i] = weigh(row.as_slice_mut().expect("a new array is in standard layout"), i);
     }
     gemm(0.0, &mut out, 1.0, &scores, &v, Threads::One);
     out.rows_mut().into_iter().zip(rates).for_each(|(mut y, rate)| y *= rate);

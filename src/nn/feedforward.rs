@@ -139,7 +139,7 @@ impl FeedForward {
         let mut d_inner = Array2::zeros(inner.dim());
         self.down.pull(dy, &mut d_inner);
         let mut d_open = Array2::zeros(open.dim());
-        let d_inner = slice(&d_inner);
+        let d_inner = d_inner.as_slice().expect(NEW);
         let d_rows = |t: usize| &d_inner[t * n..(t + 1) * n];
         numbered_rows(&mut d_open, open, |t, d, open| {
             let (d_gate, d_up) = d.split_at_mut(n);
@@ -169,6 +169,9 @@ impl FeedForward {
     }
 }
 
+/// What flows between the layers of a block was made by them.
+const NEW: &str = "a new array is in standard layout";
+
 fn rows(to: &mut Array2<f32>, from: &Array2<f32>, f: impl Fn(&mut [f32], &[f32]) + Sync) {
     numbered_rows(to, from, |_, to, from| f(to, from));
 }
@@ -181,8 +184,7 @@ fn numbered_rows(to: &mut Array2<f32>, from: &Array2<f32>, f: impl Fn(usize, &mu
     if n == 0 {
         return;
     }
-    assert_eq!(to.nrows(), from.nrows(), "one row in for each row out");
-    let (to, from) = (slice_mut(to), slice(from));
+    let (to, from) = (to.as_slice_mut().expect(NEW), from.as_slice().expect(NEW));
     let task = |(i, (to, from)): (usize, (&mut [f32], &[f32]))| {
         to.chunks_mut(n).zip(from.chunks(m)).enumerate().for_each(|(t, (to, from))| f(i * TOKENS + t, to, from));
     };

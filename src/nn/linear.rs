@@ -2,7 +2,8 @@
 
 use crate::linalg::{Threads, gemm};
 use crate::nn::activation::PARALLEL;
-use crate::sparse::{Dense, Epilogue, LinearOp, Narrow, narrow};
+use crate::nn::norm::{SIDE_BY_SIDE, side_by_side};
+use crate::sparse::{Dense, Epilogue, LinearOp, narrow};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayD, ArrayRef2, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
@@ -27,7 +28,6 @@ pub type Sink<'a> = dyn FnMut(&str, ArrayD<f32>) + 'a;
 
 enum Storage {
     Dense(Box<Dense>),
-    Narrow(Box<dyn Narrow>),
     Packed(Box<dyn LinearOp>),
 }
 
@@ -60,7 +60,7 @@ impl Linear {
         let out = weight.nrows();
         assert!(bias.as_ref().is_none_or(|b| b.len() == out), "{name}: {out} outputs, a bias of {:?}", bias.map(|b| b.len()));
         let storage = Storage::Dense(Box::new(Dense::new(weight)));
-        Linear { group: name.clone(), name, storage, bias, transposed: false, parts: Vec::new() }
+        Linear { group: name.clone(), name, storage, bias: bias.map(side_by_side), transposed: false, parts: Vec::new() }
     }
 
     /// Says which layer stands for all that read the same input: the first of them.
@@ -130,7 +130,6 @@ impl Linear {
     pub fn op(&self) -> &dyn LinearOp {
         match &self.storage {
             Storage::Dense(dense) => dense.as_ref(),
-            Storage::Narrow(narrow) => narrow.as_ref(),
             Storage::Packed(op) => op.as_ref(),
         }
     }
@@ -139,7 +138,7 @@ impl Linear {
     pub fn weight(&self) -> Option<&Array2<f32>> {
         match &self.storage {
             Storage::Dense(dense) => Some(dense.weight()),
-            Storage::Narrow(_) | Storage::Packed(_) => None,
+            Storage::Packed(_) => None,
         }
     }
 
@@ -170,7 +169,7 @@ impl Linear {
         if let Storage::Dense(dense) = &self.storage
             && let Some(narrow) = narrow(dense.weight())
         {
-            self.storage = Storage::Narrow(narrow);
+            self.storage = Storage::Packed(narrow);
         }
     }
 
@@ -179,10 +178,7 @@ impl Linear {
     /// # Panics
     /// If there is no such row, or `to` has not `in` numbers.
     pub fn row_into(&self, row: usize, to: &mut [f32]) {
-        match &self.storage {
-            Storage::Narrow(narrow) => narrow.row_into(row, to),
-            _ => to.copy_from_slice(self.dense_weight().row(row).to_slice().unwrap_or_default()),
-        }
+        self.op().row_into(row, to);
     }
 
     /// Replaces the weight's storage.
@@ -203,7 +199,7 @@ impl Linear {
         if let Some(bias) = bias.as_ref().filter(|b| b.len() != self.shape().0) {
             return Err(Error::shape(self.bias_tensor(), &[self.shape().0], &[bias.len()]));
         }
-        self.bias = bias;
+        self.bias = bias.map(side_by_side);
         Ok(())
     }
 
@@ -289,14 +285,14 @@ impl Linear {
         let tensor = self.tensor();
         match &mut self.storage {
             Storage::Dense(dense) => f(&tensor, dense.as_slice_mut()),
-            Storage::Narrow(_) | Storage::Packed(_) => {
+            Storage::Packed(_) => {
                 let reason = format!("{tensor} is stored as {}; only dense weights train, in 32 bits", self.op().format());
                 return Err(Error::setting("training", reason));
             }
         }
         let tensor = self.bias_tensor();
         if let Some(bias) = &mut self.bias {
-            f(&tensor, bias.as_slice_mut().unwrap_or_default());
+            f(&tensor, bias.as_slice_mut().expect(SIDE_BY_SIDE));
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ pub struct Norm {
     name: String,
     kind: NormKind,
     plus_one: bool,
+    /// Weight and bias stand side by side in memory, however they were given.
     weight: Array1<f32>,
     bias: Option<Array1<f32>>,
     epsilon: f32,
@@ -44,8 +45,8 @@ impl Norm {
     pub fn new(name: impl Into<String>, kind: NormKind, weight: Array1<f32>, bias: Option<Array1<f32>>, epsilon: f32) -> Self {
         let name = name.into();
         assert!(bias.as_ref().is_none_or(|b| b.len() == weight.len()), "{name}: weight and bias differ in length");
-        let standard = |v: Array1<f32>| if v.is_standard_layout() { v } else { v.as_standard_layout().into_owned() };
-        Norm { name, kind, plus_one: false, weight: standard(weight), bias: bias.map(standard), epsilon }
+        let (weight, bias) = (side_by_side(weight), bias.map(side_by_side));
+        Norm { name, kind, plus_one: false, weight, bias, epsilon }
     }
 
     /// Whether features are multiplied by `1 + w`.
@@ -94,7 +95,7 @@ impl Norm {
         };
         let width = self.weight.len();
         assert_eq!(x.ncols(), width, "{}: features", self.name);
-        let y_slice = y.as_slice_mut().expect("zeros are made row by row");
+        let y_slice = y.as_slice_mut().expect("a new array is in standard layout");
         if y_slice.len() < PARALLEL {
             y_slice.chunks_mut(width).for_each(each);
         } else {
@@ -173,13 +174,21 @@ impl Norm {
 
     /// Calls `f` with each parameter's tensor name and numbers, to be changed.
     pub(crate) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) {
-        f(&format!("{}.weight", self.name), self.weight.as_slice_mut().expect("made standard in `new`"));
+        f(&format!("{}.weight", self.name), self.weight.as_slice_mut().expect(SIDE_BY_SIDE));
         if let Some(bias) = &mut self.bias {
-            f(&format!("{}.bias", self.name), bias.as_slice_mut().expect("made standard in `new`"));
+            f(&format!("{}.bias", self.name), bias.as_slice_mut().expect(SIDE_BY_SIDE));
         }
     }
 }
 
 fn slice(values: &Array1<f32>) -> &[f32] {
-    values.as_slice().expect("made standard in `new`")
+    values.as_slice().expect(SIDE_BY_SIDE)
+}
+
+/// What [`side_by_side`] sees to.
+pub(crate) const SIDE_BY_SIDE: &str = "parameters stand side by side";
+
+/// The same numbers one behind the other in memory, copied where they are not.
+pub(crate) fn side_by_side(values: Array1<f32>) -> Array1<f32> {
+    if values.is_standard_layout() { values } else { values.iter().copied().collect() }
 }

@@ -2,7 +2,7 @@
 
 use crate::mask::Mask;
 use crate::nn::Network;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayViewMut2};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -60,10 +60,9 @@ impl Optimizer {
         self.advance();
         for (i, (name, param)) in params.iter_mut().enumerate() {
             let gradient = gradients[i].as_standard_layout();
-            let gradient = gradient.as_slice().expect("made standard in the line above");
+            let gradient = gradient.as_slice().expect("an array in standard layout is a slice");
             assert_eq!(gradient.len(), param.value().len(), "the gradient of {name} has another size");
-            let mask = param.mask().cloned();
-            param.update(|weights| self.apply(i, weights, gradient, mask.as_ref(), learning_rate));
+            param.update(|weights, mask| self.apply(i, weights, gradient, mask, learning_rate));
         }
     }
 
@@ -75,7 +74,7 @@ impl Optimizer {
     /// Moves one parameter along its gradient, and holds its mask. `slot` is the parameter's number, the same in every step.
     ///
     /// # Panics
-    /// If the sizes differ, or those of the steps before did; before the first [`Optimizer::advance`].
+    /// If the sizes differ, that of the mask among them, or those of the steps before did; before the first [`Optimizer::advance`].
     pub fn apply(&mut self, slot: usize, weights: &mut [f32], gradient: &[f32], mask: Option<&Mask>, learning_rate: f32) {
         assert!(self.step > 0, "a step begins with `advance`");
         assert_eq!(weights.len(), gradient.len(), "parameter {slot}: the gradient has another size");
@@ -114,9 +113,10 @@ impl Optimizer {
             }
         }
         if let Some(mask) = mask {
-            for state in [weights, first, second] {
-                for (r, row) in state.chunks_mut(mask.cols().max(1)).enumerate() {
-                    row.iter_mut().enumerate().filter(|(c, _)| !mask.get(r, *c)).for_each(|(_, s)| *s = 0.0);
+            for state in [weights, first, second].into_iter().filter(|state| !state.is_empty()) {
+                match ArrayViewMut2::from_shape(mask.dim(), state) {
+                    Ok(mut state) => mask.apply(&mut state),
+                    Err(_) => panic!("parameter {slot}: a mask of {:?} has another size", mask.dim()),
                 }
             }
         }

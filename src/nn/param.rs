@@ -4,6 +4,9 @@ use crate::mask::Mask;
 use crate::{Error, Result};
 use ndarray::Array2;
 
+/// What every constructor sees to.
+const STANDARD: &str = "a parameter is in standard layout";
+
 /// A matrix of trainable numbers, with the mask that training holds on it.
 ///
 /// Every parameter is a matrix: a bias of `n` units is `(n, 1)`. `shape` is how files show it, for example
@@ -47,7 +50,7 @@ impl Param {
 
     /// The numbers as one row-major slice.
     pub fn as_slice(&self) -> &[f32] {
-        self.value.as_slice().expect("an invariant: standard layout")
+        self.value.as_slice().expect(STANDARD)
     }
 
     /// The shape that files show.
@@ -98,9 +101,9 @@ impl Param {
         self.mask = None;
     }
 
-    /// Changes the numbers in place and applies the mask after: `change` gets them as one row-major slice.
-    pub(crate) fn update(&mut self, change: impl FnOnce(&mut [f32])) {
-        change(self.value.as_slice_mut().expect("an invariant: standard layout"));
+    /// Changes the numbers in place and applies the mask after: `change` gets them as one row-major slice, and the mask.
+    pub(crate) fn update(&mut self, change: impl FnOnce(&mut [f32], Option<&Mask>)) {
+        change(self.value.as_slice_mut().expect(STANDARD), self.mask.as_ref());
         self.hold();
     }
 

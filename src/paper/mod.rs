@@ -22,6 +22,7 @@ pub use options::Options;
 pub use rule::Rule;
 
 use crate::io::atomic;
+use crate::kernels::check_environment;
 use crate::report::{Table, replace_between};
 use crate::{Error, Result};
 use std::path::Path;
@@ -138,6 +139,7 @@ pub fn main(slug: &str, run: impl FnOnce(&Options) -> Result<Study>, draw: impl 
             println!("{}", Options::help(slug));
             return Ok(());
         };
+        check_environment()?;
         let folder = options.folder(slug);
         let study = if options.redraw { Study::read(&folder)? } else { run(&options)? };
         study.write(&folder, &draw(&study)?)?;

@@ -217,7 +217,7 @@ fn shorten(network: &mut Network, most: f32) {
     for (name, param) in network.params_mut() {
         if names.iter().any(|n| name.strip_prefix(n.as_str()) == Some(".weight")) {
             let cols = param.value().ncols().max(1);
-            param.update(|weights| {
+            param.update(|weights, _| {
                 for row in weights.chunks_mut(cols) {
                     let norm = row.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>().sqrt() as f32;
                     if norm > most {

@@ -38,5 +38,5 @@ pub use figure::{Figure, Point};
 #[cfg(feature = "plots")]
 pub use page::Page;
 pub use readme::replace_between;
-pub use stats::{Summary, median};
+pub use stats::{Summary, median, quantile};
 pub use table::Table;

@@ -56,6 +56,31 @@ impl Summary {
     }
 }
 
+/// The number below which a share `q` of the values lies, between neighbours by a straight line: the quartiles for 0.25 and 0.75.
+///
+/// ```
+/// # fn main() -> lacuna::Result<()> {
+/// let values = [4.0, 1.0, 3.0, 2.0, 5.0];
+/// assert_eq!([0.0, 0.25, 0.6, 1.0].map(|q| lacuna::report::quantile(&values, q).unwrap()), [1.0, 2.0, 3.4, 5.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// When there is no value, one is not finite, or q is not in [0, 1].
+pub fn quantile(values: &[f64], q: f64) -> Result<f64> {
+    check(values)?;
+    if !(0.0..=1.0).contains(&q) {
+        return Err(Error::setting("quantile", format!("{q:?} is not in [0, 1]")));
+    }
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = q * (sorted.len() - 1) as f64;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    Ok(below + (above - below) * place.fract())
+}
+
 /// The middle value, or the mean of the two in the middle.
 ///
 /// ```

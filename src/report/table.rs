@@ -209,14 +209,16 @@ impl Table {
         out
     }
 
-    /// A `<table>` element; everything that was given is escaped, and numbers are of class `number`.
+    /// A `<table>` element; everything that was given is escaped, and numbers are of class `number`, and `a ± b` stays on one line.
     pub fn to_html(&self) -> String {
         let numeric = self.numeric_columns();
         let cells = |tag: &str, texts: Vec<String>| {
             let mut line = "<tr>".to_string();
             for (text, numeric) in texts.iter().zip(&numeric) {
                 let class = if *numeric { " class=\"number\"" } else { "" };
-                line.push_str(&format!("<{tag}{class}>{}</{tag}>", escape::html(text)));
+                // A mean and its deviation are not torn apart at the end of a line.
+                let text = escape::html(text).replace(" ± ", "\u{a0}±\u{a0}");
+                line.push_str(&format!("<{tag}{class}>{text}</{tag}>"));
             }
             line + "</tr>\n"
         };

@@ -1,6 +1,6 @@
 //! One bit a weight, and the values of those that stay.
 
-use super::blocks::{SINGLE, blocks, check, check_starts};
+use super::blocks::{SINGLE, block_of, blocks, check, check_starts};
 use super::op::{Entries, check_pull, check_shapes, check_sizes};
 use super::scale::{Scaling, check_scalable, scale_of};
 use crate::kernels::{BitmaskSlices, Epilogue, Expand, SLACK, bitmask_product, pull};
@@ -203,6 +203,19 @@ impl<T: Expand> Entries for BitmaskParts<T> {
             }
         }
     }
+
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+        let (row_words, block) = (self.cols.div_ceil(64), block_of(&self.blocks, row));
+        let (runs, within) = (row_words.div_ceil(self.tile), row - block.start);
+        for (t, first) in (0..row_words).step_by(self.tile).enumerate() {
+            let run = runs * block.start + t * block.len() + within;
+            let words = first..(first + self.tile).min(row_words);
+            let at = row_words * block.start + first * block.len() + within * words.len();
+            let scale = if T::SCALED { self.scales[run] } else { 1.0 };
+            let columns = words.zip(&self.words[at..]).flat_map(|(w, &bits)| ones(bits).map(move |i| 64 * w + i));
+            columns.zip(&self.values[self.starts[run] as usize..]).for_each(|(c, value)| f(c, scale * value.decode()));
+        }
+    }
 }
 
 /// The places of the bits that are set, lowest first.
@@ -241,6 +254,10 @@ impl<T: Expand> LinearOp for Bitmask<T> {
 
     fn to_dense(&self) -> Array2<f32> {
         self.parts.dense()
+    }
+
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        self.parts.row(row, to);
     }
 
     fn nnz(&self) -> usize {

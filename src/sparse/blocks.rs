@@ -1,6 +1,7 @@
 //! Blocks of rows: what threads share out, and what keeps its sums in a cache.
 
 use crate::{Error, Result};
+use std::ops::Range;
 
 /// How rows are cut into blocks.
 #[derive(Clone, Copy)]
@@ -49,6 +50,12 @@ pub(super) fn blocks(rows: usize, cut: Cut, cost: impl Fn(usize) -> usize) -> Ve
         ends.push(rows as u32);
     }
     ends
+}
+
+/// The rows of the block that has this one.
+pub(super) fn block_of(blocks: &[u32], row: usize) -> Range<usize> {
+    let next = blocks.partition_point(|&first| first as usize <= row);
+    blocks[next - 1] as usize..blocks[next] as usize
 }
 
 /// Whether blocks cover the rows in order, none longer than `longest`.

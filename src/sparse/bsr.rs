@@ -286,6 +286,19 @@ impl<T: Value> Entries for BsrParts<T> {
             }
         }
     }
+
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+        let (line, k) = (row / self.r, row % self.r);
+        let scales = scales_by(&self.scales, self.cols, self.group, self.c);
+        let mut value = self.value_starts[line] as usize;
+        for i in self.starts[line] as usize..self.starts[line + 1] as usize {
+            let column = self.columns.get(i);
+            let (height, width) = self.block(line, column);
+            let scale = scales.at::<T>(row, column);
+            (0..width).for_each(|j| f(column * self.c + j, scale * self.values[value + j * height + k].decode()));
+            value += height * width;
+        }
+    }
 }
 
 impl<T: Value> LinearOp for Bsr<T> {
@@ -333,6 +346,10 @@ impl<T: Value> LinearOp for Bsr<T> {
 
     fn to_dense(&self) -> Array2<f32> {
         self.0.dense()
+    }
+
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        self.0.row(row, to);
     }
 
     fn nnz(&self) -> usize {

@@ -206,6 +206,10 @@ impl Entries for CsrView<'_> {
             }
         }
     }
+
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+        (self.offsets[row] as usize..self.offsets[row + 1] as usize).for_each(|i| f(self.indices[i] as usize, self.values[i]));
+    }
 }
 
 impl LinearOp for CsrView<'_> {
@@ -231,6 +235,10 @@ impl LinearOp for CsrView<'_> {
 
     fn to_dense(&self) -> Array2<f32> {
         self.dense()
+    }
+
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        Entries::row(self, row, to);
     }
 
     fn nnz(&self) -> usize {
@@ -261,6 +269,10 @@ impl LinearOp for Csr {
 
     fn to_dense(&self) -> Array2<f32> {
         self.view().to_dense()
+    }
+
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        self.view().row_into(row, to);
     }
 
     fn nnz(&self) -> usize {

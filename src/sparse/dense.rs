@@ -1,11 +1,14 @@
 //! The weight as it is.
 
-use crate::kernels::{Epilogue, FEW, dense_few};
+use crate::kernels::{Epilogue, dense_product};
 use crate::linalg::{Threads, gemm};
 use crate::mask::Mask;
 use crate::sparse::{Compress, LinearOp};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
+
+/// What every constructor sees to.
+const STANDARD: &str = "a dense weight is in standard layout";
 
 /// A weight stored whole, zeros and all, multiplied by dense products: what every sparse storage is measured against.
 ///
@@ -28,9 +31,14 @@ impl Dense {
         &self.weight
     }
 
+    /// The weight's numbers, row by row.
+    fn numbers(&self) -> &[f32] {
+        self.weight.as_slice().expect(STANDARD)
+    }
+
     /// The weight's numbers, row by row, to be changed.
     pub fn as_slice_mut(&mut self) -> &mut [f32] {
-        self.weight.as_slice_mut().unwrap_or_default()
+        self.weight.as_slice_mut().expect(STANDARD)
     }
 }
 
@@ -45,14 +53,7 @@ impl LinearOp for Dense {
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
         super::op::check_shapes(self, x, y, epilogue);
-        match (x.nrows(), x.as_slice(), self.weight.as_slice()) {
-            (1..=FEW, Some(x), Some(w)) => dense_few(w, x, y, epilogue),
-            // Accumulation alone is the product's own.
-            _ if epilogue.accumulate && epilogue.bias.is_none() && epilogue.activation.is_none() => {
-                gemm(1.0, y, 1.0, x, &self.weight.t(), Threads::Pool);
-            }
-            _ => epilogue.after(y, |y| gemm(0.0, y, 1.0, x, &self.weight.t(), Threads::Pool)),
-        }
+        dense_product(self.numbers(), x, y, epilogue, Threads::Pool);
     }
 
     fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
@@ -62,6 +63,11 @@ impl LinearOp for Dense {
 
     fn to_dense(&self) -> Array2<f32> {
         self.weight.clone()
+    }
+
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        super::op::check_row(self.shape(), row, to);
+        to.copy_from_slice(&self.numbers()[row * to.len()..(row + 1) * to.len()]);
     }
 
     fn nnz(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Storages by name.
 
 use super::{Bitmask, Bsr, Compress, Csr, Dense, LinearOp, Nm, Scaling, Sell, Slots, TileCsr, TilePairs};
+use crate::kernels::FEW;
 use crate::mask::{Mask, Pattern};
 use crate::{Error, Result};
 use half::{bf16, f16};
@@ -172,8 +173,8 @@ impl Format {
     pub fn kernel(self, tokens: usize) -> &'static str {
         match (self, tokens) {
             (Format::Dense, 1) => "gemv",
-            (Format::Dense, ..=8) => "few",
-            (Format::Dense, _) => "gemm",
+            (Format::Dense, ..=FEW) => "few",
+            (Format::Dense, _) => "rows",
             (Format::TilePairs(_), _) => "pairs",
             (Format::Sell(_), _) => "slices",
             (Format::Nm(..), 2..) => "neighbours",

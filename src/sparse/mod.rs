@@ -31,7 +31,7 @@ pub use format::{Format, Precision};
 pub(crate) use format::{with_storage, with_values};
 pub use gradient::correlate;
 pub use machine::Machine;
-pub(crate) use narrow::{Narrow, exact, narrow};
+pub(crate) use narrow::{exact, narrow};
 pub use nm::{Nm, NmParts};
 pub use op::{Compress, LinearOp, apply, pull};
 pub(crate) use plan::median_seconds;

@@ -1,10 +1,10 @@
 //! The weight whole, in 4, 8 or 16 bits.
 
-use crate::kernels::{Epilogue, FEW, Float, GROUP, Grouped, HalfBytes, Numbers, Value, dense_few};
+use crate::kernels::{Epilogue, Float, GROUP, Grouped, HalfBytes, Numbers, Value, dense_product};
 use crate::linalg::{Threads, gemm};
 use crate::sparse::{LinearOp, Precision};
 use half::{bf16, f16};
-use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, s};
+use ndarray::{Array2, ArrayRef2, ArrayView2, s};
 use rayon::prelude::*;
 
 /// Numbers of few bits that stand for `f32` exactly.
@@ -144,6 +144,9 @@ pub(crate) struct Narrowed<C> {
     shape: (usize, usize),
 }
 
+/// What `as_standard_layout` gives.
+const STANDARD: &str = "an array in standard layout is a slice";
+
 /// Rows that are widened at once: their numbers stay in the second cache.
 const WIDE: usize = 1 << 18;
 /// Numbers that a task widens, whole groups.
@@ -153,7 +156,8 @@ impl<C: Code> Narrowed<C> {
     /// The weight, if there is a code for every number of it.
     pub fn exactly(weight: &ArrayRef2<f32>) -> Option<Self> {
         let weight = weight.as_standard_layout();
-        Some(Narrowed { code: C::exactly(weight.as_slice()?, weight.ncols())?, shape: weight.dim() })
+        let numbers = weight.as_slice().expect(STANDARD);
+        Some(Narrowed { code: C::exactly(numbers, weight.ncols())?, shape: weight.dim() })
     }
 
     /// Calls `f` with the first row and the numbers of one run of rows after another.
@@ -176,19 +180,10 @@ impl<C: Code> Narrowed<C> {
     }
 }
 
-/// A whole weight whose rows can be read.
-pub(crate) trait Narrow: LinearOp {
-    /// One row, widened into `to`.
-    ///
-    /// # Panics
-    /// If there is no such row, or `to` has not `in` numbers.
-    fn row_into(&self, row: usize, to: &mut [f32]);
-}
-
 /// The weight in 4, 8 or 16 bits, if a kind of them holds it exactly.
-pub(crate) fn narrow(weight: &ArrayRef2<f32>) -> Option<Box<dyn Narrow>> {
-    fn by<C: Code + 'static>(weight: &ArrayRef2<f32>) -> Option<Box<dyn Narrow>> {
-        Narrowed::<C>::exactly(weight).map(|h| Box::new(h) as Box<dyn Narrow>)
+pub(crate) fn narrow(weight: &ArrayRef2<f32>) -> Option<Box<dyn LinearOp>> {
+    fn by<C: Code + 'static>(weight: &ArrayRef2<f32>) -> Option<Box<dyn LinearOp>> {
+        Narrowed::<C>::exactly(weight).map(|h| Box::new(h) as Box<dyn LinearOp>)
     }
     by::<Nibbles>(weight).or_else(|| by::<Bytes>(weight)).or_else(|| by::<Vec<bf16>>(weight)).or_else(|| by::<Vec<f16>>(weight))
 }
@@ -196,7 +191,7 @@ pub(crate) fn narrow(weight: &ArrayRef2<f32>) -> Option<Box<dyn Narrow>> {
 /// The fewest bits that hold every number of the weight exactly.
 pub(crate) fn exact(weight: &ArrayRef2<f32>) -> Precision {
     let numbers = weight.as_standard_layout();
-    let numbers = numbers.as_slice().unwrap_or_default();
+    let numbers = numbers.as_slice().expect(STANDARD);
     fn all<T: Float>(numbers: &[f32]) -> bool {
         numbers.par_chunks(1 << 16).all(|part| part.iter().all(|w| T::encode(*w).decode().to_bits() == w.to_bits()))
     }
@@ -204,13 +199,6 @@ pub(crate) fn exact(weight: &ArrayRef2<f32>) -> Precision {
         () if all::<bf16>(numbers) => Precision::Bf16,
         () if all::<f16>(numbers) => Precision::F16,
         () => Precision::F32,
-    }
-}
-
-impl<C: Code> Narrow for Narrowed<C> {
-    fn row_into(&self, row: usize, to: &mut [f32]) {
-        assert!(row < self.shape.0 && to.len() == self.shape.1, "row {row} of {:?} into {} numbers", self.shape, to.len());
-        self.code.numbers().part(row * self.shape.1..(row + 1) * self.shape.1).widen(to);
     }
 }
 
@@ -225,15 +213,7 @@ impl<C: Code> LinearOp for Narrowed<C> {
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
         super::op::check_shapes(self, x, y, epilogue);
-        match (x.nrows(), x.as_slice()) {
-            (1..=FEW, Some(x)) => dense_few(self.code.numbers(), x, y, epilogue),
-            _ if epilogue.accumulate && epilogue.bias.is_none() && epilogue.activation.is_none() => {
-                self.widened(|first, w| product(1.0, x, w, y.slice_mut(s![.., first..first + w.nrows()])));
-            }
-            _ => epilogue.after(y, |y| {
-                self.widened(|first, w| product(0.0, x, w, y.slice_mut(s![.., first..first + w.nrows()])));
-            }),
-        }
+        dense_product(self.code.numbers(), x, y, epilogue, Threads::Pool);
     }
 
     fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
@@ -248,6 +228,11 @@ impl<C: Code> LinearOp for Narrowed<C> {
         dense
     }
 
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        super::op::check_row(self.shape, row, to);
+        self.code.numbers().part(row * to.len()..(row + 1) * to.len()).widen(to);
+    }
+
     fn nnz(&self) -> usize {
         self.shape.0 * self.shape.1
     }
@@ -255,8 +240,4 @@ impl<C: Code> LinearOp for Narrowed<C> {
     fn bytes(&self) -> usize {
         self.code.bytes()
     }
-}
-
-fn product(alpha: f32, x: &ArrayRef2<f32>, w: ArrayView2<'_, f32>, mut y: ArrayViewMut2<'_, f32>) {
-    gemm(alpha, &mut y, 1.0, x, &w.t(), Threads::Pool);
 }

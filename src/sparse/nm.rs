@@ -1,6 +1,6 @@
 //! N of every M consecutive inputs.
 
-use super::blocks::{Cut, blocks, check};
+use super::blocks::{Cut, block_of, blocks, check};
 use super::op::{Entries, check_pull, check_shapes, check_sizes};
 use super::scale::{check_group, check_scalable, check_scales, scales_by, scales_of};
 use crate::kernels::{Epilogue, Expand, NmSlices, SLACK, nm_product, pull};
@@ -304,6 +304,25 @@ impl<T: Expand> Entries for NmParts<T> {
             }
         }
     }
+
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+        let (wide, block) = (wide(self.m), block_of(&self.blocks, row));
+        let scales = scales_by(&self.scales, self.cols, self.group, wide);
+        let runs = self.cols.div_ceil(wide);
+        // A row has as many values in a word as any other.
+        let mut value = block.start * (self.cols / self.m * self.n);
+        for word in 0..runs {
+            for run in (runs * block.start + word * block.len()..).take(block.len()) {
+                let bits = self.words[run];
+                if block.start + usize::from(self.order[run]) == row {
+                    let scale = scales.at::<T>(row, word);
+                    let columns = ones(bits).map(|c| word * wide + c);
+                    columns.zip(&self.values[value..]).for_each(|(c, value)| f(c, scale * value.decode()));
+                }
+                value += bits.count_ones() as usize;
+            }
+        }
+    }
 }
 
 impl<T: Expand> LinearOp for Nm<T> {
@@ -327,6 +346,10 @@ impl<T: Expand> LinearOp for Nm<T> {
 
     fn to_dense(&self) -> Array2<f32> {
         self.parts.dense()
+    }
+
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        self.parts.row(row, to);
     }
 
     fn nnz(&self) -> usize {

@@ -39,6 +39,16 @@ pub trait LinearOp: Send + Sync {
     /// The weight with zeros where nothing is stored.
     fn to_dense(&self) -> Array2<f32>;
 
+    /// Row `row` of [`LinearOp::to_dense`], `(in)`, into `to`: what an embedding is read by. The storages of this library read what they store of
+    /// that row, or of the few rows beside it; unless a type says how, the whole weight is made dense.
+    ///
+    /// # Panics
+    /// If there is no such row, or `to` has not `in` numbers.
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        check_row(self.shape(), row, to);
+        self.to_dense().row(row).iter().zip(to).for_each(|(w, to)| *to = *w);
+    }
+
     /// Number of weights stored.
     fn nnz(&self) -> usize;
 
@@ -53,6 +63,16 @@ pub(super) trait Entries {
 
     /// Calls `f(row, column, value)` for each weight, in whatever order they are stored.
     fn for_each(&self, f: impl FnMut(usize, usize, f32));
+
+    /// Calls `f(column, value)` for each weight of a row that there is, in whatever order they are stored.
+    fn for_each_of(&self, row: usize, f: impl FnMut(usize, f32));
+
+    /// One row with zeros where nothing is stored.
+    fn row(&self, row: usize, to: &mut [f32]) {
+        check_row(self.dim(), row, to);
+        to.fill(0.0);
+        self.for_each_of(row, |c, value| to[c] = value);
+    }
 
     /// The weight with zeros where nothing is stored.
     fn dense(&self) -> Array2<f32> {
@@ -81,6 +101,11 @@ pub(super) fn check_sizes(format: &'static str, weight: &ArrayRef2<f32>, mask: &
         return Err(Error::setting(format, format!("{kept} weights in {rows} x {cols} do not fit 32-bit indices")));
     }
     Ok(kept)
+}
+
+/// Panics if a weight has no such row, or `to` has not room for it alone.
+pub(super) fn check_row((out, inputs): (usize, usize), row: usize, to: &[f32]) {
+    assert!(row < out && to.len() == inputs, "row {row} of {out} x {inputs} into {} numbers", to.len());
 }
 
 /// Panics with both shapes if they do not fit.

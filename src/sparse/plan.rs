@@ -287,6 +287,10 @@ impl LinearOp for Plan {
         self.main.op.to_dense()
     }
 
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        self.main.op.row_into(row, to);
+    }
+
     fn nnz(&self) -> usize {
         self.mask.kept()
     }

@@ -366,6 +366,20 @@ impl<T: Value> Entries for SellParts<T> {
             view.late(block).for_each(|(lane, column, value)| show(lane, column, value));
         }
     }
+
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+        let view = self.slices();
+        let holds = |block: usize| Some((block, view.rows_of(block).iter().position(|&r| r as usize == row)?));
+        let Some((block, lane)) = (0..view.blocks()).find_map(holds) else { return };
+        let scale = if T::SCALED { self.scales[row] } else { 1.0 };
+        let mut show = |l: usize, column: usize, value: T| {
+            if l == lane {
+                f(column, scale * value.decode());
+            }
+        };
+        view.in_time(block, &mut show);
+        view.late(block).for_each(|(lane, column, value)| show(lane, column, value));
+    }
 }
 
 impl<T: Expand> LinearOp for Sell<T> {
@@ -389,6 +403,10 @@ impl<T: Expand> LinearOp for Sell<T> {
 
     fn to_dense(&self) -> Array2<f32> {
         self.parts.dense()
+    }
+
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        self.parts.row(row, to);
     }
 
     fn nnz(&self) -> usize {

@@ -1,6 +1,6 @@
 //! Compressed sparse rows within tiles of columns.
 
-use super::blocks::{SINGLE, blocks, check, check_starts};
+use super::blocks::{SINGLE, block_of, blocks, check, check_starts};
 use super::op::{Entries, check_pull, check_shapes, check_sizes};
 use super::scale::{Scaling, check_scalable, scale_of};
 use crate::kernels::{Epilogue, Expand, TileCsrSlices, Value, lists_product, pull};
@@ -274,6 +274,20 @@ impl<T: Value> Entries for TileCsrParts<T> {
             }
         }
     }
+
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+        let (tiles, block) = (self.cols.div_ceil(self.tile), block_of(&self.blocks, row));
+        for t in 0..tiles {
+            let lists = tiles * block.start + t * block.len()..;
+            let lists = lists.take(block.len());
+            for list in lists.filter(|&l| block.start + usize::from(self.order[l]) == row) {
+                let scale = if T::SCALED { self.scales[list] } else { 1.0 };
+                for i in self.starts[list] as usize..self.starts[list + 1] as usize {
+                    f(t * self.tile + self.columns.get(i), scale * self.values[i].decode());
+                }
+            }
+        }
+    }
 }
 
 impl<T: Expand> LinearOp for TileCsr<T> {
@@ -326,6 +340,10 @@ impl<T: Expand> LinearOp for TileCsr<T> {
 
     fn to_dense(&self) -> Array2<f32> {
         self.0.dense()
+    }
+
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        self.0.row(row, to);
     }
 
     fn nnz(&self) -> usize {

@@ -1,6 +1,6 @@
 //! Rows in pairs, within tiles of columns.
 
-use super::blocks::{Cut, blocks, check, check_starts};
+use super::blocks::{Cut, block_of, blocks, check, check_starts};
 use super::op::{Entries, check_pull, check_shapes, check_sizes};
 use super::scale::{Scaling, check_scalable, scale_of};
 use super::tile_csr::Columns;
@@ -379,6 +379,29 @@ impl<T: Value> Entries for TilePairsParts<T> {
             }
         }
     }
+
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+        let (tiles, block) = (self.tiles(), block_of(&self.blocks, row));
+        let pairs = block.len().div_ceil(2);
+        let number = self.blocks.partition_point(|&b| (b as usize) < block.end) - 1;
+        for t in 0..tiles {
+            let list = number * tiles + t;
+            let (mut column, mut value) = (self.column_starts[list] as usize, self.value_starts[list] as usize);
+            let first = block.start.div_ceil(2) * tiles + t * pairs;
+            for (at, pair) in self.pairs.iter().enumerate().skip(first).take(pairs) {
+                for slot in (0..2).filter(|&s| block.start + usize::from([pair.first, pair.second][s]) == row) {
+                    let scale = if T::SCALED { self.scales[2 * at + slot] } else { 1.0 };
+                    let twos = usize::from(pair.single) + usize::from(pair.both);
+                    for (i, &c) in self.columns_of(*pair, column)[slot].iter().enumerate() {
+                        let place = if i < twos { 2 * i + slot } else { twos + i };
+                        f(t * self.tile + c, scale * self.values[value + place].decode());
+                    }
+                }
+                column += pair.columns();
+                value += pair.values();
+            }
+        }
+    }
 }
 
 impl<T: Value> LinearOp for TilePairs<T> {
@@ -426,6 +449,10 @@ impl<T: Value> LinearOp for TilePairs<T> {
 
     fn to_dense(&self) -> Array2<f32> {
         self.0.dense()
+    }
+
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        self.0.row(row, to);
     }
 
     fn nnz(&self) -> usize {

@@ -213,3 +213,28 @@ fn a_demo_that_could_not_write_its_report_fails_at_once() {
         assert!(folder.refuses(&["demo", "--seeds", seeds]).contains("--seeds"));
     }
 }
+
+#[test]
+fn variables_of_the_environment_that_cannot_be_met() {
+    let folder = Folder::new();
+    let with = |name: &str, value: &str| {
+        let output = folder.command(&["inspect", "model.safetensors"]).env(name, value).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap(), output.stdout.is_empty())
+    };
+    let threads = |value: &str| format!("'{value}', where 1 to 1024 are possible, or 0 for all");
+    for (name, value, says) in [
+        ("LACUNA_ISA", "foo", "'foo' is none of portable, neon, avx2 and avx512".to_string()),
+        ("LACUNA_ISA", "AVX2", "'AVX2' is none of portable, neon, avx2 and avx512".to_string()),
+        ("LACUNA_ISA", "a\nb", "'a\\nb' is none of portable, neon, avx2 and avx512".to_string()),
+        ("RAYON_NUM_THREADS", "foo", threads("foo")),
+        ("RAYON_NUM_THREADS", "-1", threads("-1")),
+        ("RAYON_NUM_THREADS", "1.5", threads("1.5")),
+        ("RAYON_NUM_THREADS", "1025", threads("1025")),
+        ("RAYON_NUM_THREADS", "18446744073709551616", threads("18446744073709551616")),
+    ] {
+        assert_eq!(with(name, value), (Some(2), format!("error: {name}: {says}\n"), true));
+    }
+    for (name, value) in [("LACUNA_ISA", ""), ("LACUNA_ISA", "portable"), ("RAYON_NUM_THREADS", ""), ("RAYON_NUM_THREADS", "0")] {
+        assert_eq!(with(name, value), (Some(0), String::new(), false), "{name}={value}");
+    }
+}

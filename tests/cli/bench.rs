@@ -29,13 +29,21 @@ fn every_combination_is_a_line_with_every_field() {
     let lines = lines(&printed);
     assert_eq!(lines.len(), 16);
     let fields = "shape tokens sparsity threads isa format kernel dense_us dense_kernel sparse_us sprs_us speedup pack_us bytes \
-                  dense_bytes max_error";
+                  dense_bytes max_error max_error_of_sizes dense_quartiles_us dense_timed sparse_quartiles_us sparse_timed";
     for (line, text) in lines.iter().zip(printed.lines()) {
         assert_eq!(fields_of(text), fields.split_whitespace().collect::<Vec<_>>(), "{text}");
         let us = |name: &str| line[name].as_f64().unwrap();
         assert!(us("dense_us") > 0.0 && us("sparse_us") > 0.0 && us("sprs_us") > 0.0 && us("pack_us") > 0.0);
         assert!((us("speedup") - us("dense_us") / us("sparse_us")).abs() < 1e-9 * us("speedup"));
         assert!(us("max_error") < 1e-4);
+        // 70 products of numbers of size 1: a few roundings of their sum of sizes.
+        assert!(us("max_error_of_sizes") < 1e-6 && us("max_error_of_sizes") > 0.0, "{text}");
+        for of in ["dense", "sparse"] {
+            let [low, high] = [0, 1].map(|i| line[format!("{of}_quartiles_us")][i].as_f64().unwrap());
+            assert!(low <= us(&format!("{of}_us")) && us(&format!("{of}_us")) <= high, "{text}");
+            // Four rounds of three products at least.
+            assert!(line[format!("{of}_timed")].as_u64().unwrap() >= 12, "{text}");
+        }
     }
     assert_eq!(lines[0]["shape"], "40x70");
     assert_eq!(lines[0]["sparsity"], 0.5);
@@ -216,6 +224,92 @@ fn a_check_fails_exactly_where_a_plan_is_slower_than_it_may_be() {
             assert!(errors.contains(&format!("in {broken} of 6 cases")), "{errors}");
         }
     }
+}
+
+#[test]
+fn the_table_says_the_spread_the_number_of_products_and_what_the_error_is() {
+    let folder = Folder::new();
+    let printed = folder.succeeds(&["bench", "spmm", "--shape", "40x70", "--sparsity", "0.5", "--seconds", "0"]);
+    let head = printed.lines().next().unwrap();
+    for column in ["dense µs", "sparse µs", "timed", "max |y - exact|", "of sizes"] {
+        assert!(head.contains(column), "{column}: {printed}");
+    }
+    assert_eq!(head.matches("quartiles").count(), 2, "{printed}");
+    assert!(printed.contains("quartiles; timed is the number") && printed.contains("in units of y"), "{printed}");
+    let printed = folder.run(&["bench", "check", "--shape", "40x70", "--sparsity", "0.5", "--tokens", "1", "--seconds", "0"]);
+    let head = String::from_utf8(printed.stdout).unwrap();
+    assert_eq!(head.lines().next().unwrap().matches("quartiles").count(), 2, "{head}");
+    let args = ["--shape", "40x70", "--sparsity", "0.5", "--tokens", "1", "--seconds", "0", "--json"];
+    let line = &lines(&folder.succeeds(&[&["bench", "sweep"], &args[..]].concat()))[0];
+    assert_eq!((line["times"].as_array().unwrap().len(), line["cases"].as_array().unwrap().len()), (1, 1), "{line}");
+    assert!(line["times"][0]["sparse_timed"].as_u64() >= Some(12) && line["times"][0]["dense_quartiles_us"][1].is_number());
+}
+
+/// No number makes it work for nothing, abort, panic or go on for ever.
+#[test]
+fn numbers_beyond_every_machine_are_refused_before_any_work() {
+    let folder = Folder::new();
+    let huge = "18446744073709551615";
+    let begin = std::time::Instant::now();
+    for what in ["spmm", "sweep", "check"] {
+        let refused = |args: &[&str], says: &str| {
+            let start: &[&str] = if args.contains(&"--shape") { &[] } else { &["--shape", "8x8"] };
+            let sparsity: &[&str] = if args.iter().any(|a| a.contains("sparsity")) { &[] } else { &["--sparsity", "0.5"] };
+            let line = folder.refuses(&[&["bench", what], start, sparsity, args].concat());
+            assert!(line.contains(says), "bench {what} {args:?}: {line}");
+        };
+        for tokens in ["99999999999", "9999999999999", huge] {
+            refused(&["--tokens", tokens], &format!("tokens: {tokens} tokens and a weight of 8 x 8 need about "));
+        }
+        refused(&["--tokens", "1,99999999999"], "tokens: 99999999999 tokens");
+        refused(&["--tokens", "18446744073709551616"], "--tokens");
+        refused(&["--tokens=-1"], "--tokens");
+        refused(&["--tokens", "0"], "tokens: 0, where 1 or more are possible");
+        for shape in ["99999999999x3", "3x99999999999", "4294967296x4294967296", &format!("{huge}x{huge}"), &format!("1x{huge}")] {
+            refused(&["--shape", shape], "has more than 1073741824 weights");
+        }
+        refused(&["--shape", "18446744073709551616x1"], "is not OUTxIN");
+        refused(&["--shape", "-1x4"], "");
+        for threads in ["0", "1025", huge] {
+            refused(&["--threads", threads], &format!("threads: {threads}, where 1 to 1024 are possible"));
+        }
+        for (seconds, shown) in [("nan", "NaN"), ("inf", "inf"), ("-inf", "-inf"), ("-1", "-1.0"), ("1e300", "1e300"), ("3601", "3601.0")] {
+            refused(&[&format!("--seconds={seconds}")], &format!("seconds: {shown}, where 0 to 3600 are possible"));
+        }
+        for (sparsity, shown) in [("nan", "NaN"), ("inf", "inf"), ("-0.5", "-0.5"), ("1", "1.0"), ("1e300", "1e300")] {
+            refused(&[&format!("--sparsity={sparsity}")], &format!("sparsity: {shown} is not in [0, 1)"));
+        }
+        refused(&["--seed", "18446744073709551616"], "--seed");
+        refused(&["--seed=-1"], "--seed");
+    }
+    for (more, says) in [
+        (["--format", "tile-csr:99999999999999999999"], "tile-csr"),
+        (["--format", "tile-csr:18446744073709551615"], "tile-csr"),
+        (["--format", "tile-pairs:18446744073709551552"], "tile-pairs"),
+        (["--format", "bitmask:18446744073709551552"], "bitmask"),
+        (["--format", "nm:18446744073709551615:18446744073709551615"], "nm"),
+        (["--format", "bsr:18446744073709551615x18446744073709551615"], "bsr"),
+        (["--format", "bsr:0x1"], "bsr"),
+        (["--values", "i8:0"], "values: 'i8:0'"),
+        (["--values", "i8:18446744073709551615"], "i8:18446744073709551615"),
+        (["--pattern", "18446744073709551615:18446744073709551615"], "pattern"),
+        (["--pattern", "block18446744073709551615x18446744073709551615"], "pattern"),
+        (["--pattern", "block0x0"], "pattern"),
+    ] {
+        // A pattern N:M takes no sparsity.
+        let sparsity: &[&str] = if more[1].starts_with("1844") { &[] } else { &["--sparsity", "0.5"] };
+        let args = [&["bench", "spmm", "--shape", "8x8", "--seconds", "0"], sparsity, &more[..]].concat();
+        let line = folder.refuses(&args);
+        assert!(line.contains(says), "{args:?}: {line}");
+    }
+    for seeds in ["0", "101", huge, "18446744073709551616", "-1"] {
+        let line = folder.refuses(&["demo", &format!("--seeds={seeds}")]);
+        assert!(line.contains("--seeds") || line.contains("100"), "{line}");
+    }
+    for seed in ["18446744073709551616", "-1", "nan"] {
+        assert!(folder.refuses(&["demo", &format!("--seed={seed}")]).contains("--seed"));
+    }
+    assert!(begin.elapsed().as_secs() < 120, "{:?} for what has no work in it", begin.elapsed());
 }
 
 #[test]

@@ -51,6 +51,13 @@ fn check(conv: Conv2d, batch: usize) {
     assert_eq!(map.pull(&weight, &d), back, "pull of {conv:?}, batch {batch}");
     assert_eq!(map.correlate(&x, &d), sum, "correlate of {conv:?}, batch {batch}");
     assert_eq!(map.correlate_squares(&x, &d), squares, "correlate_squares of {conv:?}, batch {batch}");
+    // Whatever the layout.
+    let [weight, x_down, d_down] = [&weight, &x, &d].map(|a| a.t().as_standard_layout().into_owned().reversed_axes());
+    assert_eq!(map.apply(&weight, &x_down), y, "apply of {conv:?}, batch {batch}, column-major");
+    assert_eq!(map.pull(&weight, &d_down), back, "pull of {conv:?}, batch {batch}, column-major");
+    assert_eq!(map.correlate(&x_down, &d_down), sum, "correlate of {conv:?}, batch {batch}, column-major");
+    assert_eq!(map.correlate_squares(&x_down, &d_down), squares, "correlate_squares of {conv:?}, batch {batch}, column-major");
+    assert_eq!(map.patches(&x_down), map.patches(&x), "patches of {conv:?}, batch {batch}, column-major");
 }
 
 #[test]

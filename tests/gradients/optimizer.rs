@@ -3,6 +3,7 @@
 use crate::nets::{Net, data};
 use lacuna::mask::Mask;
 use lacuna::nn::{Affine, Layer, Loss, Map, Method, Mode, Network, Optimizer};
+use lacuna::rng::Seed;
 use ndarray::{Array2, array};
 
 const METHODS: [Method; 7] = [
@@ -176,4 +177,40 @@ fn a_weight_given_in_column_major_order_is_trained() {
     let gradient = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
     Optimizer::new(METHODS[0]).step(&mut net, &[gradient], 0.5);
     assert_eq!(net.param("fc.weight").unwrap().value(), array![[0.5, 2.0, 3.5], [0.0, 1.5, 3.0]]);
+}
+
+/// What is kept moves as if it were alone, and what is dropped is a zero without a sign, whatever its gradient is: for rows of less, of as many
+/// and of more numbers than a word of a mask has, and masks with full and empty words.
+#[test]
+fn a_mask_is_held_as_it_would_be_bit_by_bit() {
+    for method in METHODS {
+        for (rows, cols) in [(1, 1), (3, 5), (2, 64), (5, 65), (4, 200), (300, 130)] {
+            let mut stream = Seed(6).stream(&format!("{rows} x {cols}"));
+            let mask = Mask::from_fn(rows, cols, |r, c| match c / 64 {
+                0 => stream.uniform() < 0.5,
+                1 => r % 2 == 0,
+                _ => (r + c) % 3 == 0,
+            });
+            let start = stream.normal_array(rows, cols, 1.0);
+            let (mut held, mut alone) = (Optimizer::new(method), Optimizer::new(method));
+            let mut weights = start.as_slice().unwrap().to_vec();
+            let kept: Vec<usize> = mask.iter_kept().map(|(r, c)| r * cols + c).collect();
+            let mut single: Vec<f32> = kept.iter().map(|&i| weights[i]).collect();
+            for step in 0..4 {
+                let mut gradient = stream.normal_array(rows, cols, 1.0).into_raw_vec_and_offset().0;
+                let of_kept: Vec<f32> = kept.iter().map(|&i| gradient[i]).collect();
+                for (i, g) in gradient.iter_mut().enumerate().filter(|(i, _)| !mask.get(i / cols, i % cols)) {
+                    *g = [f32::NAN, f32::INFINITY, -1.0][i % 3];
+                }
+                held.advance();
+                alone.advance();
+                held.apply(0, &mut weights, &gradient, Some(&mask), 0.1);
+                alone.apply(0, &mut single, &of_kept, None, 0.1);
+                let mut expected = vec![0u32; rows * cols];
+                kept.iter().zip(&single).for_each(|(&i, w)| expected[i] = w.to_bits());
+                let found: Vec<u32> = weights.iter().map(|w| w.to_bits()).collect();
+                assert_eq!(found, expected, "{method:?}, {rows} x {cols}, step {step}");
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! One case of a benchmark: a weight, a mask, a number of tokens.
 
-use super::measure::{Contender, Measured, SPARSE, SPRS, check, medians};
+use super::measure::{Contender, Measured, SPARSE, SPRS, Timed, check, times};
+use super::room::check_threads;
 use lacuna::criteria::{Evidence, Magnitude, Saliency};
 use lacuna::io::{Checkpoint, Folder, MaskFile};
 use lacuna::kernels::Isa;
@@ -148,18 +149,13 @@ pub struct Case<'a> {
 }
 
 /// Bytes that the caches of this machine do not hold, up to a gigabyte.
-fn beyond_caches() -> usize {
+pub fn beyond_caches() -> usize {
     (Machine::here().l3 / 4 * 5).clamp(96 << 20, 1 << 30)
 }
 
-/// Runs on so many threads, and refuses numbers that mean nothing.
-pub fn in_pool<T: Send>(threads: usize, tokens: usize, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    if threads == 0 || threads > 1024 {
-        return Err(Error::setting("threads", format!("{threads}, where 1 to 1024 are possible")));
-    }
-    if tokens == 0 {
-        return Err(Error::setting("tokens", "0, where 1 or more are possible"));
-    }
+/// Runs on so many threads.
+pub fn in_pool<T: Send>(threads: usize, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    check_threads(&[threads])?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     pool.map_err(|e| Error::setting("threads", e.to_string()))?.install(run)
 }
@@ -167,7 +163,7 @@ pub fn in_pool<T: Send>(threads: usize, tokens: usize, run: impl FnOnce() -> Res
 impl Case<'_> {
     /// Checks the answers, then times all contenders in turn.
     pub fn run(&self) -> Result<Measured> {
-        in_pool(self.threads, self.tokens, || self.run_here())
+        in_pool(self.threads, || self.run_here())
     }
 
     /// The storage that the case asks for.
@@ -197,7 +193,7 @@ impl Case<'_> {
         }
         let pack_us = before.elapsed().as_secs_f64() * 1e6;
         // The bound on the error is that of the numbers kept, not of those given.
-        let max_error = check(op.as_ref(), &x)?;
+        let error = check(op.as_ref(), &x)?;
         let pruned = Dense::compress(self.weight, self.mask)?;
         let (bytes, dense_bytes) = (op.bytes(), pruned.bytes());
         let copies = |bytes: usize| if self.cold { beyond_caches().div_ceil(bytes.max(1)).clamp(2, 4096) } else { 1 };
@@ -211,11 +207,13 @@ impl Case<'_> {
         let mut contenders = vec![Contender::sparse(&sparse)];
         contenders.extend(Contender::dense(&dense));
         contenders.extend(csr.iter().map(|csr| Contender::sprs(csr, &turned)));
-        let times = medians(&mut contenders, &x, out, self.seconds)?;
-        let of = |name: &str| times.iter().find(|t| t.0 == name).map(|t| t.1);
-        let sparse_us = of(SPARSE).unwrap_or(f64::NAN);
-        let dense = times.iter().filter(|t| t.0 != SPARSE && t.0 != SPRS).min_by(|a, b| a.1.total_cmp(&b.1));
-        let (dense_kernel, dense_us) = dense.copied().unwrap_or(("none", f64::NAN));
+        let times = times(&mut contenders, &x, out, self.seconds)?;
+        let of = |name: &str| times.iter().find(|t| t.name == name);
+        let dense = times.iter().filter(|t| t.name != SPARSE && t.name != SPRS).min_by(|a, b| a.us.total_cmp(&b.us));
+        let (Some(sparse), Some(dense)) = (of(SPARSE), dense) else {
+            return Err(Error::setting("format", "nothing was timed"));
+        };
+        let &Timed { name: dense_kernel, us: dense_us, .. } = dense;
         Ok(Measured {
             shape: format!("{out}x{inputs}"),
             tokens: self.tokens,
@@ -226,13 +224,18 @@ impl Case<'_> {
             kernel: format.kernel(self.tokens),
             dense_us,
             dense_kernel,
-            sparse_us,
-            sprs_us: of(SPRS),
-            speedup: dense_us / sparse_us,
+            sparse_us: sparse.us,
+            sprs_us: of(SPRS).map(|t| t.us),
+            speedup: dense_us / sparse.us,
             pack_us,
             bytes,
             dense_bytes,
-            max_error,
+            max_error: error.largest,
+            max_error_of_sizes: error.of_sizes,
+            dense_quartiles_us: dense.quartiles_us,
+            dense_timed: dense.timed,
+            sparse_quartiles_us: sparse.quartiles_us,
+            sparse_timed: sparse.timed,
             pattern: self.pattern.to_string(),
             values: values.to_string(),
             cold: self.cold,

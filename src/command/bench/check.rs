@@ -1,8 +1,9 @@
 //! `lacuna bench check`: whether the plan keeps its promises on this machine.
 
 use super::case::{Weights, in_pool};
-use super::measure::{Contender, check, medians};
-use super::{check_rising, check_seconds, print, print_json, shape};
+use super::measure::{Contender, check, times};
+use super::room::{Beside, check_memory, check_rising, check_seconds, check_threads, shape};
+use super::{counted, print, print_json, spread};
 use clap::Parser;
 use lacuna::mask::Pattern;
 use lacuna::report::{Cell, Table};
@@ -61,6 +62,12 @@ struct Checked {
     /// Time of the plan / the shortest at a lower sparsity: not above [`GROWTH`].
     growth: f64,
     holds: bool,
+    /// Quartiles of the single products of which `dense_us` is the median, and how many they are.
+    dense_quartiles_us: [f64; 2],
+    dense_timed: usize,
+    /// The same of `plan_us`.
+    plan_quartiles_us: [f64; 2],
+    plan_timed: usize,
 }
 
 /// A plan takes no more than the time of dense over this.
@@ -75,6 +82,10 @@ const MEASUREMENTS: usize = 3;
 pub fn run(args: &Check) -> Result<()> {
     check_seconds(args.seconds)?;
     check_rising(&args.sparsity)?;
+    check_threads(&args.threads)?;
+    let shapes: Vec<(usize, usize)> = args.shape.iter().map(|s| shape(s)).collect::<Result<_>>()?;
+    // The plans for all sparsities lie in memory at once, and those that one of them tries.
+    check_memory(&shapes, &args.tokens, Beside { copies: 0, storages: args.sparsity.len() + 4 })?;
     let mut table = Table::new([
         "shape",
         "tokens",
@@ -82,18 +93,21 @@ pub fn run(args: &Check) -> Result<()> {
         "sparsity",
         "format",
         "dense µs",
+        "quartiles",
         "by",
         "plan µs",
+        "quartiles",
+        "timed",
         "speed-up",
         "growth",
         "holds",
     ]);
     let (mut cases, mut broken) = (0, Vec::new());
-    for dim in args.shape.iter().map(|s| shape(s)).collect::<Result<Vec<_>>>()? {
+    for dim in shapes {
         let weights = Weights::random(dim, Seed(args.seed), args.skewed);
         for &threads in &args.threads {
             for &tokens in &args.tokens {
-                let found = in_pool(threads, tokens, || row_of_plans(args, &weights, tokens, threads))?;
+                let found = in_pool(threads, || row_of_plans(args, &weights, tokens, threads))?;
                 cases += found.len();
                 for c in found {
                     if args.json {
@@ -101,7 +115,8 @@ pub fn run(args: &Check) -> Result<()> {
                     }
                     table.row(row(&c));
                     if !c.holds {
-                        broken.push(format!("{}, {} tokens, {} threads at {}", c.shape, c.tokens, c.threads, c.sparsity));
+                        let (tokens, threads) = (counted(c.tokens, "token"), counted(c.threads, "thread"));
+                        broken.push(format!("{}, {tokens}, {threads} at {}", c.shape, c.sparsity));
                     }
                 }
             }
@@ -155,32 +170,37 @@ fn measured(args: &Check, weights: &Weights, tokens: usize, threads: usize) -> R
     let mut contenders: Vec<Contender<'_>> = Contender::dense(&weight).into();
     let linked = contenders.len();
     contenders.extend(sparse.iter().map(|plan| Contender::sparse(plan)));
-    let times = medians(&mut contenders, &x, out, args.seconds * formats.len() as f64)?;
+    let times = times(&mut contenders, &x, out, args.seconds * formats.len() as f64)?;
     let (dense, sparse) = times.split_at(linked);
-    let fastest = dense.iter().min_by(|a, b| a.1.total_cmp(&b.1));
-    let &(dense_kernel, dense_us) = fastest.ok_or_else(|| Error::setting("plan", "no dense product is linked"))?;
+    let fastest = dense.iter().min_by(|a, b| a.us.total_cmp(&b.us));
+    let best = *fastest.ok_or_else(|| Error::setting("plan", "no dense product is linked"))?;
     let mut sparse = sparse.iter();
     let mut shortest = f64::INFINITY;
     let mut found = Vec::with_capacity(formats.len());
     for (&sparsity, format) in args.sparsity.iter().zip(formats) {
         // The first of the dense products is the plan's.
         let time = if format == Format::Dense { dense.first() } else { sparse.next() };
-        let plan_us = time.map_or(f64::NAN, |t| t.1);
+        let plan = *time.ok_or_else(|| Error::setting("plan", "one was not timed"))?;
+        let plan_us = plan.us;
         let growth = if shortest.is_finite() { plan_us / shortest } else { 1.0 };
         shortest = shortest.min(plan_us);
-        let speedup = dense_us / plan_us;
+        let speedup = best.us / plan_us;
         found.push(Checked {
             shape: format!("{out}x{inputs}"),
             tokens,
             threads,
             sparsity,
             format: format.to_string(),
-            dense_us,
-            dense_kernel,
+            dense_us: best.us,
+            dense_kernel: best.name,
             plan_us,
             speedup,
             growth,
             holds: speedup >= DENSE && growth <= GROWTH,
+            dense_quartiles_us: best.quartiles_us,
+            dense_timed: best.timed,
+            plan_quartiles_us: plan.quartiles_us,
+            plan_timed: plan.timed,
         });
     }
     Ok(found)
@@ -194,8 +214,11 @@ fn row(c: &Checked) -> Vec<Cell> {
         Cell::float(c.sparsity, 2),
         c.format.clone().into(),
         Cell::float(c.dense_us, 1),
+        spread(c.dense_quartiles_us).into(),
         c.dense_kernel.into(),
         Cell::float(c.plan_us, 1),
+        spread(c.plan_quartiles_us).into(),
+        format!("{}, {}", c.dense_timed, c.plan_timed).into(),
         Cell::float(c.speedup, 3),
         Cell::float(c.growth, 3),
         if c.holds { "yes" } else { "no" }.into(),

@@ -1,7 +1,7 @@
 //! Contenders, taken in turns.
 
-use lacuna::linalg::{Threads, gemm};
-use lacuna::report::median;
+use lacuna::linalg::{Product, Threads};
+use lacuna::report::{median, quantile};
 use lacuna::sparse::{Dense, LinearOp, apply};
 use lacuna::{Error, Result};
 use ndarray::{Array2, ArrayViewMut2};
@@ -30,8 +30,16 @@ pub struct Measured {
     pub pack_us: f64,
     pub bytes: usize,
     pub dense_bytes: usize,
-    /// Largest distance of the sparse product from the one in f64, over all entries.
+    /// Largest distance of an output of the sparse product from the same sum in f64, in units of y.
     pub max_error: f64,
+    /// The largest share of such a distance in Σ |w x| of its output: about 1e-7 for each rounding that does not cancel.
+    pub max_error_of_sizes: f64,
+    /// Quartiles of the single products of which `dense_us` is the median, and how many they are.
+    pub dense_quartiles_us: [f64; 2],
+    pub dense_timed: usize,
+    /// The same of `sparse_us`.
+    pub sparse_quartiles_us: [f64; 2],
+    pub sparse_timed: usize,
     /// What survivors look like, if they have a pattern.
     #[serde(skip_serializing_if = "is_unstructured")]
     pub pattern: String,
@@ -67,29 +75,33 @@ pub struct Contender<'a> {
 
 impl<'a> Contender<'a> {
     pub fn sparse(ops: &'a [Box<dyn LinearOp>]) -> Contender<'a> {
+        Contender::named(SPARSE, ops)
+    }
+
+    /// Copies of one storage.
+    pub fn named(name: &'static str, ops: &'a [Box<dyn LinearOp>]) -> Contender<'a> {
         let mut turn = 0;
         let run = move |x: &Array2<f32>, y: &mut Array2<f32>| {
             ops[turn % ops.len()].apply_into(x, y);
             turn += 1;
         };
-        Contender { name: SPARSE, run: Box::new(run) }
+        Contender { name, run: Box::new(run) }
     }
 
-    /// Every dense product that is linked.
-    pub fn dense(weights: &'a [Dense]) -> [Contender<'a>; 3] {
-        let contender = |name, product: fn(&Dense, &Array2<f32>, &mut Array2<f32>)| {
+    /// Every dense product that is linked, this library's first.
+    pub fn dense(weights: &'a [Dense]) -> [Contender<'a>; Product::ALL.len()] {
+        Product::ALL.map(|product| {
             let mut turn = 0;
             let run = move |x: &Array2<f32>, y: &mut Array2<f32>| {
-                product(&weights[turn % weights.len()], x, y);
+                let w = &weights[turn % weights.len()];
                 turn += 1;
+                match product {
+                    Product::Lacuna => w.apply_into(x, y),
+                    _ => product.run(0.0, y, 1.0, x, &w.weight().t(), Threads::Pool),
+                }
             };
-            Contender { name, run: Box::new(run) }
-        };
-        [
-            contender("lacuna", |w, x, y| w.apply_into(x, y)),
-            contender("gemm", |w, x, y| gemm(0.0, y, 1.0, x, &w.weight().t(), Threads::Pool)),
-            contender("matrixmultiply", |w, x, y| ndarray::linalg::general_mat_mul(1.0, x, &w.weight().t(), 0.0, y)),
-        ]
+            Contender { name: product.name(), run: Box::new(run) }
+        })
     }
 
     /// `W · xᵀ` with x turned beforehand.
@@ -111,9 +123,20 @@ const TURN: f64 = 5e-3;
 /// Products of a turn at least.
 const RUNS: usize = 3;
 
-/// Median microseconds of each contender, in `seconds` for all of them. They take turns, so that what the machine does meanwhile
+/// What was timed of a contender.
+#[derive(Debug, Clone, Copy)]
+pub struct Timed {
+    pub name: &'static str,
+    /// Median microseconds of a product, and the quartiles.
+    pub us: f64,
+    pub quartiles_us: [f64; 2],
+    /// Products that were timed.
+    pub timed: usize,
+}
+
+/// Times each contender, in `seconds` for all of them. They take turns, so that what the machine does meanwhile
 /// meets all of them; a contender that needs more than that for one product runs once.
-pub fn medians(contenders: &mut [Contender<'_>], x: &Array2<f32>, out: usize, seconds: f64) -> Result<Vec<(&'static str, f64)>> {
+pub fn times(contenders: &mut [Contender<'_>], x: &Array2<f32>, out: usize, seconds: f64) -> Result<Vec<Timed>> {
     let mut y = Array2::zeros((x.nrows(), out));
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     let begin = Instant::now();
@@ -150,11 +173,24 @@ pub fn medians(contenders: &mut [Contender<'_>], x: &Array2<f32>, out: usize, se
         }
         rounds += 1;
     }
-    contenders.iter().zip(times).map(|(c, times)| Ok((c.name, median(&times)?))).collect()
+    let timed = |(c, times): (&Contender<'_>, Vec<f64>)| {
+        let quartiles_us = [quantile(&times, 0.25)?, quantile(&times, 0.75)?];
+        Ok(Timed { name: c.name, us: median(&times)?, quartiles_us, timed: times.len() })
+    };
+    contenders.iter().zip(times).map(timed).collect()
 }
 
-/// The largest distance of `op` from the product in f64 with what it stores; an error if it is more than rounding explains.
-pub fn check(op: &dyn LinearOp, x: &Array2<f32>) -> Result<f64> {
+/// How far a product is off.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Off {
+    /// The largest distance of an output from the sum in f64.
+    pub largest: f64,
+    /// The largest share of such a distance in the sum of sizes.
+    pub of_sizes: f64,
+}
+
+/// How far `op` is off the product in f64 with what it stores; an error if it is more than rounding explains.
+pub fn check(op: &dyn LinearOp, x: &Array2<f32>) -> Result<Off> {
     let weight = op.to_dense().mapv(f64::from);
     let wide = x.mapv(f64::from);
     let exact = wide.dot(&weight.t());
@@ -162,14 +198,15 @@ pub fn check(op: &dyn LinearOp, x: &Array2<f32>) -> Result<f64> {
     let sizes = wide.mapv(f64::abs).dot(&weight.mapv(f64::abs).t());
     let bound = f64::from(f32::EPSILON) * (weight.ncols() as f64 + 2.0);
     let y = apply(op, x);
-    let mut worst = 0.0f64;
+    let mut worst = Off::default();
     for ((at, &y), (&exact, &size)) in y.indexed_iter().zip(exact.iter().zip(&sizes)) {
         let error = (f64::from(y) - exact).abs();
         if error.is_nan() || error > bound * size + f64::from(f32::MIN_POSITIVE) {
             let (format, (t, r)) = (op.format(), at);
             return Err(Error::setting("format", format!("{format} gives {y} for {exact} at token {t}, output {r}")));
         }
-        worst = worst.max(error);
+        worst.largest = worst.largest.max(error);
+        worst.of_sizes = worst.of_sizes.max(if size > 0.0 { error / size } else { 0.0 });
     }
     Ok(worst)
 }

@@ -2,11 +2,12 @@
 
 mod case;
 mod check;
-mod measure;
+pub(super) mod measure;
+mod room;
 mod sweep;
 
-use super::{print, print_json};
-use case::{Case, Weights};
+use super::{counted, print, print_json};
+use case::{Case, FormatArg, Weights, beyond_caches};
 use clap::{Parser, Subcommand};
 use lacuna::mask::Pattern;
 use lacuna::report::{Cell, Table};
@@ -14,6 +15,7 @@ use lacuna::rng::Seed;
 use lacuna::sparse::Precision;
 use lacuna::{Error, Result};
 use measure::Measured;
+use room::{Beside, check_memory, check_seconds, check_sparsity, check_threads, shape};
 use std::path::PathBuf;
 
 /// Times sparse products against dense ones; answers are checked before anything is timed.
@@ -42,7 +44,7 @@ struct Spmm {
     /// Rows of x
     #[arg(long, value_delimiter = ',', default_value = "1")]
     tokens: Vec<usize>,
-    /// Share of the weights that is pruned, by magnitude, in [0, 1]; a pattern N:M fixes it
+    /// Share of the weights that is pruned, by magnitude, in [0, 1); a pattern N:M fixes it
     #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     sparsity: Vec<f64>,
     /// Shape that survivors take: unstructured, N:M, blockRxC
@@ -92,38 +94,6 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Weights of a random matrix, at most: 4 GiB of them.
-const LARGEST: usize = 1 << 30;
-
-/// Reads `OUTxIN`.
-fn shape(text: &str) -> Result<(usize, usize)> {
-    let pair = text.split_once('x').and_then(|(out, inputs)| Some((out.parse::<usize>().ok()?, inputs.parse::<usize>().ok()?)));
-    match pair {
-        Some((out, inputs)) if out == 0 || inputs == 0 => Err(Error::setting("shape", format!("'{text}' has no weights"))),
-        Some((out, inputs)) if out.checked_mul(inputs).is_none_or(|n| n > LARGEST) => {
-            Err(Error::setting("shape", format!("'{text}' has more than {LARGEST} weights")))
-        }
-        Some(pair) => Ok(pair),
-        _ => Err(Error::setting("shape", format!("'{text}' is not OUTxIN, as 4096x4096"))),
-    }
-}
-
-/// Refuses times that measure nothing, or go on for ever.
-fn check_seconds(seconds: f64) -> Result<()> {
-    if seconds.is_finite() && (0.0..=3600.0).contains(&seconds) {
-        return Ok(());
-    }
-    Err(Error::setting("seconds", format!("{seconds}, where 0 to 3600 are possible")))
-}
-
-/// Refuses sparsities that do not rise.
-fn check_rising(sparsity: &[f64]) -> Result<()> {
-    if sparsity.is_empty() || !sparsity.is_sorted_by(|a, b| a < b) {
-        return Err(Error::setting("sparsity", "give rising numbers, as 0.5,0.7,0.9"));
-    }
-    Ok(())
-}
-
 fn run_spmm(args: &Spmm) -> Result<()> {
     check_seconds(args.seconds)?;
     let pattern: Pattern = args.pattern.parse()?;
@@ -136,9 +106,21 @@ fn run_spmm(args: &Spmm) -> Result<()> {
         }
         (some, ..) => some.iter().map(|&s| Some(s)).collect(),
     };
+    let formats: Vec<FormatArg> = args.format.iter().map(|f| f.parse()).collect::<Result<_>>()?;
+    check_sparsity(&args.sparsity)?;
+    check_threads(&args.threads)?;
+    let beside = Beside { copies: if args.cold { 2 * beyond_caches() } else { 0 }, storages: 4 };
     let weights: Vec<Weights> = match (&args.weights, &args.tensor) {
-        (Some(file), Some(tensor)) => vec![Weights::open(file, tensor)?],
-        _ => args.shape.iter().map(|s| Ok(Weights::random(shape(s)?, Seed(args.seed), args.skewed))).collect::<Result<_>>()?,
+        (Some(file), Some(tensor)) => {
+            let weights = Weights::open(file, tensor)?;
+            check_memory(&[weights.weight.dim()], &args.tokens, beside)?;
+            vec![weights]
+        }
+        _ => {
+            let shapes: Vec<(usize, usize)> = args.shape.iter().map(|s| shape(s)).collect::<Result<_>>()?;
+            check_memory(&shapes, &args.tokens, beside)?;
+            shapes.into_iter().map(|dim| Weights::random(dim, Seed(args.seed), args.skewed)).collect()
+        }
     };
     let mut table = table();
     for weights in &weights {
@@ -146,7 +128,7 @@ fn run_spmm(args: &Spmm) -> Result<()> {
             let mask = weights.mask(pattern, sparsity)?;
             for &threads in &args.threads {
                 for &tokens in &args.tokens {
-                    for format in &args.format {
+                    for &format in &formats {
                         for &values in &values {
                             let case = Case {
                                 weight: &weights.weight,
@@ -154,7 +136,7 @@ fn run_spmm(args: &Spmm) -> Result<()> {
                                 pattern,
                                 tokens,
                                 threads,
-                                format: format.parse()?,
+                                format,
                                 values,
                                 cold: args.cold,
                                 peers: true,
@@ -174,10 +156,17 @@ fn run_spmm(args: &Spmm) -> Result<()> {
         }
     }
     if !args.json {
-        print(&table.to_text())?;
+        print(&format!("{}{NOTE}", table.to_text()))?;
     }
     Ok(())
 }
+
+/// What stands under the table.
+const NOTE: &str = "\
+µs are medians of single products, with their quartiles; timed is the number of products that were timed of dense and of sparse.
+max |y - exact| is the largest distance of an output of the sparse product from the same sum in f64, in units of y (random weights and
+inputs are of size 1); of sizes is the largest share of it in its sum of |weight times input|.
+";
 
 /// The columns of [`row`].
 fn table() -> Table {
@@ -191,14 +180,18 @@ fn table() -> Table {
         "isa",
         "format",
         "dense µs",
+        "quartiles",
         "by",
         "sparse µs",
+        "quartiles",
+        "timed",
         "sprs µs",
         "speed-up",
         "pack µs",
         "MB",
         "dense MB",
-        "max error",
+        "max |y - exact|",
+        "of sizes",
     ])
 }
 
@@ -213,13 +206,22 @@ fn row(m: &Measured) -> Vec<Cell> {
         m.isa.into(),
         m.format.clone().into(),
         Cell::float(m.dense_us, 1),
+        spread(m.dense_quartiles_us).into(),
         m.dense_kernel.into(),
         Cell::float(m.sparse_us, 1),
+        spread(m.sparse_quartiles_us).into(),
+        format!("{}, {}", m.dense_timed, m.sparse_timed).into(),
         m.sprs_us.map_or_else(|| "".into(), |us| Cell::float(us, 1)),
         Cell::float(m.speedup, 2),
         Cell::float(m.pack_us, 0),
         Cell::float(m.bytes as f64 / 1e6, 2),
         Cell::float(m.dense_bytes as f64 / 1e6, 2),
         format!("{:.1e}", m.max_error).into(),
+        format!("{:.1e}", m.max_error_of_sizes).into(),
     ]
+}
+
+/// Two quartiles, for reading.
+fn spread([low, high]: [f64; 2]) -> String {
+    format!("{low:.1} to {high:.1}")
 }

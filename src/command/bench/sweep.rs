@@ -1,8 +1,9 @@
 //! `lacuna bench sweep`: where sparse begins to win.
 
-use super::case::{Case, FormatArg, Weights};
+use super::case::{Case, FormatArg, Weights, beyond_caches};
 use super::measure::Measured;
-use super::{check_rising, check_seconds, print, print_json, shape};
+use super::room::{Beside, check_memory, check_rising, check_seconds, check_threads, shape};
+use super::{counted, print, print_json, spread};
 use crate::command::place::{self, Force};
 use clap::Parser;
 use lacuna::io::atomic;
@@ -58,6 +59,20 @@ struct BreakEven {
     sparsity: Option<f64>,
     /// Storage chosen at each sparsity, and its speed-up.
     cases: Vec<(f64, String, f64)>,
+    /// What the speed-ups were made of.
+    times: Vec<Times>,
+}
+
+/// Times at one sparsity: medians of single products, their quartiles, and how many they are.
+#[derive(Debug, Serialize)]
+struct Times {
+    sparsity: f64,
+    dense_us: f64,
+    dense_quartiles_us: [f64; 2],
+    dense_timed: usize,
+    sparse_us: f64,
+    sparse_quartiles_us: [f64; 2],
+    sparse_timed: usize,
 }
 
 /// Runs the command.
@@ -67,13 +82,27 @@ pub fn run(args: &Sweep) -> Result<()> {
     if let Some(out) = &args.out {
         place::reports(out, &["sweep.html", "sweep.csv", "sweep.svg"], args.force.force)?;
     }
+    check_threads(&[args.threads])?;
     let shapes: Vec<(usize, usize)> = args.shape.iter().map(|s| shape(s)).collect::<Result<_>>()?;
+    check_memory(&shapes, &args.tokens, Beside { copies: if args.cold { 2 * beyond_caches() } else { 0 }, storages: 2 })?;
     let mut found = Vec::new();
-    let mut lines = Table::new(["shape", "tokens", "threads", "sparsity", "format", "dense µs", "sparse µs", "speed-up"]);
+    let mut lines = Table::new([
+        "shape",
+        "tokens",
+        "threads",
+        "sparsity",
+        "format",
+        "dense µs",
+        "sparse µs",
+        "speed-up",
+        "dense quartiles",
+        "sparse quartiles",
+        "timed",
+    ]);
     for dim in shapes {
         let weights = Weights::random(dim, Seed(args.seed), false);
         for &tokens in &args.tokens {
-            let mut cases = Vec::new();
+            let (mut cases, mut times) = (Vec::new(), Vec::new());
             for &sparsity in &args.sparsity {
                 let m = best(args, &weights, tokens, sparsity)?;
                 lines.row(vec![
@@ -85,7 +114,19 @@ pub fn run(args: &Sweep) -> Result<()> {
                     Cell::float(m.dense_us, 1),
                     Cell::float(m.sparse_us, 1),
                     Cell::float(m.speedup, 3),
+                    spread(m.dense_quartiles_us).into(),
+                    spread(m.sparse_quartiles_us).into(),
+                    format!("{}, {}", m.dense_timed, m.sparse_timed).into(),
                 ]);
+                times.push(Times {
+                    sparsity,
+                    dense_us: m.dense_us,
+                    dense_quartiles_us: m.dense_quartiles_us,
+                    dense_timed: m.dense_timed,
+                    sparse_us: m.sparse_us,
+                    sparse_quartiles_us: m.sparse_quartiles_us,
+                    sparse_timed: m.sparse_timed,
+                });
                 cases.push((sparsity, m.format, m.speedup));
             }
             let even = BreakEven {
@@ -94,6 +135,7 @@ pub fn run(args: &Sweep) -> Result<()> {
                 threads: args.threads,
                 sparsity: break_even(&cases),
                 cases,
+                times,
             };
             if args.json {
                 print_json(&even)?;
@@ -171,7 +213,7 @@ fn figure(found: &[BreakEven]) -> Result<String> {
     let mut figure = Figure::new("Speed-up over dense", "sparsity", "dense time / sparse time").percent_x().log_y();
     for e in found {
         let points = e.cases.iter().map(|c| Point::new(c.0, c.2)).collect();
-        figure = figure.series(format!("{}, {} tokens", e.shape, e.tokens), points);
+        figure = figure.series(format!("{}, {}", e.shape, counted(e.tokens, "token")), points);
     }
     figure.to_svg()
 }

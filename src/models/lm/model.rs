@@ -157,9 +157,16 @@ impl LanguageModel {
     /// # Errors
     /// [`Error::UnknownLayer`] with the nearest name.
     pub fn linear_mut(&mut self, name: &str) -> Result<&mut Linear> {
-        let unknown = self.unknown(name);
+        // The nearest name is looked for only where it is needed.
+        if self.find_mut(name).is_none() {
+            return Err(self.unknown(name));
+        }
+        self.find_mut(name).ok_or_else(|| Error::unknown_layer(name, std::iter::empty()))
+    }
+
+    fn find_mut(&mut self, name: &str) -> Option<&mut Linear> {
         let head = self.ends.head_mut().into_iter();
-        self.blocks.iter_mut().flat_map(Block::linears_mut).chain(head).find(|l| l.name() == name).ok_or(unknown)
+        self.blocks.iter_mut().flat_map(Block::linears_mut).chain(head).find(|l| l.name() == name)
     }
 
     fn unknown(&self, name: &str) -> Error {

@@ -114,10 +114,17 @@ impl Seq2Seq {
     /// # Errors
     /// [`Error::UnknownLayer`] with the nearest name.
     pub fn linear_mut(&mut self, name: &str) -> Result<&mut Linear> {
-        let unknown = Error::unknown_layer(name, self.linears().into_iter().map(Linear::name));
+        // The nearest name is looked for only where it is needed.
+        if self.find_mut(name).is_none() {
+            return Err(Error::unknown_layer(name, self.linears().into_iter().map(Linear::name)));
+        }
+        self.find_mut(name).ok_or_else(|| Error::unknown_layer(name, std::iter::empty()))
+    }
+
+    fn find_mut(&mut self, name: &str) -> Option<&mut Linear> {
         let Seq2Seq { ends, encoder, decoder, .. } = self;
         let blocks = encoder.iter_mut().chain(decoder).flat_map(Block::linears_mut);
-        blocks.chain(ends.head_mut()).find(|l| l.name() == name).ok_or(unknown)
+        blocks.chain(ends.head_mut()).find(|l| l.name() == name)
     }
 
     /// Where the encoder's tokens stand.

@@ -8,7 +8,6 @@
 use crate::kernels::vector;
 use crate::nn::activation::PARALLEL;
 use crate::nn::attention::{Carry, project, project_back};
-use crate::nn::pool::{slice, slice_mut};
 use crate::nn::{Activation, Linear, Probe};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayViewD};

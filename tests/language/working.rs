@@ -77,7 +77,7 @@ fn what_no_run_has_made_is_refused_and_stays_as_it_was() {
         let line = go_on(&m, &out, &ids, false).unwrap_err().to_string();
         assert!(line.contains(what) && line.contains("no run has made and none removes"), "{line}");
         assert!(line.starts_with(part.to_str().unwrap()) && line.lines().count() == 1, "{line}");
-        assert!(FolderWriter::check_begin(&out).is_err() && FolderWriter::is_unfinished(&out).is_err());
+        assert!(FolderWriter::check_working(&out).is_err() && FolderWriter::is_unfinished(&out).is_err());
         assert!(FolderWriter::tidy(&out).is_err());
         assert_eq!(content(m.folder.path()), before, "{what}");
         if part.is_dir() && !part.is_symlink() { fs::remove_dir_all(&part) } else { fs::remove_file(&part) }.unwrap();
@@ -130,7 +130,7 @@ fn an_unfinished_run_stops_a_new_one_and_names_the_option_that_goes_on_with_it()
     let before = content(m.folder.path());
     let line = go_on(&m, &out, &ids, false).unwrap_err().to_string();
     assert_eq!(line, format!("{}: holds an unfinished run: --resume goes on with it; remove it to begin anew", part.display()));
-    assert_eq!(FolderWriter::check_begin(&out).unwrap_err().to_string(), line);
+    assert_eq!(FolderWriter::check_working(&out).unwrap_err().to_string(), line);
     assert_eq!(content(m.folder.path()), before);
     go_on(&m, &out, &ids, true).unwrap();
 }

@@ -246,6 +246,6 @@ fn of_nothing_there_is_no_share() {
     assert_eq!(Size { parameters: 8, kept: 6, ..size }.whole_sparsity(), 0.25);
     assert_eq!(Sum { numbers: 0, kept: Some(0), bytes: 0 }.sparsity(), None);
     assert_eq!(Sum { numbers: 4, kept: Some(1), bytes: 0 }.sparsity(), Some(0.75));
-    let (choices, words) = (ChoiceScore::of(&[], &[]), LastWordScore::of(&[]));
+    let (choices, words) = (ChoiceScore::of(&[], &[], &[]), LastWordScore::of(&[], &[]));
     assert!(choices.accuracy.is_nan() && words.accuracy.is_nan() && words.perplexity.is_nan());
 }

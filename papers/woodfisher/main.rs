@@ -78,13 +78,13 @@ pub fn run(options: &Options) -> Result<Study> {
     let mut study = Study::default();
     let mut rows = Table::new(["seed", "method", "sparsity", "test accuracy, %"]);
     let mut sizes = Table::new(["seed", "weights of a block", "test accuracy, %"]);
-    let blocks: Vec<usize> = options.pick(vec![1, 10, 50, 400, usize::MAX], vec![1, 10, 100, 1000, usize::MAX]);
+    let blocks: Vec<usize> = options.pick(vec![1, 50, usize::MAX], vec![1, 10, 100, 1000, usize::MAX]);
     let (largest, at) = options.pick((2560, 0.8), (235_200, 0.9));
     let usual = WoodFisher { damping: 1e-5, block: options.pick(50, 100) };
     let (mut dense, mut gaps, mut halves) = (Vec::new(), vec![Vec::new(); 3], Vec::new());
     let mut by_block = vec![Vec::new(); blocks.len()];
     for &seed in &options.seeds {
-        let tasks = (0..options.pick(4, 1)).map(|k| Task::new(options, seed, k)).collect::<Result<Vec<_>>>()?;
+        let tasks = (0..options.pick(2, 1)).map(|k| Task::new(options, seed, k)).collect::<Result<Vec<_>>>()?;
         let mean = |of: &dyn Fn(&Task) -> Result<f64>| -> Result<f64> {
             tasks.iter().map(of).sum::<Result<f64>>().map(|sum| sum / tasks.len() as f64)
         };

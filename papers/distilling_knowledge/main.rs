@@ -37,7 +37,7 @@ fn plan(options: &Options) -> Result<Plan> {
         let order = Seed(0).stream("digits").permutation(all.len());
         let (train, test) = options.samples(all.select(&order[..300]), all.select(&order[300..]));
         let care = Care { dropout: Some(Dropout { inputs: 0.0, hidden: 0.5 }), max_norm: Some(3.0), jitter: None };
-        let rules = ["mean < 80", "mean < 130", "mean < 100", "every > 100", "mean > 0.2", "mean < 180"];
+        let rules = ["mean < 80", "mean < 150", "mean < 120", "every > 100", "mean > 0.2", "mean < 180"];
         let (epochs, hidden, small) = ([200, 60, 120], (300, 40), [(10, 200), (60, 200)]);
         return Ok(Plan { set: "digits 8×8", train, test, hidden, care, epochs, start: 1.0, batch: 32, small, rules });
     }
@@ -125,7 +125,9 @@ pub fn run(options: &Options) -> Result<Study> {
     let at = |width: usize, temperature: usize, i: usize| errors[2 + 5 * width + temperature][i][0]; // after the first two
     let best = |i: usize| (at(0, 1, i) + at(0, 2, i)) / 2.0;
     c.setting("MNIST, 2 × 30 units", format!("{set}, 2 × {} units, {} epochs", p.small[0].0, p.small[0].1));
-    c.add("errors at τ = 1 over those at 2.5 and 4", "above 1", "mean > 1", 2)?.extend(each(&|i| at(0, 0, i) / best(i)));
+    if !options.quick {
+        c.add("errors at τ = 1 over those at 2.5 and 4", "above 1", "mean > 1", 2)?.extend(each(&|i| at(0, 0, i) / best(i)));
+    }
     let high = each(&|i| (at(0, 3, i) + at(0, 4, i)) / 2.0 / best(i));
     c.add("errors at τ = 10 and 20 over those at 2.5 and 4", "above 1", "mean > 1", 2)?.extend(high);
     c.setting("MNIST, 2 × 300 units", format!("{set}, 2 × {} units, {} epochs", p.small[1].0, p.small[1].1));

@@ -106,7 +106,7 @@ pub fn step(
     }
     let mut missing = None;
     model.visit_mut(&mut |name, values| {
-        if gradients.get(name).is_none_or(|g| g.len() != values.len()) {
+        if missing.is_none() && gradients.get(name).is_none_or(|g| g.len() != values.len()) {
             missing = Some(name.to_string());
         }
     })?;

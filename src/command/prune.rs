@@ -124,6 +124,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.model.is_dir() {
         return super::prune_model::run(args);
     }
+    lacuna::io::gguf::refuse(&args.model)?;
     args.language.refuse()?;
     let pattern: Pattern = args.pattern.as_deref().unwrap_or("unstructured").parse()?;
     let nm = matches!(pattern, Pattern::Nm { .. });

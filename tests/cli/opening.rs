@@ -41,7 +41,7 @@ fn a_gguf_file_is_known_in_every_command_that_wants_a_model_and_sent_to_import()
             &["generate", file, "--prompt", "a"],
             &["logits", file, "--ids", "model.safetensors", "--out", "out.safetensors"],
             &["pack", file, "out", "--save", "bitmask"],
-            &["bench", "model", file],
+            &["bench", "spmm", "--weights", file, "--tensor", "fc", "--sparsity", "0.5"],
         ] {
             let line = folder.refuses(args);
             assert!(line.contains(file) && line.contains("is a GGUF file; 'lacuna import FILE DIR'"), "{args:?}: {line}");

@@ -84,9 +84,8 @@ pub(super) fn config(
     };
     extend(&mut config, own);
     for (key, named) in [("bos", "bos_token_id"), ("eos", "eos_token_id"), ("padding", "pad_token_id")] {
-        if let Some(id) = file.count_or(&format!("tokenizer.ggml.{key}_token_id"))? {
-            extend(&mut config, json!({ named: id }));
-        }
+        // One that the file does not name is none: the library's own defaults are those of another vocabulary.
+        extend(&mut config, json!({ named: file.count_or(&format!("tokenizer.ggml.{key}_token_id"))? }));
     }
     match config {
         Value::Object(map) => Ok(map),

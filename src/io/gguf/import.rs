@@ -186,7 +186,7 @@ fn name_of(dtype: Dtype) -> &'static str {
 
 fn generation(config: &Map<String, Value>) -> Value {
     let ids = ["bos_token_id", "eos_token_id", "pad_token_id"];
-    let known = ids.iter().filter_map(|key| Some((key.to_string(), config.get(*key)?.clone())));
+    let known = ids.iter().filter_map(|key| Some((key.to_string(), config.get(*key).filter(|id| !id.is_null())?.clone())));
     let mut generation: Map<String, Value> = known.collect();
     generation.insert("_from_model_config".to_string(), json!(true));
     Value::Object(generation)

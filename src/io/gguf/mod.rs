@@ -41,7 +41,10 @@ const CHUNK: usize = 1 << 13;
 pub(super) const MAGIC: &[u8; 4] = b"GGUF";
 
 /// Refuses a file of this format, whatever its name, where a folder or a safetensors file is wanted.
-pub(super) fn refuse(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Malformed`], naming the command that makes a folder of it.
+pub fn refuse(path: &Path) -> Result<()> {
     let mut begins = [0; 4];
     let known = open(path).is_ok_and(|(mut file, _)| file.read_exact(&mut begins).is_ok() && begins == *MAGIC);
     if known { Err(Error::malformed(path, TO_IMPORT)) } else { Ok(()) }

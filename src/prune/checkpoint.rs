@@ -2,7 +2,7 @@
 
 use crate::allocate::Layer;
 use crate::criteria::{Evidence, Measured};
-use crate::io::{Checkpoint, Role, check_finite};
+use crate::io::{Checkpoint, Role, check_finite, quoted};
 use crate::mask::Mask;
 use crate::prune::Pruning;
 use crate::prune::oneshot::{choose, scores};
@@ -100,9 +100,10 @@ pub fn prune_checkpoint(checkpoint: &Checkpoint, pruning: &Pruning<'_>) -> Resul
     }
     let names: Vec<String> = names.into_iter().filter(|n| !skipped.contains(&n.as_str())).collect();
     if names.is_empty() {
-        let others = match left.len() {
-            0 => String::new(),
-            n => format!("; left alone are {n} others, the first of them {}: {}", left[0].name, left[0].why),
+        let others = match &left[..] {
+            [] => String::new(),
+            [one] => format!("; {} is left alone: {}", quoted(&one.name), one.why),
+            [one, ..] => format!("; {} tensors are left alone, the first of them {}: {}", left.len(), quoted(&one.name), one.why),
         };
         let reason = format!("holds no weights to prune (tensors of two dimensions or more in F32, F16 or BF16){others}");
         return Err(Error::malformed(checkpoint.path(), reason));

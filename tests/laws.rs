@@ -9,6 +9,8 @@ mod attention;
 mod bad_input;
 #[path = "laws/groups.rs"]
 mod groups;
+#[path = "laws/interchange.rs"]
+mod interchange;
 #[path = "laws/narrow.rs"]
 mod narrow;
 #[path = "laws/patterned.rs"]

@@ -6,7 +6,9 @@ use crate::mask::Mask;
 use crate::sparse::{Compress, LinearOp};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
-use sprs::{CsMatI, CsMatViewI};
+use sprs::{CsMatBase, CsMatI, CsMatViewI, SpIndex};
+use std::any::Any;
+use std::ops::Deref;
 
 /// A weight in compressed sparse rows, with 32-bit indices: 8 bytes a weight, so smaller than dense above 50 % sparsity.
 ///
@@ -67,16 +69,30 @@ impl Csr {
         self.view().stored()
     }
 
-    /// A matrix of `sprs`, whose memory is taken over without a copy.
+    /// A matrix of `sprs`, or a slice of one that owns its numbers (`slice_outer(1..3).to_owned()`), whose offsets do not begin at 0. Memory
+    /// with indices of `u32` is taken over without a copy; indices of other types become `u32`.
+    ///
+    /// ```
+    /// use lacuna::sparse::{Csr, LinearOp};
+    /// let eye: sprs::CsMatI<f32, u32> = sprs::CsMatI::eye(4);
+    /// let rows = Csr::from_sprs(eye.slice_outer(1..3).to_owned())?;
+    /// assert_eq!(rows.to_dense(), ndarray::array![[0., 1., 0., 0.], [0., 0., 1., 0.]]);
+    /// # Ok::<(), lacuna::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// If it is stored by columns; convert it with `to_csr` first.
-    pub fn from_sprs(matrix: CsMatI<f32, u32>) -> Result<Self> {
+    /// If it is stored by columns (convert it with `to_csr` first), or an index does not fit `u32`.
+    pub fn from_sprs<I: SpIndex + 'static, Iptr: SpIndex + 'static>(matrix: CsMatI<f32, I, Iptr>) -> Result<Self> {
         if !matrix.is_csr() {
             return Err(Error::setting("csr", "the sprs matrix is stored by columns; convert it with to_csr()"));
         }
         let (rows, cols) = matrix.shape();
         let (offsets, indices, values) = matrix.into_raw_storage();
+        let (mut offsets, indices) = (narrowed(offsets)?, narrowed(indices)?);
+        if let Some(first) = offsets.first().copied().filter(|first| *first != 0) {
+            // sprs keeps the offsets of the whole matrix with the numbers of the slice alone.
+            offsets.iter_mut().for_each(|at| *at = at.saturating_sub(first));
+        }
         Csr::new(rows, cols, offsets, indices, values)
     }
 
@@ -121,11 +137,17 @@ impl<'a> CsrView<'a> {
         Ok(CsrView { rows, cols, offsets, indices, values })
     }
 
-    /// The memory of an `sprs` matrix as a view, without a copy.
+    /// The memory of an `sprs` matrix, or of a view of one, as a view, without a copy.
     ///
     /// # Errors
-    /// If it is stored by columns, or is a slice of a larger matrix.
-    pub fn from_sprs(matrix: &'a CsMatI<f32, u32>) -> Result<Self> {
+    /// If it is stored by columns, or is a slice whose offsets do not begin at 0, which [`Csr::from_sprs`] takes as its own
+    /// (`matrix.to_owned()`).
+    pub fn from_sprs<P, I, V>(matrix: &'a CsMatBase<f32, u32, P, I, V>) -> Result<Self>
+    where
+        P: Deref<Target = [u32]>,
+        I: Deref<Target = [u32]>,
+        V: Deref<Target = [f32]>,
+    {
         let indptr = matrix.proper_indptr();
         let (true, std::borrow::Cow::Borrowed(offsets)) = (matrix.is_csr(), indptr) else {
             return Err(Error::setting("csr", "the sprs matrix is stored by columns or is a slice of another"));
@@ -157,6 +179,19 @@ impl<'a> CsrView<'a> {
     pub fn values(&self) -> &'a [f32] {
         self.values
     }
+}
+
+/// Offsets or indices as `u32`, without a copy if they are.
+fn narrowed<I: SpIndex + 'static>(numbers: Vec<I>) -> Result<Vec<u32>> {
+    let mut numbers = Some(numbers);
+    if let Some(same) = (&mut numbers as &mut dyn Any).downcast_mut::<Option<Vec<u32>>>().and_then(Option::take) {
+        return Ok(same);
+    }
+    let one = |i: I| {
+        let fits = i.try_index().and_then(|i| u32::try_from(i).ok());
+        fits.ok_or_else(|| Error::setting("csr", format!("index {i:?} of the sprs matrix does not fit 32 bits")))
+    };
+    numbers.into_iter().flatten().map(one).collect()
 }
 
 impl Entries for CsrView<'_> {

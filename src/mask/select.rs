@@ -166,7 +166,7 @@ fn unit_mask(sums: &Array2<f64>, scope: Scope, keep: usize) -> Mask {
     let mut mask = Mask::empty(rows, cols);
     match scope {
         Scope::Layer => {
-            let all = sums.as_slice().unwrap_or_default(); // made row by row
+            let all = sums.as_slice().expect("sums are made row by row");
             top(&mut all.to_vec(), all, keep, |i| mask.set(i / cols, i % cols, true));
         }
         Scope::Row => {

@@ -52,14 +52,15 @@ impl Rule {
 /// A bias of scores by distance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distances {
-    /// `(heads, distances)`; the bias of key j for query i stands at `zero + j - i`.
+    /// `(heads, distances)`, in standard layout; the bias of key j for query i stands at `zero + j - i`.
     pub(super) values: Array2<f32>,
     pub(super) zero: usize,
 }
 
 impl Distances {
-    /// From `(heads, distances)`, the column `zero` of which is that of a query's own position.
+    /// From `(heads, distances)` of any strides, the column `zero` of which is that of a query's own position.
     pub fn new(values: Array2<f32>, zero: usize) -> Self {
+        let values = if values.is_standard_layout() { values } else { values.as_standard_layout().into_owned() };
         Distances { values, zero }
     }
 
@@ -71,7 +72,8 @@ impl Distances {
     /// The biases of all keys for one query.
     pub(super) fn row(&self, head: usize, query: usize, keys: &Range<usize>) -> &[f32] {
         let first = self.zero + keys.start - query;
-        &self.values.as_slice().unwrap_or_default()[head * self.values.ncols() + first..][..keys.len()]
+        let values = self.values.as_slice().expect("made standard in `new`");
+        &values[head * self.values.ncols() + first..][..keys.len()]
     }
 }
 
@@ -209,7 +211,7 @@ fn attend_block(
     gemm(0.0, &mut scores, 1.0, &q, &k.reversed_axes(), Threads::One);
     let mut rates = vec![0.0; n];
     for (i, mut row) in scores.rows_mut().into_iter().enumerate() {
-        rates[i] = weigh(row.as_slice_mut().unwrap_or_default(), i);
+        rates[i] = weigh(row.as_slice_mut().expect("scores are made row by row"), i);
     }
     gemm(0.0, &mut out, 1.0, &scores, &v, Threads::One);
     out.rows_mut().into_iter().zip(rates).for_each(|(mut y, rate)| y *= rate);

@@ -85,7 +85,7 @@ fn head_back(seen: &Seen<'_>, heads: Heads, head: usize, rule: &Rule, bias: Opti
         gemm(0.0, &mut p, 1.0, &q, &k.t(), Threads::One);
         let products = rule.cap.map(|_| p.clone());
         for (i, mut row) in p.rows_mut().into_iter().enumerate() {
-            let row = row.as_slice_mut().unwrap_or_default();
+            let row = row.as_slice_mut().expect("probabilities are made row by row");
             let sum = weigh(row, &keys, first + i, rule, bias.map(|b| b.row(head, first + i, &keys)));
             vector::scale(row, (1.0 / sum) as f32);
         }
@@ -94,7 +94,8 @@ fn head_back(seen: &Seen<'_>, heads: Heads, head: usize, rule: &Rule, bias: Opti
         let mut dp = Array2::zeros(p.dim());
         gemm(0.0, &mut dp, 1.0, &dy, &v.t(), Threads::One);
         for (i, (mut p, dp)) in p.rows_mut().into_iter().zip(dp.rows()).enumerate() {
-            let (p, dp) = (p.as_slice_mut().unwrap_or_default(), dp.to_slice().unwrap_or_default());
+            let p = p.as_slice_mut().expect("probabilities are made row by row");
+            let dp = dp.to_slice().expect("their gradients are made row by row");
             let mean = vector::dot(p, dp) as f32;
             vector::softmax_back(p, dp, mean);
             if let Some(b) = bias {

@@ -8,6 +8,7 @@
 use crate::kernels::vector;
 use crate::nn::activation::PARALLEL;
 use crate::nn::attention::{Carry, project, project_back};
+use crate::nn::pool::{slice, slice_mut};
 use crate::nn::{Activation, Linear, Probe};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayViewD};
@@ -138,7 +139,7 @@ impl FeedForward {
         let mut d_inner = Array2::zeros(inner.dim());
         self.down.pull(dy, &mut d_inner);
         let mut d_open = Array2::zeros(open.dim());
-        let d_inner = d_inner.as_slice().unwrap_or_default();
+        let d_inner = slice(&d_inner);
         let d_rows = |t: usize| &d_inner[t * n..(t + 1) * n];
         numbered_rows(&mut d_open, open, |t, d, open| {
             let (d_gate, d_up) = d.split_at_mut(n);
@@ -180,7 +181,8 @@ fn numbered_rows(to: &mut Array2<f32>, from: &Array2<f32>, f: impl Fn(usize, &mu
     if n == 0 {
         return;
     }
-    let (to, from) = (to.as_slice_mut().unwrap_or_default(), from.as_slice().unwrap_or_default());
+    assert_eq!(to.nrows(), from.nrows(), "one row in for each row out");
+    let (to, from) = (slice_mut(to), slice(from));
     let task = |(i, (to, from)): (usize, (&mut [f32], &[f32]))| {
         to.chunks_mut(n).zip(from.chunks(m)).enumerate().for_each(|(t, (to, from))| f(i * TOKENS + t, to, from));
     };

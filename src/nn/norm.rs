@@ -37,14 +37,15 @@ pub struct Norm {
 const TOKENS: usize = 32;
 
 impl Norm {
-    /// A normalisation over `weight.len()` features.
+    /// A normalisation over `weight.len()` features; weight and bias may have any strides.
     ///
     /// # Panics
     /// If the bias has another length than the weight.
     pub fn new(name: impl Into<String>, kind: NormKind, weight: Array1<f32>, bias: Option<Array1<f32>>, epsilon: f32) -> Self {
         let name = name.into();
         assert!(bias.as_ref().is_none_or(|b| b.len() == weight.len()), "{name}: weight and bias differ in length");
-        Norm { name, kind, plus_one: false, weight, bias, epsilon }
+        let standard = |v: Array1<f32>| if v.is_standard_layout() { v } else { v.as_standard_layout().into_owned() };
+        Norm { name, kind, plus_one: false, weight: standard(weight), bias: bias.map(standard), epsilon }
     }
 
     /// Whether features are multiplied by `1 + w`.
@@ -93,7 +94,7 @@ impl Norm {
         };
         let width = self.weight.len();
         assert_eq!(x.ncols(), width, "{}: features", self.name);
-        let y_slice = y.as_slice_mut().unwrap_or_default();
+        let y_slice = y.as_slice_mut().expect("zeros are made row by row");
         if y_slice.len() < PARALLEL {
             y_slice.chunks_mut(width).for_each(each);
         } else {
@@ -172,13 +173,13 @@ impl Norm {
 
     /// Calls `f` with each parameter's tensor name and numbers, to be changed.
     pub(crate) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) {
-        f(&format!("{}.weight", self.name), self.weight.as_slice_mut().unwrap_or_default());
+        f(&format!("{}.weight", self.name), self.weight.as_slice_mut().expect("made standard in `new`"));
         if let Some(bias) = &mut self.bias {
-            f(&format!("{}.bias", self.name), bias.as_slice_mut().unwrap_or_default());
+            f(&format!("{}.bias", self.name), bias.as_slice_mut().expect("made standard in `new`"));
         }
     }
 }
 
 fn slice(values: &Array1<f32>) -> &[f32] {
-    values.as_slice().unwrap_or_default()
+    values.as_slice().expect("made standard in `new`")
 }

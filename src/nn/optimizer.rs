@@ -60,7 +60,7 @@ impl Optimizer {
         self.advance();
         for (i, (name, param)) in params.iter_mut().enumerate() {
             let gradient = gradients[i].as_standard_layout();
-            let gradient = gradient.as_slice().unwrap_or_default();
+            let gradient = gradient.as_slice().expect("made standard in the line above");
             assert_eq!(gradient.len(), param.value().len(), "the gradient of {name} has another size");
             let mask = param.mask().cloned();
             param.update(|weights| self.apply(i, weights, gradient, mask.as_ref(), learning_rate));

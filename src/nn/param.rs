@@ -47,7 +47,7 @@ impl Param {
 
     /// The numbers as one row-major slice.
     pub fn as_slice(&self) -> &[f32] {
-        self.value.as_slice().unwrap_or_default()
+        self.value.as_slice().expect("an invariant: standard layout")
     }
 
     /// The shape that files show.
@@ -100,7 +100,7 @@ impl Param {
 
     /// Changes the numbers in place and applies the mask after: `change` gets them as one row-major slice.
     pub(crate) fn update(&mut self, change: impl FnOnce(&mut [f32])) {
-        change(self.value.as_slice_mut().unwrap_or_default());
+        change(self.value.as_slice_mut().expect("an invariant: standard layout"));
         self.hold();
     }
 

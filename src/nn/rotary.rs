@@ -206,8 +206,9 @@ impl Turns {
             for (t, mut token) in rows.rows_mut().into_iter().enumerate() {
                 let p = (i * TOKENS + t) % length;
                 let (cos, sin) = (self.cos.row(p), self.sin.row(p));
-                let (cos, sin) = (cos.to_slice().unwrap_or_default(), sin.to_slice().unwrap_or_default());
-                let token = token.as_slice_mut().unwrap_or_default();
+                let (cos, sin) =
+                    (cos.to_slice().expect("turns are made row by row"), sin.to_slice().expect("turns are made row by row"));
+                let token = token.as_slice_mut().expect("checked: the features of a token lie side by side");
                 for head in token.chunks_exact_mut(head_dim) {
                     let (a, b) = head[..2 * half].split_at_mut(half);
                     for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {

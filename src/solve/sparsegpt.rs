@@ -250,7 +250,7 @@ impl Row<'_> {
             w[c] = value;
             if error != 0.0 {
                 let later = triangle.row(c);
-                let later = later.as_slice().map_or(&[][..], |l| &l[c + 1..]);
+                let later = &later.as_slice().expect("the triangle is made row by row")[c + 1..];
                 w[c + 1..].iter_mut().zip(later).for_each(|(w, u)| *w -= error * u);
             }
         }

@@ -104,7 +104,11 @@ impl Dtype {
     /// The inverse of `decode`.
     pub(super) fn encode(self, values: &ArrayD<f32>, out: &mut dyn Write) -> io::Result<()> {
         let values = values.as_standard_layout();
-        values.as_slice().unwrap_or_default().chunks(CHUNK).try_for_each(|part| out.write_all(&self.bytes_of(part)))
+        values
+            .as_slice()
+            .expect("made standard in the line above")
+            .chunks(CHUNK)
+            .try_for_each(|part| out.write_all(&self.bytes_of(part)))
     }
 
     /// The first finite number that this type rounds to an infinity.

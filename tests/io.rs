@@ -6,6 +6,8 @@ mod atomic;
 mod common;
 #[path = "io/data.rs"]
 mod data;
+#[path = "io/foreign_masks.rs"]
+mod foreign_masks;
 #[path = "io/small_sets.rs"]
 mod small_sets;
 #[path = "io/safetensors.rs"]

@@ -34,7 +34,7 @@ pub use folder::{Folder, FolderWriter, Layout, MaskFile, Packing, read_ids, repa
 pub use idx::mnist;
 pub use monks::{Monk, Monks};
 pub(crate) use row_file::RowFile;
-pub use safetensors::{Checkpoint, Dtype, Header, Stored, TensorInfo, check_finite, read_header};
+pub use safetensors::{Checkpoint, Dtype, Header, Role, Stored, TensorInfo, check_finite, read_header};
 pub use standard::Standard;
 pub use table::table;
 pub use weights::{Weights, WeightsMut, read_matrix, read_vector};

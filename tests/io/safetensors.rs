@@ -31,6 +31,23 @@ fn the_same_content_gives_the_same_bytes_whatever_the_order() {
 }
 
 #[test]
+fn the_order_in_memory_is_that_of_the_file_then_of_insertion_and_that_of_a_written_file_is_its_own() {
+    let json = r#"{"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
+    let mut model = Checkpoint::from_bytes("m", &with_header(json, 2)).unwrap();
+    model.insert("z", array![1.0], Dtype::F16).unwrap();
+    model.insert("c", array![1.0], Dtype::F32).unwrap();
+    model.insert("x", array![[1.0, 2.0]], Dtype::F16).unwrap();
+    model.insert_mask("x", &Mask::full(1, 2)).unwrap();
+    // One that is replaced stays in its place.
+    model.insert("z", array![2.0], Dtype::F16).unwrap();
+    assert_eq!(model.names().collect::<Vec<_>>(), ["b", "a", "z", "c", "x", "x.mask"]);
+    assert_eq!(model.weights().map(|(name, _)| name).collect::<Vec<_>>(), ["z", "c", "x"]);
+    let back = Checkpoint::from_bytes("m", &model.to_bytes().unwrap()).unwrap();
+    assert_eq!(back.names().collect::<Vec<_>>(), ["c", "x", "z", "a", "b", "x.mask"]);
+    assert_eq!(back.masks().unwrap(), [("x".to_string(), Mask::full(1, 2))]);
+}
+
+#[test]
 fn tensors_and_metadata_come_back_from_a_file_as_they_went() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.safetensors");
@@ -217,7 +234,8 @@ fn a_mask_that_does_not_fit_its_weight_is_refused_with_both_shapes() {
             9,
         ),
     );
-    assert!(bare.unwrap().mask("w").unwrap_err().to_string().ends_with("lacks its metadata entry 'w.mask.cols'"));
+    // Bits alone, as a tool leaves them that drops the metadata: the weight says where a row ends.
+    assert_eq!(bare.unwrap().mask("w").unwrap(), Some(Mask::empty(1, 2)));
 }
 
 #[test]

@@ -46,7 +46,10 @@ impl Tensor {
 /// An ordered set of named tensors, with text beside them: the content of one safetensors file.
 ///
 /// Tensors of dtype F32, F16 and BF16 are weights: `f32` in memory, written back in their own dtype. Tensors of any other
-/// dtype are kept byte by byte and written back as they were. The order is that of the file, then that of insertion.
+/// dtype are kept byte by byte and written back as they were.
+///
+/// The order in memory ([`Checkpoint::names`]) is that of the file that was read, then that of insertion. What is written does not depend
+/// on it: tensors of wide elements come first, then names in alphabetical order, so the same content gives the same bytes.
 ///
 /// ```
 /// use lacuna::io::{Checkpoint, Dtype};
@@ -134,7 +137,8 @@ impl Checkpoint {
         Ok(read)
     }
 
-    /// Writes a file, whole or not at all (see [`atomic`]). The same content gives the same bytes.
+    /// Writes a file, whole or not at all (see [`atomic`]), its tensors sorted by the width of their elements and their names: the same
+    /// content gives the same bytes, whatever the order in memory.
     ///
     /// # Errors
     /// [`Error::Io`] naming `path`; [`Error::Malformed`] if the names and metadata together exceed the 100 MB that the
@@ -180,7 +184,7 @@ impl Checkpoint {
         self.order.is_empty()
     }
 
-    /// The names of all tensors, those of masks included, in order.
+    /// The names of all tensors, those of masks included, in the order of the file that was read, then of insertion.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.order.iter().map(String::as_str)
     }
@@ -254,7 +258,7 @@ impl Checkpoint {
             }
         }
         let mut values = standard(values);
-        let numbers = values.as_slice().unwrap_or_default();
+        let numbers = values.as_slice().expect("`standard` made it so");
         if let Some(at) = dtype.first_too_large(numbers) {
             let cols = flat(values.shape()).1;
             let place = format!("{} at row {}, column {}", numbers[at], at / cols, at % cols);

@@ -11,23 +11,34 @@
 //! **Masks.** The mask of the weight `fc.weight`, `(out, in)`, is the tensor `fc.weight.mask`: dtype U8, shape
 //! `(out, ceil(in / 8))`, bits as [`Mask::to_bytes`](crate::mask::Mask::to_bytes) lays them (least significant first, true =
 //! kept), which is how the published `sparse-bitmask` checkpoints lay theirs. The metadata entry `fc.weight.mask.cols` holds
-//! `in` in decimal, because the bytes alone do not say where a row ends.
+//! `in` in decimal, because the bytes alone do not say where a row ends. Masks of other tools, one number a weight, are read and
+//! written as they are ([`Checkpoint::insert_mask`]): `fc.weight_orig` and `fc.weight_mask` of `torch.nn.utils.prune`, `fc.mask`, and
+//! so on.
+//!
+//! **Roles.** [`Checkpoint::role`] says what a tensor is for: a weight, a mask of one, a buffer that looks like one, numbers of a type
+//! that is not read.
 //!
 //! **Storages.** [`Checkpoint::insert_storage`] puts a sparse storage in: one tensor a part, `fc.weight.values`, and the metadata entry
 //! `fc.weight.storage`, a line of JSON with `format`, `version`, `values`, `rows`, `cols`, and `tile` or `pattern` where the format has one.
 //! [`Checkpoint::published`] reads the layouts `sparse-bitmask` and `sparse-24-bitmask` of published checkpoints.
 
+mod binary;
+mod buffers;
 mod checkpoint;
 mod dtype;
 mod header;
 mod masks;
 mod published;
+mod roles;
 mod storages;
 mod stored;
 
 pub(super) use ::safetensors::tensor::Dtype as Element;
+pub(crate) use binary::{filled, is_float};
+pub(crate) use buffers::buffer;
 pub use checkpoint::{Checkpoint, check_finite};
 pub use dtype::Dtype;
 pub use header::{Header, TensorInfo, read_header};
 pub(super) use header::{METADATA, Table, bytes_of, encode};
+pub use roles::Role;
 pub use stored::Stored;

@@ -184,6 +184,13 @@ fn settings_that_exclude_each_other_and_names_of_no_layer_are_errors() {
         s.budgets.insert("model.layers.0.q".into(), Budget::all(1));
     };
     assert!(fail(&wrong, &ids).starts_with("no layer is named 'model.layers.0.q' among 21"));
+    // Of several the same one is told each time, though budgets lie in no order.
+    for _ in 0..8 {
+        let many = |s: &mut lacuna::prune::LanguagePruning<'_>| {
+            s.budgets = ["q", "b", "x", "c", "y"].map(|name| (name.to_string(), Budget::all(1))).into();
+        };
+        assert!(fail(&many, &ids).starts_with("no layer is named 'b' among 21"));
+    }
     let few = SparseGpt { damping: 0.0, ..pruner };
     let mut singular = base.clone();
     singular.pruner = &few;

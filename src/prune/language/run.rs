@@ -72,7 +72,8 @@ pub fn prune_language(
     check(ids, length, settings)?;
     let outline = Outline::of(folder, config)?;
     let layers: Vec<Place> = outline.layers.iter().filter_map(Place::of).collect();
-    if let Some(name) = settings.budgets.keys().find(|name| !layers.iter().any(|l| l.name == **name)) {
+    // Budgets lie in no order; of several unknown names the first of the alphabet is told.
+    if let Some(name) = settings.budgets.keys().filter(|name| !layers.iter().any(|l| l.name == **name)).min() {
         return Err(Error::unknown_layer(name, layers.iter().map(|l| l.name.as_str())));
     }
     let pruned = layers.iter().filter(|l| settings.budgets.contains_key(&l.name)).map(|l| l.tensor.as_str());

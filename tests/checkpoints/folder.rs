@@ -217,6 +217,79 @@ fn large_models_are_cut_into_shards_that_open_again() {
 }
 
 #[test]
+fn a_layout_takes_other_shapes_and_writes_them_with_the_sizes_that_follow() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = Folder::open(sharded(root.path())).unwrap();
+    let mut layout = Layout::of(&folder);
+    let mut asked = Vec::new();
+    layout
+        .reshape(|name, shape| {
+            asked.push((name.to_string(), shape.to_vec()));
+            match name {
+                "a.weight" => vec![2, 3],
+                "c.weight" => vec![7, 1, 3],
+                _ => shape.to_vec(),
+            }
+        })
+        .unwrap();
+    asked.sort();
+    let mut all: Vec<_> = folder.names().map(|n| (n.to_string(), folder.shape(n).unwrap().to_vec())).collect();
+    all.sort();
+    assert_eq!(asked, all, "each tensor is asked for once, with the shape that it has");
+    let out = root.path().join("out");
+    let mut writer = FolderWriter::create(&out, layout).unwrap();
+    let (a, c) = (numbers("a", &[2, 3], 1.0), numbers("c", &[7, 1, 3], 1.0));
+    let e = writer.write("a.weight", &numbers("a", &[5, 3], 1.0)).unwrap_err().to_string();
+    assert!(e.contains("'a.weight': expected shape [2, 3], found [5, 3]"), "{e}");
+    let e = writer.copy("a.weight", &folder).unwrap_err().to_string();
+    assert!(e.contains("expected shape [2, 3], found [5, 3]"), "{e}");
+    writer.write("a.weight", &a).unwrap();
+    writer.write("c.weight", &c).unwrap();
+    writer.copy_rest(&folder).unwrap();
+    writer.finish().unwrap();
+    let written = Folder::open(&out).unwrap();
+    assert_eq!(written.read("a.weight").unwrap(), a);
+    assert_eq!(written.read("c.weight").unwrap(), c.mapv(|v| Dtype::BF16.round(v)));
+    for name in ["b.weight", "c.bias"] {
+        assert_eq!(written.read(name).unwrap(), folder.read(name).unwrap(), "{name}");
+    }
+    let index = written.json("model.safetensors.index.json").unwrap().unwrap();
+    assert_eq!(index["metadata"]["total_size"], 24 + 48 + 42 + 14 + 16);
+    // More than a machine can address is refused by the tensor's name.
+    let mut layout = Layout::of(&folder);
+    let e = layout.reshape(|name, s| if name == "b.weight" { vec![usize::MAX, 2] } else { s.to_vec() }).unwrap_err().to_string();
+    assert!(e.starts_with("shape: tensor 'b.weight': ") && e.ends_with("of F16 is too large"), "{e}");
+}
+
+#[test]
+fn a_layout_leaves_tensors_out_and_the_index_with_them() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = Folder::open(sharded(root.path())).unwrap();
+    let mut layout = Layout::of(&folder);
+    let mut asked = Vec::new();
+    layout.retain(|name| {
+        asked.push(name.to_string());
+        !name.starts_with("c.")
+    });
+    asked.sort();
+    assert_eq!(asked, ["a.weight", "b.weight", "c.bias", "c.weight", "ids"], "each tensor is asked about once");
+    let out = root.path().join("out");
+    let mut writer = FolderWriter::create(&out, layout).unwrap();
+    assert!(writer.write("c.bias", &array![1.0]).is_err(), "what was left out has no place");
+    writer.copy_rest(&folder).unwrap();
+    writer.finish().unwrap();
+    let written = Folder::open(&out).unwrap();
+    let mut names: Vec<&str> = written.names().collect();
+    names.sort_unstable();
+    assert_eq!(names, ["a.weight", "b.weight", "ids"]);
+    assert_eq!(written.read("a.weight").unwrap(), folder.read("a.weight").unwrap());
+    let index = written.json("model.safetensors.index.json").unwrap().unwrap();
+    assert_eq!(index["metadata"]["total_size"], 60 + 48 + 16);
+    assert_eq!(index["weight_map"].as_object().unwrap().len(), 3);
+    assert_eq!(index["metadata"]["by"], "hand", "what else the index says stays");
+}
+
+#[test]
 fn an_index_that_does_not_tell_the_truth_is_refused_by_tensor_and_file() {
     let root = tempfile::tempdir().unwrap();
     let dir = sharded(root.path());
@@ -232,6 +305,15 @@ fn an_index_that_does_not_tell_the_truth_is_refused_by_tensor_and_file() {
     assert!(line.contains("leaves out tensor 'a.weight' of model-00001-of-00002.safetensors"), "{line}");
     let line = with(&|m| drop(m.insert("z".into(), "model-ids.safetensors".into())));
     assert!(line.contains("puts tensor 'z' in model-ids.safetensors, which lacks it"), "{line}");
+    // Of many the same one is named each time: the first of the alphabet.
+    for _ in 0..8 {
+        let line = with(&|m| {
+            ["q", "m", "z", "n", "y", "x"]
+                .iter()
+                .for_each(|name| drop(m.insert(name.to_string(), "model-ids.safetensors".into())))
+        });
+        assert!(line.contains("puts tensor 'm' in"), "{line}");
+    }
     let line = with(&|m| drop(m.insert("a.weight".into(), "model-ids.safetensors".into())));
     assert!(line.contains("'a.weight' in model-ids.safetensors; it is in model-00001-of-00002"), "{line}");
     for outside in ["../evil.safetensors", "/etc/passwd", "C:\\x.safetensors", "notes.txt"] {

@@ -119,6 +119,59 @@ fn a_published_layout_says_in_the_configuration_what_it_is() {
 }
 
 #[test]
+fn a_folder_of_storages_says_whose_they_are_and_whole_again_says_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = pruned(root.path(), Dtype::BF16);
+    let whole = Folder::open(&dir).unwrap();
+    for layout in LAYOUTS {
+        let (out, back) = (root.path().join(layout.replace(':', "-")), root.path().join("back"));
+        repack(&whole, &out, layout.parse().unwrap(), |_, _| {}).unwrap().finish().unwrap();
+        let folder = Folder::open(&out).unwrap();
+        let own = !layout.contains("sparse-") && layout != "weights";
+        let said = folder.config().get("quantization_config");
+        assert_eq!(said.is_some(), layout != "weights", "{layout}");
+        let formats: Vec<String> = folder
+            .files()
+            .map(|(path, _)| lacuna::io::read_header(path).unwrap().metadata.get("format").cloned().unwrap_or_default())
+            .collect();
+        assert!(formats.iter().all(|f| f == if own { "lacuna" } else { "pt" }), "{layout}: {formats:?}");
+        if own {
+            let said = said.unwrap();
+            assert_eq!((&said["quant_method"], &said["weights"]), (&json!("lacuna"), &json!(7)), "{layout}");
+            assert!(said["format"].as_str().unwrap().starts_with(layout), "{layout}: {said}");
+        }
+        let name = if layout == "weights" { vec![] } else { vec![(layout.split(':').next().unwrap(), 7)] };
+        assert_eq!(folder.layouts().into_iter().collect::<Vec<_>>(), name, "{layout}");
+        if layout != "csr" {
+            repack(&folder, &back, Packing::Whole, |_, _| {}).unwrap().finish().unwrap();
+            assert_eq!(content(&back).len(), content(&dir).len());
+            assert_eq!(Folder::open(&back).unwrap().config(), whole.config(), "{layout}");
+            let header = lacuna::io::read_header(back.join(whole.files().next().unwrap().0.file_name().unwrap())).unwrap();
+            assert_eq!(header.metadata["format"], "pt", "{layout}");
+            fs::remove_dir_all(&back).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_lies_beside_the_weights_goes_along_in_every_layout() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = pruned(root.path(), Dtype::F32);
+    let beside = ["prune.json", "prune.html", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "LICENSE"];
+    for name in beside {
+        fs::write(dir.join(name), format!("{{\"of\": \"{name}\"}}")).unwrap();
+    }
+    let whole = Folder::open(&dir).unwrap();
+    for layout in ["weights", "sparse-bitmask", "bitmask"] {
+        let out = root.path().join(layout);
+        repack(&whole, &out, layout.parse().unwrap(), |_, _| {}).unwrap().finish().unwrap();
+        for name in beside {
+            assert_eq!(fs::read(out.join(name)).unwrap(), fs::read(dir.join(name)).unwrap(), "{name} in {layout}");
+        }
+    }
+}
+
+#[test]
 fn a_model_computes_in_every_storage_what_its_masked_weights_give() {
     let root = tempfile::tempdir().unwrap();
     let ids: Vec<u32> = (0..12).map(|i| i * 7 % 30).collect();

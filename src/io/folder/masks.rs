@@ -29,6 +29,15 @@ impl MaskFile {
         if path.exists() { Shard::open(&path).map(|shard| Some(MaskFile { shard })) } else { Ok(None) }
     }
 
+    /// The masks that lie beside a file of weights, in `masks.safetensors` of its folder, if there are any.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read, [`Error::Malformed`] if it is no safetensors file.
+    pub fn beside(weights: &Path) -> Result<Option<MaskFile>> {
+        let folder = weights.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if weights.file_name().is_some_and(|name| name == MASKS) { Ok(None) } else { MaskFile::open(folder) }
+    }
+
     /// The weights that have masks.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.shard.tensors.iter().filter_map(|t| t.name.strip_suffix(SUFFIX))

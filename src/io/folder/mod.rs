@@ -11,6 +11,7 @@
 //! **Masks** stand in a file of their own, `masks.safetensors`, laid as [`Checkpoint`](crate::io::Checkpoint) lays them, so
 //! that the weights stay a checkpoint like any other.
 
+mod count;
 mod layout;
 mod masks;
 mod packed;
@@ -31,7 +32,7 @@ use ndarray::{Array1, Array2, ArrayD, IxDyn};
 use packed::Packed;
 use serde_json::{Map, Value};
 use shard::{CHUNK, Listed, Shard};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -346,12 +347,12 @@ fn names(path: &Path, shards: &[Shard]) -> Result<(Vec<String>, HashMap<String, 
     Ok((listed, packed))
 }
 
-/// Of each tensor the file that holds it. File names that lead out of the folder are refused.
-fn weight_map<'a>(path: &Path, index: &'a Map<String, Value>) -> Result<HashMap<&'a str, &'a str>> {
+/// Of each tensor, in alphabetical order, the file that holds it. File names that lead out of the folder are refused.
+fn weight_map<'a>(path: &Path, index: &'a Map<String, Value>) -> Result<BTreeMap<&'a str, &'a str>> {
     let Some(Value::Object(map)) = index.get("weight_map") else {
         return Err(Error::malformed(path, "has no object 'weight_map', which lists the tensors"));
     };
-    let mut listed = HashMap::new();
+    let mut listed = BTreeMap::new();
     for (name, file) in map {
         let plain = |f: &str| f.ends_with(".safetensors") && !f.contains(['/', '\\', ':', '\0']);
         match file.as_str().filter(|f| plain(f)) {

@@ -3,6 +3,7 @@
 //! A packed weight is read under its own name like any other; what it is made of ([`Checkpoint::published`],
 //! [`Checkpoint::storage`]) does not show among the names of the folder.
 
+use super::masks::MASKS;
 use super::{Folder, FolderWriter, Layout, Listed, Shard};
 use crate::io::quoted;
 use crate::io::safetensors::{Checkpoint, Dtype, Element, Table, encode};
@@ -18,6 +19,11 @@ use std::str::FromStr;
 
 /// The key of `config.json` that says how weights are packed.
 const QUANTIZATION: &str = "quantization_config";
+/// Its `quant_method`, and the `format` of the files' metadata, where weights are kept as storages of this library. Readers that know
+/// neither name it, and do not take what they find for a model with missing weights.
+const OWN: &str = "lacuna";
+/// What a run of pruning has left beside the weights.
+const RECORDS: [&str; 2] = ["prune.json", "prune.html"];
 
 /// How the pruned weights of a folder are laid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +80,8 @@ pub(super) struct Packed {
     /// Places in the shard's list.
     parts: Vec<usize>,
     published: bool,
+    /// What it is stored as: the name of a published layout, or of a storage.
+    layout: String,
     pub shape: Vec<usize>,
     dtype: Option<Dtype>,
 }
@@ -91,7 +99,9 @@ impl Packed {
             let shape = dimensions(shard, &shard.tensors[shape])?;
             few_enough(shard, layer, shape[0], shape[1])?;
             let name = if layer.ends_with(".weight") { layer.to_string() } else { format!("{layer}.weight") };
-            found.push((name, Packed { shard: number, parts, published: true, shape, dtype: Dtype::of(tensor.element) }));
+            let layout = if tensor.shape.len() == 2 { Packing::Sparse24Bitmask } else { Packing::SparseBitmask }.to_string();
+            let dtype = Dtype::of(tensor.element);
+            found.push((name, Packed { shard: number, parts, published: true, layout, shape, dtype }));
         }
         for (key, text) in &shard.metadata {
             let Some(name) = key.strip_suffix(".storage") else { continue };
@@ -103,7 +113,11 @@ impl Packed {
             let parts: Vec<usize> = (0..shard.tensors.len()).filter(|&i| own(&shard.tensors[i])).collect();
             let dtype = parts.iter().find(|&&i| shard.tensors[i].name.ends_with(".values"));
             let dtype = dtype.and_then(|&i| Dtype::of(shard.tensors[i].element));
-            found.push((name.to_string(), Packed { shard: number, parts, published: false, shape: vec![rows, cols], dtype }));
+            let layout = sizes["format"].as_str().unwrap_or("an unknown storage").to_string();
+            found.push((
+                name.to_string(),
+                Packed { shard: number, parts, published: false, layout, shape: vec![rows, cols], dtype },
+            ));
         }
         Ok(found)
     }
@@ -169,6 +183,13 @@ impl Folder {
     /// The weights that are packed.
     pub fn packed(&self) -> impl Iterator<Item = &str> {
         self.listed.iter().map(String::as_str).filter(|n| self.packed.contains_key(*n))
+    }
+
+    /// What the packed weights are stored as, with the number of weights of each layout.
+    pub fn layouts(&self) -> BTreeMap<&str, usize> {
+        let mut layouts = BTreeMap::new();
+        self.packed.values().for_each(|p| *layouts.entry(p.layout.as_str()).or_default() += 1);
+        layouts
     }
 
     /// The storage of a weight, `(rows, cols)` as the folder holds it; `None` if it is not kept as one.
@@ -258,7 +279,9 @@ impl Parcel {
     }
 }
 
-/// Writes a folder anew with its pruned weights laid in another way: masks hold what is kept, other tensors are copied byte by byte.
+/// Writes a folder anew with its pruned weights laid in another way: masks hold what is kept, other tensors, the files that go with the
+/// weights and the record of the pruning are copied byte by byte. `quantization_config` in `config.json` says what the layout is: as
+/// compressed-tensors wrote it for the published ones, with `quant_method` `lacuna` for storages, whose files say `format: lacuna` too.
 /// `see` is told after each packed weight how many of all are done. The writer is to be finished by the caller.
 ///
 /// # Errors
@@ -299,6 +322,13 @@ pub fn repack(from: &Folder, out: &Path, packing: Packing, mut see: impl FnMut(u
         kept += mask.kept();
         all += mask.len();
     }
+    for file in layout.files.iter_mut().filter(|f| f.file != MASKS) {
+        match (packing, file.metadata.get("format").map(String::as_str)) {
+            (Packing::Storage(_), _) => file.metadata.insert("format".to_string(), OWN.to_string()),
+            (_, Some(OWN)) => file.metadata.insert("format".to_string(), "pt".to_string()),
+            _ => None,
+        };
+    }
     let beside = matches!(packing, Packing::Whole | Packing::Storage(_));
     layout.masks_of(if beside { &pruned } else { &[] }, from)?;
     let mut writer = FolderWriter::create(out, layout)?;
@@ -317,14 +347,30 @@ pub fn repack(from: &Folder, out: &Path, packing: Packing, mut see: impl FnMut(u
         see(i + 1, pruned.len());
     }
     let mut config = from.config().clone();
-    config.remove(QUANTIZATION);
-    if let Packing::SparseBitmask | Packing::Sparse24Bitmask = packing {
-        config.insert(QUANTIZATION.to_string(), published_config(from, &pruned, packing, 1.0 - kept as f64 / all.max(1) as f64));
+    if !from.packed.is_empty() {
+        config.remove(QUANTIZATION);
+    }
+    let sparsity = if all == 0 { 0.0 } else { 1.0 - kept as f64 / all as f64 };
+    let said = match packing {
+        Packing::Whole => None,
+        Packing::SparseBitmask | Packing::Sparse24Bitmask => Some(published_config(from, &pruned, packing, sparsity)),
+        Packing::Storage(format) => Some(json!({
+            "quant_method": OWN, "format": format.to_string(), "weights": pruned.len(), "global_sparsity": sparsity,
+        })),
+    };
+    if let Some(said) = said {
+        config.insert(QUANTIZATION.to_string(), said);
     }
     if &config != from.config() {
         writer.config(&config)?;
     }
     writer.copy_rest(from)?;
+    for name in RECORDS {
+        let path = from.path().join(name);
+        if path.is_file() {
+            writer.file(name, &std::fs::read(&path).map_err(|e| Error::io(&path, e))?)?;
+        }
+    }
     Ok(writer)
 }
 

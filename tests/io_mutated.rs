@@ -1,4 +1,7 @@
 //! Damaged files: whatever is done to the bytes of a valid file, reading it gives a valid value or one clean error.
+//!
+//! What must be refused is refused, what must be read is read with nothing else changed, and of all damages both kinds are counted: a
+//! reader that took everything, or nothing, fails.
 
 use lacuna::Error;
 use lacuna::io::idx::Idx;
@@ -7,8 +10,12 @@ use lacuna::mask::Mask;
 use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, Nm, Scaling, Sell, Slots, TileCsr, TilePairs, apply};
 use ndarray::{Array2, array};
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
-use std::sync::LazyLock;
+use std::ops::RangeInclusive;
 
 /// One thing that goes wrong with a file. Places are shares of its length, so that they mean something at any length.
 #[derive(Debug, Clone)]
@@ -50,6 +57,19 @@ enum Damage {
 }
 
 impl Damage {
+    fn kind(&self) -> &'static str {
+        match self {
+            Damage::Flip { .. } => "flip",
+            Damage::Set { .. } => "set",
+            Damage::Truncate { .. } => "truncate",
+            Damage::Extend { .. } => "extend",
+            Damage::Remove { .. } => "remove",
+            Damage::Insert { .. } => "insert",
+            Damage::Length { .. } => "length",
+            Damage::Number { .. } => "number",
+        }
+    }
+
     fn apply(&self, file: &mut Vec<u8>) {
         let place = |at: f64| ((at * file.len() as f64) as usize).min(file.len().saturating_sub(1));
         match self {
@@ -157,11 +177,14 @@ fn storages() -> Vec<u8> {
     model.to_bytes().unwrap()
 }
 
-/// Multiplies by every storage that can still be read.
-fn exercise_storages(file: &[u8]) {
+/// Multiplies by every storage that can still be read, and writes and reads it again; counts those that are read and those that are not.
+fn exercise_storages(file: &[u8], tally: &mut Tally) {
     let Ok(model) = Checkpoint::from_bytes("damaged", file) else { return };
+    let again = Checkpoint::from_bytes("again", &model.to_bytes().unwrap()).unwrap();
     for name in model.storages() {
-        match model.storage(name) {
+        let read = model.storage(name);
+        tally.count("storage", read.is_ok());
+        match read {
             Err(e) => assert_clean(&e),
             Ok(op) => {
                 let (rows, cols) = op.shape();
@@ -174,11 +197,16 @@ fn exercise_storages(file: &[u8]) {
                     assert_eq!(apply(op.as_ref(), &x).dim(), (tokens, rows));
                 }
                 assert!(dense.iter().filter(|w| **w != 0.0).count() <= op.nnz());
+                let back = again.storage(name).unwrap();
+                assert_eq!(back.to_dense().mapv(f32::to_bits), dense.mapv(f32::to_bits), "{name}");
+                assert_eq!((back.format(), back.nnz()), (op.format(), op.nnz()), "{name}");
             }
         }
     }
     for name in model.published_names() {
-        match model.published(&name) {
+        let read = model.published(&name);
+        tally.count("published", read.is_ok());
+        match read {
             Err(Error::UnknownLayer { .. }) => {}
             Err(e) => assert_clean(&e),
             Ok((weight, mask)) => assert_eq!(mask.applied(&weight).mapv(f32::to_bits), weight.mapv(f32::to_bits)),
@@ -204,12 +232,71 @@ fn assert_clean(e: &Error) {
     assert!(line.starts_with("damaged: ") && !line.contains('\n') && line.chars().count() < 800, "{line}");
 }
 
-/// Reads everything there is in a checkpoint.
-fn exercise(file: &[u8]) {
+/// Shares that are read, in percent: about half to double of what was found when this was written.
+const ONE_DAMAGE: [(&str, RangeInclusive<u32>); 8] = [
+    ("extend", 2..=10),
+    ("flip", 40..=80),
+    ("insert", 2..=9),
+    ("length", 1..=4),
+    ("number", 1..=4),
+    ("remove", 2..=10),
+    ("set", 30..=70),
+    ("truncate", 0..=0),
+];
+const FILE: RangeInclusive<u32> = 3..=12;
+const HEADER: RangeInclusive<u32> = 1..=6;
+const IDX: RangeInclusive<u32> = 10..=40;
+const GZIP: RangeInclusive<u32> = 3..=12;
+const STORAGE: RangeInclusive<u32> = 25..=65;
+const PUBLISHED: RangeInclusive<u32> = 25..=65;
+
+/// How many were read and how many were refused, by kind.
+#[derive(Default)]
+struct Tally(BTreeMap<&'static str, (u32, u32)>);
+
+impl Tally {
+    fn count(&mut self, kind: &'static str, read: bool) {
+        let (accepted, refused) = self.0.entry(kind).or_default();
+        *(if read { accepted } else { refused }) += 1;
+    }
+
+    /// Holds the shares that are read to their bounds, in percent.
+    fn within(&self, bounds: &[(&str, RangeInclusive<u32>)]) {
+        assert_eq!(self.0.len(), bounds.len(), "{self}");
+        for (kind, bounds) in bounds {
+            let (accepted, refused) = self.0.get(kind).unwrap_or_else(|| panic!("{kind} never happened: {self}"));
+            let share = 100 * accepted / (accepted + refused);
+            assert!(bounds.contains(&share), "{kind}: {share} % are read, not {bounds:?}: {self}");
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(kind, (read, refused))| write!(f, "{kind}: {read} read, {refused} refused; "))
+    }
+}
+
+/// Runs so many cases, the same ones each time, and counts what `judge` says.
+fn tally<S: Strategy>(cases: u32, of: &S, judge: impl Fn(S::Value, &mut Tally)) -> Tally {
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let found = RefCell::new(Tally::default());
+    let run = runner.run(of, |value| {
+        judge(value, &mut found.borrow_mut());
+        Ok(())
+    });
+    run.unwrap_or_else(|e| panic!("{e}"));
+    found.into_inner()
+}
+
+/// Reads everything there is in a checkpoint, and what is written of it; whether it could be read.
+fn exercise(file: &[u8]) -> bool {
     match Checkpoint::from_bytes("damaged", file) {
         Err(e) => {
             assert!(matches!(e, Error::Malformed { .. }), "{e:?}");
             assert_clean(&e);
+            false
         }
         Ok(model) => {
             let total: u64 = model.names().map(|n| model.info(n).unwrap().bytes).sum();
@@ -220,96 +307,177 @@ fn exercise(file: &[u8]) {
                 }
             }
             let _ = model.masks();
+            assert_eq!(model.roles().len(), model.len());
             let bytes = model.to_bytes().unwrap();
             let again = Checkpoint::from_bytes("again", &bytes).unwrap();
             assert_eq!(again.to_bytes().unwrap(), bytes);
-            assert_eq!(again.metadata(), model.metadata());
-            assert_eq!(again.len(), model.len());
+            assert_same(&model, &again, None);
+            true
         }
     }
 }
 
-fn exercise_idx(file: &[u8]) {
+/// Two checkpoints hold the same, but for what `except` is called.
+fn assert_same(a: &Checkpoint, b: &Checkpoint, except: Option<&str>) {
+    assert_eq!((a.len(), a.metadata()), (b.len(), b.metadata()));
+    for name in a.names() {
+        assert_eq!(a.info(name).unwrap(), b.info(name).unwrap());
+        if except != Some(name) {
+            let bits = |c: &Checkpoint| c.get(name).map(|v| v.mapv(f32::to_bits)).ok();
+            assert_eq!(bits(a), bits(b), "{name}");
+            assert_eq!(a.mask(name).ok().flatten(), b.mask(name).ok().flatten(), "{name}");
+        }
+    }
+}
+
+fn exercise_idx(file: &[u8]) -> bool {
     match Idx::from_bytes("damaged", file) {
         Err(e) => {
             assert!(matches!(e, Error::Malformed { .. }), "{e:?}");
             assert_clean(&e);
+            false
         }
-        Ok(idx) => assert_eq!(idx.shape().iter().map(|d| *d as u128).product::<u128>(), idx.data().len() as u128),
+        Ok(idx) => {
+            assert_eq!(idx.shape().iter().map(|d| *d as u128).product::<u128>(), idx.data().len() as u128);
+            true
+        }
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+/// The bytes of the header of a safetensors file, its length included.
+fn header_length(file: &[u8]) -> usize {
+    8 + u64::from_le_bytes(file[..8].try_into().unwrap()) as usize
+}
 
-    #[test]
-    fn a_damaged_safetensors_file_is_valid_or_refused_cleanly(damages in damages()) {
-        exercise(&damaged(safetensors(), &damages));
+/// Whether a safetensors file must be refused after one damage; `None` where that depends on what was hit.
+fn must_be_refused(damage: &Damage, before: &[u8], after: &[u8]) -> Option<bool> {
+    let data = header_length(before);
+    if before == after {
+        return Some(false);
     }
+    let first = before.iter().zip(after).position(|(a, b)| a != b).unwrap_or(before.len().min(after.len()));
+    match damage {
+        // The file is shorter or longer than its header promises.
+        Damage::Truncate { .. } | Damage::Extend { .. } => Some(true),
+        Damage::Remove { .. } | Damage::Insert { .. } if first >= data => Some(true),
+        // Behind another length the JSON is cut, or goes on in the numbers.
+        _ if before[..8] != after[..8] => Some(true),
+        // A shape or an offset that is another is not that of the bytes; a number in quotes is a text, of the same length or not.
+        Damage::Number { .. } if first < data => {
+            let start = (0..=first).rev().find(|i| !before[*i].is_ascii_digit()).unwrap_or(0);
+            Some(before[start] != b'"' || before.len() != after.len())
+        }
+        // Numbers and bits may be anything.
+        Damage::Flip { .. } | Damage::Set { .. } if first >= data => Some(false),
+        _ => None,
+    }
+}
 
-    #[test]
-    fn a_damaged_header_of_the_right_length_is_valid_or_refused_cleanly(damages in damages()) {
-        // Damage to the JSON alone, with the length in front made right again, reaches what stands behind the first checks.
+#[test]
+fn one_damage_to_a_safetensors_file_is_refused_where_it_must_be_and_else_changes_nothing_else() {
+    let sound = safetensors();
+    let whole = Checkpoint::from_bytes("sound", &sound).unwrap();
+    let found = tally(12_000, &damage(), |damage, tally| {
+        let file = damaged(sound.clone(), std::slice::from_ref(&damage));
+        let read = exercise(&file);
+        tally.count(damage.kind(), read);
+        match must_be_refused(&damage, &sound, &file) {
+            Some(refused) => assert_ne!(read, refused, "{damage:?}"),
+            None => return,
+        }
+        if read && file.len() == sound.len() && file[..header_length(&sound)] == sound[..header_length(&sound)] {
+            // One byte of one tensor is another: all others are as they were.
+            let model = Checkpoint::from_bytes("damaged", &file).unwrap();
+            let changed = |name: &&str| {
+                let numbers = |c: &Checkpoint| c.get(name).map(|v| v.mapv(f32::to_bits)).ok();
+                numbers(&model) != numbers(&whole) || model.mask(name).ok() != whole.mask(name).ok()
+            };
+            let changed: Vec<&str> = whole.names().filter(changed).collect();
+            assert!(changed.len() <= 1, "{damage:?}: {changed:?}");
+            assert_same(&whole, &model, changed.first().copied());
+        }
+    });
+    found.within(&ONE_DAMAGE);
+}
+
+#[test]
+fn a_damaged_safetensors_file_is_valid_or_refused_cleanly() {
+    let found = tally(4000, &damages(), |damages, tally| tally.count("file", exercise(&damaged(safetensors(), &damages))));
+    found.within(&[("file", FILE)]);
+}
+
+#[test]
+fn a_damaged_header_of_the_right_length_is_valid_or_refused_cleanly() {
+    // Damage to the JSON alone, with the length in front made right again, reaches what stands behind the first checks.
+    let found = tally(4000, &damages(), |damages, tally| {
         let file = safetensors();
-        let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
-        let json = damaged(file[8..8 + length].to_vec(), &damages);
-        let file = [&(json.len() as u64).to_le_bytes()[..], &json, &file[8 + length..]].concat();
-        exercise(&file);
-    }
-
-    #[test]
-    fn a_damaged_idx_file_is_valid_or_refused_cleanly(damages in damages()) {
-        exercise_idx(&damaged(idx(), &damages));
-    }
-
-    #[test]
-    fn a_damaged_gzip_file_is_valid_or_refused_cleanly(damages in damages()) {
-        exercise_idx(&damaged(gzip(&idx()), &damages));
-    }
-
-    #[test]
-    fn a_gzip_file_of_damaged_idx_is_valid_or_refused_cleanly(damages in damages()) {
-        exercise_idx(&gzip(&damaged(idx(), &damages)));
-    }
-
-    #[test]
-    fn any_bytes_at_all_are_valid_or_refused_cleanly(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        exercise(&bytes);
-        exercise_idx(&bytes);
-        exercise_idx(&[&[0x1f, 0x8b, 8, 0][..], &bytes].concat());
-    }
+        let length = header_length(&file);
+        let json = damaged(file[8..length].to_vec(), &damages);
+        tally.count("header", exercise(&[&(json.len() as u64).to_le_bytes()[..], &json, &file[length..]].concat()));
+    });
+    found.within(&[("header", HEADER)]);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+#[test]
+fn damaged_idx_files_plain_and_compressed_are_valid_or_refused_cleanly() {
+    let found = tally(4000, &damages(), |damages, tally| {
+        tally.count("plain", exercise_idx(&damaged(idx(), &damages)));
+        // Compressed data have a checksum behind them: what is changed there and read must have been nothing.
+        let file = damaged(gzip(&idx()), &damages);
+        let read = exercise_idx(&file);
+        tally.count("gzip", read);
+        if read {
+            let (a, b) = (Idx::from_bytes("a", &file).unwrap(), Idx::from_bytes("b", &idx()).unwrap());
+            assert_eq!((a.shape(), a.data()), (b.shape(), b.data()));
+        }
+        tally.count("inside gzip", exercise_idx(&gzip(&damaged(idx(), &damages))));
+    });
+    found.within(&[("gzip", GZIP), ("inside gzip", IDX), ("plain", IDX)]);
+}
 
-    #[test]
-    fn damaged_storages_are_refused_cleanly_or_multiply(damages in damages()) {
-        static FILE: LazyLock<Vec<u8>> = LazyLock::new(storages);
-        let file = &*FILE;
-        exercise_storages(&damaged(file.clone(), &damages));
+#[test]
+fn any_bytes_at_all_are_refused_cleanly() {
+    let found = tally(4000, &proptest::collection::vec(any::<u8>(), 0..300), |bytes, tally| {
+        tally.count("safetensors", exercise(&bytes));
+        tally.count("idx", exercise_idx(&bytes));
+        tally.count("gzip", exercise_idx(&[&[0x1f, 0x8b, 8, 0][..], &bytes].concat()));
+    });
+    found.within(&[("gzip", 0..=0), ("idx", 0..=0), ("safetensors", 0..=0)]);
+}
+
+#[test]
+fn damaged_storages_are_refused_cleanly_or_multiply() {
+    let file = storages();
+    let length = header_length(&file);
+    let found = tally(300, &damages(), |damages, tally| {
+        exercise_storages(&damaged(file.clone(), &damages), tally);
         // The tensors alone, and the JSON alone with the length in front made right again.
-        let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
-        let json = damaged(file[8..8 + length].to_vec(), &damages);
-        exercise_storages(&[&(json.len() as u64).to_le_bytes()[..], &json, &file[8 + length..]].concat());
-        let mut data = damaged(file[8 + length..].to_vec(), &damages);
-        data.resize(file.len() - 8 - length, 0);
-        exercise_storages(&[&file[..8 + length], &data].concat());
-    }
+        let json = damaged(file[8..length].to_vec(), &damages);
+        exercise_storages(&[&(json.len() as u64).to_le_bytes()[..], &json, &file[length..]].concat(), tally);
+        let mut data = damaged(file[length..].to_vec(), &damages);
+        data.resize(file.len() - length, 0);
+        exercise_storages(&[&file[..length], &data].concat(), tally);
+    });
+    found.within(&[("published", PUBLISHED), ("storage", STORAGE)]);
+}
 
-    #[test]
-    fn the_listing_of_a_file_agrees_with_reading_it(damages in damages()) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("damaged");
+#[test]
+fn the_listing_of_a_file_agrees_with_reading_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged");
+    let found = tally(300, &damages(), |damages, tally| {
         std::fs::write(&path, damaged(safetensors(), &damages)).unwrap();
-        match (read_header(&path), Checkpoint::read(&path)) {
+        let (header, model) = (read_header(&path), Checkpoint::read(&path));
+        tally.count("file", model.is_ok());
+        match (header, model) {
             (Ok(header), Ok(model)) => {
                 let names: Vec<_> = header.tensors.iter().map(|t| t.name.as_str()).collect();
-                prop_assert_eq!(names, model.names().collect::<Vec<_>>());
-                prop_assert_eq!(&header.metadata, model.metadata());
+                assert_eq!(names, model.names().collect::<Vec<_>>());
+                assert_eq!(&header.metadata, model.metadata());
             }
-            (Err(a), Err(b)) => prop_assert_eq!(a.to_string(), b.to_string()),
-            (a, b) => prop_assert!(false, "{:?} but {:?}", a, b),
+            (Err(a), Err(b)) => assert_eq!(a.to_string(), b.to_string()),
+            (a, b) => panic!("{a:?} but {b:?}"),
         }
-    }
+    });
+    found.within(&[("file", FILE)]);
 }

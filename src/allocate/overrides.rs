@@ -41,7 +41,7 @@ impl<A: Allocate> Allocate for Overrides<A> {
         let parts = self.given(layers)?;
         let given: usize = parts.iter().flatten().map(|p| p.keep()).sum();
         let rest: Vec<Layer<'_>> = layers.iter().zip(&parts).filter(|(_, p)| p.is_none()).map(|(l, _)| *l).collect();
-        let (least, most) = self.rest.range(&rest)?;
+        let (least, most) = if rest.iter().all(Layer::is_empty) { (0, 0) } else { self.rest.range(&rest)? };
         Ok((given + least, given + most))
     }
 
@@ -58,8 +58,8 @@ impl<A: Allocate> Allocate for Overrides<A> {
             let reason = format!("the given layers keep {given}, which leaves the other {room} weights a part they cannot have");
             return Err(Error::Budget { keep: total.keep(), of: total.of(), reason });
         }
-        if rest.is_empty() {
-            return Ok(parts.into_iter().flatten().collect());
+        if room == 0 {
+            return Ok(parts.into_iter().map(|part| part.unwrap_or(Budget::all(0))).collect());
         }
         let mut shares = self.rest.allocate(&rest, Budget::new(total.keep() - given, room)?)?.into_iter();
         for part in &mut parts {

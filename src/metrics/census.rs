@@ -19,12 +19,15 @@ pub struct Counted {
     pub shape: Vec<usize>,
     /// Its numbers.
     pub numbers: usize,
-    /// Those that its mask keeps or, without a mask, are not 0; `None` if they were not counted.
+    /// Those that its mask keeps or, without a mask, are not 0; `None` if they were not counted, or their type does not say.
     pub kept: Option<usize>,
     /// How that is known: `mask` or `zeros`.
     pub by: Option<&'static str>,
     /// Bytes in the file.
     pub bytes: u64,
+    /// What it is if its numbers are no parameters: a buffer, integers. Those are in no sum but [`Census::buffers`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aside: Option<&'static str>,
 }
 
 /// Numbers of some tensors together.
@@ -40,17 +43,27 @@ pub struct Sum {
 
 impl Sum {
     fn of<'a>(tensors: impl Iterator<Item = &'a Counted>) -> Sum {
-        tensors.fold(Sum { kept: Some(0), ..Sum::default() }, |s, t| Sum {
+        Sum::all(tensors.map(|t| Sum { numbers: t.numbers, kept: t.kept, bytes: t.bytes }))
+    }
+
+    /// Sums together; what is kept is known if it is of all.
+    pub(super) fn all(sums: impl Iterator<Item = Sum>) -> Sum {
+        sums.fold(Sum { kept: Some(0), ..Sum::default() }, |s, t| Sum {
             numbers: s.numbers + t.numbers,
             kept: s.kept.zip(t.kept).map(|(a, b)| a + b),
             bytes: s.bytes + t.bytes,
         })
     }
 
-    /// Share that went, if it was counted.
+    /// Share that went; `None` if it was not counted, or there are no numbers.
     pub fn sparsity(&self) -> Option<f64> {
-        self.kept.map(|kept| 1.0 - kept as f64 / self.numbers.max(1) as f64)
+        self.kept.and_then(|kept| sparsity(kept, self.numbers))
     }
+}
+
+/// Share that went where `kept` of so many numbers stay; `None` of none at all.
+pub fn sparsity(kept: usize, of: usize) -> Option<f64> {
+    (of > 0).then(|| 1.0 - kept as f64 / of as f64)
 }
 
 /// A checkpoint, counted.
@@ -73,16 +86,11 @@ impl Census {
         let mut tensors = Vec::new();
         for name in folder.names() {
             let info = folder.info(name)?;
-            let mask = folder.masks().filter(|_| count).map(|masks| masks.kept(name)).transpose()?.flatten();
-            let mut kept = mask;
-            let by = if mask.is_some() { "mask" } else { "zeros" };
-            if count && mask.is_none() && folder.dtype(name).is_ok() {
-                let mut filled = 0;
-                folder.stream(name, |part| filled += part.iter().filter(|w| **w != 0.0).count())?;
-                kept = Some(filled);
-            }
             let (kind, numbers) = (outline.kind(name, info.shape.len()), info.elements());
-            let by = kept.map(|_| by);
+            let aside = if kind == Kind::Other { folder.set_aside(name, count)? } else { None };
+            let mask = if count { folder.kept(name)? } else { None };
+            let by = if mask.is_some() { "mask" } else { "zeros" };
+            let kept = if count && mask.is_none() && aside.is_none() { folder.filled(name)? } else { mask };
             tensors.push(Counted {
                 name: info.name,
                 kind,
@@ -90,16 +98,27 @@ impl Census {
                 shape: info.shape,
                 numbers,
                 kept,
-                by,
+                by: kept.map(|_| by),
                 bytes: info.bytes,
+                aside,
             });
         }
         Ok(Census { tensors, outline })
     }
 
-    /// All tensors.
+    /// All parameters.
     pub fn whole(&self) -> Sum {
-        Sum::of(self.tensors.iter())
+        Sum::of(self.parameters())
+    }
+
+    /// The tensors whose numbers are parameters.
+    pub fn parameters(&self) -> impl Iterator<Item = &Counted> {
+        self.tensors.iter().filter(|t| t.aside.is_none())
+    }
+
+    /// What is no parameter: causal masks, frequencies, integers.
+    pub fn buffers(&self) -> Sum {
+        Sum::of(self.tensors.iter().filter(|t| t.aside.is_some()))
     }
 
     /// The weights of linear layers inside blocks: what is pruned unless more is named.
@@ -110,7 +129,7 @@ impl Census {
     /// By kind.
     pub fn kinds(&self) -> BTreeMap<Kind, Sum> {
         let mut kinds: BTreeMap<Kind, Vec<&Counted>> = BTreeMap::new();
-        self.tensors.iter().for_each(|t| kinds.entry(t.kind).or_default().push(t));
+        self.parameters().for_each(|t| kinds.entry(t.kind).or_default().push(t));
         kinds.into_iter().map(|(kind, tensors)| (kind, Sum::of(tensors.into_iter()))).collect()
     }
 

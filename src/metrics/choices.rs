@@ -174,9 +174,9 @@ pub fn guess(
 }
 
 impl ChoiceScore {
-    /// The score of these answers: see [`answer`].
+    /// The score of these answers: see [`answer`]; of none the shares are NaN.
     pub fn of(questions: &[Question], answers: &[(usize, usize)]) -> ChoiceScore {
-        let n = answers.len().max(1) as f64;
+        let n = answers.len() as f64;
         let share = |pick: fn(&(usize, usize)) -> usize| {
             questions.iter().zip(answers).filter(|(q, a)| q.gold == pick(a)).count() as f64 / n
         };
@@ -185,9 +185,9 @@ impl ChoiceScore {
 }
 
 impl LastWordScore {
-    /// The score of these guesses: see [`guess`].
+    /// The score of these guesses: see [`guess`]; of none accuracy and perplexity are NaN.
     pub fn of(guesses: &[(bool, f64)]) -> LastWordScore {
-        let n = guesses.len().max(1) as f64;
+        let n = guesses.len() as f64;
         let right = guesses.iter().filter(|(right, _)| *right).count() as f64;
         let nll: f64 = guesses.iter().map(|(_, nll)| nll).sum();
         LastWordScore { texts: guesses.len(), accuracy: right / n, perplexity: (nll / n).exp() }

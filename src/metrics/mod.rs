@@ -2,12 +2,14 @@
 
 mod census;
 mod choices;
+mod file;
 mod memory;
 mod perplexity;
 mod streamed;
 
-pub use census::{Census, Counted, Sum, attention_flops};
+pub use census::{Census, Counted, Sum, attention_flops, sparsity};
 pub use choices::{ChoiceScore, LastWord, LastWordScore, Question, answer, check_questions, guess, join, read_lines};
+pub use file::{FileCensus, FileTensor, PackedWeight};
 pub use memory::peak_memory;
 pub use perplexity::{Perplexity, windows};
 pub use streamed::streamed_losses;
@@ -26,7 +28,8 @@ pub struct Score {
 }
 
 /// Accuracy and mean loss on `x (samples, inputs)` with `target (samples, outputs)`, whose largest entry is the label.
-/// Running statistics, in passes of 256 samples. Of equal outputs the first counts. No samples score 0.
+/// Running statistics, in passes of 256 samples. Of equal outputs the first counts. Of no samples both are
+/// NaN.
 ///
 /// # Panics
 /// If the data do not fit the network.
@@ -40,18 +43,18 @@ pub fn score(network: &Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, los
         sum += loss.values(&output, &target).sum();
         right += output.rows().into_iter().zip(target.rows()).filter(|(z, t)| largest(*z) == largest(*t)).count();
     }
-    let n = samples.max(1) as f64;
+    let n = samples as f64;
     Score { accuracy: right as f64 / n, loss: sum / n }
 }
 
-/// Share of outputs `(samples, classes)` whose largest entry, of equals the first, is that of the label.
+/// Share of outputs `(samples, classes)` whose largest entry, of equals the first, is that of the label; NaN of no samples.
 ///
 /// # Panics
 /// If there is not one label a sample.
 pub fn agreement(output: &ArrayRef2<f32>, labels: &[usize]) -> f64 {
     assert_eq!(output.nrows(), labels.len(), "one label a sample");
     let right = output.rows().into_iter().zip(labels).filter(|(z, label)| largest(*z) == **label).count();
-    right as f64 / labels.len().max(1) as f64
+    right as f64 / labels.len() as f64
 }
 
 /// The samples whose largest output is not that of their label.
@@ -76,7 +79,7 @@ pub fn mistaken(network: &Network, x: &ArrayRef2<f32>, labels: &[usize]) -> Vec<
     wrong
 }
 
-/// Share of samples whose single output lies on the side of `threshold` on which the target does.
+/// Share of samples whose single output lies on the side of `threshold` on which the target does; NaN of no samples.
 ///
 /// # Panics
 /// If the data do not fit the network, or there is not one output.
@@ -84,7 +87,7 @@ pub fn binary_accuracy(network: &Network, x: &ArrayRef2<f32>, target: &ArrayRef2
     let output = network.forward(&x.to_owned());
     assert!(output.ncols() == 1 && target.dim() == output.dim(), "one output a sample, not {:?}", output.dim());
     let right = output.iter().zip(target).filter(|(z, t)| (**z > threshold) == (**t > threshold)).count();
-    right as f64 / x.nrows().max(1) as f64
+    right as f64 / x.nrows() as f64
 }
 
 /// Index of the largest entry, of equals the first; 0 of nothing.
@@ -127,13 +130,13 @@ impl Size {
         }
     }
 
-    /// Share of the linear and convolutional weights that went.
+    /// Share of the linear and convolutional weights that went; NaN if there are none.
     pub fn sparsity(&self) -> f64 {
-        1.0 - self.kept_weights as f64 / self.weights.max(1) as f64
+        sparsity(self.kept_weights, self.weights).unwrap_or(f64::NAN)
     }
 
-    /// Share of all parameters that went.
+    /// Share of all parameters that went; NaN if there are none.
     pub fn whole_sparsity(&self) -> f64 {
-        1.0 - self.kept as f64 / self.parameters.max(1) as f64
+        sparsity(self.kept, self.parameters).unwrap_or(f64::NAN)
     }
 }

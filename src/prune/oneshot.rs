@@ -120,7 +120,7 @@ pub(super) fn scores(layer: &Evidence<'_>, pruning: &Pruning<'_>) -> Result<Arra
 /// One mask a layer from scores alone: allocates the target over the layers, then selects in each.
 ///
 /// An N:M pattern fixes the budget of every layer, whatever the target. For blocks, rows and columns each layer's share of
-/// weights is rounded once to whole units.
+/// weights is rounded once to whole units. A layer without weights has a mask without bits.
 ///
 /// ```
 /// use lacuna::{allocate::{Global, Layer, Target}, mask::{Pattern, Scope}, prune::choose};
@@ -143,18 +143,28 @@ pub fn choose(
     pattern: Pattern,
     scope: Scope,
 ) -> Result<Vec<Mask>> {
-    let units = |l: &Layer<'_>| pattern.units(l.weight.nrows(), l.weight.ncols()).map_err(|e| e.in_layer(l.name));
+    // No pattern can be laid over a layer without weights, which has none to choose among.
+    let units = |l: &Layer<'_>| match l.is_empty() {
+        true => Ok(0),
+        false => pattern.units(l.weight.nrows(), l.weight.ncols()).map_err(|e| e.in_layer(l.name)),
+    };
     let budgets: Vec<Budget> = if let Pattern::Nm { n, m } = pattern {
         layers.iter().map(|l| units(l).and_then(|u| Budget::new(u / m * n, u))).collect::<Result<_>>()?
     } else {
         let parts = target.allocate(allocate, layers)?;
         let in_units = |(l, part): (&Layer<'_>, Budget)| {
             let units = units(l)?;
+            if part.of() == 0 {
+                return Ok(Budget::all(0));
+            }
             Budget::new((units as f64 * part.keep() as f64 / part.of() as f64).round() as usize, units)
         };
         layers.iter().zip(parts).map(in_units).collect::<Result<_>>()?
     };
     let mask = |(l, budget): (&Layer<'_>, Budget)| {
+        if l.is_empty() {
+            return Ok(Mask::full(l.weight.nrows(), l.weight.ncols()));
+        }
         let missing =
             || Error::MissingEvidence { criterion: "selection".into(), need: "the scores".into(), layer: l.name.into() };
         select(&l.scores.ok_or_else(missing)?, pattern, scope, budget).map_err(|e| e.in_layer(l.name))

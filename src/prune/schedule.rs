@@ -100,7 +100,7 @@ pub fn iterative(
     let mut outcome = Outcome { network: network.clone(), masks: Vec::new(), predicted_increase: None };
     let weights = network.affines().filter(|(_, name, _)| !pruning.skip.iter().any(|s| s == name));
     let (kept, of) = weights.fold((0, 0), |(k, n), (_, _, a)| (k + a.weight.kept(), n + a.weight.value().len()));
-    let now = 1.0 - kept as f64 / of.max(1) as f64;
+    let now = if of == 0 { 0.0 } else { 1.0 - kept as f64 / of as f64 };
     for (step, sparsity) in schedule.sparsities(now, sparsity)?.into_iter().enumerate() {
         outcome = one_shot(&outcome.network, data, &Pruning { target: Target::Sparsity(sparsity), ..*pruning })?;
         recover(&mut outcome.network, step)?;

@@ -2,13 +2,15 @@
 
 use crate::common::{Data, allocations, criteria, on_threads, pruning, small_convnet, small_mlp, split_digits};
 use lacuna::Error;
-use lacuna::allocate::{Global, Target, Uniform};
+use lacuna::allocate::{Allocate, Global, Layer, Overrides, Target, Uniform};
 use lacuna::calibrate::{Calibration, evidence, measure};
 use lacuna::criteria::{Fisher, Magnitude, Norm, Obd, Random, Saliency, Snip};
 use lacuna::mask::{Budget, Mask, Pattern, Scope};
+use lacuna::metrics::{ChoiceScore, LastWordScore, Size, Sum, agreement, score, sparsity};
 use lacuna::nn::{Loss, Network};
-use lacuna::prune::{Outcome, Pruning, one_shot};
+use lacuna::prune::{Outcome, Pruning, choose, one_shot};
 use lacuna::rng::Seed;
+use ndarray::Array2;
 
 const MAGNITUDE: Magnitude = Magnitude { norm: Norm::L1 };
 
@@ -204,4 +206,46 @@ fn a_sparsity_outside_its_domain_is_refused() {
         let e = prune(&network, &data, &pruning(&MAGNITUDE, &Uniform, sparsity)).unwrap_err();
         assert!(e.to_string().starts_with("sparsity: ") && e.to_string().contains("[0, 1)"), "{e}");
     }
+}
+
+#[test]
+fn a_layer_without_weights_has_a_mask_without_bits_in_every_pattern_and_allocation() {
+    let scores = Seed(8).stream("scores").normal_array(8, 16, 1.0).mapv(f32::abs);
+    let (no_rows, no_cols) = (Array2::<f32>::zeros((0, 16)), Array2::<f32>::zeros((8, 0)));
+    for pattern in ["unstructured", "2:4", "block4x4", "rows", "cols"] {
+        let pattern: Pattern = pattern.parse().unwrap();
+        for allocation in allocations() {
+            let with = |layers: &[(&'static str, &Array2<f32>)]| {
+                let layers: Vec<Layer<'_>> =
+                    layers.iter().map(|(n, s)| Layer { scores: Some(s.view()), ..Layer::linear(n, s.view()) }).collect();
+                choose(&layers, allocation.as_ref(), Target::Sparsity(0.5), pattern, Scope::Layer).unwrap()
+            };
+            let alone = with(&[("full", &scores)]);
+            let among = with(&[("no rows", &no_rows), ("full", &scores), ("no columns", &no_cols)]);
+            assert_eq!(among[1], alone[0], "{pattern}, {}", allocation.name());
+            assert_eq!((among[0].dim(), among[2].dim()), ((0, 16), (8, 0)), "{pattern}, {}", allocation.name());
+        }
+    }
+    // Given sparsities may leave only such layers to the rest.
+    let given = Overrides { sparsity: [("full".to_string(), 0.5)].into(), rest: Uniform };
+    let layers = [Layer::linear("full", scores.view()), Layer::linear("none", no_rows.view())];
+    let parts = given.allocate(&layers, Budget::new(64, 128).unwrap()).unwrap();
+    assert_eq!(parts.iter().map(|p| (p.keep(), p.of())).collect::<Vec<_>>(), [(64, 128), (0, 0)]);
+    assert_eq!(given.range(&layers).unwrap(), (64, 64));
+}
+
+#[test]
+fn of_nothing_there_is_no_share() {
+    let (none, labels) = (Array2::<f32>::zeros((0, 10)), Array2::<f32>::zeros((0, 10)));
+    let score = score(&small_mlp(1), &Array2::zeros((0, 64)), &labels, Loss::CrossEntropy);
+    assert!(score.accuracy.is_nan() && score.loss.is_nan(), "{score:?}");
+    assert!(agreement(&none, &[]).is_nan());
+    assert_eq!((sparsity(0, 0), sparsity(1, 4), sparsity(0, 3)), (None, Some(0.75), Some(1.0)));
+    let size = Size { parameters: 0, kept: 0, weights: 0, kept_weights: 0, flops: 0, bytes: 0, layers: vec![] };
+    assert!(size.sparsity().is_nan() && size.whole_sparsity().is_nan());
+    assert_eq!(Size { parameters: 8, kept: 6, ..size }.whole_sparsity(), 0.25);
+    assert_eq!(Sum { numbers: 0, kept: Some(0), bytes: 0 }.sparsity(), None);
+    assert_eq!(Sum { numbers: 4, kept: Some(1), bytes: 0 }.sparsity(), Some(0.75));
+    let (choices, words) = (ChoiceScore::of(&[], &[]), LastWordScore::of(&[]));
+    assert!(choices.accuracy.is_nan() && words.accuracy.is_nan() && words.perplexity.is_nan());
 }

@@ -10,7 +10,7 @@ mod shrink;
 mod surgeon;
 mod units;
 
-pub use checkpoint::{PrunedTensor, prunable, prune_checkpoint};
+pub use checkpoint::{LeftAlone, PrunedTensor, left_alone, prunable, prune_checkpoint};
 pub use language::{
     Correction, Cost, Inputs, LanguageLayer, LanguagePruning, LayerLevel, LayerRecord, LevelSettings, Levels, Progress,
     SequenceGradients, Turn, allocated, language_layers, of_blocks, outliers, prune_language, unfinished_settings,

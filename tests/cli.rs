@@ -10,6 +10,10 @@ mod build;
 mod common;
 #[path = "cli/language.rs"]
 mod language;
+#[path = "cli/places.rs"]
+mod places;
+#[path = "cli/plain_files.rs"]
+mod plain_files;
 #[path = "cli/prune_language.rs"]
 mod prune_language;
 #[path = "cli/pruning.rs"]

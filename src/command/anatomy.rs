@@ -4,7 +4,7 @@ use super::model::open;
 use super::{print, print_json};
 use lacuna::Result;
 use lacuna::io::Folder;
-use lacuna::metrics::{Census, Sum, attention_flops};
+use lacuna::metrics::{Census, Counted, Sum, attention_flops, sparsity};
 use lacuna::models::lm::{Config, Kind};
 use lacuna::report::{Cell, Table};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ pub fn run(dir: &Path, count: Option<bool>, as_json: bool) -> Result<()> {
     if as_json {
         return print_json(&describe(dir, &folder, &config, &census));
     }
-    let whole = census.whole();
+    let (whole, buffers) = (census.whole(), census.buffers());
     let mut text = format!(
         "{}: {}, {} blocks, hidden {}, vocabulary {}{}\n{} parameters, {:.1} MB in {} file(s)\n\n",
         dir.display(),
@@ -31,7 +31,7 @@ pub fn run(dir: &Path, count: Option<bool>, as_json: bool) -> Result<()> {
         config.vocab(),
         if config.tied() { ", head tied to the embedding" } else { "" },
         whole.numbers,
-        whole.bytes as f64 / 1e6,
+        folder.bytes() as f64 / 1e6,
         folder.files().count(),
     );
     let mut kinds = Table::new(["kind", "parameters", "kept", "sparsity", "MB"]);
@@ -40,7 +40,13 @@ pub fn run(dir: &Path, count: Option<bool>, as_json: bool) -> Result<()> {
     }
     row(&mut kinds, "linear layers of blocks", &census.prunable());
     row(&mut kinds, "whole model", &whole);
+    if buffers.numbers > 0 {
+        row(&mut kinds, "buffers (no parameters)", &buffers);
+    }
     text += &(kinds.to_text() + "\n");
+    for line in remarks(&folder, &census) {
+        text += &(line + "\n\n");
+    }
     if counted {
         let mut blocks = Table::new(["block", "heads", "kv heads", "intermediate", "weights", "kept", "sparsity"]);
         for (i, sum) in census.blocks().iter().enumerate() {
@@ -53,7 +59,7 @@ pub fn run(dir: &Path, count: Option<bool>, as_json: bool) -> Result<()> {
         for (tensor, layer) in
             census.outline.layers.iter().filter_map(|l| Some((census.tensors.iter().find(|t| t.name == l.tensor())?, l)))
         {
-            let sparsity = tensor.kept.map(|k| Cell::float(1.0 - k as f64 / tensor.numbers.max(1) as f64, 4));
+            let sparsity = tensor.kept.and_then(|k| sparsity(k, tensor.numbers)).map(|s| Cell::float(s, 4));
             layers.row((layer.name.as_str(), format!("{:?}", layer.shape), tensor.kept, sparsity, tensor.by));
         }
         text += &(layers.to_text() + "\n");
@@ -76,6 +82,21 @@ pub fn run(dir: &Path, count: Option<bool>, as_json: bool) -> Result<()> {
 fn row(table: &mut Table, name: &str, sum: &Sum) {
     let sparsity = sum.sparsity().map(|s| Cell::float(s, 4));
     table.row((name, sum.numbers, sum.kept, sparsity, Cell::float(sum.bytes as f64 / 1e6, 1)));
+}
+
+/// How weights are packed, and what is not read.
+fn remarks(folder: &Folder, census: &Census) -> Vec<String> {
+    let mut lines = Vec::new();
+    let layouts: Vec<String> = folder.layouts().into_iter().map(|(layout, n)| format!("{n} as {layout}")).collect();
+    if !layouts.is_empty() {
+        lines.push(format!("packed weights: {}; 'lacuna pack DIR OUT --save weights' makes them whole", layouts.join(", ")));
+    }
+    let unread: Vec<&Counted> = census.parameters().filter(|t| folder.dtype(&t.name).is_err()).collect();
+    if let Some(first) = unread.first() {
+        let n = unread.len();
+        lines.push(format!("not read: {n} tensors, the first of them {} of {}; F32, F16 and BF16 are", first.name, first.dtype));
+    }
+    lines
 }
 
 fn word(kind: Kind) -> &'static str {
@@ -151,7 +172,7 @@ fn describe(dir: &Path, folder: &Folder, config: &Config, census: &Census) -> Va
     json!({
         "folder": dir, "family": config.family().model_type(), "layers": config.layers(), "hidden": config.hidden(),
         "vocabulary": config.vocab(), "tied": config.tied(), "files": folder.files().count(), "whole": sum(&census.whole()),
-        "prunable": sum(&census.prunable()), "kinds": kinds, "blocks": blocks, "linears": census.outline.layers,
+        "prunable": sum(&census.prunable()), "buffers": sum(&census.buffers()), "packed": folder.layouts(), "kinds": kinds, "blocks": blocks, "linears": census.outline.layers,
         "tensors": census.tensors, "flops": flops, "kept_flops": kept_flops, "attention_context": context,
         "attention_flops": attention_flops(config, context), "coupled": coupled(config, census),
     })

@@ -2,6 +2,7 @@
 
 use super::experiment::{METHODS, Row, SPARSITIES, Shrunk, Trained, compare, remove_units, time, train};
 use super::pages::{self, Stored};
+use super::place::{self, Force};
 use super::timing::{Timing, dense_against_csr};
 use super::{print, print_json};
 use clap::Parser;
@@ -25,6 +26,8 @@ pub struct Args {
     /// Folder for report.html, results.csv, channels.csv, timing.csv and pruned.safetensors
     #[arg(long, default_value = "lacuna-demo")]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
     /// The first seed; every seed is another split and other initial weights
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
@@ -35,6 +38,9 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// What is written, the page first.
+const REPORTS: [&str; 5] = ["report.html", "results.csv", "channels.csv", "timing.csv", "pruned.safetensors"];
 
 /// Everything that was measured.
 #[derive(Serialize)]
@@ -50,6 +56,7 @@ struct Results<'a> {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
+    place::reports(&args.out, &REPORTS, args.force.force)?;
     atomic::create_dir(&args.out)?;
     // A folder that cannot be written to is refused before the work, not after.
     tempfile::tempfile_in(&args.out).map_err(|e| Error::io(&args.out, e))?;

@@ -1,5 +1,6 @@
 //! `lacuna import FILE.gguf DIR`: a GGUF file as a Hugging Face folder.
 
+use super::place::{self, Aside, Force};
 use super::{print, print_json};
 use clap::Parser;
 use lacuna::Result;
@@ -15,6 +16,8 @@ pub struct Args {
     file: PathBuf,
     /// The folder to make; it appears whole or not at all
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
     /// Store every number as f32, f16 or bf16 [default: quantised ones as f32, floats as they are]
     #[arg(long)]
     dtype: Option<Dtype>,
@@ -27,7 +30,11 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let begun = Instant::now();
     let file = Gguf::open(&args.file)?;
+    place::folder(&args.out, &[&args.file], args.force.force)?;
+    let mut before = Aside::new(&args.out);
+    before.away()?;
     let imported = import(&file, &args.out, args.dtype)?;
+    before.gone()?;
     let seconds = begun.elapsed().as_secs_f64();
     if args.json {
         let mut value = serde_json::json!({"out": args.out, "seconds": seconds});

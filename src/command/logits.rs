@@ -1,6 +1,7 @@
 //! `lacuna logits DIR`: what a model says of given tokens.
 
 use super::model::{bar, decoder, of, open, seq2seq};
+use super::place::{self, Force};
 use super::{print, print_json};
 use clap::Parser;
 use lacuna::io::{read_ids, write_sequences};
@@ -23,6 +24,8 @@ pub struct Args {
     /// The safetensors file to write: `logits` (sequences, tokens, vocabulary), F32
     #[arg(long)]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -31,6 +34,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let (folder, config) = open(&args.dir)?;
+    place::file(&args.out, &[&args.dir, &args.ids], args.force.force)?;
     let (vocab, pad) = (config.vocab(), config.pad());
     let given = tensor(args, "input_ids", &config)?;
     let labels = if config.is_encoder_decoder() { Some(tensor(args, "labels", &config)?) } else { None };

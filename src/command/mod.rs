@@ -12,6 +12,7 @@ pub mod logits;
 mod model;
 pub mod pack;
 mod pages;
+mod place;
 pub mod prune;
 mod prune_model;
 mod prune_report;

@@ -1,12 +1,14 @@
 //! `lacuna prune MODEL OUT`: plain weight files, by criteria that need the weights alone; model folders, by any method.
 
+use super::place::{self, Force};
 use super::{print, print_json};
 use clap::{ArgGroup, Parser, ValueEnum};
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Overrides, Target, Uniform};
 use lacuna::criteria::{Magnitude, Norm, Random, Saliency};
 use lacuna::io::Checkpoint;
 use lacuna::mask::{Pattern, Scope};
-use lacuna::prune::{Pruning, prune_checkpoint};
+use lacuna::metrics::{FileCensus, sparsity as went};
+use lacuna::prune::{LeftAlone, PrunedTensor, Pruning, left_alone, prune_checkpoint};
 use lacuna::report::{Cell, Table};
 use lacuna::rng::Seed;
 use lacuna::{Error, Result};
@@ -21,6 +23,8 @@ pub struct Args {
     pub(super) model: PathBuf,
     /// The safetensors file or the folder to write; it appears whole or not at all
     pub(super) out: PathBuf,
+    #[command(flatten)]
+    pub(super) force: Force,
     /// Which weights matter
     #[arg(long, value_enum, default_value = "magnitude")]
     pub(super) method: Method,
@@ -148,6 +152,10 @@ pub fn run(args: &Args) -> Result<()> {
     if nm && !given.is_empty() {
         return Err(Error::setting("layer", format!("pattern {pattern} fixes the sparsity of every tensor")));
     }
+    place::file(&args.out, &[&args.model], args.force.force)?;
+    let checkpoint = Checkpoint::read(&args.model)?;
+    let left = left_alone(&checkpoint);
+    let given = named(&checkpoint, &left, given)?;
     let allocate: Box<dyn Allocate> = match args.allocate {
         Allocation::Uniform => Box::new(Overrides { sparsity: given, rest: Uniform }),
         Allocation::Global => Box::new(Overrides { sparsity: given, rest: Global }),
@@ -167,33 +175,54 @@ pub fn run(args: &Args) -> Result<()> {
         },
         skip: &args.skip,
     };
-    let checkpoint = Checkpoint::read(&args.model)?;
     let (pruned, tensors) = prune_checkpoint(&checkpoint, &pruning)?;
+    let whole = FileCensus::of(&pruned)?.whole();
     pruned.write(&args.out)?;
 
     let (weights, kept) = tensors.iter().fold((0, 0), |(w, k), t| (w + t.weights, k + t.kept));
-    let whole: usize = checkpoint.weights().map(|(_, w)| w.len()).sum();
-    let share = |kept: usize, of: usize| 1.0 - kept as f64 / of.max(1) as f64;
     if args.json {
         return print_json(&serde_json::json!({
             "out": args.out, "method": saliency.name(), "pattern": pattern, "allocate": allocate.name(), "weights": weights, "kept": kept,
-            "sparsity": share(kept, weights), "parameters": whole, "whole_sparsity": share(whole - (weights - kept), whole),
-            "layers": tensors,
+            "sparsity": went(kept, weights), "parameters": whole.numbers, "whole_sparsity": whole.sparsity(), "layers": tensors,
+            "left_alone": left,
         }));
     }
     let mut table = Table::new(["tensor", "shape", "weights", "kept", "sparsity"]);
-    for t in &tensors {
-        table.row((t.name.as_str(), format!("{:?}", t.shape), t.weights, t.kept, Cell::float(share(t.kept, t.weights), 4)));
+    let share = |kept: Option<f64>| kept.map(|s| Cell::float(s, 4));
+    for PrunedTensor { name, shape, weights, kept } in &tensors {
+        table.row((name.as_str(), format!("{shape:?}"), *weights, *kept, share(went(*kept, *weights))));
     }
-    table.row(("pruned tensors", "", weights, kept, Cell::float(share(kept, weights), 4)));
-    table.row(("whole file", "", whole, whole - (weights - kept), Cell::float(share(whole - (weights - kept), whole), 4)));
+    table.row(("pruned tensors", "", weights, kept, share(went(kept, weights))));
+    table.row(("whole file", "", whole.numbers, whole.kept, share(whole.sparsity())));
     print(&format!(
-        "{}\n{} with {pattern} masks by {} -> {}\n",
+        "{}{}\n{} with {pattern} masks by {} -> {}\n",
         table.to_text(),
+        others(&left),
         args.model.display(),
         saliency.name(),
         args.out.display()
     ))
+}
+
+/// The tensors that were left alone, as a table with a line before it; nothing if there are none.
+fn others(left: &[LeftAlone]) -> String {
+    if left.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["left alone", "dtype", "shape", "numbers", "why"]);
+    for l in left {
+        table.row((l.name.as_str(), l.dtype.as_str(), format!("{:?}", l.shape), l.numbers, l.why.as_str()));
+    }
+    format!("\n{}", table.to_text())
+}
+
+/// Sparsities by the tensors that hold the weights; of one that is left alone none can be asked for.
+fn named(file: &Checkpoint, left: &[LeftAlone], given: BTreeMap<String, f64>) -> Result<BTreeMap<String, f64>> {
+    let one = |(name, sparsity): (String, f64)| match left.iter().find(|l| l.name == name) {
+        Some(l) => Err(Error::setting("layer", format!("'{name}' is left alone: {}, {}", l.dtype, l.why))),
+        None => Ok((file.tensor_of(&name).map(String::from).unwrap_or(name), sparsity)),
+    };
+    given.into_iter().map(one).collect()
 }
 
 /// `name=sparsity` pairs.

@@ -1,5 +1,6 @@
 //! `lacuna prune DIR OUT`: language models, block by block.
 
+use super::place::{self, Aside};
 use super::prune::{Allocation, Args, Method, ScopeArg};
 use super::prune_report::{Outcome, page, report, text};
 use super::prune_search::Search;
@@ -145,10 +146,17 @@ pub fn run(args: &Args) -> Result<()> {
         let reason = format!("weight {name} is packed; 'lacuna pack DIR OUT --save weights' makes it whole");
         return Err(Error::malformed(&args.model, reason));
     }
-    FolderWriter::check_free(&args.out)?;
+    let inputs: Vec<&Path> = [Some(&args.model), wanted.calibration.as_ref(), wanted.text.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(PathBuf::as_path)
+        .collect();
+    place::folder(&args.out, &inputs, args.force.force)?;
+    let mut before = Aside::new(&args.out);
     let config =
         Config::parse(&Value::Object(folder.config().clone())).map_err(|e| Error::malformed(&args.model, e.to_string()))?;
     let layers = language_layers(&folder, &config, &wanted.only, &args.skip)?;
+    readable(&folder, &layers)?;
     let calibration = calibration(args, &config)?;
     let memory = wanted.activations << 20;
     let quality = wanted.text.as_deref().map(|text| Quality::new(text, wanted, &args.model, &config)).transpose()?;
@@ -208,23 +216,29 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let described = described(args, pruner, &settings, &calibration, &found)?;
     let bar = bar(config.layers());
+    // An older folder makes room while the new one is begun and while it gets its name, and stands at its place in between.
+    before.away()?;
+    let mut returned = Ok(());
     let done = prune_language(&folder, &config, (ids, length), &settings, (&args.out, &described, wanted.resume), &mut |p| {
+        returned = std::mem::replace(&mut returned, Ok(())).and_then(|()| before.back());
         bar.set_length(p.of as u64);
         bar.set_position(p.blocks as u64);
         bar.set_message(p.memory.map_or(String::new(), |m| format!("{:.2} GB", m as f64 / 1e9)));
     });
     bar.finish_and_clear();
     let (writer, records) = done?;
+    returned?;
     let seconds = begun.elapsed().as_secs_f64();
     let whole = writer.complete()?;
     let perplexity = quality.map(|q| q.before_and_after(&folder, &whole, &config)).transpose()?;
-    let report = report(args, &described, &records, &folder, Outcome { seconds, perplexity, found });
+    let report = report(args, &described, &records, &folder, Outcome { seconds, perplexity, found })?;
     let page = page(&report, &records)?;
     let close = |writer: FolderWriter| {
         writer.json("prune.json", &report)?;
         writer.file("prune.html", page.as_bytes())?;
         writer.finish()
     };
+    before.away()?;
     match packing {
         Packing::Whole => close(writer)?,
         _ => {
@@ -233,7 +247,21 @@ pub fn run(args: &Args) -> Result<()> {
             writer.discard();
         }
     }
+    before.gone()?;
     if args.json { print_json(&report) } else { print(&text(args, &report, &records)) }
+}
+
+/// Refuses layers whose numbers are not read, before anything runs.
+fn readable(folder: &Folder, layers: &[LanguageLayer]) -> Result<()> {
+    let unread = |l: &&LanguageLayer| folder.dtype(&format!("{}.weight", l.name)).is_err();
+    let mut unread = layers.iter().filter(unread);
+    let Some(first) = unread.next() else { return Ok(()) };
+    let (dtype, all) = (folder.info(&format!("{}.weight", first.name))?.dtype, 1 + unread.count());
+    let reason = format!(
+        "layer {} is {dtype}, one of {all} whose numbers are not read; F32, F16 and BF16 are (--skip leaves layers alone)",
+        first.name
+    );
+    Err(Error::malformed(folder.path(), reason))
 }
 
 /// Refuses layouts that cannot hold the pattern, before anything runs.

@@ -4,6 +4,8 @@ use super::prune::Args;
 use lacuna::Result;
 use lacuna::io::Folder;
 use lacuna::kernels::Isa;
+use lacuna::metrics::{Census, sparsity};
+use lacuna::models::lm::Config;
 use lacuna::prune::LayerRecord;
 use lacuna::report::{Bars, Cell, Figure, Page, Point, Table};
 use serde_json::{Value, json};
@@ -20,39 +22,42 @@ pub struct Outcome {
 }
 
 /// The run's record.
-pub fn report(args: &Args, described: &Value, records: &[LayerRecord], folder: &Folder, outcome: Outcome) -> Value {
+///
+/// # Errors
+/// If the folder's parameters cannot be counted.
+pub fn report(args: &Args, described: &Value, records: &[LayerRecord], folder: &Folder, outcome: Outcome) -> Result<Value> {
     let (weights, kept) = records.iter().fold((0, 0), |(w, k), r| (w + r.shape.0 * r.shape.1, k + r.kept));
-    let whole: usize = folder.names().filter_map(|n| folder.shape(n).ok()).map(|s| s.iter().product::<usize>()).sum();
-    let share = |gone: usize, of: usize| gone as f64 / of.max(1) as f64;
+    let whole = Census::of(folder, &Config::of(folder)?, false)?.whole().numbers;
     let mut settings = described.clone();
     if let Some(map) = settings.as_object_mut() {
         map.remove("budgets");
         map.remove("found");
     }
-    json!({
-        "out": args.out, "settings": settings, "weights": weights, "kept": kept, "sparsity": share(weights - kept, weights),
-        "parameters": whole, "whole_sparsity": share(weights - kept, whole), "seconds": outcome.seconds,
+    Ok(json!({
+        "out": args.out, "settings": settings, "weights": weights, "kept": kept, "sparsity": sparsity(kept, weights),
+        "parameters": whole, "whole_sparsity": sparsity(whole - (weights - kept).min(whole), whole), "seconds": outcome.seconds,
         "peak_bytes": lacuna::metrics::peak_memory(), "threads": rayon::current_num_threads(), "isa": Isa::chosen().map(Isa::name).unwrap_or_default(),
         "search": outcome.found,
         "perplexity": outcome.perplexity.map(|[before, after]| json!({
             "text": args.language.text, "context": args.language.context, "windows": args.language.windows, "before": before, "after": after,
         })),
         "layers": records,
-    })
+    }))
 }
 
 /// As a table.
 pub fn text(args: &Args, report: &Value, records: &[LayerRecord]) -> String {
     let table = layers(records);
     let number = |key: &str| report[key].as_f64().unwrap_or(f64::NAN);
+    let share = |key: &str| Cell::from(report[key].as_f64().map(|s| Cell::float(s, 4))).show();
     format!(
-        "{}\n{} by {} -> {}\nsparsity {:.4} of the pruned layers, {:.4} of the model; {:.1} s, {:.2} GB at most\n{}",
+        "{}\n{} by {} -> {}\nsparsity {} of the pruned layers, {} of the model; {:.1} s, {:.2} GB at most\n{}",
         table.to_text(),
         args.model.display(),
         report["settings"]["method"].as_str().unwrap_or("?"),
         args.out.display(),
-        number("sparsity"),
-        number("whole_sparsity"),
+        share("sparsity"),
+        share("whole_sparsity"),
         number("seconds"),
         number("peak_bytes") / 1e9,
         match (report["perplexity"]["before"].as_f64(), report["perplexity"]["after"].as_f64()) {
@@ -73,7 +78,7 @@ fn layers(records: &[LayerRecord]) -> Table {
             r.layer.as_str(),
             shape,
             r.kept,
-            Cell::float(1.0 - r.kept as f64 / weights.max(1) as f64, 4),
+            Cell::from(sparsity(r.kept, weights).map(|s| Cell::float(s, 4))),
             error,
             Cell::float(r.seconds, 2),
         ));
@@ -155,8 +160,8 @@ pub fn page(report: &Value, records: &[LayerRecord]) -> Result<String> {
             .text("What the model's predictions lose, in nats of divergence a token, when one layer alone is pruned as far as the search goes.")
             .figure(&sensitivities.to_svg()?);
     }
-    let sparsity = |r: &LayerRecord| Some(1.0 - r.kept as f64 / (r.shape.0 * r.shape.1).max(1) as f64);
-    if let Some(figure) = by_block("Sparsity by block", "sparsity", records, sparsity)? {
+    let gone = |r: &LayerRecord| sparsity(r.kept, r.shape.0 * r.shape.1);
+    if let Some(figure) = by_block("Sparsity by block", "sparsity", records, gone)? {
         page = page.heading("Sparsity").figure(&figure.percent_y().to_svg()?);
     }
     if let Some(seconds) = by_block("Time by block", "seconds of pruning, without measuring", records, |r| Some(r.seconds))? {

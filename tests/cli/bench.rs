@@ -1,5 +1,6 @@
 //! `lacuna bench`: fields, formats, and bad input.
 
+use crate::build::{HIDDEN, WIDTH, llama};
 use crate::common::Folder;
 
 fn spmm(folder: &Folder, more: &[&str]) -> String {
@@ -84,6 +85,83 @@ fn weights_and_masks_of_a_file_are_timed_as_they_are() {
     assert!(says.contains("nothing"), "{says}");
     let says = folder.refuses(&["bench", "spmm", "--weights", "model.safetensors", "--tensor", &tensor]);
     assert!(says.contains(&tensor) && says.contains("--sparsity"), "{says}");
+}
+
+#[test]
+fn masks_are_found_beside_the_file_in_the_folder_and_in_the_layout() {
+    let folder = Folder::new();
+    llama().write(folder.path("tiny.gguf"));
+    folder.succeeds(&["import", "tiny.gguf", "tiny"]);
+    folder.succeeds(&["prune", "tiny", "half", "--pattern", "2:4"]);
+    let tensor = "model.layers.0.mlp.up_proj.weight";
+    let first = |weights: &str, more: &[&str]| {
+        let args = [&["--weights", weights, "--tensor", tensor], more].concat();
+        lines(&spmm(&folder, &args))[0].clone()
+    };
+    let expected = first("half", &[]);
+    assert_eq!((&expected["sparsity"], &expected["shape"]), (&0.5.into(), &format!("{WIDTH}x{HIDDEN}").into()));
+    // The masks lie in masks.safetensors beside the file.
+    assert_eq!(first("half/model.safetensors", &[])["sparsity"], 0.5);
+    assert_eq!(first("half/model.safetensors", &["--sparsity", "0.75"])["sparsity"], 0.75);
+    for save in ["bitmask", "csr", "nm:2:4", "sparse-bitmask", "sparse-24-bitmask"] {
+        folder.succeeds(&["pack", "half", "packed", "--save", save, "--force"]);
+        for weights in ["packed", "packed/model.safetensors"] {
+            let line = first(weights, &["--format", "bitmask"]);
+            assert_eq!((&line["sparsity"], &line["shape"]), (&0.5.into(), &expected["shape"]), "{weights} as {save}");
+        }
+    }
+    // A model without masks, a folder that is none, a tensor that is not there.
+    let refuses = |weights: &str, tensor: &str| folder.refuses(&["bench", "spmm", "--weights", weights, "--tensor", tensor]);
+    assert!(refuses("tiny", tensor).contains("has no mask of that pattern stored; give --sparsity"));
+    assert!(refuses("half", "up_proj").contains("no layer is named 'up_proj'"));
+    assert!(refuses("half", "model.norm.weight").contains("a weight of a folder is a matrix"));
+    std::fs::create_dir(folder.path("none")).unwrap();
+    assert!(refuses("none", tensor).contains("config.json"));
+    // A mask of another weight's shape is told, not used.
+    let mut other = folder.read("half/model.safetensors");
+    other.remove(tensor).unwrap();
+    other.insert(tensor, ndarray::Array2::<f32>::ones((4, 4)), lacuna::io::Dtype::F32).unwrap();
+    other.write(folder.path("half/model.safetensors")).unwrap();
+    assert!(refuses("half/model.safetensors", tensor).contains("the mask of"));
+}
+
+#[test]
+fn weights_that_a_model_keeps_turned_are_timed_as_they_are_multiplied() {
+    let folder = Folder::new();
+    let config = serde_json::json!({
+        "model_type": "gpt2", "vocab_size": 12, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16, "activation_function": "gelu_new",
+    });
+    let shapes: [(&str, &[usize]); 16] = [
+        ("wte.weight", &[12, 8]),
+        ("wpe.weight", &[16, 8]),
+        ("h.0.ln_1.weight", &[8]),
+        ("h.0.ln_1.bias", &[8]),
+        ("h.0.attn.c_attn.weight", &[8, 24]),
+        ("h.0.attn.c_attn.bias", &[24]),
+        ("h.0.attn.c_proj.weight", &[8, 8]),
+        ("h.0.attn.c_proj.bias", &[8]),
+        ("h.0.ln_2.weight", &[8]),
+        ("h.0.ln_2.bias", &[8]),
+        ("h.0.mlp.c_fc.weight", &[8, 32]),
+        ("h.0.mlp.c_fc.bias", &[32]),
+        ("h.0.mlp.c_proj.weight", &[32, 8]),
+        ("h.0.mlp.c_proj.bias", &[8]),
+        ("ln_f.weight", &[8]),
+        ("ln_f.bias", &[8]),
+    ];
+    let tensors = shapes.map(|(name, shape)| (name.to_string(), lacuna::io::Dtype::F32, shape.to_vec()));
+    let layout = lacuna::io::Layout::new(tensors, 1 << 30).unwrap();
+    let mut writer = lacuna::io::FolderWriter::create(folder.path("gpt2"), layout).unwrap();
+    for (name, shape) in shapes {
+        writer.write(name, &crate::build::numbers(name, shape, 1.0)).unwrap();
+    }
+    writer.config(config.as_object().unwrap()).unwrap();
+    writer.finish().unwrap();
+    folder.succeeds(&["prune", "gpt2", "half", "--pattern", "2:4"]);
+    let args = ["--weights", "half", "--tensor", "h.0.mlp.c_fc.weight", "--format", "nm:2:4"];
+    let line = &lines(&spmm(&folder, &args))[0];
+    // (out, in), in groups of the inputs: as the file holds it the mask would not be 2:4.
+    assert_eq!((&line["shape"], &line["sparsity"]), (&"32x8".into(), &0.5.into()));
 }
 
 #[test]

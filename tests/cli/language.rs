@@ -30,7 +30,7 @@ fn ids_file(name: &str, shape: &[usize], ids: &[i64]) -> Vec<u8> {
 fn losses(folder: &Folder, ids: &[u32]) -> Vec<f64> {
     let as_i64: Vec<i64> = ids.iter().map(|i| i64::from(*i)).collect();
     fs::write(folder.path("ids.safetensors"), ids_file("input_ids", &[1, ids.len()], &as_i64)).unwrap();
-    folder.succeeds(&["logits", "tiny", "--ids", "ids.safetensors", "--out", "logits.safetensors"]);
+    folder.succeeds(&["logits", "tiny", "--ids", "ids.safetensors", "--out", "logits.safetensors", "--force"]);
     let file = folder.read("logits.safetensors");
     let logits = file.get("logits").unwrap();
     assert_eq!(logits.shape(), [1, ids.len(), VOCAB]);
@@ -204,7 +204,7 @@ fn token_numbers_of_several_sequences_and_integer_types_are_read() {
     assert_eq!(report["shape"], serde_json::json!([2, 3, VOCAB]));
     let two = folder.read("out.safetensors").get("logits").unwrap().clone();
     fs::write(folder.path("one.safetensors"), ids_file("input_ids", &[3], &[8, 9, 10])).unwrap();
-    folder.succeeds(&["logits", "tiny", "--ids", "one.safetensors", "--out", "out.safetensors"]);
+    folder.succeeds(&["logits", "tiny", "--ids", "one.safetensors", "--out", "out.safetensors", "--force"]);
     let one = folder.read("out.safetensors").get("logits").unwrap().clone();
     assert_eq!(two.index_axis(ndarray::Axis(0), 1), one.index_axis(ndarray::Axis(0), 0));
 }

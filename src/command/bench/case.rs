@@ -2,9 +2,10 @@
 
 use super::measure::{Contender, Measured, SPARSE, SPRS, check, medians};
 use lacuna::criteria::{Evidence, Magnitude, Saliency};
-use lacuna::io::Checkpoint;
+use lacuna::io::{Checkpoint, Folder, MaskFile};
 use lacuna::kernels::Isa;
 use lacuna::mask::{Mask, Pattern, Scope, select};
+use lacuna::models::lm::{Config, Outline};
 use lacuna::rng::Seed;
 use lacuna::sparse::{Compress, Csr, Dense, Format, Hint, LinearOp, Machine, Plan, Precision};
 use lacuna::{Error, Result};
@@ -32,14 +33,14 @@ impl Weights {
         Weights { name: format!("{out}x{inputs}"), weight, stored: None }
     }
 
-    /// A matrix of a safetensors file.
-    pub fn from_file(file: &Path, tensor: &str) -> Result<Weights> {
-        let checkpoint = Checkpoint::read(file)?;
-        let weight = checkpoint.matrix(tensor)?;
+    /// A matrix of a safetensors file or of a model's folder, whole or packed, with its mask: out of the file, out of
+    /// `masks.safetensors` beside it, or out of its layout.
+    pub fn open(path: &Path, tensor: &str) -> Result<Weights> {
+        let (weight, stored) = if path.is_dir() { of_folder(path, tensor)? } else { of_file(path, tensor)? };
         if weight.is_empty() {
             return Err(Error::setting("tensor", format!("{tensor} has no weights")));
         }
-        Ok(Weights { name: tensor.to_string(), weight, stored: checkpoint.mask(tensor)? })
+        Ok(Weights { name: tensor.to_string(), weight, stored })
     }
 
     /// The mask that pruning by magnitude leaves; the stored one if no sparsity is asked for.
@@ -56,6 +57,55 @@ impl Weights {
         };
         let scores = Magnitude::default().score(&Evidence::weight_only(&self.name, self.weight.view()))?;
         select(&scores, pattern, Scope::Layer, pattern.budget(out, inputs, sparsity)?)
+    }
+}
+
+/// A weight `(out, in)` with its mask.
+type Masked = (Array2<f32>, Option<Mask>);
+
+fn of_folder(path: &Path, tensor: &str) -> Result<Masked> {
+    let folder = Folder::open(path)?;
+    let shape = folder.shape(tensor)?;
+    let &[rows, cols] = shape else {
+        let reason = format!("{tensor} has shape {shape:?}; a weight of a folder is a matrix");
+        return Err(Error::malformed(path, reason));
+    };
+    let (weight, mask) = (folder.matrix(tensor, (rows, cols))?, folder.mask(tensor)?);
+    // Some models keep (in, out). What is no model that is known keeps what it keeps.
+    let outline = Config::of(&folder).and_then(|config| Outline::of(&folder, &config)).ok();
+    let turned = outline.is_some_and(|o| o.layers.iter().any(|l| l.transposed && l.tensor() == tensor));
+    if !turned {
+        return Ok((weight, mask));
+    }
+    let mask = mask.map(|mask| Mask::from_fn(cols, rows, |r, c| mask.get(c, r)));
+    Ok((weight.reversed_axes().as_standard_layout().into_owned(), mask))
+}
+
+fn of_file(file: &Path, tensor: &str) -> Result<Masked> {
+    let checkpoint = Checkpoint::read(file)?;
+    if checkpoint.storages().any(|name| name == tensor) {
+        let storage = checkpoint.storage(tensor)?;
+        let (weight, (rows, cols)) = (storage.to_dense(), storage.shape());
+        let mask = MaskFile::beside(file)?.map(|masks| masks.read(tensor)).transpose()?.flatten();
+        // A storage that says which numbers it keeps only by what they are: one of the zeros may be kept.
+        let kept = mask.unwrap_or_else(|| Mask::from_fn(rows, cols, |r, c| weight[[r, c]] != 0.0));
+        return Ok((weight, Some(kept)));
+    }
+    if checkpoint.published_names().iter().any(|name| name == tensor) {
+        return checkpoint.published(tensor).map(|(weight, mask)| (weight, Some(mask)));
+    }
+    let name = checkpoint.tensor_of(tensor)?;
+    let weight = checkpoint.matrix(name)?;
+    if let Some(mask) = checkpoint.mask(name)? {
+        return Ok((weight, Some(mask)));
+    }
+    let beside = MaskFile::beside(file)?.map(|masks| masks.read(name)).transpose()?.flatten();
+    match beside {
+        Some(mask) if mask.dim() != weight.dim() => {
+            let reason = format!("the mask of {tensor} beside it is {:?}, the weight {:?}", mask.dim(), weight.dim());
+            Err(Error::malformed(file, reason))
+        }
+        mask => Ok((weight, mask)),
     }
 }
 

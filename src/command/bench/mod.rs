@@ -59,10 +59,11 @@ struct Spmm {
     /// Threads of a product
     #[arg(long, value_delimiter = ',', default_value = "1")]
     threads: Vec<usize>,
-    /// Take the weight from this safetensors file, with its mask if one is stored and no sparsity is asked for
+    /// Take the weight from this safetensors file or model's folder; with its mask, from there or from masks.safetensors beside it, if no
+    /// sparsity is asked for
     #[arg(long, requires = "tensor")]
     weights: Option<PathBuf>,
-    /// Name of the weight in the file
+    /// Name of the weight in the file or folder
     #[arg(long, requires = "weights")]
     tensor: Option<String>,
     /// Let some rows and columns be dense and many nearly empty, as real pruning leaves them
@@ -136,7 +137,7 @@ fn run_spmm(args: &Spmm) -> Result<()> {
         (some, ..) => some.iter().map(|&s| Some(s)).collect(),
     };
     let weights: Vec<Weights> = match (&args.weights, &args.tensor) {
-        (Some(file), Some(tensor)) => vec![Weights::from_file(file, tensor)?],
+        (Some(file), Some(tensor)) => vec![Weights::open(file, tensor)?],
         _ => args.shape.iter().map(|s| Ok(Weights::random(shape(s)?, Seed(args.seed), args.skewed))).collect::<Result<_>>()?,
     };
     let mut table = table();

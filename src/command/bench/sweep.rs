@@ -3,6 +3,7 @@
 use super::case::{Case, FormatArg, Weights};
 use super::measure::Measured;
 use super::{check_rising, check_seconds, print, print_json, shape};
+use crate::command::place::{self, Force};
 use clap::Parser;
 use lacuna::io::atomic;
 use lacuna::mask::Pattern;
@@ -37,6 +38,8 @@ pub struct Sweep {
     /// Folder for sweep.csv, sweep.svg and sweep.html
     #[arg(long)]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
     /// Seed of random weights and inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -61,6 +64,9 @@ struct BreakEven {
 pub fn run(args: &Sweep) -> Result<()> {
     check_seconds(args.seconds)?;
     check_rising(&args.sparsity)?;
+    if let Some(out) = &args.out {
+        place::reports(out, &["sweep.html", "sweep.csv", "sweep.svg"], args.force.force)?;
+    }
     let shapes: Vec<(usize, usize)> = args.shape.iter().map(|s| shape(s)).collect::<Result<_>>()?;
     let mut found = Vec::new();
     let mut lines = Table::new(["shape", "tokens", "threads", "sparsity", "format", "dense µs", "sparse µs", "speed-up"]);

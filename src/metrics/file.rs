@@ -105,7 +105,8 @@ impl FileCensus {
 fn tensor(file: &Checkpoint, name: &str, role: Role) -> Result<FileTensor> {
     let info = file.info(name)?;
     let numbers = info.elements();
-    let (mask, note) = match if role.is_counted() { file.mask(name) } else { Ok(None) } {
+    let mask = if role.is_counted() { file.mask(name) } else { Ok(None) };
+    let (mask, note) = match mask {
         Ok(mask) => (mask, None),
         Err(e @ Error::Malformed { .. }) => (None, Some(e.to_string())),
         Err(e) => return Err(e),

@@ -1,7 +1,7 @@
 //! The demo's tables and its report.
 
-use super::experiment::{METHODS, Row, SPARSITIES, Shrunk, UNITS};
 use super::counted;
+use super::experiment::{METHODS, Row, SPARSITIES, Shrunk, UNITS};
 use super::timing::{SHAPE, TOKENS, Timing};
 use lacuna::Result;
 use lacuna::report::{Bars, Cell, Figure, Page, Point, Summary, Table};

@@ -296,14 +296,7 @@ impl<N: Numbers> Part<'_, N> {
     /// # Safety
     /// As [`Part::add`]; there are so many rows of w, and of x from its start on.
     #[inline(always)]
-    unsafe fn few<S: Simd>(
-        &self,
-        (w, at, stride): (&[f32], usize, usize),
-        x: &[f32],
-        n: usize,
-        rows: usize,
-        sums: &mut [f32],
-    ) {
+    unsafe fn few<S: Simd>(&self, (w, at, stride): (&[f32], usize, usize), x: &[f32], n: usize, rows: usize, sums: &mut [f32]) {
         macro_rules! with {
             ($rows:literal, $tokens:literal) => {
                 for r in (0..rows).step_by($rows) {
@@ -418,12 +411,19 @@ mod tests {
             let (mut first, blocks) = (0, blocks(tokens));
             for block in &blocks {
                 for strip in &block.strips {
-                    assert!(strip.first == first && (1..=strip.width).contains(&strip.tokens), "{strip:?} at {first} of {tokens}");
+                    assert!(
+                        strip.first == first && (1..=strip.width).contains(&strip.tokens),
+                        "{strip:?} at {first} of {tokens}"
+                    );
                     assert!(widths().contains(&strip.width), "{strip:?}");
                     first += strip.tokens;
                 }
                 assert!(block.strips.is_sorted_by(|a, b| a.width >= b.width), "{:?}", block.strips);
-                assert!(block.few.len() <= FEW && (block.few.is_empty() || block.few.start == first), "{:?} at {first}", block.few);
+                assert!(
+                    block.few.len() <= FEW && (block.few.is_empty() || block.few.start == first),
+                    "{:?} at {first}",
+                    block.few
+                );
                 first += block.few.len();
                 assert!(block.width() <= BLOCK + FEW, "{tokens} tokens in {}", block.width());
             }

@@ -10,9 +10,9 @@ use crate::kernels::Threads;
 use faer::diag::DiagMut;
 use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
 use faer::linalg::cholesky::llt;
+use faer::linalg::matmul::matmul;
 use faer::linalg::qr::no_pivoting::factor as qr;
 use faer::linalg::{evd, householder, svd, triangular_inverse, triangular_solve};
-use faer::linalg::matmul::matmul;
 use faer::{Accum, Conj, MatMut, MatRef, Par};
 use ndarray::{Array1, Array2, ArrayRef2, CowArray, Ix2, ShapeBuilder, s};
 

@@ -54,7 +54,13 @@ impl Product {
 
 fn check(c: &ArrayRef2<f32>, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) {
     let shapes = (c.dim(), a.dim(), b.dim());
-    assert!(a.ncols() == b.nrows() && c.dim() == (a.nrows(), b.ncols()), "gemm: {:?} <- {:?} x {:?}", shapes.0, shapes.1, shapes.2);
+    assert!(
+        a.ncols() == b.nrows() && c.dim() == (a.nrows(), b.ncols()),
+        "gemm: {:?} <- {:?} x {:?}",
+        shapes.0,
+        shapes.1,
+        shapes.2
+    );
 }
 
 /// The product of rows of a, or of columns of b, as they lie.

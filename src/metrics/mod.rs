@@ -67,7 +67,9 @@ pub fn mistaken(network: &Network, x: &ArrayRef2<f32>, labels: &[usize]) -> Vec<
     let mut wrong = Vec::new();
     for from in (0..x.nrows()).step_by(256) {
         let output = network.forward(&x.slice(s![from..(from + 256).min(x.nrows()), ..]).to_owned());
-        wrong.extend(output.rows().into_iter().enumerate().filter(|(i, z)| !is_right(*z, labels[from + i])).map(|(i, _)| from + i));
+        wrong.extend(
+            output.rows().into_iter().enumerate().filter(|(i, z)| !is_right(*z, labels[from + i])).map(|(i, _)| from + i),
+        );
     }
     wrong
 }

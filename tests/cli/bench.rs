@@ -265,7 +265,8 @@ fn numbers_beyond_every_machine_are_refused_before_any_work() {
         refused(&["--tokens", "18446744073709551616"], "--tokens");
         refused(&["--tokens=-1"], "--tokens");
         refused(&["--tokens", "0"], "tokens: 0, where 1 or more are possible");
-        for shape in ["99999999999x3", "3x99999999999", "4294967296x4294967296", &format!("{huge}x{huge}"), &format!("1x{huge}")] {
+        for shape in ["99999999999x3", "3x99999999999", "4294967296x4294967296", &format!("{huge}x{huge}"), &format!("1x{huge}")]
+        {
             refused(&["--shape", shape], "has more than 1073741824 weights");
         }
         refused(&["--shape", "18446744073709551616x1"], "is not OUTxIN");
@@ -273,7 +274,9 @@ fn numbers_beyond_every_machine_are_refused_before_any_work() {
         for threads in ["0", "1025", huge] {
             refused(&["--threads", threads], &format!("threads: {threads}, where 1 to 1024 are possible"));
         }
-        for (seconds, shown) in [("nan", "NaN"), ("inf", "inf"), ("-inf", "-inf"), ("-1", "-1.0"), ("1e300", "1e300"), ("3601", "3601.0")] {
+        for (seconds, shown) in
+            [("nan", "NaN"), ("inf", "inf"), ("-inf", "-inf"), ("-1", "-1.0"), ("1e300", "1e300"), ("3601", "3601.0")]
+        {
             refused(&[&format!("--seconds={seconds}")], &format!("seconds: {shown}, where 0 to 3600 are possible"));
         }
         for (sparsity, shown) in [("nan", "NaN"), ("inf", "inf"), ("-0.5", "-0.5"), ("1", "1.0"), ("1e300", "1e300")] {

@@ -153,7 +153,7 @@ fn a_grid_about_zero_is_as_wide_on_both_sides_whatever_the_signs_of_a_row() {
     assert_eq!(grids.rounded(&weight), array![[3.5, 1.0, 0.0, 0.0], [-4.0, 1.0, 0.0, 0.0], [3.5, -1.0, 0.0, 3.5]]);
     for value in [f32::NAN, f32::INFINITY] {
         let error = Affine::new(4).fit(&array![[1.0, value]]).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("weights to round: {value} at row 0, column 1")), "{error}");
+        assert!(error.starts_with(&format!("weights: {value} at row 0, column 1")), "{error}");
     }
     let wide = array![[3e38, -3e38]];
     let off = Affine::new(2).fit(&wide).unwrap().rounded(&wide) - &wide;

@@ -233,7 +233,6 @@ pub fn run(args: &Args) -> Result<()> {
     let begun = begun + quality.as_ref().map_or(Duration::ZERO, |q| q.spent);
     let squares = pruner.needs().contains(Need::Gram) || settings.correction.is_some() || args.allocate.searches();
     let few = if squares { prune_options::few_tokens(&layers, ids.len()) } else { Value::Null };
-    prune_options::warn(&few);
     let gradients =
         parts.gradients((&folder, &config), (&calibration, wanted.context), (&layers, first.needs()), (&scratch, memory))?;
     settings.gradients = gradients.as_ref();
@@ -251,10 +250,14 @@ pub fn run(args: &Args) -> Result<()> {
     let bar = bar(config.layers());
     // An older folder makes room while the new one is begun and while it gets its name, and stands at its place in between.
     older.away()?;
-    let mut returned = Ok(());
+    let (mut returned, mut warned) = (Ok(()), false);
     let output = (&*args.out, &described, before.is_some());
     let done = prune_language(&folder, &config, (ids, length), &settings, output, &mut |p| {
         returned = std::mem::replace(&mut returned, Ok(())).and_then(|()| older.back());
+        // What cannot be done at all is one line, and that its error.
+        if !std::mem::replace(&mut warned, true) {
+            prune_options::warn(&few);
+        }
         bar.set_length(p.of as u64);
         bar.set_position(p.blocks as u64);
         bar.set_message(p.memory.map_or(String::new(), |m| format!("{:.2} GB", m as f64 / 1e9)));

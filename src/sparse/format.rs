@@ -41,14 +41,20 @@ impl FromStr for Precision {
     type Err = Error;
 
     /// # Errors
-    /// If the text is none of f32, bf16, f16, i8 and i8:INPUTS.
+    /// If the text is none of f32, bf16, f16, i8 and i8:INPUTS, of 1 to 65536 inputs.
     fn from_str(s: &str) -> Result<Self> {
-        let grouped = s.strip_prefix("i8:").and_then(|inputs| inputs.parse().ok()).filter(|&i| i > 0).map(Precision::I8Grouped);
+        let grouped = s
+            .strip_prefix("i8:")
+            .and_then(|inputs| inputs.parse().ok())
+            .filter(|i| (1..=1 << 16).contains(i))
+            .map(Precision::I8Grouped);
         [Precision::F32, Precision::Bf16, Precision::F16, Precision::I8]
             .into_iter()
             .chain(grouped)
             .find(|p| p.to_string() == s)
-            .ok_or_else(|| Error::setting("values", format!("'{s}' is none of f32, bf16, f16, i8 and i8:INPUTS")))
+            .ok_or_else(|| {
+                Error::setting("values", format!("'{s}' is none of f32, bf16, f16, i8 and i8:INPUTS, of 1 to 65536 inputs"))
+            })
     }
 }
 

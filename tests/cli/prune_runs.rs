@@ -143,7 +143,7 @@ fn to_go_on_with_a_finished_run_does_nothing_and_with_none_begins_anew() {
     ] {
         assert_eq!(folder.refuses(&all(&[&["--resume"], more].concat())), expected);
     }
-    assert_eq!(folder.refuses(&all(&[])), "out: exists already; name a new folder");
+    assert_eq!(folder.refuses(&all(&[])), "out: exists already; name another, or replace it with --force");
     // What a run that was killed at its very end has left goes.
     std::fs::create_dir(folder.path(".out.part")).unwrap();
     std::fs::write(folder.path(".out.part").join(".settings.json"), "{}").unwrap();

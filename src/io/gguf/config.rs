@@ -57,8 +57,8 @@ pub(super) fn config(
                 "hidden_act": "gelu_pytorch_tanh", "head_dim": head_dim,
                 "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon")?, "attention_bias": false,
                 "sliding_window": window,
-                "attn_logit_softcapping": keys.number_or("attn_logit_softcapping")?.unwrap_or(50.0),
-                "final_logit_softcapping": keys.number_or("final_logit_softcapping")?.unwrap_or(30.0),
+                "attn_logit_softcapping": keys.cap("attn_logit_softcapping")?.unwrap_or(50.0),
+                "final_logit_softcapping": keys.cap("final_logit_softcapping")?.unwrap_or(30.0),
                 "query_pre_attn_scalar": scalar,
             })
         }

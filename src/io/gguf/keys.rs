@@ -39,6 +39,14 @@ impl Keys<'_> {
         Ok(self.file.number_or(&self.key(key))?.map(neat))
     }
 
+    /// A bound of logits: a number above 0.
+    pub fn cap(&self, key: &str) -> Result<Option<f64>> {
+        match self.number_or(key)? {
+            Some(cap) if !(cap.is_finite() && cap > 0.0) => Err(self.refuse(key, format!("is {cap}, no number above 0"))),
+            cap => Ok(cap),
+        }
+    }
+
     /// An error about a key.
     pub fn refuse(&self, key: &str, reason: impl std::fmt::Display) -> Error {
         Error::malformed(self.file.path(), format!("{} {reason}", quoted(&self.key(key))))

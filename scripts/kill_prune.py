@@ -88,8 +88,22 @@ def difference(found, wanted):
     for name in sorted(set(found) | set(wanted)):
         if found.get(name) != wanted.get(name):
             kind = "is missing" if name not in found else "is new" if name not in wanted else "has other bytes"
+            if kind == "has other bytes" and name == "prune.json":
+                kind += ": " + place(json.loads(wanted[name]), json.loads(found[name]))
             return f"{name} {kind}"
     return None
+
+
+def place(wanted, found, path=""):
+    """Where two records differ first."""
+    if type(wanted) is type(found) and isinstance(wanted, (dict, list)) and len(wanted) == len(found):
+        keys = sorted(wanted) if isinstance(wanted, dict) else range(len(wanted))
+        for key in keys:
+            if isinstance(found, dict) and key not in found:
+                return f"{path}/{key} is missing"
+            if wanted[key] != found[key]:
+                return place(wanted[key], found[key], f"{path}/{key}")
+    return f"{path} is {found!r:.80}, not {wanted!r:.80}"
 
 
 class Trial:
@@ -201,7 +215,8 @@ def main():
         shutil.rmtree(root, ignore_errors=True)
 
 
-def place(root, name, model, seed, vocab):
+def room(root, name, model, seed, vocab):
+    """A folder for trials."""
     work = root / name
     work.mkdir()
     (work / "lm").symlink_to(model)
@@ -222,7 +237,7 @@ def trials(lacuna, seed, count, root, model, vocab):
             print("the runs end before they can be killed: give a larger model")
             return 1
         if case not in unbroken:
-            trial = Trial(lacuna, place(root, "unbroken", model, seed, vocab), CASES[case], chance)
+            trial = Trial(lacuna, room(root, "unbroken", model, seed, vocab), CASES[case], chance)
             begun = time.monotonic()
             code, _, errors = trial.run(False)
             if code != 0:
@@ -231,7 +246,7 @@ def trials(lacuna, seed, count, root, model, vocab):
             unbroken[case] = (comparable(content(trial.out)), time.monotonic() - begun)
             shutil.rmtree(trial.work)
         wanted, seconds = unbroken[case]
-        trial = Trial(lacuna, place(root, "trial", model, seed, vocab), CASES[case], chance)
+        trial = Trial(lacuna, room(root, "trial", model, seed, vocab), CASES[case], chance)
         story = []
         try:
             for again in range(AGAIN):

@@ -86,7 +86,8 @@ impl Grids {
     #[inline]
     pub fn round(&self, row: usize, w: f32) -> f32 {
         let (step, zero) = self.rows[row];
-        step * (((w / step).round_ties_even() + zero).clamp(0.0, self.top) - zero)
+        // The outermost value of a grid may lie half a step beyond the largest number.
+        (step * (((w / step).round_ties_even() + zero).clamp(0.0, self.top) - zero)).clamp(f32::MIN, f32::MAX)
     }
 
     /// A weight `(out, in)` with every entry rounded.

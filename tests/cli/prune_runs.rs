@@ -150,6 +150,11 @@ fn to_go_on_with_a_finished_run_does_nothing_and_with_none_begins_anew() {
     std::fs::write(folder.path("out").join(".lacuna.json"), "[]").unwrap();
     folder.succeeds(&all(&["--resume"]));
     assert!(!folder.path(".out.part").exists() && !folder.path("out").join(".lacuna.json").exists());
+    // What somebody else has put there stays, and the run is finished all the same.
+    std::fs::create_dir(folder.path(".out.part")).unwrap();
+    std::fs::write(folder.path(".out.part").join("notes.txt"), "mine").unwrap();
+    folder.succeeds(&all(&["--resume"]));
+    assert_eq!(std::fs::read(folder.path(".out.part").join("notes.txt")).unwrap(), b"mine");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use crate::common::*;
 use lacuna::io::Dtype;
 use lacuna::mask::Pattern;
-use lacuna::prune::{Correction, Inputs, LanguagePruning, Turn, prune_language};
+use lacuna::prune::{Correction, Inputs, LanguagePruning, LayerRecord, Turn, prune_language};
 use lacuna::solve::SparseGpt;
 use serde_json::json;
 use std::path::Path;
@@ -18,12 +18,18 @@ fn killed(dir: &Path, out: &Path, ids: &[u32], settings: &LanguagePruning<'_>, b
     assert!(run.is_err() && !out.exists(), "nothing half written has the folder's name");
 }
 
-fn resumed(dir: &Path, out: &Path, ids: &[u32], settings: &LanguagePruning<'_>) {
+fn resumed(dir: &Path, out: &Path, ids: &[u32], settings: &LanguagePruning<'_>) -> Vec<LayerRecord> {
     let (folder, config) = open(dir);
     let (writer, records) =
         prune_language(&folder, &config, (ids, LENGTH), settings, (out, &json!({"a": 1}), true), &mut |_| {}).unwrap();
     writer.finish().unwrap();
     assert_eq!(records.len(), 21);
+    timeless(records)
+}
+
+/// Records without what no two runs share.
+fn timeless(records: Vec<LayerRecord>) -> Vec<LayerRecord> {
+    records.into_iter().map(|r| LayerRecord { seconds: 0.0, ..r }).collect()
 }
 
 #[test]
@@ -40,15 +46,16 @@ fn a_run_that_is_killed_at_any_block_goes_on_to_the_same_bits() {
                 _ => settings.correction = Some(Correction { inputs: 1.0, stream: 1.0, damping: 0.01 }),
             }
             let whole = m.out(&format!("whole{case}"));
-            prune(&m.dir, &whole, &ids, &settings).unwrap();
+            let records = timeless(prune(&m.dir, &whole, &ids, &settings).unwrap());
             for blocks in 1..=3 {
                 let out = m.out(&format!("killed{case}{blocks}"));
                 killed(&m.dir, &out, &ids, &settings, blocks, false);
                 if blocks > 1 {
                     killed(&m.dir, &out, &ids, &settings, 1, true);
                 }
-                resumed(&m.dir, &out, &ids, &settings);
+                let again = resumed(&m.dir, &out, &ids, &settings);
                 assert!(files(&out) == files(&whole), "{dtype:?}, case {case}, killed after block {blocks}");
+                assert_eq!(again, records, "{dtype:?}, case {case}, killed after block {blocks}");
             }
         }
     }
@@ -78,4 +85,25 @@ fn a_run_is_not_taken_up_by_one_that_was_asked_for_something_else() {
     prune(&m.dir, &m.out("there"), &ids, &settings).unwrap();
     let text = run("there", json!({"a": 1}), false);
     assert!(text.ends_with("there: exists already; name a new folder"), "{text}");
+}
+
+#[test]
+fn a_number_of_many_digits_is_known_again() {
+    let m = Model::new(Dtype::F32);
+    let (ids, pruner) = (tokens(10), SparseGpt::default());
+    let settings = settings(&m.dir, &pruner, Pattern::Unstructured);
+    let (folder, config) = open(&m.dir);
+    for (i, value) in [0.09476986570913863, 0.18845576931540006, 0.11423174613768125, 1e-5, 0.1 + 0.2].into_iter().enumerate() {
+        let out = m.out(&format!("out{i}"));
+        let described = json!({ "a": value });
+        let run = |resume: bool, last: usize| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let see = &mut |p: lacuna::prune::Progress| assert!(p.blocks < last, "killed");
+                let done = prune_language(&folder, &config, (&ids, LENGTH), &settings, (&out, &described, resume), see);
+                done.map(|_| ()).map_err(|e| e.to_string())
+            }))
+        };
+        assert!(run(false, 1).is_err());
+        assert_eq!(run(true, 4).unwrap(), Ok(()), "{value}");
+    }
 }

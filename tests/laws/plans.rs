@@ -151,7 +151,7 @@ fn plans_of_groups_take_a_storage_that_has_them() {
     assert_eq!(Plan::new(&w, &half, none).unwrap().chosen(1), Format::Dense);
     assert_eq!(
         "i8:0".parse::<Precision>().unwrap_err().to_string(),
-        "values: 'i8:0' is none of f32, bf16, f16, i8 and i8:INPUTS"
+        "values: 'i8:0' is none of f32, bf16, f16, i8 and i8:INPUTS, of 1 to 65536 inputs"
     );
 }
 
@@ -174,7 +174,7 @@ fn scales_of_groups_are_named_and_built() {
     assert_eq!(says("sell", "i8:64"), "values: i8:64, where sell:padded has a scale a row");
     assert_eq!(
         "i8:x".parse::<Precision>().unwrap_err().to_string(),
-        "values: 'i8:x' is none of f32, bf16, f16, i8 and i8:INPUTS"
+        "values: 'i8:x' is none of f32, bf16, f16, i8 and i8:INPUTS, of 1 to 65536 inputs"
     );
 }
 

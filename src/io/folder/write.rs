@@ -109,16 +109,16 @@ impl FolderWriter {
     }
 
     /// Removes what a run that was killed at its very end has left: the working folder beside the finished `out`, and in it what was for the
-    /// writer alone. What no writer has made stays.
+    /// writer alone. What no writer has made stays, and is no error: the run is finished.
     ///
     /// # Errors
-    /// [`Error::Io`] if `out` cannot be read; as [`FolderWriter::is_unfinished`].
+    /// [`Error::Io`] if `out` cannot be read.
     pub fn tidy(out: impl AsRef<Path>) -> Result<()> {
         let (out, part) = (out.as_ref(), FolderWriter::working_folder(out.as_ref()));
         if working::is_marked(out) {
             working::clear_hidden(out, &working::marked(out)).map_err(|e| Error::io(out, e))?;
         }
-        if working::is_begun(&part)? {
+        if let Ok(true) = working::is_begun(&part) {
             working::clear(&part, &BTreeSet::new());
         }
         Ok(())

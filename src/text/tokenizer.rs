@@ -27,10 +27,19 @@ impl Tokenizer {
                 hint.map_or(String::new(), |name| format!("; {name} is there, which is not read: save the fast tokenizer"));
             return Err(Error::malformed(folder, format!("has no tokenizer.json{hint}")));
         }
+        Tokenizer::from_bytes(&path, &read_small(&path)?)
+    }
+
+    /// Reads the bytes of a `tokenizer.json`; `path` names it in messages.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if they are none that the `tokenizers` library reads.
+    pub fn from_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Tokenizer> {
+        let path = path.as_ref().to_path_buf();
         let refuse = |e: String| Error::malformed(&path, format!("is no tokenizer: {}", one_line(&e, 300)));
         // As values first: the library's own reading of text stops the program at some of the errors that text can have. What
         // it still finds impossible in the values must not stop it either.
-        let json: Value = serde_json::from_slice(&read_small(&path)?).map_err(|e| refuse(e.to_string()))?;
+        let json: Value = serde_json::from_slice(bytes).map_err(|e| refuse(e.to_string()))?;
         let made = std::panic::catch_unwind(|| serde_json::from_value::<tokenizers::Tokenizer>(json));
         let mut inner = match made {
             Ok(made) => made.map_err(|e| refuse(e.to_string()))?,

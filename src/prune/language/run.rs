@@ -4,7 +4,7 @@ use super::tally::Found;
 use super::walk::Walk;
 use super::{Inputs, LanguagePruning, Turn};
 use crate::criteria::Evidence;
-use crate::io::{Folder, FolderWriter, Layout};
+use crate::io::{Folder, FolderWriter, Layout, one_line, quoted};
 use crate::mask::Mask;
 use crate::metrics::peak_memory;
 use crate::models::lm::{Config, Outline, Outlined, load_block};
@@ -75,11 +75,11 @@ pub fn prune_language(
     if let Some(name) = settings.budgets.keys().find(|name| !layers.iter().any(|l| l.name == **name)) {
         return Err(Error::unknown_layer(name, layers.iter().map(|l| l.name.as_str())));
     }
-    let pruned = layers.iter().filter(|l| settings.budgets.contains_key(&l.name)).map(|l| l.tensor.as_str());
-    let pruned: Vec<&str> = pruned.collect();
+    let pruned: Vec<&Place> = layers.iter().filter(|l| settings.budgets.contains_key(&l.name)).collect();
     let mut layout = Layout::of(folder);
-    layout.masks(pruned.iter().copied())?;
+    layout.masks(pruned.iter().map(|l| l.tensor.as_str()))?;
     let (writer, records) = begin(out, layout, described, resume)?;
+    fits(out, &records, &pruned, &writer)?;
     let begun = !records.is_empty();
     let mut run = Run { folder, config, settings, layers, writer, records };
     match run.blocks(ids, length, see) {
@@ -278,14 +278,37 @@ fn begin(out: &Path, layout: Layout, described: &Value, resume: bool) -> Result<
     if let (Value::Object(before), Value::Object(now)) = (&before, described)
         && let Some((key, value)) = now.iter().find(|(key, value)| before.get(*key) != Some(value))
     {
-        let old = before.get(key).map_or("nothing".to_string(), Value::to_string);
+        let old = before.get(key).map_or("nothing".to_string(), |old| one_line(&old.to_string(), 200));
+        let value = one_line(&value.to_string(), 200);
         let reason = format!("the unfinished run has {old}, this one {value}; ask for the same, or remove {}", part.display());
         return Err(Error::setting(key, reason));
     }
     let writer = FolderWriter::resume(out, layout)?;
-    let records =
-        kept(&part, RECORDS)?.map(serde_json::from_value).transpose().map_err(|e| Error::malformed(&part, e.to_string()))?;
+    let refuse = |e: serde_json::Error| Error::malformed(part.join(RECORDS), one_line(&e.to_string(), 300));
+    let records = kept(&part, RECORDS)?.map(serde_json::from_value).transpose().map_err(refuse)?;
     Ok((writer, records.unwrap_or_default()))
+}
+
+/// Refuses records that say more than was written, or leave out a layer of a block that is done.
+fn fits(out: &Path, records: &[LayerRecord], pruned: &[&Place], writer: &FolderWriter) -> Result<()> {
+    let refuse = |reason: String| {
+        let path = FolderWriter::working_folder(out).join(RECORDS);
+        Err(Error::malformed(path, format!("{reason}; remove its folder to begin anew")))
+    };
+    for record in records {
+        let (name, block) = (quoted(&record.layer), record.block);
+        let Some(layer) = pruned.iter().find(|l| (&l.name, l.block) == (&record.layer, block)) else {
+            return refuse(format!("names the layer {name} of block {block}, which this run does not prune"));
+        };
+        if !writer.is_written(&layer.tensor) || !writer.is_mask_written(&layer.tensor) {
+            return refuse(format!("says that the layer {name} is done, which was not written"));
+        }
+    }
+    let done = records.iter().map(|r| r.block).max();
+    match pruned.iter().find(|l| Some(l.block) <= done && !records.iter().any(|r| r.layer == l.name)) {
+        Some(l) => refuse(format!("leaves out the layer {} of block {}, which is done", quoted(&l.name), l.block)),
+        None => Ok(()),
+    }
 }
 
 /// Puts the weights that were written into a block.

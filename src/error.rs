@@ -10,12 +10,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything that can go wrong with what a user gives: files, options, layers, numbers.
 ///
-/// `Display` is one line, fit to be printed as it is.
+/// `Display` is one line, fit to be printed as it is: line breaks and their like, which names and texts from outside may have, are shown
+/// escaped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused a file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", line(path.display()), line(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -23,7 +24,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file was read and is not what it should be.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {}", line(path.display()), line(reason))]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -31,7 +32,7 @@ pub enum Error {
         reason: String,
     },
     /// A setting lies outside its domain.
-    #[error("{option}: {reason}")]
+    #[error("{}: {}", line(option), line(reason))]
     Setting {
         /// The option as its user knows it, for example `sparsity`.
         option: String,
@@ -39,7 +40,7 @@ pub enum Error {
         reason: String,
     },
     /// A NaN or an infinity where only finite numbers have a meaning.
-    #[error("{what}: {value} at row {row}, column {col}; only finite numbers can be ranked or stored")]
+    #[error("{}: {value} at row {row}, column {col}; only finite numbers can be ranked or stored", line(what))]
     NonFinite {
         /// What was read, for example `scores`.
         what: String,
@@ -51,7 +52,7 @@ pub enum Error {
         value: f64,
     },
     /// Two shapes that must agree do not.
-    #[error("{what}: expected shape {expected:?}, found {found:?}")]
+    #[error("{}: expected shape {expected:?}, found {found:?}", line(what))]
     Shape {
         /// What has the shape.
         what: String,
@@ -93,7 +94,7 @@ pub enum Error {
         found: String,
     },
     /// A criterion was asked for scores without what it needs.
-    #[error("{criterion} needs {need} of layer {layer}, which was not measured")]
+    #[error("{criterion} needs {need} of layer {}, which was not measured", line(layer))]
     MissingEvidence {
         /// The criterion.
         criterion: String,
@@ -113,7 +114,7 @@ pub enum Error {
         known: usize,
     },
     /// A matrix that had to be positive definite is not.
-    #[error("{what}: the {order} x {order} matrix is not positive definite (at column {column}); {hint}")]
+    #[error("{}: the {order} x {order} matrix is not positive definite (at column {column}); {hint}", line(what))]
     NotPositiveDefinite {
         /// Which matrix, of which layer.
         what: String,
@@ -125,7 +126,7 @@ pub enum Error {
         hint: String,
     },
     /// A factorisation that did not come to an end.
-    #[error("{what}: {reason}")]
+    #[error("{}: {}", line(what), line(reason))]
     Numerical {
         /// Which computation.
         what: String,
@@ -150,13 +151,25 @@ pub enum Error {
     },
 }
 
-/// A name that may come from a file, fit for a message of one line: at most 100 characters, none of them a line break or its
-/// like.
+/// A text with the characters escaped that break a line or do the like.
+fn line(text: impl std::fmt::Display) -> String {
+    let text = text.to_string();
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let visible = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    text.chars().map(visible).collect()
+}
+
+/// A name that may come from a file, fit for a message of one line: at most 100 characters.
 fn shown(name: &str) -> String {
     let rest = if name.chars().nth(100).is_some() { "…" } else { "" };
-    let visible = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
-    name.chars().take(100).map(visible).collect::<String>() + rest
+    line(name.chars().take(100).collect::<String>()) + rest
 }
+
+/// Bytes of the longest name that is compared with others: names of files may be as long as the files, and a comparison takes time and
+/// memory by the product of both lengths.
+const COMPARED: usize = 200;
 
 impl Error {
     /// A setting outside its domain.
@@ -190,6 +203,7 @@ impl Error {
         let known: Vec<&str> = known.collect();
         let nearest = known
             .iter()
+            .filter(|k| k.len().max(name.len()) <= COMPARED)
             .map(|k| (strsim::damerau_levenshtein(name, k), *k))
             .min()
             .filter(|(distance, k)| *distance <= k.len().max(name.len()) / 2)

@@ -1,5 +1,7 @@
 //! Language models in files: folders, GGUF, tokenizers, and what is measured on texts.
 
+#[path = "checkpoints/bounds.rs"]
+mod bounds;
 #[path = "checkpoints/build.rs"]
 mod build;
 #[path = "checkpoints/chat.rs"]

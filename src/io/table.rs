@@ -44,7 +44,7 @@ pub fn table(path: impl AsRef<Path>) -> Result<Dataset> {
     if names.is_empty() {
         return Err(wrong(1, "no sample follows the header".into()));
     }
-    let labels = classes.iter().map(|c| names.iter().position(|n| n == c).unwrap_or(0)).collect();
+    let labels = classes.iter().map(|c| names.binary_search(c).unwrap_or(0)).collect();
     let features = columns.len() - 1;
     let x = Array2::from_shape_vec((classes.len(), features), numbers).map_err(|e| wrong(1, e.to_string()))?;
     Dataset::new(x, labels, names.len(), (1, 1, features))

@@ -8,6 +8,9 @@ use crate::{Error, Result};
 /// The columns of `results.csv`.
 const COLUMNS: [&str; 9] = ["claim", "paper's setting", "paper", "our setting", "rule", "digits", "seed", "value", "holds"];
 
+/// The most digits after the point that a file may ask for: more than a number has.
+const MOST_DIGITS: usize = 20;
+
 /// One thing that a paper says or that is measured beside it, and our numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
@@ -141,7 +144,8 @@ impl Claims {
         for (i, row) in table.rows().iter().enumerate() {
             let cells: Vec<String> = row.iter().map(Cell::exact).collect();
             let wrong = |what: &str| Error::setting("results", format!("row {}: {what}", i + 1));
-            let digits: usize = cells[5].parse().map_err(|_| wrong("the digits are no whole number"))?;
+            let digits = cells[5].parse().ok().filter(|digits| *digits <= MOST_DIGITS);
+            let digits: usize = digits.ok_or_else(|| wrong(&format!("the digits are no whole number up to {MOST_DIGITS}")))?;
             let seed = cells[6].parse().map(Seed).map_err(|_| wrong("the seed is no whole number"))?;
             let value: f64 = cells[7].parse().map_err(|_| wrong("the value is no number"))?;
             let rule: Rule = cells[4].parse()?;

@@ -73,7 +73,7 @@ pub(super) fn check(format: &'static str, blocks: &[u32], rows: usize, longest: 
 /// Whether `starts` rise from 0 to `end`.
 pub(super) fn check_starts(format: &'static str, starts: &[u32], lists: usize, end: usize) -> Result<()> {
     let refuse = |reason: String| Err(Error::setting(format, reason));
-    if starts.len() != lists + 1 {
+    if starts.len().checked_sub(1) != Some(lists) {
         return refuse(format!("{} starts for {lists} lists, where each has one and the end another", starts.len()));
     }
     if starts[0] != 0 || starts[lists] as usize != end {

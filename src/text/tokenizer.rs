@@ -38,10 +38,22 @@ impl Tokenizer {
                 hint.map_or(String::new(), |name| format!("; {name} is there, which is not read: save the fast tokenizer"));
             return Err(Error::malformed(folder, format!("has no tokenizer.json{hint}")));
         }
+        let tokenizer = Tokenizer::from_bytes(&path, &read_small(&path)?)?;
+        let settings = folder.join(SETTINGS);
+        let settings = if settings.is_file() { read_json(&settings)? } else { Map::new() };
+        Ok(Tokenizer { settings, ..tokenizer })
+    }
+
+    /// Reads the bytes of a `tokenizer.json`, without a `tokenizer_config.json` beside it; `path` names it in messages.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if they are none that the `tokenizers` library reads.
+    pub fn from_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Tokenizer> {
+        let path = path.as_ref().to_path_buf();
         let refuse = |e: String| Error::malformed(&path, format!("is no tokenizer: {}", one_line(&e, 300)));
         // As values first: the library's own reading of text stops the program at some of the errors that text can have. What
         // it still finds impossible in the values must not stop it either.
-        let json: Value = serde_json::from_slice(&read_small(&path)?).map_err(|e| refuse(e.to_string()))?;
+        let json: Value = serde_json::from_slice(bytes).map_err(|e| refuse(e.to_string()))?;
         let made = std::panic::catch_unwind(|| serde_json::from_value::<tokenizers::Tokenizer>(json));
         let mut inner = match made {
             Ok(made) => made.map_err(|e| refuse(e.to_string()))?,
@@ -50,9 +62,7 @@ impl Tokenizer {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| refuse(e.to_string()))?;
         let around = around(&inner).map_err(refuse)?;
-        let settings = folder.join(SETTINGS);
-        let settings = if settings.is_file() { read_json(&settings)? } else { Map::new() };
-        Ok(Tokenizer { inner, path, around, settings })
+        Ok(Tokenizer { inner, path, around, settings: Map::new() })
     }
 
     /// The file.

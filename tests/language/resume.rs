@@ -1,9 +1,10 @@
 use crate::common::*;
-use lacuna::io::Dtype;
+use lacuna::criteria::Magnitude;
+use lacuna::io::{Dtype, FolderWriter};
 use lacuna::mask::Pattern;
 use lacuna::prune::{Correction, Inputs, LanguagePruning, LayerRecord, Turn, prune_language};
-use lacuna::solve::SparseGpt;
-use serde_json::json;
+use lacuna::solve::{Scored, SparseGpt};
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Runs until the given number of blocks is done, and there is killed.
@@ -106,4 +107,59 @@ fn a_number_of_many_digits_is_known_again() {
         assert!(run(false, 1).is_err());
         assert_eq!(run(true, 4).unwrap(), Ok(()), "{value}");
     }
+}
+
+#[test]
+fn notes_of_a_run_that_contradict_what_was_written_are_refused() {
+    let m = Model::new(Dtype::F32);
+    let (ids, pruner) = (tokens(4), Scored(&Magnitude::default()));
+    let settings = settings(&m.dir, &pruner, Pattern::Unstructured);
+    let (folder, config) = open(&m.dir);
+    let out = m.out("out");
+    let (part, described) = (FolderWriter::working_folder(&out), json!({"a": 1}));
+    let run = |resume: bool| prune_language(&folder, &config, (&ids, LENGTH), &settings, (&out, &described, resume), &mut |_| {});
+    drop(run(false).unwrap());
+    let read = |name: &str| serde_json::from_slice::<Vec<Value>>(&std::fs::read(part.join(name)).unwrap()).unwrap();
+    let write = |name: &str, list: &[Value]| std::fs::write(part.join(name), serde_json::to_vec(list).unwrap()).unwrap();
+    let (records, written) = (read(".records.json"), read(".written.json"));
+    let tensor = "model.layers.0.mlp.up_proj.weight";
+    let without = |name: &str| written.iter().filter(|n| **n != name).cloned().collect::<Vec<_>>();
+    let with = |at: usize, key: &str, value: Value| {
+        let mut records = records.clone();
+        records[at][key] = value;
+        records
+    };
+    let line = |records: &[Value], written: &[Value]| {
+        write(".records.json", records);
+        write(".written.json", written);
+        let line = run(true).map(|_| ()).unwrap_err().to_string();
+        assert!(line.contains(".out.part") && !line.contains(char::is_control) && line.chars().count() < 600, "{line}");
+        line
+    };
+    // Else the dense weight would be copied, with the mask of the pruned one beside it; or the other way round.
+    for lost in [tensor.to_string(), format!("{tensor}.mask")] {
+        let line = line(&records, &without(&lost));
+        assert!(line.contains("says that the layer 'model.layers.0.mlp.up_proj' is done, which was not written"), "{line}");
+    }
+    let gap: Vec<Value> = records.iter().filter(|r| r["layer"] != "model.layers.0.mlp.up_proj").cloned().collect();
+    assert!(line(&gap, &written).contains("leaves out the layer 'model.layers.0.mlp.up_proj' of block 0, which is done"));
+    for (key, value) in [("block", json!(usize::MAX)), ("block", json!(1)), ("layer", json!("x\ny")), ("layer", json!("lm_head"))]
+    {
+        let line = line(&with(0, key, value), &written);
+        assert!(line.contains("which this run does not prune; remove its folder to begin anew"), "{line}");
+    }
+    for (key, value) in
+        [("block", json!(-1)), ("layer", json!({"a\nb": "c".repeat(10_000)})), ("shape", json!("\n".repeat(5000)))]
+    {
+        assert!(line(&with(0, key, value), &written).contains(".records.json: invalid "), "{key}");
+    }
+    assert!(line(&records, &[json!("\n".repeat(10_000)), json!({})]).contains("is no list of names: invalid type"));
+    // As they were, the run goes on to its end.
+    write(".records.json", &records);
+    write(".written.json", &written);
+    let (writer, again) = run(true).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(again.len(), records.len());
+    prune(&m.dir, &m.out("whole"), &ids, &settings).unwrap();
+    assert!(files(&out) == files(&m.out("whole")), "the run that went on and the one at once");
 }

@@ -153,4 +153,9 @@ impl FolderWriter {
     pub fn write_mask(&mut self, weight: &str, mask: &Mask) -> Result<()> {
         self.write_bytes(&format!("{weight}{SUFFIX}"), &[mask.rows(), mask.cols().div_ceil(8)], &mask.to_bytes())
     }
+
+    /// Whether the mask of a weight was written.
+    pub(crate) fn is_mask_written(&self, weight: &str) -> bool {
+        self.is_written(&format!("{weight}{SUFFIX}"))
+    }
 }

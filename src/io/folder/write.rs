@@ -10,8 +10,8 @@ use super::working::{self, JOURNAL, PACKED};
 use super::{CONFIG, Folder};
 use crate::io::atomic;
 use crate::io::place::{read_exact_at, write_all_at};
-use crate::io::quoted;
 use crate::io::safetensors::{Dtype, Element};
+use crate::io::{one_line, quoted};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef, Dimension};
 use rayon::prelude::*;
@@ -147,8 +147,10 @@ impl FolderWriter {
         let journal = writer.part.join(JOURNAL);
         if journal.exists() {
             let text = super::read_small(&journal)?;
-            let written: BTreeSet<String> =
-                serde_json::from_slice(&text).map_err(|e| Error::malformed(&journal, format!("is no list of names: {e}")))?;
+            let refuse = |e: serde_json::Error| {
+                Error::malformed(&journal, format!("is no list of names: {}", one_line(&e.to_string(), 300)))
+            };
+            let written: BTreeSet<String> = serde_json::from_slice(&text).map_err(refuse)?;
             writer.written = written.into_iter().filter(|name| writer.slots.contains_key(name)).collect();
         }
         // A folder that an older build has made is marked from here on.

@@ -8,7 +8,7 @@ use super::Gguf;
 use crate::io::quoted;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// How text is cut before it is merged, by the names of llama.cpp.
 const CUTS: [(&[&str], Cut); 6] = [
@@ -279,9 +279,12 @@ fn merges_by_score(tokens: &Tokens<'_>, scores: &[f32]) -> Vec<Value> {
     let merged = |id: &usize| matches!(tokens.kinds[*id], kind::NORMAL | kind::USER);
     let ids: HashMap<&str, usize> =
         (0..tokens.texts.len()).rev().filter(merged).map(|id| (tokens.texts[id].as_str(), id)).collect();
+    // Of a long text only the cuts that can give two tokens are tried: each is two look-ups as long as the text.
+    let lengths: HashSet<usize> = ids.keys().map(|text| text.len()).collect();
     let mut found = Vec::new();
     for (&text, &id) in &ids {
-        for (at, _) in text.char_indices().skip(1) {
+        let cuts = |(at, _): &(usize, char)| lengths.contains(at) && lengths.contains(&(text.len() - at));
+        for (at, _) in text.char_indices().skip(1).filter(cuts) {
             let (left, right) = text.split_at(at);
             if let (Some(&l), Some(&r)) = (ids.get(left), ids.get(right)) {
                 found.push((scores[id], left.chars().count(), l, r));

@@ -15,6 +15,9 @@ use std::path::Path;
 const MAX_HEADER: u64 = 100_000_000;
 /// More dimensions than any tensor has; it bounds the length of messages and of loops over dimensions.
 const MAX_RANK: usize = 64;
+/// The largest product of the dimensions other than 0 of a tensor without elements. Nothing in a file bounds them, and there are loops over
+/// the rows of a matrix that has no columns.
+const MAX_EMPTY: usize = 1 << 24;
 /// The key under which the header holds the metadata.
 pub(in crate::io) const METADATA: &str = "__metadata__";
 
@@ -156,6 +159,11 @@ impl Table {
                 return Err(format!("tensor {shown} has {} dimensions; at most {MAX_RANK} are read", shape.len()));
             }
             match bytes_of(*dtype, shape) {
+                None if shape.contains(&0) => {
+                    return Err(format!(
+                        "tensor {shown}: shape {shape:?} has no elements, and dimensions of more than {MAX_EMPTY}"
+                    ));
+                }
                 None => {
                     return Err(format!(
                         "tensor {shown}: shape {shape:?} of {dtype} has no whole number of bytes a machine can hold"
@@ -174,12 +182,14 @@ impl Table {
     }
 }
 
-/// Bytes of a tensor; `None` if that overflows, or an element of less than a byte leaves one unfilled.
+/// Bytes of a tensor; `None` if that overflows, or an element of less than a byte leaves one unfilled, or there are no elements and dimensions
+/// beyond [`MAX_EMPTY`].
 pub(in crate::io) fn bytes_of(dtype: Element, shape: &[usize]) -> Option<usize> {
-    // The dimensions other than 0 must have a product too: an array of 0 x 2^40 x 2^40 elements cannot be addressed.
-    let filled = shape.iter().filter(|d| **d != 0).try_fold(1usize, |n, &d| n.checked_mul(d));
-    let bits = filled.filter(|n| *n <= isize::MAX as usize)?.checked_mul(dtype.bitsize())?;
-    let bits = if shape.contains(&0) { 0 } else { bits };
+    let filled = shape.iter().filter(|d| **d != 0).try_fold(1usize, |n, &d| n.checked_mul(d))?;
+    if shape.contains(&0) {
+        return (filled <= MAX_EMPTY).then_some(0);
+    }
+    let bits = filled.checked_mul(dtype.bitsize())?;
     (bits % 8 == 0).then_some(bits / 8)
 }
 

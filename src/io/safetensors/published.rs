@@ -147,6 +147,9 @@ impl Checkpoint {
 
     fn check_offsets(&self, name: &str, mask: &Mask) -> Result<()> {
         let (_, offsets) = self.integers(name)?;
+        if offsets.len() != mask.rows() {
+            return Err(self.malformed(name, &format!("has {} numbers for {} rows", offsets.len(), mask.rows())));
+        }
         let mut before = 0;
         for (r, count) in mask.row_counts().into_iter().enumerate() {
             if offsets.get(r) != Some(&before) {
@@ -155,9 +158,6 @@ impl Checkpoint {
                 );
             }
             before += count;
-        }
-        if offsets.len() != mask.rows() {
-            return Err(self.malformed(name, &format!("has {} numbers for {} rows", offsets.len(), mask.rows())));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! How a run is begun, or taken up again.
 
-use super::run::LayerRecord;
-use crate::io::{FolderWriter, Layout, RECORDS, SETTINGS};
+use super::run::{LayerRecord, Place};
+use crate::io::{FolderWriter, Layout, RECORDS, SETTINGS, one_line, quoted};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
@@ -50,9 +50,31 @@ pub(super) fn begin(out: &Path, layout: Layout, described: &Value, resume: bool)
         }
     }
     let writer = FolderWriter::resume(out, layout)?;
-    let records =
-        kept(&part, RECORDS)?.map(serde_json::from_value).transpose().map_err(|e| Error::malformed(&part, e.to_string()))?;
+    let refuse = |e: serde_json::Error| Error::malformed(part.join(RECORDS), one_line(&e.to_string(), 300));
+    let records = kept(&part, RECORDS)?.map(serde_json::from_value).transpose().map_err(refuse)?;
     Ok((writer, records.unwrap_or_default()))
+}
+
+/// Refuses records that say more than was written, or leave out a layer of a block that is done.
+pub(super) fn fits(out: &Path, records: &[LayerRecord], pruned: &[&Place], writer: &FolderWriter) -> Result<()> {
+    let refuse = |reason: String| {
+        let path = FolderWriter::working_folder(out).join(RECORDS);
+        Err(Error::malformed(path, format!("{reason}; remove its folder to begin anew")))
+    };
+    for record in records {
+        let (name, block) = (quoted(&record.layer), record.block);
+        let Some(layer) = pruned.iter().find(|l| (&l.name, l.block) == (&record.layer, block)) else {
+            return refuse(format!("names the layer {name} of block {block}, which this run does not prune"));
+        };
+        if !writer.is_written(&layer.tensor) || !writer.is_mask_written(&layer.tensor) {
+            return refuse(format!("says that the layer {name} is done, which was not written"));
+        }
+    }
+    let done = records.iter().map(|r| r.block).max();
+    match pruned.iter().find(|l| Some(l.block) <= done && !records.iter().any(|r| r.layer == l.name)) {
+        Some(l) => refuse(format!("leaves out the layer {} of block {}, which is done", quoted(&l.name), l.block)),
+        None => Ok(()),
+    }
 }
 
 /// A value as it is shown, at most 60 characters of it.

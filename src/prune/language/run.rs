@@ -1,7 +1,7 @@
 //! The run over all blocks: what is written, what is recorded, and how it is taken up again.
 
 use super::check::{check_measurable, sequences};
-use super::resume::begin;
+use super::resume::{begin, fits};
 use super::tally::Found;
 use super::walk::Walk;
 use super::{Inputs, LanguagePruning, Turn};
@@ -83,11 +83,11 @@ pub fn prune_language(
     if let Some(name) = settings.budgets.keys().filter(|name| !layers.iter().any(|l| l.name == **name)).min() {
         return Err(Error::unknown_layer(name, layers.iter().map(|l| l.name.as_str())));
     }
-    let pruned = layers.iter().filter(|l| settings.budgets.contains_key(&l.name)).map(|l| l.tensor.as_str());
-    let pruned: Vec<&str> = pruned.collect();
+    let pruned: Vec<&Place> = layers.iter().filter(|l| settings.budgets.contains_key(&l.name)).collect();
     let mut layout = Layout::of(folder);
-    layout.masks(pruned.iter().copied())?;
+    layout.masks(pruned.iter().map(|l| l.tensor.as_str()))?;
     let (writer, records) = begin(out, layout, described, resume)?;
+    fits(out, &records, &pruned, &writer)?;
     if let Some(config) = config.settled(outline.tied) {
         writer.config(&config)?;
     }
@@ -103,10 +103,10 @@ pub fn prune_language(
 }
 
 /// Where a layer stands in the model and in its files.
-struct Place {
-    block: usize,
-    name: String,
-    tensor: String,
+pub(super) struct Place {
+    pub block: usize,
+    pub name: String,
+    pub tensor: String,
     /// The shape in the checkpoint.
     stored: (usize, usize),
     transposed: bool,

@@ -1,0 +1,29 @@
+#![no_main]
+//! The idx format, plain, packed, and packed here: the shape is that of the data.
+
+use flate2::{Compression, write::GzEncoder};
+use lacuna::Error;
+use lacuna::io::idx::Idx;
+use lacuna_fuzz::{begin, clean};
+use libfuzzer_sys::fuzz_target;
+use std::io::Write;
+
+fn held(file: &[u8]) {
+    let read = Idx::from_bytes("damaged", file);
+    assert!(!matches!(read, Err(Error::Io { .. })), "{read:?}");
+    if let Some(idx) = clean(read) {
+        assert_eq!(idx.shape().iter().map(|d| *d as u128).product::<u128>(), idx.data().len() as u128);
+        assert!(!idx.shape().is_empty() || idx.data().len() == 1);
+    }
+}
+
+fuzz_target!(init: lacuna_fuzz::alone(), |data: &[u8]| {
+    begin(data);
+    held(data);
+    // As the input of a packer one in eight times: that takes long.
+    if data.len() % 8 == 0 {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(data).expect("memory");
+        held(&packed.finish().expect("memory"));
+    }
+});

@@ -341,7 +341,7 @@ impl<N: Numbers> Part<'_, N> {
     }
 }
 
-/// Adds `rows` rows of `n` weights times a strip `(n, V vectors)` to sums `(rows, V vectors)`, `R` at a time.
+/// Adds `rows` rows of `n` weights, `stride` apart, times a strip `(n, V vectors)` to sums `(rows, V vectors)`, `R` of them at a time.
 ///
 /// # Safety
 /// The instructions of `S` may run here, and there are so many numbers.
@@ -371,7 +371,7 @@ unsafe fn rows_of<S: Simd, const V: usize, const R: usize>(
     }
 }
 
-/// Adds `R` rows of `n` weights times a strip `(n, V vectors)` to sums `(R, V vectors)`.
+/// The same of `R` rows.
 ///
 /// # Safety
 /// The instructions of `S` may run here, and there are so many numbers.

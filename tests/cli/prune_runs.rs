@@ -147,14 +147,20 @@ fn to_go_on_with_a_finished_run_does_nothing_and_with_none_begins_anew() {
     // What a run that was killed at its very end has left goes.
     std::fs::create_dir(folder.path(".out.part")).unwrap();
     std::fs::write(folder.path(".out.part").join(".settings.json"), "{}").unwrap();
-    std::fs::write(folder.path("out").join(".lacuna.json"), "[]").unwrap();
+    for left in [".out.part", "out"] {
+        std::fs::write(folder.path(left).join(".lacuna.json"), "[]").unwrap();
+    }
     folder.succeeds(&all(&["--resume"]));
     assert!(!folder.path(".out.part").exists() && !folder.path("out").join(".lacuna.json").exists());
     // What somebody else has put there stays, and the run is finished all the same.
     std::fs::create_dir(folder.path(".out.part")).unwrap();
-    std::fs::write(folder.path(".out.part").join("notes.txt"), "mine").unwrap();
+    for name in ["notes.txt", ".settings.json"] {
+        std::fs::write(folder.path(".out.part").join(name), "mine").unwrap();
+    }
     folder.succeeds(&all(&["--resume"]));
-    assert_eq!(std::fs::read(folder.path(".out.part").join("notes.txt")).unwrap(), b"mine");
+    for name in ["notes.txt", ".settings.json"] {
+        assert_eq!(std::fs::read(folder.path(".out.part").join(name)).unwrap(), b"mine", "{name}");
+    }
 }
 
 #[test]

@@ -96,8 +96,8 @@ fn a_threshold_or_power_that_is_no_number_is_refused_and_an_error_that_is_none_s
         let text = layer.prune(&dsnot, Pattern::Unstructured, 0.5).unwrap_err().to_string();
         assert!(text.starts_with(says), "{text}");
     }
-    let (w, mut gram) = (Array2::ones((1, 2)), Array2::eye(2));
-    assert_eq!(lacuna::solve::squared_error(&w, &Array2::zeros((1, 2)), &gram), 2.0);
+    let (w, zero, mut gram) = (Array2::<f32>::ones((1, 2)), Array2::<f32>::zeros((1, 2)), Array2::<f64>::eye(2));
+    assert_eq!(lacuna::solve::squared_error(&w, &zero, &gram), 2.0);
     gram[[0, 1]] = f64::NAN;
-    assert!(lacuna::solve::squared_error(&w, &Array2::zeros((1, 2)), &gram).is_nan(), "no error of 0");
+    assert!(lacuna::solve::squared_error(&w, &zero, &gram).is_nan(), "no error of 0");
 }

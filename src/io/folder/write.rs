@@ -118,7 +118,7 @@ impl FolderWriter {
         if working::is_marked(out) {
             working::clear_hidden(out, &working::marked(out)).map_err(|e| Error::io(out, e))?;
         }
-        if let Ok(true) = working::is_begun(&part) {
+        if working::is_marked(&part) {
             working::clear(&part, &BTreeSet::new());
         }
         Ok(())

@@ -45,7 +45,7 @@ fn read(folder: &Folder) {
         clean(folder.dtype(name));
         clean(folder.mask(name));
     }
-    for masks in folder.masks() {
+    if let Some(masks) = folder.masks() {
         for name in masks.names() {
             let (mask, kept) = (clean(masks.read(name)).flatten(), clean(masks.kept(name)).flatten());
             if let (Some(mask), Some(kept)) = (mask, kept) {

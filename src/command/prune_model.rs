@@ -218,7 +218,7 @@ pub fn run(args: &Args) -> Result<()> {
         memory,
         scratch: &scratch,
     };
-    let asked = asked(args, &settings, &calibration);
+    let asked = prune_options::asked(args, &settings, &calibration);
     let before = match Standing::of(args, &asked)? {
         Standing::Finished(report) => return finished(args, report),
         Standing::Unfinished(before) => Some(before),
@@ -243,7 +243,7 @@ pub fn run(args: &Args) -> Result<()> {
         Some(before) if before["options"].is_object() || args.allocate.searches() => kept_budgets(args, before)?,
         _ => budgets(args, model, &settings, (sparsity, parts.saliency.as_deref()))?,
     };
-    let described = described(asked, &settings, &found)?;
+    let described = prune_options::described(asked, &settings, &found)?;
     if let Some(before) = &before {
         prune_options::check_budgets(args, before, &described["budgets"])?;
     }
@@ -469,28 +469,6 @@ fn correction(wanted: &Language) -> Result<Option<Correction>> {
         return Err(Error::setting("correct", "layers make up for earlier ones only where they are pruned in turn"));
     }
     Ok(Some(Correction { inputs: shares[0], stream: shares.get(1).copied().unwrap_or(0.0), damping: wanted.damping }))
-}
-
-/// What the run is asked for, without the budgets that follow from it.
-fn asked(args: &Args, settings: &LanguagePruning<'_>, ids: &[u32]) -> Value {
-    let wanted = &args.language;
-    let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &id| (h ^ u64::from(id)).wrapping_mul(0x100_0000_01b3));
-    json!({
-        "lacuna": env!("CARGO_PKG_VERSION"), "model": args.model, "method": settings.pruner.name(), "pattern": settings.pattern,
-        "scope": settings.scope, "inputs": settings.inputs, "turn": settings.turn, "correction": settings.correction,
-        "damping": wanted.damping, "block_size": wanted.block_size, "fisher_damping": wanted.fisher_damping, "actorder": wanted.actorder, "bits": wanted.bits,
-        "reconstruct": wanted.reconstruct, "samples": wanted.samples, "context": wanted.context, "seed": args.seed,
-        "search": wanted.search.described(args.allocate), "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"),
-        "options": prune_options::options(args, settings.pattern, (settings.scope, settings.turn), settings.correction),
-    })
-}
-
-/// What the run is asked for, as it is kept beside its results.
-fn described(mut asked: Value, settings: &LanguagePruning<'_>, found: &Value) -> Result<Value> {
-    let budgets: std::collections::BTreeMap<&String, &Budget> = settings.budgets.iter().collect();
-    asked["budgets"] = serde_json::to_value(budgets).map_err(|e| Error::setting("budgets", e.to_string()))?;
-    asked["found"] = found.clone();
-    Ok(asked)
 }
 
 /// A bar on a terminal, nothing elsewhere.

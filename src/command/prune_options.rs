@@ -3,9 +3,9 @@
 use super::prune::{Allocation, Args, Method};
 use clap::ValueEnum;
 use lacuna::io::FolderWriter;
-use lacuna::mask::{Pattern, Scope};
+use lacuna::mask::{Budget, Pattern, Scope};
 use lacuna::metrics::available_memory;
-use lacuna::prune::{Correction, LanguageLayer, Turn};
+use lacuna::prune::{Correction, LanguageLayer, LanguagePruning, Turn};
 use lacuna::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -109,6 +109,28 @@ pub fn options(args: &Args, pattern: Pattern, (scope, turn): (Scope, Turn), corr
         all.into_iter().filter(|(_, matters, _)| *matters).map(|(name, _, value)| (name.to_string(), value)).collect();
     found.extend(wanted.search.options(args.allocate));
     Value::Object(found)
+}
+
+/// What the run is asked for, without the budgets that follow from it.
+pub fn asked(args: &Args, settings: &LanguagePruning<'_>, ids: &[u32]) -> Value {
+    let wanted = &args.language;
+    let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &id| (h ^ u64::from(id)).wrapping_mul(0x100_0000_01b3));
+    json!({
+        "lacuna": env!("CARGO_PKG_VERSION"), "model": args.model, "method": settings.pruner.name(), "pattern": settings.pattern,
+        "scope": settings.scope, "inputs": settings.inputs, "turn": settings.turn, "correction": settings.correction,
+        "damping": wanted.damping, "block_size": wanted.block_size, "fisher_damping": wanted.fisher_damping, "actorder": wanted.actorder, "bits": wanted.bits,
+        "reconstruct": wanted.reconstruct, "samples": wanted.samples, "context": wanted.context, "seed": args.seed,
+        "search": wanted.search.described(args.allocate), "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"),
+        "options": options(args, settings.pattern, (settings.scope, settings.turn), settings.correction),
+    })
+}
+
+/// What the run is asked for, as it is kept beside its results.
+pub fn described(mut asked: Value, settings: &LanguagePruning<'_>, found: &Value) -> Result<Value> {
+    let budgets: std::collections::BTreeMap<&String, &Budget> = settings.budgets.iter().collect();
+    asked["budgets"] = serde_json::to_value(budgets).map_err(|e| Error::setting("budgets", e.to_string()))?;
+    asked["found"] = found.clone();
+    Ok(asked)
 }
 
 /// What else a finished run must have been asked for to be the same.

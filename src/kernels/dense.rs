@@ -90,7 +90,6 @@ pub(crate) fn dense_product<N: Numbers>(
         let task = |i: usize, rows: &Range<usize>| {
             let block = &blocks[i];
             let mut sums = Scratch::take(rows.len() * block.width(), Use::Sums);
-            sums.fill(0.0);
             let part = Part { w: w.part(rows.start * cols..rows.end * cols), rows: rows.len(), cols, block };
             part.add_here(&turned[starts[i]..starts[i + 1]], &mut sums);
             let mut rest = &sums[..];
@@ -205,7 +204,7 @@ struct Part<'a, N> {
 }
 
 impl<N: Numbers> Part<'_, N> {
-    /// Adds the products to sums `(rows, width)` of each strip and then `(rows)` of each other token.
+    /// Writes sums `(rows, width)` of each strip and then `(rows)` of each other token.
     ///
     /// # Panics
     /// If the lengths do not fit.
@@ -252,6 +251,7 @@ impl<N: Numbers> Part<'_, N> {
         let wide = self.block.width() - self.block.few.len();
         let (strips, few) = x.split_at(cols * wide);
         let (sums, few_sums) = sums.split_at_mut(rows * wide);
+        few_sums.fill(0.0);
         // What is not plain numbers is widened, a tile of a group of rows at a time.
         let mut widened = Scratch::take(if self.w.plain().is_some() { 0 } else { GROUP * TILE }, Use::Wide);
         for first in (0..cols).step_by(TILE) {
@@ -275,9 +275,9 @@ impl<N: Numbers> Part<'_, N> {
                     for strip in &self.block.strips {
                         let to = sums.add(row * strip.width);
                         match strip.width {
-                            width if width == V * S::LANES => rows_of::<S, V, RV>(from, stride, x, n, here, to),
-                            width if width == S::LANES => rows_of::<S, 1, R>(from, stride, x, n, here, to),
-                            _ => rows_of::<H, 1, R>(from, stride, x, n, here, to),
+                            width if width == V * S::LANES => rows_of::<S, V, RV>(from, stride, x, n, here, to, first > 0),
+                            width if width == S::LANES => rows_of::<S, 1, R>(from, stride, x, n, here, to, first > 0),
+                            _ => rows_of::<H, 1, R>(from, stride, x, n, here, to, first > 0),
                         }
                         x = x.add(n * strip.width);
                         sums = sums.add(rows * strip.width);
@@ -341,7 +341,8 @@ impl<N: Numbers> Part<'_, N> {
     }
 }
 
-/// Adds `rows` rows of `n` weights, `stride` apart, times a strip `(n, V vectors)` to sums `(rows, V vectors)`, `R` of them at a time.
+/// Sums `(rows, V vectors)` of `rows` rows of `n` weights, `stride` apart, times a strip `(n, V vectors)`, `R` rows at a time; if there are `more`
+/// there, they are added to those.
 ///
 /// # Safety
 /// The instructions of `S` may run here, and there are so many numbers.
@@ -353,20 +354,21 @@ unsafe fn rows_of<S: Simd, const V: usize, const R: usize>(
     n: usize,
     rows: usize,
     sums: *mut f32,
+    more: bool,
 ) {
     let mut r = 0;
     // SAFETY: as promised by the caller.
     unsafe {
         while r + R <= rows {
-            sum::<S, V, R>(w.add(r * stride), stride, x, n, sums.add(r * V * S::LANES));
+            sum::<S, V, R>(w.add(r * stride), stride, x, n, sums.add(r * V * S::LANES), more);
             r += R;
         }
         while r + 2 <= rows {
-            sum::<S, V, 2>(w.add(r * stride), stride, x, n, sums.add(r * V * S::LANES));
+            sum::<S, V, 2>(w.add(r * stride), stride, x, n, sums.add(r * V * S::LANES), more);
             r += 2;
         }
         if r < rows {
-            sum::<S, V, 1>(w.add(r * stride), stride, x, n, sums.add(r * V * S::LANES));
+            sum::<S, V, 1>(w.add(r * stride), stride, x, n, sums.add(r * V * S::LANES), more);
         }
     }
 }
@@ -376,7 +378,14 @@ unsafe fn rows_of<S: Simd, const V: usize, const R: usize>(
 /// # Safety
 /// The instructions of `S` may run here, and there are so many numbers.
 #[inline(always)]
-unsafe fn sum<S: Simd, const V: usize, const R: usize>(w: *const f32, stride: usize, x: *const f32, n: usize, sums: *mut f32) {
+unsafe fn sum<S: Simd, const V: usize, const R: usize>(
+    w: *const f32,
+    stride: usize,
+    x: *const f32,
+    n: usize,
+    sums: *mut f32,
+    more: bool,
+) {
     // SAFETY: every place lies within what the caller vouches for.
     unsafe {
         let mut acc = [[S::splat(0.0); V]; R];
@@ -395,7 +404,7 @@ unsafe fn sum<S: Simd, const V: usize, const R: usize>(w: *const f32, stride: us
         for r in 0..R {
             for v in 0..V {
                 let to = sums.add((r * V + v) * S::LANES);
-                S::store(to, S::add(S::load(to), acc[r][v]));
+                S::store(to, if more { S::add(S::load(to), acc[r][v]) } else { acc[r][v] });
             }
         }
     }

@@ -42,6 +42,18 @@ impl Epilogue<'_> {
         }
     }
 
+    /// Lets `product` write a plain product, then does the rest: for products that have no epilogue of their own.
+    pub(crate) fn after(&self, y: &mut ArrayRef2<f32>, product: impl FnOnce(&mut ArrayRef2<f32>)) {
+        if self.is_plain() {
+            return product(y);
+        }
+        let before = self.accumulate.then(|| y.to_owned());
+        product(y);
+        for ((t, r), y) in y.indexed_iter_mut() {
+            *y = self.apply(before.as_ref().map_or(0.0, |b| b[[t, r]]), r, *y);
+        }
+    }
+
     fn apply(&self, y: f32, row: usize, product: f32) -> f32 {
         let biased = self.bias.map_or(product, |bias| product + bias[row]);
         let value = self.activation.map_or(biased, |activation| activation(biased));

@@ -5,6 +5,7 @@
 //! on the calling thread alone.
 
 use super::backend::Failure;
+use super::product::{COLUMNS, PARALLEL};
 use super::{Eigh, Svd};
 use crate::kernels::Threads;
 use faer::diag::DiagMut;
@@ -15,6 +16,7 @@ use faer::linalg::qr::no_pivoting::factor as qr;
 use faer::linalg::{evd, householder, svd, triangular_inverse, triangular_solve};
 use faer::{Accum, Conj, MatMut, MatRef, Par};
 use ndarray::{Array1, Array2, ArrayRef2, CowArray, Ix2, ShapeBuilder, s};
+use rayon::prelude::*;
 
 /// As many threads as the current rayon pool has: for what does not depend on their number.
 fn par() -> Par {
@@ -46,29 +48,40 @@ fn view32(a: &ArrayRef2<f32>) -> Option<MatRef<'_, f32>> {
     }
 }
 
-/// The product of two matrices; operands with gaps are copied.
+/// The product of two matrices, in tasks of a fixed number of columns that each run on one thread; operands with gaps are copied.
 pub(super) fn product(alpha: f32, c: &mut ArrayRef2<f32>, beta: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, threads: Threads) {
-    let par = if threads == Threads::One { Par::Seq } else { par() };
     let (m, n) = c.dim();
     if view32(c).is_none() {
-        let mut gapless = c.to_owned();
-        product(alpha, &mut gapless, beta, a, b, threads);
-        return c.assign(&gapless);
+        let mut whole = c.to_owned();
+        product(alpha, &mut whole, beta, a, b, threads);
+        return c.assign(&whole);
     }
     let accum = if alpha == 0.0 { Accum::Replace } else { Accum::Add };
     if alpha != 0.0 && alpha != 1.0 {
         c.mapv_inplace(|c| alpha * c);
     }
     let rows = c.is_standard_layout();
-    let mut turned = c.view_mut();
-    if !rows {
-        turned = turned.reversed_axes();
-    }
+    let turned = if rows { c.view_mut() } else { c.view_mut().reversed_axes() };
     let to = turned.into_slice().expect("one of the two orders, as was found just now");
     let to = if rows { MatMut::from_row_major_slice_mut(to, m, n) } else { MatMut::from_column_major_slice_mut(to, m, n) };
     let (a, b) = (gapless(a), gapless(b));
-    if let (Some(a), Some(b)) = (view32(&a), view32(&b)) {
-        matmul(to, accum, a, b, beta, par);
+    let (Some(a), Some(b)) = (view32(&a), view32(&b)) else { unreachable!("what has gaps was copied") };
+    let task = |(i, c): (usize, MatMut<'_, f32>)| {
+        let columns = c.ncols();
+        matmul(c, accum, a, b.subcols(i * COLUMNS, columns), beta, Par::Seq);
+    };
+    let mut tasks = Vec::new();
+    let mut rest = to;
+    while rest.ncols() > COLUMNS {
+        let (first, after) = rest.split_at_col_mut(COLUMNS);
+        tasks.push(first);
+        rest = after;
+    }
+    tasks.push(rest);
+    if threads == Threads::Pool && m * n * a.ncols() >= PARALLEL {
+        tasks.into_par_iter().enumerate().for_each(task);
+    } else {
+        tasks.into_iter().enumerate().for_each(task);
     }
 }
 

@@ -36,6 +36,7 @@ pub use eigh::{Eigh, eigh};
 pub use gram::Gram;
 pub use lstsq::lstsq;
 pub use matmul::{matmul, matmul_nt, matmul_tn};
+pub(crate) use product::linear;
 pub use product::{Product, gemm};
 pub use spd::{cholesky, cholesky_of_inverse, cholesky_of_inverse_f32, solve_spd, spd_inverse};
 pub use svd::{Svd, svd};

@@ -1,7 +1,7 @@
 //! The weight as it is.
 
-use crate::kernels::{Epilogue, dense_product};
-use crate::linalg::{Threads, gemm};
+use crate::kernels::Epilogue;
+use crate::linalg::{Threads, gemm, linear};
 use crate::mask::Mask;
 use crate::sparse::{Compress, LinearOp};
 use crate::{Error, Result};
@@ -53,7 +53,7 @@ impl LinearOp for Dense {
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
         super::op::check_shapes(self, x, y, epilogue);
-        dense_product(self.numbers(), x, y, epilogue, Threads::Pool);
+        linear(self.numbers(), x, y, epilogue);
     }
 
     fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {

@@ -1,7 +1,7 @@
 //! The weight whole, in 4, 8 or 16 bits.
 
-use crate::kernels::{Epilogue, Float, GROUP, Grouped, HalfBytes, Numbers, Value, dense_product};
-use crate::linalg::{Threads, gemm};
+use crate::kernels::{Epilogue, Float, GROUP, Grouped, HalfBytes, Numbers, Value};
+use crate::linalg::{Threads, gemm, linear};
 use crate::sparse::{LinearOp, Precision};
 use half::{bf16, f16};
 use ndarray::{Array2, ArrayRef2, ArrayView2, s};
@@ -213,7 +213,7 @@ impl<C: Code> LinearOp for Narrowed<C> {
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
         super::op::check_shapes(self, x, y, epilogue);
-        dense_product(self.code.numbers(), x, y, epilogue, Threads::Pool);
+        linear(self.code.numbers(), x, y, epilogue);
     }
 
     fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {

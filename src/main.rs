@@ -27,7 +27,7 @@ enum Command {
     /// Continues a text with a language model
     Generate(command::generate::Args),
     /// Prunes a language model's folder, or the weights of a safetensors file
-    Prune(command::prune::Args),
+    Prune(Box<command::prune::Args>),
     /// Lays the pruned weights of a model's folder in another way: compressed, or whole again
     Pack(command::pack::Args),
     /// Times sparse products against dense ones on this machine

@@ -75,7 +75,8 @@ fn every_figure_is_what_its_tables_make_of_it() {
         let study = Study::read(&folder(slug)).unwrap();
         let mut drawn = draw(&study).unwrap_or_else(|e| panic!("{slug}: {e}"));
         let mut lying = files(slug, "svg");
-        (drawn.sort(), lying.sort());
+        drawn.sort();
+        lying.sort();
         assert_eq!(drawn.iter().map(|(name, _)| format!("{name}.svg")).collect::<Vec<_>>(), lying, "{slug}");
         for (name, svg) in drawn {
             assert!(

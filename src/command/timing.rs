@@ -67,7 +67,8 @@ pub fn dense_against_sparse(seed: Seed) -> Result<Vec<Timing>> {
             let difference = largest_difference(a, b)?.max(largest_difference(a, c)?).max(largest_difference(b, c)?);
             let (dense_bytes, csr_bytes, plan_bytes) = (dense.bytes(), csr.bytes(), plan.bytes());
             let dense = [dense];
-            let (csr, plan): ([Box<dyn LinearOp>; 1], [Box<dyn LinearOp>; 1]) = ([Box::new(csr)], [Box::new(plan)]);
+            let csr: [Box<dyn LinearOp>; 1] = [Box::new(csr)];
+            let plan: [Box<dyn LinearOp>; 1] = [Box::new(plan)];
             let mut contenders = vec![Contender::sparse(&plan), Contender::named(CSR, &csr)];
             contenders.extend(Contender::dense(&dense));
             let times = times(&mut contenders, &x, out, SECONDS)?;

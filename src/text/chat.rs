@@ -195,13 +195,10 @@ fn without_marks(source: &str) -> String {
 /// `tojson` as the Hugging Face library has it: Python's `json.dumps`, whose separators have a space and which leaves letters as they are.
 fn to_json(value: Value, options: Kwargs) -> std::result::Result<String, minijinja::Error> {
     let indent: Option<Value> = options.get("indent")?;
-    let indent = match indent.filter(|v| !v.is_none() && !v.is_undefined()) {
-        None => None,
-        Some(v) => Some(match v.as_str() {
-            Some(text) => text.to_string(),
-            None => " ".repeat(v.as_usize().unwrap_or(0).min(64)),
-        }),
-    };
+    let indent = indent.filter(|v| !v.is_none() && !v.is_undefined()).map(|v| match v.as_str() {
+        Some(text) => text.to_string(),
+        None => " ".repeat(v.as_usize().unwrap_or(0).min(64)),
+    });
     let separators: Option<Value> = options.get("separators")?;
     let [between, colon] = match separators.filter(|v| !v.is_none() && !v.is_undefined()) {
         Some(pair) => {

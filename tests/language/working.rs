@@ -92,7 +92,8 @@ fn an_empty_folder_and_one_in_which_no_run_has_begun_are_taken_over() {
     let whole = files(&m.out("whole"));
     let (folder, _) = open(&m.dir);
     let other = || Layout::new([("x".to_string(), Dtype::F32, vec![4])], 1).unwrap();
-    let cases: [(&str, &dyn Fn(&Path, &Path)); 5] = [
+    type Make<'a> = &'a dyn Fn(&Path, &Path);
+    let cases: [(&str, Make<'_>); 5] = [
         ("empty", &|_, part| fs::create_dir(part).unwrap()),
         ("laid", &|out, _| drop(FolderWriter::create_resumable(out, Layout::of(&folder)).unwrap())),
         ("laid for other tensors", &|out, _| drop(FolderWriter::create_resumable(out, other()).unwrap())),

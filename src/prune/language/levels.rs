@@ -149,7 +149,7 @@ impl<'a> Levels<'a> {
                     let in_layer = |e: Error| if e.to_string().contains(&of.name) { e } else { e.in_layer(&of.name) };
                     let (weight, old) = (layer.dense_weight(), mask_before(&layer.tensor(), layer.is_transposed(), folder)?);
                     let measured = found.with_gradients(&of.name, settings.gradients)?;
-                    let evidence = Evidence { layer: &of.name, weight: weight.view(), mask: old.as_ref(), measured: &measured };
+                    let evidence = Evidence { layer: &of.name, weight: weight.view(), mask: old.as_ref(), measured };
                     let gram = evidence.gram("levels").map_err(in_layer)?;
                     let weight = &*weight;
                     let whole = squared_error(weight, &Array2::zeros(weight.dim()), gram);

@@ -18,7 +18,7 @@ use crate::kernels::{Epilogue, FEW, Numbers, Threads, dense_product, gemm as cra
 use ndarray::{Array2, ArrayRef2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-/// The dense products that are linked. [`gemm`] chooses among them by shapes and strides alone; none of them depends on the number of threads.
+/// The dense products that are linked. [`gemm()`] chooses among them by shapes and strides alone; none of them depends on the number of threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Product {
     /// This library's: the rows of one operand meet the other, turned, where they lie.
@@ -52,7 +52,7 @@ impl Product {
         }
     }
 
-    /// The one that [`gemm`] takes for `c = a · b`.
+    /// The one that [`gemm()`] takes for `c = a · b`.
     pub fn chosen(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Product {
         let ((m, k), n) = (a.dim(), b.ncols());
         if b.t().is_standard_layout() {
@@ -83,7 +83,7 @@ impl Product {
         }
     }
 
-    /// As [`gemm`], by this product.
+    /// As [`gemm()`], by this product.
     ///
     /// # Panics
     /// If the shapes do not agree.

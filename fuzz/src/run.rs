@@ -107,6 +107,7 @@ impl Run {
             correction: None,
             gradients: None,
             memory: 1 << 20,
+            scratch: std::path::Path::new("."),
         };
         prune_language(
             &self.folder,

@@ -1,6 +1,6 @@
 //! Parts of storages out of bytes, for the constructors that take them.
 //!
-//! One byte is a number, and a few of them are the numbers that sums and products go wrong with; a list is its length and its numbers. So
+//! A byte is a number, and some bytes are the numbers that sums and products go wrong with; a list is its length and its numbers. So
 //! parts that a storage was taken apart into are a short input, and a change of it is a change of one of them.
 
 use half::{bf16, f16};
@@ -8,12 +8,11 @@ use lacuna::sparse::{
     BitmaskParts, BlockColumns, BsrParts, Columns, NmParts, Pair, SellParts, Slots, TileCsrParts, TilePairsParts,
 };
 
-/// The numbers of the bytes from 240 on.
-const LARGE: [usize; 16] = [
+/// The numbers of the bytes from 240 to 254; behind 255 a number stands in eight bytes.
+const LARGE: [usize; 15] = [
     255,
     256,
     257,
-    1023,
     1024,
     1 << 15,
     (1 << 16) - 1,
@@ -28,6 +27,8 @@ const LARGE: [usize; 16] = [
     usize::MAX,
 ];
 const SMALL: u8 = 240;
+/// The longest list.
+const LONGEST: usize = 1 << 10;
 
 /// The floats of the bytes from 240 on; the others are sixteenths from -4 on.
 const FLOATS: [f32; 16] = [
@@ -75,14 +76,21 @@ pub trait Part: Sized {
 
 impl Part for usize {
     fn read(feed: &mut Feed<'_>) -> Self {
-        let byte = feed.byte();
-        if byte < SMALL { byte.into() } else { LARGE[usize::from(byte - SMALL)] }
+        match feed.byte() {
+            byte if byte < SMALL => byte.into(),
+            byte => LARGE.get(usize::from(byte - SMALL)).copied().unwrap_or_else(|| u64::read(feed) as usize),
+        }
     }
 
     fn write(&self, to: &mut Vec<u8>) {
-        let large = || LARGE.iter().position(|l| l == self).map(|at| SMALL + at as u8);
-        let byte = u8::try_from(*self).ok().filter(|b| *b < SMALL).or_else(large);
-        to.push(byte.unwrap_or_else(|| panic!("{self} is none of the numbers that bytes stand for")));
+        match (u8::try_from(*self), LARGE.iter().position(|l| l == self)) {
+            (Ok(byte), _) if byte < SMALL => to.push(byte),
+            (_, Some(at)) => to.push(SMALL + at as u8),
+            _ => {
+                to.push(u8::MAX);
+                (*self as u64).write(to);
+            }
+        }
     }
 }
 
@@ -153,12 +161,13 @@ impl Part for i8 {
 
 impl<T: Part> Part for Vec<T> {
     fn read(feed: &mut Feed<'_>) -> Self {
-        let len = feed.byte().into();
+        let len = usize::read(feed).min(LONGEST);
         (0..len).map(|_| T::read(feed)).collect()
     }
 
     fn write(&self, to: &mut Vec<u8>) {
-        to.push(u8::try_from(self.len()).expect("a list of a seed is short"));
+        assert!(self.len() <= LONGEST, "a list of {} in a seed", self.len());
+        self.len().write(to);
         self.iter().for_each(|one| one.write(to));
     }
 }

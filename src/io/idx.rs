@@ -7,7 +7,7 @@
 //! Whether a file is gzip is decided by its first two bytes, not by its name. No more is read or unpacked than the
 //! dimensions promise and one byte, and they may promise no more than the file can hold.
 
-use crate::io::{Dataset, open};
+use crate::io::{Dataset, one_line, open};
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use ndarray::{Array2, Array3};
@@ -108,12 +108,13 @@ fn parse(path: &Path, mut source: impl Read, most: u64, kind: &str) -> Result<Id
         return refuse(format!("truncated: {rank} dimensions take {} bytes, {} are there", 4 * u32::from(rank), sizes.len()));
     }
     let shape: Vec<u32> = sizes.chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let shown = shown(&shape);
     let header = 4 + sizes.len() as u64;
     let bytes = if shape.contains(&0) { Some(0) } else { shape.iter().try_fold(1u64, |n, &d| n.checked_mul(u64::from(d))) };
     let Some(bytes) = bytes.filter(|b| *b <= most.saturating_sub(header)) else {
         let promised = bytes.map_or("more than 2^64".into(), |b| b.to_string());
         return refuse(format!(
-            "truncated: dimensions {shape:?} promise {promised} elements, but a {kind} of this size holds at most {}",
+            "truncated: dimensions {shown} promise {promised} elements, but a {kind} of this size holds at most {}",
             most.saturating_sub(header)
         ));
     };
@@ -121,11 +122,16 @@ fn parse(path: &Path, mut source: impl Read, most: u64, kind: &str) -> Result<Id
     take(path, &mut source, bytes + 1, &mut data)?;
     match (data.len() as u64).cmp(&bytes) {
         std::cmp::Ordering::Less => {
-            refuse(format!("truncated: dimensions {shape:?} promise {bytes} elements, {} are there", data.len()))
+            refuse(format!("truncated: dimensions {shown} promise {bytes} elements, {} are there", data.len()))
         }
-        std::cmp::Ordering::Greater => refuse(format!("bytes follow the {bytes} elements that dimensions {shape:?} promise")),
+        std::cmp::Ordering::Greater => refuse(format!("bytes follow the {bytes} elements that dimensions {shown} promise")),
         std::cmp::Ordering::Equal => Ok(Idx { shape: shape.into_iter().map(|d| d as usize).collect(), data }),
     }
+}
+
+/// Dimensions for a message: there may be 255 of ten digits each.
+fn shown(shape: &[impl std::fmt::Debug]) -> String {
+    one_line(&format!("{shape:?}"), 200)
 }
 
 /// Appends at most `most` bytes.
@@ -149,7 +155,7 @@ pub fn read_images(path: impl AsRef<Path>) -> Result<Array3<u8>> {
     let path = path.as_ref();
     let idx = Idx::read(path)?;
     let &[n, height, width] = idx.shape() else {
-        return Err(Error::malformed(path, format!("images have 3 dimensions, the file has {:?}", idx.shape())));
+        return Err(Error::malformed(path, format!("images have 3 dimensions, the file has {}", shown(idx.shape()))));
     };
     Array3::from_shape_vec((n, height, width), idx.data)
         .map_err(|e| Error::malformed(path, format!("dimensions [{n}, {height}, {width}]: {e}")))
@@ -163,7 +169,7 @@ pub fn read_labels(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     let path = path.as_ref();
     let idx = Idx::read(path)?;
     if idx.shape().len() != 1 {
-        return Err(Error::malformed(path, format!("labels have 1 dimension, the file has {:?}", idx.shape())));
+        return Err(Error::malformed(path, format!("labels have 1 dimension, the file has {}", shown(idx.shape()))));
     }
     Ok(idx.data)
 }

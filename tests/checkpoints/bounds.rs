@@ -71,6 +71,16 @@ fn rows_without_columns_are_not_counted_one_by_one() {
 }
 
 #[test]
+fn as_many_and_as_long_dimensions_as_there_can_be_make_a_short_line() {
+    for first in ["0", "1"] {
+        let shape = format!("[{first}{}]", ",18446744073709551615".repeat(63));
+        let header = format!(r#"{{"w":{{"dtype":"F32","shape":{shape},"data_offsets":[0,0]}}}}"#);
+        let line = refused(&file(&header, &[]), |_| None);
+        assert!(line.starts_with("f: tensor 'w': shape [") && line.contains('…'), "{line}");
+    }
+}
+
+#[test]
 fn a_packed_weight_of_many_rows_has_as_many_offsets_before_they_are_counted() {
     let header = r#"{"a.shape":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},
         "a.row_offsets":{"dtype":"I64","shape":[1],"data_offsets":[16,24]},

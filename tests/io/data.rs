@@ -47,6 +47,11 @@ fn a_lying_idx_file_gets_a_line_with_the_numbers() {
     assert!(line(&gzip(&vast)).contains("promise more than 2^64 elements, but a gzip file of this size holds at most"));
     assert!(line(&gzip(&idx(&[2, 2], &[1, 2, 3]))).ends_with("dimensions [2, 2] promise 4 elements, 3 are there"));
     assert!(line(&gzip(&idx(&[2, 2], &[1, 2, 3, 4, 5]))).contains("bytes follow the 4 elements"));
+    // As many dimensions as a byte can say.
+    let deep = idx(&[u32::MAX; 255], &[]);
+    for file in [deep.clone(), gzip(&deep), idx(&[1; 255], &[1, 2]), gzip(&idx(&[1; 255], &[]))] {
+        assert!(line(&file).contains("dimensions [") && line(&file).chars().count() < 400, "{}", line(&file));
+    }
     let packed = gzip(&idx(&[2, 2], &[1, 2, 3, 4]));
     assert_eq!(line(&packed[..packed.len() - 4]), "t: truncated: the gzip data end too early");
     assert_eq!(line(&packed[..2]), "t: truncated: the gzip data end too early");

@@ -158,15 +158,19 @@ impl Table {
             if shape.len() > MAX_RANK {
                 return Err(format!("tensor {shown} has {} dimensions; at most {MAX_RANK} are read", shape.len()));
             }
+            // Dimensions that have no product may have twenty digits each.
+            let dims = || one_line(&format!("{shape:?}"), 200);
             match bytes_of(*dtype, shape) {
                 None if shape.contains(&0) => {
                     return Err(format!(
-                        "tensor {shown}: shape {shape:?} has no elements, and dimensions of more than {MAX_EMPTY}"
+                        "tensor {shown}: shape {} has no elements, and dimensions of more than {MAX_EMPTY}",
+                        dims()
                     ));
                 }
                 None => {
                     return Err(format!(
-                        "tensor {shown}: shape {shape:?} of {dtype} has no whole number of bytes a machine can hold"
+                        "tensor {shown}: shape {} of {dtype} has no whole number of bytes a machine can hold",
+                        dims()
                     ));
                 }
                 Some(bytes) if bytes != end - start => {

@@ -7,6 +7,8 @@
 mod attention;
 #[path = "laws/bad_input.rs"]
 mod bad_input;
+#[path = "laws/dense.rs"]
+mod dense;
 #[cfg(unix)]
 #[path = "laws/environment.rs"]
 mod environment;

@@ -252,6 +252,10 @@ impl<N: Numbers> Part<'_, N> {
         let (strips, few) = x.split_at(cols * wide);
         let (sums, few_sums) = sums.split_at_mut(rows * wide);
         few_sums.fill(0.0);
+        if cols == 0 {
+            // No tile writes them.
+            sums.fill(0.0);
+        }
         // What is not plain numbers is widened, a tile of a group of rows at a time.
         let mut widened = Scratch::take(if self.w.plain().is_some() { 0 } else { GROUP * TILE }, Use::Wide);
         for first in (0..cols).step_by(TILE) {

@@ -52,7 +52,8 @@ fn view32(a: &ArrayRef2<f32>) -> Option<MatRef<'_, f32>> {
 pub(super) fn product(alpha: f32, c: &mut ArrayRef2<f32>, beta: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, threads: Threads) {
     let (m, n) = c.dim();
     if view32(c).is_none() {
-        let mut whole = c.to_owned();
+        // Not `to_owned`, which keeps the strides of a reversed view.
+        let mut whole = c.as_standard_layout().into_owned();
         product(alpha, &mut whole, beta, a, b, threads);
         return c.assign(&whole);
     }
@@ -87,7 +88,7 @@ pub(super) fn product(alpha: f32, c: &mut ArrayRef2<f32>, beta: f32, a: &ArrayRe
 
 /// The same array, copied where it has gaps.
 fn gapless(a: &ArrayRef2<f32>) -> CowArray<'_, f32, Ix2> {
-    if view32(a).is_some() { a.view().into() } else { a.to_owned().into() }
+    if view32(a).is_some() { a.view().into() } else { a.as_standard_layout() }
 }
 
 /// Runs f with the scratch memory it asked for.

@@ -145,9 +145,8 @@ impl Sizes {
             }
             (Format::Dense, t) => {
                 let efficiency = match t {
-                    ..8 => 0.3,
-                    8..32 => 0.65,
-                    32..64 => 0.8,
+                    ..16 => 0.65,
+                    16..64 => 0.85,
                     _ => 0.93,
                 };
                 cells * t as f64 / 8.0 / efficiency

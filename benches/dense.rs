@@ -1,0 +1,151 @@
+//! Dense products: every one that is linked, and the one that `linalg::gemm` takes, in turns.
+//!
+//! ```text
+//! cargo bench --bench dense -- [--threads N] [--seconds S] [--shape OUTxIN,…] [--tokens T,…] [--kind y,dx,dw]
+//! ```
+//!
+//! `y = x · Wᵀ` is the linear layer, `dx = dy · W` the way back, `dw = dyᵀ · x` the gradient. Of each the shortest time and the lower quartile stand in a
+//! table, in microseconds: on a machine that others use too, the shortest is what a product takes. `chosen / best` is how much longer the chosen
+//! one took than the fastest of the others; a ratio above 1.1 is marked. `by 6` is this library's own kernel of up to six tokens, run again and again.
+
+use lacuna::linalg::{Product, Threads, gemm};
+use lacuna::report::{Cell, Table, quantile};
+use lacuna::rng::Seed;
+use ndarray::{Array2, ArrayView2, Axis};
+use std::time::Instant;
+
+type Run<'a> = Box<dyn FnMut(&mut Array2<f32>) + Send + 'a>;
+
+/// What is said on the command line, or these.
+struct Options {
+    threads: usize,
+    seconds: f64,
+    shapes: Vec<(usize, usize)>,
+    tokens: Vec<usize>,
+    kinds: Vec<String>,
+}
+
+impl Options {
+    fn read() -> Options {
+        let mut options = Options {
+            threads: 1,
+            seconds: 0.5,
+            shapes: vec![(4096, 4096), (576, 1536), (1536, 576), (3072, 768), (512, 512), (300, 784)],
+            tokens: vec![1, 2, 4, 5, 6, 7, 8, 9, 12, 14, 16, 20, 24, 32, 48, 64, 100, 128, 512],
+            kinds: ["y", "dx", "dw"].map(String::from).to_vec(),
+        };
+        // Cargo adds `--bench`.
+        let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+        for pair in args.chunks(2) {
+            let value = pair.get(1).unwrap_or_else(|| panic!("{} wants a value", pair[0]));
+            let list = || value.split(',').map(str::to_string);
+            let number = |n: String| n.parse().unwrap_or_else(|e| panic!("{n}: {e}"));
+            match pair[0].as_str() {
+                "--threads" => options.threads = number(value.clone()),
+                "--seconds" => options.seconds = value.parse().unwrap_or_else(|e| panic!("{value}: {e}")),
+                "--tokens" => options.tokens = list().map(number).collect(),
+                "--kind" => options.kinds = list().collect(),
+                "--shape" => {
+                    let pair = |s: String| s.split_once('x').map(|(a, b)| (number(a.into()), number(b.into())));
+                    options.shapes = list().map(|s| pair(s).expect("OUTxIN")).collect();
+                }
+                other => panic!("{other} is none of --threads, --seconds, --shape, --tokens, --kind"),
+            }
+        }
+        options
+    }
+}
+
+/// Microseconds of each, in turns, for so many seconds and seven rounds at least.
+fn times(runs: &mut [(&'static str, Run<'_>)], c: &mut Array2<f32>, seconds: f64) -> Vec<Vec<f64>> {
+    let mut times = vec![Vec::new(); runs.len()];
+    let begin = Instant::now();
+    while times[0].len() < 14 || begin.elapsed().as_secs_f64() < seconds {
+        for ((_, run), times) in runs.iter_mut().zip(&mut times) {
+            // The first of two finds the caches as the one before left them.
+            for _ in 0..2 {
+                let start = Instant::now();
+                run(c);
+                times.push(start.elapsed().as_secs_f64() * 1e6);
+            }
+        }
+    }
+    times
+}
+
+fn main() {
+    let options = Options::read();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build().unwrap();
+    for kind in &options.kinds {
+        for &(out, inputs) in &options.shapes {
+            let mut table = Table::new([
+                "tokens",
+                "chosen",
+                "µs",
+                "lacuna",
+                "quartile",
+                "gemm",
+                "quartile",
+                "faer",
+                "quartile",
+                "matrixmultiply",
+                "quartile",
+                "by 6",
+                "chosen / best",
+            ]);
+            for &tokens in &options.tokens {
+                let mut stream = Seed(0).stream("bench");
+                let [w, x, dy] =
+                    [(out, inputs), (tokens, inputs), (tokens, out)].map(|(rows, cols)| stream.normal_array(rows, cols, 1.0));
+                let (a, b): (ArrayView2<'_, f32>, ArrayView2<'_, f32>) = match kind.as_str() {
+                    "y" => (x.view(), w.t()),
+                    "dx" => (dy.view(), w.view()),
+                    "dw" => (dy.t(), x.view()),
+                    other => panic!("{other} is none of y, dx, dw"),
+                };
+                let mut c = Array2::zeros((a.nrows(), b.ncols()));
+                let mut runs: Vec<(&'static str, Run<'_>)> =
+                    vec![("chosen", Box::new(|c| gemm(0.0, c, 1.0, &a, &b, Threads::Pool)))];
+                for made in Product::ALL {
+                    runs.push((made.name(), Box::new(move |c| made.run(0.0, c, 1.0, &a, &b, Threads::Pool))));
+                }
+                if kind == "y" && tokens > 6 {
+                    runs.push((
+                        "by 6",
+                        Box::new(|c| {
+                            let parts = a.axis_chunks_iter(Axis(0), 6).zip(c.axis_chunks_iter_mut(Axis(0), 6));
+                            parts.for_each(|(a, mut c)| Product::Lacuna.run(0.0, &mut c, 1.0, &a, &b, Threads::Pool));
+                        }),
+                    ));
+                }
+                // All answers are those of the first.
+                let mut first = c.clone();
+                for (name, run) in &mut runs {
+                    c.fill(f32::NAN);
+                    run(&mut c);
+                    if *name == "chosen" {
+                        first.assign(&c);
+                    }
+                    let off =
+                        (&c - &first).iter().fold(0.0f32, |most, d| if d.is_nan() { f32::INFINITY } else { most.max(d.abs()) });
+                    assert!(
+                        off < 1e-5 * (1.0 + a.ncols() as f32),
+                        "{name}, {kind} of {out} x {inputs}, {tokens} tokens: off by {off}"
+                    );
+                }
+                let times = pool.install(|| times(&mut runs, &mut c, options.seconds));
+                let least: Vec<f64> = times.iter().map(|t| quantile(t, 0.0).unwrap()).collect();
+                let best = least[1..].iter().copied().fold(f64::INFINITY, f64::min);
+                let mut row = vec![Cell::from(tokens), Product::chosen(&a, &b).name().into(), Cell::float(least[0], 1)];
+                for (least, times) in least[1..5].iter().zip(&times[1..5]) {
+                    row.push(Cell::float(*least, 1));
+                    row.push(Cell::float(quantile(times, 0.25).unwrap(), 1));
+                }
+                row.push(least.get(5).map_or(Cell::Missing, |us| Cell::float(*us, 1)));
+                row.push(format!("{:.2}{}", least[0] / best, if least[0] > 1.1 * best { " !" } else { "" }).into());
+                table.row(row);
+            }
+            println!("{kind}, {out} x {inputs}, threads: {}\n{}", options.threads, table.to_text());
+        }
+    }
+}

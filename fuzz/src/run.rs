@@ -107,7 +107,7 @@ impl Run {
             correction: None,
             gradients: None,
             memory: 1 << 20,
-            scratch: std::path::Path::new("."),
+            scratch: room::room(),
         };
         prune_language(
             &self.folder,

@@ -6,7 +6,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lacuna::criteria::{Evidence, Magnitude, Saliency};
-use lacuna::linalg::{Threads, gemm};
+use lacuna::linalg::{Product, Threads};
 use lacuna::mask::{Mask, Pattern, Scope, select};
 use lacuna::rng::Seed;
 use lacuna::sparse::{Compress, Csr, Dense, Format, Hint, LinearOp, Plan, Precision, apply};
@@ -48,10 +48,10 @@ fn spmm(c: &mut Criterion) {
             group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(500));
             let dense = Dense::new(weight.clone());
             group.bench_function("dense", |b| b.iter(|| dense.apply_into(&x, &mut y)));
-            group.bench_function("dense, gemm", |b| b.iter(|| gemm(0.0, &mut y, 1.0, &x, &weight.t(), Threads::Pool)));
-            group.bench_function("dense, matrixmultiply", |b| {
-                b.iter(|| ndarray::linalg::general_mat_mul(1.0, &x, &weight.t(), 0.0, &mut y));
-            });
+            for product in Product::ALL {
+                let name = format!("dense, {}", product.name());
+                group.bench_function(name, |b| b.iter(|| product.run(0.0, &mut y, 1.0, &x, &weight.t(), Threads::Pool)));
+            }
             for sparsity in SPARSITIES {
                 let mask = pruned(&weight, Pattern::Unstructured, sparsity);
                 let mut plan = Plan::new(&weight, &mask, Hint::tokens(tokens)).unwrap();

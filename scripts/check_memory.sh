@@ -24,7 +24,14 @@ small=(
     transposed::strides_of_the_gradients_do_not_matter_and_nothing_else_is_written
     transposed::transposed_products_are_exact_on_small_whole_numbers
     transposed::transposed_products_of_other_numbers_are_those_of_what_is_stored
+    dense::results_may_run_backwards
+    dense::without_inputs_all_outputs_are_zero_and_what_is_added_to_stays
+    rows::a_layer_reads_rows_of_whatever_it_is_stored_as
 )
+known=$("$laws" --list)
+for law in "${small[@]}"; do
+    grep -qxF "$law: test" <<< "$known" || { echo "no law is named $law" >&2; exit 1; }
+done
 for isa in avx2 portable; do
     if [ "$isa" = portable ] || grep -qw "$isa" /proc/cpuinfo; then
         LACUNA_ISA=$isa RAYON_NUM_THREADS=1 PROPTEST_CASES=16 valgrind --quiet --error-exitcode=9 "$laws" --test-threads=1 --exact "${small[@]}"

@@ -5,7 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 features() { cargo tree --locked --workspace --prefix none --format '{p} features: {f}' --edges "$1" | sed 's/ (\*)$//' | sort -u; }
-again=$(comm -23 <(features normal,build) <(features normal,build,dev))
+without=$(features normal,build)
+with=$(features normal,build,dev)
+again=$(comm -23 <(echo "$without") <(echo "$with"))
 if [ -n "$again" ]; then
     echo "development dependencies change the features of:" >&2
     echo "$again" >&2

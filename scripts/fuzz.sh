@@ -27,7 +27,7 @@ bins=()
 for target in "${targets[@]}"; do bins+=(--bin "$target"); done
 # The flags are for the targets alone and not for what runs while they are built, which is why the host is named.
 RUSTFLAGS="$flags" ${CARGO:-cargo} build --locked --release --target "$host" "${bins[@]}" --bin make_seeds
-built=target/$host/release
+built=${CARGO_TARGET_DIR:-target}/$host/release
 
 room=$(mktemp -d -p "$(if [ -d /dev/shm ]; then echo /dev/shm; else echo "${TMPDIR:-/tmp}"; fi)")
 trap 'rm -rf "$room"' EXIT

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Kills `lacuna prune` at random instants and goes on with `--resume`, for every method.
+"""Kills `lacuna prune` at random instants and goes on with `--resume`, for every method and
+allocation that resumes.
 
     scripts/kill_prune.py LACUNA SEED COUNT [MODEL]
 
@@ -11,7 +12,7 @@ LACUNA is the binary, COUNT how many runs are killed. MODEL is a folder with a m
 
 and after the run that goes on:
 
-- exit code 0, and every file has the bytes of an unbroken run (of prune.json but for times and memory);
+- exit code 0, and every file has the bytes of an unbroken run (of prune.json but for times and memory, of prune.html that it is there);
 - nothing of the run is left beside the output.
 
 Prints a line for each fault and exits with 1 if there was one.
@@ -20,6 +21,7 @@ Prints a line for each fault and exits with 1 if there was one.
 import json
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -38,6 +40,7 @@ MEASURED = ["--calibration", "ids.safetensors", "--samples", str(SAMPLES), "--co
 HALF = ["--sparsity", "0.5"]
 CASES = {
     "magnitude": ["--method", "magnitude", *HALF],
+    "magnitude of squares by blocks": ["--method", "magnitude-l2", "--pattern", "block4x4", *HALF],
     "random by lamp": ["--method", "random", "--allocate", "lamp", *HALF],
     "wanda": ["--method", "wanda", *HALF, *MEASURED],
     "ria": ["--method", "ria", *HALF, *MEASURED],
@@ -54,8 +57,12 @@ CASES = {
     "wanda, least squares": ["--method", "wanda", "--reconstruct", "20", *HALF, *MEASURED],
     "sparsegpt, corrected": ["--method", "sparsegpt", "--correct", "1,1", *HALF, *MEASURED],
     "sparsegpt by owl": ["--method", "sparsegpt", "--allocate", "owl", *HALF, *MEASURED],
+    "sparsegpt by sensitivity": ["--method", "sparsegpt", "--allocate", "sensitivity", "--levels", "0.4,0.5,0.6", *HALF, *MEASURED],
+    "wanda by dynamic": ["--method", "wanda", "--allocate", "dynamic", "--levels", "0.4,0.5,0.6", *HALF, *MEASURED],
     "sparsegpt by evolve": ["--method", "sparsegpt", "--allocate", "evolve", "--generations", "2", "--levels", "0.4,0.5,0.6", *HALF, *MEASURED],
     "wanda, packed": ["--method", "wanda", "--save", "sparse-bitmask", *HALF, *MEASURED],
+    "wanda, over an older folder": ["--method", "wanda", "--force", *HALF, *MEASURED],
+    "wanda, packed over an older folder": ["--method", "wanda", "--force", "--save", "sparse-bitmask", *HALF, *MEASURED],
     "magnitude, packed": ["--method", "magnitude", "--save", "sparse-bitmask", *HALF],
     "sparsegpt 2:4, packed": ["--method", "sparsegpt", "--pattern", "2:4", "--save", "sparse-24-bitmask", *MEASURED],
     "sparsegpt, in storages": ["--method", "sparsegpt", "--save", "bitmask", "--text", "ids.safetensors", "--windows", "2", *HALF, *MEASURED],
@@ -72,7 +79,8 @@ def content(folder):
 def comparable(files):
     """Files without what no two runs share: times, and the page that is made of them."""
     files = dict(files)
-    files.pop("prune.html", None)
+    if "prune.html" in files:
+        files["prune.html"] = b""
     if "prune.json" in files:
         report = json.loads(files["prune.json"])
         for key in ["seconds", "peak_bytes", "out"]:
@@ -124,6 +132,19 @@ class Trial:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
         self.inside = None
+        self.older = {"config.json": b"{}", "model.safetensors": b"older"} if "--force" in options else None
+        if self.older:
+            self.out.mkdir()
+            for name, data in self.older.items():
+                (self.out / name).write_bytes(data)
+
+    def there(self):
+        """Whether there is an output, other than the folder that it is to replace."""
+        return self.out.exists() and (not self.older or self.found() != self.older)
+
+    def found(self):
+        """The folder at the output's place; between two renames it has a mark."""
+        return {name: data for name, data in content(self.out).items() if name != ".lacuna-replaced"}
 
     def command(self, resume):
         return [self.lacuna, "prune", "lm", "out", "--json", *self.options, *(["--resume"] if resume else [])]
@@ -137,12 +158,12 @@ class Trial:
         """Whether a run was killed before it ended; else its exit code and errors must be those of a good one."""
         child = subprocess.Popen(self.command(resume), cwd=self.work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         time.sleep(after)
-        running = child.poll() is None
         child.kill()
         _, errors = child.communicate()
-        if not running and child.returncode != 0:
+        killed = child.returncode == -signal.SIGKILL
+        if not killed and child.returncode != 0:
             raise Fault(f"exit code {child.returncode}: {errors.strip()}")
-        return running and child.returncode != 0
+        return killed
 
     def check_foreign(self):
         for name, data in self.foreign.items():
@@ -158,9 +179,12 @@ class Trial:
 
     def check_whole(self, wanted, ended):
         """The output, if there is one, is whole."""
-        if not self.out.exists():
+        if not self.there():
+            aside = self.work / ".out.old"
+            if self.older and not self.out.exists() and not aside.exists():
+                raise Fault("neither the older folder is there nor the new one")
             return False
-        found = content(self.out)
+        found = self.found()
         if not ended:
             # Killed between its last two steps, a run leaves what was for itself.
             found = {name: data for name, data in found.items() if name not in OWN}
@@ -226,8 +250,9 @@ def room(root, name, model, seed, vocab):
 
 def trials(lacuna, seed, count, root, model, vocab):
     chance = random.Random(seed)
-    order = list(CASES) * (count // len(CASES) + 1)
-    chance.shuffle(order)
+    order = []
+    for _ in range(count // len(CASES) + 1):
+        order += chance.sample(list(CASES), len(CASES))
     before = content(model)
     unbroken, faults, kills, early, resumed, number = {}, 0, 0, 0, 0, 0
     while kills < count:
@@ -255,7 +280,9 @@ def trials(lacuna, seed, count, root, model, vocab):
                 hit = trial.killed(resume, after)
                 story.append(f"{'killed' if hit else 'over'} after {after:.3f} of {seconds:.3f} s")
                 kills += hit
-                there = trial.out.exists()
+                there = trial.there()
+                if not hit and not there:
+                    raise Fault("a run that ended by itself has left no output")
                 early += hit and not there
                 resumed += hit and resume
                 trial.check_foreign()

@@ -64,7 +64,7 @@
 //! | [`solve`] | masks and the weights that survive, chosen together |
 //! | [`nn`] | layers with hand-written derivatives, losses, optimisers |
 //! | [`io`] | files and data sets |
-//! | [`text`] | tokenizers, sampling, generation |
+//! | [`text`] | tokenizers, chat templates, sampling, generation |
 //! | [`models`] | networks of the literature, networks in files, networks stored sparse |
 //! | [`calibrate`] | measures what criteria need |
 //! | [`metrics`] | accuracy, loss, parameters, FLOPs |

@@ -3,7 +3,8 @@
 mod command;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Pruning and sparsity research: scores, exact masks, sparse products, honest figures.
@@ -36,9 +37,26 @@ enum Command {
     Inspect(command::inspect::Args),
 }
 
+/// The options of a subcommand that were typed, by their names without the dashes.
+fn typed(matches: &ArgMatches) -> Vec<String> {
+    let Some((name, given)) = matches.subcommand() else { return Vec::new() };
+    let command = Cli::command();
+    let options = command.find_subcommand(name).into_iter().flat_map(clap::Command::get_arguments);
+    let is_typed = |id: &str| given.ids().any(|g| g == id) && given.value_source(id) == Some(ValueSource::CommandLine);
+    options.filter(|a| is_typed(a.get_id().as_str())).filter_map(|a| a.get_long().map(String::from)).collect()
+}
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    // What is caught and becomes an error is one line, and that its error.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !lacuna::text::is_guarded() {
+            hook(panic);
+        }
+    }));
+    let parsed = Cli::command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(e) if !e.use_stderr() => {
             // --help and --version
             return if e.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -61,7 +79,10 @@ fn main() -> ExitCode {
         Command::Eval(args) => command::eval::run(&args),
         Command::Logits(args) => command::logits::run(&args),
         Command::Generate(args) => command::generate::run(&args),
-        Command::Prune(args) => command::prune::run(&args),
+        Command::Prune(mut args) => {
+            args.given = typed(&matches);
+            command::prune::run(&args)
+        }
         Command::Pack(args) => command::pack::run(&args),
         Command::Bench(args) => command::bench::run(&args),
         Command::Inspect(args) => command::inspect::run(&args),

@@ -240,12 +240,11 @@ mod drawn {
                 assert!(gap > 0.0, "{least} to {most}: {:?} and {:?} overlap by {}", pair[0], pair[1], -gap);
             }
             // 1 to 100 and 0.1 are always plain; what is larger is written one way, and what is smaller is.
-            let large: std::collections::BTreeSet<bool> = labels
-                .iter()
-                .filter(|(.., t)| t.parse::<f64>().is_ok_and(|v| v >= 1000.0))
-                .map(|(.., t)| t.contains('e'))
-                .collect();
-            assert!(large.len() <= 1, "{least} to {most}: written in two ways: {labels:?}");
+            for range in [1000.0..f64::INFINITY, 0.0..0.09] {
+                let here = labels.iter().filter(|(.., t)| t.parse().is_ok_and(|v| range.contains(&v)));
+                let ways: std::collections::BTreeSet<bool> = here.map(|(.., t)| t.contains('e')).collect();
+                assert!(ways.len() <= 1, "{least} to {most}: written in two ways: {labels:?}");
+            }
         }
         Ok(())
     }

@@ -57,9 +57,7 @@ struct Results<'a> {
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     place::reports(&args.out, &REPORTS, args.force.force)?;
-    atomic::create_dir(&args.out)?;
-    // A folder that cannot be written to is refused before the work, not after.
-    tempfile::tempfile_in(&args.out).map_err(|e| Error::io(&args.out, e))?;
+    place::reports_folder(&args.out)?;
     let seeds: Vec<Seed> = (0..args.seeds).map(|i| Seed(args.seed.wrapping_add(i))).collect();
     let jobs: Vec<(usize, &'static str, bool, f64)> = (0..seeds.len())
         .flat_map(|s| {

@@ -56,6 +56,9 @@ pub struct Args {
     json: bool,
 }
 
+/// Tokens of a question at most for which storages are chosen.
+const QUESTION: usize = 1024;
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let (folder, config) = open(&args.dir)?;
@@ -72,7 +75,9 @@ pub fn run(args: &Args) -> Result<()> {
     let model = match args.stream {
         true => None,
         false => {
-            let (model, value, line) = stored(&folder, config.clone(), running, args.context)?;
+            // Without a text nothing has windows, and the context is that of questions.
+            let context = if cut.is_some() { args.context } else { args.context.min(QUESTION) };
+            let (model, value, line) = stored(&folder, config.clone(), running, context)?;
             storages = Some((value, line));
             Some(model)
         }

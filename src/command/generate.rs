@@ -235,7 +235,7 @@ fn check_room(tokens: usize, prompt: usize, config: &Config) -> Result<()> {
     let width = |i: usize| config.widths(i).kv_heads * config.widths(i).head_dim;
     let each: usize = (0..config.layers()).map(|i| 2 * size_of::<f32>() * width(i)).sum();
     let needed = whole as f64 * each as f64;
-    if let Some(memory) = machine_memory().filter(|memory| needed > *memory as f64) {
+    if let Some(memory) = lacuna::metrics::machine_memory().filter(|memory| needed > *memory as f64) {
         let (needed, memory) = (needed / 1e9, memory as f64 / 1e9);
         let reason = format!("{asked} need {needed:.1} GB for keys and values; this machine has {memory:.1} GB of memory");
         return Err(Error::setting("tokens", reason));
@@ -246,13 +246,6 @@ fn check_room(tokens: usize, prompt: usize, config: &Config) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Bytes of memory of the machine; `None` where the system does not say.
-fn machine_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Says where a pruned model takes more memory, and so more time for a token, than the file that it was imported from, and what would help.

@@ -1,6 +1,6 @@
 //! `lacuna import FILE.gguf DIR`: a GGUF file as a Hugging Face folder.
 
-use super::place::{self, Aside, Force};
+use super::place::{self, Force};
 use super::{print, print_json};
 use clap::Parser;
 use lacuna::io::Dtype;
@@ -31,14 +31,11 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let begun = Instant::now();
     let file = Gguf::open(&args.file)?;
-    place::folder(&args.out, &[&args.file], args.force.force)?;
-    let mut before = Aside::new(&args.out);
-    before.away()?;
-    let imported = import_checked(&file, &args.out, args.dtype, |folder| {
+    let out = place::folder(&args.out, &[&args.file], args.force.force)?;
+    let imported = import_checked(&file, out, args.dtype, |folder| {
         let opens = Config::parse(&serde_json::Value::Object(folder.config().clone())).and_then(|config| check(folder, &config));
         opens.map_err(|e| Error::malformed(&args.file, format!("makes a folder that does not open: {e}")))
     })?;
-    before.gone()?;
     let seconds = begun.elapsed().as_secs_f64();
     if args.json {
         let mut value = serde_json::json!({"out": args.out, "seconds": seconds});

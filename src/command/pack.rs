@@ -1,7 +1,7 @@
 //! `lacuna pack DIR OUT --save LAYOUT`: the pruned weights of a folder, laid in another way.
 
 use super::model::{bar, open};
-use super::place::{self, Aside, Force};
+use super::place::{self, Force};
 use super::{print, print_json};
 use clap::Parser;
 use lacuna::io::{Packing, repack};
@@ -31,20 +31,17 @@ pub fn run(args: &Args) -> Result<()> {
     let begun = Instant::now();
     let packing: Packing = args.save.parse()?;
     let (folder, _) = open(&args.dir)?;
-    place::folder(&args.out, &[&args.dir], args.force.force)?;
-    let mut before = Aside::new(&args.out);
+    let out = place::folder(&args.out, &[&args.dir], args.force.force)?;
     if !folder.is_pruned() {
         return Err(Error::malformed(&args.dir, "has no masks; prune it first"));
     }
     let bar = bar(0, "weights");
-    before.away()?;
-    let writer = repack(&folder, &args.out, packing, |done, of| {
+    let writer = repack(&folder, out, packing, |done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
     });
     bar.finish_and_clear();
     writer?.finish()?;
-    before.gone()?;
     let (written, _) = open(&args.out)?;
     let bytes = |folder: &lacuna::io::Folder| folder.files().map(|(_, bytes)| bytes).sum::<u64>();
     let (old, new, seconds) = (bytes(&folder), bytes(&written), begun.elapsed().as_secs_f64());

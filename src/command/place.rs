@@ -3,14 +3,15 @@
 //!
 //! - A file is replaced with `--force`. What is no regular file (`/dev/stdout`, a pipe) is written to, and an empty one is nothing.
 //! - A folder is replaced with `--force` if it is a model's folder as these commands write one: `config.json` and weights, and no
-//!   folder in it. It is renamed when the new one begins to be written, and removed when that is whole.
+//!   folder in it. It stays until the new one is whole ([`Output`]).
 //! - A folder of reports may be there; the reports of an earlier run, known by their page, are replaced. Without the page, files of
 //!   the reports' names are somebody else's and need `--force`.
 
-use lacuna::io::FolderWriter;
+use lacuna::io::{FolderWriter, Output, atomic};
+use lacuna::report::Page;
 use lacuna::{Error, Result};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The option of every command that writes.
 #[derive(clap::Args)]
@@ -67,86 +68,39 @@ pub fn apart(out: &Path, inputs: &[&Path]) -> Result<()> {
     }
 }
 
-/// Refuses a folder that may not be written: an input or the folder of one, or one that is there and not empty without `force`, or
-/// is no model's.
-pub fn folder(out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
+/// The folder to write, if it may be written. Refused are an input or the folder of one, and one that is there and not empty without `force`,
+/// or is no model's.
+pub fn folder(out: &Path, inputs: &[&Path], force: bool) -> Result<Output> {
     apart(out, inputs)?;
-    let Ok(found) = fs::symlink_metadata(out) else { return FolderWriter::check_free(out) };
     if let Some(input) = inputs.iter().find(|input| is_in(input, out)) {
         let reason = format!("holds {}, which is read here; name another folder to write", input.display());
         return Err(Error::malformed(out, reason));
     }
-    let entries = || fs::read_dir(out).map(|entries| entries.flatten());
-    if found.is_dir() && entries().is_ok_and(|mut entries| entries.next().is_none()) {
-        return Ok(());
+    let output = if force { Output::replacing(out) } else { Output::from(out) };
+    match FolderWriter::check_free(output.clone()) {
+        Ok(()) => Ok(output),
+        Err(_) if !force && out.file_name().is_some() && fs::symlink_metadata(out).is_ok() => Err(exists(out)),
+        Err(e) => Err(e),
     }
-    if !force {
-        return Err(exists(out));
-    }
-    let has = |name: &str| out.join(name).is_file();
-    let flat = || entries().is_ok_and(|mut entries| entries.all(|e| e.file_type().is_ok_and(|t| !t.is_dir())));
-    let model = has("config.json") && (has("model.safetensors") || has("model.safetensors.index.json"));
-    if found.is_dir() && model && flat() {
-        return Ok(());
-    }
-    Err(Error::malformed(out, "is no model's folder (config.json, weights, no folder in it), so --force does not replace it"))
 }
 
-/// Refuses a folder of reports in which files of these names are, unless the first of them, the page, says that they are those of an
-/// earlier run, or `force` is given.
+/// Refuses a folder of reports in which files of these names are, unless the first of them is a page that this library has made, or `force`
+/// is given.
 pub fn reports(out: &Path, names: &[&str], force: bool) -> Result<()> {
     let there = |name: &&&str| fs::symlink_metadata(out.join(name)).is_ok();
+    let ours = || {
+        let page = names.first().and_then(|page| fs::read(out.join(page)).ok());
+        page.is_some_and(|page| Page::is_one(&String::from_utf8_lossy(&page)))
+    };
     match names.iter().find(there) {
-        Some(name) if !force && !names.first().is_some_and(|page| there(&page)) => Err(exists(&out.join(name))),
+        Some(name) if !force && !ours() => Err(exists(&out.join(name))),
         _ => Ok(()),
     }
 }
 
-/// A folder that stands aside for the one that takes its place. Dropped before [`Aside::gone`], it goes back.
-pub struct Aside {
-    out: PathBuf,
-    aside: PathBuf,
-    is_away: bool,
-}
-
-impl Aside {
-    /// Nothing moves yet. [`folder`] must have allowed it.
-    pub fn new(out: &Path) -> Aside {
-        let name = out.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        Aside { out: out.to_path_buf(), aside: out.with_file_name(format!(".{name}.old")), is_away: false }
-    }
-
-    /// Makes room at the place, if a folder is there.
-    pub fn away(&mut self) -> Result<()> {
-        if self.is_away || !self.out.is_dir() {
-            return Ok(());
-        }
-        if fs::symlink_metadata(&self.aside).is_ok() {
-            return Err(Error::malformed(&self.aside, "is left of a run that was killed; move it, or remove it"));
-        }
-        fs::rename(&self.out, &self.aside).map_err(|e| Error::io(&self.out, e))?;
-        self.is_away = true;
-        Ok(())
-    }
-
-    /// Puts the folder where it was.
-    pub fn back(&mut self) -> Result<()> {
-        if self.is_away {
-            fs::rename(&self.aside, &self.out).map_err(|e| Error::io(&self.out, e))?;
-            self.is_away = false;
-        }
-        Ok(())
-    }
-
-    /// Removes what stood aside: the new folder is whole.
-    pub fn gone(mut self) -> Result<()> {
-        let was_away = std::mem::replace(&mut self.is_away, false);
-        if was_away { fs::remove_dir_all(&self.aside).map_err(|e| Error::io(&self.aside, e)) } else { Ok(()) }
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        let _ = self.back();
-    }
+/// Makes a folder of reports, if there is none. One that cannot be written to is refused before the work, not after.
+pub fn reports_folder(out: &Path) -> Result<()> {
+    atomic::create_dir(out)?;
+    tempfile::tempfile_in(out).map_err(|e| Error::io(out, e))?;
+    Ok(())
 }

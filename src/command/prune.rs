@@ -37,7 +37,7 @@ pub struct Args {
     /// How much of each layer
     #[arg(long, value_enum, default_value = "uniform")]
     pub(super) allocate: Allocation,
-    /// Who competes with whom in a layer [default: row for wanda, ria and dsnot, layer for the others]
+    /// Who competes with whom in a layer [default: row for unstructured masks of wanda, ria and dsnot, layer otherwise]
     #[arg(long, value_enum)]
     pub(super) scope: Option<ScopeArg>,
     /// A tensor to leave alone, in a folder all layers whose names contain this or match it with *; may be given several times
@@ -46,7 +46,7 @@ pub struct Args {
     /// A sparsity for one tensor, apart from the rest; may be given several times
     #[arg(long, value_name = "TENSOR=SPARSITY")]
     pub(super) layer: Vec<String>,
-    /// Seed of random scores
+    /// Seed of random scores, and of the search evolve
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(super) seed: u64,
     /// One JSON object instead of a table
@@ -54,6 +54,9 @@ pub struct Args {
     pub(super) json: bool,
     #[command(flatten)]
     pub(super) language: super::prune_model::Language,
+    /// The options that were typed, by their names without the dashes.
+    #[arg(skip)]
+    pub given: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -125,7 +128,7 @@ pub fn run(args: &Args) -> Result<()> {
         return super::prune_model::run(args);
     }
     lacuna::io::gguf::refuse(&args.model)?;
-    args.language.refuse()?;
+    args.language.refuse(&args.given)?;
     let pattern: Pattern = args.pattern.as_deref().unwrap_or("unstructured").parse()?;
     let nm = matches!(pattern, Pattern::Nm { .. });
     let sparsity = match (args.sparsity, nm) {

@@ -1,19 +1,19 @@
 //! `lacuna prune DIR OUT`: language models, block by block.
 
 use super::model::say_remarks;
-use super::place::{self, Aside};
+use super::place;
 use super::prune::{Allocation, Args, Method, ScopeArg};
 use super::prune_methods::{Pruners, allocation};
 use super::prune_options::{self, Standing};
 use super::prune_report::{Outcome, page, report, text};
 use super::prune_search::Search;
-use super::texts::{Bos, Cut, say_overflow};
+use super::texts::{Bos, Cut, Tokens, say_overflow};
 use super::{print, print_json};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use lacuna::allocate::Owl;
 use lacuna::criteria::{Need, Needs, Saliency};
-use lacuna::io::{Folder, FolderWriter, Packing, read_ids};
+use lacuna::io::{Folder, FolderWriter, Output, Packing};
 use lacuna::mask::{Budget, Pattern, Scope};
 use lacuna::metrics::{Perplexity, streamed_losses};
 use lacuna::models::lm::Config;
@@ -23,7 +23,6 @@ use lacuna::prune::{
 };
 use lacuna::solve::{Pruner, Reconstruct, Reconstructed, Solver};
 use lacuna::sparse::Format;
-use lacuna::text::Tokenizer;
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -94,7 +93,7 @@ pub struct Language {
     /// Only the first windows of that text
     #[arg(long, value_name = "K")]
     pub(super) windows: Option<usize>,
-    /// Where the token that begins a text stands in the windows of that text
+    /// Where the token that begins a text stands: in the sequences of calibration, and in the windows of --text
     #[arg(long, value_enum, default_value = "tokenizer")]
     pub(super) bos: Bos,
     /// Go on with a run that was interrupted
@@ -118,24 +117,12 @@ pub(super) enum TurnArg {
 
 impl Language {
     /// Refuses what a plain file of weights has no use for.
-    pub fn refuse(&self) -> Result<()> {
-        let given = [
-            ("calibration", self.calibration.is_some()),
-            ("actorder", self.actorder),
-            ("bits", self.bits.is_some()),
-            ("reconstruct", self.reconstruct.is_some()),
-            ("correct", self.correct.is_some()),
-            ("only", !self.only.is_empty()),
-            ("activations", self.activations.is_some()),
-            ("scratch", self.scratch.is_some()),
-            ("save", self.save != "weights"),
-            ("text", self.text.is_some()),
-            ("resume", self.resume),
-        ];
+    pub fn refuse(&self, given: &[String]) -> Result<()> {
+        let of_files = ["method", "sparsity", "pattern", "allocate", "scope", "skip", "layer", "seed", "json", "force"];
         self.search.refuse(Allocation::Uniform)?;
-        match given.into_iter().find(|(_, given)| *given) {
+        match given.iter().find(|option| !of_files.contains(&option.as_str())) {
             None => Ok(()),
-            Some((option, _)) => Err(Error::setting(option, "is for language models: give a model's folder")),
+            Some(option) => Err(Error::setting(option, "is for language models: give a model's folder")),
         }
     }
 }
@@ -167,11 +154,10 @@ pub fn run(args: &Args) -> Result<()> {
         .flatten()
         .map(PathBuf::as_path)
         .collect();
-    match wanted.resume && !args.force.force {
-        true => place::apart(&args.out, &inputs)?,
+    let out = match wanted.resume && !args.force.force {
+        true => place::apart(&args.out, &inputs).map(|()| Output::from(&args.out))?,
         false => place::folder(&args.out, &inputs, args.force.force)?,
-    }
-    let mut older = Aside::new(&args.out);
+    };
     let config =
         Config::parse(&Value::Object(folder.config().clone())).map_err(|e| Error::malformed(&args.model, e.to_string()))?;
     say_remarks(&folder, &config)?;
@@ -181,13 +167,10 @@ pub fn run(args: &Args) -> Result<()> {
     if wanted.text.is_some() && config.is_encoder_decoder() {
         return Err(Error::setting("text", "an encoder-decoder has no perplexity of a text alone"));
     }
-    if !wanted.resume {
-        FolderWriter::check_working(&args.out)?;
-    }
     let layers = language_layers(&folder, &config, &wanted.only, &args.skip)?;
     readable(&folder, &layers)?;
-    let (memory, scratch) = (prune_options::memory(args)?, prune_options::scratch(args)?);
-    let calibration = calibration(args, &config)?;
+    let (memory, scratch) = (prune_options::memory(args, &layers)?, prune_options::scratch(args)?);
+    let (calibration, bos) = calibration(args, (&folder, &config))?;
 
     let parts = Pruners::new(args)?;
     let first = parts.pruner(args, wanted)?;
@@ -218,9 +201,9 @@ pub fn run(args: &Args) -> Result<()> {
         memory,
         scratch: &scratch,
     };
-    let asked = prune_options::asked(args, &settings, &calibration);
+    let asked = prune_options::asked(args, &settings, &folder, (&calibration, &bos))?;
     let before = match Standing::of(args, &asked)? {
-        Standing::Finished(report) => return finished(args, report),
+        Standing::Finished(report) => return finished(args, report, &asked),
         Standing::Unfinished(before) => Some(before),
         Standing::Anew => {
             if wanted.resume {
@@ -248,15 +231,13 @@ pub fn run(args: &Args) -> Result<()> {
         prune_options::check_budgets(args, before, &described["budgets"])?;
     }
     let bar = bar(config.layers());
-    // An older folder makes room while the new one is begun and while it gets its name, and stands at its place in between.
-    older.away()?;
-    let (mut returned, mut warned) = (Ok(()), false);
-    let output = (&*args.out, &described, before.is_some());
+    let mut warned = false;
+    let output = (out, &described, before.is_some());
     let done = prune_language(&folder, &config, (ids, length), &settings, output, &mut |p| {
-        returned = std::mem::replace(&mut returned, Ok(())).and_then(|()| older.back());
         // What cannot be done at all is one line, and that its error.
         if !std::mem::replace(&mut warned, true) {
             prune_options::warn(&few);
+            prune_options::note_idle(args, &described);
         }
         bar.set_length(p.of as u64);
         bar.set_position(p.blocks as u64);
@@ -264,7 +245,6 @@ pub fn run(args: &Args) -> Result<()> {
     });
     bar.finish_and_clear();
     let (writer, records) = done?;
-    returned?;
     let seconds = begun.elapsed().as_secs_f64();
     let end = || -> Result<Value> {
         let whole = writer.complete()?;
@@ -276,7 +256,6 @@ pub fn run(args: &Args) -> Result<()> {
             writer.file("prune.html", page.as_bytes())?;
             writer.finish()
         };
-        older.away()?;
         match packing {
             Packing::Whole => close(writer)?,
             _ => {
@@ -285,10 +264,10 @@ pub fn run(args: &Args) -> Result<()> {
                 writer.discard();
             }
         }
-        older.gone()?;
         Ok(report)
     };
-    let report = end().map_err(|e| e.unfinished(FolderWriter::working_folder(&args.out)))?;
+    let part = FolderWriter::working_folder(&args.out);
+    let report = end().map_err(|e| if part.is_dir() { e.unfinished(part) } else { e })?;
     if args.json { print_json(&report) } else { print(&text(args, &report, &records)) }
 }
 
@@ -306,8 +285,12 @@ fn readable(folder: &Folder, layers: &[LanguageLayer]) -> Result<()> {
 }
 
 /// A run that was done before: nothing is written anew.
-fn finished(args: &Args, mut report: Value) -> Result<()> {
-    FolderWriter::tidy(&args.out)?;
+fn finished(args: &Args, mut report: Value, asked: &Value) -> Result<()> {
+    if prune_options::is_of_another_run(args, asked) {
+        eprintln!("note: {} is of another run, and stays", FolderWriter::working_folder(&args.out).display());
+    } else {
+        FolderWriter::tidy(&args.out)?;
+    }
     report["already_finished"] = true.into();
     let line = format!("{} is finished, as it was asked for: nothing was done\n", args.out.display());
     if args.json { print_json(&report) } else { print(&line) }
@@ -414,18 +397,18 @@ fn sparsity(given: Option<f64>, pattern: Pattern) -> Result<f64> {
     }
 }
 
-/// The tokens of calibration: exactly as many as asked for.
-fn calibration(args: &Args, config: &Config) -> Result<Vec<u32>> {
+/// The tokens of calibration, exactly as many as asked for, and where the token that begins a text stands among them.
+fn calibration(args: &Args, (folder, config): (&Folder, &Config)) -> Result<(Vec<u32>, String)> {
     let wanted = &args.language;
     let Some(file) = &wanted.calibration else {
         if !prune_options::measures(args) {
-            return Ok(vec![0]);
+            return Ok((vec![0], String::new()));
         }
         return Err(Error::setting("calibration", "this method measures inputs: give --calibration FILE, text or token numbers"));
     };
-    let Some(most) = wanted.samples.checked_mul(wanted.context).filter(|n| *n > 0) else {
+    if wanted.samples.checked_mul(wanted.context).is_none_or(|n| n == 0) {
         return Err(Error::setting("samples", format!("{} sequences of {} tokens", wanted.samples, wanted.context)));
-    };
+    }
     let gradients = matches!(args.method, Method::Taylor | Method::Fisher | Method::Woodfisher);
     if gradients && wanted.context < 2 {
         let reason = format!("{} token has none that follows it, so there is no gradient", wanted.context);
@@ -434,28 +417,19 @@ fn calibration(args: &Args, config: &Config) -> Result<Vec<u32>> {
     if let Some(positions) = config.stated_context().filter(|p| wanted.context > *p) {
         return Err(Error::setting("context", format!("{} tokens; this model has {positions} positions", wanted.context)));
     }
-    let ids = read_tokens(file, &args.model)?;
-    if ids.len() < most {
+    let tokens = Tokens::of(file, (folder, config), wanted.bos)?;
+    let short = || {
         let reason = format!(
             "{} has {} tokens, fewer than the {} x {} asked for; lower --samples or --context",
             file.display(),
-            ids.len(),
+            tokens.ids.len(),
             wanted.samples,
             wanted.context
         );
-        return Err(Error::setting("calibration", reason));
-    }
-    Ok(ids[..most].to_vec())
-}
-
-fn read_tokens(file: &Path, model: &Path) -> Result<Vec<u32>> {
-    if file.extension().is_some_and(|e| e == "safetensors") {
-        let found = read_ids(file, "input_ids")?.ok_or_else(|| Error::malformed(file, "has no tensor 'input_ids'"))?;
-        let number = |id: &i64| u32::try_from(*id).map_err(|_| Error::malformed(file, format!("{id} is no token number")));
-        return found.iter().map(number).collect();
-    }
-    let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
-    Tokenizer::open(model)?.encode(&text, false)
+        Error::setting("calibration", reason)
+    };
+    let ids = tokens.sequences(wanted.context, wanted.samples).ok_or_else(short)?;
+    Ok((ids, tokens.bos))
 }
 
 fn correction(wanted: &Language) -> Result<Option<Correction>> {

@@ -2,7 +2,7 @@
 
 use super::prune::{Allocation, Args, Method};
 use clap::ValueEnum;
-use lacuna::io::FolderWriter;
+use lacuna::io::{Folder, FolderWriter};
 use lacuna::mask::{Budget, Pattern, Scope};
 use lacuna::metrics::available_memory;
 use lacuna::prune::{Correction, LanguageLayer, LanguagePruning, Turn};
@@ -41,17 +41,31 @@ pub fn check(args: &Args) -> Result<()> {
         return Err(Error::setting("reconstruct", format!("{steps} steps; at most {STEPS} are run")));
     }
     wanted.search.check(args)?;
-    memory(args).map(|_| ())
+    megabytes(args).map(|_| ())
 }
 
-/// Bytes of activations that stay in memory: as asked for, or half of what is free.
-pub fn memory(args: &Args) -> Result<usize> {
-    match args.language.activations {
-        Some(megabytes) => megabytes.checked_mul(1 << 20).ok_or_else(|| {
+/// The bytes that `--activations` asks for.
+fn megabytes(args: &Args) -> Result<Option<usize>> {
+    let bytes = |megabytes: usize| {
+        megabytes.checked_mul(1 << 20).ok_or_else(|| {
             Error::setting("activations", format!("{megabytes} megabytes; at most {} can be counted", usize::MAX >> 20))
-        }),
-        None => Ok(available_memory().map_or(MEGABYTES << 20, |free| usize::try_from(free / 2).unwrap_or(usize::MAX))),
+        })
+    };
+    args.language.activations.map(bytes).transpose()
+}
+
+/// Bytes of activations and sums of gradients that stay in memory: as asked for, or half of what is free beside the model, where that is
+/// loaded whole.
+pub fn memory(args: &Args, layers: &[LanguageLayer]) -> Result<usize> {
+    if let Some(bytes) = megabytes(args)? {
+        return Ok(bytes);
     }
+    let whole = matches!(args.method, Method::Taylor | Method::Fisher | Method::Woodfisher)
+        || matches!(args.allocate, Allocation::Evolve | Allocation::Sensitivity);
+    // The layers are nearly all of a model; embeddings are the rest.
+    let model = if whole { layers.iter().map(|l| 5 * l.shape.0 * l.shape.1).sum() } else { 0 };
+    let half = |free: u64| usize::try_from(free).unwrap_or(usize::MAX).saturating_sub(model) / 2;
+    Ok(available_memory().map_or(MEGABYTES << 20, half))
 }
 
 /// The folder for what has no room in memory: as asked for, or that of the output. A file without a name is made there at once.
@@ -112,17 +126,49 @@ pub fn options(args: &Args, pattern: Pattern, (scope, turn): (Scope, Turn), corr
 }
 
 /// What the run is asked for, without the budgets that follow from it.
-pub fn asked(args: &Args, settings: &LanguagePruning<'_>, ids: &[u32]) -> Value {
+///
+/// # Errors
+/// If the model's files cannot be read.
+pub fn asked(args: &Args, settings: &LanguagePruning<'_>, folder: &Folder, (ids, bos): (&[u32], &str)) -> Result<Value> {
     let wanted = &args.language;
     let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &id| (h ^ u64::from(id)).wrapping_mul(0x100_0000_01b3));
-    json!({
-        "lacuna": env!("CARGO_PKG_VERSION"), "model": args.model, "method": settings.pruner.name(), "pattern": settings.pattern,
+    Ok(json!({
+        "lacuna": env!("CARGO_PKG_VERSION"), "model": args.model, "model_hash": folder.fingerprint()?, "method": settings.pruner.name(), "pattern": settings.pattern,
         "scope": settings.scope, "inputs": settings.inputs, "turn": settings.turn, "correction": settings.correction,
         "damping": wanted.damping, "block_size": wanted.block_size, "fisher_damping": wanted.fisher_damping, "actorder": wanted.actorder, "bits": wanted.bits,
         "reconstruct": wanted.reconstruct, "samples": wanted.samples, "context": wanted.context, "seed": args.seed,
         "search": wanted.search.described(args.allocate), "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"),
+        "first_token": bos,
         "options": options(args, settings.pattern, (settings.scope, settings.turn), settings.correction),
-    })
+    }))
+}
+
+/// Says which options were given that change nothing of what is asked.
+pub fn note_idle(args: &Args, asked: &Value) {
+    // Whoever compares methods gives them all the same calibration.
+    let always = ["activations", "scratch", "save", "text", "resume", "json", "force", "calibration", "samples", "context"];
+    let mut matter = always.to_vec();
+    if args.language.text.is_some() {
+        matter.extend(["windows", "bos"]);
+    }
+    if measures(args) {
+        matter.push("bos");
+    }
+    let is_idle = |option: &&String| !matter.contains(&option.as_str()) && asked["options"].get(format!("--{option}")).is_none();
+    let mut idle: Vec<String> = args.given.iter().filter(is_idle).map(|option| format!("--{option}")).collect();
+    idle.sort();
+    if !idle.is_empty() {
+        let verb = if idle.len() == 1 { "changes" } else { "change" };
+        eprintln!("note: {} {verb} nothing of what is asked for here", idle.join(", "));
+    }
+}
+
+/// Whether an unfinished run towards the output was asked for something else.
+pub fn is_of_another_run(args: &Args, asked: &Value) -> bool {
+    match FolderWriter::is_unfinished(&args.out) {
+        Ok(true) => lacuna::prune::unfinished_settings(&args.out).is_ok_and(|before| difference(&before, asked).is_some()),
+        _ => false,
+    }
 }
 
 /// What the run is asked for, as it is kept beside its results.
@@ -136,8 +182,19 @@ pub fn described(mut asked: Value, settings: &LanguagePruning<'_>, found: &Value
 /// What else a finished run must have been asked for to be the same.
 pub fn outcome_options(args: &Args) -> Value {
     let wanted = &args.language;
+    let Some(text) = &wanted.text else { return json!({"--save": wanted.save, "--text": null}) };
     let bos = wanted.bos.to_possible_value().map(|v| v.get_name().to_string());
-    json!({"--save": wanted.save, "--text": wanted.text, "--windows": wanted.windows, "--bos": bos})
+    json!({"--save": wanted.save, "--text": text, "--windows": wanted.windows, "--bos": bos})
+}
+
+/// The first of these in which a finished run was asked for something else.
+fn outcome_difference(before: &Value, args: &Args) -> Option<Difference> {
+    let (mut before, now) = (before.clone(), outcome_options(args));
+    if let (Some(before), true) = (before.as_object_mut(), now["--text"].is_null()) {
+        // Builds that wrote them did so without a text too.
+        before.retain(|key, _| !["--windows", "--bos"].contains(&key.as_str()));
+    }
+    first(&before, &now)
 }
 
 /// Where a run stands that `--resume` is to go on with.
@@ -167,15 +224,14 @@ impl Standing {
             let text = std::fs::read(&record).map_err(|e| Error::io(&record, e))?;
             let report: Value = serde_json::from_slice(&text).map_err(|e| Error::malformed(&record, e.to_string()))?;
             let before = &report["settings"];
-            if force && difference(before, asked).or_else(|| first(&report["asked"], &outcome_options(args))).is_some() {
+            let differs = difference(before, asked).or_else(|| outcome_difference(&report["asked"], args));
+            if force && differs.is_some() {
                 return Ok(Standing::Anew);
             }
             if !before["options"].is_object() {
                 let reason = "is finished, by a build whose record does not say all that it was asked for; name a new folder";
                 return Err(Error::malformed(&args.out, reason));
             }
-            let outcome = outcome_options(args);
-            let differs = difference(before, asked).or_else(|| first(&report["asked"], &outcome));
             return match differs {
                 Some(d) => Err(Error::setting(
                     d.option,
@@ -232,18 +288,25 @@ pub fn check_budgets(args: &Args, before: &Value, now: &Value) -> Result<()> {
 
 /// The first thing in which a run was asked for something else than an earlier one; what the earlier one does not say is not compared.
 fn difference(before: &Value, now: &Value) -> Option<Difference> {
-    if before["options"].is_object()
-        && let Some(found) = first(&before["options"], &now["options"])
-    {
+    let says_all = before["options"].is_object();
+    if says_all && let Some(found) = first(&before["options"], &now["options"]) {
         return Some(found);
     }
-    let later = ["options", "budgets", "found"];
-    let same =
-        |(key, value): &(&String, &Value)| later.contains(&key.as_str()) || before.get(*key).is_none_or(|old| old == *value);
+    let later = ["options", "budgets", "found", "first_token"];
+    // Where the options that matter are said, the others need not be the same; what was measured on must be, if anything was.
+    let beside = ["lacuna", "model", "model_hash", "tokens", "tokens_hash"];
+    let measured = !says_all || now["options"].get("--samples").is_some();
+    let matters = |key: &str| match key {
+        // A model is known by what is in it, where that was noted.
+        "model" => before["model_hash"].is_null(),
+        "tokens" | "tokens_hash" => measured,
+        _ => !later.contains(&key) && (!says_all || beside.contains(&key)),
+    };
+    let same = |(key, value): &(&String, &Value)| !matters(key) || before.get(*key).is_none_or(|old| old == *value);
     let (key, value) = now.as_object()?.iter().find(|pair| !same(pair))?;
     let option = match key.as_str() {
         "lacuna" => "version of lacuna",
-        "model" => "MODEL",
+        "model" | "model_hash" => "MODEL",
         "correction" => "--correct",
         "search" => "--allocate, --levels, --cost, --search-tokens, --generations or --offspring",
         "tokens" => "--samples or --context",
@@ -252,6 +315,8 @@ fn difference(before: &Value, now: &Value) -> Option<Difference> {
     };
     let (old, new) = match key.as_str() {
         "tokens_hash" => ("other tokens".to_string(), "its own".to_string()),
+        "model_hash" if before["model"] != now["model"] => (short(&before["model"]), short(&now["model"])),
+        "model_hash" => ("other weights or another config.json".to_string(), "its own".to_string()),
         _ => (short(&before[key]), short(value)),
     };
     Some(Difference { option: option.to_string(), before: old, now: new })
@@ -260,7 +325,7 @@ fn difference(before: &Value, now: &Value) -> Option<Difference> {
 /// The first option in which two sets differ, those that decide about others before them.
 fn first(before: &Value, now: &Value) -> Option<Difference> {
     let keys = |v: &Value| -> Vec<String> { v.as_object().into_iter().flat_map(|v| v.keys().cloned()).collect() };
-    let leading = ["--method", "--pattern", "--allocate", "--sparsity"].map(String::from).into_iter();
+    let leading = ["--method", "--pattern", "--allocate", "--sparsity", "--text"].map(String::from).into_iter();
     let option = leading.chain(keys(now)).chain(keys(before)).find(|key| before[key] != now[key])?;
     let (old, new) = (short(&before[&option]), short(&now[&option]));
     Some(Difference { option, before: old, now: new })

@@ -56,7 +56,7 @@ pub fn text(args: &Args, report: &Value, records: &[LayerRecord]) -> String {
         false => String::new(),
     };
     format!(
-        "{}\n{error}moved: {MOVED}\n{} by {} -> {}\nsparsity {} of the pruned layers, {} of the model; {:.1} s, {:.2} GB at most\n{}",
+        "{}\n{error}moved: {MOVED}\n{} by {} -> {}\nsparsity {} of the pruned layers, {} of the model; {:.1} s{}\n{}",
         table.to_text(),
         args.model.display(),
         report["settings"]["method"].as_str().unwrap_or("?"),
@@ -64,7 +64,7 @@ pub fn text(args: &Args, report: &Value, records: &[LayerRecord]) -> String {
         share("sparsity"),
         share("whole_sparsity"),
         number("seconds"),
-        number("peak_bytes") / 1e9,
+        report["peak_bytes"].as_f64().map_or(String::new(), |bytes| format!(", {:.2} GB at most", bytes / 1e9)),
         match measured(report) {
             Some([before, after]) => format!("perplexity {before:.4} before, {after:.4} after; {}\n", setting(report)),
             None => String::new(),

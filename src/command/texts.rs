@@ -19,6 +19,16 @@ pub enum Bos {
     Window,
 }
 
+/// The tokens of a text.
+pub struct Tokens {
+    /// All of them.
+    pub ids: Vec<u32>,
+    /// The token that begins every window, if one does.
+    pub first: Option<u32>,
+    /// Where the token that begins a text stands, in words.
+    pub bos: String,
+}
+
 /// A text cut into windows.
 pub struct Cut {
     /// Tokens of each window.
@@ -29,24 +39,12 @@ pub struct Cut {
     pub bos: String,
 }
 
-impl Cut {
-    /// Cuts a text, or a safetensors file with a tensor `input_ids`, into windows of `context` tokens, the first `most` of them.
+impl Tokens {
+    /// Of a text, or of a safetensors file with a tensor `input_ids`.
     ///
     /// # Errors
-    /// If the file cannot be read or does not fill a window, the model does not know its tokens or has no positions for a window, or
-    /// `--bos window` is asked of a model that names no such token.
-    pub fn of(
-        path: &Path,
-        (folder, config): (&Folder, &Config),
-        (context, most): (usize, Option<usize>),
-        bos: Bos,
-    ) -> Result<Cut> {
-        if config.is_encoder_decoder() {
-            return Err(Error::malformed(folder.path(), "is an encoder-decoder, which has no perplexity of a text alone"));
-        }
-        if let Some(learned) = config.max_positions().filter(|n| *n < context) {
-            return Err(Error::setting("context", format!("{context} tokens; the model has learned {learned} positions")));
-        }
+    /// If the file cannot be read, the model does not know its tokens, or `--bos window` is asked of a model that names no such token.
+    pub fn of(path: &Path, (folder, config): (&Folder, &Config), bos: Bos) -> Result<Tokens> {
         let given = ids(path, config)?;
         let tokenizer = if given.is_some() { None } else { Some(Tokenizer::open(folder.path())?) };
         let ids = match (&tokenizer, given) {
@@ -68,7 +66,6 @@ impl Cut {
             let reason = format!("the token that begins a text is {id}; the vocabulary has {}", config.vocab());
             return Err(Error::malformed(folder.path(), reason));
         }
-        let windows = windows(&ids, context, most, first).map_err(|e| Error::malformed(path, e.to_string()))?;
         let shown = |id: u32| match tokenizer.as_ref().and_then(|t| t.token(id)) {
             Some(token) => format!("token {id} {token}"),
             None => format!("token {id}"),
@@ -82,6 +79,37 @@ impl Cut {
             (Bos::Tokenizer, _, None) => "none (the file has token numbers)".to_string(),
             _ => "none".to_string(),
         };
+        Ok(Tokens { ids, first, bos })
+    }
+
+    /// The first `count` sequences of `context` tokens, one behind the other; `None` if there are not as many.
+    pub fn sequences(&self, context: usize, count: usize) -> Option<Vec<u32>> {
+        let fill = context.checked_sub(usize::from(self.first.is_some())).filter(|fill| *fill > 0)?;
+        let parts = self.ids.chunks_exact(fill).take(count);
+        let sequences = || parts.clone().flat_map(|part| self.first.iter().chain(part)).copied().collect();
+        (parts.len() == count).then(sequences)
+    }
+}
+
+impl Cut {
+    /// Cuts a text, or a safetensors file with a tensor `input_ids`, into windows of `context` tokens, the first `most` of them.
+    ///
+    /// # Errors
+    /// If it does not fill a window or the model has no positions for one, and as [`Tokens::of`].
+    pub fn of(
+        path: &Path,
+        (folder, config): (&Folder, &Config),
+        (context, most): (usize, Option<usize>),
+        bos: Bos,
+    ) -> Result<Cut> {
+        if config.is_encoder_decoder() {
+            return Err(Error::malformed(folder.path(), "is an encoder-decoder, which has no perplexity of a text alone"));
+        }
+        if let Some(learned) = config.max_positions().filter(|n| *n < context) {
+            return Err(Error::setting("context", format!("{context} tokens; the model has learned {learned} positions")));
+        }
+        let Tokens { ids, first, bos } = Tokens::of(path, (folder, config), bos)?;
+        let windows = windows(&ids, context, most, first).map_err(|e| Error::malformed(path, e.to_string()))?;
         Ok(Cut { windows, tokens: ids.len(), bos })
     }
 }

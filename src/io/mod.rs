@@ -30,7 +30,7 @@ mod weights;
 
 pub use dataset::Dataset;
 pub use digits::digits;
-pub use folder::{Folder, FolderWriter, Layout, MaskFile, Packing, read_ids, repack, write_sequences};
+pub use folder::{Folder, FolderWriter, Layout, MaskFile, Output, Packing, read_ids, repack, write_sequences};
 pub(crate) use folder::{RECORDS, SETTINGS};
 pub use idx::mnist;
 pub use monks::{Monk, Monks};

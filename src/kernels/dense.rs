@@ -11,8 +11,8 @@
 //!     y[block, rows] = turned back
 //! ```
 //!
-//! Each sum adds its products in the order of the columns, tile by tile: its bits depend neither on the number of threads nor on that of the
-//! tokens beside it.
+//! Each sum of a strip adds its products in the order of the columns, tile by tile. So the bits do not depend on the number of threads, and
+//! those of a token that stands in a strip not on the tokens beside it; the last tokens of an odd number are sums of lanes.
 //!
 //! Tried, and no faster on a core with AVX2: copying the rows of a tile side by side first; twelve rows and eight tokens (eight streams
 //! are what the caches take of rows that lie a power of two apart); three vectors of tokens, for which registers do not suffice.
@@ -36,12 +36,17 @@ use std::ops::Range;
 const TILE: usize = 512;
 /// Tokens of a block.
 const BLOCK: usize = 96;
+/// Numbers of a weight that surely comes from memory: strips then take what it takes to come.
+const FROM_MEMORY: usize = 1 << 23;
+/// Tokens up to which dot products of rows and tokens take less time than a strip of sixteen, where there are 32 registers and the weight
+/// lies in a cache.
+const MOST: usize = 12;
 /// Rows that are walked a tile at a time: their part of it stays in the second cache, and what walks side by side divides them.
 const GROUP: usize = 24;
 /// Rows of a task, at most.
 const RUN: usize = 4 * GROUP;
 /// Multiplications from which on the pool is worth waking.
-const PARALLEL: usize = 1 << 19;
+pub(crate) const PARALLEL: usize = 1 << 19;
 
 /// `y (tokens, out) = x · Wᵀ` with the epilogue, for a row-major `W (out, in)` and x and y of any strides. The bits do not depend on the number
 /// of threads.
@@ -69,7 +74,7 @@ pub(crate) fn dense_product<N: Numbers>(
     let parallel = threads > 1 && tokens.saturating_mul(w.len()) >= PARALLEL;
     let height = if parallel { rows.div_ceil(4 * threads).next_multiple_of(GROUP).min(RUN) } else { RUN };
     let runs: Vec<Range<usize>> = (0..rows).step_by(height).map(|r| r..(r + height).min(rows)).collect();
-    let blocks = blocks(tokens);
+    let blocks = blocks(tokens, w.len() < FROM_MEMORY);
     let out = Out::new(y);
     // Blocks are turned and used a few at a time, so that their memory does not grow with the number of tokens.
     for blocks in blocks.chunks(if parallel { threads } else { 1 }) {
@@ -138,10 +143,11 @@ impl Block {
 }
 
 /// Cuts tokens into blocks, and these into strips of the widest width that they fill; the last strip may be padded.
-fn blocks(tokens: usize) -> Vec<Block> {
+fn blocks(tokens: usize, in_cache: bool) -> Vec<Block> {
     // A strip of this width takes as long as any narrower one.
-    let (widths, whole) = (widths(), if Isa::current() == Isa::Avx512 { 16 } else { 8 });
-    let few = if tokens % whole <= FEW { tokens % whole } else { 0 };
+    let (widths, (whole, most)) =
+        (widths(), if Isa::current() == Isa::Avx512 { (16, if in_cache { MOST } else { FEW }) } else { (8, FEW) });
+    let few = if tokens % whole <= most { tokens % whole } else { 0 };
     let strips = |from: usize, end: usize| {
         let (mut strips, mut first) = (Vec::new(), from);
         while first < end {
@@ -320,13 +326,25 @@ impl<N: Numbers> Part<'_, N> {
                 }
             };
         }
-        match self.block.few.len() {
-            1 => with!(8, 1),
-            2 => with!(4, 2),
-            3 => with!(2, 3),
-            4 => with!(2, 4),
-            5 => with!(2, 5),
-            _ => with!(2, 6),
+        // As many sums as there are registers, of which vectors of sixteen have 32.
+        match (S::LANES == 16, self.block.few.len()) {
+            (_, 1) => with!(8, 1),
+            (true, 2) => with!(8, 2),
+            (true, 3) => with!(8, 3),
+            (true, 4) => with!(6, 4),
+            (true, 5) => with!(4, 5),
+            (true, 6) => with!(4, 6),
+            (true, 7) => with!(3, 7),
+            (true, 8) => with!(3, 8),
+            (true, 9) => with!(3, 9),
+            (true, 10) => with!(2, 10),
+            (true, 11) => with!(2, 11),
+            (true, _) => with!(2, 12),
+            (_, 2) => with!(4, 2),
+            (_, 3) => with!(2, 3),
+            (_, 4) => with!(2, 4),
+            (_, 5) => with!(2, 5),
+            (_, _) => with!(2, 6),
         }
     }
 
@@ -420,8 +438,9 @@ mod tests {
 
     #[test]
     fn every_token_is_in_one_strip_or_among_the_few() {
-        for tokens in 1..=3 * BLOCK {
-            let (mut first, blocks) = (0, blocks(tokens));
+        for (tokens, in_cache) in (1..=3 * BLOCK).flat_map(|t| [(t, false), (t, true)]) {
+            let most = if in_cache && Isa::current() == Isa::Avx512 { MOST } else { FEW };
+            let (mut first, blocks) = (0, blocks(tokens, in_cache));
             for block in &blocks {
                 for strip in &block.strips {
                     assert!(
@@ -433,12 +452,12 @@ mod tests {
                 }
                 assert!(block.strips.is_sorted_by(|a, b| a.width >= b.width), "{:?}", block.strips);
                 assert!(
-                    block.few.len() <= FEW && (block.few.is_empty() || block.few.start == first),
+                    block.few.len() <= most && (block.few.is_empty() || block.few.start == first),
                     "{:?} at {first}",
                     block.few
                 );
                 first += block.few.len();
-                assert!(block.width() <= BLOCK + FEW, "{tokens} tokens in {}", block.width());
+                assert!(block.width() <= BLOCK + most, "{tokens} tokens in {}", block.width());
             }
             assert_eq!(first, tokens);
             let width: usize = blocks.iter().map(Block::width).sum();

@@ -60,7 +60,12 @@ impl Epilogue<'_> {
         if self.accumulate { y + value } else { value }
     }
 
-    /// Whether anything but a plain store is asked for.
+    /// Whether the product is added to y as it is.
+    pub(crate) fn is_sum(&self) -> bool {
+        self.bias.is_none() && self.activation.is_none() && self.accumulate
+    }
+
+    /// Whether a plain store is all that is asked for.
     pub(super) fn is_plain(&self) -> bool {
         self.bias.is_none() && self.activation.is_none() && !self.accumulate
     }

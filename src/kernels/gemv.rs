@@ -84,7 +84,7 @@ fn few_rows_avx2<N: Numbers>(w: N, x: &[f32], tokens: usize, sums: &mut [f32]) {
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq")]
 fn few_rows_avx512<N: Numbers>(w: N, x: &[f32], tokens: usize, sums: &mut [f32]) {
     // SAFETY: the instructions of `Zmm` are those of this function.
-    unsafe { few_rows_by::<Zmm, N, 8, 8, 4, 2>(w, x, tokens, sums) }
+    unsafe { few_rows_by::<Zmm, N, 8, 8, 6, 4>(w, x, tokens, sums) }
 }
 
 /// `R1`, `R2`, `R4` and `R6` rows side by side for one, two, up to four, and more tokens: as many sums as there are registers.

@@ -4,8 +4,8 @@
 //! kernels of one [`Isa`].
 //!
 //! A storage walks its weights in its own way (`bitmask`, and as lists `csr` and `tile_csr`); what is done with them is written
-//! once: `few` for few tokens (`sell` has its own way), `strip` for more, with `turn` between token-major arrays and strips. `gemv` is few tokens and a
-//! dense weight, `awake` runs many small products in a row; `vector` has functions of whole slices.
+//! once: `few` for few tokens (`sell` has its own way), `strip` for more, with `turn` between token-major arrays and strips. Of a dense weight `gemv` is
+//! few tokens and `dense` more; `awake` runs many small products in a row; `vector` has functions of whole slices.
 
 // Loops over registers are unrolled; several arrays of them share an index.
 #![allow(clippy::needless_range_loop)]
@@ -45,10 +45,11 @@ pub(crate) use bitmask::{BitmaskSlices, SLACK, bitmask_product};
 pub(crate) use bsr::{BsrSlices, bsr_product};
 pub(crate) use correlate::correlate;
 pub(crate) use csr::{CsrSlices, csr_product, csr_pull};
-pub(crate) use dense::dense_product;
+pub(crate) use dense::{PARALLEL, dense_product};
 pub use epilogue::Epilogue;
 pub use expand::Expand;
-pub use gemm::{Threads, gemm};
+pub use gemm::Threads;
+pub(crate) use gemm::gemm;
 pub(crate) use gemv::FEW;
 pub use isa::{Isa, check_environment};
 pub(crate) use lists::lists_product;

@@ -1,4 +1,4 @@
-//! Whole weights as kernels of few tokens read them: plain numbers, bytes with a scale for each group, or half bytes with a scale and an
+//! Whole weights as dense kernels read them: plain numbers, bytes with a scale for each group, or half bytes with a scale and an
 //! offset.
 
 use super::simd::{Float, Simd};

@@ -5,9 +5,9 @@
 //! on the calling thread alone.
 
 use super::backend::Failure;
-use super::product::{COLUMNS, PARALLEL};
+use super::product::COLUMNS;
 use super::{Eigh, Svd};
-use crate::kernels::Threads;
+use crate::kernels::{PARALLEL, Threads};
 use faer::diag::DiagMut;
 use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
 use faer::linalg::cholesky::llt;

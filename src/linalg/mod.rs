@@ -1,6 +1,6 @@
 //! Dense linear algebra: products, Gram matrices, factorisations.
 //!
-//! Products are f32 and go through the `gemm` crate; [`Gram`] and every factorisation are f64. The factorisations exist as
+//! Products are f32, each by the fastest kernel that is linked ([`Product`]); [`Gram`] and every factorisation are f64. The factorisations exist as
 //! free functions, which use [`Backend::default`], and as methods of [`Backend`]:
 //!
 //! ```text

@@ -7,14 +7,19 @@
 //! dW = dyᵀ · x  two to eight tokens: `Faer`; others: `Gemm`
 //! ```
 //!
+//! With AVX-512, where `matrixmultiply` has no kernels: dx of two to four, seven and eight tokens, and of thirteen and more with a W from memory: `Faer`; dW
+//! of two: `Faer`; others: `Gemm`.
+//!
 //! Measured on a core of AMD's family 25 with AVX2, all in turns, minima (`cargo bench --bench dense` does it again): 4096 x 4096, 8, 16, 32 and 64 tokens
 //! took this library's 7.7, 8.7, 14 and 27 ms, `gemm` 22, 26, 33 and 42, `faer` 20, 24, 32 and 43, `matrixmultiply` 16, 18, 27 and 42; from 500
 //! tokens on all take as long. Back through the same W, 4, 8, 16 and 32 tokens took `gemm` 21, 38, 55 and 63 ms, `faer` 19, 27, 37 and 42,
 //! `matrixmultiply` 20, 21, 27 and 30; where W lies in a cache, `faer` takes the least up to eight tokens. Its gradient from 4, 8 and 16 tokens took `gemm`
-//! 12, 12 and 13 ms, `faer` 8, 10 and 14.
+//! 12, 12 and 13 ms, `faer` 8, 10 and 14. On a core of family 26 with AVX-512, forwards through 4096 x 4096, 8, 16, 32 and 64 tokens took this library's 3.4,
+//! 3.6, 5.0 and 8.8 ms, `faer` 6.0, 7.2, 9.5 and 14.5, `matrixmultiply` 7.5, 10, 14 and 23, `gemm` 27, 28, 30 and 35; back 4, 16 and 64 tokens took `gemm` 2.9, 5.4 and
+//! 12.5, `faer` 3.0, 5.0 and 10.9; the gradient from 4, 16 and 64 tokens `gemm` 2.7, 3.6 and 8.7, `faer` 3.2, 4.1 and 9.8.
 
 use super::faer;
-use crate::kernels::{Epilogue, FEW, Numbers, Threads, dense_product, gemm as crate_gemm};
+use crate::kernels::{Epilogue, FEW, Isa, Numbers, PARALLEL, Threads, dense_product, gemm as crate_gemm};
 use ndarray::{Array2, ArrayRef2, ArrayView2, Axis};
 use rayon::prelude::*;
 
@@ -32,9 +37,7 @@ pub enum Product {
 }
 
 /// Columns of a task of a product that is not split by its crate: fixed, so that the bits do not depend on the number of threads.
-pub(super) const COLUMNS: usize = 512;
-/// Multiplications from which on the pool is worth waking.
-pub(super) const PARALLEL: usize = 1 << 19;
+pub(super) const COLUMNS: usize = 256;
 /// Numbers of a weight that mostly comes from memory.
 const FROM_MEMORY: usize = 1 << 20;
 
@@ -60,14 +63,24 @@ impl Product {
             return Product::by_rows(tokens, rows, k);
         }
         let from_memory = k * n >= FROM_MEMORY;
+        let wide = Isa::current() == Isa::Avx512;
         match b.is_standard_layout() {
+            true if a.is_standard_layout() && wide => match m {
+                2..=4 | 7..=8 => Product::Faer,
+                13.. if from_memory => Product::Faer,
+                _ => Product::Gemm,
+            },
             true if a.is_standard_layout() => match m {
                 2..=4 => Product::Faer,
                 5..=8 if !from_memory => Product::Faer,
                 5..=64 if from_memory => Product::MatrixMultiply,
                 _ => Product::Gemm,
             },
-            true if a.t().is_standard_layout() && (2..=8).contains(&k) => Product::Faer,
+            true if a.t().is_standard_layout() => match k {
+                3.. if wide => Product::Gemm,
+                2..=8 => Product::Faer,
+                _ => Product::Gemm,
+            },
             _ => Product::Gemm,
         }
     }
@@ -146,11 +159,15 @@ pub(crate) fn linear<N: Numbers>(w: N, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32
     }
     assert!(y.nrows() == tokens && w.len() == rows * cols, "{} weights, x {:?}, y {:?}", w.len(), x.dim(), y.dim());
     let mut wide = Vec::new();
-    if w.plain().is_none() {
+    if w.plain().is_none() && cols > 0 {
         wide.resize(w.len(), 0.0);
-        w.widen(&mut wide);
+        let some = cols * (PARALLEL / cols).max(1);
+        wide.par_chunks_mut(some).enumerate().for_each(|(i, to)| w.part(i * some..i * some + to.len()).widen(to));
     }
     let w = ArrayView2::from_shape((rows, cols), w.plain().unwrap_or(&wide)).expect("as many numbers as were counted");
+    if epilogue.is_sum() {
+        return crate_gemm(1.0, y, 1.0, x, &w.t(), Threads::Pool);
+    }
     epilogue.after(y, |y| crate_gemm(0.0, y, 1.0, x, &w.t(), Threads::Pool));
 }
 

@@ -87,7 +87,11 @@ impl Census {
         for name in folder.names() {
             let info = folder.info(name)?;
             let (kind, numbers) = (outline.kind(name, info.shape.len()), info.elements());
-            let aside = if kind == Kind::Other { folder.set_aside(name, count)? } else { None };
+            let aside = match kind {
+                _ if outline.copies.iter().any(|copy| copy == name) => Some("the embedding over again"),
+                Kind::Other => folder.set_aside(name, count)?,
+                _ => None,
+            };
             let mask = if count { folder.kept(name)? } else { None };
             let by = if mask.is_some() { "mask" } else { "zeros" };
             let kept = if count && mask.is_none() && aside.is_none() { folder.filled(name)? } else { mask };

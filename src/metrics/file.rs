@@ -80,7 +80,8 @@ impl FileCensus {
         for name in file.published_names() {
             let (weight, mask) = file.published(&name)?;
             let (shape, kept, bytes) = (weight.dim(), mask.kept(), bytes(&name));
-            packed.push(PackedWeight { name, layout: "sparse-bitmask".to_string(), shape, kept, bytes });
+            let layout = file.published_layout(&name).to_string();
+            packed.push(PackedWeight { name, layout, shape, kept, bytes });
         }
         Ok(FileCensus { tensors, packed })
     }

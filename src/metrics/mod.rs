@@ -10,7 +10,7 @@ mod streamed;
 pub use census::{Census, Counted, Sum, attention_flops, sparsity};
 pub use choices::{ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Question, answer, guess, join, read_lines};
 pub use file::{FileCensus, FileTensor, PackedWeight};
-pub use memory::{available_memory, peak_memory};
+pub use memory::{available_memory, machine_memory, peak_memory};
 pub use perplexity::{Perplexity, windows};
 pub use streamed::streamed_losses;
 

@@ -60,7 +60,7 @@ pub fn train_discretised(
     let mut best = judged(network)?;
     let mut seen = |n: &Network, _: usize, _: f64| {
         let now = judged(n)?;
-        if now.0 < best.0 || best.0.is_nan() {
+        if now.0 < best.0 {
             best = now;
         }
         Ok(())

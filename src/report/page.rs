@@ -2,6 +2,9 @@
 
 use super::{Table, escape};
 
+/// What every page says that it was made by.
+const GENERATOR: &str = concat!("lacuna ", env!("CARGO_PKG_VERSION"));
+
 /// Light and dark by the reader's own setting; figures stay on white paper, and what is too wide scrolls by itself.
 const STYLE: &str = "\
 :root { color-scheme: light dark; --ink: #1d1f22; --soft: #666b73; --line: #dcdfe4; --paper: #fcfcfb; --band: #f3f4f6; }
@@ -43,6 +46,11 @@ pub struct Page {
 }
 
 impl Page {
+    /// Whether a text is a page of this kind, of any version.
+    pub fn is_one(html: &str) -> bool {
+        html.contains("<meta name=\"generator\" content=\"lacuna ")
+    }
+
     /// A page with a title and nothing below it.
     pub fn new(title: impl Into<String>) -> Self {
         Page { title: title.into(), body: String::new() }
@@ -80,6 +88,8 @@ impl Page {
         let title = escape::html(&self.title);
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"generator\" content=\"{GENERATOR}\">\n\
+             <meta name=\"generator\" content=\"{GENERATOR}\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{}</body>\n</html>\n",
             self.body

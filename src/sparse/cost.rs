@@ -133,23 +133,20 @@ impl Sizes {
         };
         let work = match (format, tokens) {
             (Format::Dense, 1) => cells / 8.0,
-            (Format::Dense, t) if t <= crate::kernels::FEW => cells * (0.07 + 0.05 * t as f64),
+            (Format::Dense, t) if t <= crate::kernels::FEW => {
+                // 32 registers hold the sums of more rows.
+                let (one, each) = if machine.isa == Isa::Avx512 { (0.09, 0.03) } else { (0.07, 0.05) };
+                cells * (one + each * t as f64)
+            }
             (Format::Dense, t) if machine.isa == Isa::Avx512 => {
-                let a_cycle = match t {
-                    ..8 => 2.3,
-                    8..32 => 5.0,
-                    32..64 => 9.0,
-                    _ => 14.0,
-                };
-                cells * t as f64 / a_cycle
+                // Strips of sixteen tokens; up to twelve are dot products.
+                let tokens = if t % 16 <= 12 { t } else { t.next_multiple_of(16) };
+                cells * tokens as f64 / 24.0
             }
             (Format::Dense, t) => {
-                let efficiency = match t {
-                    ..16 => 0.65,
-                    16..64 => 0.85,
-                    _ => 0.93,
-                };
-                cells * t as f64 / 8.0 / efficiency
+                // Strips of eight or sixteen tokens; up to six are dot products.
+                let tokens = if t % 8 <= crate::kernels::FEW { t } else { t.next_multiple_of(8) };
+                cells * tokens as f64 / 9.0
             }
             (Format::TileCsr(_) | Format::Csr, 1) if machine.gathers => 0.62 * kept + 16.0 * rows as f64,
             (Format::Bitmask(columns), 1..=4) if machine.isa == Isa::Avx512 => {
@@ -238,5 +235,30 @@ impl Sizes {
         // Vectors of the strip, the weight, and its column.
         let weights = kept as f64 * ((wide / 8.0 + 1.0) * far).max(1.7);
         weights + list * (rows * cols.div_ceil(columns.max(1))) as f64 + wide * 0.8 * (rows + cols) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dense_is_the_cheapest_where_nothing_is_dropped_and_never_cheaper_for_more_tokens() {
+        let (l1, l2, l3) = (32 << 10, 1 << 20, 32 << 20);
+        for (isa, gathers) in [(Isa::Avx512, true), (Isa::Avx512, false), (Isa::Avx2, false), (Isa::Portable, false)] {
+            let machine = Machine { isa, gathers, l1, l2, l3 };
+            for (rows, cols) in [(576, 1536), (1536, 576), (4096, 4096)] {
+                let full = Mask::full(rows, cols);
+                let mut before = 0.0;
+                for tokens in 1..=256 {
+                    let sizes = Sizes::of(&full, tokens, Hint::tokens(tokens));
+                    let dense = sizes.cycles(Format::Dense, &machine);
+                    assert!(dense >= before, "{isa:?}, {rows} x {cols}: {tokens} tokens take {dense}, one less {before}");
+                    before = dense;
+                    let (format, cycles) = sizes.ranked(&machine)[0];
+                    assert!(dense <= cycles, "{isa:?}, {rows} x {cols}, {tokens} tokens: {format} takes {cycles}, dense {dense}");
+                }
+            }
+        }
     }
 }

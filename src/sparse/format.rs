@@ -175,7 +175,8 @@ impl Format {
 }
 
 impl Format {
-    /// The kernel that multiplies so many tokens, for tables.
+    /// The kernel of this library that multiplies so many tokens, for tables. (A dense weight of few outputs, or a small one and many tokens, goes
+    /// to the crate `gemm`.)
     pub fn kernel(self, tokens: usize) -> &'static str {
         match (self, tokens) {
             (Format::Dense, 1) => "gemv",

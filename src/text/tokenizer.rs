@@ -4,6 +4,7 @@ use crate::io::folder::{read_json, read_small};
 use crate::io::{one_line, quoted};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 /// Text into tokens and back, as `tokenizer.json` says.
@@ -21,6 +22,24 @@ pub(super) const SETTINGS: &str = "tokenizer_config.json";
 
 /// Stands for a text where only what is put around it is of interest. No vocabulary has it.
 const NO_TOKEN: u32 = u32::MAX;
+
+thread_local! {
+    /// Whether what is found impossible on this thread just now is an error of a file.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs what the `tokenizers` library may find impossible in a file; `None` if it did.
+fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
+    let before = GUARDED.replace(true);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    GUARDED.set(before);
+    result.ok()
+}
+
+/// Whether a panic of this thread just now is caught and becomes an error of a file: a hook that prints panics may keep silent.
+pub fn is_guarded() -> bool {
+    GUARDED.get()
+}
 
 impl Tokenizer {
     /// Opens the `tokenizer.json` of a folder, and what `tokenizer_config.json` beside it names. What it says of cutting and padding
@@ -54,11 +73,9 @@ impl Tokenizer {
         // As values first: the library's own reading of text stops the program at some of the errors that text can have. What
         // it still finds impossible in the values must not stop it either.
         let json: Value = serde_json::from_slice(bytes).map_err(|e| refuse(e.to_string()))?;
-        let made = std::panic::catch_unwind(|| serde_json::from_value::<tokenizers::Tokenizer>(json));
-        let mut inner = match made {
-            Ok(made) => made.map_err(|e| refuse(e.to_string()))?,
-            Err(_) => return Err(refuse("it contradicts itself".to_string())),
-        };
+        let made = guarded(|| serde_json::from_value::<tokenizers::Tokenizer>(json));
+        let made = made.ok_or_else(|| refuse("it contradicts itself".to_string()))?;
+        let mut inner = made.map_err(|e| refuse(e.to_string()))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| refuse(e.to_string()))?;
         let around = around(&inner).map_err(refuse)?;
@@ -82,9 +99,11 @@ impl Tokenizer {
     /// [`Error::Malformed`] if the text cannot be cut into tokens of the vocabulary.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         // The fast way does not note where in the text each token stands.
-        match self.inner.encode_fast(text, special) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(e) => Err(Error::malformed(&self.path, format!("cannot tokenise the text: {}", one_line(&e.to_string(), 300)))),
+        let refuse = |e: &str| Err(Error::malformed(&self.path, format!("cannot tokenise the text: {}", one_line(e, 300))));
+        match guarded(|| self.inner.encode_fast(text, special)) {
+            Some(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
+            Some(Err(e)) => refuse(&e.to_string()),
+            None => refuse("the file contradicts itself"),
         }
     }
 
@@ -93,8 +112,9 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Malformed`] if the decoder of the file fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        let refuse = |e: String| Error::malformed(&self.path, format!("cannot decode: {}", one_line(&e, 300)));
-        self.inner.decode(ids, true).map_err(|e| refuse(e.to_string()))
+        let refuse = |e: &str| Error::malformed(&self.path, format!("cannot decode: {}", one_line(e, 300)));
+        let decoded = guarded(|| self.inner.decode(ids, true)).ok_or_else(|| refuse("the file contradicts itself"))?;
+        decoded.map_err(|e| refuse(&e.to_string()))
     }
 
     /// The number of a token.
@@ -133,11 +153,6 @@ impl Tokenizer {
     /// The token that `encode` puts before a text.
     pub fn first_special(&self) -> Option<u32> {
         self.around[0].first().copied()
-    }
-
-    /// The token that `encode` puts behind a text.
-    pub fn last_special(&self) -> Option<u32> {
-        self.around[1].last().copied()
     }
 
     /// The number of a token for control, by its text.

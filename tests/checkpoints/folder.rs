@@ -134,10 +134,32 @@ fn new_numbers_keep_file_place_and_dtype_whatever_the_order_of_writing() {
     assert_eq!(written.dtype("c.weight").unwrap(), Dtype::BF16);
     assert_eq!(written.read("a.weight").unwrap(), folder.read("a.weight").unwrap());
     let masks = written.masks().unwrap();
-    assert_eq!((masks.read("c.weight").unwrap(), masks.kept("c.weight").unwrap()), (Some(mask.clone()), Some(mask.kept())));
+    assert_eq!(masks.read("c.weight").unwrap(), Some(mask.clone()));
     assert_eq!((masks.read("a.weight").unwrap(), masks.names().count()), (None, 1));
     // The index lists weights, not masks.
     assert_eq!(written.json("model.safetensors.index.json").unwrap().unwrap()["weight_map"].as_object().unwrap().len(), 5);
+}
+
+#[test]
+fn a_mask_of_another_shape_than_its_weight_is_refused_by_its_file() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("m");
+    let layout = Layout::new([("a.weight".to_string(), Dtype::F32, vec![4, 8])], 1 << 20).unwrap();
+    let mut writer = FolderWriter::create(&folder, layout).unwrap();
+    writer.write("a.weight", &Array2::<f32>::ones((4, 8))).unwrap();
+    writer.config(&serde_json::Map::new()).unwrap();
+    writer.finish().unwrap();
+    for (rows, cols) in [(8, 8), (4, 16), (2, 8), (8, 4)] {
+        let mut masks = Checkpoint::new();
+        masks.insert("a.weight", ArrayD::<f32>::zeros(IxDyn(&[rows, cols])), Dtype::F32).unwrap();
+        masks.insert_mask("a.weight", &Mask::full(rows, cols)).unwrap();
+        masks.write(folder.join("masks.safetensors")).unwrap();
+        let opened = Folder::open(&folder).unwrap();
+        for error in [opened.mask("a.weight").map(|_| ()).unwrap_err(), opened.kept("a.weight").map(|_| ()).unwrap_err()] {
+            let says = format!("masks.safetensors: the mask of 'a.weight' is ({rows}, {cols}), the weight [4, 8]");
+            assert!(error.to_string().ends_with(&says), "{error}");
+        }
+    }
 }
 
 #[test]

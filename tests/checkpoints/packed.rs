@@ -97,7 +97,7 @@ fn every_layout_gives_the_weights_and_masks_back_to_the_bit_and_the_first_folder
                 fs::remove_dir_all(&back).unwrap();
             }
         }
-        repack(&whole, &root.path().join("same"), Packing::Whole, |_, _| {}).unwrap().finish().unwrap();
+        repack(&whole, root.path().join("same"), Packing::Whole, |_, _| {}).unwrap().finish().unwrap();
         assert_eq!(content(&root.path().join("same")), content(&dir), "laid whole it is the same folder");
     }
 }
@@ -220,7 +220,7 @@ fn what_a_layout_cannot_hold_or_a_folder_has_not_is_refused_by_name() {
     let root = tempfile::tempdir().unwrap();
     let whole = Folder::open(pruned(root.path(), Dtype::BF16)).unwrap();
     let refused = |layout: &str| {
-        let line = repack(&whole, &root.path().join("out"), layout.parse().unwrap(), |_, _| {}).err().unwrap().to_string();
+        let line = repack(&whole, root.path().join("out"), layout.parse().unwrap(), |_, _| {}).err().unwrap().to_string();
         assert!(line.contains("proj") && !line.contains('\n'), "{line}");
         assert!(!root.path().join("out").exists());
         line

@@ -271,7 +271,7 @@ fn numbers_beyond_every_machine_are_refused_before_any_work() {
             refused(&["--shape", shape], "has more than 1073741824 weights");
         }
         refused(&["--shape", "18446744073709551616x1"], "is not OUTxIN");
-        refused(&["--shape", "-1x4"], "");
+        refused(&["--shape=-1x4"], "is not OUTxIN");
         for threads in ["0", "1025", huge] {
             refused(&["--threads", threads], &format!("threads: {threads}, where 1 to 1024 are possible"));
         }

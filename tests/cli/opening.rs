@@ -2,20 +2,12 @@
 
 use crate::build::llama;
 use crate::common::Folder;
+use crate::language::{ids_file, tiny};
+use crate::words::{BOS, around, edit};
 use lacuna::io::Dtype;
+use lacuna::text::Tokenizer;
 use serde_json::{Value, json};
 use std::fs;
-
-const TEXT: &str = "The weights that stay are ranked, never held against a threshold; of 120 equal scores the first stays.\n";
-
-/// A folder with the model `tiny`, which ties its head, and `text.txt`.
-fn tiny() -> Folder {
-    let folder = Folder::new();
-    llama().write(folder.path("tiny.gguf"));
-    folder.succeeds(&["import", "tiny.gguf", "tiny"]);
-    fs::write(folder.path("text.txt"), TEXT.repeat(6)).unwrap();
-    folder
-}
 
 /// Runs what succeeds with one line on standard error: the last line of what it printed, and that line.
 fn with_a_note(folder: &Folder, args: &[&str]) -> (String, String) {
@@ -110,4 +102,131 @@ fn a_file_that_would_make_a_folder_that_does_not_open_is_refused_at_import() {
     file.write(folder.path("biased.gguf"));
     folder.succeeds(&["import", "biased.gguf", "out"]);
     folder.succeeds(&["generate", "out", "--prompt", "a", "--tokens", "2"]);
+}
+
+#[test]
+fn a_tokenizer_that_its_own_library_finds_impossible_is_one_line() {
+    let folder = tiny();
+    for charsmap in ["", "AAAAAA==", "AAAA", "////////"] {
+        edit(&folder, "tiny/tokenizer.json", |t| {
+            t["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": charsmap})
+        });
+        for args in [&["eval", "tiny", "--text", "text.txt", "--context", "24"][..], &["generate", "tiny", "--prompt", "The"]] {
+            let line = folder.refuses(args);
+            assert!(line.starts_with("tiny/tokenizer.json: "), "{charsmap}: {line}");
+        }
+    }
+}
+
+#[test]
+fn a_context_without_windows_is_no_number_of_tokens_to_make_room_for() {
+    let folder = tiny();
+    folder.succeeds(&["prune", "tiny", "half", "--sparsity", "0.5"]);
+    fs::write(folder.path("q.jsonl"), "{\"query\": \"The weights that\", \"choices\": [\"stay\", \"are\"], \"gold\": 0}\n")
+        .unwrap();
+    let eval =
+        |context: &str| folder.json(&["eval", "half", "--choices", "q.jsonl", "--context", context, "--json"])["choices"].clone();
+    let usual = eval("1024");
+    assert!(usual.is_object());
+    for context in ["99999999999", "18446744073709551615"] {
+        assert_eq!(eval(context), usual);
+    }
+}
+
+#[test]
+fn calibration_has_the_token_that_begins_a_text_where_it_was_asked_to_stand() {
+    let folder = tiny();
+    around(&folder, "begun", BOS, &[]);
+    let text = fs::read_to_string(folder.path("text.txt")).unwrap();
+    let ids: Vec<i64> =
+        Tokenizer::open(folder.path("begun")).unwrap().encode(&text, false).unwrap().into_iter().map(i64::from).collect();
+    let (context, count) = (8, 6);
+    let windows: Vec<i64> = ids.chunks_exact(context - 1).take(count).flat_map(|part| [&[1], part].concat()).collect();
+    let once = [&[1], &ids[..context * count - 1]].concat();
+    let mut found = Vec::new();
+    for (bos, by_hand) in [("none", ids[..context * count].to_vec()), ("tokenizer", once), ("window", windows)] {
+        fs::write(folder.path("by_hand.safetensors"), ids_file("input_ids", &[1, by_hand.len()], &by_hand)).unwrap();
+        let run = |out: &str, calibration: &str| {
+            let all = [
+                "prune",
+                "begun",
+                out,
+                "--method",
+                "wanda",
+                "--sparsity",
+                "0.5",
+                "--samples",
+                "6",
+                "--context",
+                "8",
+                "--bos",
+                bos,
+            ];
+            folder.succeeds(&[&all[..], &["--calibration", calibration, "--force"]].concat());
+            let record: Value = serde_json::from_slice(&fs::read(folder.path(out).join("prune.json")).unwrap()).unwrap();
+            (fs::read(folder.path(out).join("model.safetensors")).unwrap(), record["settings"]["first_token"].clone())
+        };
+        if bos == "window" {
+            let line = folder.refuses(&[
+                "prune",
+                "begun",
+                "x",
+                "--method",
+                "wanda",
+                "--sparsity",
+                "0.5",
+                "--samples",
+                "6",
+                "--context",
+                "1",
+                "--bos",
+                bos,
+                "--calibration",
+                "text.txt",
+            ]);
+            assert!(line.contains("fewer than the 6 x 1 asked for"), "{line}");
+        }
+        let (of_text, said) = run("of_text", "text.txt");
+        if bos != "window" {
+            assert!(of_text == run("of_ids", "by_hand.safetensors").0, "{bos}");
+        }
+        found.push((of_text, said));
+    }
+    let said: Vec<&str> = found.iter().map(|(_, said)| said.as_str().unwrap()).collect();
+    assert_eq!(said, ["none", "token 1 <s> once before the text, put by the tokenizer", "token 1 <s> begins every window"]);
+    assert!(found[0].0 != found[1].0 && found[1].0 != found[2].0);
+}
+
+#[test]
+fn what_is_packed_two_of_four_is_said_to_be() {
+    let folder = tiny();
+    folder.succeeds(&["prune", "tiny", "packed", "--pattern", "2:4", "--save", "sparse-24-bitmask"]);
+    let printed = folder.succeeds(&["inspect", "packed/model.safetensors"]);
+    assert!(printed.contains("sparse-24-bitmask") && !printed.contains("sparse-bitmask"), "{printed}");
+}
+
+#[test]
+fn masks_of_other_weights_are_no_silent_choice() {
+    let folder = tiny();
+    folder.succeeds(&["prune", "tiny", "half", "--sparsity", "0.5"]);
+    fs::copy(folder.path("tiny/model.safetensors"), folder.path("half/model.safetensors")).unwrap();
+    for format in ["auto", "dense", "bitmask"] {
+        let line = folder.refuses(&["eval", "half", "--text", "text.txt", "--context", "24", "--format", format]);
+        assert!(line.contains("weights that its mask drops are not 0; the masks are of other weights"), "{line}");
+    }
+}
+
+#[test]
+fn an_embedding_that_lies_in_the_file_twice_is_counted_once() {
+    let folder = tiny();
+    let parameters = |dir: &str| folder.json(&["inspect", dir, "--json"])["whole"]["parameters"].as_u64().unwrap();
+    let once = parameters("tiny");
+    let mut file = folder.read("tiny/model.safetensors");
+    let embedding = file.get("model.embed_tokens.weight").unwrap().clone();
+    file.insert("lm_head.weight", embedding, Dtype::F32).unwrap();
+    file.write(folder.path("tiny/model.safetensors")).unwrap();
+    assert_eq!(parameters("tiny"), once);
+    let tensors = folder.json(&["inspect", "tiny", "--json"])["tensors"].clone();
+    let head = tensors.as_array().unwrap().iter().find(|t| t["name"] == "lm_head.weight").unwrap();
+    assert_eq!(head["aside"], "the embedding over again");
 }

@@ -105,7 +105,7 @@ fn a_models_folder_is_replaced_whole_with_force_and_another_never() {
             &["pack", "quarter", out, "--save", "csr"],
         ] {
             let line = folder.refuses(&[command, &["--force"]].concat());
-            assert!(line.contains("is no model's folder") && line.contains("does not replace it"), "{command:?}: {line}");
+            assert!(line.contains("is no model's folder") && line.contains("is not replaced"), "{command:?}: {line}");
         }
     }
     // An empty folder is free.
@@ -129,10 +129,39 @@ fn a_run_that_fails_leaves_the_folder_that_it_was_to_replace() {
     let bytes = fs::read(folder.path("tiny.gguf")).unwrap();
     fs::write(folder.path("short.gguf"), &bytes[..bytes.len() - 64]).unwrap();
     folder.refuses(&["import", "short.gguf", "half", "--force"]);
-    // What a killed run has left aside is not overwritten.
+    // What is another's is not in the way of a run that replaces nothing, and never overwritten.
     fs::create_dir(folder.path(".half.old")).unwrap();
     let line = folder.refuses(&["import", "tiny.gguf", "half", "--force"]);
-    assert_eq!(line, ".half.old: is left of a run that was killed; move it, or remove it");
+    assert_eq!(line, ".half.old: stands where the older folder has to stand for a moment; move it away");
+    fs::create_dir(folder.path(".new.old")).unwrap();
+    folder.succeeds(&["import", "tiny.gguf", "new"]);
+    assert!(folder.path(".new.old").exists());
+}
+
+#[test]
+fn a_run_that_was_killed_between_two_renames_loses_neither_folder() {
+    let folder = folder();
+    folder.succeeds(&["prune", "lm", "half", "--sparsity", "0.5"]);
+    let masks = fs::read(folder.path("half/masks.safetensors")).unwrap();
+    let aside = || {
+        fs::rename(folder.path("half"), folder.path(".half.old")).unwrap();
+        fs::write(folder.path(".half.old/.lacuna-replaced"), "").unwrap();
+    };
+    // The new one had no name yet: the older one is put back, and then is in the way or is replaced.
+    aside();
+    let output = folder.run(&["prune", "lm", "half", "--sparsity", "0.75"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(fs::read(folder.path("half/masks.safetensors")).unwrap() == masks && !folder.path("half/.lacuna-replaced").exists());
+    aside();
+    folder.succeeds(&["prune", "lm", "half", "--sparsity", "0.75", "--force"]);
+    assert!(fs::read(folder.path("half/masks.safetensors")).unwrap() != masks && !folder.path(".half.old").exists());
+    // The new one had its name: what is left of the older one goes.
+    aside();
+    fs::remove_file(folder.path(".half.old/config.json")).unwrap();
+    folder.succeeds(&["import", "tiny.gguf", "other"]);
+    fs::rename(folder.path("other"), folder.path("half")).unwrap();
+    folder.succeeds(&["prune", "lm", "half", "--sparsity", "0.5", "--force"]);
+    assert!(!folder.path(".half.old").exists());
 }
 
 #[test]
@@ -146,7 +175,14 @@ fn reports_replace_those_of_an_earlier_run_and_nothing_else() {
     assert_eq!(line, "sweep/sweep.csv: exists already; name another, or replace it with --force");
     folder.succeeds(&[&sweep[..], &["--force"]].concat());
     fs::create_dir(folder.path("mine")).unwrap();
+    fs::write(folder.path("mine/report.html"), "<html>of another program</html>").unwrap();
+    let line = folder.refuses(&["demo", "--out", "mine"]);
+    assert_eq!(line, "mine/report.html: exists already; name another, or replace it with --force");
+    fs::remove_file(folder.path("mine/report.html")).unwrap();
     fs::write(folder.path("mine/results.csv"), "of somebody").unwrap();
+    // Where no folder can be made nothing is timed.
+    let line = folder.refuses(&[&sweep[..sweep.len() - 1], &["mine/results.csv"]].concat());
+    assert!(line.starts_with("mine/results.csv: "), "{line}");
     let line = folder.refuses(&["demo", "--out", "mine"]);
     assert_eq!(line, "mine/results.csv: exists already; name another, or replace it with --force");
 }

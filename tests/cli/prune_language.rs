@@ -104,7 +104,8 @@ fn options_reach_the_pruner() {
     assert_eq!(run("only", &["--only", "mlp"]).0["layers"].as_array().unwrap().len(), 6);
     assert_eq!(run("dense", &["--inputs", "dense"]).0["settings"]["turn"], "block");
     for allocate in ["global", "er", "erk", "lamp", "owl"] {
-        let kept = run(allocate, &["--allocate", allocate, "--owl-threshold", "2"]).0["kept"].as_u64().unwrap();
+        let own: &[&str] = if allocate == "owl" { &["--owl-threshold", "2"] } else { &[] };
+        let kept = run(allocate, &[&["--allocate", allocate], own].concat()).0["kept"].as_u64().unwrap();
         assert_eq!(kept, 544, "{allocate}");
     }
     let printed = folder.succeeds(&[&["prune", "lm", "text", "--sparsity", "0.5"], &CALIBRATION[..]].concat());

@@ -225,12 +225,14 @@ fn numbers_outside_their_domain_are_refused_before_anything_runs() {
         all(&[&CALIBRATION[..], &["--correct", "NaN"]].concat()),
         "correct: 'NaN' is not one or two shares in [0, 1], as 1 or 1,0.5"
     );
-    for pattern in ["block18446744073709551615x2", "1:18446744073709551615", "block2x18446744073709551615"] {
-        let line = folder.run(&["prune", "lm", "huge", "--pattern", pattern, "--method", "magnitude", "--sparsity", "0.5"]);
-        let text = String::from_utf8(line.stderr).unwrap();
-        assert!(line.status.code().is_some_and(|c| c == 0 || c == 2) && !text.contains("panicked"), "{pattern}: {text}");
-        let _ = std::fs::remove_dir_all(folder.path("huge"));
+    let prune = ["prune", "lm", "huge", "--method", "magnitude", "--pattern"];
+    // A block that is larger than a layer is the whole layer.
+    for pattern in ["block18446744073709551615x2", "block2x18446744073709551615"] {
+        folder.succeeds(&[&prune[..], &[pattern, "--sparsity", "0.5"]].concat());
+        std::fs::remove_dir_all(folder.path("huge")).unwrap();
     }
+    let line = folder.refuses(&[&prune[..], &["1:18446744073709551615"]].concat());
+    assert!(line.contains("1:18446744073709551615") && !folder.path("huge").exists(), "{line}");
 }
 
 #[test]
@@ -260,7 +262,7 @@ fn a_calibration_of_fewer_tokens_than_inputs_is_said_with_the_numbers() {
 }
 
 #[test]
-fn activations_go_where_they_are_sent_and_change_nothing() {
+fn where_activations_lie_changes_nothing() {
     let folder = folder();
     std::fs::create_dir(folder.path("scratch")).unwrap();
     let run = |out: &str, more: &[&str]| {
@@ -271,7 +273,6 @@ fn activations_go_where_they_are_sent_and_change_nothing() {
     let whole = run("a", &[]);
     assert!(whole == run("b", &["--activations", "0"]));
     assert!(whole == run("c", &["--activations", "0", "--scratch", "scratch"]));
-    assert_eq!(std::fs::read_dir(folder.path("scratch")).unwrap().count(), 0);
     let settings = |out: &str| {
         let record = std::fs::read(folder.path(out).join("prune.json")).unwrap();
         serde_json::from_slice::<serde_json::Value>(&record).unwrap()["settings"].clone()
@@ -299,4 +300,52 @@ fn the_page_and_the_table_say_what_their_numbers_are() {
     }
     folder.succeeds(&["prune", "lm", "lamp", "--sparsity", "0.5", "--allocate", "lamp"]);
     assert!(page("lamp").contains("Sparsity by block") && !plain.contains("Sparsity by block"));
+}
+
+#[test]
+fn a_model_is_known_by_what_is_in_it_and_not_by_its_place() {
+    let folder = folder();
+    let prune = |model: &'static str| ["prune", model, "out", "--sparsity", "0.5", "--resume"];
+    folder.succeeds(&prune("lm")[..5]);
+    let done = "out is finished, as it was asked for: nothing was done\n";
+    assert_eq!(folder.succeeds(&prune("./lm")), done);
+    std::fs::rename(folder.path("lm"), folder.path("moved")).unwrap();
+    assert_eq!(folder.succeeds(&prune("moved")), done);
+    // Trained on: other numbers in a file of the same length.
+    let file = folder.path("moved/model.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    std::fs::rename(folder.path("moved"), folder.path("lm")).unwrap();
+    let says = "MODEL: the finished run out has other weights or another config.json, this one its own; name a new folder";
+    assert_eq!(folder.refuses(&prune("lm")), says);
+}
+
+#[test]
+fn the_work_of_another_run_stays_where_one_is_finished() {
+    let folder = folder();
+    let finished = ["prune", "lm", "out", "--method", "sparsegpt", "--sparsity", "0.5"];
+    folder.succeeds(&[&finished[..], &CALIBRATION[..]].concat());
+    cut_off(&folder, "other");
+    std::fs::rename(folder.path(".other.part"), folder.path(".out.part")).unwrap();
+    let output = folder.run(&[&finished[..], &CALIBRATION[..], &["--resume"]].concat());
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "note: .out.part is of another run, and stays\n");
+    assert!(folder.path(".out.part/.records.json").exists());
+}
+
+#[test]
+fn options_that_change_nothing_are_said_once_and_those_of_folders_refused_for_a_file() {
+    let folder = folder();
+    let output = folder.run(&["prune", "lm", "out", "--sparsity", "0.5", "--owl-lambda", "0.1", "--windows", "3", "--seed", "2"]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "note: --owl-lambda, --seed, --windows change nothing of what is asked for here\n");
+    let of_file = |option: &'static str, value: &'static str| {
+        folder.refuses(&["prune", "lm/model.safetensors", "new.safetensors", "--sparsity", "0.5", option, value])
+    };
+    for (option, value) in [("--windows", "3"), ("--turn", "block"), ("--samples", "4"), ("--bos", "none"), ("--damping", "1")] {
+        let line = of_file(option, value);
+        assert_eq!(line, format!("{}: is for language models: give a model's folder", &option[2..]));
+    }
 }

@@ -72,3 +72,21 @@ fn the_commands_of_the_readme_have_options_that_exist() {
     }
     assert!(seen.len() >= 7 && options >= 30, "README.md has {} commands with {options} options", seen.len());
 }
+
+#[test]
+fn what_the_readme_says_of_a_command_in_a_table_has_options_that_exist() {
+    let folder = Folder::new();
+    let mut options = 0;
+    for row in README.split("\n\n").filter(|t| t.starts_with("| command | what")).flat_map(|t| t.lines().skip(2)) {
+        let (usage, says) = row.trim_start_matches("| ").split_once(" | ").unwrap();
+        // A row may be of several commands; an option is one of any of them.
+        let commands: Vec<&str> =
+            quoted(usage).iter().filter_map(|u| u.split_whitespace().next()).filter(|w| !w.starts_with('-')).collect();
+        let said: Vec<_> = commands.iter().map(|c| help(&folder, &[c])).collect();
+        for name in quoted(row).into_iter().flat_map(str::split_whitespace).filter_map(option) {
+            assert!(said.iter().any(|s| s.contains_key(name)), "README.md: {usage}: {says}: there is no --{name}");
+            options += 1;
+        }
+    }
+    assert!(options >= 12, "the tables of commands of README.md have {options} options");
+}

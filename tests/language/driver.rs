@@ -1,8 +1,11 @@
 use crate::common::*;
-use lacuna::criteria::{Evidence, Magnitude, Ria, Wanda};
+use lacuna::Error;
+use lacuna::criteria::{Evidence, Magnitude, Need, Needs, Ria, Wanda};
 use lacuna::io::Dtype;
 use lacuna::mask::{Pattern, Scope};
-use lacuna::prune::{Correction, Inputs, Turn};
+use lacuna::prune::{
+    Correction, Inputs, LanguagePruning, LevelSettings, Levels, SequenceGradients, Turn, language_layers, outliers,
+};
 use lacuna::solve::{Alps, DsNoT, ExactObs, Pruner, Reconstruct, Reconstructed, Scored, SparseGpt};
 use ndarray::Array2;
 
@@ -155,4 +158,31 @@ fn masks_of_an_earlier_run_are_kept() {
             (half.masks().unwrap().read(name).unwrap().unwrap(), quarter.masks().unwrap().read(name).unwrap().unwrap());
         assert!(new.is_subset_of(&old) && new.kept() * 4 == new.len(), "{name}");
     }
+}
+
+#[test]
+fn what_memory_does_not_take_goes_to_the_folder_that_was_said_and_no_other() {
+    let m = Model::new(Dtype::F32);
+    let ids = tokens(3);
+    let (folder, config) = open(&m.dir);
+    let layers = language_layers(&folder, &config, &[], &[]).unwrap();
+    let nowhere = m.out("nowhere");
+    let names = |what: &str, error: Option<Error>| {
+        let line = error.unwrap_or_else(|| panic!("{what} wrote elsewhere")).to_string();
+        assert!(line.contains(nowhere.to_str().unwrap()), "{what}: {line}");
+    };
+    let pruner = SparseGpt::default();
+    for turn in [Turn::Layer, Turn::Block] {
+        let settings = LanguagePruning { turn, memory: 0, scratch: &nowhere, ..settings(&m.dir, &pruner, Pattern::Unstructured) };
+        names("a run", prune(&m.dir, &m.out("out"), &ids, &settings).err());
+    }
+    names("outliers", outliers(&folder, &config, (&ids, LENGTH), &layers, 5.0, (0, &nowhere)).err());
+    let plain = LevelSettings::new(&pruner, Pattern::Unstructured, Scope::Layer, None, 0);
+    let levels = LevelSettings { sparsities: &[0.5], ..plain };
+    names("levels", Levels::build(&folder, &config, (&ids, LENGTH), &layers, &levels, &nowhere, |_, _| {}).err());
+    let needs = Needs::none().and(Need::Gradient);
+    names(
+        "gradients",
+        SequenceGradients::measure(&folder, &config, (&ids, LENGTH), (&layers, needs), (&nowhere, 0), |_, _| {}).err(),
+    );
 }

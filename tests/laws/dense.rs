@@ -10,7 +10,8 @@ use lacuna::sparse::{Dense, Epilogue, LinearOp, apply};
 use ndarray::{Array1, Array2, ArrayRef2, s};
 
 /// Rows and columns below and above what a strip, a run of rows, a tile of columns and the rules of choice have.
-const SHAPES: [(usize, usize); 8] = [(1, 1), (3, 5), (10, 300), (33, 17), (40, 520), (130, 64), (97, 129), (26, 1030)];
+const SHAPES: [(usize, usize); 9] =
+    [(1, 1), (3, 5), (10, 300), (33, 17), (40, 520), (130, 64), (97, 129), (26, 1030), (130, 530)];
 
 /// All up to 70, and around the blocks of tokens.
 fn tokens() -> impl Iterator<Item = usize> {
@@ -47,6 +48,12 @@ fn a_linear_layer_is_exact_for_every_number_of_tokens() {
             let mut added = before.clone();
             gemm(1.0, &mut added, 1.0, &x, &w.t(), Threads::One);
             assert_eq!(added, &before + &y, "added, {case}");
+            // Where the rules of choice take another, this library's own is held to the same.
+            for made in Product::ALL {
+                added.assign(&before);
+                made.run(1.0, &mut added, 1.0, &x, &w.t(), Threads::Pool);
+                assert_eq!(added, &before + &y, "{}, {case}", made.name());
+            }
         }
     }
 }
@@ -194,7 +201,8 @@ fn without_inputs_all_outputs_are_zero_and_what_is_added_to_stays() {
             for made in Product::ALL {
                 let mut c = Array2::from_elem((tokens, rows), f32::NAN);
                 // What a thread keeps at hand is no zeros any more.
-                apply(&Dense::new(whole(40, 70, 4, "weight")), &whole(100, 70, 8, "input"));
+                let (w, x) = (whole(40, 70, 4, "weight"), whole(100, 70, 8, "input"));
+                Product::Lacuna.run(0.0, &mut Array2::zeros((100, 40)), 1.0, &x, &w.t(), Threads::Pool);
                 made.run(0.0, &mut c, 1.0, &a, &b, Threads::Pool);
                 assert_eq!(c, Array2::<f32>::zeros((tokens, rows)), "{}, {tokens} tokens, {rows} outputs", made.name());
                 c.fill(3.0);

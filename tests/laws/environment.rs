@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// A law of this file's program, and how many lines on standard error speak of `LACUNA_ISA` when it is set so.
 fn lines_of_a_law(isa: &OsStr) -> Vec<String> {
-    let law = "dense::tokens_do_not_depend_on_how_many_they_are";
+    let law = "dense::strides_of_all_three_operands_do_not_matter";
     let program = std::env::current_exe().unwrap();
     let output = Command::new(program).args(["--exact", law, "--nocapture"]).env("LACUNA_ISA", isa).output().unwrap();
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -12,13 +12,21 @@ fn backwards(values: &Array1<f32>) -> Array1<f32> {
     turned
 }
 
+/// The same numbers, with others between them.
+fn every_second(values: &Array1<f32>) -> Array1<f32> {
+    let wide: Array1<f32> = values.iter().flat_map(|v| [*v, f32::NAN]).collect();
+    let strided = wide.slice_move(s![..;2]);
+    assert!(strided == values && strided.as_slice().is_none());
+    strided
+}
+
 /// The same numbers, column by column in memory.
 fn column_major(values: &Array2<f32>) -> Array2<f32> {
     values.t().as_standard_layout().into_owned().reversed_axes()
 }
 
 #[test]
-fn norms_and_biases_may_be_given_backwards() {
+fn norms_and_biases_may_be_given_backwards_or_with_gaps() {
     let mut stream = Seed(7).stream("parameters");
     let x = stream.normal_array(5, 40, 1.0);
     let [weight, bias] = [(); 2].map(|()| stream.normal_array(1, 40, 1.0).row(0).to_owned());
@@ -28,13 +36,15 @@ fn norms_and_biases_may_be_given_backwards() {
                 Norm::new("norm", kind, weight, with_bias.then_some(bias), 1e-5).plus_one(plus_one).apply(&x)
             };
             let plain = of(weight.clone(), bias.clone());
-            assert_eq!(of(backwards(&weight), backwards(&bias)), plain, "{kind:?}, plus one: {plus_one}, bias: {with_bias}");
+            for strided in [backwards, every_second] {
+                assert_eq!(of(strided(&weight), strided(&bias)), plain, "{kind:?}, plus one: {plus_one}, bias: {with_bias}");
+            }
             assert_ne!(plain, of(Array1::ones(40), Array1::zeros(40)), "a weight that nobody reads");
         }
     }
     let mut layer = Linear::new("linear", stream.normal_array(40, 40, 1.0), Some(bias.clone()));
     let plain = layer.apply(&x);
-    layer.set_bias(Some(backwards(&bias))).unwrap();
+    layer.set_bias(Some(every_second(&bias))).unwrap();
     assert_eq!(layer.apply(&x), plain);
     // Training walks it as a slice.
     assert_eq!(layer.bias().and_then(|b| b.as_slice()), bias.as_slice());

@@ -50,6 +50,13 @@ fn keys_that_are_missing_of_another_type_or_contradict_each_other_are_named() {
         ("layer_widths", json!([{}]), "config.json: layer_widths: has 1 entries for 2 layers"),
         ("layer_widths", json!([{}, 3]), "config.json: layer_widths: entry 1 is not an object"),
         ("partial_rotary_factor", json!(0.6), "config.json: partial_rotary_factor: 3 of 6 features"),
+        ("rms_norm_eps", json!(-1e-6), "config.json: rms_norm_eps: -1e-6 is not a number of at least 0 in 32 bits"),
+        ("rms_norm_eps", json!(1e39), "config.json: rms_norm_eps: 1e+39 is not a number of at least 0 in 32 bits"),
+        ("rope_theta", json!(1e39), "config.json: rope_theta: 1e+39 is not a number above 0 in 32 bits"),
+        ("rope_theta", json!(1e-46), "config.json: rope_theta: 1e-46 is not a number above 0 in 32 bits"),
+        ("eos_token_id", json!([2, "3"]), "config.json: eos_token_id: [2,\"3\"] is not ids of tokens"),
+        ("bos_token_id", json!("1"), "config.json: bos_token_id: \"1\" is not ids of tokens"),
+        ("max_position_embeddings", json!("2048"), "config.json: max_position_embeddings: \"2048\" is not a size"),
     ] {
         let e = refused(&llama, key, value);
         assert!(e.starts_with(reason), "{e}");
@@ -173,4 +180,17 @@ fn mutated_configs_never_panic_and_load_only_what_fits() {
             }
         }
     }
+}
+
+#[test]
+fn blocks_whose_numbers_scale_their_attention_cannot_change_them() {
+    let golden = Golden::read("gpt2");
+    let mut json = golden.json.clone();
+    json["scale_attn_by_inverse_layer_idx"] = json!(true);
+    let config = Config::parse(&json).unwrap();
+    assert_eq!(config.with_blocks(&[0]).unwrap().layers(), 1);
+    let e = config.with_blocks(&[1]).unwrap_err().to_string();
+    assert_eq!(e, "blocks: [1] change the numbers of blocks, by which scale_attn_by_inverse_layer_idx scales");
+    json["scale_attn_by_inverse_layer_idx"] = json!(false);
+    assert_eq!(Config::parse(&json).unwrap().with_blocks(&[1]).unwrap().layers(), 1);
 }

@@ -3,10 +3,9 @@
 use crate::common::{ALL, Golden, Model, worst};
 use lacuna::io::Checkpoint;
 use lacuna::mask::{Mask, Pattern, Scope, select};
-use lacuna::nn::{Distances, Norm, NormKind, Probe};
-use lacuna::rng::Seed;
+use lacuna::nn::Probe;
 use lacuna::sparse::{Bitmask, Compress, Csr, LinearOp, TileCsr};
-use ndarray::{Array1, Array2, ArrayRef2, s};
+use ndarray::{Array2, ArrayRef2};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
@@ -131,30 +130,4 @@ fn what_is_coupled_is_declared_by_groups() {
     assert_eq!(groups("phi3"), (8, 8));
     assert_eq!(groups("phi2"), (8, 12));
     assert_eq!(groups("t5"), (4 + 2 * 7, 6 + 2 * 10)); // the decoder reads the memory as a group of its own
-}
-
-#[test]
-fn norms_and_biases_of_distances_of_any_strides_are_those_of_their_numbers() {
-    let mut stream = Seed(6).stream("strides");
-    let x = stream.normal_array(5, 8, 1.0);
-    let wide: Array1<f32> = stream.normal_array(1, 16, 1.0).row(0).to_owned();
-    let plain = |v: &Array1<f32>| Array1::from(v.to_vec());
-    // Every second number, and backwards: neither lies side by side.
-    for strided in [wide.clone().slice_move(s![..;2]), wide.slice_move(s![8..;-1])] {
-        assert!(strided.as_slice().is_none());
-        for kind in [NormKind::Layer, NormKind::Rms] {
-            let norm = |w: Array1<f32>, b: Array1<f32>| Norm::new("n", kind, w, Some(b), 1e-5);
-            let mut one = norm(strided.clone(), strided.clone());
-            let two = norm(plain(&strided), plain(&strided));
-            assert_eq!(one.apply(&x), two.apply(&x));
-            assert!(one.apply(&x).iter().any(|y| *y != x[[0, 0]] && *y != 0.0));
-            assert_eq!((one.weight(), one.bias().unwrap()), (&plain(&strided), &plain(&strided)));
-            one = one.plus_one(true);
-            assert_eq!(one.apply(&x), two.plus_one(true).apply(&x));
-        }
-    }
-    let values = stream.normal_array(9, 2, 1.0).reversed_axes();
-    assert!(values.as_slice().is_none());
-    let standard = values.as_standard_layout().into_owned();
-    assert_eq!(Distances::new(values, 4), Distances::new(standard, 4));
 }

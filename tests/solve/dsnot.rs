@@ -78,20 +78,17 @@ fn the_number_of_threads_changes_no_bit_and_what_cannot_be_done_is_said() {
     assert_eq!(text, "pattern: dsnot exchanges single weights, which cols does not allow");
     let unmeasured = Layer { weight: Array2::ones((1, 4)), measured: Measured::default() };
     assert!(unmeasured.prune(&dsnot, NM, 0.5).unwrap_err().to_string().contains("no tokens were measured"));
-    for (bad, says) in [
-        (DsNoT { threshold: f64::NAN, ..dsnot }, "threshold: NaN is not a finite number of at least 0"),
-        (DsNoT { power: -1.0, ..dsnot }, "power: -1 is not a finite number of at least 0"),
-    ] {
-        assert_eq!(layer.prune_in(&bad, NM, Scope::Row, 0.5).unwrap_err().to_string(), says);
-    }
 }
 
 #[test]
 fn a_threshold_or_power_that_is_no_number_is_refused_and_an_error_that_is_none_stays_nan() {
     let (layer, wanda) = (layer(99), Scored(&Wanda));
-    for (threshold, power, says) in
-        [(f64::NAN, 1.0, "threshold: NaN "), (-1.0, 1.0, "threshold: -1 "), (0.1, f64::NAN, "power: NaN ")]
-    {
+    for (threshold, power, says) in [
+        (f64::NAN, 1.0, "threshold: NaN is not a finite number of at least 0"),
+        (-1.0, 1.0, "threshold: -1 "),
+        (0.1, f64::NAN, "power: NaN "),
+        (0.1, -1.0, "power: -1 "),
+    ] {
         let dsnot = DsNoT { threshold, power, ..DsNoT::new(&wanda) };
         let text = layer.prune(&dsnot, Pattern::Unstructured, 0.5).unwrap_err().to_string();
         assert!(text.starts_with(says), "{text}");

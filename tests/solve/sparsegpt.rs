@@ -151,10 +151,6 @@ fn a_grid_about_zero_is_as_wide_on_both_sides_whatever_the_signs_of_a_row() {
     let weight = array![[3.75, 1.2, 0.0, 0.1], [-3.75, 1.2, 0.0, 0.1], [3.75, -1.2, 0.0, 3.3]];
     let grids = Affine { bits: 4, symmetric: true }.fit(&weight).unwrap();
     assert_eq!(grids.rounded(&weight), array![[3.5, 1.0, 0.0, 0.0], [-4.0, 1.0, 0.0, 0.0], [3.5, -1.0, 0.0, 3.5]]);
-    for value in [f32::NAN, f32::INFINITY] {
-        let error = Affine::new(4).fit(&array![[1.0, value]]).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("weights: {value} at row 0, column 1")), "{error}");
-    }
     let wide = array![[3e38, -3e38]];
     let off = Affine::new(2).fit(&wide).unwrap().rounded(&wide) - &wide;
     assert!(off.iter().all(|d| d.abs() < 1.1e38), "{off}");

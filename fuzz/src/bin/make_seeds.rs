@@ -219,9 +219,10 @@ fn folders(seeds: &mut Seeds) -> Result {
 fn tiny(arch: &str, inside: &[(&str, &[usize])], outside: &[(&str, &[usize])]) -> Gguf {
     let mut file = Gguf::new();
     file.text("general.architecture", arch);
+    let keys = if arch == "gpt2" { 2 } else { 1 };
     let counts = [("block_count", 1), ("context_length", 8), ("embedding_length", 4), ("feed_forward_length", 6)];
     for (key, n) in
-        counts.into_iter().chain([("attention.head_count", 2), ("attention.head_count_kv", 1), ("rope.dimension_count", 2)])
+        counts.into_iter().chain([("attention.head_count", 2), ("attention.head_count_kv", keys), ("rope.dimension_count", 2)])
     {
         file.count(&format!("{arch}.{key}"), n);
     }

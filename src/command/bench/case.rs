@@ -87,7 +87,7 @@ fn of_file(file: &Path, tensor: &str) -> Result<Masked> {
     if checkpoint.storages().any(|name| name == tensor) {
         let storage = checkpoint.storage(tensor)?;
         let (weight, (rows, cols)) = (storage.to_dense(), storage.shape());
-        let mask = MaskFile::beside(file)?.map(|masks| masks.read(tensor)).transpose()?.flatten();
+        let mask = beside(file, tensor, (rows, cols))?;
         // A storage that says which numbers it keeps only by what they are: one of the zeros may be kept.
         let kept = mask.unwrap_or_else(|| Mask::from_fn(rows, cols, |r, c| weight[[r, c]] != 0.0));
         return Ok((weight, Some(kept)));
@@ -100,13 +100,17 @@ fn of_file(file: &Path, tensor: &str) -> Result<Masked> {
     if let Some(mask) = checkpoint.mask(name)? {
         return Ok((weight, Some(mask)));
     }
-    let beside = MaskFile::beside(file)?.map(|masks| masks.read(name)).transpose()?.flatten();
-    match beside {
-        Some(mask) if mask.dim() != weight.dim() => {
-            let reason = format!("the mask of {tensor} beside it is {:?}, the weight {:?}", mask.dim(), weight.dim());
-            Err(Error::malformed(file, reason))
+    let mask = beside(file, name, weight.dim())?;
+    Ok((weight, mask))
+}
+
+/// The mask of a weight of this shape from the file of masks beside.
+fn beside(file: &Path, name: &str, dim: (usize, usize)) -> Result<Option<Mask>> {
+    match MaskFile::beside(file)?.map(|masks| masks.read(name)).transpose()?.flatten() {
+        Some(mask) if mask.dim() != dim => {
+            Err(Error::malformed(file, format!("the mask of {name} beside it is {:?}, the weight {dim:?}", mask.dim())))
         }
-        mask => Ok((weight, mask)),
+        mask => Ok(mask),
     }
 }
 

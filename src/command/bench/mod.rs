@@ -110,20 +110,19 @@ fn run_spmm(args: &Spmm) -> Result<()> {
     check_sparsity(&args.sparsity)?;
     check_threads(&args.threads)?;
     let beside = Beside { copies: if args.cold { 2 * beyond_caches() } else { 0 }, storages: 4 };
-    let weights: Vec<Weights> = match (&args.weights, &args.tensor) {
+    let (opened, shapes) = match (&args.weights, &args.tensor) {
         (Some(file), Some(tensor)) => {
             let weights = Weights::open(file, tensor)?;
-            check_memory(&[weights.weight.dim()], &args.tokens, beside)?;
-            vec![weights]
+            let dim = weights.weight.dim();
+            (Some(weights), vec![dim])
         }
-        _ => {
-            let shapes: Vec<(usize, usize)> = args.shape.iter().map(|s| shape(s)).collect::<Result<_>>()?;
-            check_memory(&shapes, &args.tokens, beside)?;
-            shapes.into_iter().map(|dim| Weights::random(dim, Seed(args.seed), args.skewed)).collect()
-        }
+        _ => (None, args.shape.iter().map(|s| shape(s)).collect::<Result<_>>()?),
     };
+    check_memory(&shapes, &args.tokens, beside)?;
     let mut table = table();
-    for weights in &weights {
+    for dim in shapes {
+        let made = if opened.is_none() { Some(Weights::random(dim, Seed(args.seed), args.skewed)) } else { None };
+        let weights = opened.as_ref().or(made.as_ref()).expect("a weight was opened or made");
         for &sparsity in &sparsities {
             let mask = weights.mask(pattern, sparsity)?;
             for &threads in &args.threads {

@@ -85,6 +85,7 @@ pub fn run(args: &Sweep) -> Result<()> {
     check_threads(&[args.threads])?;
     let shapes: Vec<(usize, usize)> = args.shape.iter().map(|s| shape(s)).collect::<Result<_>>()?;
     check_memory(&shapes, &args.tokens, Beside { copies: if args.cold { 2 * beyond_caches() } else { 0 }, storages: 2 })?;
+    args.out.as_deref().map(place::reports_folder).transpose()?;
     let mut found = Vec::new();
     let mut lines = Table::new([
         "shape",
@@ -156,7 +157,6 @@ pub fn run(args: &Sweep) -> Result<()> {
         print(&table.to_text())?;
     }
     if let Some(out) = &args.out {
-        atomic::create_dir(out)?;
         let svg = figure(&found)?;
         atomic::write_bytes(out.join("sweep.csv"), lines.to_csv().as_bytes())?;
         atomic::write_bytes(out.join("sweep.svg"), svg.as_bytes())?;

@@ -41,10 +41,7 @@ impl Folder {
     /// # Errors
     /// As [`Folder::mask`].
     pub fn kept(&self, weight: &str) -> Result<Option<usize>> {
-        match self.masks().map(|masks| masks.kept(weight)).transpose()?.flatten() {
-            None if self.packed.contains_key(weight) => Ok(self.mask(weight)?.map(|mask| mask.kept())),
-            kept => Ok(kept),
-        }
+        Ok(self.mask(weight)?.map(|mask| mask.kept()))
     }
 
     /// What a tensor is if its numbers are no parameters of the model: integers, or a buffer such as a causal mask; `None` if they are.

@@ -57,24 +57,6 @@ impl MaskFile {
         Mask::from_bytes(rows, cols, &bytes).map(Some).map_err(refuse)
     }
 
-    /// Weights that a mask keeps, counted without making it; `None` if the weight has none.
-    ///
-    /// # Errors
-    /// As [`MaskFile::read`].
-    pub fn kept(&self, weight: &str) -> Result<Option<usize>> {
-        let Some(tensor) = self.find(weight) else { return Ok(None) };
-        self.shape(tensor)?;
-        let mut bytes = vec![0; (1u64 << 20).min(tensor.bytes) as usize];
-        let (mut at, mut kept) = (0, 0);
-        while at < tensor.bytes {
-            let part = bytes.len().min((tensor.bytes - at) as usize);
-            self.shard.read_bytes(tensor, at, &mut bytes[..part])?;
-            kept += bytes[..part].iter().map(|b| b.count_ones() as usize).sum::<usize>();
-            at += part as u64;
-        }
-        Ok(Some(kept))
-    }
-
     fn find(&self, weight: &str) -> Option<&Listed> {
         self.shard.tensors.iter().find(|t| t.name.strip_suffix(SUFFIX) == Some(weight))
     }

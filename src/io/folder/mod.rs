@@ -12,8 +12,10 @@
 //! that the weights stay a checkpoint like any other.
 
 mod count;
+mod fingerprint;
 mod layout;
 mod masks;
+mod output;
 mod packed;
 mod shard;
 mod tokens;
@@ -22,6 +24,7 @@ mod write;
 
 pub use layout::Layout;
 pub use masks::MaskFile;
+pub use output::Output;
 pub use packed::{Packing, repack};
 pub use tokens::{read_ids, write_sequences};
 pub(crate) use working::{RECORDS, SETTINGS};

@@ -4,7 +4,7 @@
 //! [`Checkpoint::storage`]) does not show among the names of the folder.
 
 use super::masks::MASKS;
-use super::{Folder, FolderWriter, Layout, Listed, Shard};
+use super::{Folder, FolderWriter, Layout, Listed, Output, Shard};
 use crate::io::quoted;
 use crate::io::safetensors::{Checkpoint, Dtype, Element, Table, encode};
 use crate::mask::{Mask, Pattern};
@@ -206,9 +206,14 @@ impl Folder {
     /// The mask of a weight, from beside it or out of its layout; `None` if it has none.
     ///
     /// # Errors
-    /// As [`MaskFile::read`](super::MaskFile::read) and [`Checkpoint::published`].
+    /// As [`MaskFile::read`](super::MaskFile::read) and [`Checkpoint::published`]; [`Error::Malformed`] if it has another shape than the weight.
     pub fn mask(&self, weight: &str) -> Result<Option<Mask>> {
         if let Some(mask) = self.masks().map(|m| m.read(weight)).transpose()?.flatten() {
+            let (is, of) = (mask.dim(), self.shape(weight)?);
+            if [is.0, is.1] != *of {
+                let reason = format!("the mask of {} is {is:?}, the weight {of:?}", quoted(weight));
+                return Err(Error::malformed(self.path().join(MASKS), reason));
+            }
             return Ok(Some(mask));
         }
         match self.packed.get(weight) {
@@ -287,7 +292,7 @@ impl Parcel {
 /// # Errors
 /// [`Error::Setting`] if nothing in the folder is pruned and `packing` is not [`Packing::Whole`]; [`Error::Violation`] naming the weight
 /// if a mask has not the pattern that a layout needs; as [`FolderWriter::create`] and [`Folder::read`].
-pub fn repack(from: &Folder, out: &Path, packing: Packing, see: impl FnMut(usize, usize)) -> Result<FolderWriter> {
+pub fn repack(from: &Folder, out: impl Into<Output>, packing: Packing, see: impl FnMut(usize, usize)) -> Result<FolderWriter> {
     laid(from, packing, see, |layout| FolderWriter::create(out, layout))
 }
 

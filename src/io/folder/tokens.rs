@@ -8,7 +8,7 @@ use ndarray::{Array2, ArrayView2};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The most token numbers that are read from one tensor.
+/// The most bytes of token numbers that are read from one tensor.
 const MAX_IDS: u64 = 1 << 28;
 
 /// Reads an integer tensor `(sequences, tokens)`, `None` if the file has none of this name; one of one dimension is one sequence.

@@ -7,7 +7,7 @@
 use super::layout::Layout;
 use super::shard::CHUNK;
 use super::working::{self, JOURNAL, PACKED};
-use super::{CONFIG, Folder};
+use super::{CONFIG, Folder, Output};
 use crate::io::atomic;
 use crate::io::place::{read_exact_at, write_all_at};
 use crate::io::safetensors::{Dtype, Element};
@@ -46,7 +46,7 @@ struct Slot {
 /// # Ok::<(), lacuna::Error>(())
 /// ```
 pub struct FolderWriter {
-    out: PathBuf,
+    out: Output,
     part: PathBuf,
     layout: Layout,
     files: Vec<File>,
@@ -64,12 +64,14 @@ impl FolderWriter {
     /// before [`FolderWriter::finish`].
     ///
     /// # Errors
-    /// [`Error::Malformed`] if `out` exists and is not an empty folder; [`Error::Io`] if the folder above it is missing or may
+    /// [`Error::Malformed`] if `out` exists, is not an empty folder and makes no room ([`Output`]); [`Error::Io`] if the folder above it is missing or may
     /// not be written.
-    pub fn create(out: impl AsRef<Path>, layout: Layout) -> Result<FolderWriter> {
-        let (out, parent) = free(out.as_ref())?;
+    pub fn create(out: impl Into<Output>, layout: Layout) -> Result<FolderWriter> {
+        let out = out.into();
+        let parent = out.check()?;
         let builder = tempfile::Builder::new().prefix(".lacuna-").suffix(".part").make_in(&parent, |path| fs::create_dir(path));
-        let part = builder.and_then(|made| made.into_temp_path().keep().map_err(|e| e.error)).map_err(|e| Error::io(&out, e))?;
+        let part =
+            builder.and_then(|made| made.into_temp_path().keep().map_err(|e| e.error)).map_err(|e| Error::io(out.path(), e))?;
         FolderWriter::lay(out, part, layout, false)
     }
 
@@ -78,21 +80,22 @@ impl FolderWriter {
     ///
     /// # Errors
     /// As [`FolderWriter::create`]; [`Error::Malformed`] if a working folder of an earlier run is there, or what no writer has made.
-    pub fn create_resumable(out: impl AsRef<Path>, layout: Layout) -> Result<FolderWriter> {
-        let (out, _) = free(out.as_ref())?;
-        let part = FolderWriter::working_folder(&out);
+    pub fn create_resumable(out: impl Into<Output>, layout: Layout) -> Result<FolderWriter> {
+        let out = out.into();
+        out.check()?;
+        let part = FolderWriter::working_folder(out.path());
         FolderWriter::begin(out, part, layout, true)
     }
 
     /// A writer of the folder that this one is to become, whose working folder lies within this one's: a run that is killed leaves one folder,
     /// and the next takes both over. This one is to be discarded once the other is finished.
     pub(super) fn create_within(&self, layout: Layout) -> Result<FolderWriter> {
-        let (out, _) = free(&self.out)?;
-        FolderWriter::begin(out, self.part.join(PACKED), layout, false)
+        self.out.check()?;
+        FolderWriter::begin(self.out.clone(), self.part.join(PACKED), layout, false)
     }
 
     /// Takes the place of a working folder and lays the files in it.
-    fn begin(out: PathBuf, part: PathBuf, layout: Layout, kept: bool) -> Result<FolderWriter> {
+    fn begin(out: Output, part: PathBuf, layout: Layout, kept: bool) -> Result<FolderWriter> {
         working::claim(&part)?;
         let own = working::own(&layout);
         let laid = working::mark(&part, &own).and_then(|()| FolderWriter::lay(out, part.clone(), layout, kept));
@@ -108,13 +111,14 @@ impl FolderWriter {
         working::is_begun(&FolderWriter::working_folder(out.as_ref()))
     }
 
-    /// Removes what a run that was killed at its very end has left: the working folder beside the finished `out`, and in it what was for the
-    /// writer alone. What no writer has made stays, and is no error: the run is finished.
+    /// Removes what a run that was killed at its very end has left: the working folder beside the finished `out`, in it what was for the
+    /// writer alone, and an older folder that it has replaced. What no writer has made stays, and is no error: the run is finished.
     ///
     /// # Errors
     /// [`Error::Io`] if `out` cannot be read.
     pub fn tidy(out: impl AsRef<Path>) -> Result<()> {
         let (out, part) = (out.as_ref(), FolderWriter::working_folder(out.as_ref()));
+        Output::from(out).check_aside()?;
         if working::is_marked(out) {
             working::clear_hidden(out, &working::marked(out)).map_err(|e| Error::io(out, e))?;
         }
@@ -128,9 +132,10 @@ impl FolderWriter {
     ///
     /// # Errors
     /// As [`FolderWriter::create`]; [`Error::Io`] if there is no unfinished run, [`Error::Malformed`] if it has another layout.
-    pub fn resume(out: impl AsRef<Path>, layout: Layout) -> Result<FolderWriter> {
-        let (out, _) = free(out.as_ref())?;
-        let part = FolderWriter::working_folder(&out);
+    pub fn resume(out: impl Into<Output>, layout: Layout) -> Result<FolderWriter> {
+        let out = out.into();
+        out.check()?;
+        let part = FolderWriter::working_folder(out.path());
         let own = working::own(&layout).into_iter().chain(working::marked(&part)).collect();
         let mut writer = FolderWriter::empty(out, part, layout, true);
         for i in 0..writer.layout.files.len() {
@@ -166,13 +171,13 @@ impl FolderWriter {
         out.with_file_name(format!(".{name}.part"))
     }
 
-    fn empty(out: PathBuf, part: PathBuf, layout: Layout, kept: bool) -> FolderWriter {
+    fn empty(out: Output, part: PathBuf, layout: Layout, kept: bool) -> FolderWriter {
         let (files, slots, written, own) = (Vec::new(), HashMap::new(), BTreeSet::new(), RefCell::new(working::own(&layout)));
         FolderWriter { out, part, layout, files, slots, written, own, kept, finished: false }
     }
 
     /// Makes the files with their headers, as long as they will be.
-    fn lay(out: PathBuf, part: PathBuf, layout: Layout, kept: bool) -> Result<FolderWriter> {
+    fn lay(out: Output, part: PathBuf, layout: Layout, kept: bool) -> Result<FolderWriter> {
         let mut writer = FolderWriter::empty(out, part, layout, kept);
         for i in 0..writer.layout.files.len() {
             let path = writer.part.join(&writer.layout.files[i].file);
@@ -184,7 +189,7 @@ impl FolderWriter {
                 write_all_at(&file, &header, 0)?;
                 Ok(file)
             });
-            writer.files.push(made.map_err(|e| Error::io(&writer.out, e))?);
+            writer.files.push(made.map_err(|e| Error::io(writer.out.path(), e))?);
         }
         Ok(writer)
     }
@@ -229,7 +234,7 @@ impl FolderWriter {
             }
             let bytes = dtype.bytes_of(numbers);
             let place = slot.start + (i * CHUNK * dtype.bytes()) as u64;
-            write_all_at(file, &bytes, place).map_err(|e| Error::io(&self.out, e))
+            write_all_at(file, &bytes, place).map_err(|e| Error::io(self.out.path(), e))
         };
         numbers.par_chunks(CHUNK).enumerate().try_for_each(part)?;
         self.written.insert(name.to_string());
@@ -242,7 +247,7 @@ impl FolderWriter {
         if slot.shape != shape || slot.bytes != bytes.len() as u64 {
             return Err(Error::shape(format!("tensor {}", quoted(name)), &slot.shape, shape));
         }
-        write_all_at(&self.files[slot.file], bytes, slot.start).map_err(|e| Error::io(&self.out, e))?;
+        write_all_at(&self.files[slot.file], bytes, slot.start).map_err(|e| Error::io(self.out.path(), e))?;
         self.written.insert(name.to_string());
         Ok(())
     }
@@ -266,7 +271,7 @@ impl FolderWriter {
         while at < tensor.bytes {
             let part = bytes.len().min((tensor.bytes - at) as usize);
             shard.read_bytes(tensor, at, &mut bytes[..part])?;
-            write_all_at(&self.files[slot.file], &bytes[..part], slot.start + at).map_err(|e| Error::io(&self.out, e))?;
+            write_all_at(&self.files[slot.file], &bytes[..part], slot.start + at).map_err(|e| Error::io(self.out.path(), e))?;
             at += part as u64;
         }
         self.written.insert(name.to_string());
@@ -333,16 +338,16 @@ impl FolderWriter {
     pub fn read_matrix(&self, name: &str) -> Result<Array2<f32>> {
         let slot = self.slot(name)?;
         if !self.is_written(name) {
-            return Err(Error::malformed(&self.out, format!("tensor {} was not written yet", quoted(name))));
+            return Err(Error::malformed(self.out.path(), format!("tensor {} was not written yet", quoted(name))));
         }
         let (&[rows, cols], Some(dtype)) = (&slot.shape[..], Dtype::of(slot.element)) else {
             return Err(Error::shape(format!("tensor {}", quoted(name)), &[0, 0], &slot.shape));
         };
         let mut bytes = vec![0; slot.bytes as usize];
-        read_exact_at(&self.files[slot.file], &mut bytes, slot.start).map_err(|e| Error::io(&self.out, e))?;
+        read_exact_at(&self.files[slot.file], &mut bytes, slot.start).map_err(|e| Error::io(self.out.path(), e))?;
         let mut values = vec![0.0; rows * cols];
         dtype.decode_into(&bytes, &mut values);
-        Array2::from_shape_vec((rows, cols), values).map_err(|e| Error::malformed(&self.out, e.to_string()))
+        Array2::from_shape_vec((rows, cols), values).map_err(|e| Error::malformed(self.out.path(), e.to_string()))
     }
 
     /// Whether a tensor was written.
@@ -376,7 +381,7 @@ impl FolderWriter {
     }
 
     fn note(&self, then: Option<(PathBuf, String)>) -> Result<impl FnOnce() -> Result<()> + Send + use<>> {
-        let (out, journal) = (self.out.clone(), self.part.join(JOURNAL));
+        let (out, journal) = (self.out.path().to_path_buf(), self.part.join(JOURNAL));
         let files = self.files.iter().map(File::try_clone).collect::<io::Result<Vec<_>>>().map_err(|e| Error::io(&out, e))?;
         let written = serde_json::to_vec(&self.written).map_err(|e| Error::setting("journal", e.to_string()))?;
         Ok(move || {
@@ -387,7 +392,7 @@ impl FolderWriter {
     }
 
     fn flush(&self) -> Result<()> {
-        self.files.iter().try_for_each(|file| file.sync_all()).map_err(|e| Error::io(&self.out, e))
+        self.files.iter().try_for_each(|file| file.sync_all()).map_err(|e| Error::io(self.out.path(), e))
     }
 
     /// Refuses an output in the place of whose working folder something lies that a new run may not take over, before anything that takes
@@ -403,8 +408,8 @@ impl FolderWriter {
     ///
     /// # Errors
     /// As [`FolderWriter::create`].
-    pub fn check_free(out: impl AsRef<Path>) -> Result<()> {
-        free(out.as_ref()).map(|_| ())
+    pub fn check_free(out: impl Into<Output>) -> Result<()> {
+        out.into().check().map(|_| ())
     }
 
     /// Brings everything to the disk and opens the folder where it still lies, before it has its name.
@@ -419,7 +424,10 @@ impl FolderWriter {
     fn close(&self) -> Result<()> {
         let (missing, first) = (self.missing().count(), self.missing().next().map(quoted));
         if let Some(first) = first {
-            return Err(Error::malformed(&self.out, format!("{missing} tensors were not written, the first of them {first}")));
+            return Err(Error::malformed(
+                self.out.path(),
+                format!("{missing} tensors were not written, the first of them {first}"),
+            ));
         }
         self.flush()?;
         match self.layout.index() {
@@ -433,22 +441,20 @@ impl FolderWriter {
         self.kept = false;
     }
 
-    /// Gives the folder its name.
+    /// Gives the folder its name. An older one that makes room ([`Output::replacing`]) is removed then.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if a tensor was not written; [`Error::Io`] if the disk refuses.
+    /// [`Error::Malformed`] if a tensor was not written, or something is there by now that makes no room; [`Error::Io`] if the disk refuses.
     pub fn finish(mut self) -> Result<()> {
         self.close()?;
-        let io = |e| Error::io(&self.out, e);
-        // An empty folder of that name may be there.
-        let _ = fs::remove_dir(&self.out);
-        fs::rename(&self.part, &self.out).map_err(io)?;
+        self.out.take(&self.part)?;
         self.finished = true;
         // Only now: a run that ends before it has its name must still be known for what it is.
-        working::clear_hidden(&self.out, &self.own.borrow()).map_err(io)?;
+        let out = self.out.path();
+        working::clear_hidden(out, &self.own.borrow()).map_err(|e| Error::io(out, e))?;
         #[cfg(unix)]
-        let _ = self.out.parent().map(|above| File::open(above).and_then(|above| above.sync_all()));
-        Ok(())
+        let _ = out.parent().map(|above| File::open(above).and_then(|above| above.sync_all()));
+        self.out.clear()
     }
 }
 
@@ -458,32 +464,6 @@ impl Drop for FolderWriter {
             self.files.clear();
             working::clear(&self.part, &self.own.borrow());
         }
-    }
-}
-
-/// The path of a folder that may be made, and the folder above it.
-fn free(out: &Path) -> Result<(PathBuf, PathBuf)> {
-    if out.file_name().is_none() {
-        return Err(Error::malformed(out, "is no name of a new folder"));
-    }
-    if let Ok(found) = fs::symlink_metadata(out) {
-        let empty = found.is_dir() && fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-        if !empty {
-            return Err(Error::malformed(out, "exists already; name a new folder"));
-        }
-    }
-    let parent = match out.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
-    match fs::metadata(&parent) {
-        Ok(found) if found.is_dir() => Ok((out.to_path_buf(), parent)),
-        Ok(_) => Err(Error::malformed(&parent, "is not a folder")),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let reason = format!("the folder {} does not exist", parent.display());
-            Err(Error::io(out, io::Error::new(e.kind(), reason)))
-        }
-        Err(e) => Err(Error::io(&parent, e)),
     }
 }
 

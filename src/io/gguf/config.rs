@@ -37,7 +37,7 @@ pub(super) fn config(
     let own = match arch.name {
         "llama" => json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-            "head_dim": head_dim, "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon")?,
+            "head_dim": head_dim, "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?,
             "attention_bias": biased(Joint::Attention), "mlp_bias": biased(Joint::Feed),
         }),
         "gemma2" => {
@@ -55,7 +55,7 @@ pub(super) fn config(
             json!({
                 "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "hidden_activation": "gelu_pytorch_tanh",
                 "hidden_act": "gelu_pytorch_tanh", "head_dim": head_dim,
-                "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon")?, "attention_bias": false,
+                "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?, "attention_bias": false,
                 "sliding_window": window,
                 "attn_logit_softcapping": keys.cap("attn_logit_softcapping")?.unwrap_or(50.0),
                 "final_logit_softcapping": keys.cap("final_logit_softcapping")?.unwrap_or(30.0),
@@ -64,28 +64,37 @@ pub(super) fn config(
         }
         "phi2" => json!({
             "architectures": ["PhiForCausalLM"], "model_type": "phi", "hidden_act": "gelu_new", "partial_rotary_factor": partial,
-            "layer_norm_eps": keys.number("attention.layer_norm_epsilon")?, "qk_layernorm": false,
+            "layer_norm_eps": keys.epsilon("attention.layer_norm_epsilon")?, "qk_layernorm": false,
         }),
         "phi3" => json!({
             "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "hidden_act": "silu",
-            "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon")?,
+            "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?,
             "sliding_window": keys.count_or("attention.sliding_window")?.filter(|w| *w > 0), "partial_rotary_factor": partial,
         }),
         "nemotron" => json!({
             "architectures": ["NemotronForCausalLM"], "model_type": "nemotron", "hidden_act": "relu2", "head_dim": head_dim,
-            "norm_eps": keys.number("attention.layer_norm_epsilon")?, "partial_rotary_factor": partial,
+            "norm_eps": keys.epsilon("attention.layer_norm_epsilon")?, "partial_rotary_factor": partial,
             "attention_bias": biased(Joint::Attention), "mlp_bias": biased(Joint::Feed),
         }),
         _ => json!({
             "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new", "n_embd": hidden,
             "n_layer": layers, "n_head": heads, "n_positions": context, "n_inner": sizes.width,
-            "layer_norm_epsilon": keys.number("attention.layer_norm_epsilon")?,
+            "layer_norm_epsilon": keys.epsilon("attention.layer_norm_epsilon")?,
         }),
     };
     extend(&mut config, own);
     for (key, named) in [("bos", "bos_token_id"), ("eos", "eos_token_id"), ("padding", "pad_token_id")] {
         // One that the file does not name is none: the library's own defaults are those of another vocabulary.
         extend(&mut config, json!({ named: file.count_or(&format!("tokenizer.ggml.{key}_token_id"))? }));
+    }
+    // What ends a turn or a message ends a text too.
+    let mut ends: Vec<u64> = Vec::new();
+    for key in ["eos", "eot", "eom"] {
+        let id = file.count_or(&format!("tokenizer.ggml.{key}_token_id"))?.map(|id| id as u64);
+        ends.extend(id.filter(|id| !ends.contains(id)));
+    }
+    if ends.len() > 1 {
+        extend(&mut config, json!({ "eos_token_id": ends }));
     }
     match config {
         Value::Object(map) => Ok(map),

@@ -6,13 +6,12 @@ use super::keys::{Keys, Model};
 use super::tokenizer::tokenizer;
 use super::{Gguf, Quant, rope};
 use crate::io::quoted;
-use crate::io::{Dtype, Folder, FolderWriter, Layout};
+use crate::io::{Dtype, Folder, FolderWriter, Layout, Output};
 use crate::{Error, Result};
 use ndarray::{ArrayD, IxDyn};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
 
 /// The most bytes of one file of weights, as the Hugging Face libraries cut them.
 const SHARD: u64 = 5_000_000_000;
@@ -51,7 +50,7 @@ struct Step {
 /// [`Error::Malformed`] if the file lacks a tensor or key, has a tensor that its architecture has not or of another shape, says what a
 /// `config.json` cannot, or its tokenizer is of a kind that is not read; [`Error::Setting`] if the architecture is not known (the line
 /// lists those that are); what [`FolderWriter`] reports.
-pub fn import(file: &Gguf, out: impl AsRef<Path>, dtype: Option<Dtype>) -> Result<Imported> {
+pub fn import(file: &Gguf, out: impl Into<Output>, dtype: Option<Dtype>) -> Result<Imported> {
     import_checked(file, out, dtype, |_| Ok(()))
 }
 
@@ -61,7 +60,7 @@ pub fn import(file: &Gguf, out: impl AsRef<Path>, dtype: Option<Dtype>) -> Resul
 /// As [`import`], and those of `check`.
 pub fn import_checked(
     file: &Gguf,
-    out: impl AsRef<Path>,
+    out: impl Into<Output>,
     dtype: Option<Dtype>,
     check: impl FnOnce(&Folder) -> Result<()>,
 ) -> Result<Imported> {

@@ -39,6 +39,14 @@ impl Keys<'_> {
         Ok(self.file.number_or(&self.key(key))?.map(neat))
     }
 
+    /// What is added below a root: a number of at least 0.
+    pub fn epsilon(&self, key: &str) -> Result<f64> {
+        match self.number(key)? {
+            epsilon if epsilon >= 0.0 && (epsilon as f32).is_finite() => Ok(epsilon),
+            epsilon => Err(self.refuse(key, format!("is {epsilon}, no number of at least 0 in 32 bits"))),
+        }
+    }
+
     /// A bound of logits: a number above 0.
     pub fn cap(&self, key: &str) -> Result<Option<f64>> {
         match self.number_or(key)? {

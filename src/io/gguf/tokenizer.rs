@@ -227,7 +227,7 @@ fn byte_level(tokens: &Tokens<'_>) -> Result<Tokenizer> {
             None => return Err(refuse(format!("merge {i} is {}, not two tokens that together are a third", quoted(merge)))),
         }
     }
-    let begins_by_itself = matches!(cut, Cut::Pattern(_)) && pre.starts_with("llama");
+    let begins_by_itself = ["llama-bpe", "llama3", "llama-v3"].contains(&pre);
     let begins = file.flag_or("tokenizer.ggml.add_bos_token")?.unwrap_or(begins_by_itself);
     let model = json!({
         "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,

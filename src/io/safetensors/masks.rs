@@ -25,6 +25,8 @@ use ::safetensors::tensor::Dtype as Element;
 use ndarray::{ArrayD, IxDyn};
 
 const SUFFIX: &str = ".mask";
+/// The last parts of names under which tools keep the mask of a tensor `weight` beside it.
+const OF_WEIGHTS: [&str; 5] = ["mask", "mask_weight", "mask_w", "pruning_mask", "__weight_mma_mask"];
 
 fn tensor_name(weight: &str) -> String {
     format!("{weight}{SUFFIX}")
@@ -50,10 +52,26 @@ fn candidates(weight: &str) -> Vec<String> {
     }
     let (path, last) = parts(weight);
     if last == "weight" {
-        names.extend(["mask", "mask_weight", "mask_w", "pruning_mask", "__weight_mma_mask"].map(|mask| format!("{path}{mask}")));
+        names.extend(OF_WEIGHTS.map(|mask| format!("{path}{mask}")));
     }
     if let Some(above) = path.strip_suffix("module.").filter(|above| above.is_empty() || above.ends_with('.')) {
         names.push(format!("{above}{last}_mask"));
+    }
+    names
+}
+
+/// The weights of which a mask of this name may be: all whose [`candidates`] have it.
+fn weights_of(mask: &str) -> Vec<String> {
+    let (path, last) = parts(mask);
+    let mut names: Vec<String> = mask.strip_suffix(SUFFIX).map(String::from).into_iter().collect();
+    if let Some(bare) = mask.strip_suffix("_mask") {
+        names.extend([bare.to_string(), format!("{bare}_orig"), format!("{path}module.{}", parts(bare).1)]);
+    }
+    if let Some(path) = mask.strip_suffix("0.mask").filter(|path| path.contains("parametrizations.")) {
+        names.push(format!("{path}original"));
+    }
+    if OF_WEIGHTS.contains(&last) {
+        names.push(format!("{path}weight"));
     }
     names
 }
@@ -185,12 +203,9 @@ impl Checkpoint {
         self.contains(name) && (own || self.foreign(name).is_some())
     }
 
-    /// Whether a tensor has a name that masks have, beside the weight that it would be of; and the name of that.
-    pub(super) fn masked_by_name(&self, mask: &str) -> Option<&str> {
-        if !parts(mask).1.contains("mask") {
-            return None;
-        }
-        self.names().find(|weight| *weight != mask && candidates(weight).iter().any(|c| c == mask))
+    /// Whether a tensor has a name that masks have, beside the weight that it would be of.
+    pub(super) fn is_named_as_mask(&self, mask: &str) -> bool {
+        parts(mask).1.contains("mask") && weights_of(mask).iter().any(|weight| weight != mask && self.contains(weight))
     }
 
     /// The mask that stands beside a weight without an entry of the metadata.
@@ -229,5 +244,25 @@ impl Checkpoint {
             }),
         };
         buffer(name, tensor.shape(), numbers.as_ref()).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weights_of_a_mask_are_those_whose_mask_it_may_be() {
+        let weights =
+            ["fc.weight", "fc.weight_orig", "weight", "fc.parametrizations.weight.original", "a.module.fc", "module.weight"];
+        for weight in weights {
+            for mask in candidates(weight) {
+                assert!(weights_of(&mask).iter().any(|w| w == weight), "{mask} of {weight}: {:?}", weights_of(&mask));
+                for other in weights_of(&mask) {
+                    assert!(candidates(&other).contains(&mask), "{mask} is none of {other}");
+                }
+            }
+        }
+        assert!(weights_of("attn.bias").is_empty());
     }
 }

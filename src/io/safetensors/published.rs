@@ -115,6 +115,12 @@ impl Checkpoint {
         self.names().filter_map(|n| n.strip_suffix(".compressed")).filter(whole).map(named).collect()
     }
 
+    /// The name of the layout of a published weight: the values of 2:4 stand in rows of as many.
+    pub(crate) fn published_layout(&self, name: &str) -> &'static str {
+        let values = [layer(name), name].into_iter().find_map(|layer| self.info(&format!("{layer}.compressed")).ok());
+        if values.is_some_and(|values| values.shape.len() == 2) { "sparse-24-bitmask" } else { "sparse-bitmask" }
+    }
+
     /// Takes an earlier weight of the name away and puts shape and bits in.
     fn begin<'a>(&mut self, name: &'a str, mask: &Mask, shape: Vec<usize>) -> &'a str {
         for prefix in [layer(name), name] {

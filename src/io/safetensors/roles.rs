@@ -162,7 +162,7 @@ impl Checkpoint {
         if let Some(what) = buffer(name, shape, numbers) {
             return Role::Buffer(what);
         }
-        if self.masked_by_name(name).is_some() {
+        if self.is_named_as_mask(name) {
             return Role::Buffer(NO_MASK);
         }
         if name.ends_with("mask") && truths(tensor).is_some() && (shape.len() >= 2 || !is_float(element)) {

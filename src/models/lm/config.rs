@@ -6,7 +6,6 @@ use super::recipe::Recipe;
 use crate::io::Folder;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
-use std::path::Path;
 
 /// Widths of one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +46,10 @@ pub struct Config {
     recipe: Recipe,
 }
 
+/// Keys that name tokens.
+const IDS: [&str; 4] = ["bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"];
+/// Keys that state a context.
+const CONTEXTS: [&str; 2] = ["max_position_embeddings", "n_positions"];
 /// The key of per-block widths.
 const LAYER_WIDTHS: &str = "layer_widths";
 
@@ -59,16 +62,6 @@ impl Config {
     pub fn parse(json: &Value) -> Result<Self> {
         let raw = json.as_object().ok_or_else(|| Error::setting("config.json", "is not a JSON object"))?;
         Config::from_raw(raw.clone())
-    }
-
-    /// Reads the file `config.json`.
-    ///
-    /// # Errors
-    /// [`Error::Io`] naming the file, [`Error::Malformed`] if it is no JSON, and as [`Config::parse`].
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        let json: Value = serde_json::from_slice(&text).map_err(|e| Error::malformed(path, e.to_string()))?;
-        Config::parse(&json).map_err(|e| Error::malformed(path, e.to_string()))
     }
 
     /// The config of a folder.
@@ -85,6 +78,8 @@ impl Config {
         let own = own_names(&raw, family)?;
         let keys = Keys(own.as_ref().unwrap_or(&raw));
         let mut recipe = family.recipe(keys)?;
+        IDS.iter().try_for_each(|key| Keys(&raw).ids(key).map(|_| ()))?;
+        CONTEXTS.iter().try_for_each(|key| Keys(&raw).size_if(key).map(|_| ()))?;
         if let Some(list) = keys.list_if(LAYER_WIDTHS, recipe.layers.len())? {
             for (i, (entry, layer)) in list.iter().zip(&mut recipe.layers).enumerate() {
                 let refuse = || setting(LAYER_WIDTHS, format!("entry {i} is not an object of heads, kv_heads, intermediate"));
@@ -136,7 +131,7 @@ impl Config {
     /// The context that the config states, if any; rotary positions go on behind it.
     pub fn stated_context(&self) -> Option<usize> {
         let keys = Keys(&self.raw);
-        ["max_position_embeddings", "n_positions"].into_iter().find_map(|key| keys.size_if(key).ok().flatten())
+        CONTEXTS.into_iter().find_map(|key| keys.size_if(key).ok().flatten())
     }
 
     /// Whether the config says that the head is the embedding. A file may hold another head all the same: [`Outline`](super::Outline)
@@ -239,6 +234,11 @@ impl Config {
         };
         if blocks.is_empty() || blocks.iter().any(|&b| b >= n) {
             return Err(Error::setting("blocks", format!("{blocks:?} are not some of {n}")));
+        }
+        let key_of_number = "scale_attn_by_inverse_layer_idx";
+        if self.raw.get(key_of_number).and_then(Value::as_bool) == Some(true) && blocks.iter().enumerate().any(|(i, &b)| i != b) {
+            let reason = format!("{blocks:?} change the numbers of blocks, by which {key_of_number} scales");
+            return Err(Error::setting("blocks", reason));
         }
         let mut raw = self.raw.clone();
         raw.insert(key.into(), blocks.len().into());

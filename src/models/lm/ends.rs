@@ -4,7 +4,7 @@ use super::Config;
 use super::load::Reader;
 use super::model::sequences;
 use super::recipe::Recipe;
-use crate::io::Weights;
+use crate::io::{Weights, WeightsMut};
 use crate::kernels::vector;
 use crate::linalg::{Threads, gemm};
 use crate::nn::attention::Carry;
@@ -94,10 +94,13 @@ impl Ends {
         &self.embedding
     }
 
-    /// Tensors of the file that hold the embedding over again: under another name of it, or as the head that is tied to it.
-    pub(super) fn copies(&self) -> impl Iterator<Item = (&str, ArrayViewD<'_, f32>)> {
-        let weight = self.embedding.weight();
-        self.copies.iter().filter_map(move |name| Some((name.as_str(), weight?.view().into_dyn())))
+    /// Writes the tensors of the file that hold the embedding over again: under another name of it, or as the head that is tied to it.
+    pub(super) fn write_copies(&self, to: &mut dyn WeightsMut) -> Result<()> {
+        if self.copies.is_empty() {
+            return Ok(());
+        }
+        let weight = self.embedding.dense_weight();
+        self.copies.iter().try_for_each(|name| to.write(name, weight.view().into_dyn()))
     }
 
     /// The norm behind the last block.

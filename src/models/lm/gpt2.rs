@@ -42,7 +42,7 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
         norm: NormKind::Layer,
         norm_bias: true,
         plus_one: false,
-        epsilon: keys.number("layer_norm_epsilon", 1e-5)? as f32,
+        epsilon: keys.epsilon("layer_norm_epsilon", 1e-5)?,
         activation: activation(keys, "activation_function", "gelu_new")?,
         attention_bias: true,
         output_bias: true,

@@ -63,10 +63,24 @@ impl<'a> Keys<'a> {
         Ok(self.number_if(key)?.unwrap_or(default))
     }
 
-    /// A number above 0, or a default.
+    /// A number above 0, or a default, in 32 bits.
     pub(super) fn positive(self, key: &str, default: f64) -> Result<f32> {
         let x = self.number(key, default)?;
-        if x > 0.0 { Ok(x as f32) } else { Err(wrong(key, &Value::from(x), "a number above 0")) }
+        let narrow = x as f32;
+        match narrow > 0.0 && narrow.is_finite() {
+            true => Ok(narrow),
+            false => Err(wrong(key, &Value::from(x), "a number above 0 in 32 bits")),
+        }
+    }
+
+    /// What is added below a root, or a default, in 32 bits.
+    pub(super) fn epsilon(self, key: &str, default: f64) -> Result<f32> {
+        let x = self.number(key, default)?;
+        let narrow = x as f32;
+        match narrow >= 0.0 && narrow.is_finite() {
+            true => Ok(narrow),
+            false => Err(wrong(key, &Value::from(x), "a number of at least 0 in 32 bits")),
+        }
     }
 
     /// A truth value, or a default.
@@ -91,12 +105,12 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// A number or a list of them, as ids of tokens.
+    /// A number or a list of them, as ids of tokens; -1 is none.
     pub(super) fn ids(self, key: &str) -> Result<Vec<u32>> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let all = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
         let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| wrong(key, value, "ids of tokens"));
-        all.iter().map(id).collect()
+        all.iter().filter(|v| v.as_i64() != Some(-1)).map(id).collect()
     }
 }
 

@@ -321,7 +321,7 @@ impl LanguageModel {
             }
         });
         result?;
-        self.ends.copies().try_for_each(|(name, values)| to.write(name, values))
+        self.ends.write_copies(to)
     }
 }
 

@@ -65,6 +65,8 @@ pub struct Outline {
     pub embedding: String,
     /// Whether the head is the embedding. The file decides: it may hold a head of its own although the config ties it.
     pub tied: bool,
+    /// Tensors that hold the embedding over again: under another name of it, or as the head that is tied to it.
+    pub copies: Vec<String>,
 }
 
 impl Outline {
@@ -98,7 +100,7 @@ impl Outline {
                 return Err(Error::shape(format!("tensor {}", quoted(&tensor)), &wanted, &found));
             }
         }
-        Ok(Outline { layers, embedding, tied: tie.tied })
+        Ok(Outline { layers, embedding, tied: tie.tied, copies: tie.copies })
     }
 
     /// What a tensor of the model is for.

@@ -177,7 +177,7 @@ impl Recipe {
             norm: NormKind::Rms,
             norm_bias: false,
             plus_one: false,
-            epsilon: keys.number(defaults.epsilon.0, defaults.epsilon.1)? as f32,
+            epsilon: keys.epsilon(defaults.epsilon.0, defaults.epsilon.1)?,
             activation: activation(keys, defaults.activation.0, defaults.activation.1)?,
             attention_bias: false,
             output_bias: false,

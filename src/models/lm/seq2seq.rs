@@ -299,6 +299,6 @@ impl Seq2Seq {
             }
         });
         result?;
-        self.ends.copies().try_for_each(|(name, values)| to.write(name, values))
+        self.ends.write_copies(to)
     }
 }

@@ -6,6 +6,7 @@ use crate::mask::Mask;
 use crate::nn::Linear;
 use crate::sparse::{Format, Hint, Plan, Precision, exact};
 use crate::{Error, Result};
+use rayon::prelude::*;
 use serde::Serialize;
 use std::str::FromStr;
 
@@ -69,10 +70,13 @@ impl LanguageModel {
         let mut kept = Vec::new();
         let model = LanguageModel::load_with(folder, config, &mut |layer| {
             let mask = folder.mask(&layer.tensor())?;
+            let mask = mask.map(|mask| if layer.is_transposed() { turned(&mask) } else { mask });
+            if let Some(mask) = &mask {
+                keeps_all(layer, mask)?;
+            }
             let pruned = mask.is_some();
             let (format, values) = match mask {
                 Some(mask) if running != Running::Dense => {
-                    let mask = if layer.is_transposed() { turned(&mask) } else { mask };
                     pack(layer, &mask, folder, running, tokens).map_err(|e| e.in_layer(layer.name()))?
                 }
                 _ => whole(layer, tokens),
@@ -83,6 +87,19 @@ impl LanguageModel {
         })?;
         Ok((model, kept))
     }
+}
+
+/// Refuses a mask that drops weights which are not 0: it is of other weights, and what is computed would depend on the storage.
+fn keeps_all(layer: &Linear, mask: &Mask) -> Result<()> {
+    let weight = layer.dense_weight();
+    let rows = weight.outer_iter().into_par_iter().enumerate();
+    let lost: usize = rows.map(|(r, row)| row.iter().enumerate().filter(|(c, w)| **w != 0.0 && !mask.get(r, *c)).count()).sum();
+    if lost == 0 {
+        return Ok(());
+    }
+    let reason =
+        format!("{lost} weights that its mask drops are not 0; the masks are of other weights: remove them, or prune again");
+    Err(Error::setting("mask", reason).in_layer(layer.name()))
 }
 
 fn whole(layer: &mut Linear, tokens: usize) -> (String, String) {

@@ -56,7 +56,7 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
         norm: NormKind::Rms,
         norm_bias: false,
         plus_one: false,
-        epsilon: keys.number("layer_norm_epsilon", 1e-6)? as f32,
+        epsilon: keys.epsilon("layer_norm_epsilon", 1e-6)?,
         activation,
         attention_bias: false,
         output_bias: false,

@@ -1,7 +1,7 @@
 //! How a run is begun, or taken up again.
 
 use super::run::{LayerRecord, Place};
-use crate::io::{FolderWriter, Layout, RECORDS, SETTINGS, one_line, quoted};
+use crate::io::{FolderWriter, Layout, Output, RECORDS, SETTINGS, one_line, quoted};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
@@ -27,9 +27,9 @@ fn kept(part: &Path, name: &str) -> Result<Option<Value>> {
 }
 
 /// The writer and the records so far.
-pub(super) fn begin(out: &Path, layout: Layout, described: &Value, resume: bool) -> Result<(FolderWriter, Vec<LayerRecord>)> {
+pub(super) fn begin(out: &Output, layout: Layout, described: &Value, resume: bool) -> Result<(FolderWriter, Vec<LayerRecord>)> {
     if !resume {
-        let writer = FolderWriter::create_resumable(out, layout)?;
+        let writer = FolderWriter::create_resumable(out.clone(), layout)?;
         return match writer.json(SETTINGS, described) {
             Ok(()) => Ok((writer, vec![])),
             Err(e) => {
@@ -38,8 +38,8 @@ pub(super) fn begin(out: &Path, layout: Layout, described: &Value, resume: bool)
             }
         };
     }
-    let before = unfinished_settings(out)?;
-    let part = FolderWriter::working_folder(out);
+    let before = unfinished_settings(out.path())?;
+    let part = FolderWriter::working_folder(out.path());
     if let (Value::Object(before), Value::Object(now)) = (&before, described) {
         // A build that did not say something yet cannot be held to it.
         let differs = |(key, value): &(&String, &Value)| before.get(*key).is_some_and(|old| old != *value);
@@ -49,7 +49,7 @@ pub(super) fn begin(out: &Path, layout: Layout, described: &Value, resume: bool)
             return Err(Error::setting(key, reason));
         }
     }
-    let writer = FolderWriter::resume(out, layout)?;
+    let writer = FolderWriter::resume(out.clone(), layout)?;
     let refuse = |e: serde_json::Error| Error::malformed(part.join(RECORDS), one_line(&e.to_string(), 300));
     let records = kept(&part, RECORDS)?.map(serde_json::from_value).transpose().map_err(refuse)?;
     Ok((writer, records.unwrap_or_default()))

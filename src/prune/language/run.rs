@@ -6,7 +6,7 @@ use super::tally::Found;
 use super::walk::Walk;
 use super::{Inputs, LanguagePruning, Turn};
 use crate::criteria::Evidence;
-use crate::io::{Folder, FolderWriter, Layout, RECORDS};
+use crate::io::{Folder, FolderWriter, Layout, Output, RECORDS};
 use crate::mask::Mask;
 use crate::metrics::peak_memory;
 use crate::models::lm::{Config, Outline, Outlined, load_block};
@@ -16,7 +16,6 @@ use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -70,7 +69,7 @@ pub fn prune_language(
     config: &Config,
     (ids, length): (&[u32], usize),
     settings: &LanguagePruning<'_>,
-    (out, described, resume): (&Path, &Value, bool),
+    (out, described, resume): (impl Into<Output>, &Value, bool),
     see: &mut dyn FnMut(Progress),
 ) -> Result<(FolderWriter, Vec<LayerRecord>)> {
     check(ids, length, settings)?;
@@ -86,13 +85,13 @@ pub fn prune_language(
     let pruned: Vec<&Place> = layers.iter().filter(|l| settings.budgets.contains_key(&l.name)).collect();
     let mut layout = Layout::of(folder);
     layout.masks(pruned.iter().map(|l| l.tensor.as_str()))?;
-    let (writer, records) = begin(out, layout, described, resume)?;
+    let out: Output = out.into();
+    let (writer, records) = begin(&out, layout, described, resume)?;
+    let out = out.path();
     fits(out, &records, &pruned, &writer)?;
-    if let Some(config) = config.settled(outline.tied) {
-        writer.config(&config)?;
-    }
     let mut run = Run { folder, config, settings, layers, writer, records };
-    match run.blocks(ids, length, see) {
+    let settled = config.settled(outline.tied).map_or(Ok(()), |config| run.writer.config(&config));
+    match settled.and_then(|()| run.blocks(ids, length, see)) {
         Ok(()) => Ok((run.writer, run.records)),
         Err(error) if run.records.is_empty() => {
             run.writer.discard();

@@ -16,7 +16,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused a file.
-    #[error("{}: {}", line(path.display()), line(source))]
+    #[error("{}: {}", whole(path.display()), line(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -24,7 +24,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file was read and is not what it should be.
-    #[error("{}: {}", line(path.display()), line(reason))]
+    #[error("{}: {}", whole(path.display()), line(reason))]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -151,14 +151,26 @@ pub enum Error {
     },
 }
 
+/// Characters of a part of a message at most: a text out of a file may be as long as the file.
+const LONGEST: usize = 450;
+
 /// A text with the characters escaped that break a line or do the like.
-fn line(text: impl std::fmt::Display) -> String {
+fn whole(text: impl std::fmt::Display) -> String {
     let text = text.to_string();
     if !text.contains(char::is_control) {
         return text;
     }
     let visible = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
     text.chars().map(visible).collect()
+}
+
+/// The same, its end left out where it is long.
+fn line(text: impl std::fmt::Display) -> String {
+    let text = whole(text);
+    match text.char_indices().nth(LONGEST) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 /// A name that may come from a file, fit for a message of one line: at most 100 characters.

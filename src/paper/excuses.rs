@@ -1,5 +1,6 @@
 //! Claims that do not hold, each with the reason: data beside the results, judged with them.
 
+use crate::io::quoted;
 use crate::paper::{Claim, Claims};
 use crate::report::Table;
 use crate::{Error, Result};
@@ -31,7 +32,7 @@ impl FromStr for Run {
         [Run::Quick, Run::Full]
             .into_iter()
             .find(|run| run.to_string() == text)
-            .ok_or_else(|| Error::setting("run", format!("'{text}' is neither quick nor full")))
+            .ok_or_else(|| Error::setting("run", format!("{} is neither quick nor full", quoted(text))))
     }
 }
 

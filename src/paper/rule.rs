@@ -1,5 +1,6 @@
 //! The rule by which a claim is judged.
 
+use crate::io::quoted;
 use crate::report::Summary;
 use crate::{Error, Result};
 use std::fmt;
@@ -81,7 +82,18 @@ impl FromStr for Rule {
         };
         match every.zip(test) {
             Some((every, test)) => Ok(Rule { every, test }),
-            None => Err(Error::setting("rule", format!("'{text}' is not like 'mean <= 14' or 'every in 0.5 .. 1.5'"))),
+            None => Err(Error::setting("rule", format!("{} is not like 'mean <= 14' or 'every in 0.5 .. 1.5'", quoted(text)))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_rule_is_shown_in_part_where_it_is_long() {
+        let line = ("mean ".to_string() + &"\t9".repeat(5000)).parse::<Rule>().unwrap_err().to_string();
+        assert!(line.starts_with("rule: 'mean ") && line.contains('…') && line.chars().count() < 300, "{line}");
     }
 }

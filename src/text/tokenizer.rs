@@ -78,7 +78,7 @@ impl Tokenizer {
         let mut inner = made.map_err(|e| refuse(e.to_string()))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| refuse(e.to_string()))?;
-        let around = around(&inner).map_err(refuse)?;
+        let around = guarded(|| around(&inner)).ok_or_else(|| refuse("it contradicts itself".to_string()))?.map_err(refuse)?;
         Ok(Tokenizer { inner, path, around, settings: Map::new() })
     }
 

@@ -107,6 +107,16 @@ fn a_file_that_would_make_a_folder_that_does_not_open_is_refused_at_import() {
 #[test]
 fn a_tokenizer_that_its_own_library_finds_impossible_is_one_line() {
     let folder = tiny();
+    // A template that names a token which it does not list.
+    let known = fs::read(folder.path("tiny/tokenizer.json")).unwrap();
+    edit(&folder, "tiny/tokenizer.json", |t| {
+        let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+        let end = json!({"SpecialToken": {"id": "</s>", "type_id": 0}});
+        t["post_processor"] = json!({"type": "TemplateProcessing", "single": [text, end], "pair": [text], "special_tokens": {}});
+    });
+    let line = folder.refuses(&["eval", "tiny", "--text", "text.txt", "--context", "24"]);
+    assert!(line.starts_with("tiny/tokenizer.json: is no tokenizer: "), "{line}");
+    fs::write(folder.path("tiny/tokenizer.json"), known).unwrap();
     for charsmap in ["", "AAAAAA==", "AAAA", "////////"] {
         edit(&folder, "tiny/tokenizer.json", |t| {
             t["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": charsmap})

@@ -56,6 +56,7 @@ impl Claim {
 /// assert_eq!(Claims::from_csv(&csv)?, claims.clone());
 /// // Whoever changes a number by hand has to change what follows from it, and then the table is another.
 /// assert!(Claims::from_csv(&csv.replace("12.0", "15.0")).is_err());
+/// assert!(Claims::from_csv(csv.lines().next().unwrap()).is_err()); // no claim at all
 /// # Ok::<(), lacuna::Error>(())
 /// ```
 #[derive(Debug, Clone, Default)]
@@ -133,11 +134,14 @@ impl Claims {
     /// Reads what [`Claims::to_csv`] writes, and judges every claim anew.
     ///
     /// # Errors
-    /// If it is not such a table, a cell is not what it should be, or a claim does not hold as the file says it does.
+    /// If it is not such a table, it has no rows, a cell is not what it should be, or a claim does not hold as the file says it does.
     pub fn from_csv(text: &str) -> Result<Self> {
         let table = Table::from_csv(text)?;
         if table.columns() != COLUMNS {
             return Err(Error::setting("results", format!("the columns are not {}", COLUMNS.join(", "))));
+        }
+        if table.rows().is_empty() {
+            return Err(Error::setting("results", "no rows: a table without claims says nothing"));
         }
         let mut claims = Claims::default();
         let mut said: Vec<String> = Vec::new();

@@ -3,7 +3,7 @@
 use crate::LARGEST;
 use lacuna::Error;
 use lacuna::io::gguf::{Gguf, import};
-use lacuna::io::{Checkpoint, read_header, table};
+use lacuna::io::{Checkpoint, Folder, Role, read_header, table};
 use std::fs;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -138,4 +138,23 @@ fn whatever_texts_are_in_an_error_it_is_one_line() {
         assert!(!line.contains(char::is_control), "{line:?}");
     }
     assert_eq!(Error::setting("a\n", "naïve ▁").to_string(), "a\\n: naïve ▁");
+}
+
+#[test]
+fn many_names_that_masks_have_and_many_storages_are_not_compared_with_all_names() {
+    let count = 20_000;
+    let one = |i: usize, name: &str| format!(r#""{name}":{{"dtype":"U8","shape":[1],"data_offsets":[{i},{}]}}"#, i + 1);
+    let masks: Vec<String> = (0..count).map(|i| one(i, &format!("x{i:05}_mask"))).collect();
+    let model = soon(|| Checkpoint::from_bytes("f", &file(&format!("{{{}}}", masks.join(",")), &vec![0; count]))).unwrap();
+    assert_eq!(soon(|| model.roles()).len(), count);
+    let parts: Vec<String> = (0..count).map(|i| one(i, &format!("x{i:05}.values"))).collect();
+    let storages: Vec<String> =
+        (0..count).map(|i| format!(r#""x{i:05}.storage":"{{\"format\":\"csr\",\"rows\":1,\"cols\":1}}""#)).collect();
+    let header = format!(r#"{{"__metadata__":{{{}}},{}}}"#, storages.join(","), parts.join(","));
+    let model = soon(|| Checkpoint::from_bytes("f", &file(&header, &vec![0; count]))).unwrap();
+    assert!(soon(|| model.roles()).iter().all(|(name, role)| *role == Role::Packed { of: name[..6].to_string() }));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("model.safetensors"), file(&header, &vec![0; count])).unwrap();
+    fs::write(folder.path().join("config.json"), "{}").unwrap();
+    assert_eq!(soon(|| Folder::open(folder.path())).unwrap().packed().count(), count);
 }

@@ -109,8 +109,10 @@ impl Packed {
             let size = |key: &str| sizes[key].as_u64().and_then(|n| usize::try_from(n).ok());
             let (Some(rows), Some(cols)) = (size("rows"), size("cols")) else { continue };
             few_enough(shard, name, rows, cols)?;
-            let own = |t: &Listed| t.name.strip_prefix(name).and_then(|n| n.strip_prefix('.')).is_some_and(|n| n != "mask");
-            let parts: Vec<usize> = (0..shard.tensors.len()).filter(|&i| own(&shard.tensors[i])).collect();
+            let prefix = format!("{name}.");
+            let own = places.range(prefix.as_str()..).take_while(|(part, _)| part.starts_with(&prefix));
+            let mut parts: Vec<usize> = own.filter(|(part, _)| part[prefix.len()..] != *"mask").map(|(_, i)| *i).collect();
+            parts.sort_unstable();
             let dtype = parts.iter().find(|&&i| shard.tensors[i].name.ends_with(".values"));
             let dtype = dtype.and_then(|&i| Dtype::of(shard.tensors[i].element));
             let layout = sizes["format"].as_str().unwrap_or("an unknown storage").to_string();

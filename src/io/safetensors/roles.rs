@@ -5,7 +5,7 @@ use super::buffers::buffer;
 use super::checkpoint::{Checkpoint, Tensor};
 use crate::Result;
 use ::safetensors::tensor::Dtype as Element;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// What a tensor of a file is for, as far as its name, its type, its numbers and its neighbours tell.
@@ -130,8 +130,11 @@ impl Checkpoint {
     /// Of each part of a packed weight the weight.
     fn packed_parts(&self) -> BTreeMap<String, String> {
         let mut parts = BTreeMap::new();
+        let names: BTreeSet<&str> = self.names().collect();
         for weight in self.storages() {
-            let own = self.names().filter(|n| n.strip_prefix(weight).is_some_and(|n| n.starts_with('.') && n != ".mask"));
+            let prefix = format!("{weight}.");
+            let own = names.range(prefix.as_str()..).take_while(|name| name.starts_with(&prefix));
+            let own = own.filter(|name| name[prefix.len()..] != *"mask");
             parts.extend(own.map(|part| (part.to_string(), weight.to_string())));
         }
         for weight in self.published_names() {

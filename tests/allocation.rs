@@ -484,9 +484,8 @@ fn targets_beyond_the_dense_layers_are_refused_with_both_counts() {
 #[test]
 fn a_target_of_flops_works_with_layers_that_are_given() {
     let net = Net::new(&[linear(2, 3), conv(1, 4, (1, 1), 9)], 0);
-    let first_whole = Overrides { sparsity: [(net.names[0].clone(), 0.0)].into(), rest: Uniform };
-    let message =
-        |limit| Target::Flops(limit).allocate(&first_whole, &net.layers()).map(|p| keeps(&p)).map_err(|e| e.to_string());
+    let whole = Overrides { sparsity: [(net.names[0].clone(), 0.0)].into(), rest: Uniform };
+    let message = |limit| Target::Flops(limit).allocate(&whole, &net.layers()).map(|p| keeps(&p)).map_err(|e| e.to_string());
     assert_eq!(message(84), Ok(vec![6, 4]));
     assert_eq!(message(83), Ok(vec![6, 3])); // 12 for the first, 18 for each of the others
     assert_eq!(message(29), Ok(vec![6, 0]));
@@ -496,7 +495,6 @@ fn a_target_of_flops_works_with_layers_that_are_given() {
 
 #[test]
 fn lamp_s_scores_of_a_matrix_with_a_nan_are_nan_and_come_to_an_end() {
-    let mut w = Array2::from_shape_fn((3, 4), |(r, c)| (r * 4 + c) as f32);
-    w[[1, 2]] = f32::NAN;
+    let w = Array2::from_shape_fn((3, 4), |(r, c)| if (r, c) == (1, 2) { f32::NAN } else { (r * 4 + c) as f32 });
     assert!(Lamp::scores(w.view()).iter().all(|s| s.is_nan()));
 }

@@ -90,7 +90,7 @@ pub fn reports(out: &Path, names: &[&str], force: bool) -> Result<()> {
     let there = |name: &&&str| fs::symlink_metadata(out.join(name)).is_ok();
     let ours = || {
         let page = names.first().and_then(|page| fs::read(out.join(page)).ok());
-        page.is_some_and(|page| Page::is_one(&String::from_utf8_lossy(&page)))
+        page.is_some_and(|page| Page::is_page(&String::from_utf8_lossy(&page)))
     };
     match names.iter().find(there) {
         Some(name) if !force && !ours() => Err(exists(&out.join(name))),

@@ -169,7 +169,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let layers = language_layers(&folder, &config, &wanted.only, &args.skip)?;
     readable(&folder, &layers)?;
-    let (memory, scratch) = (prune_options::memory(args, &layers)?, prune_options::scratch(args)?);
+    let (memory, scratch) = (prune_options::memory(args, &folder)?, prune_options::scratch(args)?);
     let (calibration, bos) = calibration(args, (&folder, &config))?;
 
     let parts = Pruners::new(args)?;

@@ -56,14 +56,14 @@ fn megabytes(args: &Args) -> Result<Option<usize>> {
 
 /// Bytes of activations and sums of gradients that stay in memory: as asked for, or half of what is free beside the model, where that is
 /// loaded whole.
-pub fn memory(args: &Args, layers: &[LanguageLayer]) -> Result<usize> {
+pub fn memory(args: &Args, folder: &Folder) -> Result<usize> {
     if let Some(bytes) = megabytes(args)? {
         return Ok(bytes);
     }
     let whole = matches!(args.method, Method::Taylor | Method::Fisher | Method::Woodfisher)
         || matches!(args.allocate, Allocation::Evolve | Allocation::Sensitivity);
-    // The layers are nearly all of a model; embeddings are the rest.
-    let model = if whole { layers.iter().map(|l| 5 * l.shape.0 * l.shape.1).sum() } else { 0 };
+    let bytes = || folder.names().filter_map(|name| folder.info(name).ok()).map(|t| 4 * t.elements()).sum();
+    let model = if whole { bytes() } else { 0 };
     let half = |free: u64| usize::try_from(free).unwrap_or(usize::MAX).saturating_sub(model) / 2;
     Ok(available_memory().map_or(MEGABYTES << 20, half))
 }

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Each sum of a strip adds its products in the order of the columns, tile by tile. So the bits do not depend on the number of threads, and
-//! those of a token that stands in a strip not on the tokens beside it; the last tokens of an odd number are sums of lanes.
+//! those of a token that stands in a strip not on the tokens beside it. What is left of the tokens, up to six, or twelve where there are 32
+//! registers and the weight lies in a cache, are dot products of rows and tokens, sums of lanes.
 //!
 //! Tried, and no faster on a core with AVX2: copying the rows of a tile side by side first; twelve rows and eight tokens (eight streams
 //! are what the caches take of rows that lie a power of two apart); three vectors of tokens, for which registers do not suffice.

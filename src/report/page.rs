@@ -47,7 +47,7 @@ pub struct Page {
 
 impl Page {
     /// Whether a text is a page of this kind, of any version.
-    pub fn is_one(html: &str) -> bool {
+    pub fn is_page(html: &str) -> bool {
         html.contains("<meta name=\"generator\" content=\"lacuna ")
     }
 

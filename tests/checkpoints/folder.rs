@@ -141,6 +141,30 @@ fn new_numbers_keep_file_place_and_dtype_whatever_the_order_of_writing() {
 }
 
 #[test]
+fn a_model_is_known_by_its_config_and_by_all_parts_of_a_file_that_is_little_longer_than_a_megabyte() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("m");
+    let layout = Layout::new([("a.weight".to_string(), Dtype::F32, vec![300, 1000])], 1 << 30).unwrap();
+    let mut writer = FolderWriter::create(&folder, layout).unwrap();
+    writer.write("a.weight", &Array2::<f32>::ones((300, 1000))).unwrap();
+    writer.config(&serde_json::Map::new()).unwrap();
+    writer.finish().unwrap();
+    let known = || Folder::open(&folder).unwrap().fingerprint().unwrap();
+    let (first, file) = (known(), folder.join("model.safetensors"));
+    let bytes = fs::read(&file).unwrap();
+    for at in [1000, 1 << 20, (1 << 20) + 5000, bytes.len() - 1] {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        fs::write(&file, changed).unwrap();
+        assert_ne!(known(), first, "byte {at}");
+    }
+    fs::write(&file, bytes).unwrap();
+    assert_eq!(known(), first);
+    fs::write(folder.join("config.json"), "{\"a\": 1}").unwrap();
+    assert_ne!(known(), first);
+}
+
+#[test]
 fn a_mask_of_another_shape_than_its_weight_is_refused_by_its_file() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("m");

@@ -153,54 +153,23 @@ fn calibration_has_the_token_that_begins_a_text_where_it_was_asked_to_stand() {
     let (context, count) = (8, 6);
     let windows: Vec<i64> = ids.chunks_exact(context - 1).take(count).flat_map(|part| [&[1], part].concat()).collect();
     let once = [&[1], &ids[..context * count - 1]].concat();
+    let prune = |bos: &'static str, context: &'static str, calibration: &'static str| {
+        let text = "prune begun out --method wanda --sparsity 0.5 --samples 6 --force --bos";
+        text.split(' ').chain([bos, "--context", context, "--calibration", calibration]).collect::<Vec<_>>()
+    };
+    let line = folder.refuses(&prune("window", "1", "text.txt"));
+    assert!(line.contains("fewer than the 6 x 1 asked for"), "{line}");
+    let run = |bos: &'static str, calibration: &'static str| {
+        folder.succeeds(&prune(bos, "8", calibration));
+        let record: Value = serde_json::from_slice(&fs::read(folder.path("out/prune.json")).unwrap()).unwrap();
+        (fs::read(folder.path("out/model.safetensors")).unwrap(), record["settings"]["first_token"].clone())
+    };
     let mut found = Vec::new();
     for (bos, by_hand) in [("none", ids[..context * count].to_vec()), ("tokenizer", once), ("window", windows)] {
         fs::write(folder.path("by_hand.safetensors"), ids_file("input_ids", &[1, by_hand.len()], &by_hand)).unwrap();
-        let run = |out: &str, calibration: &str| {
-            let all = [
-                "prune",
-                "begun",
-                out,
-                "--method",
-                "wanda",
-                "--sparsity",
-                "0.5",
-                "--samples",
-                "6",
-                "--context",
-                "8",
-                "--bos",
-                bos,
-            ];
-            folder.succeeds(&[&all[..], &["--calibration", calibration, "--force"]].concat());
-            let record: Value = serde_json::from_slice(&fs::read(folder.path(out).join("prune.json")).unwrap()).unwrap();
-            (fs::read(folder.path(out).join("model.safetensors")).unwrap(), record["settings"]["first_token"].clone())
-        };
-        if bos == "window" {
-            let line = folder.refuses(&[
-                "prune",
-                "begun",
-                "x",
-                "--method",
-                "wanda",
-                "--sparsity",
-                "0.5",
-                "--samples",
-                "6",
-                "--context",
-                "1",
-                "--bos",
-                bos,
-                "--calibration",
-                "text.txt",
-            ]);
-            assert!(line.contains("fewer than the 6 x 1 asked for"), "{line}");
-        }
-        let (of_text, said) = run("of_text", "text.txt");
-        if bos != "window" {
-            assert!(of_text == run("of_ids", "by_hand.safetensors").0, "{bos}");
-        }
-        found.push((of_text, said));
+        let of_text = run(bos, "text.txt");
+        assert!(of_text.0 == run("none", "by_hand.safetensors").0, "{bos}");
+        found.push(of_text);
     }
     let said: Vec<&str> = found.iter().map(|(_, said)| said.as_str().unwrap()).collect();
     assert_eq!(said, ["none", "token 1 <s> once before the text, put by the tokenizer", "token 1 <s> begins every window"]);

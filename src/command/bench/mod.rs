@@ -121,8 +121,14 @@ fn run_spmm(args: &Spmm) -> Result<()> {
     check_memory(&shapes, &args.tokens, beside)?;
     let mut table = table();
     for dim in shapes {
-        let made = if opened.is_none() { Some(Weights::random(dim, Seed(args.seed), args.skewed)) } else { None };
-        let weights = opened.as_ref().or(made.as_ref()).expect("a weight was opened or made");
+        let made;
+        let weights = match &opened {
+            Some(weights) => weights,
+            None => {
+                made = Weights::random(dim, Seed(args.seed), args.skewed);
+                &made
+            }
+        };
         for &sparsity in &sparsities {
             let mask = weights.mask(pattern, sparsity)?;
             for &threads in &args.threads {

@@ -9,7 +9,7 @@ const FRONT: u64 = 1 << 20;
 /// Places beyond the front that are looked at.
 const PLACES: u64 = 256;
 /// Bytes of each.
-const BYTES: usize = 1024;
+const BYTES: u64 = 1024;
 
 /// Adds bytes to a hash of the kind FNV-1a.
 fn add(hash: u64, bytes: &[u8]) -> u64 {
@@ -36,8 +36,9 @@ impl Folder {
             };
             read(0, FRONT)?;
             let rest = length.saturating_sub(FRONT);
-            for i in 0..PLACES.min(rest.div_ceil(BYTES as u64)) {
-                read(FRONT + rest / PLACES * i, BYTES as u64)?;
+            let places = PLACES.min(rest.div_ceil(BYTES));
+            for i in 0..places {
+                read(FRONT + i * rest / places, BYTES)?;
             }
             hash = add(hash, &length.to_le_bytes());
         }

@@ -10,10 +10,10 @@ use lacuna::mask::{Mask, Pattern, Scope};
 use lacuna::models::{Init, mlp, to_checkpoint};
 use lacuna::nn::{Activation, Loss, Method, Network};
 use lacuna::prune::{Pruning, Schedule, iterative, one_shot, prune_units, shrink};
-use lacuna::recover::{Decay, Recipe, fit};
 use lacuna::rng::Seed;
 use lacuna::solve::{Alps, DsNoT, ExactObs, Pruner, Reconstruct, Reconstructed, Scored, SparseGpt, WoodFisher};
 use lacuna::sparse::{Format, Hint, LinearOp, Plan, Precision, apply, pull};
+use lacuna::train::{Decay, Recipe, fit};
 use lacuna::{Error, Result};
 use ndarray::{Array2, s};
 use std::hash::Hasher;
@@ -61,7 +61,7 @@ fn recipe(method: Method, epochs: usize) -> Recipe {
 }
 
 fn main() -> Result<()> {
-    let digits = lacuna::io::digits();
+    let digits = lacuna::data::digits();
     let x = digits.x().slice(s![..256, ..]).to_owned();
     let target = digits.one_hot(1.0, -1.0).slice(s![..256, ..]).to_owned();
     let adam = Method::Adam { weight_decay: 1e-4 };

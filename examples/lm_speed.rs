@@ -3,7 +3,7 @@
 //! `cargo run --release --example lm_speed -- FOLDER [TOKENS] [prefill,decode,train]`
 
 use lacuna::io::Folder;
-use lacuna::models::lm::{Config, Gradients, LanguageModel, Running, step};
+use lacuna::lm::{Config, Gradients, LanguageModel, Running, step};
 use lacuna::nn::{Method, Optimizer};
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -3,12 +3,12 @@
 //! Batch 60, Adam at 1.2e-3, as `scripts/mnist_epoch.py` does with PyTorch. `RAYON_NUM_THREADS` sets the threads. One JSON
 //! line an epoch.
 
-use lacuna::io::{data_dir, mnist};
-use lacuna::metrics::score;
+use lacuna::data::{data_dir, mnist};
+use lacuna::eval::score;
 use lacuna::models::{lenet_5, lenet_300_100};
 use lacuna::nn::{Loss, Method};
-use lacuna::recover::{Decay, Recipe, fit_with};
 use lacuna::rng::Seed;
+use lacuna::train::{Decay, Recipe, fit_with};
 use std::time::Instant;
 
 fn main() -> lacuna::Result<()> {

@@ -10,8 +10,8 @@ mod random_model;
 
 use lacuna::allocate::Uniform;
 use lacuna::io::Folder;
+use lacuna::lm::Config;
 use lacuna::mask::{Pattern, Scope};
-use lacuna::models::lm::Config;
 use lacuna::prune::{Inputs, LanguagePruning, Turn, allocated, language_layers, prune_language};
 use lacuna::report::{Figure, Point, Table};
 use lacuna::rng::Seed;

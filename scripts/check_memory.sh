@@ -3,8 +3,8 @@
 # decisions by numbers that nobody wrote.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-laws=$(cargo test --test laws --no-run --message-format json | sed -n 's/.*"executable":"\([^"]*\/laws-[^"]*\)".*/\1/p' | tail -1)
-small=(
+laws_of() { cargo test -p "$1" --test laws --no-run --message-format json | sed -n 's/.*"executable":"\([^"]*\/laws-[^"]*\)".*/\1/p' | tail -1; }
+storages=(
     compressing_a_view_stores_what_compressing_its_copy_stores
     what_is_stored_is_what_the_mask_keeps_zeros_and_all
     bad_input::a_kept_weight_that_is_no_number_reaches_the_outputs_of_its_row_and_a_dropped_one_none
@@ -24,16 +24,25 @@ small=(
     transposed::strides_of_the_gradients_do_not_matter_and_nothing_else_is_written
     transposed::transposed_products_are_exact_on_small_whole_numbers
     transposed::transposed_products_of_other_numbers_are_those_of_what_is_stored
+)
+dense=(
     dense::results_may_run_backwards
     dense::without_inputs_all_outputs_are_zero_and_what_is_added_to_stays
-    rows::a_layer_reads_rows_of_whatever_it_is_stored_as
+    narrow::a_layer_reads_rows_of_whatever_it_is_stored_as
 )
-known=$("$laws" --list)
-for law in "${small[@]}"; do
-    grep -qxF "$law: test" <<< "$known" || { echo "no law is named $law" >&2; exit 1; }
-done
-for isa in avx2 portable; do
-    if [ "$isa" = portable ] || grep -qw "$isa" /proc/cpuinfo; then
-        LACUNA_ISA=$isa RAYON_NUM_THREADS=1 PROPTEST_CASES=16 valgrind --quiet --error-exitcode=9 "$laws" --test-threads=1 --exact "${small[@]}"
-    fi
-done
+check() {
+    local laws=$1
+    shift
+    local known law isa
+    known=$("$laws" --list)
+    for law in "$@"; do
+        grep -qxF "$law: test" <<< "$known" || { echo "no law is named $law" >&2; exit 1; }
+    done
+    for isa in avx2 portable; do
+        if [ "$isa" = portable ] || grep -qw "$isa" /proc/cpuinfo; then
+            LACUNA_ISA=$isa RAYON_NUM_THREADS=1 PROPTEST_CASES=16 valgrind --quiet --error-exitcode=9 "$laws" --test-threads=1 --exact "$@"
+        fi
+    done
+}
+check "$(laws_of lacuna-sparse)" "${storages[@]}"
+check "$(laws_of lacuna)" "${dense[@]}"

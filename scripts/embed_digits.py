@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes src/io/digits.bin.gz from the digits that scikit-learn ships.
+"""Makes src/data/digits.bin.gz from the digits that scikit-learn ships.
 
     scripts/embed_digits.py [scikit_learn-….whl]
 

@@ -32,7 +32,7 @@
 //! ```
 //!
 //! Each arrow is a function whose result can be looked at and tested alone. Pruning, shrinking and compressing return new values
-//! and leave their input as it was; training ([`recover::fit`]) changes the network that it is given.
+//! and leave their input as it was; training ([`train::fit`]) changes the network that it is given.
 //!
 //! # Conventions
 //!
@@ -74,28 +74,28 @@
 //! | [`paper`] | what the programs of `papers/` share: claims, rules, options |
 
 // In dependency order: a module uses only those above it (`tests/layering.rs`).
-pub mod error;
 pub mod rng;
-pub mod kernels;
 pub mod linalg;
-pub mod mask;
-pub mod sparse;
 pub mod criteria;
 pub mod allocate;
 pub mod quantize;
 pub mod solve;
 pub mod nn;
 pub mod io;
+pub mod data;
 pub mod text;
+pub mod lm;
 pub mod models;
 pub mod calibrate;
-pub mod metrics;
-pub mod recover;
+pub mod eval;
+pub mod train;
 pub mod prune;
 pub mod report;
 pub mod paper;
 
-pub use error::{Error, Result};
+#[doc(inline)]
+pub use lacuna_sparse::{Error, Result, error, kernels, mask, storage as sparse};
+pub use ndarray;
 
 /// The examples of the README, compiled and run with the other doctests.
 #[cfg(doctest)]

@@ -4,7 +4,7 @@
 //! reader that took everything, or nothing, fails.
 
 use lacuna::Error;
-use lacuna::io::idx::Idx;
+use lacuna::data::idx::Idx;
 use lacuna::io::{Checkpoint, Dtype, read_header};
 use lacuna::mask::Mask;
 use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, Nm, Scaling, Sell, Slots, TileCsr, TilePairs, apply};

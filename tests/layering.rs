@@ -1,19 +1,28 @@
-//! The order of the house: no module uses one that `lib.rs` declares after it, and what is dangerous or foreign has one room.
+//! The order of the house, for each crate of the workspace: no module uses one that is declared after it, at the root and within every room, no two
+//! files use each other, and what is dangerous or foreign has one room.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Lines a source file may have.
 const LONGEST: usize = 500;
 
-/// A source file under `src`, by its path there, without comments and the insides of literals.
+/// The crates of the workspace by the folder of their sources; of a binary, the root file.
+const CRATES: [(&str, &str); 3] = [("crates/sparse/src", "lib.rs"), ("src", "lib.rs"), ("crates/cli/src", "main.rs")];
+
+/// A source file, without comments and the insides of literals.
 struct Source {
+    /// Path from the root of the workspace.
     path: String,
+    /// The module that it is, by names from the root of its crate.
+    module: Vec<String>,
     code: String,
     lines: usize,
 }
 
-fn sources() -> Vec<Source> {
+/// The sources of one crate.
+fn sources(folder: &str, root: &str) -> Vec<Source> {
     fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -24,16 +33,27 @@ fn sources() -> Vec<Source> {
             }
         }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut paths = Vec::new();
-    collect(&root, &mut paths);
+    collect(&base, &mut paths);
     paths.sort();
     let read = |path: &PathBuf| {
         let text = fs::read_to_string(path).unwrap();
-        let path = path.strip_prefix(&root).unwrap().components().map(|c| c.as_os_str().to_str().unwrap()).collect::<Vec<_>>();
-        Source { path: path.join("/"), code: code_of(&text), lines: text.lines().count() }
+        let inner = path.strip_prefix(&base).unwrap().components().map(|c| c.as_os_str().to_str().unwrap()).collect::<Vec<_>>();
+        let inner = inner.join("/");
+        let module = module_of(&inner, root);
+        Source { path: format!("{folder}/{inner}"), module, code: code_of(&text), lines: text.lines().count() }
     };
     paths.iter().map(read).collect()
+}
+
+/// The module that a file of a crate is.
+fn module_of(path: &str, root: &str) -> Vec<String> {
+    if path == root {
+        return Vec::new();
+    }
+    let path = path.trim_end_matches(".rs");
+    path.strip_suffix("/mod").unwrap_or(path).split('/').map(String::from).collect()
 }
 
 /// The text with comments and the insides of strings and character literals turned to spaces; line ends stay.
@@ -102,116 +122,209 @@ fn line_of(code: &str, at: usize) -> usize {
     code[..at].matches('\n').count() + 1
 }
 
-/// The first word of each path of a tree that follows `crate::`: `a` of `a::b`, and `a` and `c` of `{a::b, c::{d, e}}`.
-fn heads(tree: &str) -> Vec<String> {
-    let tree = tree.trim_start();
-    let word = |text: &str| text.trim_start().chars().take_while(|&c| in_a_word(c)).collect::<String>();
-    let Some(group) = tree.strip_prefix('{') else { return vec![word(tree)] };
-    let (mut depth, mut first, mut found) = (0, 0, Vec::new());
-    for (i, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth > 0 => depth -= 1,
-            ',' | '}' if depth == 0 => {
-                found.extend(Some(word(&group[first..i])).filter(|w| !w.is_empty()));
-                first = i + 1;
-                if c == '}' {
-                    break;
+/// The paths of a tree: `a::b` is one, `{a::b, c::{d, e as f}}` are three.
+fn paths(tree: &str) -> Vec<Vec<String>> {
+    /// Reads one tree; gives what is left behind it.
+    fn read<'a>(mut rest: &'a str, before: &[String], found: &mut Vec<Vec<String>>) -> &'a str {
+        let mut path = before.to_vec();
+        loop {
+            rest = rest.trim_start();
+            if let Some(group) = rest.strip_prefix('{') {
+                rest = group.trim_start();
+                while !rest.is_empty() && !rest.starts_with('}') {
+                    rest = read(rest, &path, found).trim_start();
+                    rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
                 }
+                return rest.strip_prefix('}').unwrap_or(rest);
             }
-            _ => {}
+            let end = rest.find(|c: char| !in_a_word(c) && c != '*').unwrap_or(rest.len());
+            if end == 0 {
+                return rest.get(1..).unwrap_or("");
+            }
+            path.push(rest[..end].to_string());
+            rest = rest[end..].trim_start();
+            match rest.strip_prefix("::") {
+                Some(after) => rest = after,
+                None => break,
+            }
         }
+        if let Some(name) = rest.strip_prefix("as ") {
+            rest = name.trim_start().trim_start_matches(in_a_word);
+        }
+        found.push(path);
+        rest
     }
+    let mut found = Vec::new();
+    read(tree, &[], &mut found);
     found
 }
 
-/// The modules that `lib.rs` declares, in its order, and where what it re-exports comes from.
-fn declared(lib: &str) -> (Vec<String>, Vec<(String, String)>) {
-    let (mut modules, mut exports) = (Vec::new(), Vec::new());
-    for statement in lib.split_inclusive(['{', ';']) {
+/// What a module file declares: its modules in order, and what each name that it re-exports comes from.
+#[derive(Debug, Default, PartialEq)]
+struct Declared {
+    modules: Vec<String>,
+    exports: BTreeMap<String, Vec<String>>,
+}
+
+fn declared(code: &str) -> Declared {
+    let mut declared = Declared::default();
+    for statement in code.split_inclusive(['{', ';']) {
         let words: Vec<&str> = statement.trim_end_matches([';', '{']).split_whitespace().collect();
-        if let [.., "mod", name] = words[..] {
-            modules.push(name.to_string());
+        if let ([.., "mod", name], true) = (&words[..], statement.ends_with(';')) {
+            declared.modules.push(name.to_string());
         }
     }
-    for (at, _) in lib.match_indices("pub use ") {
-        let tree = &lib[at + 8..];
+    let statements = places(code, "use ")
+        .into_iter()
+        .filter(|&at| code[..at].trim_end().ends_with("pub") || code[..at].trim_end().ends_with(')'));
+    for at in statements {
+        let tree = &code[at + 4..];
         let tree = &tree[..tree.find(';').unwrap_or(tree.len())];
-        if let Some((module, names)) = tree.trim_start_matches("crate::").split_once("::") {
-            exports.extend(heads(names).into_iter().map(|name| (name, module.trim().to_string())));
+        for path in paths(tree) {
+            let path: Vec<String> = path.into_iter().skip_while(|p| p == "crate" || p == "self").collect();
+            // `a as b` is known by the last word before `as`, which is enough here but for renamed modules.
+            if let (Some(name), true) = (path.last().cloned(), path.len() > 1) {
+                declared.exports.insert(name, path[..path.len() - 1].to_vec());
+            }
         }
     }
-    (modules, exports)
+    declared
 }
 
-/// The uses in one file of what stands at the root of the crate: line and first word.
-fn uses(path: &str, code: &str, modules: &[String]) -> Vec<(usize, String)> {
-    let mut found: Vec<(usize, String)> = Vec::new();
-    for at in places(code, "crate::") {
-        found.extend(heads(&code[at + 7..]).into_iter().map(|head| (line_of(code, at), head)));
+/// The code without modules that are written out in it (tests), for paths that begin with `super`.
+fn outermost(code: &str) -> String {
+    let mut text = code.to_string();
+    for at in places(code, "mod ") {
+        let Some(open) = code[at..].find(['{', ';']).map(|i| at + i).filter(|&i| code[i..].starts_with('{')) else { continue };
+        let mut depth = 0;
+        let end = code[open..].char_indices().find_map(|(i, c)| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            (depth == 0).then_some(open + i + 1)
+        });
+        let end = end.unwrap_or(code.len());
+        let blank: String = code[open..end].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
+        if blank.len() == end - open {
+            text.replace_range(open..end, &blank);
+        }
     }
-    // `super::` as often as the file lies deep reaches the root too. Inside `mod tests` it does not, and then the next
-    // word is not the name of a module of the root.
-    let depth = path.split('/').count() - usize::from(path.ends_with("/mod.rs"));
-    let climb = "super::".repeat(depth);
-    for at in places(code, &climb).into_iter().filter(|&at| !code[..at].ends_with("super::")) {
-        let reached = heads(&code[at + climb.len()..]).into_iter().filter(|head| modules.contains(head));
-        found.extend(reached.map(|head| (line_of(code, at), head)));
+    text
+}
+
+/// The paths that a file uses within its crate, from the root on, each with its line.
+fn uses(module: &[String], code: &str, own: &Declared) -> Vec<(usize, Vec<String>)> {
+    let mut found = Vec::new();
+    for at in places(code, "crate::") {
+        found.extend(paths(&code[at + 7..]).into_iter().map(|path| (line_of(code, at), path)));
+    }
+    let outer = outermost(code);
+    for at in places(&outer, "super::").into_iter().filter(|&at| !outer[..at].ends_with("super::")) {
+        let rest = &outer[at..];
+        let climbs = rest.len() - rest.trim_start_matches("super::").len();
+        let base = &module[..module.len().saturating_sub(climbs / 7)];
+        found.extend(paths(&rest[climbs..]).into_iter().map(|path| (line_of(code, at), [base, &path].concat())));
+    }
+    // Paths into its own modules; a re-export of them is no use.
+    for name in &own.modules {
+        for at in places(&outer, &format!("{name}::")).into_iter().filter(|&at| !outer[..at].ends_with("::")) {
+            let line = outer[..at].rfind([';', '}', '{']).map_or(0, |i| i + 1);
+            let statement: Vec<&str> = outer[line..at].split_whitespace().collect();
+            let exports = statement.last() == Some(&"use") && statement.iter().any(|w| w.starts_with("pub"));
+            if !exports {
+                found.extend(paths(&outer[at..]).into_iter().map(|path| (line_of(code, at), [module, &path].concat())));
+            }
+        }
     }
     found
 }
 
-/// What a file uses too early, one line each.
-fn violations(path: &str, code: &str, modules: &[String], exports: &[(String, String)]) -> Vec<String> {
-    let own = path.split('/').next().unwrap().trim_end_matches(".rs");
-    let rank = |name: &str| modules.iter().position(|m| m == name);
-    let Some(here) = rank(own) else { return vec![format!("src/{path}: lib.rs does not declare {own}")] };
-    let mut broken = Vec::new();
-    for (line, head) in uses(path, code, modules) {
-        let module = exports.iter().find(|(name, _)| *name == head).map_or(&head, |(_, module)| module);
-        match rank(module) {
-            None => broken.push(format!("src/{path}:{line}: crate::{head} is neither a module nor re-exported by one")),
-            Some(there) if there > here => {
-                broken.push(format!("src/{path}:{line}: {own} uses {module}, which lib.rs declares after it"));
+/// The file that defines what a path names: its module.
+fn definer(path: &[String], files: &BTreeMap<Vec<String>, Declared>) -> Option<Vec<String>> {
+    let mut module = Vec::new();
+    let mut rest: Vec<String> = path.to_vec();
+    for _ in 0..64 {
+        let file = files.get(&module)?;
+        let Some(first) = rest.first().cloned() else { return Some(module) };
+        if file.modules.contains(&first) {
+            module.push(first);
+            rest.remove(0);
+        } else if let Some(from) = file.exports.get(&first) {
+            // What comes from another crate is nobody's here.
+            if !file.modules.contains(&from[0]) && !files.contains_key(&from[..1]) {
+                return None;
             }
-            Some(_) => {}
+            rest = [&from[..], &rest[..]].concat();
+            if !file.modules.contains(&rest[0]) {
+                module.clear();
+            }
+        } else {
+            return Some(module);
+        }
+    }
+    panic!("{path:?} is re-exported in a circle")
+}
+
+/// What is wrong with the order of a crate's files, one line each.
+fn violations(sources: &[(String, Vec<String>, String)]) -> Vec<String> {
+    let files: BTreeMap<Vec<String>, Declared> =
+        sources.iter().map(|(_, module, code)| (module.clone(), declared(code))).collect();
+    let mut broken = Vec::new();
+    let mut edges: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
+    for (path, module, code) in sources {
+        for (line, used) in uses(module, code, &files[module]) {
+            let Some(target) = definer(&used, &files).filter(|t| t != module && !t.is_empty()) else { continue };
+            edges.entry(module.clone()).or_default().insert(target.clone());
+            let common = module.iter().zip(&target).take_while(|(a, b)| a == b).count();
+            let (Some(here), Some(there)) = (module.get(common), target.get(common)) else { continue };
+            let order = &files[&module[..common]].modules;
+            let rank = |name: &String| order.iter().position(|m| m == name);
+            if rank(there) > rank(here) {
+                let place = module[..common].join("::");
+                let place = if place.is_empty() { "the root".to_string() } else { place };
+                broken.push(format!("{path}:{line}: {here} uses {there}, which {place} declares after it"));
+            }
+        }
+    }
+    broken.dedup();
+    // A room and a file in it may still use each other.
+    for (module, targets) in &edges {
+        for target in targets.iter().filter(|t| module < *t && edges.get(*t).is_some_and(|back| back.contains(module))) {
+            broken.push(format!("{} and {} use each other", module.join("::"), target.join("::")));
         }
     }
     broken
 }
 
+fn of_crate(folder: &str, root: &str) -> Vec<(String, Vec<String>, String)> {
+    sources(folder, root).into_iter().map(|s| (s.path, s.module, s.code)).collect()
+}
+
 #[test]
-fn no_module_uses_one_that_is_declared_after_it() {
-    let sources = sources();
-    let lib = &sources.iter().find(|s| s.path == "lib.rs").unwrap().code;
-    let (modules, exports) = declared(lib);
-    assert_eq!(modules.first().map(String::as_str), Some("error"), "every module may fail, so error is declared first");
-    let others = sources.iter().filter(|s| s.path != "lib.rs" && s.path != "main.rs" && !s.path.starts_with("command/"));
-    let broken: Vec<String> = others.flat_map(|s| violations(&s.path, &s.code, &modules, &exports)).collect();
-    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+fn no_module_uses_one_that_is_declared_after_it_and_no_two_files_use_each_other() {
+    let broken: Vec<String> = CRATES.iter().flat_map(|(folder, root)| violations(&of_crate(folder, root))).collect();
+    assert!(broken.is_empty(), "{} places\n{}", broken.len(), broken.join("\n"));
 }
 
 #[test]
 fn what_is_unsafe_or_foreign_is_named_in_its_room_alone() {
-    let rooms = [("unsafe", "kernels/"), ("gemm::", "kernels/"), ("faer", "linalg/"), ("ndarray_linalg", "linalg/")];
-    let sources = sources();
+    let kernels = "crates/sparse/src/kernels/";
+    let rooms = [("unsafe", kernels), ("gemm_f32", kernels), ("faer", "src/linalg/"), ("ndarray_linalg", "src/linalg/")];
+    let sources: Vec<Source> = CRATES.iter().flat_map(|(folder, root)| sources(folder, root)).collect();
     let mut broken = Vec::new();
     for (word, room) in rooms {
         for s in sources.iter().filter(|s| !s.path.starts_with(room)) {
             let lines = places(&s.code, word).into_iter().map(|at| line_of(&s.code, at));
-            broken.extend(lines.map(|line| format!("src/{}:{line}: {word} is for src/{room} alone", s.path)));
+            broken.extend(lines.map(|line| format!("{}:{line}: {word} is for {room} alone", s.path)));
         }
     }
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
-    let kernels = sources.iter().filter(|s| s.path.starts_with("kernels/"));
+    let kernels = sources.iter().filter(|s| s.path.starts_with(kernels));
     assert!(kernels.flat_map(|s| places(&s.code, "unsafe")).count() > 0, "kernels have no unsafe code: is it being looked for?");
 }
 
 #[test]
 fn no_source_file_is_a_drawer_for_everything() {
-    let sources = sources();
-    let long: Vec<_> =
-        sources.iter().filter(|s| s.lines > LONGEST).map(|s| format!("src/{}: {} lines", s.path, s.lines)).collect();
+    let sources: Vec<Source> = CRATES.iter().flat_map(|(folder, root)| sources(folder, root)).collect();
+    let long: Vec<_> = sources.iter().filter(|s| s.lines > LONGEST).map(|s| format!("{}: {} lines", s.path, s.lines)).collect();
     assert!(long.is_empty(), "more than {LONGEST} lines: {long:?}");
     let named = |s: &&Source| s.path.rsplit('/').next() == Some("utils.rs") || s.path.split('/').any(|p| p == "utils");
     let utils: Vec<_> = sources.iter().filter(named).map(|s| &s.path).collect();
@@ -227,35 +340,67 @@ p //! q
     assert_eq!(words, ["a", "e", "h", "j<'k>", "r#", "n", "p"]);
     assert_eq!(code_of(text).matches('\n').count(), 2);
     assert_eq!(places("unsafe fn a() { unsafe_op(); my_unsafe }", "unsafe"), [0]);
-    assert_eq!(places("gemm::gemm(); kernels::gemm(); my_gemm::x", "gemm::"), [0]);
+}
+
+/// A crate of a root with the rooms a, b (files x, y) and c.
+fn house(file: &str, code: &str) -> Vec<String> {
+    let mut files = vec![
+        ("lib.rs", "pub mod a;\n#[cfg(x)]\nmod b;\npub(crate) mod c;\npub use a::{Error, Result as R};\npub use crate::c::See;"),
+        ("a.rs", "pub struct Error;"),
+        ("b/mod.rs", "mod x;\npub mod y;\npub use x::X;\npub use self::y::{self, Y};"),
+        ("b/x.rs", "pub struct X;"),
+        ("b/y.rs", "pub struct Y;"),
+        ("c.rs", "pub struct See;"),
+    ];
+    match files.iter_mut().find(|(name, _)| *name == file) {
+        Some(found) => found.1 = code,
+        None => files.push((file, code)),
+    }
+    let read = |(name, code): &(&str, &str)| (name.to_string(), module_of(name, "lib.rs"), code_of(code));
+    violations(&files.iter().map(read).collect::<Vec<_>>())
 }
 
 #[test]
 fn the_reader_finds_every_way_to_use_a_module_too_early() {
-    let lib = "pub mod a;\n#[cfg(x)]\nmod b;\npub(crate) mod c;\npub use a::{Error, Result as R};\npub use crate::c::See;";
-    let (modules, exports) = declared(lib);
-    assert_eq!(modules, ["a", "b", "c"]);
-    let pair = |name: &str, module: &str| (name.to_string(), module.to_string());
-    assert_eq!(exports, [pair("Error", "a"), pair("Result", "a"), pair("See", "c")]);
-    let broken = |path: &str, code: &str| violations(path, code, &modules, &exports);
-    for fine in
-        ["use crate::a::X;", "use crate::{Error, b::{c, d}};", "pub(crate) fn f() {}", "use super::c;", "use crate::b::c;"]
-    {
-        assert_eq!(broken("b/deep.rs", fine), Vec::<String>::new(), "{fine}");
+    assert_eq!(
+        paths("a::{b, c::{d as e, f}, g::*}, h"),
+        [vec!["a", "b"], vec!["a", "c", "d"], vec!["a", "c", "f"], vec!["a", "g", "*"]]
+    );
+    for fine in [
+        "use crate::a::X;",
+        "use crate::{Error, b::{x::P, y}};",
+        "use super::x::X;",
+        "use super::X;",
+        "pub(crate) fn f() {}",
+        "use crate::b::y::c;",
+        "mod tests { use super::super::c; }",
+    ] {
+        assert_eq!(house("b/y.rs", fine), [""; 0], "{fine}");
     }
-    let late = |line| vec![format!("src/b/mod.rs:{line}: b uses c, which lib.rs declares after it")];
+    let late = |line| [format!("b/y.rs:{line}: b uses c, which the root declares after it")];
     for (line, code) in [
         (1, "use crate::c::X;"),
-        (1, "pub use crate::c;"),
         (2, "fn f() {\n crate::c::g() }"),
         (1, "use crate::{a::X,\n c::{Y, Z}};"),
         (1, "use crate::See;"),
-        (1, "use super::c::X;"),
-        (1, "use super::{a, c::X};"),
+        (1, "use super::super::c::X;"),
+        (1, "mod tests { use crate::c; }"),
     ] {
-        assert_eq!(broken("b/mod.rs", code), late(line), "{code}");
+        assert_eq!(house("b/y.rs", code), late(line), "{code}");
     }
-    assert_eq!(broken("b/deep.rs", "use super::super::c::X;"), ["src/b/deep.rs:1: b uses c, which lib.rs declares after it"]);
-    assert_eq!(broken("d.rs", ""), ["src/d.rs: lib.rs does not declare d"]);
-    assert_eq!(broken("a.rs", "use crate::nowhere;"), ["src/a.rs:1: crate::nowhere is neither a module nor re-exported by one"]);
+    let room = ["b/x.rs:1: x uses y, which b declares after it".to_string()];
+    for code in ["use super::y::Y;", "use super::Y;", "use crate::b::Y;", "use crate::b::{y::Y};"] {
+        assert_eq!(house("b/x.rs", code), room, "{code}");
+    }
+    assert_eq!(house("b/mod.rs", "mod x;\nmod y;\nfn f() { x::g() }"), [""; 0]);
+    let both = house("b/mod.rs", "mod x;\nmod y;\npub fn f() { x::g() }").into_iter().chain(house("b/x.rs", "use super::f;"));
+    assert_eq!(both.count(), 0, "one way alone is fine");
+}
+
+#[test]
+fn the_reader_finds_a_room_and_its_file_that_use_each_other() {
+    let read = |(name, code): &(&str, &str)| (name.to_string(), module_of(name, "lib.rs"), code_of(code));
+    let files =
+        [("lib.rs", "mod b;"), ("b/mod.rs", "mod x;\nuse x::g;\npub fn f() { g() }"), ("b/x.rs", "pub fn g() { super::f() }")];
+    assert_eq!(violations(&files.iter().map(read).collect::<Vec<_>>()), ["b and b::x use each other"]);
 }

@@ -11,9 +11,9 @@ use lacuna::models::{
 };
 use lacuna::nn::{Activation, Layer, Loss, Method, Network, Pooling};
 use lacuna::prune::prune_units;
-use lacuna::recover::{Decay, Recipe, fit};
 use lacuna::rng::Seed;
 use lacuna::sparse::{Compress, Csr, Dense, LinearOp};
+use lacuna::train::{Decay, Recipe, fit};
 use ndarray::{Array1, Array2, ArrayD, IxDyn};
 
 const KEY: &str = "lacuna.network";
@@ -82,7 +82,7 @@ fn initial_weights_have_the_spread_that_their_rule_says() {
 
 /// A trained convnet with masks on weights, biases and norms.
 fn pruned() -> Network {
-    let digits = lacuna::io::digits().select(&(0..100).collect::<Vec<_>>());
+    let digits = lacuna::data::digits().select(&(0..100).collect::<Vec<_>>());
     let (x, t) = (digits.x().clone(), digits.one_hot(1.0, 0.0));
     let mut network = digits_convnet([4, 6], 8, Seed(4)).unwrap();
     let method = Method::Adam { weight_decay: 0.0 };

@@ -4,11 +4,11 @@ use lacuna::mask::Mask;
 use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Dropout, Loss, Method, Mode, Network};
 use lacuna::quantize::{Affine, Grid, discretise};
-use lacuna::recover::{
+use lacuna::rng::Seed;
+use lacuna::train::{
     Bfgs, Care, Decay, Distil, Jitter, Lesson, Munge, Recipe, Targets, bfgs, discretised, distillation, munge, side_by_side,
     train, train_discretised,
 };
-use lacuna::rng::Seed;
 use ndarray::{Array2, array};
 
 fn normal(seed: u64, rows: usize, cols: usize) -> Array2<f32> {

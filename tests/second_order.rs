@@ -8,9 +8,9 @@ use lacuna::mask::{Mask, Pattern, Scope};
 use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Loss, Network};
 use lacuna::prune::{Knife, Pruning, Surgeon, compensated};
-use lacuna::recover::{Bfgs, bfgs};
 use lacuna::rng::Seed;
 use lacuna::solve::{InverseHessian, WoodFisher, obs};
+use lacuna::train::{Bfgs, bfgs};
 use ndarray::{Array1, Array2, array, s};
 
 fn rows(seed: u64, m: usize, n: usize) -> Array2<f32> {

@@ -6,8 +6,8 @@ use lacuna::mask::Mask;
 use lacuna::models::{Builder, Init, digits_convnet, mlp};
 use lacuna::nn::{Activation, Affine, BatchNorm, Conv2d, Layer, Loss, Map, Method, Network, Pool, Pooling};
 use lacuna::prune::{prune_units, shrink};
-use lacuna::recover::{Decay, Recipe, fit};
 use lacuna::rng::Seed;
+use lacuna::train::{Decay, Recipe, fit};
 use ndarray::Array2;
 use proptest::prelude::*;
 
@@ -229,7 +229,7 @@ fn masks_of_what_is_left_are_kept() {
 
 #[test]
 fn trained_networks_pruned_by_units_shrink_and_compute_the_same() {
-    let digits = lacuna::io::digits().select(&(0..300).collect::<Vec<_>>());
+    let digits = lacuna::data::digits().select(&(0..300).collect::<Vec<_>>());
     let (x, t) = (digits.x().clone(), digits.one_hot(1.0, 0.0));
     let data = Calibration::new(&x, &t, Loss::CrossEntropy);
     let method = Method::AdamW { weight_decay: 0.01 };

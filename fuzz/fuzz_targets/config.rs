@@ -1,7 +1,7 @@
 #![no_main]
 //! `config.json`: what is accepted says what it said, and goes on to be accepted with other widths and fewer blocks.
 
-use lacuna::models::lm::{Config, Widths, positions};
+use lacuna::lm::{Config, Widths, positions};
 use lacuna_fuzz::{begin, clean};
 use libfuzzer_sys::fuzz_target;
 use ndarray::Array2;

@@ -3,7 +3,7 @@
 
 use lacuna::io::gguf::{Gguf, import};
 use lacuna::io::{Dtype, Folder};
-use lacuna::models::lm::Config;
+use lacuna::lm::Config;
 use lacuna_fuzz::{begin, clean, room};
 use libfuzzer_sys::fuzz_target;
 

@@ -3,7 +3,7 @@
 
 use flate2::{Compression, write::GzEncoder};
 use lacuna::Error;
-use lacuna::io::idx::Idx;
+use lacuna::data::idx::Idx;
 use lacuna_fuzz::{begin, clean};
 use libfuzzer_sys::fuzz_target;
 use std::io::Write;

@@ -1,7 +1,7 @@
 #![no_main]
 //! The four files of MNIST.
 
-use lacuna::io::mnist;
+use lacuna::data::mnist;
 use lacuna_fuzz::{begin, clean, frame, room};
 use libfuzzer_sys::fuzz_target;
 

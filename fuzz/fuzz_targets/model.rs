@@ -1,7 +1,7 @@
 #![no_main]
 //! Small models of whatever config: they load with tensors of the shapes they ask for, and run.
 
-use lacuna::models::lm::Config;
+use lacuna::lm::Config;
 use lacuna_fuzz::model::{Model, learned};
 use lacuna_fuzz::{begin, clean};
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,7 @@
 #![no_main]
 //! The files of the MONK's problems.
 
-use lacuna::io::Monk;
+use lacuna::data::Monk;
 use lacuna::rng::Seed;
 use lacuna_fuzz::{begin, clean, frame, room};
 use libfuzzer_sys::fuzz_target;

@@ -2,7 +2,7 @@
 //! Lines of questions and of last words, and the answers of a toy.
 
 use lacuna::Result;
-use lacuna::metrics::{Encoding, Joined, LastWord, Question, answer, guess, read_lines};
+use lacuna::eval::{Encoding, Joined, LastWord, Question, answer, guess, read_lines};
 use lacuna_fuzz::{begin, clean, room};
 use libfuzzer_sys::fuzz_target;
 use ndarray::Array2;

@@ -1,7 +1,7 @@
 #![no_main]
 //! Tables of numbers with a class.
 
-use lacuna::io::table;
+use lacuna::data::table;
 use lacuna_fuzz::{begin, clean, room};
 use libfuzzer_sys::fuzz_target;
 

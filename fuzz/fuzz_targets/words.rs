@@ -4,7 +4,7 @@
 use lacuna::io::Dtype;
 use lacuna::io::folder::Packing;
 use lacuna::mask::Pattern;
-use lacuna::models::lm::Running;
+use lacuna::lm::Running;
 use lacuna::paper::Rule;
 use lacuna::sparse::Format;
 use lacuna_fuzz::begin;

@@ -3,7 +3,7 @@
 use crate::clean;
 use lacuna::Error;
 use lacuna::io::{Checkpoint, Dtype};
-use lacuna::models::lm::{Config, LanguageModel, Seq2Seq};
+use lacuna::lm::{Config, LanguageModel, Seq2Seq};
 use ndarray::{ArrayD, IxDyn};
 
 /// The most numbers of one tensor, and tensors of a model.

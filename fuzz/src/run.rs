@@ -7,7 +7,7 @@ use lacuna::allocate::Uniform;
 use lacuna::criteria::Magnitude;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
 use lacuna::mask::{Pattern, Scope};
-use lacuna::models::lm::Config;
+use lacuna::lm::Config;
 use lacuna::prune::{Inputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, prune_language};
 use lacuna::solve::Scored;
 use serde_json::{Value, json};

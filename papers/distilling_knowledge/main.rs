@@ -2,14 +2,14 @@
 //!
 //! `cargo run --release --example distilling_knowledge -- [--quick] [--held-out] [--seeds 0,1,2] [--out FOLDER]`
 
-use lacuna::io::{Dataset, data_dir, digits, mnist};
+use lacuna::data::{Dataset, data_dir, digits, mnist};
 use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Dropout, Loss, Method, Network};
 use lacuna::paper::{Figures, Options, Study};
-use lacuna::recover::{Care, Decay, Distil, Jitter, Lesson, Recipe, Targets, side_by_side, train};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
-use lacuna::{Result, metrics};
+use lacuna::train::{Care, Decay, Distil, Jitter, Lesson, Recipe, Targets, side_by_side, train};
+use lacuna::{Result, eval};
 use ndarray::{Array2, Axis};
 
 /// Sizes and lengths: quick on the embedded digits, full on MNIST.
@@ -63,7 +63,7 @@ impl Plan {
     }
 
     fn errors(&self, network: &Network) -> f64 {
-        metrics::mistaken(network, self.test.x(), self.test.labels()).len() as f64
+        eval::mistaken(network, self.test.x(), self.test.labels()).len() as f64
     }
 
     /// Test errors of a student of the teacher's `logits`; and, if it sees no 3, those once its bias is moved as the paper does.

@@ -3,14 +3,14 @@
 //! `cargo run --release --example model_compression -- [--quick] [--held-out] [--seeds 0,1,2] [--out FOLDER]`
 
 use lacuna::Result;
-use lacuna::io::{Dataset, data_dir, digits, table};
-use lacuna::metrics::agreement;
+use lacuna::data::{Dataset, data_dir, digits, table};
+use lacuna::eval::agreement;
 use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Dropout, Loss, Method, Network, softmax};
 use lacuna::paper::{Figures, Options, Study};
-use lacuna::recover::{Care, Decay, Distil, Lesson, Munge, Recipe, Targets, munge, side_by_side, train};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
+use lacuna::train::{Care, Decay, Distil, Lesson, Munge, Recipe, Targets, munge, side_by_side, train};
 use ndarray::{Array2, Axis};
 
 /// Samples a step.

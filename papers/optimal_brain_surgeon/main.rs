@@ -4,15 +4,15 @@
 
 use lacuna::Result;
 use lacuna::calibrate::Calibration;
-use lacuna::io::{Dataset, Monk};
-use lacuna::metrics::{binary_accuracy, score};
+use lacuna::data::{Dataset, Monk};
+use lacuna::eval::{binary_accuracy, score};
 use lacuna::models::{Builder, Init};
 use lacuna::nn::{Activation, Loss, Network};
 use lacuna::paper::{Figures, Options, Study};
 use lacuna::prune::{Knife, Surgeon};
-use lacuna::recover::{Bfgs, bfgs};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
+use lacuna::train::{Bfgs, bfgs};
 use ndarray::{array, s};
 
 const LOSS: Loss = Loss::SquaredError;

@@ -3,15 +3,15 @@
 //! `cargo run --release --example weight_discretization -- [--quick] [--seeds 0,1,2] [--out FOLDER]`
 
 use lacuna::Result;
-use lacuna::io::digits;
-use lacuna::metrics::{binary_accuracy, score};
+use lacuna::data::digits;
+use lacuna::eval::{binary_accuracy, score};
 use lacuna::models::{Builder, Init};
 use lacuna::nn::{Activation, Loss, Method, Network};
 use lacuna::paper::{Figures, Options, Study};
 use lacuna::quantize::Grid;
-use lacuna::recover::{Care, Decay, Recipe, Targets, discretised, fit, train_discretised};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
+use lacuna::train::{Care, Decay, Recipe, Targets, discretised, fit, train_discretised};
 use ndarray::Array2;
 
 const LEVELS: [usize; 4] = [2, 3, 5, 7];
@@ -40,7 +40,7 @@ fn parity(name: &'static str, bits: usize, hidden: usize, options: &Options) -> 
 fn scanned(options: &Options) -> Task {
     let all = digits();
     let (train, test) = all.split(&Seed(0).stream("held-out samples").permutation(all.len())[..450]);
-    let part = |set: &lacuna::io::Dataset| (set.x() * 2.0 - 1.0, set.one_hot(0.9, -0.9));
+    let part = |set: &lacuna::data::Dataset| (set.x() * 2.0 - 1.0, set.one_hot(0.9, -0.9));
     let (train, test) = (part(&train), part(&test));
     Task { name: PROBLEMS[2], train, test, hidden: 30, epochs: options.pick(10, 40), batch: 32, starts: 1 }
 }

@@ -4,65 +4,32 @@
 //! - [`safetensors`]: [`Checkpoint`], weights with their masks beside them, and [`read_header`], a listing without the data.
 //! - [`folder`]: language models as folders, a tensor at a time: [`Folder`], [`FolderWriter`].
 //! - [`gguf`]: files of llama.cpp, which [`gguf::import`] turns into folders.
-//! - [`idx`]: the format of MNIST, plain or gzip; [`mnist`] reads its four files.
-//! - [`Monk`]: the three MONK's problems, out of files or drawn from their rules.
-//! - [`Standard`]: inputs of mean 0 and deviation 1.
-//! - [`table`]: CSV of numbers with a class.
-//! - [`Dataset`]: labelled samples; [`digits`]: 1797 real ones inside the crate.
 //!
 //! Files are not trusted: every length a file states is held against what is really there before memory is asked for, and
 //! whatever is wrong is one line of [`Error::Malformed`] with the file's name and the numbers.
 
 pub mod atomic;
-mod dataset;
-mod digits;
-pub mod folder;
-pub mod gguf;
-pub mod idx;
-mod images;
-mod monks;
+mod foreign;
 mod place;
 mod row_file;
 pub mod safetensors;
-mod standard;
-mod table;
 mod weights;
+pub mod folder;
+pub mod gguf;
 
-pub use dataset::Dataset;
-pub use digits::digits;
 pub use folder::{Folder, FolderWriter, Layout, MaskFile, Output, Packing, read_ids, repack, write_sequences};
 pub(crate) use folder::{RECORDS, SETTINGS};
-pub use idx::mnist;
-pub use monks::{Monk, Monks};
+pub use foreign::refuse_gguf;
 pub(crate) use row_file::RowFile;
-pub use safetensors::{Checkpoint, Dtype, Header, Role, Stored, TensorInfo, check_finite, read_header};
-pub use standard::Standard;
-pub use table::table;
+pub use safetensors::{Checkpoint, Dtype, Header, Role, TensorInfo, check_finite, read_header};
 pub use weights::{Weights, WeightsMut, read_matrix, read_vector};
 
 use crate::{Error, Result};
-use std::ffi::OsString;
 use std::fs::File;
-use std::path::{Path, PathBuf};
-
-/// The folder of the data sets that `scripts/fetch_data.sh` fetches: `$LACUNA_DATA`, or `data` in the working folder when
-/// that is unset or empty.
-///
-/// ```no_run
-/// let (train, test) = lacuna::io::mnist(&lacuna::io::data_dir().join("mnist"))?;
-/// assert_eq!((train.len(), test.len()), (60_000, 10_000));
-/// # Ok::<(), lacuna::Error>(())
-/// ```
-pub fn data_dir() -> PathBuf {
-    data_dir_of(std::env::var_os("LACUNA_DATA"))
-}
-
-fn data_dir_of(variable: Option<OsString>) -> PathBuf {
-    variable.filter(|v| !v.is_empty()).map_or_else(|| PathBuf::from("data"), PathBuf::from)
-}
+use std::path::Path;
 
 /// Opens a regular file and says how many bytes it has. Pipes and devices, which have no length, are refused.
-fn open(path: &Path) -> Result<(File, u64)> {
+pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     let io = |e| Error::io(path, e);
     if !std::fs::metadata(path).map_err(io)?.is_file() {
         return Err(Error::malformed(path, "not a regular file"));
@@ -97,13 +64,6 @@ pub(crate) fn one_line(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_empty_variable_means_the_data_folder_of_the_working_folder() {
-        assert_eq!(data_dir_of(None), Path::new("data"));
-        assert_eq!(data_dir_of(Some("".into())), Path::new("data"));
-        assert_eq!(data_dir_of(Some("/srv/sets".into())), Path::new("/srv/sets"));
-    }
 
     #[test]
     fn names_in_messages_are_short_and_of_one_line() {

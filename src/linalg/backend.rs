@@ -1,8 +1,9 @@
 //! The one place where a factorisation chooses who computes it.
 
+use super::factors::{Eigh, Failure, Svd};
+use super::faer;
 #[cfg(feature = "lapack")]
 use super::lapack;
-use super::{Eigh, Svd, faer};
 use ndarray::{Array2, ArrayRef2};
 
 /// Who factorises. Every factorisation of [`linalg`](crate::linalg) is a method of it; the free functions of the same names
@@ -38,9 +39,6 @@ impl Default for Backend {
         Backend::Faer
     }
 }
-
-/// A sentence of a back end that did not come to an end.
-pub(super) type Failure = String;
 
 /// Declares the private methods that both back ends have under the same name.
 macro_rules! both {

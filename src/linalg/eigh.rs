@@ -1,19 +1,11 @@
 //! Eigenvalues and eigenvectors of a symmetric matrix.
 
-use super::Backend;
+use super::backend::Backend;
+use super::factors::Eigh;
 use super::layout::{lower_to_columns, to_rows};
 use super::spd::square;
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, s};
-
-/// A = V D Vᵀ with V orthogonal.
-#[derive(Debug, Clone)]
-pub struct Eigh {
-    /// The diagonal of D `(n)`, ascending.
-    pub values: Array1<f64>,
-    /// V `(n, n)`: column j belongs to `values[j]`. Its sign is arbitrary.
-    pub vectors: Array2<f64>,
-}
 
 /// Eigenvalues, ascending, and eigenvectors of the symmetric a `(n, n)`, of which only the lower triangle is read.
 ///

@@ -4,9 +4,7 @@
 //! to tridiagonal and bidiagonal form and QR sum one part per thread, and their last bits follow the number of parts: they run
 //! on the calling thread alone.
 
-use super::backend::Failure;
-use super::product::COLUMNS;
-use super::{Eigh, Svd};
+use super::factors::{Eigh, Failure, Svd};
 use crate::kernels::{PARALLEL, Threads};
 use faer::diag::DiagMut;
 use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
@@ -17,6 +15,9 @@ use faer::linalg::{evd, householder, svd, triangular_inverse, triangular_solve};
 use faer::{Accum, Conj, MatMut, MatRef, Par};
 use ndarray::{Array1, Array2, ArrayRef2, CowArray, Ix2, ShapeBuilder, s};
 use rayon::prelude::*;
+
+/// Columns of a task of a product that is not split by its crate: fixed, so that the bits do not depend on the number of threads.
+pub(super) const COLUMNS: usize = 256;
 
 /// As many threads as the current rayon pool has: for what does not depend on their number.
 fn par() -> Par {

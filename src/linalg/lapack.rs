@@ -1,7 +1,6 @@
 //! The second back end: LAPACK through ndarray-linalg.
 
-use super::backend::Failure;
-use super::{Eigh, Svd};
+use super::factors::{Eigh, Failure, Svd};
 use ndarray::{Array2, ArrayRef2, ShapeBuilder};
 use ndarray_linalg::cholesky::{CholeskyFactorized, CholeskyInplace, InverseCInto};
 use ndarray_linalg::error::LinalgError;

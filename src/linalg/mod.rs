@@ -15,28 +15,29 @@
 //! Symmetric arguments are assumed symmetric: **only the lower triangle is read**. All arguments may have any strides; all
 //! results are in standard (row-major) layout.
 
-mod backend;
-mod cross;
-mod eigh;
-mod faer;
-mod gram;
+mod factors;
+mod layout;
 #[cfg(feature = "lapack")]
 mod lapack;
-mod layout;
-mod lstsq;
-mod matmul;
-mod product;
+mod faer;
+mod backend;
 mod spd;
+mod eigh;
+mod lstsq;
 mod svd;
+mod product;
+mod cross;
+mod gram;
+mod matmul;
 
 pub use crate::kernels::Threads;
 pub use backend::Backend;
 pub use cross::Cross;
-pub use eigh::{Eigh, eigh};
+pub use eigh::eigh;
+pub use factors::{Eigh, Svd};
 pub use gram::Gram;
 pub use lstsq::lstsq;
 pub use matmul::{matmul, matmul_nt, matmul_tn};
-pub(crate) use product::linear;
 pub use product::{Product, gemm};
 pub use spd::{cholesky, cholesky_of_inverse, cholesky_of_inverse_f32, solve_spd, spd_inverse};
-pub use svd::{Svd, svd};
+pub use svd::svd;

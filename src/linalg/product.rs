@@ -18,9 +18,9 @@
 //! 3.6, 5.0 and 8.8 ms, `faer` 6.0, 7.2, 9.5 and 14.5, `matrixmultiply` 7.5, 10, 14 and 23, `gemm` 27, 28, 30 and 35; back 4, 16 and 64 tokens took `gemm` 2.9, 5.4 and
 //! 12.5, `faer` 3.0, 5.0 and 10.9; the gradient from 4, 16 and 64 tokens `gemm` 2.7, 3.6 and 8.7, `faer` 3.2, 4.1 and 9.8.
 
-use super::faer;
-use crate::kernels::{Epilogue, FEW, Isa, Numbers, PARALLEL, Threads, dense_product, gemm as crate_gemm};
-use ndarray::{Array2, ArrayRef2, ArrayView2, Axis};
+use super::faer::{self, COLUMNS};
+use crate::kernels::{Isa, PARALLEL, Threads, gemm as crate_gemm, gemm_by_rows, is_by_rows};
+use ndarray::{ArrayRef2, Axis};
 use rayon::prelude::*;
 
 /// The dense products that are linked. [`gemm()`] chooses among them by shapes and strides alone; none of them depends on the number of threads.
@@ -36,8 +36,6 @@ pub enum Product {
     MatrixMultiply,
 }
 
-/// Columns of a task of a product that is not split by its crate: fixed, so that the bits do not depend on the number of threads.
-pub(super) const COLUMNS: usize = 256;
 /// Numbers of a weight that mostly comes from memory.
 const FROM_MEMORY: usize = 1 << 20;
 
@@ -60,7 +58,7 @@ impl Product {
         let ((m, k), n) = (a.dim(), b.ncols());
         if b.t().is_standard_layout() {
             let (tokens, rows) = if a.is_standard_layout() { (m.min(n), m.max(n)) } else { (m, n) };
-            return Product::by_rows(tokens, rows, k);
+            return if is_by_rows(tokens, rows, k) { Product::Lacuna } else { Product::Gemm };
         }
         let from_memory = k * n >= FROM_MEMORY;
         let wide = Isa::current() == Isa::Avx512;
@@ -85,17 +83,6 @@ impl Product {
         }
     }
 
-    /// The one for so many tokens and rows that lie side by side.
-    fn by_rows(tokens: usize, rows: usize, cols: usize) -> Product {
-        match tokens {
-            ..=FEW => Product::Lacuna,
-            _ if rows < 32 => Product::Gemm,
-            // Turning x and y takes its share.
-            65.. if rows * cols < 128 * (rows + cols) => Product::Gemm,
-            _ => Product::Lacuna,
-        }
-    }
-
     /// As [`gemm()`], by this product.
     ///
     /// # Panics
@@ -104,7 +91,7 @@ impl Product {
         let (to, of) = (c.dim(), (a.dim(), b.dim()));
         assert!(a.ncols() == b.nrows() && to == (a.nrows(), b.ncols()), "gemm: {to:?} <- {:?} x {:?}", of.0, of.1);
         match self {
-            Product::Lacuna => by_rows(alpha, c, beta, a, b, threads),
+            Product::Lacuna => gemm_by_rows(alpha, c, beta, a, b, threads),
             Product::Gemm => crate_gemm(alpha, c, beta, a, b, threads),
             Product::Faer => faer::product(alpha, c, beta, a, b, threads),
             Product::MatrixMultiply => {
@@ -123,52 +110,6 @@ impl Product {
             }
         }
     }
-}
-
-/// Which of two operands has its rows read where they lie, and which is turned: the larger of those that can be read so.
-fn by_rows(alpha: f32, c: &mut ArrayRef2<f32>, beta: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, threads: Threads) {
-    if beta != 1.0 || !(alpha == 0.0 || alpha == 1.0) {
-        let mut product = Array2::zeros(c.dim());
-        by_rows(0.0, &mut product, 1.0, a, b, threads);
-        return c.zip_mut_with(&product, |c, p| *c = beta * p + if alpha == 0.0 { 0.0 } else { alpha * *c });
-    }
-    let epilogue = Epilogue { accumulate: alpha == 1.0, ..Epilogue::default() };
-    let columns = b.t();
-    let of_columns = match (a.is_standard_layout(), columns.is_standard_layout()) {
-        (true, true) => a.nrows() <= columns.nrows(),
-        (_, yes) => yes,
-    };
-    let slice = "an array in standard layout is a slice";
-    if of_columns {
-        dense_product(columns.as_standard_layout().as_slice().expect(slice), a, c, &epilogue, threads);
-    } else {
-        let mut turned = c.view_mut().reversed_axes();
-        dense_product(a.as_standard_layout().as_slice().expect(slice), &columns, &mut turned, &epilogue, threads);
-    }
-}
-
-/// `y (tokens, out) = x · Wᵀ` with the epilogue, for a whole weight `(out, in)` of whatever numbers: the bits are those of the same numbers in
-/// 32 bits.
-///
-/// # Panics
-/// If the shapes do not fit.
-pub(crate) fn linear<N: Numbers>(w: N, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
-    let ((tokens, cols), rows) = (x.dim(), y.ncols());
-    if Product::by_rows(tokens, rows, cols) == Product::Lacuna {
-        return dense_product(w, x, y, epilogue, Threads::Pool);
-    }
-    assert!(y.nrows() == tokens && w.len() == rows * cols, "{} weights, x {:?}, y {:?}", w.len(), x.dim(), y.dim());
-    let mut wide = Vec::new();
-    if w.plain().is_none() && cols > 0 {
-        wide.resize(w.len(), 0.0);
-        let some = cols * (PARALLEL / cols).max(1);
-        wide.par_chunks_mut(some).enumerate().for_each(|(i, to)| w.part(i * some..i * some + to.len()).widen(to));
-    }
-    let w = ArrayView2::from_shape((rows, cols), w.plain().unwrap_or(&wide)).expect("as many numbers as were counted");
-    if epilogue.is_sum() {
-        return crate_gemm(1.0, y, 1.0, x, &w.t(), Threads::Pool);
-    }
-    epilogue.after(y, |y| crate_gemm(0.0, y, 1.0, x, &w.t(), Threads::Pool));
 }
 
 /// `c <- alpha * c + beta * a * b` in f32, where `a` is `(m, k)`, `b` is `(k, n)` and `c` is `(m, n)`, each with any strides, by

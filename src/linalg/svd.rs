@@ -1,21 +1,11 @@
 //! The thin singular value decomposition.
 
-use super::Backend;
+use super::backend::Backend;
+use super::factors::Svd;
 use super::layout::{to_columns, to_rows};
 use super::spd::finite;
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2};
-
-/// A = U diag(s) Vᵀ `(m, n)`, with r = min(m, n).
-#[derive(Debug, Clone)]
-pub struct Svd {
-    /// U `(m, r)`, with orthonormal columns.
-    pub u: Array2<f64>,
-    /// The singular values `(r)`, descending, none negative.
-    pub s: Array1<f64>,
-    /// Vᵀ `(r, n)`, with orthonormal rows. The sign of a row, together with that of the same column of U, is arbitrary.
-    pub vt: Array2<f64>,
-}
 
 /// The thin singular value decomposition of a `(m, n)`.
 ///

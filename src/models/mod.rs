@@ -4,7 +4,6 @@ mod builder;
 mod compressed;
 mod convnet;
 mod file;
-pub mod lm;
 mod mlp;
 
 pub use builder::{Builder, Init};

@@ -7,50 +7,23 @@
 //!
 //! Transformers are made of other parts: [`Linear`] layers whose weights may be in any storage, [`Norm`], [`Rotary`] positions,
 //! [`Attention`], [`FeedForward`], together a [`Block`]. They run in place on a stream of features `(tokens, features)`, and go
-//! back by making again what lies between. [`models::lm`](crate::models::lm) puts them together.
+//! back by making again what lies between. [`lm`](crate::lm) puts them together.
 
 mod activation;
-mod affine;
-mod attend;
-mod attend_back;
-pub(crate) mod attention;
-mod batchnorm;
-mod block;
-mod conv;
-mod feedforward;
-mod dropout;
-mod flow;
-mod layer;
-mod linear;
 mod loss;
-pub mod network;
-mod norm;
+pub mod chain;
+pub mod transformer;
 mod optimizer;
-mod param;
-pub mod passes;
-mod pool;
-mod positions;
-mod rotary;
-mod samples;
 
 pub use activation::Activation;
-pub use affine::{Affine, Map};
-pub use attend::{Distances, Heads, Rule, Seen, attend};
-pub use attend_back::{Back, attend_back};
-pub use attention::{Attention, Inputs};
-pub use batchnorm::BatchNorm;
-pub use block::Block;
-pub use conv::Conv2d;
-pub use dropout::Dropout;
-pub use feedforward::{FeedForward, Opening};
-pub use layer::{Layer, Mode, Saved};
-pub use linear::{Linear, Probe, Sink};
+pub use chain::{
+    Affine, BatchNorm, Conv2d, Curvature, Dropout, Group, Layer, Map, Mode, Network, Param, Pool, Pooling, Saved, Tape, network,
+    passes,
+};
 pub use loss::{Loss, softmax};
-pub use network::{Group, Network, Tape};
-pub use norm::{Norm, NormKind};
 pub use optimizer::{Method, Optimizer};
-pub use param::Param;
-pub use passes::Curvature;
-pub use pool::{Pool, Pooling};
-pub use positions::{LayerCache, Positions};
-pub use rotary::{Rotary, Stretch, Turns};
+pub(crate) use transformer::attention;
+pub use transformer::{
+    Attention, Back, Block, Distances, FeedForward, Heads, Inputs, LayerCache, Linear, Norm, NormKind, Opening, Positions, Probe,
+    Rotary, Rule, Seen, Sink, Stretch, Turns, attend, attend_back,
+};

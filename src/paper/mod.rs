@@ -11,10 +11,10 @@
 //! file that says otherwise. What does not hold stands with its reason in `excuses.csv`, which is written by hand and held to the
 //! claims both ways ([`Excuses::check`]): an excuse ends with the claim's not holding.
 
-mod claims;
-mod excuses;
 mod options;
 mod rule;
+mod claims;
+mod excuses;
 
 pub use claims::{Claim, Claims};
 pub use excuses::{Excuse, Excuses, Run};

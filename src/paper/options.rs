@@ -1,6 +1,6 @@
 //! The options of a paper's program.
 
-use crate::io::Dataset;
+use crate::data::Dataset;
 use crate::rng::Seed;
 use crate::{Error, Result};
 use std::path::PathBuf;

@@ -2,9 +2,9 @@
 //!
 //! Nothing here changes its input: a pruned network is a new one.
 
-mod checkpoint;
 mod language;
 mod oneshot;
+mod checkpoint;
 mod schedule;
 mod shrink;
 mod surgeon;

@@ -10,7 +10,7 @@
 //! update    W ← W − η g             as if D were the identity
 //! ```
 //!
-//! [`recover::train_discretised`](crate::recover::train_discretised) is that loop; this file is D.
+//! [`train::train_discretised`](crate::train::train_discretised) is that loop; this file is D.
 //!
 //! Departure: Fiesler's levels are those of an optical device and fixed before; here each matrix has one scale, fitted to its
 //! continuous weights, so that the same grid serves layers of any size.

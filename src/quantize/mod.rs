@@ -1,8 +1,8 @@
 //! Weights of few values.
 
 mod affine;
-mod discretise;
 mod levels;
+mod discretise;
 
 pub use affine::{Affine, Grids};
 pub use discretise::discretise;

@@ -11,24 +11,24 @@
 //!
 //! `Figure`, `Bars` and `Page` need the feature `plots`; tables and summaries need none.
 
-#[cfg(feature = "plots")]
-mod bars;
-#[cfg(feature = "plots")]
-mod canvas;
 mod cell;
 mod csv;
 mod escape;
 #[cfg(feature = "plots")]
-mod figure;
-#[cfg(feature = "plots")]
-mod frame;
-#[cfg(feature = "plots")]
-mod page;
+mod canvas;
 mod readme;
 #[cfg(feature = "plots")]
 mod scale;
+#[cfg(feature = "plots")]
+mod frame;
+#[cfg(feature = "plots")]
+mod bars;
 mod stats;
 mod table;
+#[cfg(feature = "plots")]
+mod figure;
+#[cfg(feature = "plots")]
+mod page;
 
 #[cfg(feature = "plots")]
 pub use bars::Bars;

@@ -25,17 +25,17 @@
 //!
 //! Nothing here knows a model: a layer's name, weight and measures come in as [`Evidence`](crate::criteria::Evidence).
 
-mod alps;
-mod dsnot;
-mod exact_obs;
 mod greedy;
 mod inverse;
 mod layer;
+mod dsnot;
 pub mod obs;
 mod permute;
 mod reconstruct;
+mod exact_obs;
 mod retarget;
 mod scored;
+mod alps;
 mod sparsegpt;
 mod woodfisher;
 

@@ -5,13 +5,13 @@
 //! - [`Sampler`]: one token out of logits: the largest, or by chance with temperature, top-k and top-p.
 //! - [`generate`]: token after token. [`Stops`]: until a text comes that ends it.
 
-mod generate;
 mod sampler;
+mod generate;
 mod stops;
 #[cfg(feature = "text")]
-mod chat;
-#[cfg(feature = "text")]
 mod tokenizer;
+#[cfg(feature = "text")]
+mod chat;
 
 #[cfg(feature = "text")]
 pub use chat::{ChatTemplate, Message};

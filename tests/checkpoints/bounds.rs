@@ -3,7 +3,9 @@
 use crate::LARGEST;
 use lacuna::Error;
 use lacuna::io::gguf::{Gguf, import};
-use lacuna::io::{Checkpoint, Folder, Role, read_header, table};
+use lacuna::io::{Checkpoint, Folder, Role, read_header};
+
+use lacuna::data::table;
 use std::fs;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};

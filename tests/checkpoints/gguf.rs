@@ -3,7 +3,7 @@
 use crate::build::{self, Gguf, byte_level, llama, llama_weights};
 use lacuna::io::gguf::{Gguf as File, Quant, import};
 use lacuna::io::{Checkpoint, Dtype, Folder};
-use lacuna::models::lm::{Config, LanguageModel};
+use lacuna::lm::{Config, LanguageModel};
 use lacuna::text::Tokenizer;
 use ndarray::ArrayD;
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@ use crate::build::{self, Gguf, byte_level, llama};
 use crate::gguf::{imported, open, refused};
 use lacuna::io::Folder;
 use lacuna::io::gguf::{Gguf as File, import};
-use lacuna::models::lm::{Config, LanguageModel};
+use lacuna::lm::{Config, LanguageModel};
 use lacuna::text::Tokenizer;
 use ndarray::ArrayD;
 use serde_json::{Value, json};
@@ -345,7 +345,7 @@ fn an_import_that_succeeds_gives_a_folder_that_opens() {
             Ok(_) => {
                 let folder = Folder::open(&out).unwrap();
                 let config = Config::of(&folder).unwrap_or_else(|e| panic!("{what}: {e}"));
-                lacuna::models::lm::check(&folder, &config).unwrap_or_else(|e| panic!("{what}: {e}"));
+                lacuna::lm::check(&folder, &config).unwrap_or_else(|e| panic!("{what}: {e}"));
                 made += 1;
             }
         }

@@ -3,8 +3,8 @@
 use crate::build::numbers;
 use crate::folder::content;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout, Packing, repack};
+use lacuna::lm::{Config, LanguageModel, Running};
 use lacuna::mask::{Mask, Pattern, Scope, select};
-use lacuna::models::lm::{Config, LanguageModel, Running};
 use ndarray::Array2;
 use serde_json::json;
 use std::fs;

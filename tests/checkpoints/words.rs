@@ -1,6 +1,6 @@
 //! Choosing tokens, and scoring texts by closures that stand for a model.
 
-use lacuna::metrics::{
+use lacuna::eval::{
     ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Perplexity, Question, answer, guess, join, read_lines, windows,
 };
 use lacuna::rng::Seed;

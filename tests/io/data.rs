@@ -1,8 +1,10 @@
 //! idx files, data sets and the embedded digits.
 
 use super::common::*;
-use lacuna::io::idx::{Idx, read_images, read_labels};
-use lacuna::io::{Checkpoint, Dataset, Dtype, digits, mnist};
+use lacuna::data::idx::{Idx, read_images, read_labels};
+use lacuna::io::{Checkpoint, Dtype};
+
+use lacuna::data::{Dataset, digits, mnist};
 use ndarray::{Array1, Array2, ArrayD};
 use std::fs;
 
@@ -117,7 +119,7 @@ fn a_missing_set_says_how_to_get_it() {
 #[test]
 fn the_fetched_sets_are_whole() {
     for set in ["mnist", "fashion-mnist"] {
-        let folder = lacuna::io::data_dir().join(set);
+        let folder = lacuna::data::data_dir().join(set);
         if !folder.exists() {
             eprintln!("skipped: {} is not there", folder.display());
             continue;

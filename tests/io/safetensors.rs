@@ -1,7 +1,7 @@
 //! Checkpoints: tensors, masks and metadata, read back as written, and refused when damaged.
 
 use super::common::*;
-use lacuna::io::idx::Idx;
+use lacuna::data::idx::Idx;
 use lacuna::io::{Checkpoint, Dtype, check_finite, read_header};
 use lacuna::mask::Mask;
 use ndarray::{Array2, Array4, array};

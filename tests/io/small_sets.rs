@@ -1,6 +1,6 @@
 //! The MONK's problems, tables of numbers, and images cut and scaled.
 
-use lacuna::io::{Dataset, Monk, Standard, table};
+use lacuna::data::{Dataset, Monk, Standard, table};
 use lacuna::rng::Seed;
 use ndarray::{Array2, array};
 use std::fs;

@@ -2,10 +2,10 @@
 
 use half::{bf16, f16};
 use lacuna::Error;
-use lacuna::io::{Checkpoint, Dtype, Stored};
+use lacuna::io::{Checkpoint, Dtype};
 use lacuna::mask::{Mask, Pattern, Scope, select};
 use lacuna::rng::Seed;
-use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, Expand, LinearOp, Nm, Scaling, Sell, Slots, TileCsr, TilePairs};
+use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, Expand, LinearOp, Nm, Scaling, Sell, Slots, Stored, TileCsr, TilePairs};
 use ndarray::Array2;
 use std::path::{Path, PathBuf};
 

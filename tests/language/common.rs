@@ -3,8 +3,8 @@
 use lacuna::criteria::Measured;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
 use lacuna::linalg::Gram;
+use lacuna::lm::{Config, LanguageModel};
 use lacuna::mask::{Pattern, Scope};
-use lacuna::models::lm::{Config, LanguageModel};
 use lacuna::nn::Probe;
 use lacuna::prune::{Inputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, prune_language};
 use lacuna::rng::Seed;

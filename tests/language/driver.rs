@@ -13,7 +13,7 @@ const NM: Pattern = Pattern::Nm { n: 2, m: 4 };
 
 /// Every layer of `out` is what its pruner makes of the dense weight and of what the layer sees in the model that `inputs` names.
 fn each_layer_was_pruned_on(
-    inputs: &lacuna::models::lm::LanguageModel,
+    inputs: &lacuna::lm::LanguageModel,
     dense: &std::path::Path,
     out: &std::path::Path,
     ids: &[u32],

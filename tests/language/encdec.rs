@@ -4,8 +4,8 @@ use crate::common::{files, open};
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Uniform};
 use lacuna::criteria::{Fisher, Magnitude, Needs, Random, Ria, Saliency, Taylor, Wanda};
 use lacuna::io::{Dtype, FolderWriter, Layout};
+use lacuna::lm::Seq2Seq;
 use lacuna::mask::{Pattern, Scope};
-use lacuna::models::lm::Seq2Seq;
 use lacuna::prune::{
     Correction, Inputs, LanguagePruning, LevelSettings, Levels, SequenceGradients, Turn, allocated, check_measurable,
     language_layers, outliers, prune_language,

@@ -1,7 +1,9 @@
 //! Whole weights in 4, 8 or 16 bits give the very bits of the `f32` weight, whichever kernels run.
 
+use lacuna::mask::Mask;
 use lacuna::nn::Linear;
 use lacuna::rng::Seed;
+use lacuna::sparse::{Hint, Plan};
 use ndarray::{Array1, Array2, ArrayRef2, Axis, s};
 
 fn bits(a: &ArrayRef2<f32>) -> Vec<u32> {
@@ -110,4 +112,21 @@ fn numbers_that_fewer_bits_do_not_hold_stay_in_32() {
     layer.narrow();
     assert_eq!(layer.op().format(), "bf16", "signs, infinities and what eight bits of fraction hold");
     assert_eq!(bits(&layer.op().to_dense()), bits(&ndarray::array![[0.0, -0.0, f32::INFINITY, 65280.0]]));
+}
+
+#[test]
+fn a_layer_reads_rows_of_whatever_it_is_stored_as() {
+    let mut stream = Seed(3).stream("embedding");
+    let w = stream.normal_array(70, 64, 1.0);
+    let mask = Mask::from_fn(70, 64, |_, _| stream.uniform() < 0.4);
+    let mut layer = Linear::new("embedding", mask.applied(&w), None);
+    let read = |layer: &Linear| {
+        let mut row = vec![f32::NAN; 64];
+        layer.row_into(69, &mut row);
+        row
+    };
+    let dense = read(&layer);
+    assert_eq!(dense, mask.applied(&w).row(69).to_vec());
+    layer.set_op(Box::new(Plan::new(&w, &mask, Hint::tokens(1)).unwrap())).unwrap();
+    assert_eq!(read(&layer), dense);
 }

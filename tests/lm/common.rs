@@ -2,7 +2,7 @@
 
 use lacuna::Result;
 use lacuna::io::{Checkpoint, Dtype, WeightsMut};
-use lacuna::models::lm::{Config, Gradients, LanguageModel, Parameters, Seq2Seq};
+use lacuna::lm::{Config, Gradients, LanguageModel, Parameters, Seq2Seq};
 use lacuna::nn::{Linear, Probe};
 use ndarray::{Array2, ArrayD};
 use std::path::Path;

@@ -2,7 +2,7 @@
 
 use crate::common::{ALL, Golden, Model};
 use lacuna::io::{Checkpoint, Dtype};
-use lacuna::models::lm::{Config, Widths};
+use lacuna::lm::{Config, Widths};
 use lacuna::rng::Seed;
 use ndarray::{Array, IxDyn};
 use serde_json::{Value, json};

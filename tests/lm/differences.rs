@@ -2,7 +2,7 @@
 
 use crate::common::{ALL, Golden};
 use lacuna::io::{Checkpoint, Dtype};
-use lacuna::models::lm::{Config, LanguageModel};
+use lacuna::lm::{Config, LanguageModel};
 use lacuna::rng::Seed;
 use ndarray::ArrayD;
 use std::collections::BTreeMap;

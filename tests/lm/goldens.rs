@@ -2,7 +2,7 @@
 
 use crate::common::{ALL, Golden, Model, worst};
 use lacuna::io::Checkpoint;
-use lacuna::models::lm::{Ends, load_block, next_tokens};
+use lacuna::lm::{Ends, load_block, next_tokens};
 use ndarray::{Array2, Axis};
 
 #[test]

@@ -1,7 +1,7 @@
 //! Sequences of no tokens, of as many as there are positions, and of one more.
 
 use crate::common::{ALL, Golden, Model, worst};
-use lacuna::models::lm::{Ends, next_tokens, positions};
+use lacuna::lm::{Ends, next_tokens, positions};
 use ndarray::{Axis, s};
 
 #[test]

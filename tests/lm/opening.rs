@@ -3,7 +3,7 @@
 
 use crate::common::{ALL, Golden, Model, worst};
 use lacuna::io::{Checkpoint, Dtype};
-use lacuna::models::lm::{Config, Outline, check, remark};
+use lacuna::lm::{Config, Outline, check, remark};
 use serde_json::{Map, Value, json};
 
 /// The config of each golden as transformers 5 saves it, which has given the golden's logits with it.

@@ -1,8 +1,8 @@
 //! Steps of an optimiser along a model's gradients.
 
 use crate::common::{ALL, Golden};
+use lacuna::lm::step;
 use lacuna::mask::Mask;
-use lacuna::models::lm::step;
 use lacuna::nn::{Method, Optimizer};
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ fn a_mask_of_another_shape_and_a_gradient_that_is_missing_are_refused() {
     let masks = BTreeMap::from([(tensor, Mask::full(2, 3))]);
     let e = step(&mut optimizer, model.parameters(), &gradients, &masks, 0.1).unwrap_err().to_string();
     assert_eq!(e, "mask of model.layers.0.self_attn.q_proj.weight: expected shape [18, 18], found [2, 3]");
-    let none = lacuna::models::lm::Gradients::default();
+    let none = lacuna::lm::Gradients::default();
     let e = step(&mut optimizer, model.parameters(), &none, &BTreeMap::new(), 0.1).unwrap_err().to_string();
     assert!(e.contains("model.embed_tokens.weight has no gradient"), "{e}");
 }

@@ -4,12 +4,12 @@ use crate::common::{ADAM, pruning, standardised};
 use lacuna::allocate::Global;
 use lacuna::calibrate::Calibration;
 use lacuna::criteria::{Magnitude, Obd, Saliency};
-use lacuna::metrics::score;
+use lacuna::eval::score;
 use lacuna::models::digits_shared;
 use lacuna::nn::Loss;
 use lacuna::prune::one_shot;
-use lacuna::recover::{Decay, Recipe, fit};
 use lacuna::rng::Seed;
+use lacuna::train::{Decay, Recipe, fit};
 
 const LOSS: Loss = Loss::SquaredError;
 

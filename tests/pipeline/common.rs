@@ -2,13 +2,13 @@
 
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Target, Uniform};
 use lacuna::criteria::{Fisher, Grasp, Magnitude, Norm, Obd, Random, Saliency, Snip, SynFlow, Taylor};
-use lacuna::io::digits;
+use lacuna::data::digits;
 use lacuna::mask::{Pattern, Scope};
 use lacuna::models::{Builder, Init, mlp};
 use lacuna::nn::{Activation, Loss, Method, Network, Pooling};
 use lacuna::prune::Pruning;
-use lacuna::recover::{Decay, Recipe};
 use lacuna::rng::Seed;
+use lacuna::train::{Decay, Recipe};
 use ndarray::{Array2, Axis};
 
 /// Samples with one-hot targets.

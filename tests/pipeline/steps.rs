@@ -8,7 +8,7 @@ use lacuna::criteria::{Magnitude, Obd};
 use lacuna::mask::{Budget, Mask};
 use lacuna::nn::Loss;
 use lacuna::prune::{Schedule, iterative, one_shot};
-use lacuna::recover::fit;
+use lacuna::train::fit;
 use proptest::prelude::*;
 
 fn schedules(steps: usize) -> [Schedule; 4] {

@@ -5,10 +5,10 @@ use lacuna::Error;
 use lacuna::allocate::Uniform;
 use lacuna::calibrate::Calibration;
 use lacuna::criteria::{Magnitude, Norm, Obd};
-use lacuna::metrics::{Size, score};
+use lacuna::eval::{Size, score};
 use lacuna::nn::{Loss, Method};
 use lacuna::prune::{one_shot, prune_units};
-use lacuna::recover::{Recipe, fit, fit_with};
+use lacuna::train::{Recipe, fit, fit_with};
 use ndarray::{Array2, s};
 
 #[test]

@@ -11,7 +11,7 @@ use lacuna::io::folder::Packing;
 use lacuna::io::gguf::{Gguf as File, Quant, import};
 use lacuna::io::{Checkpoint, Dtype, Folder, FolderWriter, Layout, repack};
 use lacuna::mask::Mask;
-use lacuna::models::lm::Config;
+use lacuna::lm::Config;
 use lacuna::models::{Builder, Init, mlp, to_checkpoint};
 use lacuna::nn::{Activation, Pooling};
 use lacuna::paper::Claims;

@@ -1,6 +1,7 @@
 //! Which tensors a folder holds, in which files, in which dtype.
 
-use super::{Folder, INDEX, WEIGHTS};
+use super::names::{INDEX, MASKS, SUFFIX, WEIGHTS};
+use super::read::Folder;
 use crate::io::quoted;
 use crate::io::safetensors::{Dtype, Element, METADATA, bytes_of, encode};
 use crate::{Error, Result};
@@ -27,7 +28,7 @@ pub struct Layout {
 impl Layout {
     /// The layout of a folder as it is: the same files, order and dtypes.
     pub fn of(folder: &Folder) -> Layout {
-        let plan = |shard: &super::Shard| Planned {
+        let plan = |shard: &super::shard::Shard| Planned {
             file: shard.path.file_name().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default(),
             tensors: shard.tensors.iter().map(|t| (t.name.clone(), t.element, t.shape.clone())).collect(),
             metadata: shard.metadata.clone(),
@@ -134,7 +135,7 @@ impl Layout {
     /// The list of shards: name and content of its file, if there is to be one.
     pub(super) fn index(&self) -> Option<(&'static str, Value)> {
         let mut index = self.index.clone()?;
-        let weights = || self.files.iter().filter(|f| f.file != super::masks::MASKS);
+        let weights = || self.files.iter().filter(|f| f.file != MASKS);
         let total: u64 = weights().flat_map(|f| &f.tensors).map(|(_, e, shape)| bytes_of(*e, shape).unwrap_or(0) as u64).sum();
         let metadata = index.entry("metadata").or_insert_with(|| json!({}));
         if let Some(metadata) = metadata.as_object_mut() {
@@ -144,5 +145,55 @@ impl Layout {
             weights().flat_map(|f| f.tensors.iter().map(|(name, _, _)| (name.clone(), Value::from(f.file.clone())))).collect();
         index.insert("weight_map".to_string(), Value::Object(map));
         Some((INDEX, Value::Object(index)))
+    }
+}
+
+impl Layout {
+    /// A file of masks for these weights of a folder, whose tensors may be packed here; none if there are no weights.
+    pub(super) fn masks_of(&mut self, weights: &[String], folder: &Folder) -> Result<()> {
+        self.files.retain(|f| f.file != MASKS);
+        if weights.is_empty() {
+            return Ok(());
+        }
+        let mut planned = Planned { file: MASKS.to_string(), tensors: Vec::new(), metadata: BTreeMap::new() };
+        for weight in weights {
+            let shape = folder.shape(weight)?;
+            planned.add(weight, shape)?;
+        }
+        self.files.push(planned);
+        Ok(())
+    }
+
+    /// Adds a file of masks for these weights, which must be in the layout.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayer`] if there is no such weight, [`Error::Setting`] if one is named twice.
+    pub fn masks<'a>(&mut self, weights: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let mut planned = Planned { file: MASKS.to_string(), tensors: Vec::new(), metadata: BTreeMap::new() };
+        for weight in weights {
+            let mut all = self.files.iter().flat_map(|f| &f.tensors);
+            let Some((_, _, shape)) = all.find(|(name, _, _)| name == weight) else {
+                let names = self.files.iter().flat_map(|f| f.tensors.iter().map(|(name, _, _)| name.as_str()));
+                return Err(Error::unknown_layer(weight, names));
+            };
+            planned.add(weight, shape)?;
+        }
+        self.files.retain(|f| f.file != MASKS);
+        self.files.push(planned);
+        Ok(())
+    }
+}
+
+impl Planned {
+    /// Adds the mask of a weight of this shape.
+    fn add(&mut self, weight: &str, shape: &[usize]) -> Result<()> {
+        let rows = shape.first().copied().unwrap_or(1);
+        let cols: usize = shape.iter().skip(1).product();
+        let name = format!("{weight}{SUFFIX}");
+        if self.metadata.insert(format!("{name}.cols"), cols.to_string()).is_some() {
+            return Err(Error::setting("masks", format!("{} is named twice", quoted(weight))));
+        }
+        self.tensors.push((name, Element::U8, vec![rows, cols.div_ceil(8)]));
+        Ok(())
     }
 }

@@ -1,18 +1,12 @@
 //! `masks.safetensors`: which weights of a pruned folder were kept.
 
-use super::layout::{Layout, Planned};
+use super::names::{MASKS, SUFFIX};
 use super::shard::{Listed, Shard};
-use super::write::FolderWriter;
 use crate::io::quoted;
 use crate::io::safetensors::Element;
 use crate::mask::Mask;
 use crate::{Error, Result};
-use std::collections::BTreeMap;
 use std::path::Path;
-
-/// The name of the file.
-pub(super) const MASKS: &str = "masks.safetensors";
-const SUFFIX: &str = ".mask";
 
 /// The masks of a folder. They stay on the disk until they are asked for, one at a time.
 ///
@@ -73,71 +67,5 @@ impl MaskFile {
                 Err(Error::malformed(&self.shard.path, reason))
             }
         }
-    }
-}
-
-impl Layout {
-    /// A file of masks for these weights of a folder, whose tensors may be packed here; none if there are no weights.
-    pub(super) fn masks_of(&mut self, weights: &[String], folder: &super::Folder) -> Result<()> {
-        self.files.retain(|f| f.file != MASKS);
-        if weights.is_empty() {
-            return Ok(());
-        }
-        let mut planned = Planned { file: MASKS.to_string(), tensors: Vec::new(), metadata: BTreeMap::new() };
-        for weight in weights {
-            let shape = folder.shape(weight)?;
-            planned.add(weight, shape)?;
-        }
-        self.files.push(planned);
-        Ok(())
-    }
-
-    /// Adds a file of masks for these weights, which must be in the layout.
-    ///
-    /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such weight, [`Error::Setting`] if one is named twice.
-    pub fn masks<'a>(&mut self, weights: impl IntoIterator<Item = &'a str>) -> Result<()> {
-        let mut planned = Planned { file: MASKS.to_string(), tensors: Vec::new(), metadata: BTreeMap::new() };
-        for weight in weights {
-            let mut all = self.files.iter().flat_map(|f| &f.tensors);
-            let Some((_, _, shape)) = all.find(|(name, _, _)| name == weight) else {
-                let names = self.files.iter().flat_map(|f| f.tensors.iter().map(|(name, _, _)| name.as_str()));
-                return Err(Error::unknown_layer(weight, names));
-            };
-            planned.add(weight, shape)?;
-        }
-        self.files.retain(|f| f.file != MASKS);
-        self.files.push(planned);
-        Ok(())
-    }
-}
-
-impl Planned {
-    /// Adds the mask of a weight of this shape.
-    fn add(&mut self, weight: &str, shape: &[usize]) -> Result<()> {
-        let rows = shape.first().copied().unwrap_or(1);
-        let cols: usize = shape.iter().skip(1).product();
-        let name = format!("{weight}{SUFFIX}");
-        if self.metadata.insert(format!("{name}.cols"), cols.to_string()).is_some() {
-            return Err(Error::setting("masks", format!("{} is named twice", quoted(weight))));
-        }
-        self.tensors.push((name, Element::U8, vec![rows, cols.div_ceil(8)]));
-        Ok(())
-    }
-}
-
-impl FolderWriter {
-    /// Writes the mask of a weight.
-    ///
-    /// # Errors
-    /// [`Error::UnknownLayer`] if the layout has no mask for it, [`Error::Shape`] if the mask has another shape, [`Error::Io`] if
-    /// the disk refuses.
-    pub fn write_mask(&mut self, weight: &str, mask: &Mask) -> Result<()> {
-        self.write_bytes(&format!("{weight}{SUFFIX}"), &[mask.rows(), mask.cols().div_ceil(8)], &mask.to_bytes())
-    }
-
-    /// Whether the mask of a weight was written.
-    pub(crate) fn is_mask_written(&self, weight: &str) -> bool {
-        self.is_written(&format!("{weight}{SUFFIX}"))
     }
 }

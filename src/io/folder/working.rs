@@ -13,8 +13,7 @@
 //! mark names is removed, and the folder itself only if nothing else is left in it.
 
 use super::layout::Layout;
-use super::masks::MASKS;
-use super::{COMPANIONS, CONFIG, INDEX};
+use super::names::{COMPANIONS, CONFIG, INDEX, JOURNAL, MASKS, RECORDS, SETTINGS};
 use crate::io::atomic;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
@@ -24,12 +23,6 @@ use std::path::Path;
 
 /// The mark.
 const MARK: &str = ".lacuna.json";
-/// The list of tensors that are on the disk, in the working folder of a run that may be taken up again.
-pub(super) const JOURNAL: &str = ".written.json";
-/// What a run was asked for.
-pub(crate) const SETTINGS: &str = ".settings.json";
-/// What a run has done.
-pub(crate) const RECORDS: &str = ".records.json";
 /// A working folder within this one.
 pub(super) const PACKED: &str = ".packed";
 

@@ -5,13 +5,16 @@
 //! memory, and those are the caller's. What may be removed of a working folder, [`super::working`] says.
 
 use super::layout::Layout;
+use super::names::{CONFIG, JOURNAL, SUFFIX};
+use super::output::Output;
+use super::read::Folder;
 use super::shard::CHUNK;
-use super::working::{self, JOURNAL, PACKED};
-use super::{CONFIG, Folder, Output};
+use super::working::{self, PACKED};
 use crate::io::atomic;
 use crate::io::place::{read_exact_at, write_all_at};
 use crate::io::safetensors::{Dtype, Element};
 use crate::io::{one_line, quoted};
+use crate::mask::Mask;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef, Dimension};
 use rayon::prelude::*;
@@ -470,5 +473,21 @@ impl Drop for FolderWriter {
 impl crate::io::WeightsMut for FolderWriter {
     fn write(&mut self, name: &str, values: ndarray::ArrayViewD<'_, f32>) -> Result<()> {
         FolderWriter::write(self, name, &values)
+    }
+}
+
+impl FolderWriter {
+    /// Writes the mask of a weight.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayer`] if the layout has no mask for it, [`Error::Shape`] if the mask has another shape, [`Error::Io`] if
+    /// the disk refuses.
+    pub fn write_mask(&mut self, weight: &str, mask: &Mask) -> Result<()> {
+        self.write_bytes(&format!("{weight}{SUFFIX}"), &[mask.rows(), mask.cols().div_ceil(8)], &mask.to_bytes())
+    }
+
+    /// Whether the mask of a weight was written.
+    pub(crate) fn is_mask_written(&self, weight: &str) -> bool {
+        self.is_written(&format!("{weight}{SUFFIX}"))
     }
 }

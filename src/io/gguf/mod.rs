@@ -9,18 +9,19 @@
 //! [`Folder`](crate::io::Folder) open.
 
 mod arch;
-mod config;
-mod import;
-mod keys;
 mod quant;
-mod rope;
 mod tokenizer;
 mod value;
+mod keys;
+mod rope;
+mod config;
+mod import;
 
 pub use import::{Imported, import, import_checked};
 pub use quant::Quant;
 pub use value::Value;
 
+use crate::io::foreign::MAGIC;
 use crate::io::place::read_exact_at;
 use crate::io::{open, quoted};
 use crate::{Error, Result};
@@ -28,7 +29,7 @@ use ndarray::{ArrayD, IxDyn};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use value::Cursor;
 
@@ -36,22 +37,6 @@ use value::Cursor;
 const MAX_RANK: u32 = 4;
 /// Blocks that are read at a time.
 const CHUNK: usize = 1 << 13;
-
-/// The bytes that every file of this format begins with.
-pub(super) const MAGIC: &[u8; 4] = b"GGUF";
-
-/// Refuses a file of this format, whatever its name, where a folder or a safetensors file is wanted.
-///
-/// # Errors
-/// [`Error::Malformed`], naming the command that makes a folder of it.
-pub fn refuse(path: &Path) -> Result<()> {
-    let mut begins = [0; 4];
-    let known = open(path).is_ok_and(|(mut file, _)| file.read_exact(&mut begins).is_ok() && begins == *MAGIC);
-    if known { Err(Error::malformed(path, TO_IMPORT)) } else { Ok(()) }
-}
-
-/// What is said of such a file.
-pub(super) const TO_IMPORT: &str = "is a GGUF file; 'lacuna import FILE DIR' makes a model folder of it";
 
 /// One tensor of the file.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,6 @@
 //! The JSON in front of a safetensors file: what it lists, and whether that can be true of the file.
 
-use crate::io::gguf::{MAGIC, TO_IMPORT};
+use crate::io::foreign::{MAGIC, TO_IMPORT};
 use crate::io::{one_line, open, quoted};
 use crate::{Error, Result};
 use ::safetensors::tensor::{Dtype as Element, Metadata, TensorInfo as Entry};

@@ -22,16 +22,15 @@
 //! `fc.weight.storage`, a line of JSON with `format`, `version`, `values`, `rows`, `cols`, and `tile` or `pattern` where the format has one.
 //! [`Checkpoint::published`] reads the layouts `sparse-bitmask` and `sparse-24-bitmask` of published checkpoints.
 
-mod binary;
 mod buffers;
-mod checkpoint;
 mod dtype;
 mod header;
+mod checkpoint;
+mod binary;
 mod masks;
 mod published;
 mod roles;
 mod storages;
-mod stored;
 
 pub(super) use ::safetensors::tensor::Dtype as Element;
 pub(crate) use binary::{filled, is_float};
@@ -41,4 +40,3 @@ pub use dtype::Dtype;
 pub use header::{Header, TensorInfo, read_header};
 pub(super) use header::{METADATA, Table, bytes_of, encode};
 pub use roles::Role;
-pub use stored::Stored;

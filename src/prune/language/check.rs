@@ -1,6 +1,6 @@
 //! What every entry asks before it works.
 
-use crate::models::lm::Config;
+use crate::lm::Config;
 use crate::{Error, Result};
 
 /// Refuses a model whose layers' inputs are not measured: an encoder-decoder, where a layer of the decoder sees two texts. Criteria that need
@@ -30,7 +30,7 @@ pub(super) fn sequences(ids: &[u32], length: usize) -> Result<usize> {
 
 /// Refuses what needs more bytes of memory than are free, where the system says how many are.
 pub(super) fn fits_memory(option: &str, what: &str, bytes: Option<u64>) -> Result<()> {
-    let (Some(free), gigabytes) = (crate::metrics::available_memory(), |n: u64| n as f64 / 1e9) else { return Ok(()) };
+    let (Some(free), gigabytes) = (crate::eval::available_memory(), |n: u64| n as f64 / 1e9) else { return Ok(()) };
     match bytes {
         Some(bytes) if bytes <= free => Ok(()),
         _ => {

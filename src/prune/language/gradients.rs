@@ -1,10 +1,10 @@
 //! Gradients of a language model's loss, for the criteria that ask for them.
 
 use super::check::{check_measurable, fits_memory, sequences};
-use super::share::LanguageLayer;
+use super::layers::LanguageLayer;
 use crate::criteria::{Measured, Need, Needs};
 use crate::io::{Folder, RowFile};
-use crate::models::lm::{Config, LanguageModel};
+use crate::lm::{Config, LanguageModel};
 use crate::{Error, Result};
 use ndarray::Array2;
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 use super::check::{check_measurable, fits_memory, sequences};
 use super::tally::check;
 use crate::io::Folder;
-use crate::models::lm::{Config, LanguageModel, positions};
+use crate::lm::{Config, LanguageModel, positions};
 use crate::nn::Positions;
 use crate::{Error, Result};
 use ndarray::Array2;

@@ -1,14 +1,14 @@
 //! Every layer pruned at several levels: what each costs and loses, and the allocations that choose among them.
 
+use super::before::mask_before;
 use super::judge::{Exchange, Judge};
-use super::run::mask_before;
 use super::walk::Walk;
 use super::{Inputs, LanguageLayer, SequenceGradients, check_measurable};
 use crate::allocate::{Evolution, Level, dynamic, evolve};
 use crate::criteria::{Evidence, Need};
 use crate::io::{Folder, RowFile};
+use crate::lm::{Config, LanguageModel, load_block};
 use crate::mask::{Budget, Mask, Pattern, Scope};
-use crate::models::lm::{Config, LanguageModel, load_block};
 use crate::solve::{Pruner, squared_error};
 use crate::sparse::{Format, Hint, LinearOp, Plan, Precision, median_seconds};
 use crate::{Error, Result};

@@ -16,22 +16,27 @@
 //! to the dense model's ([`Retarget`](crate::solve::Retarget)).
 
 mod check;
+mod stream;
+mod before;
+mod layers;
 mod gradients;
+mod tally;
 mod judge;
+mod walk;
+mod record;
+mod share;
 mod levels;
 mod resume;
 mod run;
-mod share;
-mod stream;
-mod tally;
-mod walk;
 
 pub use check::check_measurable;
 pub use gradients::SequenceGradients;
+pub use layers::{LanguageLayer, language_layers};
 pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
+pub use record::LayerRecord;
 pub use resume::unfinished_settings;
-pub use run::{LayerRecord, Progress, prune_language};
-pub use share::{LanguageLayer, allocated, language_layers, of_blocks, outliers};
+pub use run::{Progress, prune_language};
+pub use share::{allocated, of_blocks, outliers};
 
 use crate::mask::{Budget, Pattern, Scope};
 use crate::solve::Pruner;

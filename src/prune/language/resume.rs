@@ -1,6 +1,6 @@
 //! How a run is begun, or taken up again.
 
-use super::run::{LayerRecord, Place};
+use super::record::{LayerRecord, Place};
 use crate::io::{FolderWriter, Layout, Output, RECORDS, SETTINGS, one_line, quoted};
 use crate::{Error, Result};
 use serde_json::Value;

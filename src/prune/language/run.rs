@@ -1,45 +1,23 @@
 //! The run over all blocks: what is written, what is recorded, and how it is taken up again.
 
+use super::before::{mask_before, turned};
 use super::check::{check_measurable, sequences};
+use super::record::{LayerRecord, Place};
 use super::resume::{begin, fits};
 use super::tally::Found;
 use super::walk::Walk;
 use super::{Inputs, LanguagePruning, Turn};
 use crate::criteria::Evidence;
+use crate::eval::peak_memory;
 use crate::io::{Folder, FolderWriter, Layout, Output, RECORDS};
-use crate::mask::Mask;
-use crate::metrics::peak_memory;
-use crate::models::lm::{Config, Outline, Outlined, load_block};
+use crate::lm::{Config, Outline, load_block};
 use crate::nn::Block;
 use crate::solve::{Retarget, squared_error};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::thread::JoinHandle;
 use std::time::Instant;
-
-/// What became of one layer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LayerRecord {
-    /// Its name.
-    pub layer: String,
-    /// Number of its block.
-    pub block: usize,
-    /// `(out, in)`.
-    pub shape: (usize, usize),
-    /// Weights that stay.
-    pub kept: usize,
-    /// Tokens that were measured.
-    pub tokens: usize,
-    /// ‖X (Ŵ − W)ᵀ‖² / ‖X Wᵀ‖², towards the weight that was to be met; `None` where no Gram matrix was measured.
-    pub error: Option<f64>,
-    /// ‖Ŵ − W‖² / ‖W‖², W the layer's own weight; `None` where that is 0 throughout, and in records of builds that did not say it.
-    #[serde(default)]
-    pub moved: Option<f64>,
-    /// Seconds of pruning, without measuring.
-    pub seconds: f64,
-}
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy)]
@@ -98,24 +76,6 @@ pub fn prune_language(
             Err(error)
         }
         Err(error) => Err(error.unfinished(FolderWriter::working_folder(out))),
-    }
-}
-
-/// Where a layer stands in the model and in its files.
-pub(super) struct Place {
-    pub block: usize,
-    pub name: String,
-    pub tensor: String,
-    /// The shape in the checkpoint.
-    stored: (usize, usize),
-    transposed: bool,
-}
-
-impl Place {
-    fn of(layer: &Outlined) -> Option<Place> {
-        let [rows, cols] = layer.stored_shape();
-        let (name, tensor) = (layer.name.clone(), layer.tensor());
-        Some(Place { block: layer.block?, name, tensor, stored: (rows, cols), transposed: layer.transposed })
     }
 }
 
@@ -265,18 +225,6 @@ fn read_back(writer: &FolderWriter, tensor: &str, transposed: bool) -> Result<Ar
 /// A weight as the checkpoint holds it, as `(out, in)`.
 fn turned_weight(stored: Array2<f32>, transposed: bool) -> Array2<f32> {
     if transposed { stored.t().as_standard_layout().into_owned() } else { stored }
-}
-
-/// A mask in the other layout of the weight, if that is how the checkpoint holds it.
-fn turned(mask: Mask, transposed: bool) -> Mask {
-    let (rows, cols) = mask.dim();
-    if transposed { Mask::from_fn(cols, rows, |r, c| mask.get(c, r)) } else { mask }
-}
-
-/// The mask `(out, in)` that an earlier run has left beside the weight.
-pub(super) fn mask_before(tensor: &str, transposed: bool, folder: &Folder) -> Result<Option<Mask>> {
-    let found = folder.masks().map(|m| m.read(tensor)).transpose()?.flatten();
-    Ok(found.map(|mask| turned(mask, transposed)))
 }
 
 /// Prunes one layer of a block, writes it, and lets the block go on with what was written.

@@ -1,70 +1,18 @@
-//! Which layers of a language model are pruned, and how much of each stays.
+//! How much of each layer of a language model stays.
 
 use super::Inputs;
 use super::gradients::SequenceGradients;
+use super::layers::LanguageLayer;
 use super::walk::Walk;
 use crate::allocate::{Allocate, Layer, Outliers, Target};
 use crate::criteria::{Evidence, Magnitude, Need, Needs, Saliency, Wanda};
 use crate::io::Folder;
+use crate::lm::{Config, load_block};
 use crate::mask::{Budget, Pattern, check_finite};
-use crate::models::lm::{Config, Outline, Outlined, load_block};
 use crate::{Error, Result};
 use ndarray::Array2;
 use std::collections::HashMap;
 use std::path::Path;
-
-/// A linear layer of a block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LanguageLayer {
-    /// Its name.
-    pub name: String,
-    /// Number of its block.
-    pub block: usize,
-    /// `(out, in)`.
-    pub shape: (usize, usize),
-}
-
-/// The linear layers of all blocks whose names match one of `only` (all, if there are none) and none of `skip`. In a pattern `*` stands
-/// for any characters; a pattern without it matches any name that contains it. Embedding, head, norms and biases are not among them.
-///
-/// # Errors
-/// If the model cannot be read, or a pattern matches no layer.
-pub fn language_layers(folder: &Folder, config: &Config, only: &[String], skip: &[String]) -> Result<Vec<LanguageLayer>> {
-    let outline = Outline::of(folder, config)?;
-    let layer = |l: Outlined| Some(LanguageLayer { block: l.block?, name: l.name, shape: l.shape });
-    let mut all: Vec<LanguageLayer> = outline.layers.into_iter().filter_map(layer).collect();
-    for pattern in only.iter().chain(skip) {
-        if !all.iter().any(|l| matches(pattern, &l.name)) {
-            return Err(Error::unknown_layer(pattern, all.iter().map(|l| l.name.as_str())));
-        }
-    }
-    all.retain(|l| (only.is_empty() || only.iter().any(|p| matches(p, &l.name))) && !skip.iter().any(|p| matches(p, &l.name)));
-    if all.is_empty() {
-        return Err(Error::setting("skip", "no layer is left to prune"));
-    }
-    Ok(all)
-}
-
-/// Whether a name matches a pattern.
-fn matches(pattern: &str, name: &str) -> bool {
-    if !pattern.contains('*') {
-        return name.contains(pattern);
-    }
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = name.strip_prefix(first) else { return false };
-    let parts: Vec<&str> = parts.collect();
-    for (i, part) in parts.iter().enumerate() {
-        if i + 1 == parts.len() {
-            return rest.ends_with(part);
-        }
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    true
-}
 
 /// Budgets in units of the pattern from counts of weights.
 fn in_units(layers: &[LanguageLayer], parts: &[Budget], pattern: Pattern) -> Result<HashMap<String, Budget>> {
@@ -194,20 +142,4 @@ pub fn of_blocks(layers: &[LanguageLayer], blocks: &[Budget], pattern: Pattern) 
         }
     }
     in_units(layers, &parts, pattern)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn stars_stand_for_anything_and_plain_patterns_for_a_part_of_the_name() {
-        let name = "model.layers.3.mlp.down_proj";
-        for yes in ["down_proj", "*", "*.mlp.*", "model.layers.3.*", "*down_proj", "model*mlp*proj", "layers.3."] {
-            assert!(matches(yes, name), "{yes}");
-        }
-        for no in ["up_proj", "model.layers.30.*", "*mlp", "layers.3*", "*proj.*", "model*attn*"] {
-            assert!(!matches(no, name), "{no}");
-        }
-    }
 }

@@ -7,7 +7,7 @@ use super::{Inputs, LanguagePruning, Turn};
 use crate::Result;
 use crate::criteria::{Need, Needs};
 use crate::io::Folder;
-use crate::models::lm::{Config, Ends, positions};
+use crate::lm::{Config, Ends, positions};
 use crate::nn::{Block, Positions};
 use ndarray::Array2;
 use std::path::Path;

@@ -1,0 +1,268 @@
+//! `lacuna eval DIR`: perplexity of a text, multiple choice, last words.
+
+use super::model::{bar, of, open, stored};
+use super::texts::{Bos, Cut, say_overflow};
+use super::{print, print_json};
+use clap::Parser;
+use lacuna::eval::{
+    ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Perplexity, Question, answer, guess, peak_memory, read_lines,
+    streamed_losses,
+};
+use lacuna::io::Folder;
+use lacuna::lm::{Config, LanguageModel, Running};
+use lacuna::text::Tokenizer;
+use lacuna::{Error, Result};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Bytes of features that a streamed model keeps between its blocks.
+const FEATURES: usize = 512 << 20;
+
+/// Measures a language model: perplexity of a text, multiple choice, last words.
+#[derive(Parser)]
+pub struct Args {
+    /// The model's folder
+    dir: PathBuf,
+    /// A text, as it is: tokenised once, cut into windows without overlap, the tail dropped
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["choices", "last_word"])]
+    text: Option<PathBuf>,
+    /// Tokens of a window
+    #[arg(long, default_value_t = 1024)]
+    context: usize,
+    /// Only the first windows
+    #[arg(long)]
+    windows: Option<usize>,
+    /// Where the token that begins a text stands
+    #[arg(long, value_enum, default_value = "tokenizer")]
+    bos: Bos,
+    /// In which storage pruned layers run: auto, dense, or one of those of bench
+    #[arg(long, default_value = "auto", conflicts_with = "stream")]
+    format: String,
+    /// One block of the model in memory at a time
+    #[arg(long)]
+    stream: bool,
+    /// Multiple choice: lines of {"query": "…", "choices": ["…"], "gold": 0}
+    #[arg(long, value_name = "JSONL", conflicts_with = "stream")]
+    choices: Option<PathBuf>,
+    /// Last words: lines of {"context": "…", "continuation": "…"}
+    #[arg(long, value_name = "JSONL", conflicts_with = "stream")]
+    last_word: Option<PathBuf>,
+    /// Only the first lines of those files
+    #[arg(long)]
+    items: Option<usize>,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Tokens of a question at most for which storages are chosen.
+const QUESTION: usize = 1024;
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let (folder, config) = open(&args.dir)?;
+    if config.is_encoder_decoder() {
+        return Err(Error::malformed(&args.dir, "is an encoder-decoder; eval measures decoders"));
+    }
+    // What is to be measured is read before the weights, so that what is wrong with it shows at once.
+    let window = (args.context, args.windows);
+    let cut = args.text.as_deref().map(|path| Cut::of(path, (&folder, &config), window, args.bos)).transpose()?;
+    let asked = Asked::read(args, &folder, &config)?;
+    let weights: usize = folder.names().filter_map(|n| folder.info(n).ok()).map(|t| 4 * t.elements()).sum();
+    let running: Running = args.format.parse()?;
+    let mut storages = None;
+    let model = match args.stream {
+        true => None,
+        false => {
+            // Without a text nothing has windows, and the context is that of questions.
+            let context = if cut.is_some() { args.context } else { args.context.min(QUESTION) };
+            let (model, value, line) = stored(&folder, config.clone(), running, context)?;
+            storages = Some((value, line));
+            Some(model)
+        }
+    };
+    let mut report = json!({"model": args.dir, "family": config.family().model_type(), "stream": args.stream});
+    let mut lines = vec![format!("{} ({})", args.dir.display(), config.family().model_type())];
+    let mut add = |part: (Value, String)| {
+        if let (Some(report), Value::Object(part)) = (report.as_object_mut(), part.0) {
+            report.extend(part);
+        }
+        lines.push(part.1);
+    };
+    if let Some(storages) = storages {
+        add(storages);
+    }
+    if let Some(cut) = &cut {
+        add(perplexity(args, cut, &folder, &config, model.as_ref())?);
+    }
+    if let (Some(model), Some(asked)) = (&model, &asked) {
+        if let Some((questions, joined)) = &asked.choices {
+            add(choices(questions, joined, model, &asked.bos)?);
+        }
+        if let Some((texts, joined)) = &asked.last_words {
+            add(last_words(texts, joined, model, &asked.bos)?);
+        }
+    }
+    let peak = peak_memory();
+    let shown = peak.map_or("unknown".to_string(), |bytes| format!("{:.0} MB", bytes as f64 / 1e6));
+    add((
+        json!({"peak_memory": peak, "weights_bytes": weights}),
+        format!("peak memory {shown}; the weights in f32 are {:.0} MB", weights as f64 / 1e6),
+    ));
+    if args.json { print_json(&report) } else { print(&(lines.join("\n") + "\n")) }
+}
+
+fn perplexity(
+    args: &Args,
+    cut: &Cut,
+    folder: &Folder,
+    config: &Config,
+    model: Option<&LanguageModel>,
+) -> Result<(Value, String)> {
+    let begun = Instant::now();
+    let losses = match model {
+        Some(model) => {
+            let bar = bar(cut.windows.len(), "windows");
+            let losses = cut.windows.iter().map(|ids| model.nll(ids).inspect(|_| bar.inc(1))).collect::<Result<Vec<_>>>()?;
+            bar.finish_and_clear();
+            losses
+        }
+        None => {
+            let bar = bar(0, "blocks");
+            let losses = streamed_losses(folder, config, &cut.windows, FEATURES, |done, of| {
+                bar.set_length(of as u64);
+                bar.set_position(done as u64);
+            });
+            bar.finish_and_clear();
+            losses.map_err(|e| of(&args.dir, e))?
+        }
+    };
+    let seconds = begun.elapsed().as_secs_f64();
+    let Perplexity { perplexity, nll, windows, predicted } = Perplexity::of(&losses).map_err(|e| of(&args.dir, e))?;
+    say_overflow("the perplexity", perplexity, nll);
+    let tokens = windows * args.context;
+    let rate = tokens as f64 / seconds;
+    let stated = config.stated_context().filter(|n| *n < args.context);
+    let note = stated.map_or(String::new(), |n| format!(" (config.json states {n})"));
+    let value = json!({
+        "text": args.text, "context": args.context, "windows": windows, "tokens": tokens, "text_tokens": cut.tokens,
+        "predicted": predicted, "bos": cut.bos, "perplexity": perplexity, "nll": nll, "seconds": seconds, "tokens_per_second": rate,
+    });
+    let line = format!(
+        "context {}{note}, {windows} windows, {tokens} of {} tokens, {predicted} predicted; BOS: {}\nperplexity {perplexity:.4} (mean \
+         -ln p {nll:.6} nats)\n{rate:.1} tokens/s, {seconds:.1} s{}",
+        args.context,
+        cut.tokens,
+        cut.bos,
+        if args.stream { ", one block at a time" } else { "" },
+    );
+    Ok((value, line))
+}
+
+/// Questions and texts in tokens.
+struct Asked {
+    choices: Option<(Lines<Question>, Vec<Vec<Joined>>)>,
+    last_words: Option<(Lines<LastWord>, Vec<Joined>)>,
+    /// Where the token that begins a text stands, in words.
+    bos: String,
+}
+
+impl Asked {
+    /// `None` if there is neither.
+    fn read(args: &Args, folder: &Folder, config: &Config) -> Result<Option<Asked>> {
+        if args.choices.is_none() && args.last_word.is_none() {
+            return Ok(None);
+        }
+        let tokenizer = Tokenizer::open(&args.dir)?;
+        let fit = |ids: Vec<u32>| tokenizer.fits(&ids, config.vocab()).map(|()| ids);
+        let first = tokenizer.bos(folder.config()).filter(|_| args.bos == Bos::Window);
+        if args.bos == Bos::Window && first.is_none() {
+            return Err(Error::malformed(&args.dir, "names no token that begins a text; --bos window needs one"));
+        }
+        let bare = |text: &str| tokenizer.encode(text, false).and_then(fit);
+        let open = |text: &str| match (args.bos, first) {
+            (Bos::None, _) => bare(text),
+            // The tokenizer puts it, or it is put here.
+            (Bos::Window, Some(first)) if tokenizer.first_special() != Some(first) => Ok([&[first], &bare(text)?[..]].concat()),
+            _ => tokenizer.encode_open(text).and_then(fit),
+        };
+        // The model has learned no more positions, or has not been trained for more.
+        let longest = [config.max_positions(), config.stated_context()].into_iter().flatten().min();
+        let prefix = tokenizer.bos(folder.config()).or_else(|| tokenizer.eos(folder.config()));
+        let encoding =
+            Encoding { open: &open, bare: &bare, prefix: prefix.filter(|id| (*id as usize) < config.vocab()), longest };
+        let choices = args.choices.as_ref().map(|path| {
+            let lines = read_lines::<Question>(path, args.items)?;
+            let joined = lines.try_map(|_, question| question.join(&encoding))?;
+            Ok::<_, Error>((lines, joined))
+        });
+        let last_words = args.last_word.as_ref().map(|path| {
+            let lines = read_lines::<LastWord>(path, args.items)?;
+            let joined = lines.try_map(|_, text| text.join(&encoding))?;
+            Ok::<_, Error>((lines, joined))
+        });
+        let shown = |id: Option<u32>| match id {
+            Some(id) => format!("token {id} {}", tokenizer.token(id).unwrap_or_default()),
+            None => "none".to_string(),
+        };
+        let bos = shown(if args.bos == Bos::None { None } else { first.or(tokenizer.first_special()) });
+        Ok(Some(Asked { choices: choices.transpose()?, last_words: last_words.transpose()?, bos }))
+    }
+}
+
+/// How many lost the start of their context, in words.
+fn shortened(cut: usize) -> String {
+    if cut == 0 {
+        String::new()
+    } else {
+        format!("; {cut} lost the start of their context, for which the model has no positions")
+    }
+}
+
+/// A score with what is not the library's to know.
+fn with(score: impl serde::Serialize, bos: &str) -> Result<Value> {
+    let mut value = serde_json::to_value(score).map_err(|e| Error::setting("json", e.to_string()))?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("bos".to_string(), json!(bos));
+    }
+    Ok(value)
+}
+
+fn choices(lines: &Lines<Question>, joined: &[Vec<Joined>], model: &LanguageModel, bos: &str) -> Result<(Value, String)> {
+    let bar = bar(lines.items().len(), "questions");
+    let answers = lines.try_map(|i, question| {
+        bar.inc(1);
+        answer(question, &joined[i], |ids, from| model.nll_from(ids, from))
+    })?;
+    bar.finish_and_clear();
+    let score = ChoiceScore::of(lines.items(), joined, &answers);
+    let line = format!(
+        "{} questions: accuracy {:.4}, by log-likelihood a character {:.4}; BOS: {bos}{}",
+        score.questions,
+        score.accuracy,
+        score.accuracy_normalised,
+        shortened(score.cut),
+    );
+    Ok((json!({"choices": with(score, bos)?}), line))
+}
+
+fn last_words(lines: &Lines<LastWord>, joined: &[Joined], model: &LanguageModel, bos: &str) -> Result<(Value, String)> {
+    let bar = bar(lines.items().len(), "texts");
+    let guesses = lines.try_map(|i, _| {
+        bar.inc(1);
+        guess(&joined[i], |ids, from| model.logits_from(ids, from))
+    })?;
+    bar.finish_and_clear();
+    let score = LastWordScore::of(joined, &guesses);
+    say_overflow("the perplexity of an ending", score.perplexity, score.nll);
+    let line = format!(
+        "{} last words: accuracy {:.4}, perplexity of an ending {:.4} (mean -ln p {:.6} nats); BOS: {bos}{}",
+        score.texts,
+        score.accuracy,
+        score.perplexity,
+        score.nll,
+        shortened(score.cut),
+    );
+    Ok((json!({"last_word": with(score, bos)?}), line))
+}

@@ -1,0 +1,54 @@
+//! One file a subcommand.
+
+mod experiment;
+mod model;
+mod anatomy;
+pub mod generate;
+pub mod inspect;
+mod place;
+pub mod bench;
+pub mod import;
+pub mod logits;
+pub mod pack;
+mod texts;
+pub mod eval;
+mod timing;
+mod pages;
+pub mod demo;
+pub mod prune;
+
+use lacuna::{Error, Result};
+use ndarray::Array2;
+use std::io::{ErrorKind, Write};
+
+/// Prints to standard output. A reader that has gone away (`| head`) is no error.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
+        _ => Ok(()),
+    }
+}
+
+/// A number of things, in words: `1 token`, `2 tokens`.
+pub fn counted(n: usize, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
+/// The largest difference of an entry of two arrays of one shape.
+///
+/// # Errors
+/// If one is NaN, which would be passed over.
+pub fn largest_difference(a: &Array2<f32>, b: &Array2<f32>) -> Result<f64> {
+    let apart = a - b;
+    match apart.indexed_iter().find(|(_, d)| d.is_nan()) {
+        Some(((row, col), &value)) => Err(Error::NonFinite { what: "difference".into(), row, col, value: f64::from(value) }),
+        None => Ok(f64::from(apart.fold(0.0, |m, d| f32::max(m, d.abs())))),
+    }
+}
+
+/// One line of JSON on standard output.
+pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_string(value).map_err(|e| Error::setting("json", e.to_string()))?;
+    print(&(json + "\n"))
+}

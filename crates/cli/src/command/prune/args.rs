@@ -1,0 +1,229 @@
+//! What is asked of `lacuna prune`.
+
+use crate::command::place::Force;
+use crate::command::texts::Bos;
+use clap::{ArgGroup, Parser, ValueEnum};
+use std::path::PathBuf;
+
+/// Prunes a safetensors file or a language model's folder: what goes becomes 0, and the masks are stored beside the weights.
+#[derive(Parser)]
+#[command(group = ArgGroup::new("target").required(true).multiple(true).args(["sparsity", "pattern"]))]
+pub struct Args {
+    /// The safetensors file or the model folder to prune
+    pub model: PathBuf,
+    /// The safetensors file or the folder to write; it appears whole or not at all
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub force: Force,
+    /// Which weights matter
+    #[arg(long, value_enum, default_value = "magnitude")]
+    pub method: Method,
+    /// Share of the weights that goes, in [0, 1)
+    #[arg(long, allow_negative_numbers = true)]
+    pub sparsity: Option<f64>,
+    /// Shape that survivors take: unstructured, N:M (keeps N of M), blockRxC, rows, cols
+    #[arg(long)]
+    pub pattern: Option<String>,
+    /// How much of each layer
+    #[arg(long, value_enum, default_value = "uniform")]
+    pub allocate: Allocation,
+    /// Who competes with whom in a layer [default: row for unstructured masks of wanda, ria and dsnot, layer otherwise]
+    #[arg(long, value_enum)]
+    pub scope: Option<ScopeArg>,
+    /// A tensor to leave alone, in a folder all layers whose names contain this or match it with *; may be given several times
+    #[arg(long, value_name = "TENSOR")]
+    pub skip: Vec<String>,
+    /// A sparsity for one tensor, apart from the rest; may be given several times
+    #[arg(long, value_name = "TENSOR=SPARSITY")]
+    pub layer: Vec<String>,
+    /// Seed of random scores, and of the search evolve
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub seed: u64,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub language: Language,
+    /// The options that were typed, by their names without the dashes.
+    #[arg(skip)]
+    pub given: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// |w|
+    Magnitude,
+    /// w²; differs from magnitude for blocks, rows and columns
+    MagnitudeL2,
+    /// Uniform scores
+    Random,
+    /// |w| times the norm of the input (folders)
+    Wanda,
+    /// Relative importance and activations (folders)
+    Ria,
+    /// SparseGPT (folders)
+    Sparsegpt,
+    /// ExactOBS, or optimal brain compression (folders; slow for wide layers)
+    Obc,
+    /// ALPS (folders)
+    Alps,
+    /// Wanda, then weights exchanged by DSnoT (folders)
+    Dsnot,
+    /// (gradient · weight)² (folders)
+    Taylor,
+    /// Half the diagonal empirical Fisher times w² (folders)
+    Fisher,
+    /// Blocks of the inverse empirical Fisher matrix, survivors moved (folders; 4 bytes a weight and sample on the disk)
+    Woodfisher,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Allocation {
+    Uniform,
+    Global,
+    Er,
+    Erk,
+    Lamp,
+    /// By the outliers of each block (folders)
+    Owl,
+    /// Least sum of what the model's predictions lose when each layer alone is pruned (folders)
+    Sensitivity,
+    /// Least sum of the layers' own errors, by dynamic programming (folders)
+    Dynamic,
+    /// Evolutionary search by what the model's predictions lose (folders)
+    Evolve,
+}
+
+impl Allocation {
+    /// Whether budgets are searched for among levels of every layer.
+    pub fn searches(self) -> bool {
+        matches!(self, Allocation::Sensitivity | Allocation::Dynamic | Allocation::Evolve)
+    }
+
+    /// Whether the inputs of layers must be measured for it.
+    pub fn measures(self) -> bool {
+        self == Allocation::Owl || self.searches()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScopeArg {
+    Layer,
+    Row,
+}
+
+/// What is asked of language models alone.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Language models")]
+pub struct Language {
+    /// Text, or a safetensors file with a tensor input_ids, to measure inputs on
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Sequences of calibration
+    #[arg(long, default_value_t = 64)]
+    pub samples: usize,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 1024)]
+    pub context: usize,
+    /// From which model the inputs of a block come
+    #[arg(long, value_enum, default_value = "pruned")]
+    pub inputs: InputsArg,
+    /// Whether the layers of a block are measured all dense, or each behind the pruned ones before it
+    #[arg(long, value_enum, default_value = "layer")]
+    pub turn: TurnArg,
+    /// Share of the mean diagonal that is added to the Gram matrices
+    #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
+    pub damping: f64,
+    /// λ of woodfisher
+    #[arg(long, default_value_t = 1e-5, allow_negative_numbers = true)]
+    pub fisher_damping: f64,
+    /// Columns whose mask sparsegpt chooses together; weights of a block of woodfisher
+    #[arg(long, default_value_t = 128)]
+    pub block_size: usize,
+    /// sparsegpt visits columns by falling activation
+    #[arg(long)]
+    pub actorder: bool,
+    /// sparsegpt rounds what stays to 2^BITS values a row
+    #[arg(long)]
+    pub bits: Option<u32>,
+    /// After pruning, move what stays to the least squares solution by this many steps of conjugate gradients
+    #[arg(long, value_name = "STEPS")]
+    pub reconstruct: Option<usize>,
+    /// Let each layer make up for this share of what earlier ones changed: INPUTS or INPUTS,STREAM
+    #[arg(long, value_name = "SHARES")]
+    pub correct: Option<String>,
+    /// Prune only layers whose names contain this or match it with *; may be given several times
+    #[arg(long, value_name = "LAYER")]
+    pub only: Vec<String>,
+    /// Megabytes of activations that stay in memory; what is beyond goes to the disk [default: half of the memory that is free]
+    #[arg(long, value_name = "MB")]
+    pub activations: Option<usize>,
+    /// The folder on whose disk activations, gradients and levels lie while the run lasts [default: that of OUT]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+    /// Spread of owl's densities
+    #[arg(long, default_value_t = 0.08)]
+    pub owl_lambda: f64,
+    /// Multiple of the mean score above which owl counts an outlier
+    #[arg(long, default_value_t = 5.0)]
+    pub owl_threshold: f64,
+    /// How pruned weights are laid: weights (whole, masks beside), sparse-bitmask, sparse-24-bitmask, or a storage, as bitmask or nm:2:4
+    #[arg(long, default_value = "weights", value_name = "LAYOUT")]
+    pub save: String,
+    /// Measure the perplexity of this text before and after, in windows of --context tokens
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// Only the first windows of that text
+    #[arg(long, value_name = "K")]
+    pub windows: Option<usize>,
+    /// Where the token that begins a text stands: in the sequences of calibration, and in the windows of --text
+    #[arg(long, value_enum, default_value = "tokenizer")]
+    pub bos: Bos,
+    /// Go on with a run that was interrupted
+    #[arg(long)]
+    pub resume: bool,
+    #[command(flatten)]
+    pub search: Search,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InputsArg {
+    Pruned,
+    Dense,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TurnArg {
+    Block,
+    Layer,
+}
+
+/// What is asked of a search.
+#[derive(clap::Args)]
+pub struct Search {
+    /// Sparsities of each layer beside dense among which sensitivity, dynamic and evolve choose, as 0.4,0.5,0.6 [default: seven around --sparsity]
+    #[arg(long, value_name = "SPARSITIES", value_delimiter = ',')]
+    pub levels: Vec<f64>,
+    /// What --sparsity is a share of in a search
+    #[arg(long, value_enum, default_value = "weights")]
+    pub cost: CostArg,
+    /// Tokens of the calibration on which sensitivity and evolve judge the model's predictions
+    #[arg(long, default_value_t = 1024)]
+    pub search_tokens: usize,
+    /// Generations of evolve
+    #[arg(long, default_value_t = 25)]
+    pub generations: usize,
+    /// Choices that evolve tries a generation
+    #[arg(long, default_value_t = 8)]
+    pub offspring: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CostArg {
+    /// Weights that stay
+    Weights,
+    /// Bytes of the pattern's storage, a bitmask where it has none
+    Bytes,
+    /// Time of one token in the storages that the plan chooses, measured here
+    Time,
+}

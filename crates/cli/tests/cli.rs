@@ -1,0 +1,28 @@
+//! The command as its users run it: what it writes and prints, and one line and exit code 2 for whatever is wrong.
+
+#[path = "cli/bad_input.rs"]
+mod bad_input;
+#[path = "cli/bench.rs"]
+mod bench;
+#[path = "../../../tests/checkpoints/build.rs"]
+mod build;
+#[path = "cli/common.rs"]
+mod common;
+#[path = "cli/language.rs"]
+mod language;
+#[path = "cli/places.rs"]
+mod places;
+#[path = "cli/plain_files.rs"]
+mod plain_files;
+#[path = "cli/opening.rs"]
+mod opening;
+#[path = "cli/prune_language.rs"]
+mod prune_language;
+#[path = "cli/prune_runs.rs"]
+mod prune_runs;
+#[path = "cli/pruning.rs"]
+mod pruning;
+#[path = "cli/words.rs"]
+mod words;
+#[path = "cli/readme.rs"]
+mod readme;

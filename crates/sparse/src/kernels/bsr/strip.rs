@@ -1,0 +1,237 @@
+//! Strips with blocks: a few rows of a block keep their sums of a few vectors of tokens in registers, so that what is loaded of x serves all of
+//! them; a row of blocks walks as many columns at a time as a strip has in a cache.
+
+// Vectors are named by their place, so that they stay in registers.
+#![allow(clippy::needless_range_loop, clippy::int_plus_one)]
+
+use super::slices::{BsrSlices, Run};
+use crate::kernels::frame::{Rows, Sums};
+use crate::kernels::simd::{Column, Isa, Portable, Simd, Value};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::{Xmm, Ymm, Zmm};
+
+/// The same weight, for strips.
+pub(crate) struct Tiles<'a, I, T>(pub(crate) BsrSlices<'a, I, T>);
+
+/// Bytes of a strip that a row of blocks walks at a time: where four rows share what is loaded, the second cache is near enough.
+const fn near(rows: usize) -> usize {
+    if rows >= 4 { 256 << 10 } else { 32 << 10 }
+}
+
+impl<I: Column, T: Value> Sums for Tiles<'_, I, T> {
+    fn dim(&self) -> (usize, usize) {
+        Rows::dim(&self.0)
+    }
+
+    fn blocks(&self) -> &[u32] {
+        self.0.parts
+    }
+
+    fn len(&self) -> usize {
+        self.0.values.len()
+    }
+
+    fn widest(&self) -> usize {
+        match Isa::current() {
+            Isa::Avx512 => 128,
+            Isa::Avx2 | Isa::Neon => 32,
+            Isa::Portable => 16,
+        }
+    }
+
+    fn add(&self, part: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+        let w = &self.0;
+        let rows = (w.parts[part + 1] - w.parts[part]) as usize;
+        assert!(x.len() == w.cols * width && sums.len() >= rows * width, "a strip of {} for {width}", x.len());
+        // SAFETY: an instruction set is only ever current on a machine that has it; the lengths were checked just now, and the
+        // parts when the storage was made.
+        unsafe {
+            match Isa::current() {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => add_avx512(w, part, x, width, sums),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => add_avx2(w, part, x, width, sums),
+                _ => by_eights::<Portable<8>, Portable<4>, I, T>(w, part, x, width, sums),
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
+unsafe fn add_avx512<I: Column, T: Value>(w: &BsrSlices<'_, I, T>, part: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    // SAFETY: the caller vouches for the instructions and the lengths; `V` divides the vectors of the strip.
+    unsafe {
+        let tile = Tile { w, part, width };
+        match width {
+            128 => tile.add::<Zmm, 8, 2, 4, 4>(x, sums),
+            64 => tile.add::<Zmm, 4, 2, 4, 4>(x, sums),
+            32 => tile.add::<Zmm, 2, 2, 2, 2>(x, sums),
+            16 => tile.add::<Zmm, 1, 1, 1, 1>(x, sums),
+            _ => by_eights::<Ymm, Xmm, I, T>(w, part, x, width, sums),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
+unsafe fn add_avx2<I: Column, T: Value>(w: &BsrSlices<'_, I, T>, part: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    // SAFETY: the caller vouches for the instructions and the lengths.
+    unsafe { by_eights::<Ymm, Xmm, I, T>(w, part, x, width, sums) }
+}
+
+/// With eight lanes, or four for the narrowest strip.
+///
+/// # Safety
+/// As [`Tile::add`], for both.
+#[inline(always)]
+unsafe fn by_eights<Eight: Simd, Four: Simd, I: Column, T: Value>(
+    w: &BsrSlices<'_, I, T>,
+    part: usize,
+    x: &[f32],
+    width: usize,
+    sums: &mut [f32],
+) {
+    let tile = Tile { w, part, width };
+    // SAFETY: the caller vouches for the instructions and the lengths; `V` divides the vectors of the strip.
+    unsafe {
+        match width {
+            32 => tile.add::<Eight, 4, 1, 2, 4>(x, sums),
+            16 => tile.add::<Eight, 2, 1, 2, 2>(x, sums),
+            8 => tile.add::<Eight, 1, 1, 1, 1>(x, sums),
+            4 => tile.add::<Four, 1, 1, 1, 1>(x, sums),
+            _ => unreachable!("no strip is {width} tokens wide here"),
+        }
+    }
+}
+
+/// A part of the weight and a strip.
+struct Tile<'a, I, T> {
+    w: &'a BsrSlices<'a, I, T>,
+    part: usize,
+    width: usize,
+}
+
+impl<I: Column, T: Value> Tile<'_, I, T> {
+    /// `N` vectors of tokens; eight rows, four, and fewer take `V8`, `V4` and `V1` of them at a time.
+    ///
+    /// # Safety
+    /// The machine has the instructions of `S`; `x` is `(in, N * LANES)`, `sums` is `(rows of the part, N * LANES)` at least; each `V`
+    /// divides `N`; the parts of `w` keep the invariants of their storage.
+    #[inline(always)]
+    unsafe fn add<S: Simd, const N: usize, const V8: usize, const V4: usize, const V1: usize>(
+        &self,
+        x: &[f32],
+        sums: &mut [f32],
+    ) {
+        let (w, first) = (self.w, self.w.parts[self.part] as usize);
+        let lines = w.lines(self.part);
+        let across = (near(w.r) / (4 * self.width * w.c)).max(1);
+        let mut done = vec![0usize; lines.len()];
+        let (columns, mut end) = (w.cols.div_ceil(w.c), 0);
+        while end < columns {
+            // What walks together has its scales in common.
+            let group = end / w.scales.parts;
+            end = (end + across).min(columns).min((group + 1).saturating_mul(w.scales.parts));
+            for (line, done) in lines.clone().zip(&mut done) {
+                let blocks = &w.columns[w.starts[line] as usize..w.starts[line + 1] as usize];
+                let from = *done;
+                *done += blocks[from..].iter().take_while(|c| c.index() < end).count();
+                if from == *done {
+                    continue;
+                }
+                let sums = sums[(line * w.r - first) * self.width..].as_mut_ptr();
+                for run in w.runs(line, from, *done) {
+                    let mut i = 0;
+                    macro_rules! rows {
+                        ($r:literal, $v:ident) => {
+                            while i + $r <= run.height {
+                                for v in (0..N).step_by($v) {
+                                    // SAFETY: these rows lie within the blocks, and the vectors within the strip.
+                                    unsafe { self.rows::<S, $r, $v>(&run, (line, group), i, v, x.as_ptr(), sums) };
+                                }
+                                i += $r;
+                            }
+                        };
+                    }
+                    rows!(8, V8);
+                    rows!(4, V4);
+                    rows!(2, V1);
+                    rows!(1, V1);
+                }
+            }
+        }
+    }
+
+    /// Rows `i..i + R` of a run meet `V` vectors of the strip from vector `v` on.
+    ///
+    /// # Safety
+    /// As for [`Tile::add`], and the rows and vectors are there.
+    #[inline(always)]
+    unsafe fn rows<S: Simd, const R: usize, const V: usize>(
+        &self,
+        run: &Run<'_, I, T>,
+        (line, group): (usize, usize),
+        i: usize,
+        v: usize,
+        x: *const f32,
+        sums: *mut f32,
+    ) {
+        if run.columns.is_empty() {
+            return;
+        }
+        let (width, c) = (self.width, self.w.c);
+        let (height, size) = (run.height, run.height * run.width);
+        // SAFETY: as promised by the caller.
+        unsafe {
+            let to = sums.add(i * width + v * S::LANES);
+            let x = x.add(v * S::LANES);
+            let mut values = run.values.as_ptr().add(i);
+            let mut acc = [[S::splat(0.0); V]; R];
+            if !T::SCALED {
+                for r in 0..R {
+                    for v in 0..V {
+                        acc[r][v] = S::load(to.add(r * width + v * S::LANES));
+                    }
+                }
+            }
+            macro_rules! column {
+                ($x:expr, $values:expr) => {{
+                    let (x, values) = ($x, $values);
+                    let mut xs = [S::splat(0.0); V];
+                    for v in 0..V {
+                        xs[v] = S::load(x.add(v * S::LANES));
+                    }
+                    for r in 0..R {
+                        let value = S::splat((*values.add(r)).decode());
+                        for v in 0..V {
+                            acc[r][v] = S::fma(value, xs[v], acc[r][v]);
+                        }
+                    }
+                }};
+            }
+            for column in run.columns {
+                let x = x.add(column.index() * c * width);
+                if run.width == 1 {
+                    column!(x, values);
+                } else {
+                    for j in 0..run.width {
+                        column!(x.add(j * width), values.add(j * height));
+                    }
+                }
+                values = values.add(size);
+            }
+            for r in 0..R {
+                let scale = self.w.scales.of::<T>(line * self.w.r + i + r, group);
+                for v in 0..V {
+                    let to = to.add(r * width + v * S::LANES);
+                    let mut sum = acc[r][v];
+                    if T::SCALED {
+                        sum = S::fma(S::splat(scale), sum, S::load(to));
+                    }
+                    S::store(to, sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What all products share.
+//!
+//! A storage shows its weights through [`Rows`]; `few` multiplies a few tokens, `strip` more, with `turn` between arrays of tokens and strips.
+
+mod awake;
+mod scratch;
+mod epilogue;
+mod width;
+mod turn;
+mod rows;
+mod few;
+mod strip;
+
+pub use awake::awake;
+pub(crate) use awake::is_awake;
+pub use epilogue::Epilogue;
+pub(crate) use epilogue::Out;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use few::AHEAD;
+pub(crate) use few::few_tokens;
+pub(crate) use rows::{Rows, Visit, Walk};
+pub(crate) use scratch::{Scratch, Use};
+pub(crate) use strip::{Sums, product};
+pub(crate) use turn::{turn_in, turn_out};
+pub(crate) use width::{Strip, strips};

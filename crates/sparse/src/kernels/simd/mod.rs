@@ -1,0 +1,21 @@
+//! Instruction sets, vectors of each, numbers and columns as they are stored, functions of whole slices.
+
+mod isa;
+mod value;
+mod column;
+mod expand;
+pub mod slices;
+mod lanes;
+
+pub(crate) use column::Column;
+pub use expand::Expand;
+pub(crate) use expand::SLACK;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use expand::{part, places};
+pub use isa::{Isa, check_environment};
+pub(crate) use lanes::{Float, Portable, Simd};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use lanes::{Xmm, Ymm, Zmm, sum_of, sum_of_eight};
+pub(crate) use slices::all_finite;
+pub(crate) use value::Scales;
+pub use value::{Value, Values};

@@ -1,0 +1,214 @@
+//! Storages by name.
+
+use super::{
+    Bitmask, Bsr, Compress, Csr, Dense, LinearOp, Nm, Parts, Precision, Scaling, Sell, Slots, Stored, TileCsr, TilePairs,
+};
+use crate::kernels::FEW;
+use crate::mask::{Mask, Pattern};
+use crate::{Error, Result};
+use half::{bf16, f16};
+use ndarray::ArrayRef2;
+use std::fmt;
+use std::str::FromStr;
+
+impl Precision {
+    /// Which values of a storage in tiles of so many columns share a scale.
+    pub(crate) fn scaling(self, format: Format, tile: usize) -> Result<Scaling> {
+        match self {
+            Precision::I8Grouped(inputs) if inputs == tile => Ok(Scaling::Tile),
+            Precision::I8Grouped(_) => {
+                Err(Error::setting("values", format!("{self}, where {format} has a scale a row, or one a tile as i8:{tile}")))
+            }
+            _ => Ok(Scaling::Row),
+        }
+    }
+}
+
+/// What a mask keeps of a weight, built by a constructor with values of any kind; then something is done with it.
+macro_rules! with_values {
+    ($values:expr, $t:ident::$new:ident($($of:expr),*), |$op:ident| $do:expr) => {
+        match $values {
+            Precision::F32 => { let $op = $t::<f32>::$new($($of),*)?; $do }
+            Precision::Bf16 => { let $op = $t::<bf16>::$new($($of),*)?; $do }
+            Precision::F16 => { let $op = $t::<f16>::$new($($of),*)?; $do }
+            Precision::I8 | Precision::I8Grouped(_) => { let $op = $t::<i8>::$new($($of),*)?; $do }
+        }
+    };
+}
+
+/// Builds a storage that keeps values of any kind, and does something with it, whatever its type.
+macro_rules! with_storage {
+    ($format:expr, $values:expr, $weight:expr, $mask:expr, |$op:ident| $do:expr) => {
+        match ($format, $values) {
+            (Format::Dense | Format::Csr, values) => {
+                return Err(Error::setting("values", format!("{} keeps f32 only, not {values}", $format)));
+            }
+            (Format::TileCsr(tile), values) => {
+                let scaling = values.scaling($format, tile)?;
+                with_values!(values, TileCsr::with_tile($weight, $mask, tile, scaling), |$op| $do)
+            }
+            (Format::TilePairs(tile), values) => {
+                let scaling = values.scaling($format, tile)?;
+                with_values!(values, TilePairs::with_tile($weight, $mask, tile, scaling), |$op| $do)
+            }
+            (Format::Bitmask(tile), values) => {
+                let scaling = values.scaling($format, tile)?;
+                with_values!(values, Bitmask::with_tile($weight, $mask, tile.div_ceil(64), scaling), |$op| $do)
+            }
+            (Format::Sell(_), values @ Precision::I8Grouped(_)) => {
+                return Err(Error::setting("values", format!("{values}, where {} has a scale a row", $format)));
+            }
+            (Format::Sell(slots), values) => with_values!(values, Sell::with_slots($weight, $mask, slots), |$op| $do),
+            (Format::Nm(n, m), Precision::I8Grouped(inputs)) => {
+                let $op = Nm::<i8>::with_groups($weight, $mask, (n, m), inputs)?;
+                $do
+            }
+            (Format::Nm(n, m), values) => with_values!(values, Nm::with_pattern($weight, $mask, n, m), |$op| $do),
+            (Format::Bsr(r, c), Precision::I8Grouped(inputs)) => {
+                let $op = Bsr::<i8>::with_groups($weight, $mask, (r, c), inputs)?;
+                $do
+            }
+            (Format::Bsr(r, c), values) => with_values!(values, Bsr::with_blocks($weight, $mask, r, c), |$op| $do),
+        }
+    };
+}
+/// A storage with its tile, as `tile-csr:128`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// [`Dense`].
+    Dense,
+    /// [`Csr`].
+    Csr,
+    /// [`TileCsr`] in tiles of so many columns.
+    TileCsr(usize),
+    /// [`TilePairs`] in tiles of so many columns, a multiple of 64.
+    TilePairs(usize),
+    /// [`Bitmask`] in tiles of so many columns, a multiple of 64.
+    Bitmask(usize),
+    /// [`Sell`] in slices as wide as this machine's vectors.
+    Sell(Slots),
+    /// [`Nm`] of so many of so many inputs.
+    Nm(usize, usize),
+    /// [`Bsr`] in blocks of so many rows and columns.
+    Bsr(usize, usize),
+}
+
+impl Format {
+    /// What the mask keeps of a weight, in this storage.
+    ///
+    /// # Errors
+    /// If the shapes differ, the storage cannot hold this mask or this size, or has no such numbers.
+    pub fn build(self, weight: &ArrayRef2<f32>, mask: &Mask, values: Precision) -> Result<Box<dyn LinearOp>> {
+        Ok(match self {
+            Format::Dense if values == Precision::F32 => Box::new(Dense::compress(weight, mask)?),
+            Format::Csr if values == Precision::F32 => Box::new(Csr::compress(weight, mask)?),
+            _ => with_storage!(self, values, weight, mask, |op| Box::new(op) as Box<dyn LinearOp>),
+        })
+    }
+
+    /// The same as named lists, as files hold it.
+    ///
+    /// # Errors
+    /// As there; [`Format::Dense`] has none.
+    pub fn parts(self, weight: &ArrayRef2<f32>, mask: &Mask, values: Precision) -> Result<Parts> {
+        match self {
+            Format::Csr if values == Precision::F32 => Ok(Csr::compress(weight, mask)?.to_parts()),
+            Format::Dense | Format::Csr => {
+                Err(Error::setting("format", format!("{self} of {values} is no storage that files hold")))
+            }
+            _ => Ok(with_storage!(self, values, weight, mask, |op| op.to_parts())),
+        }
+    }
+
+    /// The storage that is made for a pattern, if there is one.
+    pub fn of_pattern(pattern: Pattern) -> Option<Format> {
+        match pattern {
+            Pattern::Nm { n, m } if m <= 16 => Some(Format::Nm(n, m)),
+            Pattern::Block { rows, cols } => Some(Format::Bsr(rows, cols)),
+            _ => None,
+        }
+    }
+}
+
+impl Format {
+    /// The kernel of this library that multiplies so many tokens, for tables. (A dense weight of few outputs, or a small one and many tokens, goes
+    /// to the crate `gemm`.)
+    pub fn kernel(self, tokens: usize) -> &'static str {
+        match (self, tokens) {
+            (Format::Dense, 1) => "gemv",
+            (Format::Dense, ..=FEW) => "few",
+            (Format::Dense, _) => "rows",
+            (Format::TilePairs(_), _) => "pairs",
+            (Format::Sell(_), _) => "slices",
+            (Format::Nm(..), 2..) => "neighbours",
+            (Format::Bsr(..), 2..) => "tiles",
+            (_, 1) => "few",
+            _ => "strip",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Format::Dense => f.write_str("dense"),
+            Format::Csr => f.write_str("csr"),
+            Format::TileCsr(columns) => write!(f, "tile-csr:{columns}"),
+            Format::TilePairs(columns) => write!(f, "tile-pairs:{columns}"),
+            Format::Bitmask(columns) => write!(f, "bitmask:{columns}"),
+            Format::Sell(slots) => write!(f, "sell:{slots}"),
+            Format::Nm(n, m) => write!(f, "nm:{n}:{m}"),
+            Format::Bsr(r, c) => write!(f, "bsr:{r}x{c}"),
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    /// Reads what `Display` writes; a tile that is left out is 128 columns, slots are padded, N:M 2:4, and a block
+    /// 16x1.
+    ///
+    /// # Errors
+    /// If the text names no storage, or a tile that it cannot have.
+    fn from_str(s: &str) -> Result<Self> {
+        let (name, tile) = s.split_once(':').map_or((s, None), |(name, tile)| (name, Some(tile)));
+        let refuse = |reason: String| Err(Error::setting("format", reason));
+        if let ("nm" | "bsr", tile) = (name, tile) {
+            let pattern = match (name, tile) {
+                ("nm", tile) => tile.unwrap_or("2:4").to_string(),
+                (_, tile) => format!("block{}", tile.unwrap_or("16x1")),
+            };
+            return match (name, pattern.parse().ok().and_then(Format::of_pattern)) {
+                ("nm", Some(format @ Format::Nm(..))) | ("bsr", Some(format @ Format::Bsr(..))) => Ok(format),
+                ("nm", _) => refuse(format!("'{s}': nm keeps N of every M with 1 <= N <= M <= 16, as nm:2:4")),
+                _ => refuse(format!("'{s}': a block has rows and columns, as bsr:16x1")),
+            };
+        }
+        if name == "sell" {
+            return match tile {
+                None | Some("padded") => Ok(Format::Sell(Slots::Padded)),
+                Some("packed") => Ok(Format::Sell(Slots::Packed)),
+                Some(_) => refuse(format!("'{s}': slots are padded or packed")),
+            };
+        }
+        let columns = match tile.map(str::parse::<usize>) {
+            None => 128,
+            Some(Ok(columns)) if (1..=1 << 16).contains(&columns) => columns,
+            Some(_) => return refuse(format!("'{s}': a tile has 1 to 65536 columns")),
+        };
+        match name {
+            "dense" | "csr" if tile.is_some() => refuse(format!("'{s}': {name} has no tiles")),
+            "dense" => Ok(Format::Dense),
+            "csr" => Ok(Format::Csr),
+            "tile-csr" => Ok(Format::TileCsr(columns)),
+            "tile-pairs" if columns % 64 != 0 => refuse(format!("'{s}': a tile of pairs is a multiple of 64 columns wide")),
+            "tile-pairs" => Ok(Format::TilePairs(columns)),
+            "bitmask" if columns % 64 != 0 => refuse(format!("'{s}': a tile of a bitmask is a multiple of 64 columns wide")),
+            "bitmask" => Ok(Format::Bitmask(columns)),
+            _ => refuse(format!(
+                "'{s}' is none of auto, dense, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], sell[:padded|packed], nm[:N:M], bsr[:RxC]"
+            )),
+        }
+    }
+}

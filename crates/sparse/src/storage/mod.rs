@@ -1,0 +1,50 @@
+//! What is left of a weight, stored compactly, and products with it.
+//!
+//! Every storage of a weight is a [`LinearOp`]: `y = x · Wᵀ`. [`Compress`] makes one from a weight and its mask; a kept
+//! weight that happens to be 0 is stored, so `nnz == mask.kept()`.
+
+mod op;
+mod blocks;
+mod scale;
+mod precision;
+mod bitmask;
+mod bsr;
+mod csr;
+mod gradient;
+mod narrow;
+mod dense;
+mod nm;
+mod slots;
+mod sell_block;
+mod sell;
+mod tile_csr;
+mod tile_pairs;
+mod parts;
+mod stored;
+mod format;
+mod hint;
+mod machine;
+mod cost;
+mod plan;
+
+pub use crate::kernels::{Epilogue, Expand, Pair, Value, Values};
+pub use bitmask::{Bitmask, BitmaskParts};
+pub use bsr::{BlockColumns, Bsr, BsrParts};
+pub use csr::{Csr, CsrView};
+pub use dense::Dense;
+pub use format::Format;
+pub use gradient::correlate;
+pub use hint::Hint;
+pub use machine::Machine;
+pub use narrow::{exact, narrow};
+pub use nm::{Nm, NmParts};
+pub use op::{Compress, LinearOp, apply, pull};
+pub use parts::{Part, Parts, Sizes};
+pub use plan::{Plan, median_seconds};
+pub use precision::Precision;
+pub use scale::Scaling;
+pub use sell::{Sell, SellParts};
+pub use slots::Slots;
+pub use stored::Stored;
+pub use tile_csr::{Columns, TileCsr, TileCsrParts};
+pub use tile_pairs::{TilePairs, TilePairsParts};

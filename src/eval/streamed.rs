@@ -1,0 +1,48 @@
+//! Losses of a model that need not fit into memory.
+
+use crate::io::Weights;
+use crate::lm::{Config, Ends, load_block, next_tokens, positions};
+use crate::{Error, Result};
+
+/// -ln p of every token of each window but the first, with one block of the model in memory at a time. `budget` is how many bytes
+/// the windows' features may take between blocks; more windows than fit are done in groups, each of which reads the model again.
+/// `see` is told after each block how many of all are done.
+///
+/// The numbers are those of [`LanguageModel::nll`](crate::lm::LanguageModel::nll), to the bit.
+///
+/// # Errors
+/// [`Error::Setting`] for an encoder-decoder; if a tensor is missing or has another shape than the config says.
+pub fn streamed_losses(
+    weights: &dyn Weights,
+    config: &Config,
+    windows: &[Vec<u32>],
+    budget: usize,
+    mut see: impl FnMut(usize, usize),
+) -> Result<Vec<Vec<f64>>> {
+    if config.is_encoder_decoder() {
+        return Err(Error::setting("model_type", "an encoder-decoder has no perplexity of a text alone"));
+    }
+    let longest = windows.iter().map(Vec::len).max().unwrap_or(1);
+    let group = (budget / (size_of::<f32>() * longest * config.hidden()).max(1)).max(1);
+    let (steps, mut done) = (windows.len().div_ceil(group) * config.layers(), 0);
+    let mut losses = Vec::with_capacity(windows.len());
+    for windows in windows.chunks(group) {
+        // Embedding and head are read when they are needed and let go.
+        let ends = Ends::load(weights, config)?;
+        let mut features = windows.iter().map(|ids| ends.embed(ids, ids.len(), 0)).collect::<Result<Vec<_>>>()?;
+        drop(ends);
+        for i in 0..config.layers() {
+            let block = load_block(weights, config, i)?;
+            for (h, ids) in features.iter_mut().zip(windows) {
+                block.forward(h, &positions(config, 1, ids.len(), 0), &mut ());
+            }
+            done += 1;
+            see(done, steps);
+        }
+        let ends = Ends::load(weights, config)?;
+        for (h, ids) in features.iter().zip(windows) {
+            losses.push(ends.nll(h, &next_tokens(ids, ids.len()))?);
+        }
+    }
+    Ok(losses)
+}

@@ -1,0 +1,199 @@
+//! The pruned weights of a folder laid in another way.
+
+use super::layout::Layout;
+use super::names::MASKS;
+use super::output::Output;
+use super::packing::Packing;
+use super::read::Folder;
+use super::write::FolderWriter;
+use crate::io::quoted;
+use crate::io::safetensors::{Checkpoint, Dtype, Element, Table};
+use crate::mask::{Mask, Pattern};
+use crate::sparse::{Format, Precision};
+use crate::{Error, Result};
+use ndarray::Array2;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+/// The key of `config.json` that says how weights are packed.
+const QUANTIZATION: &str = "quantization_config";
+/// Its `quant_method`, and the `format` of the files' metadata, where weights are kept as storages of this library. Readers that know
+/// neither name it, and do not take what they find for a model with missing weights.
+const OWN: &str = "lacuna";
+/// What a run of pruning has left beside the weights.
+const RECORDS: [&str; 2] = ["prune.json", "prune.html"];
+
+/// One packed weight as the tensors of a file: names, elements, shapes and bytes, and the metadata that goes with them.
+struct Parcel {
+    bytes: Vec<u8>,
+    table: Table,
+}
+
+impl Parcel {
+    fn new(weight: &str, values: &Array2<f32>, mask: &Mask, dtype: Dtype, packing: Packing) -> Result<Parcel> {
+        let mut checkpoint = Checkpoint::new();
+        match packing {
+            Packing::Whole => {}
+            Packing::SparseBitmask => checkpoint.insert_sparse_bitmask(weight, values, mask, dtype)?,
+            Packing::Sparse24Bitmask => {
+                (Pattern::Nm { n: 2, m: 4 }).check(mask).map_err(|e| e.in_layer(weight))?;
+                checkpoint.insert_sparse_24_bitmask(weight, values, mask, dtype)?;
+            }
+            Packing::Storage(format) => {
+                let precision = match dtype {
+                    Dtype::BF16 if format != Format::Csr => Precision::Bf16,
+                    Dtype::F16 if format != Format::Csr => Precision::F16,
+                    _ => Precision::F32,
+                };
+                checkpoint.insert_packed(weight, (values, mask), format, precision).map_err(|e| e.in_layer(weight))?;
+            }
+        }
+        let bytes = checkpoint.to_bytes()?;
+        let table = Table::read(Path::new(weight), &mut bytes.as_slice(), bytes.len() as u64)?;
+        Ok(Parcel { bytes, table })
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = (&str, Element, &[usize], &[u8])> {
+        let end = self.table.tensors.last().map_or(0, |(_, t)| t.data_offsets.1);
+        let data = &self.bytes[self.bytes.len() - end..];
+        self.table
+            .tensors
+            .iter()
+            .map(move |(name, t)| (name.as_str(), t.dtype, t.shape.as_slice(), &data[t.data_offsets.0..t.data_offsets.1]))
+    }
+}
+
+/// Writes a folder anew with its pruned weights laid in another way: masks hold what is kept, other tensors, the files that go with the
+/// weights and the record of the pruning are copied byte by byte. `quantization_config` in `config.json` says what the layout is: as
+/// compressed-tensors wrote it for the published ones, with `quant_method` `lacuna` for storages, whose files say `format: lacuna` too.
+/// `see` is told after each packed weight how many of all are done. The writer is to be finished by the caller.
+///
+/// # Errors
+/// [`Error::Setting`] if nothing in the folder is pruned and `packing` is not [`Packing::Whole`]; [`Error::Violation`] naming the weight
+/// if a mask has not the pattern that a layout needs; as [`FolderWriter::create`] and [`Folder::read`].
+pub fn repack(from: &Folder, out: impl Into<Output>, packing: Packing, see: impl FnMut(usize, usize)) -> Result<FolderWriter> {
+    laid(from, packing, see, |layout| FolderWriter::create(out, layout))
+}
+
+impl FolderWriter {
+    /// As [`repack`], of the folder `whole` that this writer has completed ([`FolderWriter::complete`]), under the same final name. The working
+    /// folder lies within this one's, so that a run that is killed leaves one folder. This writer is to be discarded once the new one is finished.
+    ///
+    /// # Errors
+    /// As [`repack`].
+    pub fn repack(&self, whole: &Folder, packing: Packing, see: impl FnMut(usize, usize)) -> Result<FolderWriter> {
+        laid(whole, packing, see, |layout| self.create_within(layout))
+    }
+}
+
+/// Lays a folder in another way, with the writer that `begin` makes of the layout.
+fn laid(
+    from: &Folder,
+    packing: Packing,
+    mut see: impl FnMut(usize, usize),
+    begin: impl FnOnce(Layout) -> Result<FolderWriter>,
+) -> Result<FolderWriter> {
+    let pruned: Vec<String> =
+        from.names().filter(|n| from.packed.contains_key(*n) || from.has_mask(n)).map(String::from).collect();
+    if pruned.is_empty() && packing != Packing::Whole {
+        return Err(Error::setting("save", format!("{} has no masks; prune it first", from.path().display())));
+    }
+    let one = |name: &String| -> Result<(Array2<f32>, Mask, Dtype)> {
+        let shape = from.shape(name)?;
+        let &[rows, cols] = shape else {
+            return Err(Error::shape(format!("pruned weight {}", quoted(name)), &[0, 0], shape));
+        };
+        let mask = match from.mask(name)? {
+            Some(mask) => mask,
+            None => return Err(Error::malformed(from.path(), format!("weight {} is packed without its mask", quoted(name)))),
+        };
+        Ok((from.matrix(name, (rows, cols))?, mask, from.dtype(name)?))
+    };
+    // The sizes of packed weights are known only once they are packed: so once for the layout, once for the bytes.
+    let mut layout = Layout::of(from);
+    let (mut kept, mut all) = (0, 0);
+    for name in &pruned {
+        let (values, mask, dtype) = one(name)?;
+        let old: HashSet<String> = from.parts_of(name).into_iter().collect();
+        let (new, metadata) = match packing {
+            Packing::Whole => (vec![(name.clone(), dtype.element(), from.shape(name)?.to_vec())], BTreeMap::new()),
+            _ => {
+                let parcel = Parcel::new(name, &values, &mask, dtype, packing)?;
+                let tensors = parcel.tensors().map(|(n, e, s, _)| (n.to_string(), e, s.to_vec())).collect();
+                (tensors, parcel.table.metadata.clone())
+            }
+        };
+        layout.replace(&old, new, &format!("{name}.storage"), metadata);
+        kept += mask.kept();
+        all += mask.len();
+    }
+    for file in layout.files.iter_mut().filter(|f| f.file != MASKS) {
+        match (packing, file.metadata.get("format").map(String::as_str)) {
+            (Packing::Storage(_), _) => file.metadata.insert("format".to_string(), OWN.to_string()),
+            (_, Some(OWN)) => file.metadata.insert("format".to_string(), "pt".to_string()),
+            _ => None,
+        };
+    }
+    let beside = matches!(packing, Packing::Whole | Packing::Storage(_));
+    layout.masks_of(if beside { &pruned } else { &[] }, from)?;
+    let mut writer = begin(layout)?;
+    for (i, name) in pruned.iter().enumerate() {
+        let (values, mask, dtype) = one(name)?;
+        match packing {
+            Packing::Whole => writer.write(name, &values)?,
+            _ => {
+                let parcel = Parcel::new(name, &values, &mask, dtype, packing)?;
+                parcel.tensors().try_for_each(|(n, _, shape, bytes)| writer.write_bytes(n, shape, bytes))?;
+            }
+        }
+        if beside {
+            writer.write_mask(name, &mask)?;
+        }
+        see(i + 1, pruned.len());
+    }
+    let mut config = from.config().clone();
+    if !from.packed.is_empty() {
+        config.remove(QUANTIZATION);
+    }
+    let sparsity = if all == 0 { 0.0 } else { 1.0 - kept as f64 / all as f64 };
+    let said = match packing {
+        Packing::Whole => None,
+        Packing::SparseBitmask | Packing::Sparse24Bitmask => Some(published_config(from, &pruned, packing, sparsity)),
+        Packing::Storage(format) => Some(json!({
+            "quant_method": OWN, "format": format.to_string(), "weights": pruned.len(), "global_sparsity": sparsity,
+        })),
+    };
+    if let Some(said) = said {
+        config.insert(QUANTIZATION.to_string(), said);
+    }
+    if &config != from.config() {
+        writer.config(&config)?;
+    }
+    writer.copy_rest(from)?;
+    for name in RECORDS {
+        let path = from.path().join(name);
+        if path.is_file() {
+            writer.file(name, &std::fs::read(&path).map_err(|e| Error::io(&path, e))?)?;
+        }
+    }
+    Ok(writer)
+}
+
+/// What `config.json` says of a published layout, as compressed-tensors wrote it.
+fn published_config(from: &Folder, pruned: &[String], packing: Packing, sparsity: f64) -> Value {
+    let of = |name: &str| name.strip_suffix(".weight").unwrap_or(name).to_string();
+    let packed: HashSet<&String> = pruned.iter().collect();
+    let whole =
+        |n: &&str| n.ends_with(".weight") && from.shape(n).is_ok_and(|s| s.len() == 2) && !packed.contains(&n.to_string());
+    let ignore: Vec<String> = from.names().filter(whole).map(of).collect();
+    let structure = if packing == Packing::Sparse24Bitmask { "2:4" } else { "unstructured" };
+    json!({
+        "quant_method": "compressed-tensors", "format": "dense", "quantization_status": "compressed", "config_groups": {}, "ignore": [],
+        "kv_cache_scheme": null, "global_compression_ratio": null,
+        "sparsity_config": {
+            "format": packing.to_string(), "global_sparsity": sparsity, "ignore": ignore,
+            "registry_requires_subclass": false, "sparsity_structure": structure, "targets": ["Linear"],
+        },
+    })
+}

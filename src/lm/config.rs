@@ -1,0 +1,279 @@
+//! [`Config`]: the `config.json` of a language model.
+
+use super::family::Family;
+use super::keys::{Keys, setting};
+use super::recipe::Recipe;
+use crate::io::Folder;
+use crate::{Error, Result};
+use serde_json::{Map, Value, json};
+
+/// Widths of one block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Widths {
+    /// Heads of queries.
+    pub heads: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Features of a head.
+    pub head_dim: usize,
+    /// Features between the feed-forward layers.
+    pub intermediate: usize,
+}
+
+/// A parsed `config.json`. Keys that are not understood are kept and written back.
+///
+/// **Blocks of different widths.** Beside the family's own keys, which give one width to all blocks, the key
+/// `layer_widths` may hold a list with one object a block, of any of the keys `heads`, `kv_heads` and `intermediate`; what an
+/// object leaves out is the family's. Where all blocks are alike the key is left out when written, so that other programs open
+/// what they can.
+///
+/// ```
+/// use lacuna::lm::Config;
+/// let json = serde_json::json!({
+///     "model_type": "llama", "vocab_size": 97, "hidden_size": 36, "intermediate_size": 52, "num_hidden_layers": 2,
+///     "num_attention_heads": 6, "num_key_value_heads": 2, "my_key": [1, 2],
+///     "layer_widths": [{}, {"intermediate": 40, "heads": 4}],
+/// });
+/// let config = Config::parse(&json)?;
+/// assert_eq!((config.widths(0).heads, config.widths(1).heads, config.widths(1).intermediate), (6, 4, 40));
+/// assert_eq!(config.to_json()["my_key"], json["my_key"]);
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Config {
+    raw: Map<String, Value>,
+    family: Family,
+    recipe: Recipe,
+}
+
+/// Keys that name tokens.
+const IDS: [&str; 4] = ["bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"];
+/// Keys that state a context.
+const CONTEXTS: [&str; 2] = ["max_position_embeddings", "n_positions"];
+/// The key of per-block widths.
+const LAYER_WIDTHS: &str = "layer_widths";
+
+impl Config {
+    /// Checks a config and reads what its family needs.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming the key: an unknown `model_type` (with those that are known), a key that is missing, of another
+    /// type, or contradicts another one.
+    pub fn parse(json: &Value) -> Result<Self> {
+        let raw = json.as_object().ok_or_else(|| Error::setting("config.json", "is not a JSON object"))?;
+        Config::from_raw(raw.clone())
+    }
+
+    /// The config of a folder.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] naming the file, for what [`Config::parse`] refuses.
+    pub fn of(folder: &Folder) -> Result<Self> {
+        let refuse = |e: Error| Error::malformed(folder.path().join("config.json"), e.to_string());
+        Config::from_raw(folder.config().clone()).map_err(refuse)
+    }
+
+    fn from_raw(raw: Map<String, Value>) -> Result<Self> {
+        let family = Family::of(Keys(&raw).text("model_type", "")?)?;
+        let own = own_names(&raw, family)?;
+        let keys = Keys(own.as_ref().unwrap_or(&raw));
+        let mut recipe = family.recipe(keys)?;
+        IDS.iter().try_for_each(|key| Keys(&raw).ids(key).map(|_| ()))?;
+        CONTEXTS.iter().try_for_each(|key| Keys(&raw).size_if(key).map(|_| ()))?;
+        if let Some(list) = keys.list_if(LAYER_WIDTHS, recipe.layers.len())? {
+            for (i, (entry, layer)) in list.iter().zip(&mut recipe.layers).enumerate() {
+                let refuse = || setting(LAYER_WIDTHS, format!("entry {i} is not an object of heads, kv_heads, intermediate"));
+                let entry = Keys(entry.as_object().ok_or_else(refuse)?);
+                layer.heads.queries = entry.size_or("heads", layer.heads.queries)?;
+                layer.heads.keys = entry.size_or("kv_heads", layer.heads.keys)?;
+                layer.intermediate = entry.size_or("intermediate", layer.intermediate)?;
+            }
+        }
+        recipe.check()?;
+        Ok(Config { raw, family, recipe })
+    }
+
+    /// The config as it is written: what was read, with the changes made since.
+    pub fn to_json(&self) -> Value {
+        Value::Object(self.raw.clone())
+    }
+
+    /// The family, by `model_type`.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Whether an encoder reads one text and a decoder writes another.
+    pub fn is_encoder_decoder(&self) -> bool {
+        self.family == Family::T5
+    }
+
+    /// Number of tokens that the model knows.
+    pub fn vocab(&self) -> usize {
+        self.recipe.vocab
+    }
+
+    /// Features of the stream between blocks.
+    pub fn hidden(&self) -> usize {
+        self.recipe.hidden
+    }
+
+    /// Number of blocks (of an encoder-decoder: of the encoder, then of the decoder).
+    pub fn layers(&self) -> usize {
+        self.recipe.layers.len()
+    }
+
+    /// The longest context, where positions are learned and end.
+    pub fn max_positions(&self) -> Option<usize> {
+        self.recipe.positions
+    }
+
+    /// The context that the config states, if any; rotary positions go on behind it.
+    pub fn stated_context(&self) -> Option<usize> {
+        let keys = Keys(&self.raw);
+        CONTEXTS.into_iter().find_map(|key| keys.size_if(key).ok().flatten())
+    }
+
+    /// Whether the config says that the head is the embedding. A file may hold another head all the same: [`Outline`](super::Outline)
+    /// says what is so.
+    pub fn tied(&self) -> bool {
+        self.recipe.tied
+    }
+
+    /// The config for weights whose head is or is not the embedding, where it says otherwise: so that every program reads them alike. T5's
+    /// says more by the key and stays as it is.
+    pub(crate) fn settled(&self, tied: bool) -> Option<Map<String, Value>> {
+        if tied == self.recipe.tied || self.family == Family::T5 {
+            return None;
+        }
+        let mut raw = self.raw.clone();
+        raw.insert("tie_word_embeddings".into(), tied.into());
+        Some(raw)
+    }
+
+    /// The token that begins a text, if the config names one.
+    pub fn bos(&self) -> Option<u32> {
+        self.id("bos_token_id")
+    }
+
+    /// The tokens that end a text.
+    pub fn eos(&self) -> Vec<u32> {
+        Keys(&self.raw).ids("eos_token_id").unwrap_or_default()
+    }
+
+    /// The token that fills up, if the config names one.
+    pub fn pad(&self) -> Option<u32> {
+        self.id("pad_token_id")
+    }
+
+    /// The token that a decoder begins with.
+    pub fn decoder_start(&self) -> u32 {
+        self.id("decoder_start_token_id").or(self.pad()).unwrap_or(0)
+    }
+
+    fn id(&self, key: &str) -> Option<u32> {
+        Keys(&self.raw).ids(key).ok()?.first().copied()
+    }
+
+    /// Widths of a block.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn widths(&self, layer: usize) -> Widths {
+        let layer = &self.recipe.layers[layer];
+        let heads = layer.heads;
+        Widths { heads: heads.queries, kv_heads: heads.keys, head_dim: heads.dim, intermediate: layer.intermediate }
+    }
+
+    /// A config with other widths: one entry a block. Where all blocks are alike the family's own keys say so, and
+    /// `layer_widths` where they differ.
+    ///
+    /// # Errors
+    /// If there are not as many entries as blocks, heads do not share keys evenly, or the width of heads changes.
+    pub fn with_widths(&self, widths: &[Widths]) -> Result<Self> {
+        if widths.len() != self.layers() {
+            return Err(setting(LAYER_WIDTHS, format!("has {} entries for {} layers", widths.len(), self.layers())));
+        }
+        if let Some(w) = widths.iter().enumerate().find(|(i, w)| w.head_dim != self.widths(*i).head_dim) {
+            let reason = format!("block {}: heads of {} features cannot become {}", w.0, self.widths(w.0).head_dim, w.1.head_dim);
+            return Err(setting(LAYER_WIDTHS, reason));
+        }
+        let mut raw = self.raw.clone();
+        raw.remove(LAYER_WIDTHS);
+        if let (Some(first), Some(names)) = (widths.first(), self.family.width_keys())
+            && widths.iter().all(|w| w == first)
+        {
+            raw.insert(names.heads.into(), first.heads.into());
+            raw.insert(names.intermediate.into(), first.intermediate.into());
+            if let Some(key) = names.kv_heads {
+                raw.insert(key.into(), first.kv_heads.into());
+            }
+            if let Some(key) = names.head_dim {
+                raw.insert(key.into(), first.head_dim.into());
+            }
+        }
+        let plain = Config::from_raw(raw.clone()).ok();
+        if plain.is_some_and(|p| (0..widths.len()).all(|i| p.widths(i) == widths[i])) {
+            return Config::from_raw(raw);
+        }
+        // The family's keys keep what holds for the blocks that the list says nothing of.
+        let mut raw = self.raw.clone();
+        let entry = |w: &Widths| json!({"heads": w.heads, "kv_heads": w.kv_heads, "intermediate": w.intermediate});
+        raw.insert(LAYER_WIDTHS.into(), widths.iter().map(entry).collect());
+        Config::from_raw(raw)
+    }
+
+    /// A config of some of the blocks, in their order; per-block lists of the config follow.
+    ///
+    /// # Errors
+    /// If a block does not exist or none is named; for an encoder-decoder.
+    pub fn with_blocks(&self, blocks: &[usize]) -> Result<Self> {
+        let n = self.layers();
+        let Some(key) = self.family.depth_key() else {
+            return Err(Error::setting("blocks", "of an encoder-decoder cannot be left out"));
+        };
+        if blocks.is_empty() || blocks.iter().any(|&b| b >= n) {
+            return Err(Error::setting("blocks", format!("{blocks:?} are not some of {n}")));
+        }
+        let key_of_number = "scale_attn_by_inverse_layer_idx";
+        if self.raw.get(key_of_number).and_then(Value::as_bool) == Some(true) && blocks.iter().enumerate().any(|(i, &b)| i != b) {
+            let reason = format!("{blocks:?} change the numbers of blocks, by which {key_of_number} scales");
+            return Err(Error::setting("blocks", reason));
+        }
+        let mut raw = self.raw.clone();
+        raw.insert(key.into(), blocks.len().into());
+        for list in [LAYER_WIDTHS, "layer_types"] {
+            if let Some(values) = self.raw.get(list).and_then(Value::as_array).filter(|l| l.len() == n) {
+                raw.insert(list.into(), blocks.iter().map(|&b| values[b].clone()).collect());
+            }
+        }
+        // Windows that alternate by number would alternate otherwise after: the family writes them out.
+        if self.family == Family::Gemma2 && !raw.contains_key("layer_types") {
+            let kind =
+                |&b: &usize| if self.recipe.layers[b].rule.window.is_some() { "sliding_attention" } else { "full_attention" };
+            raw.insert("layer_types".into(), blocks.iter().map(kind).collect());
+        }
+        Config::from_raw(raw)
+    }
+
+    pub(super) fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+}
+
+/// The config with the family's own names in the place of general ones; none if there are no such.
+fn own_names(raw: &Map<String, Value>, family: Family) -> Result<Option<Map<String, Value>>> {
+    let mut own = None;
+    for (general, name) in family.general_names() {
+        let Some(value) = Keys(raw).get(general) else { continue };
+        match Keys(raw).get(name) {
+            Some(other) if other != value => {
+                let [a, b] = [other, value].map(|v| crate::io::one_line(&v.to_string(), 40));
+                return Err(setting(name, format!("is {a}, and {general}, which is the same, is {b}")));
+            }
+            Some(_) => {}
+            None => drop(own.get_or_insert_with(|| raw.clone()).insert(name.to_string(), value.clone())),
+        }
+    }
+    Ok(own)
+}

@@ -1,0 +1,358 @@
+//! What stands before the first block and behind the last: embedding, final norm and head.
+
+use super::Config;
+use super::load::Reader;
+use super::recipe::Recipe;
+use crate::io::{Weights, WeightsMut};
+use crate::kernels::vector;
+use crate::linalg::{Threads, gemm};
+use crate::nn::attention::Carry;
+use crate::nn::{Linear, Norm};
+use crate::{Error, Result};
+use ndarray::{Array2, ArrayRef2, ArrayViewD, Axis, s};
+use rayon::prelude::*;
+
+/// Embedding, learned positions where there are some, final norm and head.
+#[derive(Debug)]
+pub struct Ends {
+    embedding: Linear,
+    positions: Option<(String, Array2<f32>)>,
+    norm: Norm,
+    /// None where the head is the embedding.
+    head: Option<Linear>,
+    /// Tensors of the file that are the embedding over again.
+    copies: Vec<String>,
+    recipe: Recipe,
+}
+
+/// What holds of every array here that is used as a slice.
+const STANDARD: &str = "made or read in standard layout";
+
+/// Logits that are held at once.
+const LOGITS: usize = 8 << 20;
+
+impl Ends {
+    /// Reads the tensors that lie outside the blocks.
+    ///
+    /// # Errors
+    /// If one is missing or has another shape than the config says; the error names it.
+    pub fn load(weights: &dyn Weights, config: &Config) -> Result<Self> {
+        Ends::read(&Reader::new(weights, config), config)
+    }
+
+    /// As [`Ends::load`], without a head of its own: good for [`Ends::embed`] alone.
+    pub(crate) fn for_embedding(weights: &dyn Weights, config: &Config) -> Result<Self> {
+        Ends::parts(&Reader::new(weights, config), config, false)
+    }
+
+    pub(super) fn read(reader: &Reader<'_>, config: &Config) -> Result<Self> {
+        Ends::parts(reader, config, true)
+    }
+
+    fn parts(reader: &Reader<'_>, config: &Config, with_head: bool) -> Result<Self> {
+        let recipe = config.recipe();
+        let (names, tie) = (&recipe.names, reader.tie()?);
+        let embedding = reader.linear(&tie.embedding, (recipe.vocab, recipe.hidden), false, false)?;
+        let positions = match recipe.positions {
+            None => None,
+            Some(n) => {
+                let tensor = format!("{}.weight", reader.name(names.positions));
+                Some((tensor.clone(), reader.matrix(&tensor, (n, recipe.hidden))?))
+            }
+        };
+        let last = recipe.stacks.last().map_or("norm", |stack| stack.final_norm);
+        let norm = reader.norm(&reader.name(last))?;
+        let head = match tie.tied || !with_head {
+            true => None,
+            false => Some(reader.linear(names.head, (recipe.vocab, recipe.hidden), recipe.head_bias, false)?),
+        };
+        let head_bias = format!("{}.bias", names.head);
+        if tie.tied && recipe.head_bias && reader.contains(&head_bias) {
+            return Err(Error::setting("weights", format!("a tied head with the bias '{head_bias}' is not known here")));
+        }
+        Ok(Ends { embedding, positions, norm, head, copies: tie.copies, recipe: recipe.clone() })
+    }
+
+    /// The head; of a tied model its embedding.
+    pub fn head(&self) -> &Linear {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The head, to be changed; none where it is the embedding.
+    pub fn head_mut(&mut self) -> Option<&mut Linear> {
+        self.head.as_mut()
+    }
+
+    /// Embedding, and the head where it is not the embedding.
+    pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        [&mut self.embedding].into_iter().chain(self.head.as_mut())
+    }
+
+    /// The embedding, `(vocab, hidden)`.
+    pub fn embedding(&self) -> &Linear {
+        &self.embedding
+    }
+
+    /// Writes the tensors of the file that hold the embedding over again: under another name of it, or as the head that is tied to it.
+    pub(super) fn write_copies(&self, to: &mut dyn WeightsMut) -> Result<()> {
+        if self.copies.is_empty() {
+            return Ok(());
+        }
+        let weight = self.embedding.dense_weight();
+        self.copies.iter().try_for_each(|name| to.write(name, weight.view().into_dyn()))
+    }
+
+    /// The norm behind the last block.
+    pub fn norm(&self) -> &Norm {
+        &self.norm
+    }
+
+    /// Refuses ids that the model does not know, and positions behind the last.
+    pub(super) fn check(&self, ids: &[u32], last: usize) -> Result<()> {
+        let vocab = self.recipe.vocab;
+        if let Some((at, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
+            return Err(Error::setting("ids", format!("token {at} is {id}; the vocabulary has {vocab}")));
+        }
+        match self.recipe.positions {
+            Some(n) if last > n => Err(Error::setting("ids", format!("{last} positions; the model has learned {n}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What goes into the first block, `(tokens, hidden)`: of sequences of `length` tokens, each from position `first` on.
+    ///
+    /// # Errors
+    /// If the tokens are not whole sequences, an id is not in the vocabulary, or a position not among those that were learned.
+    pub fn embed(&self, ids: &[u32], length: usize, first: usize) -> Result<Array2<f32>> {
+        sequences(ids, length)?;
+        self.check(ids, first.saturating_add(length))?;
+        let mut h = Array2::zeros((ids.len(), self.recipe.hidden));
+        for (t, (&id, mut h)) in ids.iter().zip(h.rows_mut()).enumerate() {
+            self.embedding.row_into(id as usize, h.as_slice_mut().expect(STANDARD));
+            if self.recipe.embedding_scale != 1.0 {
+                h *= self.recipe.embedding_scale;
+            }
+            if let Some((_, positions)) = &self.positions {
+                h += &positions.row(first + t % length);
+            }
+        }
+        Ok(h)
+    }
+
+    /// Logits `(tokens, vocab)` of what the last block gives.
+    ///
+    /// # Panics
+    /// If `h` has another width.
+    pub fn logits(&self, h: &ArrayRef2<f32>) -> Array2<f32> {
+        self.logits_of(&self.before_head(h))
+    }
+
+    /// What the head reads, `(tokens, hidden)`.
+    pub fn before_head(&self, h: &ArrayRef2<f32>) -> Array2<f32> {
+        let mut x = self.norm.apply(h);
+        if self.recipe.head_scale != 1.0 {
+            x *= self.recipe.head_scale;
+        }
+        x
+    }
+
+    fn logits_of(&self, x: &ArrayRef2<f32>) -> Array2<f32> {
+        let mut logits = self.head().apply(x);
+        if let Some(cap) = self.recipe.logit_cap {
+            rows(&mut logits, |_, row| vector::soft_cap(row, 1.0, cap));
+        }
+        logits
+    }
+
+    /// Tokens whose logits are held at once.
+    fn chunk(&self) -> usize {
+        (LOGITS / self.recipe.vocab).clamp(8, 256)
+    }
+
+    /// `-ln p` of each target that there is, in order; `targets[t]` follows token t. Logits are made a few tokens at a time.
+    ///
+    /// # Errors
+    /// If a target is not in the vocabulary, or there are not as many as tokens.
+    pub fn nll(&self, h: &ArrayRef2<f32>, targets: &[Option<u32>]) -> Result<Vec<f64>> {
+        self.check_targets(h.nrows(), targets)?;
+        let mut all = Vec::with_capacity(targets.len());
+        for (h, targets) in h.axis_chunks_iter(Axis(0), self.chunk()).zip(targets.chunks(self.chunk())) {
+            let mut logits = self.logits_of(&self.before_head(&h));
+            let mut losses = vec![0.0; targets.len()];
+            rows_with(&mut logits, &mut losses, |t, row, loss| {
+                if let Some(target) = targets[t] {
+                    *loss = -f64::from(row[target as usize]);
+                    *loss += log_sum_exp(row);
+                }
+            });
+            all.extend(losses.into_iter().zip(targets).filter(|(_, target)| target.is_some()).map(|(loss, _)| loss));
+        }
+        Ok(all)
+    }
+
+    /// The mean over tokens of KL(p ‖ q), in nats: the next token's distribution p by its `logits (tokens, vocab)`, q where the last block
+    /// gives `h (tokens, hidden)`. Logits of the latter are made a few tokens at a time. NaN or infinite where logits are.
+    ///
+    /// # Panics
+    /// If the shapes differ, or are of another width.
+    pub fn divergence(&self, logits: &ArrayRef2<f32>, h: &ArrayRef2<f32>) -> f64 {
+        assert_eq!(logits.dim(), (h.nrows(), self.recipe.vocab), "logits of as many tokens");
+        let mut sum = 0.0;
+        for (p, h) in logits.axis_chunks_iter(Axis(0), self.chunk()).zip(h.axis_chunks_iter(Axis(0), self.chunk())) {
+            let mut q = self.logits(&h);
+            let mut parts = vec![0.0; p.nrows()];
+            rows_with(&mut q, &mut parts, |t, q, part| {
+                let mut weights = p.row(t).to_vec();
+                let max = vector::max(&weights);
+                let apart: Vec<f32> = weights.iter().zip(&*q).map(|(p, q)| p - q).collect();
+                let whole = vector::exp_sum(&mut weights, 1.0, max);
+                *part = vector::dot(&weights, &apart) / whole - (f64::from(max) + whole.ln()) + log_sum_exp(q);
+            });
+            sum += parts.iter().sum::<f64>();
+        }
+        // Rounding may leave it a little below 0; NaN stays NaN.
+        if sum < 0.0 { 0.0 } else { sum / h.nrows().max(1) as f64 }
+    }
+
+    fn check_targets(&self, tokens: usize, targets: &[Option<u32>]) -> Result<()> {
+        if targets.len() != tokens {
+            return Err(Error::shape("targets", &[tokens], &[targets.len()]));
+        }
+        let known: Vec<u32> = targets.iter().flatten().copied().collect();
+        self.check(&known, 0)
+    }
+
+    /// The mean loss over all targets, its gradient at `h`, and the gradient of the embedding's weight as a head where they
+    /// are one. Other parameters' gradients go to the sink.
+    pub(super) fn back(
+        &self,
+        h: &Array2<f32>,
+        targets: &[Option<u32>],
+        carry: &mut Carry<'_, '_>,
+    ) -> Result<(f64, Array2<f32>, Option<Array2<f32>>)> {
+        self.check_targets(h.nrows(), targets)?;
+        let count = targets.iter().flatten().count();
+        if count == 0 {
+            return Err(Error::setting("ids", "there is no token to predict"));
+        }
+        let (x, head) = (self.before_head(h), self.head());
+        let weight = head.dense_weight();
+        let mut dx = Array2::zeros(x.dim());
+        let mut d_weight = Array2::zeros(head.shape());
+        let mut d_bias = vec![0.0f64; if head.bias().is_some() { head.shape().0 } else { 0 }];
+        let mut loss = 0.0;
+        for start in (0..x.nrows()).step_by(self.chunk()) {
+            let end = (start + self.chunk()).min(x.nrows());
+            let (x, targets) = (x.slice(s![start..end, ..]), &targets[start..end]);
+            let mut d = self.logits_of(&x);
+            let mut losses = vec![0.0; targets.len()];
+            rows_with(&mut d, &mut losses, |t, row, loss| self.softmax_slope(row, targets[t], count, loss));
+            loss += losses.iter().sum::<f64>();
+            gemm(0.0, &mut dx.slice_mut(s![start..end, ..]), 1.0, &d, &weight, Threads::Pool);
+            gemm(1.0, &mut d_weight, 1.0, &d.t(), &x, Threads::Pool);
+            if !d_bias.is_empty() {
+                d.rows().into_iter().for_each(|row| d_bias.iter_mut().zip(row).for_each(|(b, d)| *b += f64::from(*d)));
+            }
+        }
+        drop(x);
+        if self.recipe.head_scale != 1.0 {
+            dx *= self.recipe.head_scale;
+        }
+        let mut dh = Array2::zeros(h.dim());
+        self.norm.back(h, &dx, &mut dh, carry.sink);
+        if !d_bias.is_empty() {
+            let d: Vec<f32> = d_bias.iter().map(|&d| d as f32).collect();
+            carry.give(&head.bias_tensor(), ndarray::Array1::from(d).into_dyn());
+        }
+        if self.head.is_some() {
+            carry.give(&head.tensor(), d_weight.into_dyn());
+            return Ok((loss / count as f64, dh, None));
+        }
+        Ok((loss / count as f64, dh, Some(d_weight)))
+    }
+
+    /// Turns logits into the gradient of the mean loss at them (before the cap); a token without a target has none.
+    fn softmax_slope(&self, row: &mut [f32], target: Option<u32>, count: usize, loss: &mut f64) {
+        let Some(target) = target else { return row.fill(0.0) };
+        let target = target as usize;
+        *loss = -f64::from(row[target]);
+        let capped = self.recipe.logit_cap.map(|cap| (cap, row.to_vec()));
+        let max = vector::max(row);
+        let sum = vector::exp_sum(row, 1.0, max);
+        *loss += f64::from(max) + sum.ln();
+        vector::scale(row, (1.0 / (sum * count as f64)) as f32);
+        row[target] -= 1.0 / count as f32;
+        if let Some((cap, capped)) = capped {
+            row.iter_mut().zip(capped).for_each(|(d, y)| *d *= 1.0 - (y / cap) * (y / cap));
+        }
+    }
+
+    /// Gives the gradients of the embedding and of learned positions: `parts` are ids and the gradient of what
+    /// [`Ends::embed`] gave for them, and `tied` is that of the embedding as a head.
+    pub(super) fn embed_back(
+        &self,
+        parts: &[(&[u32], &Array2<f32>)],
+        length: usize,
+        tied: Option<Array2<f32>>,
+        carry: &mut Carry<'_, '_>,
+    ) {
+        assert!(length > 0, "sequences of no tokens");
+        let mut gradient = tied.unwrap_or_else(|| Array2::zeros(self.embedding.shape()));
+        for (ids, d) in parts {
+            for (&id, d) in ids.iter().zip(d.rows()) {
+                gradient.row_mut(id as usize).scaled_add(self.recipe.embedding_scale, &d);
+            }
+        }
+        carry.give(&self.embedding.tensor(), gradient.into_dyn());
+        if let Some((tensor, table)) = &self.positions {
+            let mut gradient = Array2::zeros(table.dim());
+            for (t, d) in parts.iter().flat_map(|(_, d)| d.rows()).enumerate() {
+                gradient.row_mut(t % length).scaled_add(1.0, &d);
+            }
+            carry.give(tensor, gradient.into_dyn());
+        }
+    }
+
+    pub(super) fn visit(&self, f: &mut dyn FnMut(&str, ArrayViewD<'_, f32>)) {
+        self.embedding.visit(f);
+        if let Some((tensor, table)) = &self.positions {
+            f(tensor, table.view().into_dyn());
+        }
+        self.norm.visit(f);
+        self.head.iter().for_each(|head| head.visit(f));
+    }
+
+    pub(super) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
+        self.embedding.visit_mut(f)?;
+        if let Some((tensor, table)) = &mut self.positions {
+            f(tensor, table.as_slice_mut().expect(STANDARD));
+        }
+        self.norm.visit_mut(f);
+        self.head.iter_mut().try_for_each(|head| head.visit_mut(f))
+    }
+}
+
+/// `ln Σ eˣ`; the row is used up.
+fn log_sum_exp(row: &mut [f32]) -> f64 {
+    let max = vector::max(row);
+    f64::from(max) + vector::exp_sum(row, 1.0, max).ln()
+}
+
+fn rows(x: &mut Array2<f32>, f: impl Fn(usize, &mut [f32]) + Sync) {
+    let mut nothing = vec![0.0; x.nrows()];
+    rows_with(x, &mut nothing, |t, row, _| f(t, row));
+}
+
+fn rows_with(x: &mut Array2<f32>, with: &mut [f64], f: impl Fn(usize, &mut [f32], &mut f64) + Sync) {
+    let width = x.ncols();
+    let x = x.as_slice_mut().expect(STANDARD);
+    x.par_chunks_mut(width).zip(with).enumerate().for_each(|(t, (row, with))| f(t, row, with));
+}
+
+/// How many whole sequences there are.
+pub(super) fn sequences(ids: &[u32], length: usize) -> Result<usize> {
+    if length == 0 || ids.is_empty() || ids.len() % length != 0 {
+        return Err(Error::setting("ids", format!("{} tokens are not whole sequences of {length}", ids.len())));
+    }
+    Ok(ids.len() / length)
+}

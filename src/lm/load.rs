@@ -1,0 +1,204 @@
+//! Parts of a model out of named tensors.
+
+use super::Config;
+use super::recipe::{Opens, Parts, Recipe};
+use super::tie::{self, Tie};
+use crate::io::{self, Weights, quoted};
+use crate::nn::{Attention, Block, FeedForward, Heads, Inputs, Linear, Norm, Opening, Rule};
+use crate::{Error, Result};
+use ndarray::{Array1, Array2};
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+/// Reads tensors under the names of one file, and remembers which.
+pub(super) struct Reader<'a> {
+    weights: &'a dyn Weights,
+    recipe: &'a Recipe,
+    prefix: &'static str,
+    read: RefCell<HashSet<String>>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(weights: &'a dyn Weights, config: &'a Config) -> Self {
+        let (recipe, names) = (config.recipe(), &config.recipe().names);
+        // The embedding may stand under the name of the head, which never has a prefix; the first block tells then.
+        let block = recipe.stacks.first().map(|stack| format!("{}.0.{}", stack.path, stack.parts.norm));
+        let known = |prefix: &str| {
+            let mut parts = names.embedding.iter().copied().chain(block.as_deref());
+            parts.any(|part| weights.contains(&format!("{prefix}{part}.weight")))
+        };
+        let bare = !known(names.prefix) && known("");
+        let prefix = if bare { "" } else { names.prefix };
+        Reader { weights, recipe, prefix, read: RefCell::new(HashSet::new()) }
+    }
+
+    /// Which tensors are embedding and head.
+    ///
+    /// # Errors
+    /// If there are two embeddings that differ.
+    pub(super) fn tie(&self) -> Result<Tie> {
+        let tie = tie::find(|part| self.name(part), self.weights, self.recipe)?;
+        self.read.borrow_mut().extend(tie.copies.iter().cloned());
+        Ok(tie)
+    }
+
+    /// The name of a part outside the blocks.
+    pub(super) fn name(&self, part: &str) -> String {
+        format!("{}{part}", self.prefix)
+    }
+
+    fn take(&self, name: &str) -> Result<()> {
+        if !self.weights.contains(name) {
+            let names = self.weights.names();
+            let near = match Error::unknown_layer(name, names.iter().map(String::as_str)) {
+                Error::UnknownLayer { nearest: Some(near), .. } => format!("; the nearest is {}", quoted(&near)),
+                _ => String::new(),
+            };
+            let reason = format!("tensor {} is missing among {}{near}", quoted(name), names.len());
+            return Err(Error::setting("weights", reason));
+        }
+        self.read.borrow_mut().insert(name.to_string());
+        Ok(())
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.weights.contains(name)
+    }
+
+    pub(super) fn matrix(&self, name: &str, dim: (usize, usize)) -> Result<Array2<f32>> {
+        self.take(name)?;
+        let matrix = io::read_matrix(self.weights, name, dim)?;
+        // Parts of a model are used as slices.
+        Ok(if matrix.is_standard_layout() { matrix } else { matrix.as_standard_layout().into_owned() })
+    }
+
+    pub(super) fn vector(&self, name: &str, len: usize) -> Result<Array1<f32>> {
+        self.take(name)?;
+        io::read_vector(self.weights, name, len)
+    }
+
+    pub(super) fn norm(&self, name: &str) -> Result<Norm> {
+        let (recipe, n) = (self.recipe, self.recipe.hidden);
+        let weight = self.vector(&format!("{name}.weight"), n)?;
+        let bias = if recipe.norm_bias { Some(self.vector(&format!("{name}.bias"), n)?) } else { None };
+        Ok(Norm::new(name, recipe.norm, weight, bias, recipe.epsilon).plus_one(recipe.plus_one))
+    }
+
+    /// A linear layer `(out, in)`, turned if the file holds such weights `(in, out)`.
+    pub(super) fn linear(&self, name: &str, (out, inputs): (usize, usize), bias: bool, transposed: bool) -> Result<Linear> {
+        let tensor = format!("{name}.weight");
+        let weight = if transposed {
+            self.matrix(&tensor, (inputs, out))?.reversed_axes().as_standard_layout().into_owned()
+        } else {
+            self.matrix(&tensor, (out, inputs))?
+        };
+        let bias = if bias { Some(self.vector(&format!("{name}.bias"), out)?) } else { None };
+        Ok(Linear::new(name, weight, bias).held_transposed(transposed))
+    }
+
+    pub(super) fn block(&self, i: usize) -> Result<Block> {
+        let (stack, place) = self.recipe.place(i);
+        let (recipe, layer, parts) = (self.recipe, &self.recipe.layers[i], &stack.parts);
+        let path = self.name(&format!("{}.{place}.", stack.path));
+        let name = |part: &str| format!("{path}{part}");
+        let attention = self.attention(&path, parts.inputs, parts.output, layer.heads, layer.rule)?;
+        let cross = match parts.cross {
+            None => None,
+            Some([norm, q, k, v, output]) => {
+                let rule = Rule { causal: false, ..layer.rule };
+                let apart = self.apart(&path, &[q, k, v], layer.heads, true)?;
+                let output = self.output(&name(output), layer.heads)?;
+                Some((self.norm(&name(norm))?, Attention::new(apart, output, layer.heads, rule)?))
+            }
+        };
+        let optional = |part: Option<&str>| part.map(|part| self.norm(&name(part))).transpose();
+        Ok(Block {
+            norm: self.norm(&name(parts.norm))?,
+            attention,
+            attention_after: optional(parts.attention_after)?,
+            cross,
+            feed_norm: optional(parts.feed_norm)?,
+            feed: self.feed(&path, parts, layer.intermediate, recipe)?,
+            feed_after: optional(parts.feed_after)?,
+        })
+    }
+
+    fn attention(&self, path: &str, inputs: &[&str], output: &str, heads: Heads, rule: Rule) -> Result<Attention> {
+        let (q, kv) = (heads.queries * heads.dim, heads.keys * heads.dim);
+        let inputs = match inputs {
+            [all] => {
+                let (bias, turned) = (self.recipe.attention_bias, self.recipe.transposed);
+                let layer = self.linear(&format!("{path}{all}"), (q + 2 * kv, self.recipe.hidden), bias, turned)?;
+                Inputs::Fused(layer.with_parts(&[("q", q), ("k", kv), ("v", kv)]))
+            }
+            apart => self.apart(path, apart, heads, false)?,
+        };
+        Attention::new(inputs, self.output(&format!("{path}{output}"), heads)?, heads, rule)
+    }
+
+    /// Queries, keys and values apart, which share an input unless keys and values read a memory.
+    fn apart(&self, path: &str, names: &[&str], heads: Heads, memory: bool) -> Result<Inputs> {
+        let [q, k, v] = [0, 1, 2].map(|i| format!("{path}{}", names[i]));
+        let bias = self.recipe.attention_bias;
+        let make = |name: &str, heads: usize, dim: usize, group: &str| {
+            let layer = self.linear(name, (heads * dim, self.recipe.hidden), bias, self.recipe.transposed)?;
+            Ok::<Linear, Error>(layer.in_group(group))
+        };
+        let group = if memory { &k } else { &q };
+        let q = make(&q, heads.queries, heads.dim, &q)?;
+        let (k, v) = (make(&k, heads.keys, heads.dim, group)?, make(&v, heads.keys, heads.dim, group)?);
+        Ok(Inputs::Apart(Box::new([q, k, v])))
+    }
+
+    fn output(&self, name: &str, heads: Heads) -> Result<Linear> {
+        let recipe = self.recipe;
+        self.linear(name, (recipe.hidden, heads.queries * heads.dim), recipe.output_bias, recipe.transposed)
+    }
+
+    fn feed(&self, path: &str, parts: &Parts, width: usize, recipe: &Recipe) -> Result<FeedForward> {
+        let open = |part: &str, out: usize| {
+            self.linear(&format!("{path}{part}"), (out, recipe.hidden), recipe.feed_bias, recipe.transposed)
+        };
+        let opening = match parts.opening {
+            Opens::Plain(up) => Opening::Plain(open(up, width)?),
+            Opens::Gated(gate, up) => {
+                let gate = open(gate, width)?;
+                Opening::Gated { up: open(up, width)?.in_group(gate.name()), gate }
+            }
+            Opens::Fused(both) => Opening::Fused(open(both, 2 * width)?.with_parts(&[("gate", width), ("up", width)])),
+        };
+        let down = format!("{path}{}", parts.down);
+        let down = self.linear(&down, (recipe.hidden, width), recipe.feed_bias, recipe.transposed)?;
+        FeedForward::new(opening, down, recipe.activation)
+    }
+
+    /// Refuses tensors that nothing has read, apart from those that hold no weights of their own: masks and tables that some files
+    /// keep. Second copies of the embedding count as read, and a tied head that is not read is passed over.
+    pub(super) fn finish(self) -> Result<()> {
+        let read = self.read.into_inner();
+        let harmless = |name: &str| {
+            let mask = name.strip_suffix(".mask").is_some_and(|of| read.contains(of));
+            let table = [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"];
+            let head = self.recipe.tied && name.strip_suffix(".weight") == Some(self.recipe.names.head);
+            let bias = self.recipe.relative.is_some() && name.ends_with("EncDecAttention.relative_attention_bias.weight");
+            mask || head || bias || table.iter().any(|end| name.ends_with(end))
+        };
+        let extra: Vec<String> = self.weights.names().into_iter().filter(|n| !read.contains(n) && !harmless(n)).collect();
+        match extra.first() {
+            None => Ok(()),
+            Some(first) => {
+                let reason = format!("tensor {} belongs to no part of the model ({} such)", quoted(first), extra.len());
+                Err(Error::setting("weights", reason))
+            }
+        }
+    }
+}
+
+/// What a user should know of these weights: where their head is not the one that the config speaks of. Nothing is read, unless there are
+/// two tensors that may be one.
+///
+/// # Errors
+/// If the file has two embeddings that differ, or cannot be read.
+pub fn remark(weights: &dyn Weights, config: &Config) -> Result<Option<String>> {
+    Reader::new(weights, config).tie().map(|tie| tie.remark)
+}

@@ -1,0 +1,41 @@
+//! Language models of the literature, opened from their checkpoints.
+//!
+//! [`Config`] reads a `config.json`; [`LanguageModel`] holds a decoder of any [`Family`] and runs it, with a [`Cache`] token by
+//! token, backward for gradients, or part by part ([`Ends`], [`load_block`]) where it is larger than memory. A family is one
+//! file that says which parts its blocks have and what their tensors are called; the parts are those of [`nn`](crate::nn).
+
+mod keys;
+mod defaults;
+mod rope;
+mod recipe;
+mod gemma2;
+mod gpt2;
+mod llama;
+mod mistral;
+mod nemotron;
+mod phi;
+mod phi3;
+mod t5;
+mod family;
+mod config;
+mod tie;
+mod load;
+mod ends;
+mod model;
+mod stored;
+mod outline;
+mod relative;
+mod check;
+mod seq2seq;
+mod train;
+
+pub use check::check;
+pub use config::{Config, Widths};
+pub use ends::Ends;
+pub use family::Family;
+pub use load::remark;
+pub use model::{Cache, LanguageModel, load_block, next_tokens, positions};
+pub use outline::{Kind, Outline, Outlined};
+pub use seq2seq::{Seq2Seq, Seq2SeqCache};
+pub use stored::{Kept, Running};
+pub use train::{Gradients, Parameters, step};

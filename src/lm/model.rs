@@ -1,0 +1,333 @@
+//! [`LanguageModel`]: a decoder of any family.
+
+use super::ends::{Ends, sequences};
+use super::load::Reader;
+use super::{Config, Family};
+use crate::io::{Weights, WeightsMut};
+use crate::kernels::awake;
+use crate::nn::attention::Carry;
+use crate::nn::{Block, LayerCache, Linear, Positions, Probe, Sink};
+use crate::{Error, Result};
+use ndarray::{Array1, Array2, ArrayViewD, s};
+
+/// A decoder-only language model, whole in memory.
+///
+/// A model that does not fit runs block by block: [`Ends::load`] and [`load_block`] give its parts.
+#[derive(Debug)]
+pub struct LanguageModel {
+    config: Config,
+    ends: Ends,
+    blocks: Vec<Block>,
+}
+
+/// Keys and values of the tokens so far, of every block; and the tokens, since a model may have other rotary frequencies for longer texts.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    layers: Vec<LayerCache>,
+    ids: Vec<u32>,
+    regime: usize,
+}
+
+impl Cache {
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all tokens from this one on.
+    pub fn truncate(&mut self, tokens: usize) {
+        self.ids.truncate(tokens);
+        self.layers.iter_mut().for_each(|layer| layer.truncate(tokens));
+    }
+
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(LayerCache::bytes).sum()
+    }
+}
+
+/// Reads one block.
+///
+/// # Errors
+/// If a tensor is missing or has another shape than the config says; the error names it.
+///
+/// # Panics
+/// If there is no such block.
+pub fn load_block(weights: &dyn Weights, config: &Config, block: usize) -> Result<Block> {
+    Reader::new(weights, config).block(block)
+}
+
+/// Where the tokens of `sequences` of `length` stand, from position `first` on.
+pub fn positions(config: &Config, sequences: usize, length: usize, first: usize) -> Positions {
+    let turns = config.recipe().rotary.as_ref().map(|rotary| rotary.turns(first, length));
+    Positions { turns, ..Positions::plain(sequences, length, first) }
+}
+
+/// What each token of sequences of `length` has to predict: the one that follows it, and the last of each nothing.
+///
+/// # Panics
+/// If `length` is 0.
+pub fn next_tokens(ids: &[u32], length: usize) -> Vec<Option<u32>> {
+    assert!(length > 0, "sequences of no tokens");
+    (0..ids.len()).map(|t| if (t + 1) % length == 0 { None } else { ids.get(t + 1).copied() }).collect()
+}
+
+impl LanguageModel {
+    /// Reads a whole model.
+    ///
+    /// # Errors
+    /// If a tensor is missing, belongs to no part, or has another shape than the config says; the error names it. For an
+    /// encoder-decoder, which is a [`Seq2Seq`](super::Seq2Seq).
+    pub fn load(weights: &dyn Weights, config: Config) -> Result<Self> {
+        LanguageModel::load_with(weights, config, &mut |_| Ok(()))
+    }
+
+    /// As [`LanguageModel::load`], with `store` called on every linear layer (embedding and head too) as soon as it is read: it may
+    /// give the layer another storage, so that no more than one block is ever held in both.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::load`], and what `store` returns.
+    pub fn load_with(weights: &dyn Weights, config: Config, store: &mut dyn FnMut(&mut Linear) -> Result<()>) -> Result<Self> {
+        decoder_only(&config)?;
+        let reader = Reader::new(weights, &config);
+        let mut ends = Ends::read(&reader, &config)?;
+        ends.linears_mut().try_for_each(&mut *store)?;
+        let mut blocks = Vec::with_capacity(config.layers());
+        for i in 0..config.layers() {
+            let mut block = reader.block(i)?;
+            block.linears_mut().into_iter().try_for_each(&mut *store)?;
+            blocks.push(block);
+        }
+        reader.finish()?;
+        Ok(LanguageModel { config, ends, blocks })
+    }
+
+    /// The config.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Embedding, final norm and head.
+    pub fn ends(&self) -> &Ends {
+        &self.ends
+    }
+
+    /// As [`LanguageModel::ends`], to be changed.
+    pub fn ends_mut(&mut self) -> &mut Ends {
+        &mut self.ends
+    }
+
+    /// The blocks in order.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// The blocks, to be changed.
+    pub fn blocks_mut(&mut self) -> &mut [Block] {
+        &mut self.blocks
+    }
+
+    /// Where the tokens of `sequences` of `length` stand, from position 0 on.
+    pub fn positions(&self, sequences: usize, length: usize) -> Positions {
+        positions(&self.config, sequences, length, 0)
+    }
+
+    /// The linear layers of all blocks, in the order in which they run. The head is [`Ends::head`].
+    pub fn linears(&self) -> Vec<&Linear> {
+        self.blocks.iter().flat_map(Block::linears).collect()
+    }
+
+    /// A linear layer by its name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayer`] with the nearest name.
+    pub fn linear(&self, name: &str) -> Result<&Linear> {
+        let head = self.ends.head();
+        let found = self.linears().into_iter().chain([head]).find(|l| l.name() == name);
+        found.ok_or_else(|| self.unknown(name))
+    }
+
+    /// A linear layer by its name, to be changed. A tied head is the embedding and cannot be.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayer`] with the nearest name.
+    pub fn linear_mut(&mut self, name: &str) -> Result<&mut Linear> {
+        // The nearest name is looked for only where it is needed.
+        if self.find_mut(name).is_none() {
+            return Err(self.unknown(name));
+        }
+        self.find_mut(name).ok_or_else(|| Error::unknown_layer(name, std::iter::empty()))
+    }
+
+    fn find_mut(&mut self, name: &str) -> Option<&mut Linear> {
+        let head = self.ends.head_mut().into_iter();
+        self.blocks.iter_mut().flat_map(Block::linears_mut).chain(head).find(|l| l.name() == name)
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        Error::unknown_layer(name, self.linears().into_iter().map(Linear::name))
+    }
+
+    /// Logits `(tokens, vocab)` of one sequence.
+    ///
+    /// # Errors
+    /// If an id is not in the vocabulary, or there are more tokens than learned positions.
+    pub fn forward(&self, ids: &[u32]) -> Result<Array2<f32>> {
+        Ok(self.ends.logits(&self.stream(ids, ids.len(), &mut ())?))
+    }
+
+    /// What the last block gives, `(tokens, hidden)`, for sequences of `length` tokens one after another; `probe` sees every
+    /// linear layer's input.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::forward`], and if the tokens are not whole sequences.
+    pub fn stream(&self, ids: &[u32], length: usize, probe: &mut dyn Probe) -> Result<Array2<f32>> {
+        let at = self.positions(sequences(ids, length)?, length);
+        let mut h = self.ends.embed(ids, length, 0)?;
+        self.blocks.iter().for_each(|block| block.forward(&mut h, &at, probe));
+        Ok(h)
+    }
+
+    /// `-ln p` of every token of one sequence but the first, given those before it.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::forward`].
+    pub fn nll(&self, ids: &[u32]) -> Result<Vec<f64>> {
+        self.ends.nll(&self.stream(ids, ids.len(), &mut ())?, &next_tokens(ids, ids.len()))
+    }
+
+    /// `-ln p` of the tokens of one sequence from `from` on, given those before them. The last token is not read, so there may be one more
+    /// than the model has positions.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::forward`].
+    ///
+    /// # Panics
+    /// If `from` is 0 or no token stands there.
+    pub fn nll_from(&self, ids: &[u32], from: usize) -> Result<Vec<f64>> {
+        let targets: Vec<Option<u32>> = ids[from.min(ids.len())..].iter().copied().map(Some).collect();
+        self.ends.nll(&self.stream_from(ids, from)?, &targets)
+    }
+
+    /// Logits `(tokens from from on, vocab)` of what follows each token from the one before `from` on, but for the last, which is not read.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::forward`].
+    ///
+    /// # Panics
+    /// If `from` is 0 or no token stands there.
+    pub fn logits_from(&self, ids: &[u32], from: usize) -> Result<Array2<f32>> {
+        Ok(self.ends.logits(&self.stream_from(ids, from)?))
+    }
+
+    /// What the last block gives for all tokens but the last, from the one before `from` on.
+    fn stream_from(&self, ids: &[u32], from: usize) -> Result<Array2<f32>> {
+        assert!((1..ids.len()).contains(&from), "from token {from} of {}", ids.len());
+        let read = &ids[..ids.len() - 1];
+        let h = self.stream(read, read.len(), &mut ())?;
+        Ok(h.slice_move(s![from - 1.., ..]))
+    }
+
+    /// An empty cache.
+    pub fn cache(&self) -> Cache {
+        Cache { layers: vec![LayerCache::default(); self.blocks.len()], ids: Vec::new(), regime: 0 }
+    }
+
+    /// Appends tokens to the cache and gives the logits `(vocab)` of what follows them. Where the text passes a length from which rotary
+    /// frequencies are others ([`Rotary::regime`](crate::nn::Rotary::regime)), the tokens before are run once more.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::forward`], and if there is no token.
+    pub fn step(&self, ids: &[u32], cache: &mut Cache) -> Result<Array1<f32>> {
+        if ids.is_empty() {
+            return Err(Error::setting("ids", "there is no token"));
+        }
+        let regime = self.config.recipe().rotary.as_ref().map_or(0, |rotary| rotary.regime(cache.len() + ids.len()));
+        if !cache.is_empty() && regime != cache.regime {
+            let all = [&cache.ids, ids].concat();
+            let mut anew = self.cache();
+            let logits = self.step(&all, &mut anew)?;
+            *cache = anew;
+            return Ok(logits);
+        }
+        let first = cache.len();
+        awake(|| {
+            let at = positions(&self.config, 1, ids.len(), first);
+            let mut h = self.ends.embed(ids, ids.len(), first)?;
+            cache.regime = regime;
+            cache.ids.extend(ids);
+            self.blocks.iter().zip(&mut cache.layers).for_each(|(block, cache)| block.step(&mut h, &at, cache));
+            let logits = self.ends.logits(&h.slice(s![ids.len() - 1.., ..]));
+            Ok(logits.row(0).to_owned())
+        })
+    }
+
+    /// The mean loss of predicting each token of sequences of `length` from those before it, over all predicted tokens; every
+    /// parameter's gradient goes to `sink`, once. Memory: one array `(tokens, hidden)` a block, and what one block needs.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::stream`], and if there is no token to predict.
+    pub fn backward(&self, ids: &[u32], length: usize, sink: &mut Sink<'_>) -> Result<f64> {
+        let at = self.positions(sequences(ids, length)?, length);
+        let mut h = self.ends.embed(ids, length, 0)?;
+        let mut inputs = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            inputs.push(h.clone());
+            block.forward(&mut h, &at, &mut ());
+        }
+        let mut carry = Carry::new(sink);
+        let (loss, mut d, tied) = self.ends.back(&h, &next_tokens(ids, length), &mut carry)?;
+        drop(h);
+        for (block, h) in self.blocks.iter().zip(inputs).rev() {
+            block.back(&h, &at, &mut d, None, &mut carry);
+        }
+        self.ends.embed_back(&[(ids, &d)], length, tied, &mut carry);
+        Ok(loss)
+    }
+
+    /// Calls `f` with the tensor name and numbers of every parameter, a linear weight as `(out, in)`.
+    pub fn visit(&self, f: &mut dyn FnMut(&str, ArrayViewD<'_, f32>)) {
+        self.ends.visit(f);
+        self.blocks.iter().for_each(|block| block.visit(f));
+    }
+
+    /// Calls `f` with the tensor name and numbers of every parameter, in the order of [`LanguageModel::visit`], to be changed.
+    ///
+    /// # Errors
+    /// If a weight is not stored dense.
+    pub fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
+        self.ends.visit_mut(f)?;
+        self.blocks.iter_mut().try_for_each(|block| block.visit_mut(f))
+    }
+
+    /// Writes every tensor under its checkpoint name, in its checkpoint layout; zeros where a sparse storage keeps nothing. An embedding that
+    /// the file held twice is written twice.
+    ///
+    /// # Errors
+    /// As [`WeightsMut::write`].
+    pub fn write(&self, to: &mut dyn WeightsMut) -> Result<()> {
+        let transposed = self.config.recipe().transposed.then(|| self.linears().into_iter().map(Linear::tensor).collect());
+        let transposed: std::collections::HashSet<String> = transposed.unwrap_or_default();
+        let mut result = Ok(());
+        self.visit(&mut |name, values| {
+            if result.is_ok() {
+                let turned = transposed.contains(name);
+                result = to.write(name, if turned { values.reversed_axes() } else { values });
+            }
+        });
+        result?;
+        self.ends.write_copies(to)
+    }
+}
+
+fn decoder_only(config: &Config) -> Result<()> {
+    if config.family() == Family::T5 {
+        return Err(Error::setting("model_type", "t5 is an encoder-decoder, not a decoder alone"));
+    }
+    Ok(())
+}

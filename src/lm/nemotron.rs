@@ -1,0 +1,31 @@
+//! Nemotron and the first Minitron models: Parmar et al., "Nemotron-4 15B Technical Report", arXiv:2402.16819; Muralidharan et
+//! al., "Compact Language Models via Pruning and Knowledge Distillation", arXiv:2407.14679.
+//!
+//! ```text
+//! h += W_o attention(layer'(h))
+//! h += W_down max(0, W_up layer'(h))²      layer' multiplies by 1 + w
+//! ```
+//!
+//! Only the first part of each head is turned by its position.
+
+use super::defaults::{Defaults, LLAMA};
+use super::keys::Keys;
+use super::recipe::{Opens, Parts, Recipe, USUAL};
+use crate::Result;
+use crate::nn::NormKind;
+
+pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
+    let defaults = Defaults { epsilon: ("norm_eps", 1e-5), activation: ("hidden_act", "relu2"), rotary: Some(0.5), ..LLAMA };
+    let bias = keys.flag("attention_bias", false)?;
+    let mut recipe = Recipe {
+        norm: NormKind::Layer,
+        norm_bias: true,
+        plus_one: true,
+        attention_bias: bias,
+        output_bias: bias,
+        feed_bias: keys.flag("mlp_bias", false)?,
+        ..Recipe::usual(keys, defaults)?
+    };
+    recipe.stacks[0].parts = Parts { opening: Opens::Plain("mlp.up_proj"), ..USUAL };
+    Ok(recipe)
+}

@@ -1,0 +1,36 @@
+//! Phi-1, Phi-1.5 and Phi-2: Gunasekar et al., "Textbooks Are All You Need", arXiv:2306.11644.
+//!
+//! ```text
+//! h += W_o attention(x) + W_2 gelu(W_1 x)      x = layer(h), both from the same x; a bias in every layer
+//! logits = W_head layer(h) + b
+//! ```
+//!
+//! Only the first part of each head is turned by its position.
+
+use super::defaults::{Defaults, LLAMA};
+use super::keys::{Keys, setting};
+use super::recipe::{Opens, Parts, Recipe, USUAL};
+use crate::Result;
+use crate::nn::NormKind;
+
+pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
+    if keys.flag("qk_layernorm", false)? {
+        return Err(setting("qk_layernorm", "norms of queries and keys are not known here"));
+    }
+    let defaults =
+        Defaults { epsilon: ("layer_norm_eps", 1e-5), activation: ("hidden_act", "gelu_new"), rotary: Some(0.5), ..LLAMA };
+    let mut recipe = Recipe {
+        norm: NormKind::Layer,
+        norm_bias: true,
+        attention_bias: true,
+        output_bias: true,
+        feed_bias: true,
+        head_bias: true,
+        ..Recipe::usual(keys, defaults)?
+    };
+    let stack = &mut recipe.stacks[0];
+    stack.final_norm = "final_layernorm";
+    stack.parts =
+        Parts { output: "self_attn.dense", feed_norm: None, opening: Opens::Plain("mlp.fc1"), down: "mlp.fc2", ..USUAL };
+    Ok(recipe)
+}

@@ -1,0 +1,304 @@
+//! [`Seq2Seq`]: an encoder that reads one text, and a decoder that writes another.
+
+use super::Config;
+use super::ends::Ends;
+use super::load::Reader;
+use super::relative::Bias;
+use crate::io::{Weights, WeightsMut};
+use crate::kernels::awake;
+use crate::nn::attention::{Carry, Source};
+use crate::nn::{Block, LayerCache, Linear, Norm, Positions, Probe, Sink};
+use crate::{Error, Result};
+use ndarray::{Array1, Array2, ArrayViewD, s};
+
+/// A T5 model, whole in memory.
+#[derive(Debug)]
+pub struct Seq2Seq {
+    config: Config,
+    /// Embedding of both, final norm of the decoder, head.
+    ends: Ends,
+    encoder: Vec<Block>,
+    encoder_norm: Norm,
+    encoder_bias: Bias,
+    decoder: Vec<Block>,
+    decoder_bias: Bias,
+}
+
+/// What the decoder has written so far, and what it reads of the encoder's text.
+#[derive(Debug, Clone)]
+pub struct Seq2SeqCache {
+    own: Vec<LayerCache>,
+    /// Keys and values of the encoder's text, for each block.
+    memory: Vec<Array2<f32>>,
+}
+
+impl Seq2SeqCache {
+    /// Number of tokens written.
+    pub fn len(&self) -> usize {
+        self.own.first().map_or(0, LayerCache::len)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Seq2Seq {
+    /// Reads a whole model.
+    ///
+    /// # Errors
+    /// If a tensor is missing, belongs to no part, or has another shape than the config says; the error names it. For a config
+    /// that is not an encoder-decoder's.
+    pub fn load(weights: &dyn Weights, config: Config) -> Result<Self> {
+        let recipe = config.recipe();
+        let (Some(relative), [first, second]) = (recipe.relative, &recipe.stacks[..]) else {
+            let reason = format!("{} is a decoder alone, not an encoder-decoder", config.family());
+            return Err(Error::setting("model_type", reason));
+        };
+        let reader = Reader::new(weights, &config);
+        let heads = recipe.layers[0].heads.queries;
+        if let Some(i) = recipe.layers.iter().position(|l| l.heads.queries != heads) {
+            return Err(Error::setting("layer_widths", format!("block {i}: all blocks of T5 share one bias of {heads} heads")));
+        }
+        let model = Seq2Seq {
+            ends: Ends::read(&reader, &config)?,
+            encoder: (0..first.blocks).map(|i| reader.block(i)).collect::<Result<_>>()?,
+            encoder_norm: reader.norm(&reader.name(first.final_norm))?,
+            encoder_bias: Bias::read(&reader, first.path, relative, heads, true)?,
+            decoder: (first.blocks..config.layers()).map(|i| reader.block(i)).collect::<Result<_>>()?,
+            decoder_bias: Bias::read(&reader, second.path, relative, heads, false)?,
+            config: config.clone(),
+        };
+        reader.finish()?;
+        Ok(model)
+    }
+
+    /// The config.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Embedding, final norm of the decoder, and head.
+    pub fn ends(&self) -> &Ends {
+        &self.ends
+    }
+
+    /// As [`Seq2Seq::ends`], to be changed.
+    pub fn ends_mut(&mut self) -> &mut Ends {
+        &mut self.ends
+    }
+
+    /// The encoder's blocks.
+    pub fn encoder(&self) -> &[Block] {
+        &self.encoder
+    }
+
+    /// The decoder's blocks.
+    pub fn decoder(&self) -> &[Block] {
+        &self.decoder
+    }
+
+    /// All blocks, the encoder's first, to be changed.
+    pub fn blocks_mut(&mut self) -> impl Iterator<Item = &mut Block> {
+        self.encoder.iter_mut().chain(&mut self.decoder)
+    }
+
+    /// The linear layers of all blocks, the encoder's first.
+    pub fn linears(&self) -> Vec<&Linear> {
+        self.encoder.iter().chain(&self.decoder).flat_map(Block::linears).collect()
+    }
+
+    /// A linear layer by its name, to be changed.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayer`] with the nearest name.
+    pub fn linear_mut(&mut self, name: &str) -> Result<&mut Linear> {
+        // The nearest name is looked for only where it is needed.
+        if self.find_mut(name).is_none() {
+            return Err(Error::unknown_layer(name, self.linears().into_iter().map(Linear::name)));
+        }
+        self.find_mut(name).ok_or_else(|| Error::unknown_layer(name, std::iter::empty()))
+    }
+
+    fn find_mut(&mut self, name: &str) -> Option<&mut Linear> {
+        let Seq2Seq { ends, encoder, decoder, .. } = self;
+        let blocks = encoder.iter_mut().chain(decoder).flat_map(Block::linears_mut);
+        blocks.chain(ends.head_mut()).find(|l| l.name() == name)
+    }
+
+    /// Where the encoder's tokens stand.
+    pub fn encoder_positions(&self, length: usize) -> Positions {
+        let distances = Some(self.encoder_bias.distances(length, length));
+        Positions { distances, ..Positions::plain(1, length, 0) }
+    }
+
+    /// Where the decoder's tokens stand, from position `first` on.
+    pub fn decoder_positions(&self, length: usize, first: usize) -> Positions {
+        let distances = Some(self.decoder_bias.distances(first + length, first + length));
+        Positions { distances, ..Positions::plain(1, length, first) }
+    }
+
+    /// What the encoder makes of a text, `(tokens, hidden)`.
+    ///
+    /// # Errors
+    /// If an id is not in the vocabulary, or there is no token.
+    pub fn encode(&self, ids: &[u32], probe: &mut dyn Probe) -> Result<Array2<f32>> {
+        super::ends::sequences(ids, ids.len())?;
+        let at = self.encoder_positions(ids.len());
+        let mut h = self.ends.embed(ids, ids.len(), 0)?;
+        self.encoder.iter().for_each(|block| block.forward(&mut h, &at, probe));
+        Ok(self.encoder_norm.apply(&h))
+    }
+
+    /// What the decoder reads to write `labels`: they follow the token it starts with.
+    pub fn shifted(&self, labels: &[u32]) -> Vec<u32> {
+        let start = self.config.decoder_start();
+        std::iter::once(start).chain(labels.iter().copied()).take(labels.len()).collect()
+    }
+
+    /// What the decoder's last block gives, `(labels, hidden)`, given the encoder's `memory`.
+    ///
+    /// # Errors
+    /// As [`Seq2Seq::encode`].
+    pub fn decode(&self, labels: &[u32], memory: &Array2<f32>, probe: &mut dyn Probe) -> Result<Array2<f32>> {
+        super::ends::sequences(labels, labels.len())?;
+        let at = self.decoder_positions(labels.len(), 0);
+        let mut h = self.ends.embed(&self.shifted(labels), labels.len(), 0)?;
+        self.decoder.iter().for_each(|block| block.forward_with_memory(&mut h, memory, &at, probe));
+        Ok(h)
+    }
+
+    /// Logits `(labels, vocab)`: those of token t say what the decoder makes of the labels before it.
+    ///
+    /// # Errors
+    /// As [`Seq2Seq::encode`].
+    pub fn forward(&self, ids: &[u32], labels: &[u32]) -> Result<Array2<f32>> {
+        Ok(self.ends.logits(&self.decode(labels, &self.encode(ids, &mut ())?, &mut ())?))
+    }
+
+    /// `-ln p` of every label.
+    ///
+    /// # Errors
+    /// As [`Seq2Seq::encode`].
+    pub fn nll(&self, ids: &[u32], labels: &[u32]) -> Result<Vec<f64>> {
+        let targets: Vec<Option<u32>> = labels.iter().copied().map(Some).collect();
+        self.ends.nll(&self.decode(labels, &self.encode(ids, &mut ())?, &mut ())?, &targets)
+    }
+
+    /// Reads a text, for [`Seq2Seq::step`].
+    ///
+    /// # Errors
+    /// As [`Seq2Seq::encode`].
+    pub fn cache(&self, ids: &[u32]) -> Result<Seq2SeqCache> {
+        let states = self.encode(ids, &mut ())?;
+        let ready =
+            |block: &Block| block.cross.as_ref().map_or_else(|| Array2::zeros((0, 0)), |(_, c)| c.remember(&states, &mut ()));
+        Ok(Seq2SeqCache {
+            own: vec![LayerCache::default(); self.decoder.len()],
+            memory: self.decoder.iter().map(ready).collect(),
+        })
+    }
+
+    /// Appends tokens that the decoder wrote, the first of all being [`Config::decoder_start`], and gives the logits `(vocab)`
+    /// of what follows.
+    ///
+    /// # Errors
+    /// If an id is not in the vocabulary, or there is no token.
+    pub fn step(&self, ids: &[u32], cache: &mut Seq2SeqCache) -> Result<Array1<f32>> {
+        super::ends::sequences(ids, ids.len())?;
+        let at = self.decoder_positions(ids.len(), cache.len());
+        awake(|| {
+            let mut h = self.ends.embed(ids, ids.len(), at.first)?;
+            for ((block, own), memory) in self.decoder.iter().zip(&mut cache.own).zip(&cache.memory) {
+                block.run(&mut h, &at, Source::Ready(memory), Some(own), &mut ());
+            }
+            Ok(self.ends.logits(&h.slice(s![ids.len() - 1.., ..])).row(0).to_owned())
+        })
+    }
+
+    /// The mean loss of the labels, given the text; every parameter's gradient goes to `sink`, once.
+    ///
+    /// # Errors
+    /// As [`Seq2Seq::encode`].
+    pub fn backward(&self, ids: &[u32], labels: &[u32], sink: &mut Sink<'_>) -> Result<f64> {
+        super::ends::sequences(ids, ids.len())?;
+        super::ends::sequences(labels, labels.len())?;
+        let (at, decoder_at) = (self.encoder_positions(ids.len()), self.decoder_positions(labels.len(), 0));
+        let keep = |blocks: &[Block], h: &mut Array2<f32>, run: &dyn Fn(&Block, &mut Array2<f32>)| {
+            let one = |block: &Block| {
+                let input = h.clone();
+                run(block, h);
+                input
+            };
+            blocks.iter().map(one).collect::<Vec<_>>()
+        };
+        let mut encoded = self.ends.embed(ids, ids.len(), 0)?;
+        let mut encoder_inputs = keep(&self.encoder, &mut encoded, &|block, h| block.forward(h, &at, &mut ()));
+        let memory = self.encoder_norm.apply(&encoded);
+        let shifted = self.shifted(labels);
+        let mut h = self.ends.embed(&shifted, labels.len(), 0)?;
+        let run = |block: &Block, h: &mut Array2<f32>| block.forward_with_memory(h, &memory, &decoder_at, &mut ());
+        let mut inputs = keep(&self.decoder, &mut h, &run);
+
+        let mut carry = Carry::new(sink);
+        let targets: Vec<Option<u32>> = labels.iter().copied().map(Some).collect();
+        let (loss, mut d, tied) = self.ends.back(&h, &targets, &mut carry)?;
+        let sums = |at: &Positions| at.distances.as_ref().map(|d| Array2::zeros(d.dim()));
+        let mut d_memory = Array2::zeros(memory.dim());
+        carry.distances = sums(&decoder_at);
+        for (block, h) in self.decoder.iter().zip(inputs.drain(..)).rev() {
+            block.back(&h, &decoder_at, &mut d, Some((&memory, &mut d_memory)), &mut carry);
+        }
+        self.decoder_bias.back(labels.len(), &mut carry);
+        let mut d_encoded = Array2::zeros(encoded.dim());
+        self.encoder_norm.back(&encoded, &d_memory, &mut d_encoded, carry.sink);
+        carry.distances = sums(&at);
+        for (block, h) in self.encoder.iter().zip(encoder_inputs.drain(..)).rev() {
+            block.back(&h, &at, &mut d_encoded, None, &mut carry);
+        }
+        self.encoder_bias.back(ids.len(), &mut carry);
+        self.ends.embed_back(&[(&shifted, &d), (ids, &d_encoded)], labels.len(), tied, &mut carry);
+        Ok(loss)
+    }
+
+    /// Calls `f` with the tensor name and numbers of every parameter.
+    pub fn visit(&self, f: &mut dyn FnMut(&str, ArrayViewD<'_, f32>)) {
+        self.ends.visit(f);
+        self.encoder.iter().for_each(|block| block.visit(f));
+        self.encoder_norm.visit(f);
+        self.encoder_bias.visit(f);
+        self.decoder.iter().for_each(|block| block.visit(f));
+        self.decoder_bias.visit(f);
+    }
+
+    /// As [`Seq2Seq::visit`], in the same order, to be changed.
+    ///
+    /// # Errors
+    /// If a weight is not stored dense.
+    pub fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
+        self.ends.visit_mut(f)?;
+        self.encoder.iter_mut().try_for_each(|block| block.visit_mut(f))?;
+        self.encoder_norm.visit_mut(f);
+        self.encoder_bias.visit_mut(f);
+        self.decoder.iter_mut().try_for_each(|block| block.visit_mut(f))?;
+        self.decoder_bias.visit_mut(f);
+        Ok(())
+    }
+
+    /// Writes every tensor under its checkpoint name; zeros where a sparse storage keeps nothing. An embedding that the file held under
+    /// several names is written under each.
+    ///
+    /// # Errors
+    /// As [`WeightsMut::write`].
+    pub fn write(&self, to: &mut dyn WeightsMut) -> Result<()> {
+        let mut result = Ok(());
+        self.visit(&mut |name, values| {
+            if result.is_ok() {
+                result = to.write(name, values);
+            }
+        });
+        result?;
+        self.ends.write_copies(to)
+    }
+}

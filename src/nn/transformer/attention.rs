@@ -1,0 +1,289 @@
+//! An attention layer: its four linear layers around [`attend`].
+
+use super::attend_back::attend_back;
+use super::positions::part;
+use super::{Heads, LayerCache, Linear, Positions, Probe, Rule, Seen, Sink, attend};
+use crate::{Error, Result};
+use ndarray::{Array2, ArrayD, ArrayRef2, ArrayViewD, s};
+use std::ops::Range;
+
+/// The layers that make queries, keys and values.
+#[derive(Debug)]
+pub enum Inputs {
+    /// One for queries, one for keys, one for values.
+    Apart(Box<[Linear; 3]>),
+    /// One for all three, whose rows are those of queries, then of keys, then of values.
+    Fused(Linear),
+}
+
+/// Attention of a sequence to itself, or to a memory.
+#[derive(Debug)]
+pub struct Attention {
+    inputs: Inputs,
+    output: Linear,
+    heads: Heads,
+    rule: Rule,
+}
+
+/// Where the keys and values come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// From the sequence itself.
+    Own,
+    /// From these states of another one, `(tokens, features)`.
+    States(&'a Array2<f32>),
+    /// From there, but made before: `(tokens, 2 · keys · dim)`.
+    Ready(&'a Array2<f32>),
+}
+
+/// What the way back needs of a forward pass.
+pub(crate) struct Mixing {
+    /// Queries, keys and values `(tokens, ..)`; of attention to a memory the queries alone.
+    own: Array2<f32>,
+    /// Keys and values of the memory.
+    memory: Option<Array2<f32>>,
+    /// What goes into the output layer.
+    mixed: Array2<f32>,
+}
+
+impl Attention {
+    /// A layer of these parts.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the layers do not have the heads' widths.
+    pub fn new(inputs: Inputs, output: Linear, heads: Heads, rule: Rule) -> Result<Self> {
+        let (q, kv) = (heads.queries * heads.dim, heads.keys * heads.dim);
+        let check = |layer: &Linear, expected: usize, found: usize| {
+            let misfit = || Error::shape(format!("width of {}", layer.name()), &[expected], &[found]);
+            if expected == found { Ok(()) } else { Err(misfit()) }
+        };
+        match &inputs {
+            Inputs::Fused(all) => check(all, q + 2 * kv, all.shape().0)?,
+            Inputs::Apart(apart) => {
+                let [of_q, k, v] = &**apart;
+                check(of_q, q, of_q.shape().0)?;
+                check(k, kv, k.shape().0)?;
+                check(v, kv, v.shape().0)?;
+            }
+        }
+        check(&output, q, output.shape().1)?;
+        if heads.keys == 0 || heads.queries % heads.keys != 0 {
+            let reason = format!("{} heads of queries do not share {} heads of keys evenly", heads.queries, heads.keys);
+            return Err(Error::setting(output.name(), reason));
+        }
+        Ok(Attention { inputs, output, heads, rule })
+    }
+
+    /// Heads and their width.
+    pub fn heads(&self) -> Heads {
+        self.heads
+    }
+
+    /// Who sees whom.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// The linear layers, in the order in which they run.
+    pub fn linears(&self) -> Vec<&Linear> {
+        match &self.inputs {
+            Inputs::Apart(apart) => apart.iter().chain([&self.output]).collect(),
+            Inputs::Fused(all) => vec![all, &self.output],
+        }
+    }
+
+    /// As [`Attention::linears`], to be changed.
+    pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        match &mut self.inputs {
+            Inputs::Apart(apart) => apart.iter_mut().chain([&mut self.output]).collect(),
+            Inputs::Fused(all) => vec![all, &mut self.output],
+        }
+    }
+
+    /// The output layer.
+    pub(crate) fn output(&self) -> &Linear {
+        &self.output
+    }
+
+    fn widths(&self) -> (usize, usize) {
+        (self.heads.queries * self.heads.dim, self.heads.keys * self.heads.dim)
+    }
+
+    /// The layers that read the sequence, each with its columns in `own`; those that read a memory, with theirs there.
+    fn places(&self, source: Source<'_>) -> [Vec<(&Linear, Range<usize>)>; 2] {
+        let (q, kv) = self.widths();
+        match (&self.inputs, source) {
+            (Inputs::Fused(all), _) => [vec![(all, 0..q + 2 * kv)], vec![]],
+            (Inputs::Apart(apart), source) => {
+                let [of_q, k, v] = &**apart;
+                match source {
+                    Source::Own => [vec![(of_q, 0..q), (k, q..q + kv), (v, q + kv..q + 2 * kv)], vec![]],
+                    _ => [vec![(of_q, 0..q)], vec![(k, 0..kv), (v, kv..2 * kv)]],
+                }
+            }
+        }
+    }
+
+    /// Keys and values of a memory, `(tokens, 2 · keys · dim)`.
+    pub(crate) fn remember(&self, memory: &Array2<f32>, probe: &mut dyn Probe) -> Array2<f32> {
+        project(&self.places(Source::States(memory))[1], memory, probe)
+    }
+
+    /// Everything up to the output layer, for `x (tokens, features)`.
+    pub(crate) fn mix(
+        &self,
+        x: &Array2<f32>,
+        at: &Positions,
+        source: Source<'_>,
+        cache: Option<&mut LayerCache>,
+        probe: &mut dyn Probe,
+    ) -> Mixing {
+        let (q, kv) = self.widths();
+        let mut own = project(&self.places(source)[0], x, probe);
+        let mut mixed = Array2::zeros((x.nrows(), q));
+        let memory = match source {
+            Source::States(states) => Some(self.remember(states, probe)),
+            Source::Own | Source::Ready(_) => None,
+        };
+        if let (Some(turns), Source::Own) = (&at.turns, source) {
+            turns.turn(&mut own.slice_mut(s![.., ..q + kv]), self.heads.dim);
+        }
+        let ready = if let Source::Ready(ready) = source { Some(ready) } else { memory.as_ref() };
+        let distances = if matches!(source, Source::Own) { at.distances.as_ref() } else { None };
+        if let Some(cache) = cache {
+            cache.push(&own.slice(s![.., q..q + kv]), &own.slice(s![.., q + kv..]));
+            let [k, v] = cache.views();
+            let seen = Seen { q: own.slice(s![.., ..q]), k, v, first: at.first };
+            attend(&[seen], self.heads, &self.rule, distances, mixed.view_mut());
+        } else {
+            let seen: Vec<Seen<'_>> = (0..at.sequences).map(|i| self.seen(&own, ready, at, i)).collect();
+            attend(&seen, self.heads, &self.rule, distances, mixed.view_mut());
+        }
+        Mixing { own, memory, mixed }
+    }
+
+    fn seen<'a>(&self, own: &'a Array2<f32>, memory: Option<&'a Array2<f32>>, at: &Positions, sequence: usize) -> Seen<'a> {
+        let (q, kv) = self.widths();
+        let (of, from) = memory.map_or((own, q), |memory| (memory, 0));
+        Seen {
+            q: part(own, at, sequence, 0..q),
+            k: part(of, at, sequence, from..from + kv),
+            v: part(of, at, sequence, from + kv..from + 2 * kv),
+            first: 0,
+        }
+    }
+
+    /// Adds the layer's output to `h`.
+    pub(crate) fn finish(&self, mixing: &Mixing, h: &mut Array2<f32>, probe: &mut dyn Probe) {
+        probe.see(&[self.output.name()], &mixing.mixed);
+        self.output.add_to(&mixing.mixed, h);
+    }
+
+    /// The way back of [`Attention::mix`] and [`Attention::finish`], where `dy` is the gradient at the layer's output: adds to
+    /// `dx`, and for a memory of `states` to `d_states`.
+    pub(crate) fn back(
+        &self,
+        (x, mixing): (&Array2<f32>, &Mixing),
+        dy: &Array2<f32>,
+        at: &Positions,
+        dx: &mut Array2<f32>,
+        memory: Option<(&Array2<f32>, &mut Array2<f32>)>,
+        carry: &mut Carry<'_, '_>,
+    ) {
+        let (q, kv) = self.widths();
+        self.output.correlate(dy, &mixing.mixed, carry.sink);
+        let mut d_mixed = Array2::zeros(mixing.mixed.dim());
+        self.output.pull(dy, &mut d_mixed);
+        let mut d_own = Array2::zeros(mixing.own.dim());
+        let mut d_memory = mixing.memory.as_ref().map(|m| Array2::zeros(m.dim()));
+        let distances = if memory.is_none() { at.distances.as_ref() } else { None };
+        for i in 0..at.sequences {
+            let seen = self.seen(&mixing.own, mixing.memory.as_ref(), at, i);
+            let rows = i * at.length..(i + 1) * at.length;
+            let d_bias = if distances.is_some() { carry.distances.as_mut() } else { None };
+            let back = attend_back(&seen, self.heads, &self.rule, distances, d_mixed.slice(s![rows.clone(), ..]), d_bias);
+            d_own.slice_mut(s![rows.clone(), ..q]).assign(&back.q);
+            let (to, from, n) = match &mut d_memory {
+                Some(d_memory) => (d_memory, 0, seen.k.nrows()),
+                None => (&mut d_own, q, at.length),
+            };
+            to.slice_mut(s![i * n..(i + 1) * n, from..from + kv]).assign(&back.k);
+            to.slice_mut(s![i * n..(i + 1) * n, from + kv..]).assign(&back.v);
+        }
+        drop(d_mixed);
+        if let (Some(turns), None) = (&at.turns, &memory) {
+            turns.turn_back(&mut d_own.slice_mut(s![.., ..q + kv]), self.heads.dim);
+        }
+        let source = memory.as_ref().map_or(Source::Own, |(states, _)| Source::States(states));
+        let [ours, theirs] = self.places(source);
+        project_back(&ours, x, &d_own, dx, carry);
+        if let (Some((states, d_states)), Some(d_memory)) = (memory, d_memory) {
+            project_back(&theirs, states, &d_memory, d_states, carry);
+        }
+    }
+
+    pub(crate) fn visit(&self, f: &mut dyn FnMut(&str, ArrayViewD<'_, f32>)) {
+        self.linears().into_iter().for_each(|l| l.visit(f));
+    }
+
+    pub(crate) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
+        self.linears_mut().into_iter().try_for_each(|l| l.visit_mut(f))
+    }
+}
+
+impl Mixing {
+    /// What goes into the output layer.
+    pub(crate) fn mixed(&self) -> &Array2<f32> {
+        &self.mixed
+    }
+
+    /// As [`Mixing::mixed`], alone.
+    pub(crate) fn into_mixed(self) -> Array2<f32> {
+        self.mixed
+    }
+}
+
+/// What a pass back carries from layer to layer.
+pub(crate) struct Carry<'a, 's> {
+    /// Takes the parameters' gradients.
+    pub(crate) sink: &'a mut Sink<'s>,
+    /// Sums of the gradients of relative biases, where there are some.
+    pub(crate) distances: Option<Array2<f32>>,
+}
+
+impl<'a, 's> Carry<'a, 's> {
+    pub(crate) fn new(sink: &'a mut Sink<'s>) -> Self {
+        Carry { sink, distances: None }
+    }
+
+    /// Gives a gradient to the sink.
+    pub(crate) fn give(&mut self, name: &str, gradient: ArrayD<f32>) {
+        (self.sink)(name, gradient);
+    }
+}
+
+/// The outputs of layers that share their input, side by side.
+pub(crate) fn project(layers: &[(&Linear, Range<usize>)], x: &ArrayRef2<f32>, probe: &mut dyn Probe) -> Array2<f32> {
+    let names: Vec<&str> = layers.iter().map(|(l, _)| l.name()).collect();
+    probe.see(&names, x);
+    let mut y = Array2::zeros((x.nrows(), layers.last().map_or(0, |(_, columns)| columns.end)));
+    for (layer, columns) in layers {
+        layer.apply_into(x, &mut y.slice_mut(s![.., columns.clone()]));
+    }
+    y
+}
+
+/// The way back of [`project`].
+pub(crate) fn project_back(
+    layers: &[(&Linear, Range<usize>)],
+    x: &ArrayRef2<f32>,
+    dy: &Array2<f32>,
+    dx: &mut Array2<f32>,
+    carry: &mut Carry<'_, '_>,
+) {
+    for (layer, columns) in layers {
+        let dy = dy.slice(s![.., columns.clone()]);
+        layer.correlate(&dy, x, carry.sink);
+        layer.pull(&dy, dx);
+    }
+}

@@ -1,0 +1,23 @@
+//! The parts of transformers, in any storage of their weights.
+
+mod probe;
+mod norm;
+mod linear;
+mod attend;
+mod attend_back;
+mod rotary;
+mod positions;
+pub(crate) mod attention;
+mod feedforward;
+mod block;
+
+pub use attend::{Distances, Heads, Rule, Seen, attend};
+pub use attend_back::{Back, attend_back};
+pub use attention::{Attention, Inputs};
+pub use block::Block;
+pub use feedforward::{FeedForward, Opening};
+pub use linear::Linear;
+pub use norm::{Norm, NormKind};
+pub use positions::{LayerCache, Positions};
+pub use probe::{Probe, Sink};
+pub use rotary::{Rotary, Stretch, Turns};

@@ -1,0 +1,44 @@
+//! The layers of a run, and what became of them.
+
+use crate::lm::Outlined;
+use serde::{Deserialize, Serialize};
+
+/// What became of one layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Its name.
+    pub layer: String,
+    /// Number of its block.
+    pub block: usize,
+    /// `(out, in)`.
+    pub shape: (usize, usize),
+    /// Weights that stay.
+    pub kept: usize,
+    /// Tokens that were measured.
+    pub tokens: usize,
+    /// ‖X (Ŵ − W)ᵀ‖² / ‖X Wᵀ‖², towards the weight that was to be met; `None` where no Gram matrix was measured.
+    pub error: Option<f64>,
+    /// ‖Ŵ − W‖² / ‖W‖², W the layer's own weight; `None` where that is 0 throughout, and in records of builds that did not say it.
+    #[serde(default)]
+    pub moved: Option<f64>,
+    /// Seconds of pruning, without measuring.
+    pub seconds: f64,
+}
+
+/// Where a layer stands in the model and in its files.
+pub(super) struct Place {
+    pub block: usize,
+    pub name: String,
+    pub tensor: String,
+    /// The shape in the checkpoint.
+    pub stored: (usize, usize),
+    pub transposed: bool,
+}
+
+impl Place {
+    pub fn of(layer: &Outlined) -> Option<Place> {
+        let [rows, cols] = layer.stored_shape();
+        let (name, tensor) = (layer.name.clone(), layer.tensor());
+        Some(Place { block: layer.block?, name, tensor, stored: (rows, cols), transposed: layer.transposed })
+    }
+}

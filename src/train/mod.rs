@@ -1,0 +1,100 @@
+//! Training, with the masks held: from the beginning, or to recover after pruning.
+//!
+//! | | |
+//! |---|---|
+//! | [`fit`] | on targets |
+//! | [`train`] | on any [`Lesson`] ([`Distil`], for one), with dropout, max-norm or jitter ([`Care`]) |
+//! | [`train_discretised`] | through weights of a few levels |
+//! | [`bfgs`] | to a minimum, for small networks |
+//! | [`munge`] | makes samples for a student out of few |
+//! | [`side_by_side`] | several networks at once, a thread for each |
+
+mod bfgs;
+mod munge;
+mod side;
+mod fit;
+mod discretised;
+mod distil;
+
+pub use bfgs::{Bfgs, bfgs};
+pub use discretised::{discretised, train_discretised};
+pub use distil::{Distil, distillation};
+pub use fit::{Care, Jitter, Lesson, Targets, train};
+pub use munge::{Munge, munge};
+pub use side::side_by_side;
+
+use crate::Result;
+use crate::nn::{Loss, Method, Network};
+use crate::rng::Seed;
+use ndarray::ArrayRef2;
+use serde::{Deserialize, Serialize};
+
+/// How the learning rate falls over the steps of a run, from 1 at the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decay {
+    /// It does not.
+    #[default]
+    Constant,
+    /// By a straight line to 0.
+    Linear,
+    /// By half a cosine to 0.
+    Cosine,
+}
+
+impl Decay {
+    /// The factor at `step` of `steps`.
+    pub fn factor(self, step: usize, steps: usize) -> f32 {
+        let share = step as f32 / steps.max(1) as f32;
+        match self {
+            Decay::Constant => 1.0,
+            Decay::Linear => 1.0 - share,
+            Decay::Cosine => 0.5 * (1.0 + (std::f32::consts::PI * share).cos()),
+        }
+    }
+}
+
+/// How to train.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// What is made small.
+    pub loss: Loss,
+    /// The optimiser.
+    pub method: Method,
+    /// At the first step; at least 0.
+    pub learning_rate: f32,
+    /// How it falls.
+    pub decay: Decay,
+    /// Passes over the data; after none the network is as it was.
+    pub epochs: usize,
+    /// Samples a step; the last step of an epoch may have fewer.
+    pub batch: usize,
+    /// Orders the samples.
+    pub seed: Seed,
+}
+
+/// Trains on `x (samples, inputs)` and `target (samples, outputs)`, samples in a new random order each epoch, and returns the
+/// mean training loss of each epoch. Masks are held: masked parameters are 0 after every step, and so is their momentum.
+///
+/// The same network, data and recipe give the same bits for any number of threads.
+///
+/// # Errors
+/// If there is no data, its shapes do not fit the network, a sample or a setting is not a number that it can be, or the loss or a
+/// parameter is no longer finite.
+pub fn fit(network: &mut Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, recipe: &Recipe) -> Result<Vec<f64>> {
+    fit_with(network, x, target, recipe, &mut |_, _| {})
+}
+
+/// As [`fit`], calling `seen(epoch, mean loss)` after each epoch.
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_with(
+    network: &mut Network,
+    x: &ArrayRef2<f32>,
+    target: &ArrayRef2<f32>,
+    recipe: &Recipe,
+    seen: &mut dyn FnMut(usize, f64),
+) -> Result<Vec<f64>> {
+    train(network, x, &Targets { target, loss: recipe.loss }, recipe, &Care::default(), seen)
+}

@@ -52,23 +52,22 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`error`] | one error type, one `Result` |
+//! | [`error`], [`mask`], [`sparse`], [`kernels`] | the crate `lacuna-sparse`: errors; masks, patterns, budgets, selection; storages and products with them; SIMD, the only `unsafe` code |
 //! | [`rng`] | one seed, from it independent streams known by name |
-//! | [`kernels`] | SIMD and raw pointers: the only module with `unsafe` code |
 //! | [`linalg`] | dense products, Gram matrices, factorisations |
-//! | [`mask`] | masks, patterns, budgets, selection |
-//! | [`sparse`] | storages of what is left, and products with them |
 //! | [`criteria`] | scores: how much each weight matters |
 //! | [`allocate`] | how much of each layer stays |
 //! | [`quantize`] | weights of few values |
 //! | [`solve`] | masks and the weights that survive, chosen together |
 //! | [`nn`] | layers with hand-written derivatives, losses, optimisers |
-//! | [`io`] | files and data sets |
+//! | [`io`] | checkpoints, model folders, GGUF |
+//! | [`data`] | labelled samples, real ones inside the crate |
 //! | [`text`] | tokenizers, chat templates, sampling, generation |
+//! | [`lm`] | language models, one file a family |
 //! | [`models`] | networks of the literature, networks in files, networks stored sparse |
 //! | [`calibrate`] | measures what criteria need |
-//! | [`metrics`] | accuracy, loss, parameters, FLOPs |
-//! | [`recover`] | training with the masks held |
+//! | [`eval`] | accuracy, loss, perplexity, choices, parameters, FLOPs |
+//! | [`train`] | training with the masks held |
 //! | [`prune`] | the driver: at once, in steps, by whole units, on plain files |
 //! | [`report`] | tables, figures and pages, as strings |
 //! | [`paper`] | what the programs of `papers/` share: claims, rules, options |

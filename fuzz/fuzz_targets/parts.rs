@@ -2,7 +2,8 @@
 //! The constructors of all storages: parts that pass multiply as their dense weight, go through a file, and are what compressing makes of it.
 
 use half::{bf16, f16};
-use lacuna::io::{Checkpoint, Stored};
+use lacuna::io::Checkpoint;
+use lacuna::sparse::Stored;
 use lacuna::mask::Mask;
 use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, LinearOp, Nm, Sell, TileCsr, TilePairs};
 use lacuna::{Error, Result};

@@ -6,7 +6,7 @@
 //! of the tokenizer by their names, as `bos_token`. It reads no files, and one that does not come to an end is stopped.
 
 use super::tokenizer::SETTINGS;
-use crate::io::folder::{read_json, read_small};
+use crate::io::folder::read::{read_json, read_small};
 use crate::io::one_line;
 use crate::{Error, Result};
 use minijinja::syntax::SyntaxConfig;

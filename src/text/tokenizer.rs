@@ -1,6 +1,6 @@
 //! The tokenizer of a model folder.
 
-use crate::io::folder::{read_json, read_small};
+use crate::io::folder::read::{read_json, read_small};
 use crate::io::{one_line, quoted};
 use crate::{Error, Result};
 use serde_json::{Map, Value};

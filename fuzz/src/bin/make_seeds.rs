@@ -122,7 +122,7 @@ fn parts<P: Part>(format: u8, values: u8, parts: &P) -> Vec<u8> {
 }
 
 /// A storage in a file.
-fn stored(storage: &impl lacuna::io::Stored) -> Result<Vec<u8>> {
+fn stored(storage: &impl lacuna::sparse::Stored) -> Result<Vec<u8>> {
     let mut file = Checkpoint::new();
     file.insert_storage("w", storage)?;
     Ok(unframed(&file.to_bytes()?))

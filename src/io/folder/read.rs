@@ -361,7 +361,7 @@ impl Folder {
     /// The storage of a weight, `(rows, cols)` as the folder holds it; `None` if it is not kept as one.
     ///
     /// # Errors
-    /// As [`Checkpoint::storage`]; [`Error::Io`] if the disk refuses.
+    /// As [`Checkpoint::storage`](crate::io::Checkpoint::storage); [`Error::Io`] if the disk refuses.
     pub fn storage(&self, weight: &str) -> Result<Option<Box<dyn LinearOp>>> {
         match self.packed.get(weight) {
             Some(packed) if !packed.published => packed.checkpoint(weight, &self.shards[packed.shard])?.storage(weight).map(Some),
@@ -372,7 +372,7 @@ impl Folder {
     /// The mask of a weight, from beside it or out of its layout; `None` if it has none.
     ///
     /// # Errors
-    /// As [`MaskFile::read`](super::MaskFile::read) and [`Checkpoint::published`]; [`Error::Malformed`] if it has another shape than the weight.
+    /// As [`MaskFile::read`](super::MaskFile::read) and [`Checkpoint::published`](crate::io::Checkpoint::published); [`Error::Malformed`] if it has another shape than the weight.
     pub fn mask(&self, weight: &str) -> Result<Option<Mask>> {
         if let Some(mask) = self.masks().map(|m| m.read(weight)).transpose()?.flatten() {
             let (is, of) = (mask.dim(), self.shape(weight)?);

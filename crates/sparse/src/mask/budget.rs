@@ -94,7 +94,7 @@ pub(crate) fn check_sparsity(sparsity: f64) -> Result<()> {
 
 /// Who competes with whom inside one matrix.
 ///
-/// Competition between layers is not a scope: it is an allocation (see [`allocate`](crate::allocate)).
+/// Competition between layers is not a scope: it is an allocation (`lacuna::allocate`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {

@@ -16,7 +16,7 @@ pub enum Precision {
     F16,
     /// 8 bits with a scale a row.
     I8,
-    /// 8 bits with a scale for each so many inputs of a row: those of a tile, or what [`Nm::with_groups`] and [`Bsr::with_groups`] allow.
+    /// 8 bits with a scale for each so many inputs of a row: those of a tile, or what [`Nm::with_groups`](crate::storage::Nm::with_groups) and [`Bsr::with_groups`](crate::storage::Bsr::with_groups) allow.
     I8Grouped(usize),
 }
 

@@ -4,9 +4,9 @@
 // Vectors are named by their place, so that they stay in registers.
 #![allow(clippy::needless_range_loop, clippy::int_plus_one)]
 
-use super::slices::{BsrSlices, Run};
+use super::slices::BsrSlices;
 use crate::kernels::frame::{Rows, Sums};
-use crate::kernels::simd::{Column, Isa, Portable, Simd, Value};
+use crate::kernels::simd::{Column, Isa, Portable, Scales, Simd, Value};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Xmm, Ymm, Zmm};
 
@@ -129,6 +129,9 @@ impl<I: Column, T: Value> Tile<'_, I, T> {
         let across = (near(w.r) / (4 * self.width * w.c)).max(1);
         let mut done = vec![0usize; lines.len()];
         let (columns, mut end) = (w.cols.div_ceil(w.c), 0);
+        // First columns of the blocks of a run, so that what meets them is compiled once for all types of columns.
+        let mut places: Vec<usize> = Vec::new();
+        let values = Blocks { scales: &w.scales, width: self.width };
         while end < columns {
             // What walks together has its scales in common.
             let group = end / w.scales.parts;
@@ -142,13 +145,16 @@ impl<I: Column, T: Value> Tile<'_, I, T> {
                 }
                 let sums = sums[(line * w.r - first) * self.width..].as_mut_ptr();
                 for run in w.runs(line, from, *done) {
+                    places.clear();
+                    places.extend(run.columns.iter().map(|column| column.index() * w.c));
+                    let run = Places { height: run.height, width: run.width, places: &places, values: run.values };
                     let mut i = 0;
                     macro_rules! rows {
                         ($r:literal, $v:ident) => {
                             while i + $r <= run.height {
                                 for v in (0..N).step_by($v) {
                                     // SAFETY: these rows lie within the blocks, and the vectors within the strip.
-                                    unsafe { self.rows::<S, $r, $v>(&run, (line, group), i, v, x.as_ptr(), sums) };
+                                    unsafe { values.rows::<S, T, $r, $v>(&run, (line * w.r, group), i, v, x.as_ptr(), sums) };
                                 }
                                 i += $r;
                             }
@@ -162,25 +168,41 @@ impl<I: Column, T: Value> Tile<'_, I, T> {
             }
         }
     }
+}
 
+/// Some blocks of one row of blocks, all of them of the same shape, whose first columns are known.
+struct Places<'a, T> {
+    height: usize,
+    width: usize,
+    places: &'a [usize],
+    values: &'a [T],
+}
+
+/// What blocks need to meet a strip.
+struct Blocks<'a> {
+    scales: &'a Scales<'a>,
+    width: usize,
+}
+
+impl Blocks<'_> {
     /// Rows `i..i + R` of a run meet `V` vectors of the strip from vector `v` on.
     ///
     /// # Safety
     /// As for [`Tile::add`], and the rows and vectors are there.
     #[inline(always)]
-    unsafe fn rows<S: Simd, const R: usize, const V: usize>(
+    unsafe fn rows<S: Simd, T: Value, const R: usize, const V: usize>(
         &self,
-        run: &Run<'_, I, T>,
-        (line, group): (usize, usize),
+        run: &Places<'_, T>,
+        (top, group): (usize, usize),
         i: usize,
         v: usize,
         x: *const f32,
         sums: *mut f32,
     ) {
-        if run.columns.is_empty() {
+        if run.places.is_empty() {
             return;
         }
-        let (width, c) = (self.width, self.w.c);
+        let width = self.width;
         let (height, size) = (run.height, run.height * run.width);
         // SAFETY: as promised by the caller.
         unsafe {
@@ -210,8 +232,8 @@ impl<I: Column, T: Value> Tile<'_, I, T> {
                     }
                 }};
             }
-            for column in run.columns {
-                let x = x.add(column.index() * c * width);
+            for place in run.places {
+                let x = x.add(place * width);
                 if run.width == 1 {
                     column!(x, values);
                 } else {
@@ -222,7 +244,7 @@ impl<I: Column, T: Value> Tile<'_, I, T> {
                 values = values.add(size);
             }
             for r in 0..R {
-                let scale = self.w.scales.of::<T>(line * self.w.r + i + r, group);
+                let scale = self.scales.of::<T>(top + i + r, group);
                 for v in 0..V {
                     let to = to.add(r * width + v * S::LANES);
                     let mut sum = acc[r][v];

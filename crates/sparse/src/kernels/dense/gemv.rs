@@ -6,12 +6,11 @@
 
 use super::gemm::Threads;
 use super::numbers::Numbers;
-use crate::kernels::frame::{Epilogue, Out};
+use crate::kernels::frame::{Epilogue, Out, tasks as share};
 use crate::kernels::simd::{Isa, Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Ymm, Zmm};
 use ndarray::ArrayRef2;
-use rayon::prelude::*;
 
 /// Weights of a parallel task, and from which on the pool is worth waking.
 const TASK: usize = 1 << 14;
@@ -51,11 +50,7 @@ pub(crate) fn dense_few<N: Numbers>(w: N, x: &[f32], y: &mut ArrayRef2<f32>, epi
     // Whole groups of rows that are read side by side.
     let height = out.div_ceil(tasks).next_multiple_of(8);
     let tasks = out.div_ceil(height);
-    if tasks == 1 {
-        run(0, out);
-    } else {
-        (0..tasks).into_par_iter().for_each(|i| run(i * height, ((i + 1) * height).min(out)));
-    }
+    share(tasks, tasks > 1, &|i| run(i * height, ((i + 1) * height).min(out)));
 }
 
 /// Sums `(tokens, rows)` of some rows.

@@ -21,7 +21,7 @@
 use super::gemm::Threads;
 use super::gemv::{FEW, dense_few, dots};
 use super::numbers::Numbers;
-use crate::kernels::frame::{Epilogue, Out, Scratch, Strip, Use, turn_in, turn_out};
+use crate::kernels::frame::{Epilogue, Out, Scratch, Strip, Use, large_tasks, turn_in, turn_out};
 use crate::kernels::simd::{Isa, Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Ymm, Zmm};
@@ -83,11 +83,7 @@ pub(crate) fn dense_product<N: Numbers>(
             .collect();
         let mut turned = Scratch::take(starts[blocks.len()], Use::Strips);
         let pieces = pieces(blocks, cols, &mut turned);
-        if parallel {
-            pieces.into_par_iter().for_each(|piece| piece.fill(x));
-        } else {
-            pieces.into_iter().for_each(|piece| piece.fill(x));
-        }
+        fill(pieces, x, parallel);
         let turned = &turned[..];
         let task = |i: usize, rows: &Range<usize>| {
             let block = &blocks[i];
@@ -106,12 +102,7 @@ pub(crate) fn dense_product<N: Numbers>(
                 unsafe { epilogue.put(out, t, rows.start, sums) };
             }
         };
-        if parallel {
-            let tasks = (0..blocks.len() * runs.len()).into_par_iter().with_max_len(1);
-            tasks.for_each(|i| task(i / runs.len(), &runs[i % runs.len()]));
-        } else {
-            (0..blocks.len()).for_each(|block| runs.iter().for_each(|rows| task(block, rows)));
-        }
+        large_tasks(blocks.len() * runs.len(), parallel, &|i| task(i / runs.len(), &runs[i % runs.len()]));
     }
 }
 
@@ -177,6 +168,14 @@ impl Piece<'_, '_> {
             Piece::Strip(strip, columns, to) => turn_in(x, strip, columns, to),
             Piece::Token(t, to) => to.iter_mut().zip(x.row(t)).for_each(|(to, x)| *to = *x),
         }
+    }
+}
+
+fn fill(pieces: Vec<Piece<'_, '_>>, x: &ArrayRef2<f32>, parallel: bool) {
+    if parallel {
+        pieces.into_par_iter().for_each(|piece| piece.fill(x));
+    } else {
+        pieces.into_iter().for_each(|piece| piece.fill(x));
     }
 }
 

@@ -4,8 +4,8 @@ use super::awake::is_awake;
 use super::epilogue::{Epilogue, Out};
 use super::rows::Rows;
 use super::scratch::{Scratch, Use};
+use super::tasks::tasks;
 use ndarray::ArrayRef2;
-use rayon::prelude::*;
 use std::borrow::Cow;
 
 /// Weights from which on the pool is worth waking.
@@ -27,24 +27,33 @@ pub(crate) fn few_tokens<R: Rows>(
     epilogue: &Epilogue<'_>,
     sums_of: impl Fn(&R, usize, &[f32], &mut [f32]) + Sync,
 ) {
+    in_blocks(w.blocks(), w.len(), x, y, epilogue, &|block, x, sums| sums_of(w, block, x, sums));
+}
+
+/// What is done with the sums of a block.
+type SumsOf<'f> = dyn Fn(usize, &[f32], &mut [f32]) + Sync + 'f;
+
+fn in_blocks(
+    blocks: &[u32],
+    weights: usize,
+    x: &ArrayRef2<f32>,
+    y: &mut ArrayRef2<f32>,
+    epilogue: &Epilogue<'_>,
+    sums_of: &SumsOf<'_>,
+) {
     let tokens = x.nrows();
     let x: Cow<'_, [f32]> = x.as_slice().map_or_else(|| x.iter().copied().collect::<Vec<f32>>().into(), Cow::Borrowed);
     let out = Out::new(y);
-    let blocks = w.blocks();
     let task = |block: usize| {
         let (first, end) = (blocks[block] as usize, blocks[block + 1] as usize);
         let mut sums = Scratch::take(tokens * (end - first), Use::Sums);
         sums.fill(0.0);
-        sums_of(w, block, &x, &mut sums);
+        sums_of(block, &x, &mut sums);
         for token in 0..tokens {
             // SAFETY: each task has its own rows, so no two write the same entries of y.
             unsafe { epilogue.put(out, token, first, &sums[token * (end - first)..][..end - first]) };
         }
     };
     let enough = if is_awake() { AWAKE } else { PARALLEL };
-    if w.len() >= enough && rayon::current_num_threads() > 1 {
-        (0..blocks.len() - 1).into_par_iter().for_each(task);
-    } else {
-        (0..blocks.len() - 1).for_each(task);
-    }
+    tasks(blocks.len() - 1, weights >= enough && rayon::current_num_threads() > 1, &task);
 }

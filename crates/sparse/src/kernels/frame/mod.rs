@@ -4,6 +4,7 @@
 
 mod awake;
 mod scratch;
+mod tasks;
 mod epilogue;
 mod width;
 mod turn;
@@ -18,8 +19,9 @@ pub(crate) use epilogue::Out;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use few::AHEAD;
 pub(crate) use few::few_tokens;
-pub(crate) use rows::{Rows, Visit, Walk};
+pub(crate) use rows::{Lists, Rows, Walk};
 pub(crate) use scratch::{Scratch, Use};
 pub(crate) use strip::{Sums, product};
+pub(crate) use tasks::{large_tasks, tasks};
 pub(crate) use turn::{turn_in, turn_out};
 pub(crate) use width::{Strip, strips};

@@ -36,16 +36,56 @@ pub(crate) unsafe trait Walk: Sync {
     fn tiles_across(&self) -> usize;
     /// First column of a tile.
     fn start(&self, tile: usize) -> usize;
-    /// Shows all lists of a tile.
-    fn walk<V: Visit>(&self, tile: usize, visit: &mut V);
+    /// Shows all weights of a tile, row by row.
+    fn walk(&self, tile: usize, lists: &mut Lists<'_>);
 }
 
-/// Sees lists of weights.
-pub(crate) trait Visit {
+/// A list of weights of one row: their row and factor, columns within their tile, values.
+pub(crate) type See<'f> = dyn FnMut((usize, f32), &[u32], &[f32]) + 'f;
+
+/// Puts weights together into lists that a kernel sees as plain numbers, so that it is compiled once for all storages.
+pub(crate) struct Lists<'s> {
+    see: &'s mut See<'s>,
+    row: (usize, f32),
+    columns: [u32; LIST],
+    values: [f32; LIST],
+    len: usize,
+}
+
+/// Weights of a list, at most.
+const LIST: usize = 128;
+
+impl<'s> Lists<'s> {
+    pub(crate) fn new(see: &'s mut See<'s>) -> Self {
+        Lists { see, row: (0, 1.0), columns: [0; LIST], values: [0.0; LIST], len: 0 }
+    }
+
     /// The weights that follow are of this row, and have this factor.
-    fn row(&mut self, row: usize, scale: f32);
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize, scale: f32) {
+        self.show();
+        self.row = (row, scale);
+    }
+
     /// A weight of that row, and its column within the tile.
-    fn weight(&mut self, column: usize, value: f32);
+    #[inline(always)]
+    pub(crate) fn weight(&mut self, column: usize, value: f32) {
+        if self.len == LIST {
+            self.show();
+        }
+        self.columns[self.len] = column as u32;
+        self.values[self.len] = value;
+        self.len += 1;
+    }
+
+    /// Shows what is there.
+    #[inline(never)]
+    pub(crate) fn show(&mut self) {
+        if self.len > 0 {
+            (self.see)(self.row, &self.columns[..self.len], &self.values[..self.len]);
+            self.len = 0;
+        }
+    }
 }
 
 // SAFETY: `Rows` promises the same.
@@ -67,12 +107,12 @@ unsafe impl<R: Rows> Walk for R {
     }
 
     #[inline(always)]
-    fn walk<V: Visit>(&self, tile: usize, visit: &mut V) {
+    fn walk(&self, tile: usize, lists: &mut Lists<'_>) {
         for block in 0..self.blocks().len() - 1 {
             let (first, end) = (self.blocks()[block] as usize, self.blocks()[block + 1] as usize);
             for slot in 0..end - first {
-                visit.row(first + self.row(block, tile, slot), self.scale(block, tile, slot));
-                self.each::<1>(block, tile, slot, |_, column, value| visit.weight(column, value));
+                lists.row(first + self.row(block, tile, slot), self.scale(block, tile, slot));
+                self.each::<1>(block, tile, slot, |_, column, value| lists.weight(column, value));
             }
         }
     }

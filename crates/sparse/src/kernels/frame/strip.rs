@@ -18,6 +18,7 @@
 use super::epilogue::{Epilogue, Out};
 use super::rows::Rows;
 use super::scratch::{Scratch, Use};
+use super::tasks::large_tasks;
 use super::turn::{turn_in, turn_out};
 use super::width::{Strip, strips};
 use crate::kernels::simd::{Isa, Portable, Simd};
@@ -82,7 +83,7 @@ const PARALLEL: usize = 1 << 20;
 const TURNED: usize = 256;
 
 /// `y = x · Wᵀ` with the epilogue. The result does not depend on the number of threads.
-pub(crate) fn product<S: Sums>(w: &S, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+pub(crate) fn product(w: &dyn Sums, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
     let (tokens, (rows, cols)) = (x.nrows(), w.dim());
     if tokens == 0 || rows == 0 {
         return;
@@ -125,8 +126,7 @@ pub(crate) fn product<S: Sums>(w: &S, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>
             }
             pieces.into_par_iter().for_each(|(strip, columns, to)| turn_in(x, strip, columns, to));
             let turned = &turned[..];
-            let tasks = (0..group.len() * blocks).into_par_iter().with_max_len(1);
-            tasks.for_each(|i| task(&turned[part(i / blocks)], &group[i / blocks], i % blocks));
+            large_tasks(group.len() * blocks, true, &|i| task(&turned[part(i / blocks)], &group[i / blocks], i % blocks));
         } else {
             for (i, strip) in group.iter().enumerate() {
                 turn_in(x, strip, 0..cols, &mut turned[part(i)]);

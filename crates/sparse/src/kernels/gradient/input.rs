@@ -4,18 +4,17 @@
 //! whose sums stay in a cache. Each sum adds its rows in the order of the storage, so neither the width of strips nor the number of
 //! threads matters to it.
 
-use crate::kernels::frame::{Epilogue, Out, Scratch, Strip, Use, Visit, Walk, strips, turn_in, turn_out};
+use crate::kernels::frame::{Epilogue, Lists, Out, Scratch, Strip, Use, Walk, strips, tasks, turn_in, turn_out};
 use crate::kernels::simd::{Isa, Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Xmm, Ymm, Zmm};
 use ndarray::ArrayRef2;
-use rayon::prelude::*;
 
 /// Multiplications from which on the pool is worth waking.
 const PARALLEL: usize = 1 << 20;
 
 /// `dx = dy · W` for `dy (tokens, out)` and `dx (tokens, in)` of any strides.
-pub(crate) fn pull<W: Walk>(w: &W, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+pub(crate) fn pull(w: &dyn Walk, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
     let (tokens, (rows, cols)) = (dy.nrows(), w.size());
     if tokens == 0 || cols == 0 {
         return;
@@ -50,109 +49,103 @@ pub(crate) fn pull<W: Walk>(w: &W, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>)
             // SAFETY: each task has its own strip and columns, so no two write the same entries of dx.
             unsafe { turn_out(&sums, strip, columns, out, &Epilogue::default()) };
         };
-        if parallel {
-            (0..group.len() * tiles).into_par_iter().for_each(task);
-        } else {
-            (0..group.len() * tiles).for_each(task);
-        }
+        tasks(group.len() * tiles, parallel, &task);
     }
 }
 
 /// Adds what a tile of columns gets from a strip `(out, width)` to sums `(columns of the tile, width)`.
-fn scatter<W: Walk>(w: &W, tile: usize, dy: &[f32], strip: &Strip, sums: &mut [f32]) {
-    assert!(dy.len() == w.size().0 * strip.width, "a strip of {} for {}", dy.len(), strip.width);
-    // SAFETY: an instruction set is only ever current on a machine that has it; the length was checked just now, and that of the
-    // sums is the caller's, who made them.
-    unsafe {
-        match Isa::current() {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512(w, tile, dy, strip.width, sums),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2(w, tile, dy, strip.width, sums),
-            _ => by_eights::<Portable<8>, Portable<4>, W>(w, tile, dy, strip.width, sums),
+fn scatter(w: &dyn Walk, tile: usize, dy: &[f32], strip: &Strip, sums: &mut [f32]) {
+    let width = strip.width;
+    assert!(dy.len() == w.size().0 * width, "a strip of {} for {width}", dy.len());
+    let isa = Isa::current();
+    let mut see = |row: (usize, f32), columns: &[u32], values: &[f32]| {
+        let list = List { row, columns, values };
+        // SAFETY: an instruction set is only ever current on a machine that has it; `Walk` promises rows of dy and columns of the tile, whose
+        // lengths were checked just now, and that of the sums is the caller's, who made them.
+        unsafe {
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => avx512(&list, dy, width, sums),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => avx2(&list, dy, width, sums),
+                _ => by_eights::<Portable<8>, Portable<4>>(&list, dy, width, sums),
+            }
         }
-    }
+    };
+    let mut lists = Lists::new(&mut see);
+    w.walk(tile, &mut lists);
+    lists.show();
+}
+
+/// Weights of one row.
+struct List<'a> {
+    /// Which, and the factor of its weights.
+    row: (usize, f32),
+    columns: &'a [u32],
+    values: &'a [f32],
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
-unsafe fn avx512<W: Walk>(w: &W, tile: usize, dy: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
+unsafe fn avx512(list: &List<'_>, dy: &[f32], width: usize, sums: &mut [f32]) {
+    // SAFETY: the caller vouches for the instructions, the places and the lengths.
     unsafe {
         match width {
-            64 => Scatter::<Zmm, 4>::all(w, tile, dy, sums),
-            32 => Scatter::<Zmm, 2>::all(w, tile, dy, sums),
-            16 => Scatter::<Zmm, 1>::all(w, tile, dy, sums),
-            _ => by_eights::<Ymm, Xmm, W>(w, tile, dy, width, sums),
+            64 => add::<Zmm, 4>(list, dy, sums),
+            32 => add::<Zmm, 2>(list, dy, sums),
+            16 => add::<Zmm, 1>(list, dy, sums),
+            _ => by_eights::<Ymm, Xmm>(list, dy, width, sums),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
-unsafe fn avx2<W: Walk>(w: &W, tile: usize, dy: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe { by_eights::<Ymm, Xmm, W>(w, tile, dy, width, sums) }
+unsafe fn avx2(list: &List<'_>, dy: &[f32], width: usize, sums: &mut [f32]) {
+    // SAFETY: the caller vouches for the instructions, the places and the lengths.
+    unsafe { by_eights::<Ymm, Xmm>(list, dy, width, sums) }
 }
 
 /// With eight lanes, or four for the narrowest strip.
 ///
 /// # Safety
-/// As [`Scatter::all`], for both.
+/// As [`add`], for both.
 #[inline(always)]
-unsafe fn by_eights<Eight: Simd, Four: Simd, W: Walk>(w: &W, tile: usize, dy: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
+unsafe fn by_eights<Eight: Simd, Four: Simd>(list: &List<'_>, dy: &[f32], width: usize, sums: &mut [f32]) {
+    // SAFETY: the caller vouches for the instructions, the places and the lengths.
     unsafe {
         match width {
-            32 => Scatter::<Eight, 4>::all(w, tile, dy, sums),
-            16 => Scatter::<Eight, 2>::all(w, tile, dy, sums),
-            8 => Scatter::<Eight, 1>::all(w, tile, dy, sums),
-            4 => Scatter::<Four, 1>::all(w, tile, dy, sums),
+            32 => add::<Eight, 4>(list, dy, sums),
+            16 => add::<Eight, 2>(list, dy, sums),
+            8 => add::<Eight, 1>(list, dy, sums),
+            4 => add::<Four, 1>(list, dy, sums),
             _ => unreachable!("no strip is {width} tokens wide here"),
         }
     }
 }
 
-/// The outputs of one row, on their way to its columns: `V` vectors of tokens.
-struct Scatter<S: Simd, const V: usize> {
-    dy: *const f32,
-    sums: *mut f32,
-    row: [S::V; V],
-}
-
-impl<S: Simd, const V: usize> Scatter<S, V> {
-    /// # Safety
-    /// The machine has the instructions of `S`; `dy` is `(out, V * LANES)`, `sums` is `(columns of the tile, V * LANES)`.
-    #[inline(always)]
-    unsafe fn all<W: Walk>(w: &W, tile: usize, dy: &[f32], sums: &mut [f32]) {
-        // SAFETY: as promised by the caller.
-        let mut this = Self { dy: dy.as_ptr(), sums: sums.as_mut_ptr(), row: [unsafe { S::splat(0.0) }; V] };
-        w.walk(tile, &mut this);
-    }
-}
-
-impl<S: Simd, const V: usize> Visit for Scatter<S, V> {
-    #[inline(always)]
-    fn row(&mut self, row: usize, scale: f32) {
-        // SAFETY: `Walk` promises a row of dy; whoever made this vouched for the rest.
-        unsafe {
-            let dy = self.dy.add(row * V * S::LANES);
-            for v in 0..V {
-                let dy = S::load(dy.add(v * S::LANES));
-                self.row[v] = if scale == 1.0 { dy } else { S::fma(S::splat(scale), dy, S::splat(0.0)) };
-            }
+/// Adds the outputs of one row, held in `V` vectors of tokens, to the columns of its weights.
+///
+/// # Safety
+/// The machine has the instructions of `S`; `dy` is `(out, V * LANES)` with this row, `sums` is `(columns of the tile, V * LANES)` with these columns.
+#[inline(always)]
+unsafe fn add<S: Simd, const V: usize>(list: &List<'_>, dy: &[f32], sums: &mut [f32]) {
+    let width = V * S::LANES;
+    let (row, scale) = list.row;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let dy = dy.as_ptr().add(row * width);
+        let mut held = [S::splat(0.0); V];
+        for v in 0..V {
+            let dy = S::load(dy.add(v * S::LANES));
+            held[v] = if scale == 1.0 { dy } else { S::fma(S::splat(scale), dy, S::splat(0.0)) };
         }
-    }
-
-    #[inline(always)]
-    fn weight(&mut self, column: usize, value: f32) {
-        // SAFETY: `Walk` promises a column of the tile; whoever made this vouched for the rest.
-        unsafe {
-            let to = self.sums.add(column * V * S::LANES);
+        for (&column, &value) in list.columns.iter().zip(list.values) {
+            let to = sums.as_mut_ptr().add(column as usize * width);
             let value = S::splat(value);
             for v in 0..V {
                 let to = to.add(v * S::LANES);
-                S::store(to, S::fma(value, self.row[v], S::load(to)));
+                S::store(to, S::fma(value, held[v], S::load(to)));
             }
         }
     }

@@ -10,7 +10,7 @@
 //! tiles of 1024 columns, from the second cache, as fast at half the weights and slower below), whole rows against a strip in the second cache
 //! (half as fast), tiles beyond two thirds of the first cache, four rows side by side without common columns.
 
-use crate::kernels::frame::{Sums, Visit, Walk};
+use crate::kernels::frame::{Lists, Sums, Walk};
 use crate::kernels::simd::{Column, Isa, Portable, Simd, Value};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Xmm, Ymm, Zmm};
@@ -125,7 +125,7 @@ unsafe impl<I: Column, T: Value> Walk for PairSlices<'_, I, T> {
     }
 
     #[inline(always)]
-    fn walk<V: Visit>(&self, tile: usize, visit: &mut V) {
+    fn walk(&self, tile: usize, lists: &mut Lists<'_>) {
         let tiles = self.tiles_across();
         for block in 0..self.blocks.len() - 1 {
             let (first, end) = (self.blocks[block] as usize, self.blocks[block + 1] as usize);
@@ -146,13 +146,13 @@ unsafe impl<I: Column, T: Value> Walk for PairSlices<'_, I, T> {
                     if row >= end {
                         continue;
                     }
-                    visit.row(row, if T::SCALED { self.scales[2 * (at + i) + which] } else { 1.0 });
+                    lists.row(row, if T::SCALED { self.scales[2 * (at + i) + which] } else { 1.0 });
                     let own = singles[..].iter().skip(which).step_by(2).chain(common);
                     for (column, value) in own.zip(twos.iter().skip(which).step_by(2)) {
-                        visit.weight(column.index(), value.decode());
+                        lists.weight(column.index(), value.decode());
                     }
                     if which == 1 {
-                        rest.iter().zip(last).for_each(|(column, value)| visit.weight(column.index(), value.decode()));
+                        rest.iter().zip(last).for_each(|(column, value)| lists.weight(column.index(), value.decode()));
                     }
                 }
             }

@@ -19,10 +19,9 @@
 use super::slices::{LANES, SellSlices, Sums, TOKENS};
 #[cfg(target_arch = "x86_64")]
 use super::steps::{block_avx2, block_avx512};
-use crate::kernels::frame::{Epilogue, Out, is_awake};
+use crate::kernels::frame::{Epilogue, Out, is_awake, tasks as share};
 use crate::kernels::simd::{Expand, Isa, all_finite};
 use ndarray::ArrayRef2;
-use rayon::prelude::*;
 use std::borrow::Cow;
 
 /// Slots and tokens from which on the pool is worth waking, and from which on a product is shared out where it is awake.
@@ -64,11 +63,7 @@ pub(crate) fn sell_product<T: Expand>(
         }
     };
     let enough = if is_awake() { AWAKE } else { PARALLEL };
-    if w.masks.len() * w.lanes * tokens >= enough && rayon::current_num_threads() > 1 {
-        (0..blocks).into_par_iter().for_each(task);
-    } else {
-        (0..blocks).for_each(task);
-    }
+    share(blocks, w.masks.len() * w.lanes * tokens >= enough && rayon::current_num_threads() > 1, &task);
 }
 
 /// How a block is multiplied.

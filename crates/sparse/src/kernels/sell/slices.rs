@@ -1,6 +1,6 @@
 //! Slices as kernels read them.
 
-use crate::kernels::frame::{Epilogue, Out, Visit, Walk};
+use crate::kernels::frame::{Epilogue, Lists, Out, Walk};
 use crate::kernels::simd::Value;
 use std::ops::Range;
 
@@ -174,7 +174,7 @@ unsafe impl<T: Value> Walk for SellSlices<'_, T> {
         0
     }
 
-    fn walk<V: Visit>(&self, _: usize, visit: &mut V) {
+    fn walk(&self, _: usize, lists: &mut Lists<'_>) {
         for block in 0..self.blocks() {
             // Row by row, so that a row's numbers are loaded once: its weights are put together first.
             let mut next = [0; LANES + 1];
@@ -192,8 +192,8 @@ unsafe impl<T: Value> Walk for SellSlices<'_, T> {
             self.late(block).for_each(|(lane, column, value)| put(lane, column, value));
             let mut first = 0;
             for (&row, &end) in self.rows_of(block).iter().zip(&next) {
-                visit.row(row as usize, self.scale(row as usize));
-                list[first..end].iter().for_each(|&(column, value)| visit.weight(column, value));
+                lists.row(row as usize, self.scale(row as usize));
+                list[first..end].iter().for_each(|&(column, value)| lists.weight(column, value));
                 first = end;
             }
         }

@@ -133,7 +133,7 @@ by_isa! {
 }
 
 by_isa! {
-    /// `out_j = x · rows_j` for rows of at most [`PART`] numbers without gaps.
+    /// `out_j = x · rows_j` for rows of at most 1024 numbers without gaps.
     fn row_dots(x: &[f32], rows: ArrayView2<'_, f32>, out: &mut [f32]) {
         for (row, out) in rows.rows().into_iter().zip(out) {
             *out = lane_sum(x, row.to_slice().expect(GAPLESS), |x, y| x * y);

@@ -154,7 +154,7 @@ impl FolderWriter {
         }
         let journal = writer.part.join(JOURNAL);
         if journal.exists() {
-            let text = super::read_small(&journal)?;
+            let text = super::read::read_small(&journal)?;
             let refuse = |e: serde_json::Error| {
                 Error::malformed(&journal, format!("is no list of names: {}", one_line(&e.to_string(), 300)))
             };

@@ -3,9 +3,8 @@
 //! `cargo run --release --example lm_speed -- FOLDER [TOKENS] [prefill,decode,train]`
 
 use lacuna::io::Folder;
-use lacuna::lm::{Config, Gradients, LanguageModel, Running, step};
-use lacuna::nn::{Method, Optimizer};
-use std::collections::BTreeMap;
+use lacuna::lm::{Config, LanguageModel, Running};
+use lacuna::nn::{Gradients, Method, Optimizer};
 use std::time::Instant;
 
 fn main() -> lacuna::Result<()> {
@@ -46,7 +45,7 @@ fn main() -> lacuna::Result<()> {
         let mut optimizer = Optimizer::new(Method::AdamW { weight_decay: 0.01 });
         let seconds = timed(3, &mut || {
             let (_, gradients) = Gradients::of(|sink| model.backward(&ids, tokens, sink))?;
-            step(&mut optimizer, &mut model, &gradients, &BTreeMap::new(), 1e-5)
+            optimizer.step(&mut model, &gradients, 1e-5)
         })?;
         println!("a step of {tokens} tokens with AdamW: {:.3} s, the first {:.3} s", median(seconds[1..].to_vec()), seconds[0]);
     }

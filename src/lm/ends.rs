@@ -7,9 +7,10 @@ use crate::io::{Weights, WeightsMut};
 use crate::kernels::vector;
 use crate::linalg::{Threads, gemm};
 use crate::nn::attention::Carry;
+use crate::nn::{Change, See};
 use crate::nn::{Linear, Norm};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayRef2, ArrayViewD, Axis, s};
+use ndarray::{Array2, ArrayRef2, Axis, s};
 use rayon::prelude::*;
 
 /// Embedding, learned positions where there are some, final norm and head.
@@ -313,19 +314,19 @@ impl Ends {
         }
     }
 
-    pub(super) fn visit(&self, f: &mut dyn FnMut(&str, ArrayViewD<'_, f32>)) {
+    pub(super) fn visit(&self, f: &mut See<'_>) {
         self.embedding.visit(f);
         if let Some((tensor, table)) = &self.positions {
-            f(tensor, table.view().into_dyn());
+            f(tensor, table.view().into_dyn(), None);
         }
         self.norm.visit(f);
         self.head.iter().for_each(|head| head.visit(f));
     }
 
-    pub(super) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
+    pub(super) fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
         self.embedding.visit_mut(f)?;
         if let Some((tensor, table)) = &mut self.positions {
-            f(tensor, table.as_slice_mut().expect(STANDARD));
+            f(tensor, table.as_slice_mut().expect(STANDARD), None);
         }
         self.norm.visit_mut(f);
         self.head.iter_mut().try_for_each(|head| head.visit_mut(f))

@@ -27,7 +27,6 @@ mod outline;
 mod relative;
 mod check;
 mod seq2seq;
-mod train;
 
 pub use check::check;
 pub use config::{Config, Widths};
@@ -38,4 +37,3 @@ pub use model::{Cache, LanguageModel, load_block, next_tokens, positions};
 pub use outline::{Kind, Outline, Outlined};
 pub use seq2seq::{Seq2Seq, Seq2SeqCache};
 pub use stored::{Kept, Running};
-pub use train::{Gradients, Parameters, step};

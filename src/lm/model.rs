@@ -5,10 +5,12 @@ use super::load::Reader;
 use super::{Config, Family};
 use crate::io::{Weights, WeightsMut};
 use crate::kernels::awake;
+use crate::mask::Mask;
 use crate::nn::attention::Carry;
 use crate::nn::{Block, LayerCache, Linear, Positions, Probe, Sink};
+use crate::nn::{Change, Parameters, See};
 use crate::{Error, Result};
-use ndarray::{Array1, Array2, ArrayViewD, s};
+use ndarray::{Array1, Array2, s};
 
 /// A decoder-only language model, whole in memory.
 ///
@@ -290,21 +292,6 @@ impl LanguageModel {
         Ok(loss)
     }
 
-    /// Calls `f` with the tensor name and numbers of every parameter, a linear weight as `(out, in)`.
-    pub fn visit(&self, f: &mut dyn FnMut(&str, ArrayViewD<'_, f32>)) {
-        self.ends.visit(f);
-        self.blocks.iter().for_each(|block| block.visit(f));
-    }
-
-    /// Calls `f` with the tensor name and numbers of every parameter, in the order of [`LanguageModel::visit`], to be changed.
-    ///
-    /// # Errors
-    /// If a weight is not stored dense.
-    pub fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
-        self.ends.visit_mut(f)?;
-        self.blocks.iter_mut().try_for_each(|block| block.visit_mut(f))
-    }
-
     /// Writes every tensor under its checkpoint name, in its checkpoint layout; zeros where a sparse storage keeps nothing. An embedding that
     /// the file held twice is written twice.
     ///
@@ -314,7 +301,7 @@ impl LanguageModel {
         let transposed = self.config.recipe().transposed.then(|| self.linears().into_iter().map(Linear::tensor).collect());
         let transposed: std::collections::HashSet<String> = transposed.unwrap_or_default();
         let mut result = Ok(());
-        self.visit(&mut |name, values| {
+        self.visit(&mut |name, values, _| {
             if result.is_ok() {
                 let turned = transposed.contains(name);
                 result = to.write(name, if turned { values.reversed_axes() } else { values });
@@ -322,6 +309,38 @@ impl LanguageModel {
         });
         result?;
         self.ends.write_copies(to)
+    }
+}
+
+/// Parameters have the names of their tensors. Masks are held on the weights of linear layers.
+impl Parameters for LanguageModel {
+    fn visit(&self, f: &mut See<'_>) {
+        self.ends.visit(f);
+        self.blocks.iter().for_each(|block| block.visit(f));
+    }
+
+    fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
+        self.ends.visit_mut(f)?;
+        self.blocks.iter_mut().try_for_each(|block| block.visit_mut(f))
+    }
+
+    fn set_mask(&mut self, name: &str, mask: Option<Mask>) -> Result<()> {
+        match name.strip_suffix(".weight").map(|layer| self.linear_mut(layer)) {
+            Some(Ok(linear)) => linear.set_mask(mask),
+            _ => Err(self.no_weight(name)),
+        }
+    }
+}
+
+impl LanguageModel {
+    /// What is said of a parameter that no mask is held on.
+    fn no_weight(&self, name: &str) -> Error {
+        let mut names = Vec::new();
+        self.visit(&mut |name, _, _| names.push(name.to_string()));
+        if names.iter().any(|n| n == name) {
+            return Error::setting("mask", format!("{name} is not the weight of a linear layer"));
+        }
+        Error::unknown_layer(name, names.iter().map(String::as_str))
     }
 }
 

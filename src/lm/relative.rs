@@ -11,7 +11,8 @@ use super::recipe::Relative;
 use crate::Result;
 use crate::nn::Distances;
 use crate::nn::attention::Carry;
-use ndarray::{Array2, ArrayViewD};
+use crate::nn::{Change, See};
+use ndarray::Array2;
 
 /// The bias of one stack.
 #[derive(Debug)]
@@ -68,12 +69,12 @@ impl Bias {
         carry.give(&self.tensor, gradient.into_dyn());
     }
 
-    pub(super) fn visit(&self, f: &mut dyn FnMut(&str, ArrayViewD<'_, f32>)) {
-        f(&self.tensor, self.table.view().into_dyn());
+    pub(super) fn visit(&self, f: &mut See<'_>) {
+        f(&self.tensor, self.table.view().into_dyn(), None);
     }
 
-    pub(super) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) {
-        f(&self.tensor, self.table.as_slice_mut().expect("a reader gives matrices in standard layout"));
+    pub(super) fn visit_mut(&mut self, f: &mut Change<'_>) {
+        f(&self.tensor, self.table.as_slice_mut().expect("a reader gives matrices in standard layout"), None);
     }
 }
 

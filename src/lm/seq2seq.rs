@@ -6,10 +6,12 @@ use super::load::Reader;
 use super::relative::Bias;
 use crate::io::{Weights, WeightsMut};
 use crate::kernels::awake;
+use crate::mask::Mask;
 use crate::nn::attention::{Carry, Source};
 use crate::nn::{Block, LayerCache, Linear, Norm, Positions, Probe, Sink};
+use crate::nn::{Change, Parameters, See};
 use crate::{Error, Result};
-use ndarray::{Array1, Array2, ArrayViewD, s};
+use ndarray::{Array1, Array2, s};
 
 /// A T5 model, whole in memory.
 #[derive(Debug)]
@@ -262,8 +264,26 @@ impl Seq2Seq {
         Ok(loss)
     }
 
-    /// Calls `f` with the tensor name and numbers of every parameter.
-    pub fn visit(&self, f: &mut dyn FnMut(&str, ArrayViewD<'_, f32>)) {
+    /// Writes every tensor under its checkpoint name; zeros where a sparse storage keeps nothing. An embedding that the file held under
+    /// several names is written under each.
+    ///
+    /// # Errors
+    /// As [`WeightsMut::write`].
+    pub fn write(&self, to: &mut dyn WeightsMut) -> Result<()> {
+        let mut result = Ok(());
+        self.visit(&mut |name, values, _| {
+            if result.is_ok() {
+                result = to.write(name, values);
+            }
+        });
+        result?;
+        self.ends.write_copies(to)
+    }
+}
+
+/// Parameters have the names of their tensors. Masks are held on the weights of linear layers.
+impl Parameters for Seq2Seq {
+    fn visit(&self, f: &mut See<'_>) {
         self.ends.visit(f);
         self.encoder.iter().for_each(|block| block.visit(f));
         self.encoder_norm.visit(f);
@@ -272,11 +292,7 @@ impl Seq2Seq {
         self.decoder_bias.visit(f);
     }
 
-    /// As [`Seq2Seq::visit`], in the same order, to be changed.
-    ///
-    /// # Errors
-    /// If a weight is not stored dense.
-    pub fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
+    fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
         self.ends.visit_mut(f)?;
         self.encoder.iter_mut().try_for_each(|block| block.visit_mut(f))?;
         self.encoder_norm.visit_mut(f);
@@ -286,19 +302,22 @@ impl Seq2Seq {
         Ok(())
     }
 
-    /// Writes every tensor under its checkpoint name; zeros where a sparse storage keeps nothing. An embedding that the file held under
-    /// several names is written under each.
-    ///
-    /// # Errors
-    /// As [`WeightsMut::write`].
-    pub fn write(&self, to: &mut dyn WeightsMut) -> Result<()> {
-        let mut result = Ok(());
-        self.visit(&mut |name, values| {
-            if result.is_ok() {
-                result = to.write(name, values);
-            }
-        });
-        result?;
-        self.ends.write_copies(to)
+    fn set_mask(&mut self, name: &str, mask: Option<Mask>) -> Result<()> {
+        match name.strip_suffix(".weight").map(|layer| self.linear_mut(layer)) {
+            Some(Ok(linear)) => linear.set_mask(mask),
+            _ => Err(self.no_weight(name)),
+        }
+    }
+}
+
+impl Seq2Seq {
+    /// What is said of a parameter that no mask is held on.
+    fn no_weight(&self, name: &str) -> Error {
+        let mut names = Vec::new();
+        self.visit(&mut |name, _, _| names.push(name.to_string()));
+        if names.iter().any(|n| n == name) {
+            return Error::setting("mask", format!("{name} is not the weight of a linear layer"));
+        }
+        Error::unknown_layer(name, names.iter().map(String::as_str))
     }
 }

@@ -11,9 +11,10 @@
 
 mod activation;
 mod loss;
+mod parameters;
+mod optimizer;
 pub mod chain;
 pub mod transformer;
-mod optimizer;
 
 pub use activation::Activation;
 pub use chain::{
@@ -21,7 +22,8 @@ pub use chain::{
     passes,
 };
 pub use loss::{Loss, softmax};
-pub use optimizer::{Method, Optimizer};
+pub use optimizer::{Method, Moments, Optimizer};
+pub use parameters::{Change, Gradients, Parameters, See, check_mask};
 pub(crate) use transformer::attention;
 pub use transformer::{
     Attention, Back, Block, Distances, FeedForward, Heads, Inputs, LayerCache, Linear, Norm, NormKind, Opening, Positions, Probe,

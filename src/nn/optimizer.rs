@@ -1,10 +1,12 @@
 //! Optimisers. Masks are held: after every step the masked weights are 0 and so is their momentum.
 
+use super::parameters::{Gradients, Parameters, hold};
 use crate::mask::Mask;
-use crate::nn::Network;
-use ndarray::{Array2, ArrayViewMut2};
+use crate::{Error, Result};
+use ndarray::ArrayD;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// How a gradient moves a weight. The formulas, with `g` the gradient and `η` the learning rate, are PyTorch's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -34,60 +36,96 @@ const EPSILON: f32 = 1e-8;
 /// Numbers of a parallel task.
 const CHUNK: usize = 1 << 14;
 
+/// What an optimiser remembers of a parameter: SGD its velocity, Adam the means of gradients and of their squares.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Moments {
+    /// v of SGD, m of Adam.
+    pub first: Vec<f32>,
+    /// v of Adam; empty for SGD.
+    pub second: Vec<f32>,
+}
+
 /// A method and what it remembers of each parameter.
-#[derive(Debug, Clone)]
+///
+/// [`train::save_optimizer`](crate::train::save_optimizer) writes it to a file, from which training goes on with the same bits.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Optimizer {
     method: Method,
-    step: i32,
-    first: Vec<Vec<f32>>,
-    second: Vec<Vec<f32>>,
+    step: u32,
+    moments: BTreeMap<String, Moments>,
 }
 
 impl Optimizer {
     /// An optimiser that has not taken a step.
     pub fn new(method: Method) -> Self {
-        Optimizer { method, step: 0, first: Vec::new(), second: Vec::new() }
+        Optimizer { method, step: 0, moments: BTreeMap::new() }
     }
 
-    /// Takes one step along `gradients` (in the order of [`Network::params`]) at `learning_rate`, then holds the masks.
+    /// An optimiser that has taken so many steps, and remembers this of each parameter, by its name.
+    pub fn resumed(method: Method, step: u32, moments: BTreeMap<String, Moments>) -> Self {
+        Optimizer { method, step, moments }
+    }
+
+    /// How it moves weights.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// Steps that it has taken.
+    pub fn steps(&self) -> u32 {
+        self.step
+    }
+
+    /// What it remembers, by the parameters' names.
+    pub fn moments(&self) -> &BTreeMap<String, Moments> {
+        &self.moments
+    }
+
+    /// Takes one step of the whole model along `gradients` at `learning_rate`, then holds the masks: what they drop is 0 in the weights and
+    /// in what is remembered.
     ///
-    /// # Panics
-    /// If the gradients are not those of this network's parameters, or the network is not the one of the steps before.
-    pub fn step(&mut self, network: &mut Network, gradients: &[Array2<f32>], learning_rate: f32) {
-        let mut params = network.params_mut();
-        assert_eq!(params.len(), gradients.len(), "one gradient a parameter");
-        assert!(self.step == 0 || params.len() == self.first.len(), "the network of the steps before had other parameters");
-        self.advance();
-        for (i, (name, param)) in params.iter_mut().enumerate() {
-            let gradient = gradients[i].as_standard_layout();
-            let gradient = gradient.as_slice().expect("an array in standard layout is a slice");
-            assert_eq!(gradient.len(), param.value().len(), "the gradient of {name} has another size");
-            param.update(|weights, mask| self.apply(i, weights, gradient, mask, learning_rate));
+    /// # Errors
+    /// If a weight cannot be changed where it is stored, a parameter has no gradient of its size, had another size in the steps before, or
+    /// a mask has another size. Nothing is changed then.
+    pub fn step(&mut self, model: &mut dyn Parameters, gradients: &Gradients, learning_rate: f32) -> Result<()> {
+        let mut wrong = None;
+        model.visit_mut(&mut |name, values, mask| {
+            if wrong.is_some() {
+                return;
+            }
+            let (len, before) = (values.len(), self.moments.get(name).map(|m| m.first.len()));
+            wrong = match gradients.get(name).map(ArrayD::len) {
+                None => Some(format!("{name} has no gradient")),
+                Some(n) if n != len => Some(format!("{name} has {len} numbers, and a gradient of {n}")),
+                _ if before.is_some_and(|n| n != len) => {
+                    Some(format!("{name} has {len} numbers; it had {} in the steps before", before.unwrap_or(0)))
+                }
+                _ if mask.is_some_and(|m| m.rows() * m.cols() != len) => {
+                    Some(format!("{name} has {len} numbers, its mask others"))
+                }
+                _ => None,
+            };
+        })?;
+        if let Some(reason) = wrong {
+            return Err(Error::setting("training", reason));
         }
-    }
-
-    /// Begins a step that [`Optimizer::apply`] takes parameter by parameter.
-    pub fn advance(&mut self) {
         self.step += 1;
+        model.visit_mut(&mut |name, values, mask| {
+            let Some(gradient) = gradients.get(name) else { return };
+            let gradient = gradient.as_standard_layout();
+            let gradient = gradient.as_slice().expect("an array in standard layout is a slice");
+            self.apply(name, values, gradient, mask, learning_rate);
+        })
     }
 
-    /// Moves one parameter along its gradient, and holds its mask. `slot` is the parameter's number, the same in every step.
-    ///
-    /// # Panics
-    /// If the sizes differ, that of the mask among them, or those of the steps before did; before the first [`Optimizer::advance`].
-    pub fn apply(&mut self, slot: usize, weights: &mut [f32], gradient: &[f32], mask: Option<&Mask>, learning_rate: f32) {
-        assert!(self.step > 0, "a step begins with `advance`");
-        assert_eq!(weights.len(), gradient.len(), "parameter {slot}: the gradient has another size");
-        while self.first.len() <= slot {
-            self.first.push(Vec::new());
-            self.second.push(Vec::new());
+    /// Moves one parameter along its gradient, and holds its mask.
+    fn apply(&mut self, name: &str, weights: &mut [f32], gradient: &[f32], mask: Option<&Mask>, learning_rate: f32) {
+        if !self.moments.contains_key(name) {
+            let second = if matches!(self.method, Method::Sgd { .. }) { 0 } else { weights.len() };
+            let new = Moments { first: vec![0.0; weights.len()], second: vec![0.0; second] };
+            self.moments.insert(name.to_string(), new);
         }
-        let (first, second) = (&mut self.first[slot], &mut self.second[slot]);
-        if first.is_empty() {
-            first.resize(weights.len(), 0.0);
-            second.resize(if matches!(self.method, Method::Sgd { .. }) { 0 } else { weights.len() }, 0.0);
-        }
-        assert_eq!(weights.len(), first.len(), "parameter {slot} had another size in the steps before");
+        let Some(Moments { first, second }) = self.moments.get_mut(name) else { return };
         match self.method {
             Method::Sgd { momentum, weight_decay } => {
                 zip_chunks(weights, gradient, first, None, |w, g, v, _| {
@@ -100,7 +138,7 @@ impl Optimizer {
             Method::Adam { weight_decay } | Method::AdamW { weight_decay } => {
                 let decoupled = matches!(self.method, Method::AdamW { .. });
                 let (l2, shrink) = if decoupled { (0.0, 1.0 - learning_rate * weight_decay) } else { (weight_decay, 1.0) };
-                let bias = (1.0 - BETA.0.powi(self.step), (1.0 - BETA.1.powi(self.step)).sqrt().recip());
+                let bias = (1.0 - BETA.0.powi(self.step as i32), (1.0 - BETA.1.powi(self.step as i32)).sqrt().recip());
                 let rate = learning_rate / bias.0;
                 zip_chunks(weights, gradient, first, Some(second), |w, g, m, v| {
                     for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
@@ -114,10 +152,7 @@ impl Optimizer {
         }
         if let Some(mask) = mask {
             for state in [weights, first, second].into_iter().filter(|state| !state.is_empty()) {
-                match ArrayViewMut2::from_shape(mask.dim(), state) {
-                    Ok(mut state) => mask.apply(&mut state),
-                    Err(_) => panic!("parameter {slot}: a mask of {:?} has another size", mask.dim()),
-                }
+                hold(mask, state);
             }
         }
     }

@@ -138,7 +138,8 @@ pub(super) fn train_through(
             d *= 1.0 / part.len() as f32;
             let gradients = forward.backward(&tape, d);
             network.absorb_statistics(&tape);
-            optimizer.step(network, &gradients, recipe.learning_rate * recipe.decay.factor(step, steps));
+            let gradients = network.named(gradients);
+            optimizer.step(network, &gradients, recipe.learning_rate * recipe.decay.factor(step, steps))?;
             if let Some(most) = care.max_norm {
                 shorten(network, most);
             }

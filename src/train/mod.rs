@@ -8,10 +8,12 @@
 //! | [`bfgs`] | to a minimum, for small networks |
 //! | [`munge`] | makes samples for a student out of few |
 //! | [`side_by_side`] | several networks at once, a thread for each |
+//! | [`save_optimizer`], [`load_optimizer`] | what an optimiser remembers, in a file |
 
 mod bfgs;
 mod munge;
 mod side;
+mod state;
 mod fit;
 mod discretised;
 mod distil;
@@ -22,6 +24,7 @@ pub use distil::{Distil, distillation};
 pub use fit::{Care, Jitter, Lesson, Targets, train};
 pub use munge::{Munge, munge};
 pub use side::side_by_side;
+pub use state::{load_optimizer, save_optimizer};
 
 use crate::Result;
 use crate::nn::{Loss, Method, Network};

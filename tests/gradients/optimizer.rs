@@ -2,9 +2,9 @@
 
 use crate::nets::{Net, data};
 use lacuna::mask::Mask;
-use lacuna::nn::{Affine, Layer, Loss, Map, Method, Mode, Network, Optimizer};
+use lacuna::nn::{Affine, Change, Gradients, Layer, Loss, Map, Method, Mode, Network, Optimizer, Parameters, See};
 use lacuna::rng::Seed;
-use ndarray::{Array2, array};
+use ndarray::{Array1, Array2, ArrayView1, array};
 
 const METHODS: [Method; 7] = [
     Method::Sgd { momentum: 0.0, weight_decay: 0.0 },
@@ -48,6 +48,52 @@ fn one_weight(w: f32) -> Network {
     Network::new(1, vec![("fc".into(), Layer::Affine(layer))]).unwrap()
 }
 
+/// The gradient of the only weight.
+fn of_weight(gradient: Array2<f32>) -> Gradients {
+    Gradients::from_iter([("fc.weight".to_string(), gradient.into_dyn())])
+}
+
+/// A model of somebody else: numbers, and a mask over them.
+struct Numbers(Vec<f32>, Option<Mask>);
+
+fn of_numbers(gradient: Vec<f32>) -> Gradients {
+    Gradients::from_iter([("numbers".to_string(), Array1::from(gradient).into_dyn())])
+}
+
+impl Parameters for Numbers {
+    fn visit(&self, f: &mut See<'_>) {
+        f("numbers", ArrayView1::from(&self.0).into_dyn(), self.1.as_ref());
+    }
+
+    fn visit_mut(&mut self, f: &mut Change<'_>) -> lacuna::Result<()> {
+        f("numbers", &mut self.0, self.1.as_ref());
+        Ok(())
+    }
+
+    fn set_mask(&mut self, _: &str, mask: Option<Mask>) -> lacuna::Result<()> {
+        self.1 = mask;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_step_that_cannot_be_taken_changes_nothing_and_says_which_parameter() {
+    let (mut net, mut optimizer) = (one_weight(1.5), Optimizer::new(METHODS[1]));
+    let says = |optimizer: &mut Optimizer, net: &mut Network, gradients: &Gradients| {
+        let before = (optimizer.clone(), net.clone());
+        let line = optimizer.step(net, gradients, 0.1).unwrap_err().to_string();
+        assert_eq!((optimizer.clone(), net.clone()), before);
+        line
+    };
+    assert_eq!(says(&mut optimizer, &mut net, &Gradients::default()), "training: fc.weight has no gradient");
+    let wide = of_weight(array![[1.0, 2.0]]);
+    assert_eq!(says(&mut optimizer, &mut net, &wide), "training: fc.weight has 1 numbers, and a gradient of 2");
+    let layer = Affine::new(Map::Linear { inputs: 2, outputs: 1 }, array![[1.0, 2.0]], None);
+    let mut other = Network::new(2, vec![("fc".into(), Layer::Affine(layer))]).unwrap();
+    optimizer.step(&mut net, &of_weight(array![[1.0]]), 0.1).unwrap();
+    assert_eq!(says(&mut optimizer, &mut other, &wide), "training: fc.weight has 2 numbers; it had 1 in the steps before");
+}
+
 #[test]
 fn ten_steps_on_one_weight_are_pytorchs() {
     for method in METHODS {
@@ -58,7 +104,8 @@ fn ten_steps_on_one_weight_are_pytorchs() {
         let mut travelled = 0.0;
         for (step, lr) in [0.1f32, 0.05, 0.2].into_iter().cycle().take(10).enumerate() {
             let (_, gradient) = net.gradient(&x, &target, Loss::SquaredError, Mode::Train);
-            optimizer.step(&mut net, &gradient, lr);
+            let gradient = net.named(gradient);
+            optimizer.step(&mut net, &gradient, lr).unwrap();
             // The mean of (x w − t)² has the gradient mean of 2 x (x w − t).
             let g = 0.8 * (0.8 * w + 1.0) - 0.5 * (-0.5 * w - 0.25);
             let before = w;
@@ -76,7 +123,7 @@ fn ten_steps_on_one_weight_are_pytorchs() {
 fn decay_apart_from_the_gradient_is_not_decay_in_the_gradient() {
     let step = |method| {
         let (mut net, mut optimizer) = (one_weight(2.0), Optimizer::new(method));
-        optimizer.step(&mut net, &[array![[1.0]]], 0.1);
+        optimizer.step(&mut net, &of_weight(array![[1.0]]), 0.1).unwrap();
         net.param("fc.weight").unwrap().value()[[0, 0]]
     };
     // A first step of Adam is η sign(g): 2 − 0.1; decoupled decay first shrinks by 0.1 · 0.5 · 2 = 0.1. To a rounding.
@@ -97,11 +144,11 @@ fn a_large_weight_moves_as_each_of_its_entries_would_alone() {
         let gradient = |step: usize, index: usize| (index % 11) as f32 - 4.0 + step as f32;
         for step in 0..3 {
             let all = Array2::from_shape_fn((rows, cols), |(r, c)| gradient(step, r * cols + c));
-            optimizer.step(&mut net, &[all], 0.1);
+            optimizer.step(&mut net, &of_weight(all), 0.1).unwrap();
         }
         for kind in 0..11 {
             let (mut one, mut optimizer) = (one_weight(1.5), Optimizer::new(method));
-            (0..3).for_each(|step| optimizer.step(&mut one, &[array![[gradient(step, kind)]]], 0.1));
+            (0..3).for_each(|step| optimizer.step(&mut one, &of_weight(array![[gradient(step, kind)]]), 0.1).unwrap());
             let expected = one.params()[0].1.value()[[0, 0]];
             let found = net.params()[0].1.as_slice().iter().skip(kind).step_by(11);
             // The same operations; vector code may fuse a multiplication and an addition.
@@ -118,7 +165,8 @@ fn masked_weights_are_exactly_zero_after_every_step() {
         let mut optimizer = Optimizer::new(method);
         let mut step = |net: &mut Network| {
             let (_, gradient) = net.gradient(&x, &target, Loss::SquaredError, Mode::Train);
-            optimizer.step(net, &gradient, 0.01);
+            let named = net.named(gradient.clone());
+            optimizer.step(net, &named, 0.01).unwrap();
             gradient
         };
         // Momentum first, so that there is something to hold against.
@@ -153,18 +201,18 @@ fn a_weight_whose_mask_is_cleared_does_not_jump_from_stale_momentum() {
         let layer = Affine::new(Map::Linear { inputs: 2, outputs: 1 }, array![[1.0, 1.0]], None);
         let mut net = Network::new(2, vec![("fc".into(), Layer::Affine(layer))]).unwrap();
         let mut optimizer = Optimizer::new(method);
-        (0..3).for_each(|_| optimizer.step(&mut net, &[array![[5.0, 5.0]]], 0.01));
+        (0..3).for_each(|_| optimizer.step(&mut net, &of_weight(array![[5.0, 5.0]]), 0.01).unwrap());
         net.param_mut("fc.weight").unwrap().set_mask(Mask::from_fn(1, 2, |_, c| c == 0)).unwrap();
-        (0..2).for_each(|_| optimizer.step(&mut net, &[array![[5.0, 5.0]]], 0.01));
+        (0..2).for_each(|_| optimizer.step(&mut net, &of_weight(array![[5.0, 5.0]]), 0.01).unwrap());
         net.param_mut("fc.weight").unwrap().clear_mask();
         let before = net.param("fc.weight").unwrap().value()[[0, 0]];
-        optimizer.step(&mut net, &[array![[0.0, 0.0]]], 0.01);
+        optimizer.step(&mut net, &of_weight(array![[0.0, 0.0]]), 0.01).unwrap();
         let value = net.param("fc.weight").unwrap().value();
         assert_eq!(value[[0, 1]], 0.0, "{method:?}: no gradient pulled at it since");
         // The weight beside it shows that there was momentum to forget, in every method that has any.
         let remembers = method != METHODS[0];
         assert_eq!(value[[0, 0]] != before, remembers, "{method:?}");
-        optimizer.step(&mut net, &[array![[0.0, 1.0]]], 0.01);
+        optimizer.step(&mut net, &of_weight(array![[0.0, 1.0]]), 0.01).unwrap();
         assert!(net.param("fc.weight").unwrap().value()[[0, 1]] < 0.0, "{method:?}: it can move again");
     }
 }
@@ -175,7 +223,7 @@ fn a_weight_given_in_column_major_order_is_trained() {
     let layer = Affine::new(Map::Linear { inputs: 3, outputs: 2 }, weight, None);
     let mut net = Network::new(3, vec![("fc".into(), Layer::Affine(layer))]).unwrap();
     let gradient = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
-    Optimizer::new(METHODS[0]).step(&mut net, &[gradient], 0.5);
+    Optimizer::new(METHODS[0]).step(&mut net, &of_weight(gradient), 0.5).unwrap();
     assert_eq!(net.param("fc.weight").unwrap().value(), array![[0.5, 2.0, 3.5], [0.0, 1.5, 3.0]]);
 }
 
@@ -193,22 +241,20 @@ fn a_mask_is_held_as_it_would_be_bit_by_bit() {
             });
             let start = stream.normal_array(rows, cols, 1.0);
             let (mut held, mut alone) = (Optimizer::new(method), Optimizer::new(method));
-            let mut weights = start.as_slice().unwrap().to_vec();
+            let mut weights = Numbers(start.as_slice().unwrap().to_vec(), Some(mask.clone()));
             let kept: Vec<usize> = mask.iter_kept().map(|(r, c)| r * cols + c).collect();
-            let mut single: Vec<f32> = kept.iter().map(|&i| weights[i]).collect();
+            let mut single = Numbers(kept.iter().map(|&i| weights.0[i]).collect(), None);
             for step in 0..4 {
                 let mut gradient = stream.normal_array(rows, cols, 1.0).into_raw_vec_and_offset().0;
                 let of_kept: Vec<f32> = kept.iter().map(|&i| gradient[i]).collect();
                 for (i, g) in gradient.iter_mut().enumerate().filter(|(i, _)| !mask.get(i / cols, i % cols)) {
                     *g = [f32::NAN, f32::INFINITY, -1.0][i % 3];
                 }
-                held.advance();
-                alone.advance();
-                held.apply(0, &mut weights, &gradient, Some(&mask), 0.1);
-                alone.apply(0, &mut single, &of_kept, None, 0.1);
+                held.step(&mut weights, &of_numbers(gradient), 0.1).unwrap();
+                alone.step(&mut single, &of_numbers(of_kept), 0.1).unwrap();
                 let mut expected = vec![0u32; rows * cols];
-                kept.iter().zip(&single).for_each(|(&i, w)| expected[i] = w.to_bits());
-                let found: Vec<u32> = weights.iter().map(|w| w.to_bits()).collect();
+                kept.iter().zip(&single.0).for_each(|(&i, w)| expected[i] = w.to_bits());
+                let found: Vec<u32> = weights.0.iter().map(|w| w.to_bits()).collect();
                 assert_eq!(found, expected, "{method:?}, {rows} x {cols}, step {step}");
             }
         }

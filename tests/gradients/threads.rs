@@ -27,7 +27,7 @@ fn passes(net: &Network, x: &Array2<f32>, target: &Array2<f32>, loss: Loss) -> V
     let bits = |arrays: Vec<Array2<f32>>| arrays.iter().flatten().map(|v| v.to_bits()).collect::<Vec<u32>>();
     let train = net.gradient(x, target, loss, Mode::Train).1;
     let mut trained = net.clone();
-    Optimizer::new(Method::AdamW { weight_decay: 0.1 }).step(&mut trained, &train, 0.01);
+    Optimizer::new(Method::AdamW { weight_decay: 0.1 }).step(&mut trained, &net.named(train.clone()), 0.01).unwrap();
     let trained = trained.params().iter().map(|(_, p)| p.value().clone()).collect();
     vec![
         ("forward", bits(vec![net.forward(x)])),

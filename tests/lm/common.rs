@@ -2,8 +2,8 @@
 
 use lacuna::Result;
 use lacuna::io::{Checkpoint, Dtype, WeightsMut};
-use lacuna::lm::{Config, Gradients, LanguageModel, Parameters, Seq2Seq};
-use lacuna::nn::{Linear, Probe};
+use lacuna::lm::{Config, LanguageModel, Seq2Seq};
+use lacuna::nn::{Gradients, Linear, Parameters, Probe};
 use ndarray::{Array2, ArrayD};
 use std::path::Path;
 

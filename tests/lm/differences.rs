@@ -24,7 +24,7 @@ fn the_gradient_of_every_tensor_agrees_with_central_differences() {
             }
             let step = 0.02 / norm.max(1.0);
             let mut moved = |by: f64| {
-                let change = |name: &str, values: &mut [f32]| {
+                let change = |name: &str, values: &mut [f32], _: Option<&lacuna::mask::Mask>| {
                     if name == tensor {
                         values.iter_mut().zip(gradient).for_each(|(v, g)| *v += (by * f64::from(*g) / norm) as f32);
                     }

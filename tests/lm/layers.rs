@@ -102,7 +102,7 @@ fn pruned_layers_in_sparse_storages_compute_what_masked_dense_ones_do() {
         sparse.write(&mut a);
         dense.write(&mut b);
         assert!(a.weights().all(|(name, values)| b.get(name).unwrap() == values), "{}: as written", golden.name);
-        let refused = sparse.parameters().visit_mut(&mut |_, _| {}).unwrap_err().to_string();
+        let refused = sparse.parameters().visit_mut(&mut |_, _, _| {}).unwrap_err().to_string();
         assert!(refused.contains("is stored as csr; only dense weights train"), "{refused}");
     }
 }

@@ -1,10 +1,8 @@
 //! Steps of an optimiser along a model's gradients.
 
 use crate::common::{ALL, Golden};
-use lacuna::lm::step;
 use lacuna::mask::Mask;
-use lacuna::nn::{Method, Optimizer};
-use std::collections::BTreeMap;
+use lacuna::nn::{Gradients, Method, Optimizer};
 
 #[test]
 fn a_few_steps_of_adamw_lower_the_loss_and_masks_are_held() {
@@ -15,11 +13,11 @@ fn a_few_steps_of_adamw_lower_the_loss_and_masks_are_held() {
         let (rows, cols) = model.linears()[1].shape();
         let mut mask = Mask::full(rows, cols);
         (0..cols).for_each(|c| mask.set(1, c, false));
-        let masks = BTreeMap::from([(dropped.clone(), mask)]);
+        model.parameters().set_mask(&dropped, Some(mask)).unwrap();
         let mut optimizer = Optimizer::new(Method::AdamW { weight_decay: 0.01 });
         for _ in 0..12 {
             let (_, gradients) = model.gradients(&golden);
-            step(&mut optimizer, model.parameters(), &gradients, &masks, 0.01).unwrap();
+            optimizer.step(model.parameters(), &gradients, 0.01).unwrap();
         }
         let after = model.loss(&golden);
         assert!(after < before - 0.5, "{}: {before} to {after}", golden.name);
@@ -35,7 +33,7 @@ fn the_first_step_of_adamw_moves_every_weight_by_the_learning_rate() {
     let (before, mut model) = (golden.model(), golden.model());
     let (_, gradients) = model.gradients(&golden);
     let mut optimizer = Optimizer::new(Method::AdamW { weight_decay: 0.1 });
-    step(&mut optimizer, model.parameters(), &gradients, &BTreeMap::new(), 1e-3).unwrap();
+    optimizer.step(model.parameters(), &gradients, 1e-3).unwrap();
     for (new, old) in model.linears().into_iter().zip(before.linears()) {
         let g = gradients.get(&new.tensor()).unwrap();
         for ((new, old), g) in new.weight().unwrap().iter().zip(old.weight().unwrap()).zip(g) {
@@ -49,13 +47,56 @@ fn the_first_step_of_adamw_moves_every_weight_by_the_learning_rate() {
 fn a_mask_of_another_shape_and_a_gradient_that_is_missing_are_refused() {
     let golden = Golden::read("llama");
     let mut model = golden.model();
-    let (_, gradients) = model.gradients(&golden);
     let mut optimizer = Optimizer::new(Method::AdamW { weight_decay: 0.0 });
     let tensor = model.linears()[0].tensor();
-    let masks = BTreeMap::from([(tensor, Mask::full(2, 3))]);
-    let e = step(&mut optimizer, model.parameters(), &gradients, &masks, 0.1).unwrap_err().to_string();
+    let e = model.parameters().set_mask(&tensor, Some(Mask::full(2, 3))).unwrap_err().to_string();
     assert_eq!(e, "mask of model.layers.0.self_attn.q_proj.weight: expected shape [18, 18], found [2, 3]");
-    let none = lacuna::lm::Gradients::default();
-    let e = step(&mut optimizer, model.parameters(), &none, &BTreeMap::new(), 0.1).unwrap_err().to_string();
+    let e = model.parameters().set_mask("model.norm.weight", Some(Mask::full(18, 1))).unwrap_err().to_string();
+    assert_eq!(e, "mask: model.norm.weight is not the weight of a linear layer");
+    let e = model.parameters().set_mask("model.norm.wieght", None).unwrap_err().to_string();
+    assert!(e.ends_with("did you mean 'model.norm.weight'?"), "{e}");
+    let e = optimizer.step(model.parameters(), &Gradients::default(), 0.1).unwrap_err().to_string();
     assert!(e.contains("model.embed_tokens.weight has no gradient"), "{e}");
+}
+
+/// Steps that are interrupted, with model and optimiser kept, give the bits of those that are not.
+#[test]
+fn an_optimiser_out_of_a_file_goes_on_with_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    for (golden, method) in
+        [("llama", Method::AdamW { weight_decay: 0.1 }), ("gpt2", Method::Sgd { momentum: 0.9, weight_decay: 0.1 })]
+    {
+        let golden = Golden::read(golden);
+        let mut model = golden.model();
+        let tensor = model.linears()[2].tensor();
+        let (rows, cols) = model.linears()[2].shape();
+        model.parameters().set_mask(&tensor, Some(Mask::from_fn(rows, cols, |r, c| (r + c) % 2 == 0))).unwrap();
+        let mut optimizer = Optimizer::new(method);
+        let mut bits = Vec::new();
+        for step in 0..6 {
+            if step == 3 {
+                let path = folder.path().join("optimizer.safetensors");
+                lacuna::train::save_optimizer(&optimizer, &path).unwrap();
+                let read = lacuna::train::load_optimizer(&path).unwrap();
+                assert_eq!(read, optimizer);
+                optimizer = read;
+            }
+            let (_, gradients) = model.gradients(&golden);
+            optimizer.step(model.parameters(), &gradients, 0.01).unwrap();
+            let weight = model.linears()[2].weight().unwrap();
+            bits.push(weight.iter().map(|w| w.to_bits()).collect::<Vec<_>>());
+        }
+        let (mut model, mut optimizer) = (golden.model(), Optimizer::new(method));
+        model.parameters().set_mask(&tensor, Some(Mask::from_fn(rows, cols, |r, c| (r + c) % 2 == 0))).unwrap();
+        for bits in bits {
+            let (_, gradients) = model.gradients(&golden);
+            optimizer.step(model.parameters(), &gradients, 0.01).unwrap();
+            let weight = model.linears()[2].weight().unwrap();
+            assert_eq!(weight.iter().map(|w| w.to_bits()).collect::<Vec<_>>(), bits, "{}", golden.name);
+        }
+    }
+    let path = folder.path().join("weights.safetensors");
+    lacuna::io::Checkpoint::new().write(&path).unwrap();
+    let e = lacuna::train::load_optimizer(&path).unwrap_err().to_string();
+    assert!(e.ends_with("has no optimizer.method: no optimiser"), "{e}");
 }

@@ -2,6 +2,7 @@
 
 use super::{Affine, Layer, Mode, Param, Saved};
 use crate::mask::Mask;
+use crate::nn::parameters::{Change, Gradients, Parameters, See, check_mask};
 use crate::{Error, Result};
 use ndarray::Array2;
 
@@ -205,5 +206,39 @@ impl Network {
                 b.absorb(saved);
             }
         }
+    }
+}
+
+impl Parameters for Network {
+    fn visit(&self, f: &mut See<'_>) {
+        self.params().iter().for_each(|(name, p)| f(name, p.value().view().into_dyn(), p.mask()));
+    }
+
+    fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
+        self.params_mut().into_iter().for_each(|(name, p)| p.update(|values, mask| f(&name, values, mask)));
+        Ok(())
+    }
+
+    fn set_mask(&mut self, name: &str, mask: Option<Mask>) -> Result<()> {
+        let param = self.param_mut(name)?;
+        match mask {
+            Some(mask) => check_mask(name, param.value().dim(), &mask).and_then(|()| param.set_mask(mask)),
+            None => {
+                param.clear_mask();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Network {
+    /// Arrays in the order of [`Network::params`], as gradients by name.
+    ///
+    /// # Panics
+    /// If there is not one a parameter.
+    pub fn named(&self, arrays: Vec<Array2<f32>>) -> Gradients {
+        let params = self.params();
+        assert_eq!(params.len(), arrays.len(), "one gradient a parameter");
+        params.into_iter().zip(arrays).map(|((name, _), array)| (name, array.into_dyn())).collect()
     }
 }

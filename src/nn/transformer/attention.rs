@@ -3,8 +3,9 @@
 use super::attend_back::attend_back;
 use super::positions::part;
 use super::{Heads, LayerCache, Linear, Positions, Probe, Rule, Seen, Sink, attend};
+use crate::nn::parameters::{Change, See};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayD, ArrayRef2, ArrayViewD, s};
+use ndarray::{Array2, ArrayD, ArrayRef2, s};
 use std::ops::Range;
 
 /// The layers that make queries, keys and values.
@@ -222,11 +223,11 @@ impl Attention {
         }
     }
 
-    pub(crate) fn visit(&self, f: &mut dyn FnMut(&str, ArrayViewD<'_, f32>)) {
+    pub(crate) fn visit(&self, f: &mut See<'_>) {
         self.linears().into_iter().for_each(|l| l.visit(f));
     }
 
-    pub(crate) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
+    pub(crate) fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
         self.linears_mut().into_iter().try_for_each(|l| l.visit_mut(f))
     }
 }

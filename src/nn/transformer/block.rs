@@ -11,7 +11,8 @@
 use super::attention::{Carry, Mixing, Source};
 use super::{Attention, FeedForward, LayerCache, Linear, Norm, Positions, Probe};
 use crate::Result;
-use ndarray::{Array2, ArrayViewD};
+use crate::nn::parameters::{Change, See};
+use ndarray::Array2;
 
 /// One block.
 #[derive(Debug)]
@@ -242,7 +243,7 @@ impl Block {
     }
 
     /// Calls `f` with each parameter's tensor name and numbers.
-    pub(crate) fn visit(&self, f: &mut dyn FnMut(&str, ArrayViewD<'_, f32>)) {
+    pub(crate) fn visit(&self, f: &mut See<'_>) {
         self.norms().into_iter().for_each(|n| n.visit(f));
         self.attention.visit(f);
         self.cross.iter().for_each(|(_, c)| c.visit(f));
@@ -250,7 +251,7 @@ impl Block {
     }
 
     /// As `visit`, to be changed.
-    pub(crate) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
+    pub(crate) fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
         let Block { norm, attention, attention_after, cross, feed_norm, feed, feed_after } = self;
         norm.visit_mut(f);
         [attention_after, feed_norm, feed_after].into_iter().flatten().for_each(|n| n.visit_mut(f));

@@ -10,8 +10,9 @@ use super::{Linear, Probe};
 use crate::kernels::vector;
 use crate::nn::Activation;
 use crate::nn::activation::PARALLEL;
+use crate::nn::parameters::{Change, See};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayViewD};
+use ndarray::Array2;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -155,11 +156,11 @@ impl FeedForward {
         project_back(&self.places(), x, &d_open, dx, carry);
     }
 
-    pub(crate) fn visit(&self, f: &mut dyn FnMut(&str, ArrayViewD<'_, f32>)) {
+    pub(crate) fn visit(&self, f: &mut See<'_>) {
         self.linears().into_iter().for_each(|l| l.visit(f));
     }
 
-    pub(crate) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
+    pub(crate) fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
         self.linears_mut().into_iter().try_for_each(|l| l.visit_mut(f))
     }
 

@@ -3,7 +3,9 @@
 use super::norm::{SIDE_BY_SIDE, side_by_side};
 use super::probe::Sink;
 use crate::linalg::{Threads, gemm};
+use crate::mask::Mask;
 use crate::nn::activation::PARALLEL;
+use crate::nn::parameters::{Change, See, check_mask, hold};
 use crate::sparse::{Dense, Epilogue, LinearOp, narrow};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, Axis, CowArray, Ix2};
@@ -23,6 +25,8 @@ pub struct Linear {
     name: String,
     group: String,
     storage: Storage,
+    /// Held on a dense weight; one in another storage has its own.
+    mask: Option<Mask>,
     bias: Option<Array1<f32>>,
     transposed: bool,
     parts: Vec<(&'static str, usize)>,
@@ -45,7 +49,15 @@ impl Linear {
         let out = weight.nrows();
         assert!(bias.as_ref().is_none_or(|b| b.len() == out), "{name}: {out} outputs, a bias of {:?}", bias.map(|b| b.len()));
         let storage = Storage::Dense(Box::new(Dense::new(weight)));
-        Linear { group: name.clone(), name, storage, bias: bias.map(side_by_side), transposed: false, parts: Vec::new() }
+        Linear {
+            group: name.clone(),
+            name,
+            storage,
+            mask: None,
+            bias: bias.map(side_by_side),
+            transposed: false,
+            parts: Vec::new(),
+        }
     }
 
     /// Says which layer stands for all that read the same input: the first of them.
@@ -137,13 +149,39 @@ impl Linear {
         self.bias.as_ref()
     }
 
-    /// Replaces the weight by a dense one.
+    /// Replaces the weight by a dense one; a mask that is held is applied to it.
     ///
     /// # Errors
     /// [`Error::Shape`] if the shape differs.
-    pub fn set_weight(&mut self, weight: Array2<f32>) -> Result<()> {
+    pub fn set_weight(&mut self, mut weight: Array2<f32>) -> Result<()> {
         self.check(weight.dim())?;
+        self.mask.iter().for_each(|mask| mask.apply(&mut weight));
         self.storage = Storage::Dense(Box::new(Dense::new(weight)));
+        Ok(())
+    }
+
+    /// The mask that is held on the weight, if any.
+    pub fn mask(&self) -> Option<&Mask> {
+        self.mask.as_ref()
+    }
+
+    /// Holds a mask on the weight from now on: what it drops becomes 0, and stays 0 through training. None lets all of it move again.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the mask's shape is not the weight's; if the weight is not dense.
+    pub fn set_mask(&mut self, mask: Option<Mask>) -> Result<()> {
+        let tensor = self.tensor();
+        if let Some(mask) = &mask {
+            check_mask(&tensor, self.shape(), mask)?;
+            match &mut self.storage {
+                Storage::Dense(dense) => hold(mask, dense.as_slice_mut()),
+                Storage::Packed(op) => {
+                    let reason = format!("{tensor} is stored as {}; masks are held on dense weights, in 32 bits", op.format());
+                    return Err(Error::setting("mask", reason));
+                }
+            }
+        }
+        self.mask = mask;
         Ok(())
     }
 
@@ -172,6 +210,7 @@ impl Linear {
     /// [`Error::Shape`] if the shape differs.
     pub fn set_op(&mut self, op: Box<dyn LinearOp>) -> Result<()> {
         self.check(op.shape())?;
+        self.mask = None;
         self.storage = Storage::Packed(op);
         Ok(())
     }
@@ -255,10 +294,10 @@ impl Linear {
     }
 
     /// Calls `f` with each parameter's tensor name and numbers, a weight as `(out, in)`.
-    pub(crate) fn visit(&self, f: &mut dyn FnMut(&str, ndarray::ArrayViewD<'_, f32>)) {
-        f(&self.tensor(), self.dense_weight().view().into_dyn());
+    pub(crate) fn visit(&self, f: &mut See<'_>) {
+        f(&self.tensor(), self.dense_weight().view().into_dyn(), self.mask.as_ref());
         if let Some(bias) = &self.bias {
-            f(&self.bias_tensor(), bias.view().into_dyn());
+            f(&self.bias_tensor(), bias.view().into_dyn(), None);
         }
     }
 
@@ -266,10 +305,10 @@ impl Linear {
     ///
     /// # Errors
     /// If the weight is not dense.
-    pub(crate) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
+    pub(crate) fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
         let tensor = self.tensor();
         match &mut self.storage {
-            Storage::Dense(dense) => f(&tensor, dense.as_slice_mut()),
+            Storage::Dense(dense) => f(&tensor, dense.as_slice_mut(), self.mask.as_ref()),
             Storage::Packed(_) => {
                 let reason = format!("{tensor} is stored as {}; only dense weights train, in 32 bits", self.op().format());
                 return Err(Error::setting("training", reason));
@@ -277,7 +316,7 @@ impl Linear {
         }
         let tensor = self.bias_tensor();
         if let Some(bias) = &mut self.bias {
-            f(&tensor, bias.as_slice_mut().expect(SIDE_BY_SIDE));
+            f(&tensor, bias.as_slice_mut().expect(SIDE_BY_SIDE), None);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 use super::Sink;
 use crate::kernels::vector;
 use crate::nn::activation::PARALLEL;
+use crate::nn::parameters::{Change, See};
 use ndarray::{Array1, Array2, ArrayRef2, Axis};
 use rayon::prelude::*;
 
@@ -165,18 +166,18 @@ impl Norm {
     }
 
     /// Calls `f` with each parameter's tensor name and numbers.
-    pub(crate) fn visit(&self, f: &mut dyn FnMut(&str, ndarray::ArrayViewD<'_, f32>)) {
-        f(&format!("{}.weight", self.name), self.weight.view().into_dyn());
+    pub(crate) fn visit(&self, f: &mut See<'_>) {
+        f(&format!("{}.weight", self.name), self.weight.view().into_dyn(), None);
         if let Some(bias) = &self.bias {
-            f(&format!("{}.bias", self.name), bias.view().into_dyn());
+            f(&format!("{}.bias", self.name), bias.view().into_dyn(), None);
         }
     }
 
     /// Calls `f` with each parameter's tensor name and numbers, to be changed.
-    pub(crate) fn visit_mut(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) {
-        f(&format!("{}.weight", self.name), self.weight.as_slice_mut().expect(SIDE_BY_SIDE));
+    pub(crate) fn visit_mut(&mut self, f: &mut Change<'_>) {
+        f(&format!("{}.weight", self.name), self.weight.as_slice_mut().expect(SIDE_BY_SIDE), None);
         if let Some(bias) = &mut self.bias {
-            f(&format!("{}.bias", self.name), bias.as_slice_mut().expect(SIDE_BY_SIDE));
+            f(&format!("{}.bias", self.name), bias.as_slice_mut().expect(SIDE_BY_SIDE), None);
         }
     }
 }

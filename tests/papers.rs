@@ -1,5 +1,4 @@
 //! The papers' claims: what is committed follows from its numbers, and what holds at full size is seen at a small one.
-#![cfg(feature = "plots")]
 
 use lacuna::paper::{Claims, Excuses, Figures, Options, Rule, Run, Study, excuses, filled};
 use lacuna::report::{Table, replace_between};

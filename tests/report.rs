@@ -126,7 +126,6 @@ fn a_mean_and_its_deviation_stand_on_one_line() -> lacuna::Result<()> {
     Ok(())
 }
 
-#[cfg(feature = "plots")]
 mod drawn {
     use super::HOSTILE;
     use lacuna::report::{Bars, Figure, Page, Point, Summary, Table};

@@ -94,7 +94,7 @@ impl Bars {
         let bar = (group * 0.8 / bars as f64).min(60.0);
         let base = frame.y(scale.place(0.0).clamp(0.0, 1.0));
 
-        let below = canvas::layer(|canvas| frame.draw(canvas, &self.words, &along, (&ticks, scale)))?;
+        let below = canvas::layer(|canvas| frame.draw(canvas, &self.words, &along, (&ticks, scale)));
         let data = canvas::layer(|canvas| {
             for (index, (_, values)) in self.series.iter().enumerate() {
                 for (category, value) in values.iter().enumerate().filter(|(_, value)| drawable(**value)) {
@@ -103,15 +103,14 @@ impl Bars {
                     let end = frame.y(scale.place(*value));
                     let gap = (bar * 0.08).min(1.0);
                     let corner = (left + gap, base.min(end));
-                    canvas.rectangle(corner, (bar - 2.0 * gap, (base - end).abs()), canvas::fill(index))?;
+                    canvas.rectangle(corner, (bar - 2.0 * gap, (base - end).abs()), canvas::fill(index));
                 }
             }
-            Ok(())
-        })?;
+        });
         let above = canvas::layer(|canvas| {
-            frame.draw_base(canvas, base)?;
+            frame.draw_base(canvas, base);
             frame.draw_legend(canvas, &names, Sample::Swatch)
-        })?;
+        });
         Ok(frame.document(&self.words, below, &data, above))
     }
 }

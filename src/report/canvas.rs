@@ -1,34 +1,38 @@
-//! Lines, shapes and words on plotters' SVG backend, and the looks that all figures share.
-//!
-//! The backend counts in whole pixels, which shows in gentle slopes: everything is drawn [`FINE`] times as large and the
-//! view box brings it back.
+//! Lines, shapes and words as SVG elements, and the looks that all figures share.
 
 use super::escape;
-use crate::{Error, Result};
-use plotters::backend::DrawingBackend;
-use plotters::prelude::SVGBackend;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color, FontDesc, FontFamily, FontStyle, FontTransform, RGBColor, ShapeStyle, TextStyle};
+use std::fmt;
+use std::fmt::Write;
 
-/// Drawn pixels for one pixel of the figure.
+/// Units of a drawing for one pixel of the figure: places are whole numbers of quarters, which keeps files short and the same everywhere.
 const FINE: f64 = 4.0;
 
+/// A colour: red, green, blue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rgb(u8, u8, u8);
+
+impl fmt::Display for Rgb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{:02X}{:02X}{:02X}", self.0, self.1, self.2)
+    }
+}
+
 /// The palette of Okabe and Ito (2008), which the colour-blind tell apart, without its yellow, which white swallows.
-const PALETTE: [RGBColor; 7] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(0, 0, 0),
+const PALETTE: [Rgb; 7] = [
+    Rgb(0, 114, 178),
+    Rgb(213, 94, 0),
+    Rgb(0, 158, 115),
+    Rgb(204, 121, 167),
+    Rgb(230, 159, 0),
+    Rgb(86, 180, 233),
+    Rgb(0, 0, 0),
 ];
 const DASHES: [&[f64]; 4] = [&[], &[7.0, 4.0], &[2.0, 3.0], &[9.0, 3.0, 2.0, 3.0]];
 
-pub(super) const INK: RGBColor = RGBColor(34, 34, 34);
-pub(super) const AXIS: RGBColor = RGBColor(120, 120, 120);
-pub(super) const GRID: RGBColor = RGBColor(228, 228, 228);
-pub(super) const PAPER: RGBColor = RGBColor(255, 255, 255);
+pub(super) const INK: Rgb = Rgb(34, 34, 34);
+pub(super) const AXIS: Rgb = Rgb(120, 120, 120);
+pub(super) const GRID: Rgb = Rgb(228, 228, 228);
+pub(super) const PAPER: Rgb = Rgb(255, 255, 255);
 
 /// A place in the figure, in pixels from its upper left corner.
 pub(super) type Place = (f64, f64);
@@ -36,7 +40,7 @@ pub(super) type Place = (f64, f64);
 /// How the series of this index looks: colour, dashes and marker, never all three alike before 84 series.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
-    pub colour: RGBColor,
+    pub colour: Rgb,
     pub dashes: &'static [f64],
     marker: usize,
 }
@@ -49,11 +53,11 @@ impl Look {
 }
 
 /// The colour of the bars of this series: the palette, then its tints.
-pub(super) fn fill(index: usize) -> RGBColor {
+pub(super) fn fill(index: usize) -> Rgb {
     let white = [0.0, 0.5, 0.75][index / PALETTE.len() % 3];
-    let RGBColor(r, g, b) = PALETTE[index % PALETTE.len()];
+    let Rgb(r, g, b) = PALETTE[index % PALETTE.len()];
     let [r, g, b] = [r, g, b].map(|c| (f64::from(c) * (1.0 - white) + 255.0 * white).round() as u8);
-    RGBColor(r, g, b)
+    Rgb(r, g, b)
 }
 
 /// Where the given place of a text lies in it.
@@ -81,20 +85,16 @@ impl Lettering {
 }
 
 /// An open drawing.
-pub(super) struct Canvas<'a> {
-    backend: SVGBackend<'a>,
+#[derive(Debug, Default)]
+pub(super) struct Canvas {
+    elements: String,
 }
 
 /// Draws on a fresh canvas and gives the elements without the `<svg>` around them.
-pub(super) fn layer(draw: impl FnOnce(&mut Canvas<'_>) -> Result<()>) -> Result<String> {
-    let mut document = String::new();
-    let mut canvas = Canvas { backend: SVGBackend::with_string(&mut document, (1, 1)) };
-    draw(&mut canvas)?;
-    let presented = canvas.backend.present();
-    drop(canvas);
-    drawn(presented)?;
-    let body = document.split_once(">\n").map_or("", |(_, body)| body);
-    Ok(body.strip_suffix("</svg>\n").unwrap_or(body).to_string())
+pub(super) fn layer(draw: impl FnOnce(&mut Canvas)) -> String {
+    let mut canvas = Canvas::default();
+    draw(&mut canvas);
+    canvas.elements
 }
 
 /// The standalone document around layers, with its title for those who do not see it.
@@ -118,39 +118,49 @@ pub(super) fn clipped(corner: Place, size: Place, layer: &str) -> String {
     )
 }
 
-fn drawn<E: std::error::Error + Send + Sync>(result: std::result::Result<(), E>) -> Result<()> {
-    result.map_err(|e| Error::Numerical { what: "figure".to_string(), reason: e.to_string() })
-}
-
 fn fine((x, y): Place) -> (i32, i32) {
     ((x * FINE).round() as i32, (y * FINE).round() as i32)
 }
 
-impl Canvas<'_> {
-    pub fn line(&mut self, points: &[Place], colour: RGBColor, width: f64) -> Result<()> {
-        let style = ShapeStyle { color: colour.to_rgba(), filled: false, stroke_width: (width * FINE).round() as u32 };
-        drawn(self.backend.draw_path(points.iter().copied().map(fine), &style))
+/// Places as an attribute has them.
+fn points(places: &[Place]) -> String {
+    let places = places.iter().copied().map(fine);
+    places.map(|(x, y)| format!("{x},{y}")).collect::<Vec<_>>().join(" ")
+}
+
+impl Canvas {
+    fn element(&mut self, element: fmt::Arguments<'_>) {
+        // Writing to a string does not fail.
+        let _ = self.elements.write_fmt(element);
+        self.elements.push('\n');
+    }
+
+    pub fn line(&mut self, places: &[Place], colour: Rgb, width: f64) {
+        let (width, points) = ((width * FINE).round(), points(places));
+        self.element(format_args!("<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" points=\"{points}\"/>"));
     }
 
     /// A line of dashes and gaps by turns; without dashes it is whole.
-    pub fn dashed(&mut self, points: &[Place], colour: RGBColor, width: f64, dashes: &[f64]) -> Result<()> {
+    pub fn dashed(&mut self, places: &[Place], colour: Rgb, width: f64, dashes: &[f64]) {
         if dashes.is_empty() {
-            return self.line(points, colour, width);
+            return self.line(places, colour, width);
         }
-        dash(points, dashes).iter().try_for_each(|stretch| self.line(stretch, colour, width))
+        dash(places, dashes).iter().for_each(|stretch| self.line(stretch, colour, width));
     }
 
-    pub fn polygon(&mut self, points: &[Place], colour: RGBColor, alpha: f64) -> Result<()> {
-        drawn(self.backend.fill_polygon(points.iter().copied().map(fine), &colour.mix(alpha)))
+    pub fn polygon(&mut self, places: &[Place], colour: Rgb, alpha: f64) {
+        let opacity = if alpha < 1.0 { format!(" opacity=\"{alpha}\"") } else { String::new() };
+        self.element(format_args!("<polygon fill=\"{colour}\"{opacity} points=\"{}\"/>", points(places)));
     }
 
-    pub fn rectangle(&mut self, corner: Place, size: Place, colour: RGBColor) -> Result<()> {
-        let opposite = (corner.0 + size.0, corner.1 + size.1);
-        drawn(self.backend.draw_rect(fine(corner), fine(opposite), &colour.filled(), true))
+    pub fn rectangle(&mut self, corner: Place, size: Place, colour: Rgb) {
+        let ((x, y), (right, bottom)) = (fine(corner), fine((corner.0 + size.0, corner.1 + size.1)));
+        let (width, height) = (right - x, bottom - y);
+        self.element(format_args!("<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"{colour}\"/>"));
     }
 
     /// The mark of a series: disc, square, triangle, diamond, turned triangle or ring, on a thin white rim.
-    pub fn marker(&mut self, (x, y): Place, look: Look) -> Result<()> {
+    pub fn marker(&mut self, (x, y): Place, look: Look) {
         let shape = |scale: f64| -> Vec<Place> {
             let corners: &[Place] = match look.marker {
                 1 => &[(-3.4, -3.4), (3.4, -3.4), (3.4, 3.4), (-3.4, 3.4)],
@@ -161,31 +171,37 @@ impl Canvas<'_> {
             corners.iter().map(|(dx, dy)| (x + dx * scale, y + dy * scale)).collect()
         };
         if matches!(look.marker, 0 | 5) {
-            self.disc((x, y), 4.9, PAPER)?;
-            self.disc((x, y), 4.0, look.colour)?;
-            return if look.marker == 5 { self.disc((x, y), 2.2, PAPER) } else { Ok(()) };
+            self.disc((x, y), 4.9, PAPER);
+            self.disc((x, y), 4.0, look.colour);
+            if look.marker == 5 {
+                self.disc((x, y), 2.2, PAPER);
+            }
+            return;
         }
-        self.polygon(&shape(1.3), PAPER, 1.0)?;
-        self.polygon(&shape(1.0), look.colour, 1.0)
+        self.polygon(&shape(1.3), PAPER, 1.0);
+        self.polygon(&shape(1.0), look.colour, 1.0);
     }
 
-    fn disc(&mut self, centre: Place, radius: f64, colour: RGBColor) -> Result<()> {
-        drawn(self.backend.draw_circle(fine(centre), (radius * FINE).round() as u32, &colour.filled(), true))
+    fn disc(&mut self, centre: Place, radius: f64, colour: Rgb) {
+        let ((x, y), radius) = (fine(centre), (radius * FINE).round());
+        self.element(format_args!("<circle cx=\"{x}\" cy=\"{y}\" r=\"{radius}\" fill=\"{colour}\"/>"));
     }
 
     /// One line of text, at half its height.
-    pub fn text(&mut self, text: &str, at: Place, lettering: Lettering) -> Result<()> {
-        let font_style = if lettering.bold { FontStyle::Bold } else { FontStyle::Normal };
-        let turn = if lettering.upward { FontTransform::Rotate270 } else { FontTransform::None };
-        let size = lettering.size * FINE * 1.24; // the backend divides by 1.24
-        let font = FontDesc::new(FontFamily::SansSerif, size, font_style).transform(turn);
+    pub fn text(&mut self, text: &str, at: Place, lettering: Lettering) {
+        let ((x, y), size) = (fine(at), lettering.size * FINE);
         let anchor = match lettering.anchor {
-            Anchor::Start => HPos::Left,
-            Anchor::Middle => HPos::Center,
-            Anchor::End => HPos::Right,
+            Anchor::Start => "start",
+            Anchor::Middle => "middle",
+            Anchor::End => "end",
         };
-        let style = TextStyle::from(font).color(&INK).pos(Pos::new(anchor, VPos::Center));
-        drawn(self.backend.draw_text(&escape::one_line(text), &style, fine(at)))
+        let weight = if lettering.bold { " font-weight=\"bold\"" } else { "" };
+        let turn = if lettering.upward { format!(" transform=\"rotate(270, {x}, {y})\"") } else { String::new() };
+        let text = escape::html(&escape::one_line(text));
+        self.element(format_args!(
+            "<text x=\"{x}\" y=\"{y}\" dy=\"0.5ex\" text-anchor=\"{anchor}\" font-family=\"sans-serif\" font-size=\"{size}\" \
+             fill=\"{INK}\"{weight}{turn}>{text}</text>"
+        ));
     }
 }
 

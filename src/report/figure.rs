@@ -193,25 +193,24 @@ impl Figure {
         let frame = Frame::measure(&self.words, PLOT_WIDTH, &along, &y_ticks, &names);
         let at = |x: f64, y: f64| (frame.x(x_scale.place(x)), frame.y(y_scale.place(y)));
 
-        let below = canvas::layer(|canvas| frame.draw(canvas, &self.words, &along, (&y_ticks, y_scale)))?;
+        let below = canvas::layer(|canvas| frame.draw(canvas, &self.words, &along, (&y_ticks, y_scale)));
         let data = canvas::layer(|canvas| {
             for (index, (_, series)) in self.series.iter().enumerate() {
-                self.runs(series).into_iter().try_for_each(|run| draw_band(canvas, run, Look::of(index), at))?;
+                self.runs(series).into_iter().for_each(|run| draw_band(canvas, run, Look::of(index), at));
             }
             for (index, (_, series)) in self.series.iter().enumerate() {
-                self.runs(series).into_iter().try_for_each(|run| draw_line(canvas, run, Look::of(index), at))?;
+                self.runs(series).into_iter().for_each(|run| draw_line(canvas, run, Look::of(index), at));
             }
-            Ok(())
-        })?;
+        });
         let above = canvas::layer(|canvas| {
             for (index, (_, series)) in self.series.iter().enumerate() {
                 let inside = |p: &&Point| [x_scale.place(p.x), y_scale.place(p.mean)].iter().all(|v| (0.0..=1.0).contains(v));
                 for point in self.marked(series).into_iter().filter(inside) {
-                    canvas.marker(at(point.x, point.mean), Look::of(index))?;
+                    canvas.marker(at(point.x, point.mean), Look::of(index));
                 }
             }
             frame.draw_legend(canvas, &names, Sample::Line)
-        })?;
+        });
         Ok(frame.document(&self.words, below, &data, above))
     }
 
@@ -237,24 +236,25 @@ impl Figure {
 }
 
 /// The band behind a line, wherever two neighbouring points have a spread to show.
-fn draw_band(canvas: &mut Canvas<'_>, run: &[Point], look: Look, at: impl Fn(f64, f64) -> Place) -> Result<()> {
+fn draw_band(canvas: &mut Canvas, run: &[Point], look: Look, at: impl Fn(f64, f64) -> Place) {
     let spread = |p: &Point| drawable(p.low) && drawable(p.high);
     for stretch in run.split(|p| !spread(p)) {
         if stretch.iter().all(|p| p.low == p.high) {
             continue;
         }
         if let [alone] = stretch {
-            canvas.line(&[at(alone.x, alone.low), at(alone.x, alone.high)], look.colour, 1.5)?;
+            canvas.line(&[at(alone.x, alone.low), at(alone.x, alone.high)], look.colour, 1.5);
             continue;
         }
         let upper = stretch.iter().map(|p| at(p.x, p.high));
         let lower = stretch.iter().rev().map(|p| at(p.x, p.low));
-        canvas.polygon(&upper.chain(lower).collect::<Vec<_>>(), look.colour, 0.18)?;
+        canvas.polygon(&upper.chain(lower).collect::<Vec<_>>(), look.colour, 0.18);
     }
-    Ok(())
 }
 
-fn draw_line(canvas: &mut Canvas<'_>, run: &[Point], look: Look, at: impl Fn(f64, f64) -> Place) -> Result<()> {
+fn draw_line(canvas: &mut Canvas, run: &[Point], look: Look, at: impl Fn(f64, f64) -> Place) {
     let places: Vec<Place> = run.iter().map(|p| at(p.x, p.mean)).collect();
-    if places.len() > 1 { canvas.dashed(&places, look.colour, 2.0, look.dashes) } else { Ok(()) }
+    if places.len() > 1 {
+        canvas.dashed(&places, look.colour, 2.0, look.dashes);
+    }
 }

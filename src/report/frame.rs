@@ -6,7 +6,6 @@
 use super::canvas::{self, AXIS, Anchor, Canvas, GRID, INK, Lettering, Look, PAPER, Place, text_width};
 use super::escape;
 use super::scale::{Scale, Tick};
-use crate::Result;
 
 const PLOT_HEIGHT: f64 = 340.0;
 const TITLE: f64 = 16.0;
@@ -84,36 +83,36 @@ impl Frame {
     }
 
     /// Paper, title, grid, axes and their labels.
-    pub fn draw(&self, canvas: &mut Canvas<'_>, words: &Words, along: &Along<'_>, y: (&[Tick], Scale)) -> Result<()> {
-        canvas.rectangle((0.0, 0.0), (self.size.0.ceil(), self.size.1.ceil()), PAPER)?;
+    pub fn draw(&self, canvas: &mut Canvas, words: &Words, along: &Along<'_>, y: (&[Tick], Scale)) {
+        canvas.rectangle((0.0, 0.0), (self.size.0.ceil(), self.size.1.ceil()), PAPER);
         let (left, right, bottom) = (self.x(0.0), self.x(1.0), self.y(0.0));
         let bold = Lettering { bold: true, ..Lettering::new(TITLE, Anchor::Start) };
         for (row, line) in self.title.iter().enumerate() {
-            canvas.text(line, (left, MARGIN + TITLE * (0.6 + 1.3 * row as f64)), bold)?;
+            canvas.text(line, (left, MARGIN + TITLE * (0.6 + 1.3 * row as f64)), bold);
         }
         for tick in y.0 {
             let height = self.y(y.1.place(tick.value));
             match &tick.label {
                 Some(label) => {
-                    canvas.line(&[(left, height), (right, height)], GRID, 1.0)?;
-                    canvas.text(label, (left - 7.0, height), Lettering::new(TICK, Anchor::End))?;
+                    canvas.line(&[(left, height), (right, height)], GRID, 1.0);
+                    canvas.text(label, (left - 7.0, height), Lettering::new(TICK, Anchor::End));
                 }
-                None => canvas.line(&[(left - 3.0, height), (left, height)], AXIS, 1.0)?,
+                None => canvas.line(&[(left - 3.0, height), (left, height)], AXIS, 1.0),
             }
         }
         match along {
-            Along::Ticks(ticks, scale) => self.draw_ticks(canvas, ticks, *scale)?,
-            Along::Names(names) => self.draw_names(canvas, names)?,
+            Along::Ticks(ticks, scale) => self.draw_ticks(canvas, ticks, *scale),
+            Along::Names(names) => self.draw_names(canvas, names),
         }
-        canvas.line(&[(left, self.corner.1), (left, bottom), (right, bottom)], AXIS, 1.25)?;
+        canvas.line(&[(left, self.corner.1), (left, bottom), (right, bottom)], AXIS, 1.25);
         let middle = (self.x(0.5), self.size.1 - MARGIN - LABEL * 0.3);
         let room = 2.0 * (middle.0.min(self.size.0 - middle.0) - MARGIN);
-        canvas.text(&words.x_label, middle, Lettering::new(fitting(&words.x_label, room), Anchor::Middle))?;
+        canvas.text(&words.x_label, middle, Lettering::new(fitting(&words.x_label, room), Anchor::Middle));
         let upward = Lettering { upward: true, ..Lettering::new(fitting(&words.y_label, self.plot.1), Anchor::Middle) };
-        canvas.text(&words.y_label, (MARGIN + LABEL * 0.4, self.y(0.5)), upward)
+        canvas.text(&words.y_label, (MARGIN + LABEL * 0.4, self.y(0.5)), upward);
     }
 
-    fn draw_ticks(&self, canvas: &mut Canvas<'_>, ticks: &[Tick], scale: Scale) -> Result<()> {
+    fn draw_ticks(&self, canvas: &mut Canvas, ticks: &[Tick], scale: Scale) {
         let bottom = self.y(0.0);
         // A label that would run into the one before it is left out: round numbers crowd at the end of a short logarithmic axis.
         let mut free = f64::NEG_INFINITY;
@@ -123,44 +122,41 @@ impl Frame {
             match &tick.label {
                 Some(label) if across - half >= free => {
                     free = across + half + TICK * 0.6;
-                    canvas.line(&[(across, self.corner.1), (across, bottom)], GRID, 1.0)?;
-                    canvas.line(&[(across, bottom), (across, bottom + 5.0)], AXIS, 1.0)?;
-                    canvas.text(label, (across, bottom + 8.0 + TICK * 0.6), Lettering::new(TICK, Anchor::Middle))?;
+                    canvas.line(&[(across, self.corner.1), (across, bottom)], GRID, 1.0);
+                    canvas.line(&[(across, bottom), (across, bottom + 5.0)], AXIS, 1.0);
+                    canvas.text(label, (across, bottom + 8.0 + TICK * 0.6), Lettering::new(TICK, Anchor::Middle));
                 }
-                _ => canvas.line(&[(across, bottom), (across, bottom + 3.0)], AXIS, 1.0)?,
+                _ => canvas.line(&[(across, bottom), (across, bottom + 3.0)], AXIS, 1.0),
             }
         }
-        Ok(())
     }
 
-    fn draw_names(&self, canvas: &mut Canvas<'_>, names: &[String]) -> Result<()> {
+    fn draw_names(&self, canvas: &mut Canvas, names: &[String]) {
         for (index, name) in names.iter().enumerate() {
             let across = self.x((index as f64 + 0.5) / names.len() as f64);
             if self.upward {
                 let lettering = Lettering { upward: true, ..Lettering::new(TICK, Anchor::End) };
-                canvas.text(name, (across, self.y(0.0) + 7.0), lettering)?;
+                canvas.text(name, (across, self.y(0.0) + 7.0), lettering);
             } else {
-                canvas.text(name, (across, self.y(0.0) + 8.0 + TICK * 0.6), Lettering::new(TICK, Anchor::Middle))?;
+                canvas.text(name, (across, self.y(0.0) + 8.0 + TICK * 0.6), Lettering::new(TICK, Anchor::Middle));
             }
         }
-        Ok(())
     }
 
     /// The names of the series, beside the plot.
-    pub fn draw_legend(&self, canvas: &mut Canvas<'_>, series: &[&str], sample: Sample) -> Result<()> {
+    pub fn draw_legend(&self, canvas: &mut Canvas, series: &[&str], sample: Sample) {
         for (index, name) in series.iter().enumerate() {
             let look = Look::of(index);
             let (left, height) = (self.x(1.0) + 14.0, self.corner.1 + ROW * (index as f64 + 0.5));
             match sample {
                 Sample::Line => {
-                    canvas.dashed(&[(left, height), (left + 26.0, height)], look.colour, 2.0, look.dashes)?;
-                    canvas.marker((left + 13.0, height), look)?;
+                    canvas.dashed(&[(left, height), (left + 26.0, height)], look.colour, 2.0, look.dashes);
+                    canvas.marker((left + 13.0, height), look);
                 }
-                Sample::Swatch => canvas.rectangle((left + 8.0, height - 6.0), (12.0, 12.0), canvas::fill(index))?,
+                Sample::Swatch => canvas.rectangle((left + 8.0, height - 6.0), (12.0, 12.0), canvas::fill(index)),
             }
-            canvas.text(name, (left + 32.0, height), Lettering::new(TICK, Anchor::Start))?;
+            canvas.text(name, (left + 32.0, height), Lettering::new(TICK, Anchor::Start));
         }
-        Ok(())
     }
 
     /// The document: frame below, data cut off at the edge of the plot, and what may reach across that edge above.
@@ -169,8 +165,8 @@ impl Frame {
     }
 
     /// The line of zero, or wherever bars stand, in front of the bars.
-    pub fn draw_base(&self, canvas: &mut Canvas<'_>, height: f64) -> Result<()> {
-        canvas.line(&[(self.x(0.0), height), (self.x(1.0), height)], INK, 1.0)
+    pub fn draw_base(&self, canvas: &mut Canvas, height: f64) {
+        canvas.line(&[(self.x(0.0), height), (self.x(1.0), height)], INK, 1.0);
     }
 }
 

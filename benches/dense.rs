@@ -105,16 +105,16 @@ fn main() {
                 };
                 let mut c = Array2::zeros((a.nrows(), b.ncols()));
                 let mut runs: Vec<(&'static str, Run<'_>)> =
-                    vec![("chosen", Box::new(|c| gemm(0.0, c, 1.0, &a, &b, Threads::Pool)))];
+                    vec![("chosen", Box::new(|c| gemm(1.0, &a, &b, 0.0, c, Threads::Pool)))];
                 for made in Product::ALL {
-                    runs.push((made.name(), Box::new(move |c| made.run(0.0, c, 1.0, &a, &b, Threads::Pool))));
+                    runs.push((made.name(), Box::new(move |c| made.run(1.0, &a, &b, 0.0, c, Threads::Pool))));
                 }
                 if kind == "y" && tokens > 6 {
                     runs.push((
                         "by 6",
                         Box::new(|c| {
                             let parts = a.axis_chunks_iter(Axis(0), 6).zip(c.axis_chunks_iter_mut(Axis(0), 6));
-                            parts.for_each(|(a, mut c)| Product::Lacuna.run(0.0, &mut c, 1.0, &a, &b, Threads::Pool));
+                            parts.for_each(|(a, mut c)| Product::Lacuna.run(1.0, &a, &b, 0.0, &mut c, Threads::Pool));
                         }),
                     ));
                 }

@@ -50,7 +50,7 @@ fn spmm(c: &mut Criterion) {
             group.bench_function("dense", |b| b.iter(|| dense.apply_into(&x, &mut y)));
             for product in Product::ALL {
                 let name = format!("dense, {}", product.name());
-                group.bench_function(name, |b| b.iter(|| product.run(0.0, &mut y, 1.0, &x, &weight.t(), Threads::Pool)));
+                group.bench_function(name, |b| b.iter(|| product.run(1.0, &x, &weight.t(), 0.0, &mut y, Threads::Pool)));
             }
             for sparsity in SPARSITIES {
                 let mask = pruned(&weight, Pattern::Unstructured, sparsity);

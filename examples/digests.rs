@@ -5,15 +5,15 @@
 
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Target, Uniform};
 use lacuna::calibrate::{Calibration, evidence, measure};
-use lacuna::criteria::{Fisher, Grasp, Magnitude, Norm, Obd, Random, Ria, Saliency, Snip, SynFlow, Taylor, Wanda};
+use lacuna::criteria::{Fisher, Grasp, Magnitude, MagnitudeNorm, Obd, Random, Ria, Saliency, Snip, SynFlow, Taylor, Wanda};
 use lacuna::mask::{Mask, Pattern, Scope};
 use lacuna::models::{Init, mlp, to_checkpoint};
 use lacuna::nn::{Activation, Loss, Method, Network};
 use lacuna::prune::{Pruning, Schedule, iterative, one_shot, prune_units, shrink};
 use lacuna::rng::Seed;
 use lacuna::solve::{Alps, DsNoT, ExactObs, Pruner, Reconstruct, Reconstructed, Scored, SparseGpt, WoodFisher};
-use lacuna::sparse::{Format, Hint, LinearOp, Plan, Precision, apply, pull};
-use lacuna::train::{Decay, Recipe, fit};
+use lacuna::sparse::{Format, Hint, LinearOp, Plan, Precision, apply, apply_transpose};
+use lacuna::train::{Decay, TrainConfig, fit};
 use lacuna::{Error, Result};
 use ndarray::{Array2, s};
 use std::hash::Hasher;
@@ -56,8 +56,8 @@ fn or_error(name: &str, done: Result<()>) {
 const PATTERNS: [Pattern; 5] =
     [Pattern::Unstructured, Pattern::Nm { n: 2, m: 4 }, Pattern::Block { rows: 4, cols: 2 }, Pattern::Rows, Pattern::Cols];
 
-fn recipe(method: Method, epochs: usize) -> Recipe {
-    Recipe { loss: Loss::SquaredError, method, learning_rate: 5e-3, decay: Decay::Cosine, epochs, batch: 32, seed: Seed(0) }
+fn recipe(method: Method, epochs: usize) -> TrainConfig {
+    TrainConfig { loss: Loss::SquaredError, method, learning_rate: 5e-3, decay: Decay::Cosine, epochs, batch: 32, seed: Seed(0) }
 }
 
 fn main() -> Result<()> {
@@ -79,7 +79,7 @@ fn main() -> Result<()> {
         fit(&mut network, &x, &target, &recipe(adam, 2))?;
         let data = Calibration::new(&x, &target, Loss::SquaredError);
         chain(net, &network, &data)?;
-        of_network(&format!("units/{net}"), &prune_units(&network, &data, &Magnitude { norm: Norm::L2 }, 0.5)?)?;
+        of_network(&format!("units/{net}"), &prune_units(&network, &data, &Magnitude { norm: MagnitudeNorm::L2 }, 0.5)?)?;
         of_network(&format!("shrunk/{net}"), &shrink(&prune_units(&network, &data, &Taylor, 0.5)?)?)?;
     }
     products()
@@ -88,7 +88,7 @@ fn main() -> Result<()> {
 /// Every criterion with every pattern, and every pruner, allocation and schedule.
 fn chain(net: &str, network: &Network, data: &Calibration<'_>) -> Result<()> {
     let (ria, random) = (Ria::default(), Random { seed: Seed(3) });
-    let (l1, l2) = (Magnitude { norm: Norm::L1 }, Magnitude { norm: Norm::L2 });
+    let (l1, l2) = (Magnitude { norm: MagnitudeNorm::L1 }, Magnitude { norm: MagnitudeNorm::L2 });
     let woodfisher = WoodFisher { damping: 1e-5, block: 16 };
     let criteria: [&dyn Saliency; 13] =
         [&l1, &l2, &random, &Wanda, &ria, &Taylor, &Fisher, &Obd, &Snip, &Grasp, &SynFlow, &woodfisher, &Obd];
@@ -169,7 +169,7 @@ fn products() -> Result<()> {
                 say(&format!("product/{name}/{values}/{tokens}"), numbers(&apply(op.as_ref(), &x)));
             }
             let dy = stream.normal_array(9, rows, 1.0);
-            say(&format!("back/{name}/{values}"), numbers(&pull(op.as_ref(), &dy)));
+            say(&format!("back/{name}/{values}"), numbers(&apply_transpose(op.as_ref(), &dy)));
         }
         for tokens in [1, 4, 16, 128] {
             let plan = Plan::new(&w, &mask, Hint::tokens(tokens))?;

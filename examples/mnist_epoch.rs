@@ -8,7 +8,7 @@ use lacuna::eval::score;
 use lacuna::models::{lenet_5, lenet_300_100};
 use lacuna::nn::{Loss, Method};
 use lacuna::rng::Seed;
-use lacuna::train::{Decay, Recipe, fit_with};
+use lacuna::train::{Decay, TrainConfig, fit_with};
 use std::time::Instant;
 
 fn main() -> lacuna::Result<()> {
@@ -21,7 +21,7 @@ fn main() -> lacuna::Result<()> {
         other => return Err(lacuna::Error::setting("model", format!("'{other}' is neither lenet_300_100 nor lenet_5"))),
     };
     let (train, test) = mnist(data_dir().join("mnist"))?;
-    let recipe = Recipe {
+    let recipe = TrainConfig {
         loss: Loss::CrossEntropy,
         method: Method::Adam { weight_decay: 0.0 },
         learning_rate: 1.2e-3,

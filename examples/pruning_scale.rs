@@ -12,7 +12,7 @@ use lacuna::allocate::Uniform;
 use lacuna::io::Folder;
 use lacuna::lm::Config;
 use lacuna::mask::{Pattern, Scope};
-use lacuna::prune::{Inputs, LanguagePruning, Turn, allocated, language_layers, prune_language};
+use lacuna::prune::{CalibrationInputs, LanguagePruning, Turn, allocated, language_layers, prune_language};
 use lacuna::report::{Figure, Point, Table};
 use lacuna::rng::Seed;
 use lacuna::solve::SparseGpt;
@@ -38,7 +38,7 @@ fn seconds(scratch: &Path, blocks: usize, sequences: usize) -> Result<f64> {
         pattern: Pattern::Unstructured,
         scope: Scope::Layer,
         budgets: allocated(&folder, &config, &layers, Pattern::Unstructured, 0.5, (&Uniform, None))?,
-        inputs: Inputs::Pruned,
+        inputs: CalibrationInputs::Pruned,
         turn: Turn::Layer,
         correction: None,
         gradients: None,

@@ -2,15 +2,16 @@
 
 use lacuna::Error;
 use lacuna::criteria::{
-    Evidence, Fisher, Grasp, Magnitude, Measured, Need, Needs, Norm, Obd, Random, Ria, Saliency, Snip, SynFlow, Taylor, Wanda,
+    Evidence, Fisher, Grasp, Magnitude, MagnitudeNorm, Measured, Need, Needs, Obd, Random, Ria, Saliency, Snip, SynFlow, Taylor,
+    Wanda,
 };
 use lacuna::nn::{Activation, Affine, Curvature, Layer, Loss, Map, Mode, Network};
 use lacuna::rng::{Seed, Stream};
 use ndarray::{Array2, array};
 
 const RANDOM: Random = Random { seed: Seed(7) };
-const L1: Magnitude = Magnitude { norm: Norm::L1 };
-const L2: Magnitude = Magnitude { norm: Norm::L2 };
+const L1: Magnitude = Magnitude { norm: MagnitudeNorm::L1 };
+const L2: Magnitude = Magnitude { norm: MagnitudeNorm::L2 };
 const RIA: Ria = Ria { power: 0.5 };
 
 /// A criterion, what it needs, and how its error calls that.

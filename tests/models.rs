@@ -13,7 +13,7 @@ use lacuna::nn::{Activation, Layer, Loss, Method, Network, Pooling};
 use lacuna::prune::prune_units;
 use lacuna::rng::Seed;
 use lacuna::sparse::{Compress, Csr, Dense, LinearOp};
-use lacuna::train::{Decay, Recipe, fit};
+use lacuna::train::{Decay, TrainConfig, fit};
 use ndarray::{Array1, Array2, ArrayD, IxDyn};
 
 const KEY: &str = "lacuna.network";
@@ -87,7 +87,8 @@ fn pruned() -> Network {
     let mut network = digits_convnet([4, 6], 8, Seed(4)).unwrap();
     let method = Method::Adam { weight_decay: 0.0 };
     let (loss, decay) = (Loss::CrossEntropy, Decay::Linear);
-    fit(&mut network, &x, &t, &Recipe { loss, method, learning_rate: 1e-2, decay, epochs: 2, batch: 16, seed: Seed(0) }).unwrap();
+    fit(&mut network, &x, &t, &TrainConfig { loss, method, learning_rate: 1e-2, decay, epochs: 2, batch: 16, seed: Seed(0) })
+        .unwrap();
     let mut network = prune_units(&network, &Calibration::new(&x, &t, loss), &Obd, 0.4).unwrap();
     let fc2 = network.param_mut("fc2.weight").unwrap();
     let mask = fc2.mask().unwrap().and(&Mask::from_fn(10, 8, |r, c| (r + 2 * c) % 3 != 0));

@@ -1,6 +1,6 @@
 //! The papers' claims: what is committed follows from its numbers, and what holds at full size is seen at a small one.
 
-use lacuna::paper::{Claims, Excuses, Figures, Options, Rule, Run, Study, excuses, filled};
+use lacuna::paper::{ClaimRule, Claims, Excuses, Figures, Options, Run, Study, excuses, filled};
 use lacuna::report::{Table, replace_between};
 use lacuna::rng::Seed;
 use std::fs;
@@ -234,13 +234,13 @@ fn options_that_cannot_be_meant_are_refused() {
 #[test]
 fn rules_read_back_as_they_are_written_and_judge_means_and_every_value() {
     for text in ["mean <= 14", "every >= -0.5", "mean < 1", "every > 0", "every in 0.5 .. 1.5"] {
-        assert_eq!(text.parse::<Rule>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<ClaimRule>().unwrap().to_string(), text);
     }
-    let judge = |rule: &str, values: &[f64]| rule.parse::<Rule>().unwrap().holds(values).unwrap();
+    let judge = |rule: &str, values: &[f64]| rule.parse::<ClaimRule>().unwrap().holds(values).unwrap();
     assert!(judge("mean <= 2", &[1.0, 3.0]) && !judge("every <= 2", &[1.0, 3.0]));
     assert!(judge("every in 0 .. 1", &[0.0, 1.0]) && !judge("mean < 1", &[1.0]) && !judge("mean > 1", &[1.0]));
     for bad in ["", "mean", "mean <=", "some <= 1", "mean <= x", "every in 2 .. 1", "mean <= inf"] {
-        assert!(bad.parse::<Rule>().is_err(), "{bad}");
+        assert!(bad.parse::<ClaimRule>().is_err(), "{bad}");
     }
-    assert!("mean < 1".parse::<Rule>().unwrap().holds(&[f64::NAN]).is_err());
+    assert!("mean < 1".parse::<ClaimRule>().unwrap().holds(&[f64::NAN]).is_err());
 }

@@ -3,11 +3,11 @@
 use lacuna::mask::Mask;
 use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Dropout, Loss, Method, Mode, Network};
-use lacuna::quantize::{Affine, Grid, discretise};
+use lacuna::quantize::{AffineGrid, Grid, discretise};
 use lacuna::rng::Seed;
 use lacuna::train::{
-    Bfgs, Care, Decay, Distil, Jitter, Lesson, Munge, Recipe, Targets, bfgs, discretised, distillation, munge, side_by_side,
-    train, train_discretised,
+    Bfgs, Decay, Distil, Jitter, Lesson, Munge, Regularization, Targets, TrainConfig, bfgs, discretised, distillation, munge,
+    side_by_side, train, train_discretised,
 };
 use ndarray::{Array2, array};
 
@@ -15,9 +15,9 @@ fn normal(seed: u64, rows: usize, cols: usize) -> Array2<f32> {
     Seed(seed).stream("numbers").normal_array(rows, cols, 1.0)
 }
 
-fn recipe(epochs: usize, learning_rate: f32) -> Recipe {
+fn recipe(epochs: usize, learning_rate: f32) -> TrainConfig {
     let method = Method::Sgd { momentum: 0.0, weight_decay: 0.0 };
-    Recipe { loss: Loss::SquaredError, method, learning_rate, decay: Decay::Constant, epochs, batch: 8, seed: Seed(1) }
+    TrainConfig { loss: Loss::SquaredError, method, learning_rate, decay: Decay::Constant, epochs, batch: 8, seed: Seed(1) }
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn no_row_is_longer_than_the_largest_norm_and_bad_care_is_refused() {
     let (x, t) = (normal(14, 32, 4), normal(15, 32, 3) * 10.0);
     let lesson = Targets { target: &t, loss: Loss::SquaredError };
     let mut net = mlp(&[4, 6, 3], Activation::Tanh, Init::He, Seed(16)).unwrap();
-    let care = Care { max_norm: Some(0.7), ..Care::default() };
+    let care = Regularization { max_norm: Some(0.7), ..Regularization::default() };
     train(&mut net, &x, &lesson, &recipe(5, 0.05), &care, &mut |_, _| {}).unwrap();
     let norms = |n: &Network| -> Vec<f32> {
         n.affines()
@@ -152,12 +152,14 @@ fn no_row_is_longer_than_the_largest_norm_and_bad_care_is_refused() {
             .collect()
     };
     assert!(norms(&net).iter().all(|n| *n <= 0.7001) && norms(&net).iter().any(|n| *n > 0.699), "{:?}", norms(&net));
-    let error =
-        |care: Care| train(&mut net.clone(), &x, &lesson, &recipe(1, 0.1), &care, &mut |_, _| {}).unwrap_err().to_string();
+    let error = |care: Regularization| {
+        train(&mut net.clone(), &x, &lesson, &recipe(1, 0.1), &care, &mut |_, _| {}).unwrap_err().to_string()
+    };
     let dropout = Some(Dropout { inputs: 1.0, hidden: 0.0 });
-    assert!(error(Care { dropout, ..Care::default() }).starts_with("dropout: 1 of the inputs"));
+    assert!(error(Regularization { dropout, ..Regularization::default() }).starts_with("dropout: 1 of the inputs"));
     assert!(
-        error(Care { jitter: Some(Jitter { shape: (1, 2, 3), pixels: 1 }), ..Care::default() }).starts_with("images to jitter")
+        error(Regularization { jitter: Some(Jitter { shape: (1, 2, 3), pixels: 1 }), ..Regularization::default() })
+            .starts_with("images to jitter")
     );
 }
 
@@ -192,7 +194,8 @@ fn one_step_moves_the_continuous_weight_by_the_gradient_at_the_discretised_one()
     let grid = Grid::Ternary;
     let rounded = discretised(&before, grid, false).unwrap();
     let lesson = Targets { target: &t, loss: Loss::SquaredError };
-    let (returned, losses) = train_discretised(&mut net, &x, &lesson, &recipe(1, 0.1), &Care::default(), grid, false).unwrap();
+    let (returned, losses) =
+        train_discretised(&mut net, &x, &lesson, &recipe(1, 0.1), &Regularization::default(), grid, false).unwrap();
     let (loss, gradient) = rounded.gradient(&x, &t, Loss::SquaredError, Mode::Eval);
     assert!((losses[0] - loss).abs() < 1e-5 * loss);
     let expected = before.param("fc1.weight").unwrap().value() - &(&gradient[0] * 0.1);
@@ -286,8 +289,8 @@ fn networks_trained_side_by_side_are_those_trained_one_after_the_other() {
     let job = |k: usize| {
         let mut net = mlp(&[300, 200, 200], Activation::Relu, Init::He, Seed(k as u64))?;
         let lesson = Targets { target: &t, loss: Loss::SquaredError };
-        let care = Care { dropout: Some(Dropout { inputs: 0.1, hidden: 0.5 }), max_norm: Some(2.0), jitter: None };
-        let adam = Recipe { method: Method::Adam { weight_decay: 0.0 }, ..recipe(3, 1e-3) };
+        let care = Regularization { dropout: Some(Dropout { inputs: 0.1, hidden: 0.5 }), max_norm: Some(2.0), jitter: None };
+        let adam = TrainConfig { method: Method::Adam { weight_decay: 0.0 }, ..recipe(3, 1e-3) };
         train(&mut net, &x, &lesson, &adam, &care, &mut |_, _| {})?;
         let weights: Vec<Array2<f32>> = net.params().iter().map(|(_, p)| p.value().clone()).collect();
         Ok((rayon::current_num_threads(), weights))
@@ -340,7 +343,7 @@ fn numbers_that_are_not_finite_have_no_level() {
         let w = array![[1.0, -2.0, 0.5], [0.0, value, 1.0]];
         let place = format!("weights: {value} at row 1, column 1");
         assert!(Grid::Ternary.round(&w, 1.0).unwrap_err().to_string().starts_with(&place));
-        assert!(Affine::new(4).fit(&w).unwrap_err().to_string().starts_with(&place));
+        assert!(AffineGrid::new(4).fit(&w).unwrap_err().to_string().starts_with(&place));
         assert_eq!(Grid::Ternary.round(&array![[1.0]], value).unwrap_err().to_string(), format!("scale: {value} is not finite"));
     }
 }
@@ -350,18 +353,18 @@ fn settings_of_training_that_are_no_numbers_for_it_are_refused_by_name() {
     let (x, t) = (normal(30, 12, 4), normal(31, 12, 2));
     let lesson = Targets { target: &t, loss: Loss::SquaredError };
     let net = mlp(&[4, 3, 2], Activation::Relu, Init::He, Seed(32)).unwrap();
-    let refused = |x: &Array2<f32>, recipe: &Recipe, care: &Care| {
+    let refused = |x: &Array2<f32>, recipe: &TrainConfig, care: &Regularization| {
         let mut trained = net.clone();
         let line = train(&mut trained, x, &lesson, recipe, care, &mut |_, _| {}).unwrap_err().to_string();
         assert_eq!(trained, net, "{line}");
         line
     };
-    let (plain, none) = (recipe(1, 0.1), Care::default());
+    let (plain, none) = (recipe(1, 0.1), Regularization::default());
     for rate in [f32::NAN, f32::INFINITY, -0.1] {
-        let line = refused(&x, &Recipe { learning_rate: rate, ..plain.clone() }, &none);
+        let line = refused(&x, &TrainConfig { learning_rate: rate, ..plain.clone() }, &none);
         assert_eq!(line, format!("learning rate: {rate}; it must be a finite number of at least 0"));
     }
-    let sgd = |momentum, weight_decay| Recipe { method: Method::Sgd { momentum, weight_decay }, ..plain.clone() };
+    let sgd = |momentum, weight_decay| TrainConfig { method: Method::Sgd { momentum, weight_decay }, ..plain.clone() };
     assert_eq!(refused(&x, &sgd(1.0, 0.0), &none), "momentum: 1 is not in [0, 1)");
     assert_eq!(refused(&x, &sgd(f32::NAN, 0.0), &none), "momentum: NaN is not in [0, 1)");
     for method in [
@@ -369,14 +372,14 @@ fn settings_of_training_that_are_no_numbers_for_it_are_refused_by_name() {
         Method::Adam { weight_decay: -1.0 },
         Method::AdamW { weight_decay: -1.0 },
     ] {
-        let line = refused(&x, &Recipe { method, ..plain.clone() }, &none);
+        let line = refused(&x, &TrainConfig { method, ..plain.clone() }, &none);
         assert_eq!(line, "weight decay: -1; it must be a finite number of at least 0");
     }
     for most in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-        let line = refused(&x, &plain, &Care { max_norm: Some(most), ..none });
+        let line = refused(&x, &plain, &Regularization { max_norm: Some(most), ..none });
         assert!(line.starts_with(&format!("max-norm: {most};")), "{line}");
     }
-    let moved = |shape, pixels| refused(&x, &plain, &Care { jitter: Some(Jitter { shape, pixels }), ..none });
+    let moved = |shape, pixels| refused(&x, &plain, &Regularization { jitter: Some(Jitter { shape, pixels }), ..none });
     assert_eq!(moved((1, 2, 2), 2), "jitter: images of 2 x 2 moved by up to 2 pixels may lose all that is in them");
     assert!(moved((1, 2, 2), usize::MAX).starts_with("jitter: "));
     assert!(moved((usize::MAX, 2, 2), 0).starts_with("images to jitter: "));
@@ -393,11 +396,11 @@ fn no_epochs_leave_the_network_and_numbers_that_run_away_behind_a_rectifier_are_
     let lesson = Targets { target: &t, loss: Loss::SquaredError };
     let net = mlp(&[4, 3, 2], Activation::Relu, Init::He, Seed(35)).unwrap();
     let mut same = net.clone();
-    let losses = train(&mut same, &x, &lesson, &recipe(0, 0.1), &Care::default(), &mut |_, _| {}).unwrap();
+    let losses = train(&mut same, &x, &lesson, &recipe(0, 0.1), &Regularization::default(), &mut |_, _| {}).unwrap();
     assert_eq!((losses, same), (vec![], net.clone()));
     // One step: its loss is that of the weights before it.
-    let far = Recipe { batch: 12, ..recipe(1, 3e38) };
-    let line = train(&mut net.clone(), &x, &lesson, &far, &Care::default(), &mut |_, _| {}).unwrap_err().to_string();
+    let far = TrainConfig { batch: 12, ..recipe(1, 3e38) };
+    let line = train(&mut net.clone(), &x, &lesson, &far, &Regularization::default(), &mut |_, _| {}).unwrap_err().to_string();
     assert!(line.starts_with("training: fc") && line.contains("is no longer finite in epoch 0"), "{line}");
 }
 

@@ -7,7 +7,7 @@ use lacuna::linalg::spd_inverse;
 use lacuna::mask::{Mask, Pattern, Scope};
 use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Loss, Network};
-use lacuna::prune::{Knife, Pruning, Surgeon, compensated};
+use lacuna::prune::{Criterion, Pruning, Surgeon, compensated};
 use lacuna::rng::Seed;
 use lacuna::solve::{InverseHessian, WoodFisher, obs};
 use lacuna::train::{Bfgs, bfgs};
@@ -128,16 +128,16 @@ fn ten_weights_against_all_subsets() {
                 best = best.min(exact(&h, &w, &keep).0);
             }
         }
-        let (smaller, cuts) = Surgeon::new(Knife::Obs, 1e-9).cut(&net, &data, count).unwrap();
+        let (smaller, cuts) = Surgeon::new(Criterion::Obs, 1e-9).cut(&net, &data, count).unwrap();
         let predicted = cuts.iter().map(|c| c.saliency).sum::<f64>();
         let measured = loss(&smaller) - loss(&net) - slope(&smaller);
         assert!((predicted - measured).abs() < 1e-5 * measured, "{count}: predicted {predicted}, measured {measured}");
         // One weight: the best of ten. More: greedy, so never better than the best, and here not far from it.
         assert!(measured > best * (1.0 - 1e-4), "{count}: {measured} below the best {best}");
         assert!(measured < best * if count == 1 { 1.0 + 1e-4 } else { 1.25 }, "{count}: {measured}, the best is {best}");
-        for knife in [Knife::Obd, Knife::Magnitude] {
-            let (other, _) = Surgeon::new(knife, 1e-9).cut(&net, &data, count).unwrap();
-            assert!(loss(&other) >= loss(&smaller) - 1e-6, "{knife:?} beats OBS at {count} removed");
+        for criterion in [Criterion::Obd, Criterion::Magnitude] {
+            let (other, _) = Surgeon::new(criterion, 1e-9).cut(&net, &data, count).unwrap();
+            assert!(loss(&other) >= loss(&smaller) - 1e-6, "{criterion:?} beats OBS at {count} removed");
             assert_eq!(other.kept_parameters(), 10 - count);
         }
     }
@@ -151,7 +151,7 @@ fn the_hessian_of_a_network_is_that_of_hessian_vector_products_where_gauss_newto
         let x = rows(9, 20, 3);
         let t = Array2::from_shape_fn((20, 4), |(i, k)| f32::from(u8::from(i % 4 == k)));
         let alpha = 0.05;
-        let inverse = Surgeon::new(Knife::Obs, alpha).inverse(&net, &Calibration::new(&x, &t, loss)).unwrap();
+        let inverse = Surgeon::new(Criterion::Obs, alpha).inverse(&net, &Calibration::new(&x, &t, loss)).unwrap();
         let mut h = Array2::<f64>::zeros((16, 16));
         for q in 0..16 {
             let mut v = vec![Array2::zeros((4, 3)), Array2::zeros((4, 1))];
@@ -174,8 +174,8 @@ fn a_surgeon_leaves_masked_weights_alone_and_says_what_went() {
     let net = mlp(&[3, 4, 1], Activation::Tanh, Init::He, Seed(10)).unwrap();
     let (x, t) = (rows(11, 30, 3), rows(12, 30, 1));
     let data = Calibration::new(&x, &t, Loss::SquaredError);
-    for knife in [Knife::Obs, Knife::Obd, Knife::Magnitude] {
-        let surgeon = Surgeon::new(knife, 1e-3);
+    for criterion in [Criterion::Obs, Criterion::Obd, Criterion::Magnitude] {
+        let surgeon = Surgeon::new(criterion, 1e-3);
         let (once, first) = surgeon.cut(&net, &data, 5).unwrap();
         let (twice, then) = surgeon.cut(&once, &data, 5).unwrap();
         assert_eq!((once.kept_parameters(), twice.kept_parameters()), (16, 11));
@@ -188,10 +188,10 @@ fn a_surgeon_leaves_masked_weights_alone_and_says_what_went() {
         let error = surgeon.cut(&net, &data, 22).unwrap_err().to_string();
         assert_eq!(error, "count: 22 parameters are to go, and after 21 none is left to go");
     }
-    let error = Surgeon::new(Knife::Obs, 0.0).cut(&net, &data, 1).unwrap_err().to_string();
+    let error = Surgeon::new(Criterion::Obs, 0.0).cut(&net, &data, 1).unwrap_err().to_string();
     assert_eq!(error, "alpha: 0: the inverse begins at 1/alpha, so it must be positive");
     let few = Calibration::new(&t, &t, Loss::SquaredError);
-    assert!(Surgeon::new(Knife::Obd, 1.0).cut(&net, &few, 1).is_err());
+    assert!(Surgeon::new(Criterion::Obd, 1.0).cut(&net, &few, 1).is_err());
 }
 
 fn layer_of<'a>(w: &'a Array2<f32>, measured: &'a Measured) -> Evidence<'a> {
@@ -378,7 +378,7 @@ fn a_derivative_that_is_not_finite_is_refused_with_its_own_sample() {
     x[[13, 1]] = 3e38;
     for batch in [1, 4, 8, 256] {
         let data = Calibration { batch, ..Calibration::new(&x, &t, Loss::SquaredError) };
-        let error = Surgeon::new(Knife::Obs, 1e-3).inverse(&net, &data).unwrap_err().to_string();
+        let error = Surgeon::new(Criterion::Obs, 1e-3).inverse(&net, &data).unwrap_err().to_string();
         assert!(error.starts_with("derivatives (samples, parameters): inf at row 13, column 1"), "batches of {batch}: {error}");
     }
 }

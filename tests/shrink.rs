@@ -7,7 +7,7 @@ use lacuna::models::{Builder, Init, digits_convnet, mlp};
 use lacuna::nn::{Activation, Affine, BatchNorm, Conv2d, Layer, Loss, Map, Method, Network, Pool, Pooling};
 use lacuna::prune::{prune_units, shrink};
 use lacuna::rng::Seed;
-use lacuna::train::{Decay, Recipe, fit};
+use lacuna::train::{Decay, TrainConfig, fit};
 use ndarray::Array2;
 use proptest::prelude::*;
 
@@ -234,7 +234,8 @@ fn trained_networks_pruned_by_units_shrink_and_compute_the_same() {
     let data = Calibration::new(&x, &t, Loss::CrossEntropy);
     let method = Method::AdamW { weight_decay: 0.01 };
     let decay = Decay::Constant;
-    let recipe = Recipe { loss: Loss::CrossEntropy, method, learning_rate: 3e-3, decay, epochs: 2, batch: 32, seed: Seed(0) };
+    let recipe =
+        TrainConfig { loss: Loss::CrossEntropy, method, learning_rate: 3e-3, decay, epochs: 2, batch: 32, seed: Seed(0) };
     let mut network = digits_convnet([8, 12], 16, Seed(8)).unwrap();
     fit(&mut network, &x, &t, &recipe).unwrap();
     for (saliency, sparsity) in [(&Obd as &dyn Saliency, 0.25), (&Magnitude::default(), 0.5), (&Random { seed: Seed(0) }, 0.99)] {

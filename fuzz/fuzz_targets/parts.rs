@@ -3,8 +3,8 @@
 
 use half::{bf16, f16};
 use lacuna::io::Checkpoint;
-use lacuna::sparse::Stored;
 use lacuna::mask::Mask;
+use lacuna::sparse::Stored;
 use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, LinearOp, Nm, Sell, TileCsr, TilePairs};
 use lacuna::{Error, Result};
 use lacuna_fuzz::feed::{CsrParts, Feed, Part};

@@ -3,9 +3,9 @@
 
 use lacuna::io::Dtype;
 use lacuna::io::folder::Packing;
-use lacuna::mask::Pattern;
 use lacuna::lm::Running;
-use lacuna::paper::Rule;
+use lacuna::mask::Pattern;
+use lacuna::paper::ClaimRule;
 use lacuna::sparse::Format;
 use lacuna_fuzz::begin;
 use libfuzzer_sys::fuzz_target;
@@ -25,6 +25,6 @@ fuzz_target!(init: lacuna_fuzz::alone(), |data: &[u8]| {
     held::<Format>(text);
     held::<Packing>(text);
     held::<Dtype>(text);
-    held::<Rule>(text);
+    held::<ClaimRule>(text);
     let _ = text.parse::<Running>();
 });

@@ -1,7 +1,7 @@
 //! What must hold whatever the input.
 
 use lacuna::Result;
-use lacuna::sparse::{LinearOp, apply, pull};
+use lacuna::sparse::{LinearOp, apply, apply_transpose};
 use ndarray::Array2;
 
 /// The value; or nothing, after a look at the error: one line, without control characters, not endless.
@@ -49,7 +49,7 @@ pub fn products(op: &dyn LinearOp) {
                 );
             }
         }
-        let x = pull(op, &identity(rows, tokens, first));
+        let x = apply_transpose(op, &identity(rows, tokens, first));
         assert_eq!(x.dim(), (tokens, cols));
         for (c, column) in dense.columns().into_iter().enumerate().filter(|(_, column)| finite(column.iter())) {
             for t in 0..tokens {

@@ -6,9 +6,9 @@ use lacuna::Result;
 use lacuna::allocate::Uniform;
 use lacuna::criteria::Magnitude;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
-use lacuna::mask::{Pattern, Scope};
 use lacuna::lm::Config;
-use lacuna::prune::{Inputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, prune_language};
+use lacuna::mask::{Pattern, Scope};
+use lacuna::prune::{CalibrationInputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, prune_language};
 use lacuna::solve::Scored;
 use serde_json::{Value, json};
 use std::fs;
@@ -102,7 +102,7 @@ impl Run {
             pattern,
             scope: Scope::Layer,
             budgets: allocated(&self.folder, &self.config, &layers, pattern, 0.5, (&Uniform, None))?,
-            inputs: Inputs::Pruned,
+            inputs: CalibrationInputs::Pruned,
             turn: Turn::Layer,
             correction: None,
             gradients: None,

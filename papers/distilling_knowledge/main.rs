@@ -8,7 +8,7 @@ use lacuna::nn::{Activation, Dropout, Loss, Method, Network};
 use lacuna::paper::{Figures, Options, Study};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
-use lacuna::train::{Care, Decay, Distil, Jitter, Lesson, Recipe, Targets, side_by_side, train};
+use lacuna::train::{Decay, Distil, Jitter, Lesson, Regularization, Targets, TrainConfig, side_by_side, train};
 use lacuna::{Result, eval};
 use ndarray::{Array2, Axis};
 
@@ -18,7 +18,7 @@ struct Plan {
     train: Dataset,
     test: Dataset,
     hidden: (usize, usize),
-    care: Care,
+    care: Regularization,
     epochs: [usize; 3], // teacher, plain student, distilled students
     start: f32,         // factor of the first layer's weights of students: pixels that are never on keep theirs
     batch: usize,
@@ -36,14 +36,14 @@ fn plan(options: &Options) -> Result<Plan> {
         let all = digits();
         let order = Seed(0).stream("digits").permutation(all.len());
         let (train, test) = options.samples(all.select(&order[..300]), all.select(&order[300..]));
-        let care = Care { dropout: Some(Dropout { inputs: 0.0, hidden: 0.5 }), max_norm: Some(3.0), jitter: None };
+        let care = Regularization { dropout: Some(Dropout { inputs: 0.0, hidden: 0.5 }), max_norm: Some(3.0), jitter: None };
         let rules = ["mean < 80", "mean < 150", "mean < 120", "every > 100", "mean > 0.2", "mean < 180"];
         let (epochs, hidden, small) = ([200, 60, 120], (300, 40), [(10, 200), (60, 200)]);
         return Ok(Plan { set: "digits 8×8", train, test, hidden, care, epochs, start: 1.0, batch: 32, small, rules });
     }
     let (train, test) = mnist(data_dir().join("mnist")).map(|(train, test)| options.samples(train, test))?;
     let dropout = Some(Dropout { inputs: 0.0, hidden: 0.25 });
-    let care = Care { dropout, max_norm: Some(3.0), jitter: Some(Jitter { shape: train.shape(), pixels: 2 }) };
+    let care = Regularization { dropout, max_norm: Some(3.0), jitter: Some(Jitter { shape: train.shape(), pixels: 2 }) };
     let rules = ["mean <= 75", "mean in 140 .. 160", "mean <= 85", "every > 100", "mean > 0.3", "mean < 150"];
     let (epochs, hidden, small) = ([150, 10, 60], (1200, 800), [(30, 60), (300, 12)]);
     Ok(Plan { set: "MNIST", train, test, hidden, care, epochs, start: 0.2, batch: 256, small, rules })
@@ -51,11 +51,20 @@ fn plan(options: &Options) -> Result<Plan> {
 
 impl Plan {
     /// A network trained on a lesson whose samples are `x`.
-    fn train(&self, width: usize, seed: Seed, epochs: usize, x: &Array2<f32>, l: &dyn Lesson, care: &Care) -> Result<Network> {
+    fn train(
+        &self,
+        width: usize,
+        seed: Seed,
+        epochs: usize,
+        x: &Array2<f32>,
+        l: &dyn Lesson,
+        care: &Regularization,
+    ) -> Result<Network> {
         let (loss, method, decay) = (Loss::CrossEntropy, Method::Adam { weight_decay: 0.0 }, Decay::Cosine);
-        let recipe = Recipe { loss, method, learning_rate: 1e-3, decay, epochs, batch: self.batch, seed };
+        let recipe = TrainConfig { loss, method, learning_rate: 1e-3, decay, epochs, batch: self.batch, seed };
         let mut network = mlp(&[x.ncols(), width, width, 10], Activation::Relu, Init::He, seed)?;
-        let (first, start) = (network.param_mut("fc1.weight")?, if *care == Care::default() { self.start } else { 1.0 });
+        let (first, start) =
+            (network.param_mut("fc1.weight")?, if *care == Regularization::default() { self.start } else { 1.0 });
         first.set_value(first.value() * start)?;
         let mut say = |epoch, loss| eprintln!("  2 x {width} units, seed {}: epoch {epoch}, loss {loss:.4}", seed.0);
         train(&mut network, x, l, &recipe, care, &mut say)?;
@@ -72,7 +81,7 @@ impl Plan {
         let (part, logits) = (self.train.select(&seen), logits.select(Axis(0), &seen));
         let labels = part.one_hot(1.0, 0.0);
         let soft = Distil::new(&logits, &labels, temperature, HARD)?;
-        let mut network = self.train(width, seed, epochs, part.x(), &soft, &Care::default())?;
+        let mut network = self.train(width, seed, epochs, part.x(), &soft, &Regularization::default())?;
         let (before, bias) = (self.errors(&network), network.param("fc3.bias")?.value().clone());
         let mut best = before;
         for step in 1..=if blind { 20 } else { 0 } {
@@ -95,7 +104,7 @@ pub fn run(options: &Options) -> Result<Study> {
     let hard = Targets { target: &p.train.one_hot(1.0, 0.0), loss: Loss::CrossEntropy };
     let mut undistilled = side_by_side(1 + seeds.len(), |k| match k {
         0 => p.train(t, seeds[0], p.epochs[0], p.train.x(), &hard, &p.care),
-        _ => p.train(s, seeds[k - 1], plain_epochs, p.train.x(), &hard, &Care::default()),
+        _ => p.train(s, seeds[k - 1], plain_epochs, p.train.x(), &hard, &Regularization::default()),
     })?;
     let plain: Vec<f64> = undistilled.split_off(1).iter().map(|n| p.errors(n)).collect();
     let (teacher, logits) = (p.errors(&undistilled[0]), undistilled[0].forward(p.train.x()));

@@ -10,7 +10,7 @@ use lacuna::nn::{Activation, Dropout, Loss, Method, Network, softmax};
 use lacuna::paper::{Figures, Options, Study};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
-use lacuna::train::{Care, Decay, Distil, Lesson, Munge, Recipe, Targets, munge, side_by_side, train};
+use lacuna::train::{Decay, Distil, Lesson, Munge, Regularization, Targets, TrainConfig, munge, side_by_side, train};
 use ndarray::{Array2, Axis};
 
 /// Samples a step.
@@ -56,8 +56,8 @@ impl Task {
         let (loss, method, decay) = (Loss::CrossEntropy, Method::Adam { weight_decay: 0.0 }, Decay::Cosine);
         let epochs = (steps * BATCH).div_ceil(x.nrows());
         let learning_rate = if large { 3e-3 } else { 5e-3 };
-        let recipe = Recipe { loss, method, learning_rate, decay, epochs, batch: BATCH, seed };
-        let care = Care { dropout: large.then_some(Dropout { inputs: 0.0, hidden: 0.3 }), ..Care::default() };
+        let recipe = TrainConfig { loss, method, learning_rate, decay, epochs, batch: BATCH, seed };
+        let care = Regularization { dropout: large.then_some(Dropout { inputs: 0.0, hidden: 0.3 }), ..Regularization::default() };
         train(&mut network, x, lesson, &recipe, &care, &mut |_, _| {})?;
         Ok(network)
     }

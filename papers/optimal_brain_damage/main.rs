@@ -15,7 +15,7 @@ use lacuna::paper::{Figures, Options, Study};
 use lacuna::prune::{Outcome, Pruning, one_shot};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
-use lacuna::train::{Decay, Recipe, fit};
+use lacuna::train::{Decay, TrainConfig, fit};
 use ndarray::Array2;
 
 const LOSS: Loss = Loss::SquaredError;
@@ -55,7 +55,8 @@ impl Task {
 
     fn fit(&self, mut network: Network, epochs: usize) -> Result<Network> {
         let method = Method::Adam { weight_decay: 0.0 };
-        let recipe = Recipe { loss: LOSS, method, learning_rate: 5e-3, decay: Decay::Cosine, epochs, batch: 32, seed: self.seed };
+        let recipe =
+            TrainConfig { loss: LOSS, method, learning_rate: 5e-3, decay: Decay::Cosine, epochs, batch: 32, seed: self.seed };
         fit(&mut network, &self.train.0, &self.train.1, &recipe).map(|_| network)
     }
 

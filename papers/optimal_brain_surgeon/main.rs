@@ -9,14 +9,14 @@ use lacuna::eval::{binary_accuracy, score};
 use lacuna::models::{Builder, Init};
 use lacuna::nn::{Activation, Loss, Network};
 use lacuna::paper::{Figures, Options, Study};
-use lacuna::prune::{Knife, Surgeon};
+use lacuna::prune::{Criterion, Surgeon};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
 use lacuna::train::{Bfgs, bfgs};
 use ndarray::{array, s};
 
 const LOSS: Loss = Loss::SquaredError;
-const KNIVES: [(Knife, &str); 3] = [(Knife::Obs, "OBS"), (Knife::Obd, "OBD"), (Knife::Magnitude, "magnitude")];
+const KNIVES: [(Criterion, &str); 3] = [(Criterion::Obs, "OBS"), (Criterion::Obd, "OBD"), (Criterion::Magnitude, "magnitude")];
 /// Hidden units, weights, weight decay; and the paper's numbers: training and test accuracy in %, weights left.
 const PROBLEMS: [(usize, usize, f64, [f64; 3]); 3] =
     [(3, 58, 0.003, [100.0, 100.0, 14.0]), (2, 39, 0.001, [100.0, 100.0, 15.0]), (2, 39, 0.03, [93.4, 97.2, 4.0])];
@@ -49,8 +49,8 @@ fn monk(problem: Monk, options: &Options, study: &mut Study, [rows, curves]: [&m
         let dense = starts.swap_remove(0).1;
         let base = accuracy(&dense);
         let (mut left, mut unaided) = (Vec::new(), Vec::new());
-        for (knife, name) in KNIVES {
-            let surgeon = Surgeon::new(knife, 2.0 * decay);
+        for (criterion, name) in KNIVES {
+            let surgeon = Surgeon::new(criterion, 2.0 * decay);
             let enough = |n: &Network| accuracy(n)[0] >= base[0];
             let smallest = surgeon.smallest(&dense, &data, |n| fit(n).map(|_| ()), enough)?;
             let errors: Vec<f64> =
@@ -122,8 +122,8 @@ fn xor(options: &Options, study: &mut Study) -> Result<()> {
                 continue;
             }
             learnt += 1.0;
-            for (k, (knife, _)) in KNIVES.into_iter().enumerate() {
-                let (mut n, _) = Surgeon::new(knife, 2e-6).cut(&dense, &data, 1)?;
+            for (k, (criterion, _)) in KNIVES.into_iter().enumerate() {
+                let (mut n, _) = Surgeon::new(criterion, 2e-6).cut(&dense, &data, 1)?;
                 fit(&mut n)?;
                 right[k] += f64::from(u8::from(knows(&n)));
             }

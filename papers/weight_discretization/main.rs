@@ -11,7 +11,7 @@ use lacuna::paper::{Figures, Options, Study};
 use lacuna::quantize::Grid;
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
-use lacuna::train::{Care, Decay, Recipe, Targets, discretised, fit, train_discretised};
+use lacuna::train::{Decay, Regularization, Targets, TrainConfig, discretised, fit, train_discretised};
 use ndarray::Array2;
 
 const LEVELS: [usize; 4] = [2, 3, 5, 7];
@@ -46,11 +46,11 @@ fn scanned(options: &Options) -> Task {
 }
 
 impl Task {
-    fn start(&self, seed: Seed) -> Result<(Network, Recipe)> {
+    fn start(&self, seed: Seed) -> Result<(Network, TrainConfig)> {
         let builder = Builder::vector(self.train.0.ncols(), Init::Glorot, seed).linear(self.hidden).activation(Activation::Tanh);
         let network = builder.linear(self.train.1.ncols()).activation(Activation::Tanh).build()?;
         let (loss, method, decay) = (Loss::SquaredError, Method::Adam { weight_decay: 0.0 }, Decay::Cosine);
-        Ok((network, Recipe { loss, method, learning_rate: 0.01, decay, epochs: self.epochs, batch: self.batch, seed }))
+        Ok((network, TrainConfig { loss, method, learning_rate: 0.01, decay, epochs: self.epochs, batch: self.batch, seed }))
     }
 
     /// Test accuracy in %; with one output, on which side of 0 it lies.
@@ -74,7 +74,7 @@ impl Task {
                 let lesson = Targets { target: &self.train.1, loss: recipe.loss };
                 let mut shadow = network.clone();
                 let (through, _) =
-                    train_discretised(&mut shadow, &self.train.0, &lesson, &recipe, &Care::default(), *grid, true)?;
+                    train_discretised(&mut shadow, &self.train.0, &lesson, &recipe, &Regularization::default(), *grid, true)?;
                 of[1] += share * self.accuracy(&through);
             }
         }

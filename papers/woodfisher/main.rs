@@ -16,7 +16,7 @@ use lacuna::prune::{Pruning, compensated, one_shot};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
 use lacuna::solve::WoodFisher;
-use lacuna::train::{Decay, Recipe, fit};
+use lacuna::train::{Decay, TrainConfig, fit};
 use ndarray::{Array2, s};
 
 const LOSS: Loss = Loss::CrossEntropy;
@@ -47,7 +47,7 @@ impl Task {
         let (train, test) = (part(&train), part(&test));
         let method = Method::Adam { weight_decay: 0.0 };
         let (epochs, batch) = options.pick((40, 32), (6, 128));
-        let recipe = Recipe { loss: LOSS, method, learning_rate: 1e-3, decay: Decay::Cosine, epochs, batch, seed };
+        let recipe = TrainConfig { loss: LOSS, method, learning_rate: 1e-3, decay: Decay::Cosine, epochs, batch, seed };
         fit(&mut network, &train.0, &train.1, &recipe)?;
         Ok(Task { train, test, network, samples: options.pick(300, 400) })
     }

@@ -21,7 +21,7 @@ use ndarray::{Array2, Zip};
 
 /// Which norm a unit of several weights is measured by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Norm {
+pub enum MagnitudeNorm {
     /// Sum of absolute values.
     #[default]
     L1,
@@ -33,21 +33,21 @@ pub enum Norm {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Magnitude {
     /// L1 or L2.
-    pub norm: Norm,
+    pub norm: MagnitudeNorm,
 }
 
 impl Saliency for Magnitude {
     fn name(&self) -> &str {
         match self.norm {
-            Norm::L1 => "magnitude",
-            Norm::L2 => "magnitude-l2",
+            MagnitudeNorm::L1 => "magnitude",
+            MagnitudeNorm::L2 => "magnitude-l2",
         }
     }
 
     fn score(&self, layer: &Evidence<'_>) -> Result<Array2<f32>> {
         Ok(match self.norm {
-            Norm::L1 => Zip::from(&layer.weight).par_map_collect(|w| w.abs()),
-            Norm::L2 => Zip::from(&layer.weight).par_map_collect(|w| w * w),
+            MagnitudeNorm::L1 => Zip::from(&layer.weight).par_map_collect(|w| w.abs()),
+            MagnitudeNorm::L2 => Zip::from(&layer.weight).par_map_collect(|w| w * w),
         })
     }
 }

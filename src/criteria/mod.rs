@@ -33,7 +33,7 @@ mod wanda;
 pub use evidence::{Evidence, Measured, Need, Needs, Saliency};
 pub use fisher::Fisher;
 pub use grasp::Grasp;
-pub use magnitude::{Magnitude, Norm};
+pub use magnitude::{Magnitude, MagnitudeNorm};
 pub use obd::Obd;
 pub use random::Random;
 pub use ria::Ria;

@@ -1,7 +1,7 @@
 //! Losses of a model that need not fit into memory.
 
 use crate::io::Weights;
-use crate::lm::{Config, Ends, load_block, next_tokens, positions};
+use crate::lm::{Config, EmbeddingHead, load_block, next_tokens, positions};
 use crate::{Error, Result};
 
 /// -ln p of every token of each window but the first, with one block of the model in memory at a time. `budget` is how many bytes
@@ -28,7 +28,7 @@ pub fn streamed_losses(
     let mut losses = Vec::with_capacity(windows.len());
     for windows in windows.chunks(group) {
         // Embedding and head are read when they are needed and let go.
-        let ends = Ends::load(weights, config)?;
+        let ends = EmbeddingHead::load(weights, config)?;
         let mut features = windows.iter().map(|ids| ends.embed(ids, ids.len(), 0)).collect::<Result<Vec<_>>>()?;
         drop(ends);
         for i in 0..config.layers() {
@@ -39,7 +39,7 @@ pub fn streamed_losses(
             done += 1;
             see(done, steps);
         }
-        let ends = Ends::load(weights, config)?;
+        let ends = EmbeddingHead::load(weights, config)?;
         for (h, ids) in features.iter().zip(windows) {
             losses.push(ends.nll(h, &next_tokens(ids, ids.len()))?);
         }

@@ -49,7 +49,7 @@ impl Cross {
             let (first, last) = (i * PANEL, i * PANEL + sum.nrows());
             let mut product = Array2::<f32>::zeros(sum.dim());
             for (a, b) in a.axis_chunks_iter(Axis(0), CHUNK).zip(b.axis_chunks_iter(Axis(0), CHUNK)) {
-                gemm(0.0, &mut product, 1.0, &a.slice(s![.., first..last]).t(), &b, Threads::One);
+                gemm(1.0, &a.slice(s![.., first..last]).t(), &b, 0.0, &mut product, Threads::One);
                 sum.zip_mut_with(&product, |sum, &p| *sum += f64::from(p));
             }
         });

@@ -50,17 +50,17 @@ fn view32(a: &ArrayRef2<f32>) -> Option<MatRef<'_, f32>> {
 }
 
 /// The product of two matrices, in tasks of a fixed number of columns that each run on one thread; operands with gaps are copied.
-pub(super) fn product(alpha: f32, c: &mut ArrayRef2<f32>, beta: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, threads: Threads) {
+pub(super) fn product(alpha: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, beta: f32, c: &mut ArrayRef2<f32>, threads: Threads) {
     let (m, n) = c.dim();
     if view32(c).is_none() {
         // Not `to_owned`, which keeps the strides of a reversed view.
         let mut whole = c.as_standard_layout().into_owned();
-        product(alpha, &mut whole, beta, a, b, threads);
+        product(alpha, a, b, beta, &mut whole, threads);
         return c.assign(&whole);
     }
-    let accum = if alpha == 0.0 { Accum::Replace } else { Accum::Add };
-    if alpha != 0.0 && alpha != 1.0 {
-        c.mapv_inplace(|c| alpha * c);
+    let accum = if beta == 0.0 { Accum::Replace } else { Accum::Add };
+    if beta != 0.0 && beta != 1.0 {
+        c.mapv_inplace(|c| beta * c);
     }
     let rows = c.is_standard_layout();
     let turned = if rows { c.view_mut() } else { c.view_mut().reversed_axes() };
@@ -70,7 +70,7 @@ pub(super) fn product(alpha: f32, c: &mut ArrayRef2<f32>, beta: f32, a: &ArrayRe
     let (Some(a), Some(b)) = (view32(&a), view32(&b)) else { unreachable!("what has gaps was copied") };
     let task = |(i, c): (usize, MatMut<'_, f32>)| {
         let columns = c.ncols();
-        matmul(c, accum, a, b.subcols(i * COLUMNS, columns), beta, Par::Seq);
+        matmul(c, accum, a, b.subcols(i * COLUMNS, columns), alpha, Par::Seq);
     };
     let mut tasks = Vec::new();
     let mut rest = to;

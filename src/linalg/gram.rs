@@ -90,7 +90,7 @@ impl Gram {
             let mut product = Array2::<f32>::zeros(sum.dim());
             for chunk in x.axis_chunks_iter(Axis(0), CHUNK) {
                 let (left, right) = (chunk.slice(s![.., first..last]), chunk.slice(s![.., first..]));
-                gemm(0.0, &mut product, 1.0, &left.t(), &right, Threads::One);
+                gemm(1.0, &left.t(), &right, 0.0, &mut product, Threads::One);
                 sum.zip_mut_with(&product, |sum, &p| *sum += f64::from(p));
             }
         });

@@ -9,7 +9,7 @@ use ndarray::{Array2, ArrayRef2};
 /// If the inner dimensions differ.
 pub fn matmul(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Array2<f32> {
     let mut c = Array2::zeros((a.nrows(), b.ncols()));
-    gemm(0.0, &mut c, 1.0, a, b, Threads::Pool);
+    gemm(1.0, a, b, 0.0, &mut c, Threads::Pool);
     c
 }
 

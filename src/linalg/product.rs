@@ -87,15 +87,15 @@ impl Product {
     ///
     /// # Panics
     /// If the shapes do not agree.
-    pub fn run(self, alpha: f32, c: &mut ArrayRef2<f32>, beta: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, threads: Threads) {
+    pub fn run(self, alpha: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, beta: f32, c: &mut ArrayRef2<f32>, threads: Threads) {
         let (to, of) = (c.dim(), (a.dim(), b.dim()));
         assert!(a.ncols() == b.nrows() && to == (a.nrows(), b.ncols()), "gemm: {to:?} <- {:?} x {:?}", of.0, of.1);
         match self {
-            Product::Lacuna => gemm_by_rows(alpha, c, beta, a, b, threads),
-            Product::Gemm => crate_gemm(alpha, c, beta, a, b, threads),
-            Product::Faer => faer::product(alpha, c, beta, a, b, threads),
+            Product::Lacuna => gemm_by_rows(alpha, a, b, beta, c, threads),
+            Product::Gemm => crate_gemm(alpha, a, b, beta, c, threads),
+            Product::Faer => faer::product(alpha, a, b, beta, c, threads),
             Product::MatrixMultiply => {
-                if alpha == 0.0 {
+                if beta == 0.0 {
                     // What c holds may be no number.
                     c.fill(0.0);
                 }
@@ -103,23 +103,23 @@ impl Product {
                 let (tasks, columns) = (c.axis_chunks_iter_mut(Axis(1), COLUMNS), b.axis_chunks_iter(Axis(1), COLUMNS));
                 if parallel {
                     let tasks = tasks.into_par_iter().zip(columns.into_par_iter());
-                    tasks.for_each(|(mut c, b)| ndarray::linalg::general_mat_mul(beta, a, &b, alpha, &mut c));
+                    tasks.for_each(|(mut c, b)| ndarray::linalg::general_mat_mul(alpha, a, &b, beta, &mut c));
                 } else {
-                    tasks.zip(columns).for_each(|(mut c, b)| ndarray::linalg::general_mat_mul(beta, a, &b, alpha, &mut c));
+                    tasks.zip(columns).for_each(|(mut c, b)| ndarray::linalg::general_mat_mul(alpha, a, &b, beta, &mut c));
                 }
             }
         }
     }
 }
 
-/// `c <- alpha * c + beta * a * b` in f32, where `a` is `(m, k)`, `b` is `(k, n)` and `c` is `(m, n)`, each with any strides, by
+/// `c <- alpha * a * b + beta * c` in f32, where `a` is `(m, k)`, `b` is `(k, n)` and `c` is `(m, n)`, each with any strides, by
 /// [`Product::chosen`].
 ///
-/// If `alpha` is 0, `c` is not read: it may hold anything. The result does not depend on the number of threads: work is
+/// If `beta` is 0, `c` is not read: it may hold anything. The result does not depend on the number of threads: work is
 /// split over the entries of `c`, never over `k`.
 ///
 /// # Panics
 /// If the shapes do not agree.
-pub fn gemm(alpha: f32, c: &mut ArrayRef2<f32>, beta: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, threads: Threads) {
-    Product::chosen(a, b).run(alpha, c, beta, a, b, threads);
+pub fn gemm(alpha: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, beta: f32, c: &mut ArrayRef2<f32>, threads: Threads) {
+    Product::chosen(a, b).run(alpha, a, b, beta, c, threads);
 }

@@ -1,7 +1,7 @@
 //! Whether a model can be made of named tensors, by their names and shapes alone.
 
 use super::Config;
-use super::ends::Ends;
+use super::embedding_head::EmbeddingHead;
 use super::load::Reader;
 use super::relative::Bias;
 use crate::Result;
@@ -16,7 +16,7 @@ use ndarray::{ArrayD, IxDyn};
 pub fn check(weights: &dyn Weights, config: &Config) -> Result<()> {
     let (shapes, recipe) = (Shapes(weights), config.recipe());
     let reader = Reader::new(&shapes, config);
-    Ends::read(&reader, config)?;
+    EmbeddingHead::read(&reader, config)?;
     for block in 0..config.layers() {
         reader.block(block)?;
     }

@@ -1,8 +1,8 @@
 //! [`Config`]: the `config.json` of a language model.
 
+use super::architecture::Architecture;
 use super::family::Family;
 use super::keys::{Keys, setting};
-use super::recipe::Recipe;
 use crate::io::Folder;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -43,7 +43,7 @@ pub struct Widths {
 pub struct Config {
     raw: Map<String, Value>,
     family: Family,
-    recipe: Recipe,
+    recipe: Architecture,
 }
 
 /// Keys that name tokens.
@@ -256,7 +256,7 @@ impl Config {
         Config::from_raw(raw)
     }
 
-    pub(super) fn recipe(&self) -> &Recipe {
+    pub(super) fn recipe(&self) -> &Architecture {
         &self.recipe
     }
 }

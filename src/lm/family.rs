@@ -1,7 +1,7 @@
 //! The families of language models, by `model_type`.
 
+use super::architecture::Architecture;
 use super::keys::{Keys, setting};
-use super::recipe::Recipe;
 use super::{gemma2, gpt2, llama, mistral, nemotron, phi, phi3, t5};
 use crate::Result;
 use std::fmt;
@@ -65,7 +65,7 @@ impl Family {
         })
     }
 
-    pub(super) fn recipe(self, keys: Keys<'_>) -> Result<Recipe> {
+    pub(super) fn recipe(self, keys: Keys<'_>) -> Result<Architecture> {
         match self {
             Family::Llama => llama::recipe(keys),
             Family::Mistral => mistral::recipe(keys),

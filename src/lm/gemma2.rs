@@ -9,12 +9,12 @@
 //!
 //! Every other block, from the first on, sees only a window.
 
+use super::architecture::{Architecture, Parts, USUAL};
 use super::defaults::{Defaults, LLAMA};
 use super::keys::{Keys, setting};
-use super::recipe::{Parts, Recipe, USUAL};
 use crate::Result;
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
+pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let defaults = Defaults {
         kv_heads: Some(4),
         head_dim: Some(256),
@@ -23,7 +23,8 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
         ..LLAMA
     };
     let bias = keys.flag("attention_bias", false)?;
-    let mut recipe = Recipe { plus_one: true, attention_bias: bias, output_bias: bias, ..Recipe::usual(keys, defaults)? };
+    let mut recipe =
+        Architecture { plus_one: true, attention_bias: bias, output_bias: bias, ..Architecture::usual(keys, defaults)? };
     recipe.embedding_scale = (recipe.hidden as f32).sqrt();
     let cap = |key: &str, default: f64| match keys.0.get(key) {
         Some(serde_json::Value::Null) => Ok(None),

@@ -9,12 +9,12 @@
 //!
 //! The file holds linear weights `(in, out)`; they are turned when read and turned back when written.
 
+use super::architecture::{Architecture, Layer, Names, Parts, Stack, USUAL, UpNames, activation, share};
 use super::keys::Keys;
-use super::recipe::{Layer, Names, Opens, Parts, Recipe, Stack, USUAL, activation, share};
 use crate::Result;
-use crate::nn::{Heads, NormKind, Rule};
+use crate::nn::{AttentionRule, Heads, NormKind};
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
+pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let hidden = keys.size("n_embd")?;
     let queries = keys.size("n_head")?;
     let dim = share(hidden, queries, "n_head")?;
@@ -23,11 +23,16 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
     let by_number = keys.flag("scale_attn_by_inverse_layer_idx", false)?;
     let layer = |i: usize| Layer {
         heads: Heads { queries, keys: queries, dim },
-        rule: Rule { scale: if by_number { scale / (i + 1) as f32 } else { scale }, cap: None, window: None, causal: true },
+        rule: AttentionRule {
+            scale: if by_number { scale / (i + 1) as f32 } else { scale },
+            cap: None,
+            window: None,
+            causal: true,
+        },
         intermediate: 0,
     };
     let intermediate = keys.size_or("n_inner", 4 * hidden)?;
-    Ok(Recipe {
+    Ok(Architecture {
         vocab: keys.size("vocab_size")?,
         hidden,
         tied: keys.flag("tie_word_embeddings", true)?,
@@ -59,7 +64,7 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
                 inputs: &["attn.c_attn"],
                 output: "attn.c_proj",
                 feed_norm: Some("ln_2"),
-                opening: Opens::Plain("mlp.c_fc"),
+                opening: UpNames::Plain("mlp.c_fc"),
                 down: "mlp.c_proj",
                 ..USUAL
             },

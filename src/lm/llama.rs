@@ -8,13 +8,13 @@
 //! logits = W_head rms(h)                                 (tokens, vocab)
 //! ```
 
+use super::architecture::Architecture;
 use super::defaults::LLAMA;
 use super::keys::Keys;
-use super::recipe::Recipe;
 use crate::Result;
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
+pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let bias = keys.flag("attention_bias", false)?;
     let feed_bias = keys.flag("mlp_bias", false)?;
-    Ok(Recipe { attention_bias: bias, output_bias: bias, feed_bias, ..Recipe::usual(keys, LLAMA)? })
+    Ok(Architecture { attention_bias: bias, output_bias: bias, feed_bias, ..Architecture::usual(keys, LLAMA)? })
 }

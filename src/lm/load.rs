@@ -1,10 +1,10 @@
 //! Parts of a model out of named tensors.
 
 use super::Config;
-use super::recipe::{Opens, Parts, Recipe};
+use super::architecture::{Architecture, Parts, UpNames};
 use super::tie::{self, Tie};
 use crate::io::{self, Weights, quoted};
-use crate::nn::{Attention, Block, FeedForward, Heads, Inputs, Linear, Norm, Opening, Rule};
+use crate::nn::{Attention, AttentionRule, Block, FeedForward, Heads, Linear, Norm, QkvProjection, UpProjection};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2};
 use std::cell::RefCell;
@@ -13,7 +13,7 @@ use std::collections::HashSet;
 /// Reads tensors under the names of one file, and remembers which.
 pub(super) struct Reader<'a> {
     weights: &'a dyn Weights,
-    recipe: &'a Recipe,
+    recipe: &'a Architecture,
     prefix: &'static str,
     read: RefCell<HashSet<String>>,
 }
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         let cross = match parts.cross {
             None => None,
             Some([norm, q, k, v, output]) => {
-                let rule = Rule { causal: false, ..layer.rule };
+                let rule = AttentionRule { causal: false, ..layer.rule };
                 let apart = self.apart(&path, &[q, k, v], layer.heads, true)?;
                 let output = self.output(&name(output), layer.heads)?;
                 Some((self.norm(&name(norm))?, Attention::new(apart, output, layer.heads, rule)?))
@@ -123,13 +123,13 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn attention(&self, path: &str, inputs: &[&str], output: &str, heads: Heads, rule: Rule) -> Result<Attention> {
+    fn attention(&self, path: &str, inputs: &[&str], output: &str, heads: Heads, rule: AttentionRule) -> Result<Attention> {
         let (q, kv) = (heads.queries * heads.dim, heads.keys * heads.dim);
         let inputs = match inputs {
             [all] => {
                 let (bias, turned) = (self.recipe.attention_bias, self.recipe.transposed);
                 let layer = self.linear(&format!("{path}{all}"), (q + 2 * kv, self.recipe.hidden), bias, turned)?;
-                Inputs::Fused(layer.with_parts(&[("q", q), ("k", kv), ("v", kv)]))
+                QkvProjection::Fused(layer.with_parts(&[("q", q), ("k", kv), ("v", kv)]))
             }
             apart => self.apart(path, apart, heads, false)?,
         };
@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Queries, keys and values apart, which share an input unless keys and values read a memory.
-    fn apart(&self, path: &str, names: &[&str], heads: Heads, memory: bool) -> Result<Inputs> {
+    fn apart(&self, path: &str, names: &[&str], heads: Heads, memory: bool) -> Result<QkvProjection> {
         let [q, k, v] = [0, 1, 2].map(|i| format!("{path}{}", names[i]));
         let bias = self.recipe.attention_bias;
         let make = |name: &str, heads: usize, dim: usize, group: &str| {
@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
         let group = if memory { &k } else { &q };
         let q = make(&q, heads.queries, heads.dim, &q)?;
         let (k, v) = (make(&k, heads.keys, heads.dim, group)?, make(&v, heads.keys, heads.dim, group)?);
-        Ok(Inputs::Apart(Box::new([q, k, v])))
+        Ok(QkvProjection::Apart(Box::new([q, k, v])))
     }
 
     fn output(&self, name: &str, heads: Heads) -> Result<Linear> {
@@ -155,17 +155,17 @@ impl<'a> Reader<'a> {
         self.linear(name, (recipe.hidden, heads.queries * heads.dim), recipe.output_bias, recipe.transposed)
     }
 
-    fn feed(&self, path: &str, parts: &Parts, width: usize, recipe: &Recipe) -> Result<FeedForward> {
+    fn feed(&self, path: &str, parts: &Parts, width: usize, recipe: &Architecture) -> Result<FeedForward> {
         let open = |part: &str, out: usize| {
             self.linear(&format!("{path}{part}"), (out, recipe.hidden), recipe.feed_bias, recipe.transposed)
         };
         let opening = match parts.opening {
-            Opens::Plain(up) => Opening::Plain(open(up, width)?),
-            Opens::Gated(gate, up) => {
+            UpNames::Plain(up) => UpProjection::Plain(open(up, width)?),
+            UpNames::Gated(gate, up) => {
                 let gate = open(gate, width)?;
-                Opening::Gated { up: open(up, width)?.in_group(gate.name()), gate }
+                UpProjection::Gated { up: open(up, width)?.in_group(gate.name()), gate }
             }
-            Opens::Fused(both) => Opening::Fused(open(both, 2 * width)?.with_parts(&[("gate", width), ("up", width)])),
+            UpNames::Fused(both) => UpProjection::Fused(open(both, 2 * width)?.with_parts(&[("gate", width), ("up", width)])),
         };
         let down = format!("{path}{}", parts.down);
         let down = self.linear(&down, (recipe.hidden, width), recipe.feed_bias, recipe.transposed)?;

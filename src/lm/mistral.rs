@@ -3,16 +3,16 @@
 //! Llama's blocks, where a token sees at most a window of positions, itself among them; in NeMo `heads · head_dim` is not the
 //! hidden size.
 
+use super::architecture::Architecture;
 use super::defaults::{Defaults, LLAMA};
 use super::keys::Keys;
-use super::recipe::Recipe;
 use crate::Result;
 
 /// The window of a config in which the key is absent; `null` is no window.
 const WINDOW: usize = 4096;
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
-    let mut recipe = Recipe::usual(keys, Defaults { kv_heads: Some(8), ..LLAMA })?;
+pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
+    let mut recipe = Architecture::usual(keys, Defaults { kv_heads: Some(8), ..LLAMA })?;
     let absent = !keys.0.contains_key("sliding_window");
     let window = if absent { Some(WINDOW) } else { keys.window("sliding_window")? };
     recipe.layers.iter_mut().for_each(|layer| layer.rule.window = window);

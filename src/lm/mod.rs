@@ -1,13 +1,13 @@
 //! Language models of the literature, opened from their checkpoints.
 //!
 //! [`Config`] reads a `config.json`; [`LanguageModel`] holds a decoder of any [`Family`] and runs it, with a [`Cache`] token by
-//! token, backward for gradients, or part by part ([`Ends`], [`load_block`]) where it is larger than memory. A family is one
+//! token, backward for gradients, or part by part ([`EmbeddingHead`], [`load_block`]) where it is larger than memory. A family is one
 //! file that says which parts its blocks have and what their tensors are called; the parts are those of [`nn`](crate::nn).
 
 mod keys;
 mod defaults;
 mod rope;
-mod recipe;
+mod architecture;
 mod gemma2;
 mod gpt2;
 mod llama;
@@ -20,7 +20,7 @@ mod family;
 mod config;
 mod tie;
 mod load;
-mod ends;
+mod embedding_head;
 mod model;
 mod stored;
 mod outline;
@@ -30,7 +30,7 @@ mod seq2seq;
 
 pub use check::check;
 pub use config::{Config, Widths};
-pub use ends::Ends;
+pub use embedding_head::EmbeddingHead;
 pub use family::Family;
 pub use load::remark;
 pub use model::{Cache, LanguageModel, load_block, next_tokens, positions};

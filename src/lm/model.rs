@@ -1,6 +1,6 @@
 //! [`LanguageModel`]: a decoder of any family.
 
-use super::ends::{Ends, sequences};
+use super::embedding_head::{EmbeddingHead, sequences};
 use super::load::Reader;
 use super::{Config, Family};
 use crate::io::{Weights, WeightsMut};
@@ -14,11 +14,11 @@ use ndarray::{Array1, Array2, s};
 
 /// A decoder-only language model, whole in memory.
 ///
-/// A model that does not fit runs block by block: [`Ends::load`] and [`load_block`] give its parts.
+/// A model that does not fit runs block by block: [`EmbeddingHead::load`] and [`load_block`] give its parts.
 #[derive(Debug)]
 pub struct LanguageModel {
     config: Config,
-    ends: Ends,
+    ends: EmbeddingHead,
     blocks: Vec<Block>,
 }
 
@@ -97,7 +97,7 @@ impl LanguageModel {
     pub fn load_with(weights: &dyn Weights, config: Config, store: &mut dyn FnMut(&mut Linear) -> Result<()>) -> Result<Self> {
         decoder_only(&config)?;
         let reader = Reader::new(weights, &config);
-        let mut ends = Ends::read(&reader, &config)?;
+        let mut ends = EmbeddingHead::read(&reader, &config)?;
         ends.linears_mut().try_for_each(&mut *store)?;
         let mut blocks = Vec::with_capacity(config.layers());
         for i in 0..config.layers() {
@@ -115,12 +115,12 @@ impl LanguageModel {
     }
 
     /// Embedding, final norm and head.
-    pub fn ends(&self) -> &Ends {
+    pub fn ends(&self) -> &EmbeddingHead {
         &self.ends
     }
 
     /// As [`LanguageModel::ends`], to be changed.
-    pub fn ends_mut(&mut self) -> &mut Ends {
+    pub fn embedding_head_mut(&mut self) -> &mut EmbeddingHead {
         &mut self.ends
     }
 
@@ -139,7 +139,7 @@ impl LanguageModel {
         positions(&self.config, sequences, length, 0)
     }
 
-    /// The linear layers of all blocks, in the order in which they run. The head is [`Ends::head`].
+    /// The linear layers of all blocks, in the order in which they run. The head is [`EmbeddingHead::head`].
     pub fn linears(&self) -> Vec<&Linear> {
         self.blocks.iter().flat_map(Block::linears).collect()
     }

@@ -8,24 +8,24 @@
 //!
 //! Only the first part of each head is turned by its position.
 
+use super::architecture::{Architecture, Parts, USUAL, UpNames};
 use super::defaults::{Defaults, LLAMA};
 use super::keys::Keys;
-use super::recipe::{Opens, Parts, Recipe, USUAL};
 use crate::Result;
 use crate::nn::NormKind;
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
+pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let defaults = Defaults { epsilon: ("norm_eps", 1e-5), activation: ("hidden_act", "relu2"), rotary: Some(0.5), ..LLAMA };
     let bias = keys.flag("attention_bias", false)?;
-    let mut recipe = Recipe {
+    let mut recipe = Architecture {
         norm: NormKind::Layer,
         norm_bias: true,
         plus_one: true,
         attention_bias: bias,
         output_bias: bias,
         feed_bias: keys.flag("mlp_bias", false)?,
-        ..Recipe::usual(keys, defaults)?
+        ..Architecture::usual(keys, defaults)?
     };
-    recipe.stacks[0].parts = Parts { opening: Opens::Plain("mlp.up_proj"), ..USUAL };
+    recipe.stacks[0].parts = Parts { opening: UpNames::Plain("mlp.up_proj"), ..USUAL };
     Ok(recipe)
 }

@@ -1,8 +1,8 @@
 //! [`Outline`]: the linear layers of a model by name, shape and input, without their weights.
 
 use super::Config;
+use super::architecture::{Parts, UpNames};
 use super::load::Reader;
-use super::recipe::{Opens, Parts};
 use crate::io::{Weights, quoted};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -144,9 +144,9 @@ fn block(config: &Config, i: usize, parts: &Parts, path: &str, layers: &mut Vec<
     }
     let width = widths.intermediate;
     match parts.opening {
-        Opens::Plain(up) => push(Kind::FeedForward, up, (width, hidden), up),
-        Opens::Fused(both) => push(Kind::FeedForward, both, (2 * width, hidden), both),
-        Opens::Gated(gate, up) => {
+        UpNames::Plain(up) => push(Kind::FeedForward, up, (width, hidden), up),
+        UpNames::Fused(both) => push(Kind::FeedForward, both, (2 * width, hidden), both),
+        UpNames::Gated(gate, up) => {
             push(Kind::FeedForward, gate, (width, hidden), gate);
             push(Kind::FeedForward, up, (width, hidden), gate);
         }

@@ -7,30 +7,30 @@
 //!
 //! Only the first part of each head is turned by its position.
 
+use super::architecture::{Architecture, Parts, USUAL, UpNames};
 use super::defaults::{Defaults, LLAMA};
 use super::keys::{Keys, setting};
-use super::recipe::{Opens, Parts, Recipe, USUAL};
 use crate::Result;
 use crate::nn::NormKind;
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
+pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     if keys.flag("qk_layernorm", false)? {
         return Err(setting("qk_layernorm", "norms of queries and keys are not known here"));
     }
     let defaults =
         Defaults { epsilon: ("layer_norm_eps", 1e-5), activation: ("hidden_act", "gelu_new"), rotary: Some(0.5), ..LLAMA };
-    let mut recipe = Recipe {
+    let mut recipe = Architecture {
         norm: NormKind::Layer,
         norm_bias: true,
         attention_bias: true,
         output_bias: true,
         feed_bias: true,
         head_bias: true,
-        ..Recipe::usual(keys, defaults)?
+        ..Architecture::usual(keys, defaults)?
     };
     let stack = &mut recipe.stacks[0];
     stack.final_norm = "final_layernorm";
     stack.parts =
-        Parts { output: "self_attn.dense", feed_norm: None, opening: Opens::Plain("mlp.fc1"), down: "mlp.fc2", ..USUAL };
+        Parts { output: "self_attn.dense", feed_norm: None, opening: UpNames::Plain("mlp.fc1"), down: "mlp.fc2", ..USUAL };
     Ok(recipe)
 }

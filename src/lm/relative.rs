@@ -6,8 +6,8 @@
 //!          B/2 + ⌊ln(2n/B) / ln(2 farthest/B) · B/2⌋, below B    else          B buckets
 //! ```
 
+use super::architecture::Relative;
 use super::load::Reader;
-use super::recipe::Relative;
 use crate::Result;
 use crate::nn::Distances;
 use crate::nn::attention::Carry;

@@ -11,7 +11,7 @@ use super::defaults::Defaults;
 use super::keys::{Keys, setting};
 use crate::Result;
 use crate::io::quoted;
-use crate::nn::{Rotary, Stretch};
+use crate::nn::{RopeScaling, Rotary};
 use serde_json::{Map, Value};
 
 const SCALING: &str = "rope_scaling";
@@ -126,7 +126,7 @@ fn add(all: &mut Map<String, Value>, name: &str, value: Value, place: &str) -> R
 }
 
 /// The stretch by its type. Lengths that it does not give stand beside it.
-fn stretch((keys, said, place): (Keys<'_>, Keys<'_>, &str), turned: usize, defaults: &Defaults) -> Result<Stretch> {
+fn stretch((keys, said, place): (Keys<'_>, Keys<'_>, &str), turned: usize, defaults: &Defaults) -> Result<RopeScaling> {
     let kind = said.text("rope_type", "default")?;
     let needed = |key: &str| -> Result<f32> {
         if said.get(key).is_none() {
@@ -138,9 +138,9 @@ fn stretch((keys, said, place): (Keys<'_>, Keys<'_>, &str), turned: usize, defau
     // The newer library takes the longest context where no first one is given.
     let first = || original()?.map_or_else(|| keys.size(LONGEST), Ok);
     Ok(match kind {
-        "default" => Stretch::None,
-        "linear" => Stretch::Linear(needed("factor")?),
-        "llama3" => Stretch::Llama3 {
+        "default" => RopeScaling::None,
+        "linear" => RopeScaling::Linear(needed("factor")?),
+        "llama3" => RopeScaling::Llama3 {
             factor: needed("factor")?,
             low: needed("low_freq_factor")?,
             high: needed("high_freq_factor")?,
@@ -154,7 +154,7 @@ fn stretch((keys, said, place): (Keys<'_>, Keys<'_>, &str), turned: usize, defau
                 (Some(m), Some(all)) if m != 0.0 && all != 0.0 => scale(m) / scale(all),
                 _ => scale(1.0),
             };
-            Stretch::Yarn {
+            RopeScaling::Yarn {
                 factor,
                 fast: said.positive("beta_fast", 32.0)?,
                 slow: said.positive("beta_slow", 1.0)?,
@@ -190,7 +190,7 @@ fn stretch((keys, said, place): (Keys<'_>, Keys<'_>, &str), turned: usize, defau
                 (None, None) => long_amplitude(f64::from(needed("factor")?), length),
             };
             let amplitude = said.positive("attention_factor", amplitude)?;
-            Stretch::Long { short: factors("short_factor")?, long: factors("long_factor")?, length, amplitude }
+            RopeScaling::Long { short: factors("short_factor")?, long: factors("long_factor")?, length, amplitude }
         }
         other => {
             let reason = format!("type {} is none of default, linear, llama3, yarn, longrope", quoted(other));

@@ -1,7 +1,7 @@
 //! [`Seq2Seq`]: an encoder that reads one text, and a decoder that writes another.
 
 use super::Config;
-use super::ends::Ends;
+use super::embedding_head::EmbeddingHead;
 use super::load::Reader;
 use super::relative::Bias;
 use crate::io::{Weights, WeightsMut};
@@ -18,7 +18,7 @@ use ndarray::{Array1, Array2, s};
 pub struct Seq2Seq {
     config: Config,
     /// Embedding of both, final norm of the decoder, head.
-    ends: Ends,
+    ends: EmbeddingHead,
     encoder: Vec<Block>,
     encoder_norm: Norm,
     encoder_bias: Bias,
@@ -64,7 +64,7 @@ impl Seq2Seq {
             return Err(Error::setting("layer_widths", format!("block {i}: all blocks of T5 share one bias of {heads} heads")));
         }
         let model = Seq2Seq {
-            ends: Ends::read(&reader, &config)?,
+            ends: EmbeddingHead::read(&reader, &config)?,
             encoder: (0..first.blocks).map(|i| reader.block(i)).collect::<Result<_>>()?,
             encoder_norm: reader.norm(&reader.name(first.final_norm))?,
             encoder_bias: Bias::read(&reader, first.path, relative, heads, true)?,
@@ -82,12 +82,12 @@ impl Seq2Seq {
     }
 
     /// Embedding, final norm of the decoder, and head.
-    pub fn ends(&self) -> &Ends {
+    pub fn ends(&self) -> &EmbeddingHead {
         &self.ends
     }
 
     /// As [`Seq2Seq::ends`], to be changed.
-    pub fn ends_mut(&mut self) -> &mut Ends {
+    pub fn embedding_head_mut(&mut self) -> &mut EmbeddingHead {
         &mut self.ends
     }
 
@@ -146,7 +146,7 @@ impl Seq2Seq {
     /// # Errors
     /// If an id is not in the vocabulary, or there is no token.
     pub fn encode(&self, ids: &[u32], probe: &mut dyn Probe) -> Result<Array2<f32>> {
-        super::ends::sequences(ids, ids.len())?;
+        super::embedding_head::sequences(ids, ids.len())?;
         let at = self.encoder_positions(ids.len());
         let mut h = self.ends.embed(ids, ids.len(), 0)?;
         self.encoder.iter().for_each(|block| block.forward(&mut h, &at, probe));
@@ -164,7 +164,7 @@ impl Seq2Seq {
     /// # Errors
     /// As [`Seq2Seq::encode`].
     pub fn decode(&self, labels: &[u32], memory: &Array2<f32>, probe: &mut dyn Probe) -> Result<Array2<f32>> {
-        super::ends::sequences(labels, labels.len())?;
+        super::embedding_head::sequences(labels, labels.len())?;
         let at = self.decoder_positions(labels.len(), 0);
         let mut h = self.ends.embed(&self.shifted(labels), labels.len(), 0)?;
         self.decoder.iter().for_each(|block| block.forward_with_memory(&mut h, memory, &at, probe));
@@ -208,7 +208,7 @@ impl Seq2Seq {
     /// # Errors
     /// If an id is not in the vocabulary, or there is no token.
     pub fn step(&self, ids: &[u32], cache: &mut Seq2SeqCache) -> Result<Array1<f32>> {
-        super::ends::sequences(ids, ids.len())?;
+        super::embedding_head::sequences(ids, ids.len())?;
         let at = self.decoder_positions(ids.len(), cache.len());
         awake(|| {
             let mut h = self.ends.embed(ids, ids.len(), at.first)?;
@@ -224,8 +224,8 @@ impl Seq2Seq {
     /// # Errors
     /// As [`Seq2Seq::encode`].
     pub fn backward(&self, ids: &[u32], labels: &[u32], sink: &mut Sink<'_>) -> Result<f64> {
-        super::ends::sequences(ids, ids.len())?;
-        super::ends::sequences(labels, labels.len())?;
+        super::embedding_head::sequences(ids, ids.len())?;
+        super::embedding_head::sequences(labels, labels.len())?;
         let (at, decoder_at) = (self.encoder_positions(ids.len()), self.decoder_positions(labels.len(), 0));
         let keep = |blocks: &[Block], h: &mut Array2<f32>, run: &dyn Fn(&Block, &mut Array2<f32>)| {
             let one = |block: &Block| {

@@ -14,12 +14,12 @@
 //! The bias of scores depends on the distance, sorted into buckets, and is that of the first block in all blocks of a stack; it
 //! stays with its stack, whatever becomes of the block. v1.0 has `f = relu`, v1.1 a gate with gelu and a head of its own.
 
+use super::architecture::{Architecture, Layer, Names, Parts, Relative, Stack, UpNames, activation};
 use super::keys::{Keys, setting};
-use super::recipe::{Layer, Names, Opens, Parts, Recipe, Relative, Stack, activation};
 use crate::Result;
-use crate::nn::{Activation, Heads, NormKind, Rule};
+use crate::nn::{Activation, AttentionRule, Heads, NormKind};
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
+pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let hidden = keys.size("d_model")?;
     let queries = keys.size("num_heads")?;
     let heads = Heads { queries, keys: queries, dim: keys.size("d_kv")? };
@@ -32,7 +32,7 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
     }
     let (gated, activation) = feed(keys)?;
     let intermediate = keys.size("d_ff")?;
-    let layer = |causal| Layer { heads, rule: Rule { scale: 1.0, cap: None, window: None, causal }, intermediate };
+    let layer = |causal| Layer { heads, rule: AttentionRule { scale: 1.0, cap: None, window: None, causal }, intermediate };
     let relative = Relative {
         buckets: keys.size_or("relative_attention_num_buckets", 32)?,
         farthest: keys.size_or("relative_attention_max_distance", 128)?,
@@ -41,7 +41,7 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Recipe> {
         let reason = format!("{} buckets for distances up to {}", relative.buckets, relative.farthest);
         return Err(setting("relative_attention_num_buckets", reason));
     }
-    Ok(Recipe {
+    Ok(Architecture {
         vocab: keys.size("vocab_size")?,
         hidden,
         tied,
@@ -86,7 +86,7 @@ fn feed(keys: Keys<'_>) -> Result<(bool, Activation)> {
     one.insert("feed_forward_proj".into(), function.into());
     let activation = activation(Keys(&one), "feed_forward_proj", "relu")?;
     // What the library makes of the name stands beside it.
-    let (also, is_gated) = (super::recipe::activation(keys, "dense_act_fn", function)?, keys.flag("is_gated_act", gated)?);
+    let (also, is_gated) = (super::architecture::activation(keys, "dense_act_fn", function)?, keys.flag("is_gated_act", gated)?);
     if (also, is_gated) != (activation, gated) {
         let reason = format!("{} contradicts dense_act_fn or is_gated_act", crate::io::quoted(name));
         return Err(setting("feed_forward_proj", reason));
@@ -96,10 +96,10 @@ fn feed(keys: Keys<'_>) -> Result<(bool, Activation)> {
 
 fn parts(gated: bool, decoder: bool) -> Parts {
     let opening = match (gated, decoder) {
-        (false, false) => Opens::Plain("layer.1.DenseReluDense.wi"),
-        (false, true) => Opens::Plain("layer.2.DenseReluDense.wi"),
-        (true, false) => Opens::Gated("layer.1.DenseReluDense.wi_0", "layer.1.DenseReluDense.wi_1"),
-        (true, true) => Opens::Gated("layer.2.DenseReluDense.wi_0", "layer.2.DenseReluDense.wi_1"),
+        (false, false) => UpNames::Plain("layer.1.DenseReluDense.wi"),
+        (false, true) => UpNames::Plain("layer.2.DenseReluDense.wi"),
+        (true, false) => UpNames::Gated("layer.1.DenseReluDense.wi_0", "layer.1.DenseReluDense.wi_1"),
+        (true, true) => UpNames::Gated("layer.2.DenseReluDense.wi_0", "layer.2.DenseReluDense.wi_1"),
     };
     let cross = [
         "layer.1.layer_norm",

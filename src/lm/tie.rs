@@ -3,7 +3,7 @@
 //! The config says whether the head is the embedding; a file may hold either of them, both, or the embedding under other names. What is
 //! read is what the newer reference library reads: the one that is there, and of two that differ each for itself.
 
-use super::recipe::Recipe;
+use super::architecture::Architecture;
 use crate::io::{Weights, quoted};
 use crate::{Error, Result};
 
@@ -25,7 +25,7 @@ fn tensor(name: &str) -> String {
 }
 
 /// Looks at the names; numbers are read only where there are two tensors that may be one.
-pub(super) fn find(name: impl Fn(&str) -> String, weights: &dyn Weights, recipe: &Recipe) -> Result<Tie> {
+pub(super) fn find(name: impl Fn(&str) -> String, weights: &dyn Weights, recipe: &Architecture) -> Result<Tie> {
     let names = &recipe.names;
     let head = names.head;
     let here: Vec<String> = names.embedding.iter().map(|part| name(part)).collect();

@@ -2,7 +2,7 @@
 //!
 //! Activations are `(batch, features)`; images are features in channel, row, column order. Every layer that has weights is
 //! one of a few bilinear [`Map`]s, and everything that pruning asks of a network follows from three products of a map
-//! ([`Map::apply`], [`Map::pull`], [`Map::correlate`]): the gradient, the Hessian-vector product, the diagonal Fisher
+//! ([`Map::apply`], [`Map::input_gradient`], [`Map::weight_gradient`]): the gradient, the Hessian-vector product, the diagonal Fisher
 //! matrix and Optimal Brain Damage's back-propagated second derivatives. They are written once, in [`passes`].
 //!
 //! Transformers are made of other parts: [`Linear`] layers whose weights may be in any storage, [`Norm`], [`Rotary`] positions,
@@ -26,6 +26,6 @@ pub use optimizer::{Method, Moments, Optimizer};
 pub use parameters::{Change, Gradients, Parameters, See, check_mask};
 pub(crate) use transformer::attention;
 pub use transformer::{
-    Attention, Back, Block, Distances, FeedForward, Heads, Inputs, LayerCache, Linear, Norm, NormKind, Opening, Positions, Probe,
-    Rotary, Rule, Seen, Sink, Stretch, Turns, attend, attend_back,
+    Attention, AttentionRule, Back, Block, Distances, FeedForward, Heads, LayerCache, Linear, Norm, NormKind, Positions, Probe,
+    QkvProjection, RopeScaling, Rotary, Seen, Sink, Turns, UpProjection, attend, attend_back,
 };

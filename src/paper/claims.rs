@@ -1,6 +1,6 @@
 //! Claims, what was measured of each, and the table of both.
 
-use crate::paper::Rule;
+use crate::paper::ClaimRule;
 use crate::report::{Cell, Summary, Table};
 use crate::rng::Seed;
 use crate::{Error, Result};
@@ -23,7 +23,7 @@ pub struct Claim {
     /// On what it was measured here.
     pub setting: String,
     /// When it holds.
-    pub rule: Rule,
+    pub rule: ClaimRule,
     /// Digits after the point in the table.
     pub digits: usize,
     /// Ours, one a seed.
@@ -152,7 +152,7 @@ impl Claims {
             let digits: usize = digits.ok_or_else(|| wrong(&format!("the digits are no whole number up to {MOST_DIGITS}")))?;
             let seed = cells[6].parse().map(Seed).map_err(|_| wrong("the seed is no whole number"))?;
             let value: f64 = cells[7].parse().map_err(|_| wrong("the value is no number"))?;
-            let rule: Rule = cells[4].parse()?;
+            let rule: ClaimRule = cells[4].parse()?;
             let same = |c: &Claim| c.what == cells[0] && c.setting == cells[3];
             if !claims.all.last().is_some_and(same) {
                 claims.setting(&cells[1], &cells[3]).add(&cells[0], &cells[2], &cells[4], digits)?;

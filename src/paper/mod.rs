@@ -19,7 +19,7 @@ mod excuses;
 pub use claims::{Claim, Claims};
 pub use excuses::{Excuse, Excuses, Run};
 pub use options::Options;
-pub use rule::Rule;
+pub use rule::ClaimRule;
 
 use crate::io::atomic;
 use crate::kernels::check_environment;

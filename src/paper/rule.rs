@@ -9,14 +9,14 @@ use std::str::FromStr;
 /// When a claim holds, written as `mean <= 14`, `every >= 0.9`, `every in 0.5 .. 1.5`, `mean < 1`.
 ///
 /// ```
-/// use lacuna::paper::Rule;
-/// let rule: Rule = "every <= 14".parse()?;
+/// use lacuna::paper::ClaimRule;
+/// let rule: ClaimRule = "every <= 14".parse()?;
 /// assert!(rule.holds(&[12., 14.])? && !rule.holds(&[12., 15.])?);
 /// assert_eq!(rule.to_string(), "every <= 14");
 /// # Ok::<(), lacuna::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rule {
+pub struct ClaimRule {
     every: bool,
     test: Test,
 }
@@ -30,7 +30,7 @@ enum Test {
     Within(f64, f64),
 }
 
-impl Rule {
+impl ClaimRule {
     /// Whether the values of all seeds meet it.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Rule {
     }
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for ClaimRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", if self.every { "every" } else { "mean" })?;
         match self.test {
@@ -61,7 +61,7 @@ impl fmt::Display for Rule {
     }
 }
 
-impl FromStr for Rule {
+impl FromStr for ClaimRule {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -81,7 +81,7 @@ impl FromStr for Rule {
             _ => None,
         };
         match every.zip(test) {
-            Some((every, test)) => Ok(Rule { every, test }),
+            Some((every, test)) => Ok(ClaimRule { every, test }),
             None => Err(Error::setting("rule", format!("{} is not like 'mean <= 14' or 'every in 0.5 .. 1.5'", quoted(text)))),
         }
     }
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn what_is_no_rule_is_shown_in_part_where_it_is_long() {
-        let line = ("mean ".to_string() + &"\t9".repeat(5000)).parse::<Rule>().unwrap_err().to_string();
+        let line = ("mean ".to_string() + &"\t9".repeat(5000)).parse::<ClaimRule>().unwrap_err().to_string();
         assert!(line.starts_with("rule: 'mean ") && line.contains('…') && line.chars().count() < 300, "{line}");
     }
 }

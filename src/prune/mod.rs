@@ -12,12 +12,12 @@ mod units;
 
 pub use checkpoint::{LeftAlone, PrunedTensor, left_alone, prunable, prune_checkpoint};
 pub use language::{
-    Correction, Cost, Inputs, LanguageLayer, LanguagePruning, LayerLevel, LayerRecord, LevelSettings, Levels, Progress,
-    SequenceGradients, Turn, allocated, check_measurable, language_layers, of_blocks, outliers, prune_language,
+    CalibrationInputs, Correction, Cost, LanguageLayer, LanguagePruning, LayerLevel, LayerRecord, LevelSettings, Levels,
+    Progress, SequenceGradients, Turn, allocated, check_measurable, language_layers, of_blocks, outliers, prune_language,
     unfinished_settings,
 };
 pub use oneshot::{Outcome, Pruning, choose, compensated, one_shot};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
-pub use surgeon::{Knife, Removed, Surgeon};
+pub use surgeon::{Criterion, Removed, Surgeon};
 pub use units::prune_units;

@@ -9,7 +9,7 @@ use ndarray::{Array2, Axis, s};
 
 /// Which parameter goes next, and what the others do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Knife {
+pub enum Criterion {
     /// Optimal Brain Surgeon: least w² / (2 [H⁻¹]_qq); the others answer.
     Obs,
     /// Optimal Brain Damage: least ½ h w²; the others stay.
@@ -25,18 +25,18 @@ pub enum Knife {
 /// the small number that Hassibi and Stork begin with, from 1e-8 to 1e-4.
 ///
 /// ```
-/// use lacuna::{calibrate::Calibration, models::{Init, mlp}, nn::{Activation, Loss}, prune::{Knife, Surgeon}, rng::Seed};
+/// use lacuna::{calibrate::Calibration, models::{Init, mlp}, nn::{Activation, Loss}, prune::{Criterion, Surgeon}, rng::Seed};
 /// use ndarray::array;
 /// let net = mlp(&[2, 1], Activation::Tanh, Init::LeCun, Seed(0))?;
 /// let (x, t) = (array![[1., 0.], [0., 1.], [1., 1.]], array![[1.], [0.], [1.]]);
-/// let (smaller, cuts) = Surgeon::new(Knife::Obs, 1e-4).cut(&net, &Calibration::new(&x, &t, Loss::SquaredError), 1)?;
+/// let (smaller, cuts) = Surgeon::new(Criterion::Obs, 1e-4).cut(&net, &Calibration::new(&x, &t, Loss::SquaredError), 1)?;
 /// assert_eq!((cuts.len(), smaller.kept_parameters()), (1, 2));
 /// # Ok::<(), lacuna::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Surgeon {
     /// Which goes next.
-    pub knife: Knife,
+    pub criterion: Criterion,
     /// α, added to the diagonal of the Hessian.
     pub alpha: f64,
 }
@@ -56,8 +56,8 @@ pub struct Removed {
 
 impl Surgeon {
     /// A surgeon with this knife and α.
-    pub fn new(knife: Knife, alpha: f64) -> Self {
-        Surgeon { knife, alpha }
+    pub fn new(criterion: Criterion, alpha: f64) -> Self {
+        Surgeon { criterion, alpha }
     }
 
     /// The inverse Hessian over all parameters, in the order of [`Network::params`], each row-major; what a mask dropped is taken out.
@@ -95,13 +95,13 @@ impl Surgeon {
     /// As [`Surgeon::inverse`]; if fewer than `count` parameters are left.
     pub fn cut(&self, network: &Network, data: &Calibration<'_>, count: usize) -> Result<(Network, Vec<Removed>)> {
         let mut w: Vec<f64> = network.params().iter().flat_map(|(_, p)| p.value().iter().map(|&w| f64::from(w))).collect();
-        let mut inverse = match self.knife {
-            Knife::Obs => self.inverse(network, data)?,
-            Knife::Obd | Knife::Magnitude => self.diagonal(network, data)?,
+        let mut inverse = match self.criterion {
+            Criterion::Obs => self.inverse(network, data)?,
+            Criterion::Obd | Criterion::Magnitude => self.diagonal(network, data)?,
         };
         let may_go = inverse.left().to_vec();
         let mut cuts = obs::surgery(&mut w, &mut inverse, &may_go, count)?;
-        if self.knife == Knife::Magnitude {
+        if self.criterion == Criterion::Magnitude {
             cuts.iter_mut().for_each(|c| c.saliency = (2.0 * c.saliency).sqrt());
         }
         let mut smaller = network.clone();
@@ -127,7 +127,7 @@ impl Surgeon {
     fn diagonal(&self, network: &Network, data: &Calibration<'_>) -> Result<InverseHessian> {
         check(network, data)?;
         let gone = dropped(network);
-        let h: Vec<f64> = if self.knife == Knife::Magnitude {
+        let h: Vec<f64> = if self.criterion == Criterion::Magnitude {
             vec![1.0; network.parameters()]
         } else {
             let (x, target) = (data.x.to_owned(), data.target.to_owned());

@@ -6,7 +6,7 @@
 //!
 //! | symbol | here |
 //! |---|---|
-//! | b | [`Affine::bits`] |
+//! | b | [`AffineGrid::bits`] |
 //! | s, z | step and whole-numbered zero point of a row; 0 is always one of the values, so that what is pruned stays 0 |
 //!
 //! This is the rounding of GPTQ (Frantar, Ashkboos, Hoefler, Alistarh, ICLR 2023, arXiv:2210.17323) without a search for the
@@ -18,7 +18,7 @@ use ndarray::{Array2, ArrayRef2};
 
 /// How many values a grid has, and whether they lie evenly about 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Affine {
+pub struct AffineGrid {
     /// `2^bits` values; 1 to 16.
     pub bits: u32,
     /// Whether the steps are max |w| / (2^b − 1) · 2 and half of the values lie below 0, whatever the signs of the weights. 0 is one of
@@ -26,10 +26,10 @@ pub struct Affine {
     pub symmetric: bool,
 }
 
-impl Affine {
+impl AffineGrid {
     /// From the least to the largest weight.
     pub fn new(bits: u32) -> Self {
-        Affine { bits, symmetric: false }
+        AffineGrid { bits, symmetric: false }
     }
 
     /// One grid for each row of a weight `(out, in)`.
@@ -63,10 +63,10 @@ impl Affine {
 /// The grids of the rows of one weight.
 ///
 /// ```
-/// use lacuna::quantize::Affine;
+/// use lacuna::quantize::AffineGrid;
 /// use ndarray::array;
 /// let w = array![[-1., 0., 2., 0.6]];
-/// let grids = Affine::new(2).fit(&w)?; // -1, 0, 1, 2
+/// let grids = AffineGrid::new(2).fit(&w)?; // -1, 0, 1, 2
 /// assert_eq!(grids.rounded(&w), array![[-1., 0., 2., 1.]]);
 /// # Ok::<(), lacuna::Error>(())
 /// ```

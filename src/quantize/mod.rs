@@ -4,6 +4,6 @@ mod affine;
 mod levels;
 mod discretise;
 
-pub use affine::{Affine, Grids};
+pub use affine::{AffineGrid, Grids};
 pub use discretise::discretise;
 pub use levels::Grid;

@@ -18,15 +18,8 @@ impl fmt::Display for Rgb {
 }
 
 /// The palette of Okabe and Ito (2008), which the colour-blind tell apart, without its yellow, which white swallows.
-const PALETTE: [Rgb; 7] = [
-    Rgb(0, 114, 178),
-    Rgb(213, 94, 0),
-    Rgb(0, 158, 115),
-    Rgb(204, 121, 167),
-    Rgb(230, 159, 0),
-    Rgb(86, 180, 233),
-    Rgb(0, 0, 0),
-];
+const PALETTE: [Rgb; 7] =
+    [Rgb(0, 114, 178), Rgb(213, 94, 0), Rgb(0, 158, 115), Rgb(204, 121, 167), Rgb(230, 159, 0), Rgb(86, 180, 233), Rgb(0, 0, 0)];
 const DASHES: [&[f64]; 4] = [&[], &[7.0, 4.0], &[2.0, 3.0], &[9.0, 3.0, 2.0, 3.0]];
 
 pub(super) const INK: Rgb = Rgb(34, 34, 34);

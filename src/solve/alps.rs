@@ -126,7 +126,7 @@ impl Alps {
         let values: Vec<f64> = spectrum.values.iter().map(|v| v.max(0.0)).collect();
         let vectors = spectrum.vectors.mapv(|v| v as f32);
         let mut right = Array2::zeros(target.dim());
-        gemm(0.0, &mut right, 1.0, target, unit32, Threads::Pool);
+        gemm(1.0, target, unit32, 0.0, &mut right, Threads::Pool);
 
         let first = choose(target)?;
         let (mut rho, mut moved) = (self.rho, false);
@@ -139,7 +139,7 @@ impl Alps {
         for step in 1..=self.steps {
             let r = rho as f32;
             Zip::from(&mut side).and(&right).and(&v).and(&d).par_for_each(|s, &g, &v, &d| *s = g - v + r * d);
-            gemm(0.0, &mut b, 1.0, &side, &inverse, Threads::Pool);
+            gemm(1.0, &side, &inverse, 0.0, &mut b, Threads::Pool);
             Zip::from(&mut d).and(&b).and(&v).par_for_each(|d, &b, &v| *d = b + v / r);
             let mask = choose(&d)?;
             mask.apply(&mut d);
@@ -183,6 +183,6 @@ fn shifted_inverse(values: &[f64], vectors: &ArrayRef2<f32>, rho: f64) -> Array2
         column.mapv_inplace(|v| v * factor);
     }
     let mut inverse = Array2::zeros(vectors.dim());
-    gemm(0.0, &mut inverse, 1.0, &scaled, &vectors.t(), Threads::Pool);
+    gemm(1.0, &scaled, &vectors.t(), 0.0, &mut inverse, Threads::Pool);
     inverse
 }

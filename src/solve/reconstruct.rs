@@ -153,11 +153,11 @@ pub(super) fn gradients_unit(
 ) {
     let mut product = Array2::zeros(target.dim());
     let right_norms: Vec<f64> = {
-        gemm(0.0, &mut product, 1.0, target, unit, Threads::Pool);
+        gemm(1.0, target, unit, 0.0, &mut product, Threads::Pool);
         mask.apply(&mut product);
         product.rows().into_iter().map(|r| dot(r, r)).collect()
     };
-    gemm(0.0, &mut product, 1.0, &(target - &*x), unit, Threads::Pool);
+    gemm(1.0, &(target - &*x), unit, 0.0, &mut product, Threads::Pool);
     mask.apply(&mut product);
     let (mut residual, mut direction) = (product.clone(), product.clone());
     let mut squares: Vec<f64> = residual.rows().into_iter().map(|r| dot(r, r)).collect();
@@ -166,7 +166,7 @@ pub(super) fn gradients_unit(
         if squares.iter().zip(&right_norms).all(|(&s, &r)| done(s, r)) {
             break;
         }
-        gemm(0.0, &mut product, 1.0, &direction, unit, Threads::Pool);
+        gemm(1.0, &direction, unit, 0.0, &mut product, Threads::Pool);
         mask.apply(&mut product);
         let rows = x.axis_iter_mut(Axis(0)).into_par_iter().zip(residual.axis_iter_mut(Axis(0)));
         let rows = rows.zip(direction.axis_iter_mut(Axis(0))).zip(product.axis_iter(Axis(0)));

@@ -31,7 +31,7 @@ use super::{Pruned, Pruner};
 use crate::criteria::{Evidence, Need, Needs};
 use crate::linalg::{Threads, cholesky_of_inverse_f32, gemm};
 use crate::mask::{Budget, Mask, Pattern, Scope, select};
-use crate::quantize::{Affine, Grids};
+use crate::quantize::{AffineGrid, Grids};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
@@ -57,7 +57,7 @@ pub struct SparseGpt {
     /// The order of the columns.
     pub order: Order,
     /// Round what stays to the values of a grid, found on the dense weight, and make up for the rounding too.
-    pub grid: Option<Affine>,
+    pub grid: Option<AffineGrid>,
 }
 
 impl Default for SparseGpt {
@@ -200,7 +200,7 @@ fn sweep(mut weight: Array2<f32>, old: Option<&Mask>, u: &Array2<f32>, sweep: &S
         }
         if to < cols {
             let mut rest = weight.slice_mut(s![.., to..]);
-            gemm(1.0, &mut rest, -1.0, &errors, &u.slice(s![from..to, to..]), Threads::Pool);
+            gemm(-1.0, &errors, &u.slice(s![from..to, to..]), 1.0, &mut rest, Threads::Pool);
         }
     }
     Ok((weight, mask))

@@ -19,4 +19,4 @@ pub use generate::{Ended, Generation, generate, generate_until};
 pub use sampler::{Sampler, Sampling};
 pub use stops::Stops;
 #[cfg(feature = "text")]
-pub use tokenizer::{Tokenizer, Typist, is_guarded};
+pub use tokenizer::{StreamDecoder, Tokenizer, is_guarded};

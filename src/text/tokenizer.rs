@@ -188,8 +188,8 @@ impl Tokenizer {
     }
 
     /// Turns tokens that come one by one into text that comes in whole characters.
-    pub fn typist(&self) -> Typist<'_> {
-        Typist { tokenizer: self, ids: Vec::new(), shown: 0 }
+    pub fn typist(&self) -> StreamDecoder<'_> {
+        StreamDecoder { tokenizer: self, ids: Vec::new(), shown: 0 }
     }
 }
 
@@ -206,7 +206,7 @@ fn around(inner: &tokenizers::Tokenizer) -> std::result::Result<[Vec<u32>; 2], S
 }
 
 /// See [`Tokenizer::typist`].
-pub struct Typist<'a> {
+pub struct StreamDecoder<'a> {
     tokenizer: &'a Tokenizer,
     /// The last tokens: those whose text was given out last, and those whose text was not yet.
     ids: Vec<u32>,
@@ -214,7 +214,7 @@ pub struct Typist<'a> {
     shown: usize,
 }
 
-impl Typist<'_> {
+impl StreamDecoder<'_> {
     /// Takes a token; what can be read now that could not before, which is nothing in the middle of a character.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use super::fit::{check, train_through};
 use crate::nn::{Layer, Network};
 use crate::quantize::{Grid, discretise};
-use crate::train::{Care, Lesson, Recipe};
+use crate::train::{Lesson, Regularization, TrainConfig};
 use crate::{Error, Result};
 use ndarray::ArrayRef2;
 
@@ -40,8 +40,8 @@ pub fn train_discretised(
     network: &mut Network,
     x: &ArrayRef2<f32>,
     lesson: &dyn Lesson,
-    recipe: &Recipe,
-    care: &Care,
+    recipe: &TrainConfig,
+    care: &Regularization,
     grid: Grid,
     biases: bool,
 ) -> Result<(Network, Vec<f64>)> {

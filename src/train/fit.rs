@@ -2,7 +2,7 @@
 
 use crate::nn::{Dropout, Layer, Loss, Method, Mode, Network, Optimizer};
 use crate::rng::Stream;
-use crate::train::Recipe;
+use crate::train::TrainConfig;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, Axis};
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,7 @@ impl Jitter {
 
 /// What keeps training from learning the samples by heart. The default is none of it.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Care {
+pub struct Regularization {
     /// Units left out at random.
     pub dropout: Option<Dropout>,
     /// The largest norm of the weights into one unit; a longer row is shortened to it after each step.
@@ -92,8 +92,8 @@ pub fn train(
     network: &mut Network,
     x: &ArrayRef2<f32>,
     lesson: &dyn Lesson,
-    recipe: &Recipe,
-    care: &Care,
+    recipe: &TrainConfig,
+    care: &Regularization,
     seen: &mut dyn FnMut(usize, f64),
 ) -> Result<Vec<f64>> {
     let mut seen = |_: &Network, epoch: usize, loss: f64| {
@@ -108,8 +108,8 @@ pub(super) fn train_through(
     network: &mut Network,
     x: &ArrayRef2<f32>,
     lesson: &dyn Lesson,
-    recipe: &Recipe,
-    care: &Care,
+    recipe: &TrainConfig,
+    care: &Regularization,
     through: &dyn Fn(&Network) -> Result<Option<Network>>,
     seen: &mut dyn FnMut(&Network, usize, f64) -> Result<()>,
 ) -> Result<Vec<f64>> {
@@ -163,7 +163,13 @@ pub(super) fn train_through(
     Ok(losses)
 }
 
-pub(super) fn check(network: &Network, x: &ArrayRef2<f32>, lesson: &dyn Lesson, recipe: &Recipe, care: &Care) -> Result<()> {
+pub(super) fn check(
+    network: &Network,
+    x: &ArrayRef2<f32>,
+    lesson: &dyn Lesson,
+    recipe: &TrainConfig,
+    care: &Regularization,
+) -> Result<()> {
     let (samples, (lessons, outputs)) = (x.nrows(), lesson.dim());
     if samples == 0 || recipe.batch == 0 {
         return Err(Error::setting("training", format!("{samples} samples in batches of {}", recipe.batch)));

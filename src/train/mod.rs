@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | [`fit`] | on targets |
-//! | [`train`] | on any [`Lesson`] ([`Distil`], for one), with dropout, max-norm or jitter ([`Care`]) |
+//! | [`train`] | on any [`Lesson`] ([`Distil`], for one), with dropout, max-norm or jitter ([`Regularization`]) |
 //! | [`train_discretised`] | through weights of a few levels |
 //! | [`bfgs`] | to a minimum, for small networks |
 //! | [`munge`] | makes samples for a student out of few |
@@ -21,7 +21,7 @@ mod distil;
 pub use bfgs::{Bfgs, bfgs};
 pub use discretised::{discretised, train_discretised};
 pub use distil::{Distil, distillation};
-pub use fit::{Care, Jitter, Lesson, Targets, train};
+pub use fit::{Jitter, Lesson, Regularization, Targets, train};
 pub use munge::{Munge, munge};
 pub use side::side_by_side;
 pub use state::{load_optimizer, save_optimizer};
@@ -59,7 +59,7 @@ impl Decay {
 
 /// How to train.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Recipe {
+pub struct TrainConfig {
     /// What is made small.
     pub loss: Loss,
     /// The optimiser.
@@ -84,7 +84,7 @@ pub struct Recipe {
 /// # Errors
 /// If there is no data, its shapes do not fit the network, a sample or a setting is not a number that it can be, or the loss or a
 /// parameter is no longer finite.
-pub fn fit(network: &mut Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, recipe: &Recipe) -> Result<Vec<f64>> {
+pub fn fit(network: &mut Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, recipe: &TrainConfig) -> Result<Vec<f64>> {
     fit_with(network, x, target, recipe, &mut |_, _| {})
 }
 
@@ -96,8 +96,8 @@ pub fn fit_with(
     network: &mut Network,
     x: &ArrayRef2<f32>,
     target: &ArrayRef2<f32>,
-    recipe: &Recipe,
+    recipe: &TrainConfig,
     seen: &mut dyn FnMut(usize, f64),
 ) -> Result<Vec<f64>> {
-    train(network, x, &Targets { target, loss: recipe.loss }, recipe, &Care::default(), seen)
+    train(network, x, &Targets { target, loss: recipe.loss }, recipe, &Regularization::default(), seen)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// A file over again, to be changed: all tensors in F32.
 fn again(bytes: &[u8]) -> Gguf {
-    use lacuna::io::gguf::Value as Kept;
+    use lacuna::io::gguf::GgufValue as Kept;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     std::fs::write(&path, bytes).unwrap();

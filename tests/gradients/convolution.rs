@@ -48,15 +48,19 @@ fn check(conv: Conv2d, batch: usize) {
     }
     assert!(squares.iter().all(|s: &f32| *s < (1 << 24) as f32), "sums that f32 does not hold exactly");
     assert_eq!(map.apply(&weight, &x), y, "apply of {conv:?}, batch {batch}");
-    assert_eq!(map.pull(&weight, &d), back, "pull of {conv:?}, batch {batch}");
-    assert_eq!(map.correlate(&x, &d), sum, "correlate of {conv:?}, batch {batch}");
-    assert_eq!(map.correlate_squares(&x, &d), squares, "correlate_squares of {conv:?}, batch {batch}");
+    assert_eq!(map.input_gradient(&weight, &d), back, "gradient of the input, {conv:?}, batch {batch}");
+    assert_eq!(map.weight_gradient(&x, &d), sum, "weight_gradient of {conv:?}, batch {batch}");
+    assert_eq!(map.squared_weight_gradient(&x, &d), squares, "squared_weight_gradient of {conv:?}, batch {batch}");
     // Whatever the layout.
     let [weight, x_down, d_down] = [&weight, &x, &d].map(|a| a.t().as_standard_layout().into_owned().reversed_axes());
     assert_eq!(map.apply(&weight, &x_down), y, "apply of {conv:?}, batch {batch}, column-major");
-    assert_eq!(map.pull(&weight, &d_down), back, "pull of {conv:?}, batch {batch}, column-major");
-    assert_eq!(map.correlate(&x_down, &d_down), sum, "correlate of {conv:?}, batch {batch}, column-major");
-    assert_eq!(map.correlate_squares(&x_down, &d_down), squares, "correlate_squares of {conv:?}, batch {batch}, column-major");
+    assert_eq!(map.input_gradient(&weight, &d_down), back, "gradient of the input, {conv:?}, batch {batch}, column-major");
+    assert_eq!(map.weight_gradient(&x_down, &d_down), sum, "weight_gradient of {conv:?}, batch {batch}, column-major");
+    assert_eq!(
+        map.squared_weight_gradient(&x_down, &d_down),
+        squares,
+        "squared_weight_gradient of {conv:?}, batch {batch}, column-major"
+    );
     assert_eq!(map.patches(&x_down), map.patches(&x), "patches of {conv:?}, batch {batch}, column-major");
 }
 
@@ -102,9 +106,9 @@ fn a_linear_map_is_three_loops() {
         let sum = Array2::from_shape_fn((3, 5), |(o, i)| entry(&|n| d[[n, o]] * x[[n, i]], batch));
         let squares = Array2::from_shape_fn((3, 5), |(o, i)| entry(&|n| (d[[n, o]] * x[[n, i]]).powi(2), batch));
         assert_eq!(map.apply(&weight, &x), y);
-        assert_eq!(map.pull(&weight, &d), back);
-        assert_eq!(map.correlate(&x, &d), sum);
-        assert_eq!(map.correlate_squares(&x, &d), squares);
+        assert_eq!(map.input_gradient(&weight, &d), back);
+        assert_eq!(map.weight_gradient(&x, &d), sum);
+        assert_eq!(map.squared_weight_gradient(&x, &d), squares);
     }
 }
 

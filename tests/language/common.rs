@@ -6,7 +6,7 @@ use lacuna::linalg::Gram;
 use lacuna::lm::{Config, LanguageModel};
 use lacuna::mask::{Pattern, Scope};
 use lacuna::nn::Probe;
-use lacuna::prune::{Inputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, prune_language};
+use lacuna::prune::{CalibrationInputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, prune_language};
 use lacuna::rng::Seed;
 use lacuna::solve::Pruner;
 use lacuna::{Result, allocate::Uniform};
@@ -96,7 +96,7 @@ pub fn settings<'a>(dir: &Path, pruner: &'a dyn Pruner, pattern: Pattern) -> Lan
         pattern,
         scope: Scope::Layer,
         budgets,
-        inputs: Inputs::Pruned,
+        inputs: CalibrationInputs::Pruned,
         turn: Turn::Layer,
         correction: None,
         gradients: None,

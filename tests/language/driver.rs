@@ -4,7 +4,7 @@ use lacuna::criteria::{Evidence, Magnitude, Need, Needs, Ria, Wanda};
 use lacuna::io::Dtype;
 use lacuna::mask::{Pattern, Scope};
 use lacuna::prune::{
-    Correction, Inputs, LanguagePruning, LevelSettings, Levels, SequenceGradients, Turn, language_layers, outliers,
+    CalibrationInputs, Correction, LanguagePruning, LevelSettings, Levels, SequenceGradients, Turn, language_layers, outliers,
 };
 use lacuna::solve::{Alps, DsNoT, ExactObs, Pruner, Reconstruct, Reconstructed, Scored, SparseGpt};
 use ndarray::Array2;
@@ -53,7 +53,7 @@ fn with_dense_inputs_every_layer_is_measured_on_what_it_sees_in_the_dense_model(
     let m = Model::new(Dtype::F32);
     let (out, ids, pruner) = (m.out("out"), tokens(10), SparseGpt::default());
     let mut settings = settings(&m.dir, &pruner, Pattern::Unstructured);
-    (settings.inputs, settings.turn) = (Inputs::Dense, Turn::Block);
+    (settings.inputs, settings.turn) = (CalibrationInputs::Dense, Turn::Block);
     prune(&m.dir, &out, &ids, &settings).unwrap();
     each_layer_was_pruned_on(&model(&m.dir), &m.dir, &out, &ids, "");
 }

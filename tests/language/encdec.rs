@@ -7,7 +7,7 @@ use lacuna::io::{Dtype, FolderWriter, Layout};
 use lacuna::lm::Seq2Seq;
 use lacuna::mask::{Pattern, Scope};
 use lacuna::prune::{
-    Correction, Inputs, LanguagePruning, LevelSettings, Levels, SequenceGradients, Turn, allocated, check_measurable,
+    CalibrationInputs, Correction, LanguagePruning, LevelSettings, Levels, SequenceGradients, Turn, allocated, check_measurable,
     language_layers, outliers, prune_language,
 };
 use lacuna::rng::Seed;
@@ -79,7 +79,7 @@ fn plan<'a>(dir: &Path, pruner: &'a dyn Pruner, allocation: &dyn Allocate) -> La
         pattern: Pattern::Unstructured,
         scope: Scope::Layer,
         budgets: allocated(&folder, &config, &layers, Pattern::Unstructured, 0.5, (allocation, None)).unwrap(),
-        inputs: Inputs::Pruned,
+        inputs: CalibrationInputs::Pruned,
         turn: Turn::Layer,
         correction: None,
         gradients: None,
@@ -145,7 +145,11 @@ fn whatever_measures_is_refused_at_once_and_says_what_works() {
     let solved = Reconstructed::new(&magnitude, Reconstruct::default());
     let all: [&dyn Pruner; 7] = [&wanda, &ria, &sparse, &alps, &obc, &dsnot, &solved];
     for pruner in all {
-        for (inputs, turn) in [(Inputs::Pruned, Turn::Layer), (Inputs::Pruned, Turn::Block), (Inputs::Dense, Turn::Block)] {
+        for (inputs, turn) in [
+            (CalibrationInputs::Pruned, Turn::Layer),
+            (CalibrationInputs::Pruned, Turn::Block),
+            (CalibrationInputs::Dense, Turn::Block),
+        ] {
             for skip in [false, true] {
                 let mut settings = plan(&dir, pruner, &Uniform);
                 (settings.inputs, settings.turn) = (inputs, turn);

@@ -5,7 +5,7 @@ use lacuna::allocate::Evolution;
 use lacuna::criteria::{Need, Needs, Ria, Taylor, Wanda};
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
 use lacuna::mask::{Pattern, Scope};
-use lacuna::prune::{Inputs, LevelSettings, Levels, SequenceGradients, Turn, language_layers, outliers};
+use lacuna::prune::{CalibrationInputs, LevelSettings, Levels, SequenceGradients, Turn, language_layers, outliers};
 use lacuna::rng::Seed;
 use lacuna::solve::{Alps, DsNoT, ExactObs, Pruner, Scored, SparseGpt};
 use ndarray::ArrayD;
@@ -40,8 +40,11 @@ fn inputs_that_are_not_finite_are_refused_with_the_layers_that_share_them() {
             let name = format!("{norm}{value}");
             let dir = changed(&m, &name, &format!("model.layers.1.{norm}.weight"), |w| w[[5]] = value);
             for (i, pruner) in all.into_iter().enumerate() {
-                for (inputs, turn) in [(Inputs::Pruned, Turn::Layer), (Inputs::Pruned, Turn::Block), (Inputs::Dense, Turn::Block)]
-                {
+                for (inputs, turn) in [
+                    (CalibrationInputs::Pruned, Turn::Layer),
+                    (CalibrationInputs::Pruned, Turn::Block),
+                    (CalibrationInputs::Dense, Turn::Block),
+                ] {
                     let mut settings = settings(&dir, pruner, Pattern::Unstructured);
                     (settings.inputs, settings.turn) = (inputs, turn);
                     let out = m.out(&format!("out{i}{name}{inputs:?}{turn:?}"));

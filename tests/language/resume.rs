@@ -2,7 +2,7 @@ use crate::common::*;
 use lacuna::criteria::Magnitude;
 use lacuna::io::{Dtype, FolderWriter};
 use lacuna::mask::Pattern;
-use lacuna::prune::{Correction, Inputs, LanguagePruning, LayerRecord, Turn, prune_language};
+use lacuna::prune::{CalibrationInputs, Correction, LanguagePruning, LayerRecord, Turn, prune_language};
 use lacuna::solve::{Scored, SparseGpt};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -43,7 +43,7 @@ fn a_run_that_is_killed_at_any_block_goes_on_to_the_same_bits() {
             match case {
                 0 => {}
                 1 => settings.turn = Turn::Block,
-                2 => (settings.inputs, settings.turn) = (Inputs::Dense, Turn::Block),
+                2 => (settings.inputs, settings.turn) = (CalibrationInputs::Dense, Turn::Block),
                 _ => settings.correction = Some(Correction { inputs: 1.0, stream: 1.0, damping: 0.01 }),
             }
             let whole = m.out(&format!("whole{case}"));

@@ -2,7 +2,7 @@ use crate::common::*;
 use lacuna::allocate::{Evolution, Global, Lamp, Level, Outliers, Owl, Uniform, dynamic, evolve};
 use lacuna::io::Dtype;
 use lacuna::mask::{Budget, Pattern};
-use lacuna::prune::{Correction, Inputs, Turn, allocated, language_layers, of_blocks, outliers};
+use lacuna::prune::{CalibrationInputs, Correction, Turn, allocated, language_layers, of_blocks, outliers};
 use lacuna::rng::Seed;
 use lacuna::solve::SparseGpt;
 use ndarray::Array2;
@@ -176,7 +176,7 @@ fn settings_that_exclude_each_other_and_names_of_no_layer_are_errors() {
     };
     let ids = tokens(4);
     assert_eq!(fail(&|_| {}, &ids[..13]), "calibration: 13 tokens are not whole sequences of 12");
-    assert!(fail(&|s| s.inputs = Inputs::Dense, &ids).starts_with("inputs: dense inputs have no pruned layers"));
+    assert!(fail(&|s| s.inputs = CalibrationInputs::Dense, &ids).starts_with("inputs: dense inputs have no pruned layers"));
     let correction = Some(Correction { inputs: 1.0, stream: 0.0, damping: 0.01 });
     assert!(fail(&|s| (s.turn, s.correction) = (Turn::Block, correction), &ids).starts_with("correct: layers make up"));
     assert_eq!(fail(&|s| s.budgets.clear(), &ids), "layers: none is left to prune");

@@ -1,12 +1,12 @@
 //! A query alone is attended to as it is among others.
 
-use lacuna::nn::{Distances, Heads, Rule, Seen, attend};
+use lacuna::nn::{AttentionRule, Distances, Heads, Seen, attend};
 use lacuna::rng::Seed;
 use ndarray::{Array2, s};
 
 #[test]
 fn a_single_query_gives_what_it_gives_among_others() {
-    let rule = Rule { scale: 0.2, cap: None, window: None, causal: true };
+    let rule = AttentionRule { scale: 0.2, cap: None, window: None, causal: true };
     for (heads, dims) in [((9, 3), 64), ((4, 4), 20), ((2, 1), 7), ((3, 1), 130)] {
         let heads = Heads { queries: heads.0, keys: heads.1, dim: dims };
         for keys in [1, 2, 5, 40, 700] {
@@ -16,9 +16,9 @@ fn a_single_query_gives_what_it_gives_among_others() {
             let far = Distances::new(stream.normal_array(heads.queries, 2 * keys, 1.0), keys);
             let rules = [
                 (rule, None),
-                (Rule { cap: Some(3.0), ..rule }, None),
-                (Rule { window: Some(4), ..rule }, None),
-                (Rule { causal: false, ..rule }, None),
+                (AttentionRule { cap: Some(3.0), ..rule }, None),
+                (AttentionRule { window: Some(4), ..rule }, None),
+                (AttentionRule { causal: false, ..rule }, None),
                 (rule, Some(&far)),
             ];
             for (rule, bias) in rules {

@@ -46,12 +46,12 @@ fn a_linear_layer_is_exact_for_every_number_of_tokens() {
             let expected = Array2::from_shape_fn(y.dim(), |at| before[at] + (y[at] + bias[at.1]).max(0.0));
             assert_eq!(found, expected, "with an epilogue, {case}");
             let mut added = before.clone();
-            gemm(1.0, &mut added, 1.0, &x, &w.t(), Threads::One);
+            gemm(1.0, &x, &w.t(), 1.0, &mut added, Threads::One);
             assert_eq!(added, &before + &y, "added, {case}");
             // Where the rules of choice take another, this library's own is held to the same.
             for made in Product::ALL {
                 added.assign(&before);
-                made.run(1.0, &mut added, 1.0, &x, &w.t(), Threads::Pool);
+                made.run(1.0, &x, &w.t(), 1.0, &mut added, Threads::Pool);
                 assert_eq!(added, &before + &y, "{}, {case}", made.name());
             }
         }
@@ -71,14 +71,14 @@ fn the_way_back_and_the_gradient_are_exact_for_every_number_of_tokens() {
             assert_eq!(matmul_tn(&dy, &x), dw, "matmul_tn, {case}");
             let before = whole(tokens, cols, 9, "before");
             let mut back = before.clone();
-            layer.pull(&dy, &mut back);
-            assert_eq!(back, &before + &dx, "Linear::pull, {case}");
+            layer.input_gradient(&dy, &mut back);
+            assert_eq!(back, &before + &dx, "Linear::apply_transpose, {case}");
             let mut op = Array2::from_elem((tokens, cols), f32::NAN);
-            layer.op().pull_into(&dy, &mut op);
-            assert_eq!(op, dx, "pull_into, {case}");
+            layer.op().apply_transpose_into(&dy, &mut op);
+            assert_eq!(op, dx, "apply_transpose_into, {case}");
             let mut found = Vec::new();
-            layer.correlate(&dy, &x, &mut |name, gradient| found.push((name.to_string(), gradient)));
-            assert_eq!(found[0], ("layer.weight".to_string(), dw.into_dyn()), "Linear::correlate, {case}");
+            layer.weight_gradient(&dy, &x, &mut |name, gradient| found.push((name.to_string(), gradient)));
+            assert_eq!(found[0], ("layer.weight".to_string(), dw.into_dyn()), "Linear::weight_gradient, {case}");
             assert_eq!(found[1].1, dy.sum_axis(ndarray::Axis(0)).into_dyn(), "the bias, {case}");
         }
     }
@@ -130,12 +130,12 @@ fn every_product_that_is_linked_is_exact_with_factors_and_strides() {
                     for made in Product::ALL {
                         let case = format!("{}, {m} x {k} {of_a}, {k} x {n} {of_b}, {alpha} and {beta}", made.name());
                         let mut found = if alpha == 0.0 { Array2::from_elem((m, n), f32::NAN) } else { c.clone() };
-                        made.run(alpha, &mut found, beta, &view_a(&a), &view_b(&b), Threads::Pool);
+                        made.run(beta, &view_a(&a), &view_b(&b), alpha, &mut found, Threads::Pool);
                         assert_eq!(found, expected, "{case}");
                         let mut wide = Array2::from_elem((2 * n, 3 * m), f32::NAN);
                         let mut turned = wide.slice_mut(s![..;2, ..;3]).reversed_axes();
                         turned.assign(&c);
-                        made.run(alpha, &mut turned, beta, &view_a(&a), &view_b(&b), Threads::One);
+                        made.run(beta, &view_a(&a), &view_b(&b), alpha, &mut turned, Threads::One);
                         assert_eq!(turned, expected, "{case}, c turned with gaps");
                     }
                 }
@@ -162,8 +162,8 @@ fn one_thread_two_and_three_make_the_same_bits_by_every_product() {
                     let bits = |pool: &rayon::ThreadPool| {
                         let mut c = Array2::zeros((a.nrows(), b.ncols()));
                         pool.install(|| match made {
-                            Some(made) => made.run(0.0, &mut c, 1.0, a, b, Threads::Pool),
-                            None => gemm(0.0, &mut c, 1.0, a, b, Threads::Pool),
+                            Some(made) => made.run(1.0, a, b, 0.0, &mut c, Threads::Pool),
+                            None => gemm(1.0, a, b, 0.0, &mut c, Threads::Pool),
                         });
                         c.mapv(f32::to_bits)
                     };
@@ -202,11 +202,11 @@ fn without_inputs_all_outputs_are_zero_and_what_is_added_to_stays() {
                 let mut c = Array2::from_elem((tokens, rows), f32::NAN);
                 // What a thread keeps at hand is no zeros any more.
                 let (w, x) = (whole(40, 70, 4, "weight"), whole(100, 70, 8, "input"));
-                Product::Lacuna.run(0.0, &mut Array2::zeros((100, 40)), 1.0, &x, &w.t(), Threads::Pool);
-                made.run(0.0, &mut c, 1.0, &a, &b, Threads::Pool);
+                Product::Lacuna.run(1.0, &x, &w.t(), 0.0, &mut Array2::zeros((100, 40)), Threads::Pool);
+                made.run(1.0, &a, &b, 0.0, &mut c, Threads::Pool);
                 assert_eq!(c, Array2::<f32>::zeros((tokens, rows)), "{}, {tokens} tokens, {rows} outputs", made.name());
                 c.fill(3.0);
-                made.run(1.0, &mut c, 1.0, &a, &b, Threads::Pool);
+                made.run(1.0, &a, &b, 1.0, &mut c, Threads::Pool);
                 assert_eq!(c, Array2::from_elem((tokens, rows), 3.0f32), "{}, {tokens} tokens, {rows} outputs", made.name());
             }
         }
@@ -224,8 +224,8 @@ fn results_may_run_backwards() {
                 let mut back = Array2::from_elem(dx.dim(), 3.0f32);
                 let mut view = back.slice_mut(s![..;-1, ..;-1]);
                 match made {
-                    Some(made) => made.run(alpha, &mut view, 1.0, &dy, &w, Threads::Pool),
-                    None => gemm(alpha, &mut view, 1.0, &dy, &w, Threads::Pool),
+                    Some(made) => made.run(1.0, &dy, &w, alpha, &mut view, Threads::Pool),
+                    None => gemm(1.0, &dy, &w, alpha, &mut view, Threads::Pool),
                 }
                 let who = made.map_or("the chosen one", Product::name);
                 assert_eq!(view, &dx + 3.0 * alpha, "{who}, {tokens} tokens, {rows} x {cols}, {alpha}");

@@ -80,8 +80,8 @@ fn few_and_many_tokens_of_any_strides_give_the_same_bits_in_fewer_bits() {
                 assert_eq!(bits(&a), bits(&b), "{name}, {rows} x {cols}, {tokens} tokens, accumulated");
                 let dy = Seed(6).stream("dy").normal_array(tokens, rows, 1.0);
                 let [mut a, mut b] = [(); 2].map(|()| Array2::zeros((tokens, cols)));
-                wide.op().pull_into(&dy, &mut a);
-                narrow.op().pull_into(&dy, &mut b);
+                wide.op().apply_transpose_into(&dy, &mut a);
+                narrow.op().apply_transpose_into(&dy, &mut b);
                 // The sum over outputs is cut into runs of rows.
                 assert!((&a - &b).iter().all(|d| d.abs() < 1e-3), "{name}, {rows} x {cols}, {tokens} tokens, back");
             }

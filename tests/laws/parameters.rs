@@ -1,6 +1,6 @@
 //! Parameters that are given with other strides are those that are given without.
 
-use lacuna::nn::{Distances, Heads, Linear, Norm, NormKind, Rule, Seen, attend};
+use lacuna::nn::{AttentionRule, Distances, Heads, Linear, Norm, NormKind, Seen, attend};
 use lacuna::rng::Seed;
 use ndarray::{Array1, Array2, s};
 
@@ -61,7 +61,7 @@ fn distances_may_be_given_column_by_column() {
     let of = |values: Array2<f32>| {
         let mut out = Array2::zeros((tokens, 12));
         let seen = Seen { q: q.view(), k: k.view(), v: v.view(), first: 0 };
-        let rule = Rule { causal: true, window: None, scale: 0.5, cap: None };
+        let rule = AttentionRule { causal: true, window: None, scale: 0.5, cap: None };
         attend(&[seen], heads, &rule, Some(&Distances::new(values, tokens)), out.view_mut());
         out
     };

@@ -2,7 +2,7 @@
 
 use crate::common::{ALL, Golden, Model, worst};
 use lacuna::io::Checkpoint;
-use lacuna::lm::{Ends, load_block, next_tokens};
+use lacuna::lm::{EmbeddingHead, load_block, next_tokens};
 use ndarray::{Array2, Axis};
 
 #[test]
@@ -70,7 +70,7 @@ fn a_model_read_block_by_block_gives_the_same_bits() {
     for golden in ALL.map(Golden::read) {
         let Model::Decoder(model) = golden.model() else { continue };
         let config = golden.config();
-        let ends = Ends::load(&golden.weights, &config).unwrap();
+        let ends = EmbeddingHead::load(&golden.weights, &config).unwrap();
         let mut h = ends.embed(&golden.ids, golden.ids.len(), 0).unwrap();
         let at = model.positions(1, golden.ids.len());
         for i in 0..config.layers() {
@@ -99,7 +99,7 @@ fn sequences_beside_one_another_are_as_each_alone() {
             assert_eq!(part(&together, i), part(other, i), "{}: sequence {i} beside another", golden.name);
         }
         // And they are the reference's, which saw the sequence alone, first or second.
-        let ends = Ends::load(&golden.weights, &golden.config()).unwrap();
+        let ends = EmbeddingHead::load(&golden.weights, &golden.config()).unwrap();
         for (i, both) in [&together, &stream(&[&turned[..], &golden.ids].concat())].into_iter().enumerate() {
             let off = worst(&ends.logits(&part(both, i)).into_dyn(), &golden.matrix("logits").into_dyn(), 1e-4);
             assert!(off < 0.5, "{}: {off} of the tolerance as sequence {i}", golden.name);

@@ -115,7 +115,7 @@ fn a_weight_of_another_shape_or_an_unknown_layer_is_refused() {
     assert_eq!(e, "model.layers.1.mlp.down_proj.weight: expected shape [18, 20], found [20, 18]");
     let e = model.linear_mut("model.layers.1.mlp.dwon_proj").unwrap_err().to_string();
     assert!(e.ends_with("did you mean 'model.layers.1.mlp.down_proj'?"), "{e}");
-    assert!(model.ends_mut().head_mut().is_none(), "a tied head is the embedding");
+    assert!(model.embedding_head_mut().head_mut().is_none(), "a tied head is the embedding");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Sequences of no tokens, of as many as there are positions, and of one more.
 
 use crate::common::{ALL, Golden, Model, worst};
-use lacuna::lm::{Ends, next_tokens, positions};
+use lacuna::lm::{EmbeddingHead, next_tokens, positions};
 use ndarray::{Axis, s};
 
 #[test]
@@ -15,7 +15,7 @@ fn no_tokens_are_an_error_that_says_so_and_nothing_is_divided_by_them() {
             );
         };
         let (ids, config) = (&golden.ids[..], golden.config());
-        let ends = Ends::load(&golden.weights, &config).unwrap();
+        let ends = EmbeddingHead::load(&golden.weights, &config).unwrap();
         refused("embed, length 0", ends.embed(ids, 0, 0).err());
         refused("embed, no tokens", ends.embed(&[], 0, 0).err());
         refused("embed, no tokens of 3", ends.embed(&[], 3, 0).err());
@@ -90,7 +90,7 @@ fn the_last_token_that_is_scored_needs_no_position() {
     let right = row.mapv(f64::exp).sum().ln() - row[ids[learned] as usize];
     assert!(found.len() == 1 && (found[0] - right).abs() < 1e-5, "{found:?} {right}");
     assert!(model.nll_from(&ids, learned).is_err(), "two more have no position");
-    let ends = Ends::load(&golden.weights, &golden.config()).unwrap();
+    let ends = EmbeddingHead::load(&golden.weights, &golden.config()).unwrap();
     assert!(ends.embed(&ids[..1], 1, usize::MAX).is_err(), "and no number is too large to be refused");
 }
 

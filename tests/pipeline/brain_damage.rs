@@ -9,7 +9,7 @@ use lacuna::models::digits_shared;
 use lacuna::nn::Loss;
 use lacuna::prune::one_shot;
 use lacuna::rng::Seed;
-use lacuna::train::{Decay, Recipe, fit};
+use lacuna::train::{Decay, TrainConfig, fit};
 
 const LOSS: Loss = Loss::SquaredError;
 
@@ -18,7 +18,7 @@ fn predicts_its_damage_and_does_less_than_magnitude() {
     let seed = Seed(0);
     let (x, t) = standardised(seed);
     let mut dense = digits_shared(seed).unwrap();
-    let recipe = Recipe { loss: LOSS, method: ADAM, learning_rate: 5e-3, decay: Decay::Cosine, epochs: 40, batch: 32, seed };
+    let recipe = TrainConfig { loss: LOSS, method: ADAM, learning_rate: 5e-3, decay: Decay::Cosine, epochs: 40, batch: 32, seed };
     fit(&mut dense, &x, &t, &recipe).unwrap();
     let base = score(&dense, &x, &t, LOSS);
     assert!(base.accuracy > 0.98, "{base:?}");

@@ -1,14 +1,14 @@
 //! Networks, data and criteria that all these tests use.
 
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Target, Uniform};
-use lacuna::criteria::{Fisher, Grasp, Magnitude, Norm, Obd, Random, Saliency, Snip, SynFlow, Taylor};
+use lacuna::criteria::{Fisher, Grasp, Magnitude, MagnitudeNorm, Obd, Random, Saliency, Snip, SynFlow, Taylor};
 use lacuna::data::digits;
 use lacuna::mask::{Pattern, Scope};
 use lacuna::models::{Builder, Init, mlp};
 use lacuna::nn::{Activation, Loss, Method, Network, Pooling};
 use lacuna::prune::Pruning;
 use lacuna::rng::Seed;
-use lacuna::train::{Decay, Recipe};
+use lacuna::train::{Decay, TrainConfig};
 use ndarray::{Array2, Axis};
 
 /// Samples with one-hot targets.
@@ -32,8 +32,8 @@ pub fn standardised(seed: Seed) -> Data {
     ((train.x() - &mean) / &sd, train.one_hot(1.0, -1.0))
 }
 
-pub fn recipe(method: Method, learning_rate: f32, epochs: usize) -> Recipe {
-    Recipe { loss: Loss::CrossEntropy, method, learning_rate, decay: Decay::Cosine, epochs, batch: 32, seed: Seed(1) }
+pub fn recipe(method: Method, learning_rate: f32, epochs: usize) -> TrainConfig {
+    TrainConfig { loss: Loss::CrossEntropy, method, learning_rate, decay: Decay::Cosine, epochs, batch: 32, seed: Seed(1) }
 }
 
 pub const ADAM: Method = Method::Adam { weight_decay: 0.0 };
@@ -64,8 +64,8 @@ pub fn small_convnet(seed: u64) -> Network {
 pub fn criteria() -> Vec<Box<dyn Saliency>> {
     vec![
         Box::new(Random { seed: Seed(5) }),
-        Box::new(Magnitude { norm: Norm::L1 }),
-        Box::new(Magnitude { norm: Norm::L2 }),
+        Box::new(Magnitude { norm: MagnitudeNorm::L1 }),
+        Box::new(Magnitude { norm: MagnitudeNorm::L2 }),
         Box::new(Taylor),
         Box::new(Snip),
         Box::new(Grasp),

@@ -4,7 +4,7 @@ use crate::common::{Data, allocations, criteria, on_threads, pruning, small_conv
 use lacuna::Error;
 use lacuna::allocate::{Allocate, Global, Layer, Overrides, Target, Uniform};
 use lacuna::calibrate::{Calibration, evidence, measure};
-use lacuna::criteria::{Fisher, Magnitude, Norm, Obd, Random, Saliency, Snip};
+use lacuna::criteria::{Fisher, Magnitude, MagnitudeNorm, Obd, Random, Saliency, Snip};
 use lacuna::eval::{ChoiceScore, LastWordScore, Size, Sum, agreement, score, sparsity};
 use lacuna::mask::{Budget, Mask, Pattern, Scope};
 use lacuna::nn::{Loss, Network};
@@ -12,7 +12,7 @@ use lacuna::prune::{Outcome, Pruning, choose, one_shot};
 use lacuna::rng::Seed;
 use ndarray::Array2;
 
-const MAGNITUDE: Magnitude = Magnitude { norm: Norm::L1 };
+const MAGNITUDE: Magnitude = Magnitude { norm: MagnitudeNorm::L1 };
 
 fn data() -> Data {
     split_digits(7, 150, 1).0

@@ -4,11 +4,11 @@ use crate::common::{ADAM, bits, on_threads, pruning, recipe, small_convnet, smal
 use lacuna::Error;
 use lacuna::allocate::Uniform;
 use lacuna::calibrate::Calibration;
-use lacuna::criteria::{Magnitude, Norm, Obd};
+use lacuna::criteria::{Magnitude, MagnitudeNorm, Obd};
 use lacuna::eval::{Size, score};
 use lacuna::nn::{Loss, Method};
 use lacuna::prune::{one_shot, prune_units};
-use lacuna::train::{Recipe, fit, fit_with};
+use lacuna::train::{TrainConfig, fit, fit_with};
 use ndarray::{Array2, s};
 
 #[test]
@@ -38,7 +38,8 @@ fn every_optimiser_holds_masks_to_the_bit() {
         let data = Calibration::new(&x, &t, Loss::CrossEntropy);
         // Masks on weights, biases and norms.
         let units = prune_units(&small_convnet(1), &data, &Obd, 0.4).unwrap();
-        let mut network = one_shot(&units, &data, &pruning(&Magnitude { norm: Norm::L1 }, &Uniform, 0.7)).unwrap().network;
+        let mut network =
+            one_shot(&units, &data, &pruning(&Magnitude { norm: MagnitudeNorm::L1 }, &Uniform, 0.7)).unwrap().network;
         let before = network.clone();
         fit(&mut network, &x, &t, &recipe(method, 1e-2, 3)).unwrap();
         for ((name, new), (_, old)) in network.params().iter().zip(before.params()) {
@@ -78,7 +79,7 @@ fn another_seed_orders_the_samples_otherwise() {
     let ((x, t), _) = split_digits(2, 100, 1);
     let run = |seed: u64| {
         let mut network = small_mlp(3);
-        fit(&mut network, &x, &t, &Recipe { seed: lacuna::rng::Seed(seed), ..recipe(ADAM, 5e-3, 1) }).unwrap();
+        fit(&mut network, &x, &t, &TrainConfig { seed: lacuna::rng::Seed(seed), ..recipe(ADAM, 5e-3, 1) }).unwrap();
         bits(&network, &x)
     };
     assert_eq!(run(1), run(1));
@@ -99,13 +100,13 @@ fn every_epoch_is_seen_with_its_loss() {
 fn training_refuses_what_does_not_fit_and_a_loss_that_runs_away() {
     let ((x, t), _) = split_digits(4, 40, 1);
     let plain = recipe(ADAM, 1e-3, 1);
-    let error = |x: &Array2<f32>, t: &Array2<f32>, r: &Recipe| fit(&mut small_mlp(5), x, t, r).unwrap_err();
+    let error = |x: &Array2<f32>, t: &Array2<f32>, r: &TrainConfig| fit(&mut small_mlp(5), x, t, r).unwrap_err();
     assert!(matches!(error(&x.slice(s![..0, ..]).to_owned(), &t, &plain), Error::Setting { .. }));
-    assert!(matches!(error(&x, &t, &Recipe { batch: 0, ..plain.clone() }), Error::Setting { .. }));
+    assert!(matches!(error(&x, &t, &TrainConfig { batch: 0, ..plain.clone() }), Error::Setting { .. }));
     assert!(matches!(error(&x.slice(s![.., ..63]).to_owned(), &t, &plain), Error::Shape { .. }));
     assert!(matches!(error(&x, &t.slice(s![..39, ..]).to_owned(), &plain), Error::Shape { .. }));
     assert!(matches!(error(&x, &t.slice(s![.., ..9]).to_owned(), &plain), Error::Shape { .. }));
-    let far = Recipe { loss: Loss::SquaredError, ..recipe(Method::Sgd { momentum: 0.9, weight_decay: 0.0 }, 1e20, 5) };
+    let far = TrainConfig { loss: Loss::SquaredError, ..recipe(Method::Sgd { momentum: 0.9, weight_decay: 0.0 }, 1e20, 5) };
     let e = error(&x, &t, &far);
     assert!(matches!(e, Error::Numerical { .. }), "{e}");
     assert!(e.to_string().contains("learning rate 100000000000000000000"), "{e}");

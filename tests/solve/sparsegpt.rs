@@ -1,7 +1,7 @@
 use crate::common::*;
 use lacuna::criteria::{Evidence, Magnitude, Measured, Need, Needs, Wanda};
 use lacuna::mask::{Mask, Pattern, Scope};
-use lacuna::quantize::Affine;
+use lacuna::quantize::AffineGrid;
 use lacuna::solve::{Order, Pruner, Reconstruct, Scored, Solver, SparseGpt, squared_error};
 use ndarray::{Array2, Axis, array, s};
 
@@ -16,7 +16,7 @@ fn masks_and_weights_are_those_of_the_published_steps() {
     let golden = Golden::read();
     let layer = golden.layer();
     let ordered = SparseGpt { order: Order::Activation, ..narrow(32) };
-    let rounded = SparseGpt { grid: Some(Affine::new(4)), ..narrow(32) };
+    let rounded = SparseGpt { grid: Some(AffineGrid::new(4)), ..narrow(32) };
     for (case, pruner, pattern, sparsity) in [
         ("sparsegpt 50", narrow(32), Pattern::Unstructured, 0.5),
         ("sparsegpt 70", narrow(32), Pattern::Unstructured, 0.7),
@@ -135,7 +135,7 @@ fn by_activation_is_the_same_as_permuting_the_inputs_first() {
 fn on_a_grid_every_weight_is_one_of_its_values_and_the_error_of_rounding_is_made_up_for() {
     let layer = Layer::random(6, 64, 200, 13);
     for bits in [2, 3, 4] {
-        let grid = Affine::new(bits);
+        let grid = AffineGrid::new(bits);
         let joint = layer.prune(&SparseGpt { grid: Some(grid), ..SparseGpt::default() }, Pattern::Unstructured, 0.5).unwrap();
         let grids = grid.fit(&layer.weight).unwrap();
         assert_eq!(grids.rounded(&joint.weight), joint.weight, "{bits} bits");
@@ -149,10 +149,10 @@ fn on_a_grid_every_weight_is_one_of_its_values_and_the_error_of_rounding_is_made
 fn a_grid_about_zero_is_as_wide_on_both_sides_whatever_the_signs_of_a_row() {
     // 4 bits: steps of 2 · 3.75 / 15 = 0.5, values from −4 to 3.5.
     let weight = array![[3.75, 1.2, 0.0, 0.1], [-3.75, 1.2, 0.0, 0.1], [3.75, -1.2, 0.0, 3.3]];
-    let grids = Affine { bits: 4, symmetric: true }.fit(&weight).unwrap();
+    let grids = AffineGrid { bits: 4, symmetric: true }.fit(&weight).unwrap();
     assert_eq!(grids.rounded(&weight), array![[3.5, 1.0, 0.0, 0.0], [-4.0, 1.0, 0.0, 0.0], [3.5, -1.0, 0.0, 3.5]]);
     let wide = array![[3e38, -3e38]];
-    let off = Affine::new(2).fit(&wide).unwrap().rounded(&wide) - &wide;
+    let off = AffineGrid::new(2).fit(&wide).unwrap().rounded(&wide) - &wide;
     assert!(off.iter().all(|d| d.abs() < 1.1e38), "{off}");
 }
 
@@ -217,7 +217,7 @@ fn what_cannot_be_done_is_said_with_the_numbers() {
     assert!(fail(SparseGpt { damping: f64::NAN, ..default }, NM).starts_with("damping: NaN"));
     assert!(fail(SparseGpt { block: 0, ..default }, NM).starts_with("block: 0 columns"));
     assert!(fail(default, Pattern::Rows).starts_with("pattern: sparsegpt moves weights along a row"));
-    assert!(fail(SparseGpt { grid: Some(Affine::new(17)), ..default }, NM).starts_with("bits: 17 is not 1 to 16"));
+    assert!(fail(SparseGpt { grid: Some(AffineGrid::new(17)), ..default }, NM).starts_with("bits: 17 is not 1 to 16"));
 
     let over = default.prune(&layer.evidence(), Pattern::Unstructured, Scope::Layer, keep(3, 9)).unwrap_err();
     assert!(over.to_string().ends_with("a 4 x 40 matrix has 160 units of pattern unstructured"), "{over}");

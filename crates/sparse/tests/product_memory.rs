@@ -55,7 +55,7 @@ fn strided_products_copy_neither_the_weight_nor_many_tokens() {
             assert!(most < op.bytes() / 2, "{most} bytes would hide a copy of the weight ({})", op.bytes());
             let forward = alone(|| op.apply_into(&wide.slice(s![..;2, ..;3]), &mut into.slice_mut(s![..;3, ..;2])));
             assert!(forward <= bound, "{format} of {values}, {tokens} tokens: {forward} bytes, bound {bound}");
-            let back = alone(|| op.pull_into(&into.slice(s![..;3, ..;2]), &mut wide.slice_mut(s![..;2, ..;3])));
+            let back = alone(|| op.apply_transpose_into(&into.slice(s![..;3, ..;2]), &mut wide.slice_mut(s![..;2, ..;3])));
             assert!(back <= bound_back, "{format} of {values}, {tokens} tokens back: {back} bytes, bound {bound_back}");
         }
     }

@@ -1,7 +1,7 @@
 //! What an architecture's own keys say: sizes, and what would change the numbers without being known here.
 
 use super::arch::{Arch, Sizes};
-use super::{Gguf, Value};
+use super::{Gguf, GgufValue};
 use crate::io::quoted;
 use crate::{Error, Result};
 
@@ -211,8 +211,8 @@ impl Model {
     pub fn windowed(&self, keys: Keys<'_>) -> Result<Option<Vec<bool>>> {
         match keys.file.metadata().get(&keys.key(PATTERN)) {
             None => Ok(None),
-            Some(Value::Ints(list)) if list.len() == self.layers => Ok(Some(list.iter().map(|&on| on != 0).collect())),
-            Some(Value::Int(n)) if (0..=1 << 20).contains(n) => {
+            Some(GgufValue::Ints(list)) if list.len() == self.layers => Ok(Some(list.iter().map(|&on| on != 0).collect())),
+            Some(GgufValue::Int(n)) if (0..=1 << 20).contains(n) => {
                 let n = *n as usize;
                 Ok(Some((0..self.layers).map(|i| n == 0 || i % n < n - 1).collect()))
             }

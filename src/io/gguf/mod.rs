@@ -19,7 +19,7 @@ mod import;
 
 pub use import::{Imported, import, import_checked};
 pub use quant::Quant;
-pub use value::Value;
+pub use value::GgufValue;
 
 use crate::io::foreign::MAGIC;
 use crate::io::place::read_exact_at;
@@ -64,7 +64,7 @@ pub struct Gguf {
     path: PathBuf,
     file: File,
     version: u32,
-    metadata: BTreeMap<String, Value>,
+    metadata: BTreeMap<String, GgufValue>,
     tensors: Vec<GgufTensor>,
 }
 
@@ -108,7 +108,7 @@ impl Gguf {
         }
         let alignment = match metadata.get("general.alignment") {
             None => 32,
-            Some(Value::Int(a)) if (1..=1 << 20).contains(a) && a.count_ones() == 1 => *a as u64,
+            Some(GgufValue::Int(a)) if (1..=1 << 20).contains(a) && a.count_ones() == 1 => *a as u64,
             Some(other) => {
                 return cursor.refuse(format!("general.alignment is {other:?}, which is no power of two up to 2^20"));
             }
@@ -153,7 +153,7 @@ impl Gguf {
     }
 
     /// All keys with their values.
-    pub fn metadata(&self) -> &BTreeMap<String, Value> {
+    pub fn metadata(&self) -> &BTreeMap<String, GgufValue> {
         &self.metadata
     }
 
@@ -182,15 +182,15 @@ impl Gguf {
         ArrayD::from_shape_vec(IxDyn(&tensor.shape), values).map_err(refuse)
     }
 
-    fn get<'a, T>(&'a self, key: &str, want: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
+    fn get<'a, T>(&'a self, key: &str, want: &str, read: impl Fn(&'a GgufValue) -> Option<T>) -> Result<Option<T>> {
         match self.metadata.get(key) {
             None => Ok(None),
             Some(value) => read(value).map(Some).ok_or_else(|| {
                 let kind = match value {
-                    Value::Int(i) => format!("{i}"),
-                    Value::Float(f) => format!("{f}"),
-                    Value::Bool(b) => format!("{b}"),
-                    Value::Text(_) => "a text".to_string(),
+                    GgufValue::Int(i) => format!("{i}"),
+                    GgufValue::Float(f) => format!("{f}"),
+                    GgufValue::Bool(b) => format!("{b}"),
+                    GgufValue::Text(_) => "a text".to_string(),
                     _ => "a list".to_string(),
                 };
                 Error::malformed(&self.path, format!("{} is {kind}; it must be {want}", quoted(key)))
@@ -213,7 +213,7 @@ impl Gguf {
 
     fn text_or(&self, key: &str) -> Result<Option<&str>> {
         self.get(key, "a text", |v| match v {
-            Value::Text(t) => Some(t.as_str()),
+            GgufValue::Text(t) => Some(t.as_str()),
             _ => None,
         })
     }
@@ -229,15 +229,15 @@ impl Gguf {
 
     fn count_or(&self, key: &str) -> Result<Option<usize>> {
         self.get(key, "an integer from 0 to 2^32", |v| match v {
-            Value::Int(i) if (0..=1 << 32).contains(i) => Some(*i as usize),
+            GgufValue::Int(i) if (0..=1 << 32).contains(i) => Some(*i as usize),
             _ => None,
         })
     }
 
     fn number_or(&self, key: &str) -> Result<Option<f64>> {
         self.get(key, "a finite number", |v| match v {
-            Value::Float(f) if f.is_finite() => Some(*f),
-            Value::Int(i) => Some(*i as f64),
+            GgufValue::Float(f) if f.is_finite() => Some(*f),
+            GgufValue::Int(i) => Some(*i as f64),
             _ => None,
         })
     }
@@ -249,28 +249,28 @@ impl Gguf {
 
     fn flag_or(&self, key: &str) -> Result<Option<bool>> {
         self.get(key, "true or false", |v| match v {
-            Value::Bool(b) => Some(*b),
+            GgufValue::Bool(b) => Some(*b),
             _ => None,
         })
     }
 
     fn texts_or(&self, key: &str) -> Result<Option<&[String]>> {
         self.get(key, "a list of texts", |v| match v {
-            Value::Texts(t) => Some(t.as_slice()),
+            GgufValue::Texts(t) => Some(t.as_slice()),
             _ => None,
         })
     }
 
     fn floats_or(&self, key: &str) -> Result<Option<&[f32]>> {
         self.get(key, "a list of numbers", |v| match v {
-            Value::Floats(f) => Some(f.as_slice()),
+            GgufValue::Floats(f) => Some(f.as_slice()),
             _ => None,
         })
     }
 
     fn ints_or(&self, key: &str) -> Result<Option<&[i64]>> {
         self.get(key, "a list of integers", |v| match v {
-            Value::Ints(i) => Some(i.as_slice()),
+            GgufValue::Ints(i) => Some(i.as_slice()),
             _ => None,
         })
     }

@@ -10,7 +10,7 @@ const MAX_DEPTH: usize = 4;
 
 /// One value of the metadata.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub enum GgufValue {
     /// An integer of any width.
     Int(i128),
     /// A number of 32 or 64 bits.
@@ -96,7 +96,7 @@ impl<'a, R: Read> Cursor<'a, R> {
     }
 
     /// The value of a key.
-    pub fn value(&mut self, key: &str) -> Result<Value> {
+    pub fn value(&mut self, key: &str) -> Result<GgufValue> {
         let kind = self.u32()?;
         match kind {
             9 => self.list(key, 0),
@@ -104,20 +104,20 @@ impl<'a, R: Read> Cursor<'a, R> {
         }
     }
 
-    fn scalar(&mut self, kind: u32, key: &str) -> Result<Value> {
+    fn scalar(&mut self, kind: u32, key: &str) -> Result<GgufValue> {
         Ok(match kind {
-            0 => Value::Int(self.bytes::<1>()?[0].into()),
-            1 => Value::Int(i8::from_le_bytes(self.bytes()?).into()),
-            2 => Value::Int(u16::from_le_bytes(self.bytes()?).into()),
-            3 => Value::Int(i16::from_le_bytes(self.bytes()?).into()),
-            4 => Value::Int(self.u32()?.into()),
-            5 => Value::Int(i32::from_le_bytes(self.bytes()?).into()),
-            6 => Value::Float(f32::from_le_bytes(self.bytes()?).into()),
-            7 => Value::Bool(self.bytes::<1>()?[0] != 0),
-            8 => Value::Text(self.text(&format!("the value of {}", quoted(key)))?),
-            10 => Value::Int(self.u64()?.into()),
-            11 => Value::Int(i64::from_le_bytes(self.bytes()?).into()),
-            12 => Value::Float(f64::from_le_bytes(self.bytes()?)),
+            0 => GgufValue::Int(self.bytes::<1>()?[0].into()),
+            1 => GgufValue::Int(i8::from_le_bytes(self.bytes()?).into()),
+            2 => GgufValue::Int(u16::from_le_bytes(self.bytes()?).into()),
+            3 => GgufValue::Int(i16::from_le_bytes(self.bytes()?).into()),
+            4 => GgufValue::Int(self.u32()?.into()),
+            5 => GgufValue::Int(i32::from_le_bytes(self.bytes()?).into()),
+            6 => GgufValue::Float(f32::from_le_bytes(self.bytes()?).into()),
+            7 => GgufValue::Bool(self.bytes::<1>()?[0] != 0),
+            8 => GgufValue::Text(self.text(&format!("the value of {}", quoted(key)))?),
+            10 => GgufValue::Int(self.u64()?.into()),
+            11 => GgufValue::Int(i64::from_le_bytes(self.bytes()?).into()),
+            12 => GgufValue::Float(f64::from_le_bytes(self.bytes()?)),
             _ => return self.refuse(format!("the value of {} is of type {kind}, which is none of 0 to 12", quoted(key))),
         })
     }
@@ -133,7 +133,7 @@ impl<'a, R: Read> Cursor<'a, R> {
         }
     }
 
-    fn list(&mut self, key: &str, depth: usize) -> Result<Value> {
+    fn list(&mut self, key: &str, depth: usize) -> Result<GgufValue> {
         let kind = self.u32()?;
         let stated = self.u64()?;
         let count = self.count(stated, Self::least(kind), &format!("entries of {}", quoted(key)))?;
@@ -142,15 +142,15 @@ impl<'a, R: Read> Cursor<'a, R> {
                 let mut list = Vec::with_capacity(count);
                 for _ in 0..count {
                     list.push(match self.scalar(kind, key)? {
-                        Value::Int(i) => match i64::try_from(i) {
+                        GgufValue::Int(i) => match i64::try_from(i) {
                             Ok(i) => i,
                             Err(_) => return self.refuse(format!("an entry of {} is {i}, more than 2^63 - 1", quoted(key))),
                         },
-                        Value::Bool(b) => b.into(),
+                        GgufValue::Bool(b) => b.into(),
                         _ => 0,
                     });
                 }
-                Ok(Value::Ints(list))
+                Ok(GgufValue::Ints(list))
             }
             6 | 12 => {
                 let mut list = Vec::with_capacity(count);
@@ -161,7 +161,7 @@ impl<'a, R: Read> Cursor<'a, R> {
                         f64::from_le_bytes(self.bytes()?) as f32
                     });
                 }
-                Ok(Value::Floats(list))
+                Ok(GgufValue::Floats(list))
             }
             8 => {
                 let what = format!("an entry of {}", quoted(key));
@@ -169,13 +169,13 @@ impl<'a, R: Read> Cursor<'a, R> {
                 for _ in 0..count {
                     list.push(self.text(&what)?);
                 }
-                Ok(Value::Texts(list))
+                Ok(GgufValue::Texts(list))
             }
             9 if depth < MAX_DEPTH => {
                 for _ in 0..count {
                     self.list(key, depth + 1)?;
                 }
-                Ok(Value::Lists)
+                Ok(GgufValue::Lists)
             }
             9 => self.refuse(format!("{} is a list of lists, {MAX_DEPTH} deep", quoted(key))),
             _ => self.refuse(format!("the entries of {} are of type {kind}, which is none of 0 to 12", quoted(key))),

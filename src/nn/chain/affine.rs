@@ -13,8 +13,8 @@ use std::borrow::Cow;
 /// | product | linear layer | used for |
 /// |---|---|---|
 /// | `apply(W, x)` | x Wᵀ | y, and tangents of y |
-/// | `pull(W, d)` | d W | ∂/∂x from d = ∂/∂y |
-/// | `correlate(x, d)` | dᵀ x | ∂/∂W, summed over the batch |
+/// | `input_gradient(W, d)` | d W | ∂/∂x from d = ∂/∂y |
+/// | `weight_gradient(x, d)` | dᵀ x | ∂/∂W, summed over the batch |
 ///
 /// A convolution is the same three with the weights shared over positions. With `W∘W`, `x∘x` and second derivatives for
 /// `d`, they back-propagate Optimal Brain Damage's diagonal.
@@ -78,7 +78,7 @@ impl Map {
         match self {
             Map::Linear { outputs, .. } => {
                 let mut y = Array2::zeros((x.nrows(), *outputs));
-                gemm(0.0, &mut y, 1.0, x, &weight.t(), Threads::Pool);
+                gemm(1.0, x, &weight.t(), 0.0, &mut y, Threads::Pool);
                 y
             }
             Map::Conv2d(conv) => conv.apply(weight, &standard(x)),
@@ -89,15 +89,15 @@ impl Map {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn pull(&self, weight: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
+    pub fn input_gradient(&self, weight: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
         self.check(weight, d, self.outputs());
         match self {
             Map::Linear { inputs, .. } => {
                 let mut out = Array2::zeros((d.nrows(), *inputs));
-                gemm(0.0, &mut out, 1.0, d, weight, Threads::Pool);
+                gemm(1.0, d, weight, 0.0, &mut out, Threads::Pool);
                 out
             }
-            Map::Conv2d(conv) => conv.pull(weight, &standard(d)),
+            Map::Conv2d(conv) => conv.input_gradient(weight, &standard(d)),
         }
     }
 
@@ -105,29 +105,29 @@ impl Map {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn correlate(&self, x: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
+    pub fn weight_gradient(&self, x: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
         self.check_pair(x, d);
         match self {
             Map::Linear { .. } => {
                 let mut out = Array2::zeros(self.weight_dim());
-                gemm(0.0, &mut out, 1.0, &d.t(), x, Threads::Pool);
+                gemm(1.0, &d.t(), x, 0.0, &mut out, Threads::Pool);
                 out
             }
-            Map::Conv2d(conv) => conv.correlate(&standard(x), &standard(d)),
+            Map::Conv2d(conv) => conv.weight_gradient(&standard(x), &standard(d)),
         }
     }
 
-    /// The sum over the batch of the squares of each sample's [`Map::correlate`]: what the diagonal of the empirical Fisher
+    /// The sum over the batch of the squares of each sample's [`Map::weight_gradient`]: what the diagonal of the empirical Fisher
     /// matrix is made of.
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn correlate_squares(&self, x: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
+    pub fn squared_weight_gradient(&self, x: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
         self.check_pair(x, d);
         match self {
             // A sample's gradient is an outer product, so its square is the outer product of the squares.
-            Map::Linear { .. } => self.correlate(&square(x), &square(d)),
-            Map::Conv2d(conv) => conv.correlate_squares(&standard(x), &standard(d)),
+            Map::Linear { .. } => self.weight_gradient(&square(x), &square(d)),
+            Map::Conv2d(conv) => conv.squared_weight_gradient(&standard(x), &standard(d)),
         }
     }
 

@@ -187,7 +187,7 @@ impl Conv2d {
                 x.chunks(inputs).enumerate().for_each(|(s, x)| self.gather(&runs, x, &mut patches, width, s * positions));
                 let patches = view(&patches, self.patch(), width);
                 let out = if n == 1 { &mut y[..] } else { &mut wide[..self.out_channels * width] };
-                gemm(0.0, &mut view_mut(out, self.out_channels, width), 1.0, weight, &patches, Threads::One);
+                gemm(1.0, weight, &patches, 0.0, &mut view_mut(out, self.out_channels, width), Threads::One);
                 if n > 1 {
                     self.deinterleave(&wide[..self.out_channels * width], y);
                 }
@@ -196,8 +196,8 @@ impl Conv2d {
         y
     }
 
-    /// See [`Map::pull`](crate::nn::Map::pull).
-    pub(crate) fn pull(&self, weight: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
+    /// See [`Map::input_gradient`](crate::nn::Map::input_gradient).
+    pub(crate) fn input_gradient(&self, weight: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
         let (batch, positions, inputs, outputs) =
             (d.nrows(), self.positions(), self.inputs(), self.out_channels * self.positions());
         let (task, group, runs) = (self.task(batch), self.group(), self.runs());
@@ -209,29 +209,29 @@ impl Conv2d {
                 let width = out.len() / inputs * positions;
                 self.interleave(d, &mut wide);
                 let wide = view(&wide, self.out_channels, width);
-                gemm(0.0, &mut view_mut(&mut patches, self.patch(), width), 1.0, &weight.t(), &wide, Threads::One);
+                gemm(1.0, &weight.t(), &wide, 0.0, &mut view_mut(&mut patches, self.patch(), width), Threads::One);
                 out.chunks_mut(inputs).enumerate().for_each(|(s, out)| self.scatter(&runs, &patches, width, s * positions, out));
             }
         });
         out
     }
 
-    /// See [`Map::correlate`](crate::nn::Map::correlate).
-    pub(crate) fn correlate(&self, x: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
-        self.correlate_in(self.group(), x, d, |sum, d, patches| gemm(1.0, sum, 1.0, d, &patches.t(), Threads::One))
+    /// See [`Map::weight_gradient`](crate::nn::Map::weight_gradient).
+    pub(crate) fn weight_gradient(&self, x: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
+        self.gradient_in(self.group(), x, d, |sum, d, patches| gemm(1.0, d, &patches.t(), 1.0, sum, Threads::One))
     }
 
-    /// See [`Map::correlate_squares`](crate::nn::Map::correlate_squares).
-    pub(crate) fn correlate_squares(&self, x: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
-        self.correlate_in(1, x, d, |sum, d, patches| {
+    /// See [`Map::squared_weight_gradient`](crate::nn::Map::squared_weight_gradient).
+    pub(crate) fn squared_weight_gradient(&self, x: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
+        self.gradient_in(1, x, d, |sum, d, patches| {
             let mut one = Array2::zeros(sum.dim());
-            gemm(0.0, &mut one, 1.0, d, &patches.t(), Threads::One);
+            gemm(1.0, d, &patches.t(), 0.0, &mut one, Threads::One);
             *sum += &square(&one);
         })
     }
 
     /// Sums `add(sum, d (out channels, width), patches (patch, width))` over the batch, `group` samples at a time.
-    fn correlate_in(
+    fn gradient_in(
         &self,
         group: usize,
         x: &Array2<f32>,

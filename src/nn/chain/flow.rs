@@ -38,12 +38,12 @@ impl Network {
             d *= scales[i];
             match layer {
                 Layer::Affine(a) => {
-                    reversed.push(a.map.correlate(&inputs[i], &d));
-                    d = a.map.pull(&a.weight.value().mapv(f32::abs), &d);
+                    reversed.push(a.map.weight_gradient(&inputs[i], &d));
+                    d = a.map.input_gradient(&a.weight.value().mapv(f32::abs), &d);
                 }
                 Layer::BatchNorm(b) => d = b.map(&d, |c, d| gain(b, c) * d),
                 Layer::Activation(_) => {}
-                Layer::Pool(p) => d = p.pull(&saveds[i], &d, false),
+                Layer::Pool(p) => d = p.input_gradient(&saveds[i], &d, false),
             }
         }
         reversed.reverse();

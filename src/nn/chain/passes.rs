@@ -86,7 +86,7 @@ impl Network {
                     if index == first {
                         break;
                     }
-                    d = a.map.pull(a.weight.value(), &d);
+                    d = a.map.input_gradient(a.weight.value(), &d);
                 }
                 Layer::BatchNorm(b) => {
                     let (dx, gradient) = b.backward(at.x, at.saved, &d);
@@ -99,7 +99,7 @@ impl Network {
                 }
                 Layer::Pool(p) => {
                     pass.pool(&at, p);
-                    d = p.pull(at.saved, &d, false);
+                    d = p.input_gradient(at.saved, &d, false);
                 }
             }
         }
@@ -208,7 +208,7 @@ struct Gradient(Vec<Array2<f32>>);
 impl Pass for Gradient {
     fn affine(&mut self, at: &At<'_>, a: &Affine, d: &Array2<f32>) {
         self.0.extend(a.bias.is_some().then(|| a.bias_gradient(d)));
-        self.0.push(a.map.correlate(at.x, d));
+        self.0.push(a.map.weight_gradient(at.x, d));
     }
 
     fn norm(&mut self, _: &At<'_>, _: &BatchNorm, _: &Array2<f32>, [gamma, beta]: [Array2<f32>; 2]) {
@@ -222,7 +222,7 @@ struct Squares(Vec<Array2<f32>>);
 impl Pass for Squares {
     fn affine(&mut self, at: &At<'_>, a: &Affine, d: &Array2<f32>) {
         self.0.extend(a.bias.is_some().then(|| a.bias_gradient_squares(d)));
-        self.0.push(a.map.correlate_squares(at.x, d));
+        self.0.push(a.map.squared_weight_gradient(at.x, d));
     }
 
     fn norm(&mut self, at: &At<'_>, b: &BatchNorm, d: &Array2<f32>, _: [Array2<f32>; 2]) {
@@ -241,8 +241,8 @@ struct Second {
 impl Pass for Second {
     fn affine(&mut self, at: &At<'_>, a: &Affine, _: &Array2<f32>) {
         self.reversed.extend(a.bias.is_some().then(|| a.bias_gradient(&self.h)));
-        self.reversed.push(a.map.correlate(&square(at.x), &self.h));
-        self.h = a.map.pull(&square(a.weight.value()), &self.h);
+        self.reversed.push(a.map.weight_gradient(&square(at.x), &self.h));
+        self.h = a.map.input_gradient(&square(a.weight.value()), &self.h);
     }
 
     fn norm(&mut self, at: &At<'_>, b: &BatchNorm, _: &Array2<f32>, _: [Array2<f32>; 2]) {
@@ -260,7 +260,7 @@ impl Pass for Second {
     }
 
     fn pool(&mut self, at: &At<'_>, p: &Pool) {
-        self.h = p.pull(at.saved, &self.h, true);
+        self.h = p.input_gradient(at.saved, &self.h, true);
     }
 }
 
@@ -276,8 +276,8 @@ impl Pass for Tangent<'_> {
     fn affine(&mut self, at: &At<'_>, a: &Affine, d: &Array2<f32>) {
         let (rx, v) = (&self.tangents[at.index], self.along[at.index][0]);
         self.reversed.extend(a.bias.is_some().then(|| a.bias_gradient(&self.rd)));
-        self.reversed.push(plus(a.map.correlate(at.x, &self.rd), &a.map.correlate(rx, d)));
-        self.rd = plus(a.map.pull(a.weight.value(), &self.rd), &a.map.pull(v, d));
+        self.reversed.push(plus(a.map.weight_gradient(at.x, &self.rd), &a.map.weight_gradient(rx, d)));
+        self.rd = plus(a.map.input_gradient(a.weight.value(), &self.rd), &a.map.input_gradient(v, d));
     }
 
     fn norm(&mut self, at: &At<'_>, b: &BatchNorm, d: &Array2<f32>, _: [Array2<f32>; 2]) {
@@ -299,7 +299,7 @@ impl Pass for Tangent<'_> {
     }
 
     fn pool(&mut self, at: &At<'_>, p: &Pool) {
-        self.rd = p.pull(at.saved, &self.rd, false);
+        self.rd = p.input_gradient(at.saved, &self.rd, false);
     }
 }
 

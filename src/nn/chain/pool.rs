@@ -98,7 +98,7 @@ impl Pool {
 
     /// The transpose of that map: `d (batch, c*oh*ow)` to `(batch, c*h*w)`. `squared` squares the map's coefficients, as
     /// back-propagated second derivatives need.
-    pub(crate) fn pull(&self, saved: &Saved, d: &Array2<f32>, squared: bool) -> Array2<f32> {
+    pub(crate) fn input_gradient(&self, saved: &Saved, d: &Array2<f32>, squared: bool) -> Array2<f32> {
         let (window, corners) = (self.window(), self.corners().collect::<Vec<_>>());
         let inputs = self.input.0 * self.input.1 * self.input.2;
         let mut out = Array2::zeros((d.nrows(), inputs));

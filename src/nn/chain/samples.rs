@@ -68,7 +68,7 @@ impl Pass for Rows {
             }
             Map::Conv2d(_) => part.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(n, mut out)| {
                 let one = |v: &Array2<f32>| v.slice(s![n..n + 1, ..]).to_owned();
-                let gradient = a.map.correlate(&one(at.x), &one(d));
+                let gradient = a.map.weight_gradient(&one(at.x), &one(d));
                 out.iter_mut().zip(&gradient).for_each(|(out, g)| *out = *g);
             }),
         }

@@ -29,7 +29,7 @@ pub struct Heads {
 
 /// Who sees whom, and how scores are made.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rule {
+pub struct AttentionRule {
     /// Factor of `q · k`.
     pub scale: f32,
     /// The soft cap of scores.
@@ -40,7 +40,7 @@ pub struct Rule {
     pub causal: bool,
 }
 
-impl Rule {
+impl AttentionRule {
     /// The keys that queries at `positions` see together, and those that one of them sees.
     pub(super) fn seen(&self, positions: Range<usize>, keys: usize) -> Range<usize> {
         let end = if self.causal { positions.end.min(keys) } else { keys };
@@ -84,7 +84,7 @@ const PARALLEL: usize = 1 << 15;
 
 /// Turns products `q · k` into probabilities that are not yet divided by their sum, in place, and returns the sum. Entries of
 /// keys that the query does not see become 0. `keys` are those of the row, `query` the query's position.
-pub(super) fn weigh(row: &mut [f32], keys: &Range<usize>, query: usize, rule: &Rule, bias: Option<&[f32]>) -> f64 {
+pub(super) fn weigh(row: &mut [f32], keys: &Range<usize>, query: usize, rule: &AttentionRule, bias: Option<&[f32]>) -> f64 {
     let seen = rule.seen(query..query + 1, keys.end);
     let (a, b) = (seen.start - keys.start, seen.end - keys.start);
     row[..a].fill(0.0);
@@ -143,7 +143,7 @@ impl Seen<'_> {
 ///
 /// # Panics
 /// If shapes do not fit, or a query sees no key.
-pub fn attend(seen: &[Seen<'_>], heads: Heads, rule: &Rule, bias: Option<&Distances>, out: ArrayViewMut2<'_, f32>) {
+pub fn attend(seen: &[Seen<'_>], heads: Heads, rule: &AttentionRule, bias: Option<&Distances>, out: ArrayViewMut2<'_, f32>) {
     let mut tasks = Vec::new();
     let mut rest = out;
     let mut work = 0;
@@ -183,7 +183,7 @@ fn attend_block(
     seen: &Seen<'_>,
     heads: Heads,
     head: usize,
-    rule: &Rule,
+    rule: &AttentionRule,
     bias: Option<&Distances>,
     start: usize,
     mut out: ArrayViewMut2<'_, f32>,
@@ -208,12 +208,12 @@ fn attend_block(
         return;
     }
     let mut scores = Array2::zeros((n, keys.len()));
-    gemm(0.0, &mut scores, 1.0, &q, &k.reversed_axes(), Threads::One);
+    gemm(1.0, &q, &k.reversed_axes(), 0.0, &mut scores, Threads::One);
     let mut rates = vec![0.0; n];
     for (i, mut row) in scores.rows_mut().into_iter().enumerate() {
         rates[i] = weigh(row.as_slice_mut().expect("a new array is in standard layout"), i);
     }
-    gemm(0.0, &mut out, 1.0, &scores, &v, Threads::One);
+    gemm(1.0, &scores, &v, 0.0, &mut out, Threads::One);
     out.rows_mut().into_iter().zip(rates).for_each(|(mut y, rate)| y *= rate);
 }
 
@@ -230,7 +230,7 @@ mod tests {
         let (q, k, v) = (of("q", 120), of("k", 40), of("v", 40));
         let bias = Distances::new(Seed(3).stream("bias").normal_array(6, 100, 1.0), 50);
         for (cap, window, bias) in [(None, None, None), (Some(3.0), Some(9), None), (None, Some(1), Some(&bias))] {
-            let rule = Rule { scale: 0.3, cap, window, causal: true };
+            let rule = AttentionRule { scale: 0.3, cap, window, causal: true };
             let mut all = Array2::zeros((37, 120));
             attend(&[Seen { q: q.view(), k: k.view(), v: v.view(), first: 0 }], heads, &rule, bias, all.view_mut());
             for keys in [1, 2, 3, 4, 5, 36, 37] {

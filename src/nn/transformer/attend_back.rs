@@ -6,7 +6,7 @@
 //! ```
 
 use super::attend::{BLOCK, weigh};
-use super::{Distances, Heads, Rule, Seen};
+use super::{AttentionRule, Distances, Heads, Seen};
 use crate::kernels::vector;
 use crate::linalg::{Threads, gemm};
 use ndarray::{Array2, ArrayView2, s};
@@ -30,7 +30,7 @@ pub struct Back {
 pub fn attend_back(
     seen: &Seen<'_>,
     heads: Heads,
-    rule: &Rule,
+    rule: &AttentionRule,
     bias: Option<&Distances>,
     dy: ArrayView2<'_, f32>,
     d_bias: Option<&mut Array2<f32>>,
@@ -69,7 +69,14 @@ struct Head {
 /// Rows of arrays that were made here.
 const NEW: &str = "a new array is in standard layout";
 
-fn head_back(seen: &Seen<'_>, heads: Heads, head: usize, rule: &Rule, bias: Option<&Distances>, dy: ArrayView2<'_, f32>) -> Head {
+fn head_back(
+    seen: &Seen<'_>,
+    heads: Heads,
+    head: usize,
+    rule: &AttentionRule,
+    bias: Option<&Distances>,
+    dy: ArrayView2<'_, f32>,
+) -> Head {
     let [q, k, v] = seen.head(heads, head);
     let mut back = Head {
         q: Array2::zeros(q.dim()),
@@ -85,7 +92,7 @@ fn head_back(seen: &Seen<'_>, heads: Heads, head: usize, rule: &Rule, bias: Opti
         let (k, v) = (k.slice(s![keys.clone(), ..]), v.slice(s![keys.clone(), ..]));
         // (queries of the block, keys that one of them sees)
         let mut p = Array2::zeros((n, keys.len()));
-        gemm(0.0, &mut p, 1.0, &q, &k.t(), Threads::One);
+        gemm(1.0, &q, &k.t(), 0.0, &mut p, Threads::One);
         let products = rule.cap.map(|_| p.clone());
         for (i, mut row) in p.rows_mut().into_iter().enumerate() {
             let row = row.as_slice_mut().expect(NEW);
@@ -93,9 +100,9 @@ fn head_back(seen: &Seen<'_>, heads: Heads, head: usize, rule: &Rule, bias: Opti
             vector::scale(row, (1.0 / sum) as f32);
         }
         let mut dv = back.v.slice_mut(s![keys.clone(), ..]);
-        gemm(1.0, &mut dv, 1.0, &p.t(), &dy, Threads::One);
+        gemm(1.0, &p.t(), &dy, 1.0, &mut dv, Threads::One);
         let mut dp = Array2::zeros(p.dim());
-        gemm(0.0, &mut dp, 1.0, &dy, &v.t(), Threads::One);
+        gemm(1.0, &dy, &v.t(), 0.0, &mut dp, Threads::One);
         for (i, (mut p, dp)) in p.rows_mut().into_iter().zip(dp.rows()).enumerate() {
             let (p, dp) = (p.as_slice_mut().expect(NEW), dp.to_slice().expect(NEW));
             let mean = vector::dot(p, dp) as f32;
@@ -112,9 +119,9 @@ fn head_back(seen: &Seen<'_>, heads: Heads, head: usize, rule: &Rule, bias: Opti
             }
         }
         let mut dq = back.q.slice_mut(s![start..start + n, ..]);
-        gemm(0.0, &mut dq, rule.scale, &p, &k, Threads::One);
+        gemm(rule.scale, &p, &k, 0.0, &mut dq, Threads::One);
         let mut dk = back.k.slice_mut(s![keys, ..]);
-        gemm(1.0, &mut dk, rule.scale, &p.t(), &q, Threads::One);
+        gemm(rule.scale, &p.t(), &q, 1.0, &mut dk, Threads::One);
     }
     back
 }

@@ -2,7 +2,7 @@
 
 use super::attend_back::attend_back;
 use super::positions::part;
-use super::{Heads, LayerCache, Linear, Positions, Probe, Rule, Seen, Sink, attend};
+use super::{AttentionRule, Heads, LayerCache, Linear, Positions, Probe, Seen, Sink, attend};
 use crate::nn::parameters::{Change, See};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayD, ArrayRef2, s};
@@ -10,7 +10,7 @@ use std::ops::Range;
 
 /// The layers that make queries, keys and values.
 #[derive(Debug)]
-pub enum Inputs {
+pub enum QkvProjection {
     /// One for queries, one for keys, one for values.
     Apart(Box<[Linear; 3]>),
     /// One for all three, whose rows are those of queries, then of keys, then of values.
@@ -20,10 +20,10 @@ pub enum Inputs {
 /// Attention of a sequence to itself, or to a memory.
 #[derive(Debug)]
 pub struct Attention {
-    inputs: Inputs,
+    inputs: QkvProjection,
     output: Linear,
     heads: Heads,
-    rule: Rule,
+    rule: AttentionRule,
 }
 
 /// Where the keys and values come from.
@@ -52,15 +52,15 @@ impl Attention {
     ///
     /// # Errors
     /// [`Error::Shape`] if the layers do not have the heads' widths.
-    pub fn new(inputs: Inputs, output: Linear, heads: Heads, rule: Rule) -> Result<Self> {
+    pub fn new(inputs: QkvProjection, output: Linear, heads: Heads, rule: AttentionRule) -> Result<Self> {
         let (q, kv) = (heads.queries * heads.dim, heads.keys * heads.dim);
         let check = |layer: &Linear, expected: usize, found: usize| {
             let misfit = || Error::shape(format!("width of {}", layer.name()), &[expected], &[found]);
             if expected == found { Ok(()) } else { Err(misfit()) }
         };
         match &inputs {
-            Inputs::Fused(all) => check(all, q + 2 * kv, all.shape().0)?,
-            Inputs::Apart(apart) => {
+            QkvProjection::Fused(all) => check(all, q + 2 * kv, all.shape().0)?,
+            QkvProjection::Apart(apart) => {
                 let [of_q, k, v] = &**apart;
                 check(of_q, q, of_q.shape().0)?;
                 check(k, kv, k.shape().0)?;
@@ -81,23 +81,23 @@ impl Attention {
     }
 
     /// Who sees whom.
-    pub fn rule(&self) -> &Rule {
+    pub fn rule(&self) -> &AttentionRule {
         &self.rule
     }
 
     /// The linear layers, in the order in which they run.
     pub fn linears(&self) -> Vec<&Linear> {
         match &self.inputs {
-            Inputs::Apart(apart) => apart.iter().chain([&self.output]).collect(),
-            Inputs::Fused(all) => vec![all, &self.output],
+            QkvProjection::Apart(apart) => apart.iter().chain([&self.output]).collect(),
+            QkvProjection::Fused(all) => vec![all, &self.output],
         }
     }
 
     /// As [`Attention::linears`], to be changed.
     pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
         match &mut self.inputs {
-            Inputs::Apart(apart) => apart.iter_mut().chain([&mut self.output]).collect(),
-            Inputs::Fused(all) => vec![all, &mut self.output],
+            QkvProjection::Apart(apart) => apart.iter_mut().chain([&mut self.output]).collect(),
+            QkvProjection::Fused(all) => vec![all, &mut self.output],
         }
     }
 
@@ -114,8 +114,8 @@ impl Attention {
     fn places(&self, source: Source<'_>) -> [Vec<(&Linear, Range<usize>)>; 2] {
         let (q, kv) = self.widths();
         match (&self.inputs, source) {
-            (Inputs::Fused(all), _) => [vec![(all, 0..q + 2 * kv)], vec![]],
-            (Inputs::Apart(apart), source) => {
+            (QkvProjection::Fused(all), _) => [vec![(all, 0..q + 2 * kv)], vec![]],
+            (QkvProjection::Apart(apart), source) => {
                 let [of_q, k, v] = &**apart;
                 match source {
                     Source::Own => [vec![(of_q, 0..q), (k, q..q + kv), (v, q + kv..q + 2 * kv)], vec![]],
@@ -192,9 +192,9 @@ impl Attention {
         carry: &mut Carry<'_, '_>,
     ) {
         let (q, kv) = self.widths();
-        self.output.correlate(dy, &mixing.mixed, carry.sink);
+        self.output.weight_gradient(dy, &mixing.mixed, carry.sink);
         let mut d_mixed = Array2::zeros(mixing.mixed.dim());
-        self.output.pull(dy, &mut d_mixed);
+        self.output.input_gradient(dy, &mut d_mixed);
         let mut d_own = Array2::zeros(mixing.own.dim());
         let mut d_memory = mixing.memory.as_ref().map(|m| Array2::zeros(m.dim()));
         let distances = if memory.is_none() { at.distances.as_ref() } else { None };
@@ -284,7 +284,7 @@ pub(crate) fn project_back(
 ) {
     for (layer, columns) in layers {
         let dy = dy.slice(s![.., columns.clone()]);
-        layer.correlate(&dy, x, carry.sink);
-        layer.pull(&dy, dx);
+        layer.weight_gradient(&dy, x, carry.sink);
+        layer.input_gradient(&dy, dx);
     }
 }

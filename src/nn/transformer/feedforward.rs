@@ -18,7 +18,7 @@ use std::ops::Range;
 
 /// The layers that read the input.
 #[derive(Debug)]
-pub enum Opening {
+pub enum UpProjection {
     /// One, whose outputs go through the activation.
     Plain(Linear),
     /// Two: the activation of the first multiplies the second.
@@ -35,7 +35,7 @@ pub enum Opening {
 /// Two or three linear layers around an activation.
 #[derive(Debug)]
 pub struct FeedForward {
-    opening: Opening,
+    opening: UpProjection,
     down: Linear,
     activation: Activation,
 }
@@ -45,12 +45,12 @@ impl FeedForward {
     ///
     /// # Errors
     /// [`Error::Shape`] if their widths do not fit.
-    pub fn new(opening: Opening, down: Linear, activation: Activation) -> Result<Self> {
+    pub fn new(opening: UpProjection, down: Linear, activation: Activation) -> Result<Self> {
         let width = down.shape().1;
         let all = match &opening {
-            Opening::Plain(up) => vec![(up, width)],
-            Opening::Gated { gate, up } => vec![(gate, width), (up, width)],
-            Opening::Fused(both) => vec![(both, 2 * width)],
+            UpProjection::Plain(up) => vec![(up, width)],
+            UpProjection::Gated { gate, up } => vec![(gate, width), (up, width)],
+            UpProjection::Fused(both) => vec![(both, 2 * width)],
         };
         for (layer, expected) in all {
             if layer.shape().0 != expected {
@@ -73,30 +73,30 @@ impl FeedForward {
     /// The linear layers, in the order in which they run.
     pub fn linears(&self) -> Vec<&Linear> {
         match &self.opening {
-            Opening::Plain(one) | Opening::Fused(one) => vec![one, &self.down],
-            Opening::Gated { gate, up } => vec![gate, up, &self.down],
+            UpProjection::Plain(one) | UpProjection::Fused(one) => vec![one, &self.down],
+            UpProjection::Gated { gate, up } => vec![gate, up, &self.down],
         }
     }
 
     /// As [`FeedForward::linears`], to be changed.
     pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
         match &mut self.opening {
-            Opening::Plain(one) | Opening::Fused(one) => vec![one, &mut self.down],
-            Opening::Gated { gate, up } => vec![gate, up, &mut self.down],
+            UpProjection::Plain(one) | UpProjection::Fused(one) => vec![one, &mut self.down],
+            UpProjection::Gated { gate, up } => vec![gate, up, &mut self.down],
         }
     }
 
     fn places(&self) -> Vec<(&Linear, Range<usize>)> {
         let n = self.width();
         match &self.opening {
-            Opening::Plain(up) => vec![(up, 0..n)],
-            Opening::Gated { gate, up } => vec![(gate, 0..n), (up, n..2 * n)],
-            Opening::Fused(both) => vec![(both, 0..2 * n)],
+            UpProjection::Plain(up) => vec![(up, 0..n)],
+            UpProjection::Gated { gate, up } => vec![(gate, 0..n), (up, n..2 * n)],
+            UpProjection::Fused(both) => vec![(both, 0..2 * n)],
         }
     }
 
     fn is_gated(&self) -> bool {
-        !matches!(self.opening, Opening::Plain(_))
+        !matches!(self.opening, UpProjection::Plain(_))
     }
 
     /// What the first layers give: `(tokens, width)`, or `(tokens, 2 width)` with the gates first.
@@ -136,9 +136,9 @@ impl FeedForward {
         carry: &mut Carry<'_, '_>,
     ) {
         let n = self.width();
-        self.down.correlate(dy, inner, carry.sink);
+        self.down.weight_gradient(dy, inner, carry.sink);
         let mut d_inner = Array2::zeros(inner.dim());
-        self.down.pull(dy, &mut d_inner);
+        self.down.input_gradient(dy, &mut d_inner);
         let mut d_open = Array2::zeros(open.dim());
         let d_inner = d_inner.as_slice().expect(NEW);
         let d_rows = |t: usize| &d_inner[t * n..(t + 1) * n];

@@ -276,17 +276,17 @@ impl Linear {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn pull(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-        gemm(1.0, dx, 1.0, dy, &self.dense_weight(), Threads::Pool);
+    pub fn input_gradient(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        gemm(1.0, dy, &self.dense_weight(), 1.0, dx, Threads::Pool);
     }
 
     /// Gives `dyᵀ · x`, the gradient of the weight, and `Σ dy`, that of the bias, to `sink`.
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub fn correlate(&self, dy: &ArrayRef2<f32>, x: &ArrayRef2<f32>, sink: &mut Sink<'_>) {
+    pub fn weight_gradient(&self, dy: &ArrayRef2<f32>, x: &ArrayRef2<f32>, sink: &mut Sink<'_>) {
         let mut gradient = Array2::zeros(self.shape());
-        gemm(0.0, &mut gradient, 1.0, &dy.t(), x, Threads::Pool);
+        gemm(1.0, &dy.t(), x, 0.0, &mut gradient, Threads::Pool);
         sink(&self.tensor(), gradient.into_dyn());
         if self.bias.is_some() {
             sink(&self.bias_tensor(), column_sums(dy.view()).into_dyn());

@@ -11,13 +11,13 @@ pub(crate) mod attention;
 mod feedforward;
 mod block;
 
-pub use attend::{Distances, Heads, Rule, Seen, attend};
+pub use attend::{AttentionRule, Distances, Heads, Seen, attend};
 pub use attend_back::{Back, attend_back};
-pub use attention::{Attention, Inputs};
+pub use attention::{Attention, QkvProjection};
 pub use block::Block;
-pub use feedforward::{FeedForward, Opening};
+pub use feedforward::{FeedForward, UpProjection};
 pub use linear::Linear;
 pub use norm::{Norm, NormKind};
 pub use positions::{LayerCache, Positions};
 pub use probe::{Probe, Sink};
-pub use rotary::{Rotary, Stretch, Turns};
+pub use rotary::{RopeScaling, Rotary, Turns};

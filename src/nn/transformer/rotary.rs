@@ -34,7 +34,7 @@ use rayon::prelude::*;
 
 /// How frequencies are changed for contexts longer than the first training's.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Stretch {
+pub enum RopeScaling {
     /// Not.
     None,
     /// All divided by this factor.
@@ -92,7 +92,7 @@ impl Rotary {
     ///
     /// # Panics
     /// If `dim` is odd, or a list of factors has not one for each pair.
-    pub fn new(dim: usize, theta: f32, stretch: Stretch) -> Self {
+    pub fn new(dim: usize, theta: f32, stretch: RopeScaling) -> Self {
         assert_eq!(dim % 2, 0, "rotary positions turn pairs: {dim} features");
         let powers: Vec<f32> = (0..dim / 2)
             .map(|i| {
@@ -103,9 +103,9 @@ impl Rotary {
         let plain = |change: &dyn Fn(f32) -> f32| powers.iter().map(|p| change(1.0 / p)).collect::<Vec<f32>>();
         let (mut beyond, mut amplitude) = (None, 1.0);
         let frequencies = match stretch {
-            Stretch::None => plain(&|f| f),
-            Stretch::Linear(factor) => plain(&|f| f / factor),
-            Stretch::Llama3 { factor, low, high, length } => plain(&|f| {
+            RopeScaling::None => plain(&|f| f),
+            RopeScaling::Linear(factor) => plain(&|f| f / factor),
+            RopeScaling::Llama3 { factor, low, high, length } => plain(&|f| {
                 let wavelength = 2.0 * std::f32::consts::PI / f;
                 if wavelength < length / high {
                     f
@@ -116,7 +116,7 @@ impl Rotary {
                     (1.0 - s) * f / factor + s * f
                 }
             }),
-            Stretch::Yarn { factor, fast, slow, length, whole, amplitude: by } => {
+            RopeScaling::Yarn { factor, fast, slow, length, whole, amplitude: by } => {
                 amplitude = by;
                 let (dim, length) = (dim as f64, f64::from(length));
                 let pair = |turns: f32| {
@@ -136,7 +136,7 @@ impl Rotary {
                     })
                     .collect()
             }
-            Stretch::Long { short, long, length, amplitude: by } => {
+            RopeScaling::Long { short, long, length, amplitude: by } => {
                 amplitude = by;
                 assert!(
                     short.len() == dim / 2 && long.len() == dim / 2,
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_pair_is_turned_by_its_angle_and_back() {
-        let turns = Rotary::new(2, 1e4, Stretch::None).turns(2, 1); // 2 rad
+        let turns = Rotary::new(2, 1e4, RopeScaling::None).turns(2, 1); // 2 rad
         let mut x = array![[1.0, 0.0, 7.0, 0.0, 1.0, 8.0]]; // two heads of 3, whose last feature is not turned
         let before = x.clone();
         turns.turn(&mut x, 3);
@@ -250,8 +250,8 @@ mod tests {
 
     #[test]
     fn llama3_keeps_fast_frequencies_and_divides_slow_ones() {
-        let stretch = Stretch::Llama3 { factor: 8.0, low: 1.0, high: 4.0, length: 64.0 };
-        let (plain, stretched) = (Rotary::new(16, 1e4, Stretch::None), Rotary::new(16, 1e4, stretch));
+        let stretch = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, length: 64.0 };
+        let (plain, stretched) = (Rotary::new(16, 1e4, RopeScaling::None), Rotary::new(16, 1e4, stretch));
         let ratios: Vec<f32> = plain.frequencies.iter().zip(&stretched.frequencies).map(|(p, s)| p / s).collect();
         assert_eq!((ratios[0], ratios[7]), (1.0, 8.0));
         // λ = 2π / 0.1 = 62.8 of the third frequency lies between 16 and 64: s = (64 / 62.8 - 1) / 3.

@@ -1,9 +1,9 @@
 //! Every layer pruned at several levels: what each costs and loses, and the allocations that choose among them.
 
 use super::before::mask_before;
-use super::judge::{Exchange, Judge};
+use super::evaluator::{Evaluator, Exchange};
 use super::walk::Walk;
-use super::{Inputs, LanguageLayer, SequenceGradients, check_measurable};
+use super::{CalibrationInputs, LanguageLayer, SequenceGradients, check_measurable};
 use crate::allocate::{Evolution, Level, dynamic, evolve};
 use crate::criteria::{Evidence, Need};
 use crate::io::{Folder, RowFile};
@@ -143,7 +143,7 @@ impl<'a> Levels<'a> {
         let last = layers.iter().map(|l| l.block).max().unwrap_or(0);
         for number in 0..=last {
             let mut block = load_block(folder, config, number)?;
-            walk.at_once(&mut block, Inputs::Dense, &mut |block, found, names| {
+            walk.at_once(&mut block, CalibrationInputs::Dense, &mut |block, found, names| {
                 for (l, of) in layers.iter().enumerate().filter(|(_, l)| names.contains(&l.name)) {
                     let Some(layer) = block.linears().into_iter().find(|found| found.name() == of.name) else { continue };
                     let in_layer = |e: Error| if e.to_string().contains(&of.name) { e } else { e.in_layer(&of.name) };
@@ -251,7 +251,7 @@ impl<'a> Levels<'a> {
     /// If the model or the levels cannot be read, the tokens are not whole sequences of `length` with a token to predict, their logits have no
     /// room in memory, or what the model gives is not finite (naming the block).
     pub fn sensitivities(&self, (ids, length): (&[u32], usize), mut see: impl FnMut(usize, usize)) -> Result<Vec<Vec<f64>>> {
-        let mut judge = Judge::new(self.folder, self.config, (ids, length), self.layers.len())?;
+        let mut judge = Evaluator::new(self.folder, self.config, (ids, length), self.layers.len())?;
         let mut all = Vec::with_capacity(self.layers.len());
         for l in 0..self.layers.len() {
             let at = |level: usize| {
@@ -307,7 +307,7 @@ impl<'a> Levels<'a> {
         let by_error = self.by_error(budget)?;
         let least = self.table.iter().map(Vec::len).min().unwrap_or(1);
         let equal = (0..least).map(|level| vec![level; self.layers.len()]).find(|choice| self.cost(choice) <= budget);
-        let mut judge = Judge::new(self.folder, self.config, (ids, length), self.layers.len())?;
+        let mut judge = Evaluator::new(self.folder, self.config, (ids, length), self.layers.len())?;
         let mut done = 0;
         let mut weighed = self.errors();
         for (l, errors) in weighed.iter_mut().enumerate() {

@@ -7,8 +7,8 @@
 //!                            Pruner ─► weight and mask, written at once; the block runs on with what was written
 //! ```
 //!
-//! The inputs of a block come from the pruned blocks before it ([`Inputs::Pruned`]), or from a model that stays dense
-//! ([`Inputs::Dense`]). Within a block ([`Turn`]) either all layers are measured with the block's own weights still dense, then pruned,
+//! The inputs of a block come from the pruned blocks before it ([`CalibrationInputs::Pruned`]), or from a model that stays dense
+//! ([`CalibrationInputs::Dense`]). Within a block ([`Turn`]) either all layers are measured with the block's own weights still dense, then pruned,
 //! and the block runs a second time, as in the codes of Wanda and SparseGPT; or layers are pruned in the order in which they run, each
 //! on what the pruned ones before it give, and every product is made once.
 //!
@@ -20,8 +20,8 @@ mod stream;
 mod before;
 mod layers;
 mod gradients;
-mod tally;
-mod judge;
+mod statistics;
+mod evaluator;
 mod walk;
 mod record;
 mod share;
@@ -46,7 +46,7 @@ use std::path::Path;
 /// From which model the inputs of a block come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Inputs {
+pub enum CalibrationInputs {
     /// From the blocks before it as they were pruned.
     Pruned,
     /// From the blocks before it as they were.
@@ -59,7 +59,7 @@ pub enum Inputs {
 pub enum Turn {
     /// All at once, measured with the whole block dense.
     Block,
-    /// One after another, measured with those before them pruned. Only for [`Inputs::Pruned`].
+    /// One after another, measured with those before them pruned. Only for [`CalibrationInputs::Pruned`].
     Layer,
 }
 
@@ -87,7 +87,7 @@ pub struct LanguagePruning<'a> {
     /// named are left alone.
     pub budgets: HashMap<String, Budget>,
     /// From which model the inputs come.
-    pub inputs: Inputs,
+    pub inputs: CalibrationInputs,
     /// When the layers of a block are pruned.
     pub turn: Turn,
     /// Whether layers make up for earlier ones. Only with [`Turn::Layer`].

@@ -4,9 +4,9 @@ use super::before::{mask_before, turned};
 use super::check::{check_measurable, sequences};
 use super::record::{LayerRecord, Place};
 use super::resume::{begin, fits};
-use super::tally::Found;
+use super::statistics::LayerStatistics;
 use super::walk::Walk;
-use super::{Inputs, LanguagePruning, Turn};
+use super::{CalibrationInputs, LanguagePruning, Turn};
 use crate::criteria::Evidence;
 use crate::eval::peak_memory;
 use crate::io::{Folder, FolderWriter, Layout, Output, RECORDS};
@@ -103,7 +103,7 @@ impl Run<'_, '_> {
             for i in done..=last {
                 let pruned = layers.iter().filter(|l| l.block == i && settings.budgets.contains_key(&l.name));
                 let fresh = read_ahead(folder, pruned.collect(), |layer, weight| {
-                    one(layer, weight.view(), &mut Found::nothing(), settings, folder, writer)
+                    one(layer, weight.view(), &mut LayerStatistics::nothing(), settings, folder, writer)
                 })?;
                 if !fresh.is_empty() {
                     records.extend(fresh);
@@ -127,7 +127,7 @@ impl Run<'_, '_> {
             let dense = if comparing { Some(load_block(folder, config, i)?) } else { None };
             let any = layers.iter().any(|l| l.block == i && settings.budgets.contains_key(&l.name));
             if i < done || !any {
-                if settings.inputs == Inputs::Pruned {
+                if settings.inputs == CalibrationInputs::Pruned {
                     take_over(&mut block, settings, writer)?;
                 }
                 walk.pass(&block, dense.as_ref())?;
@@ -197,7 +197,7 @@ fn read_ahead<T>(folder: &Folder, layers: Vec<&Place>, mut f: impl FnMut(&Place,
 
 fn check(ids: &[u32], length: usize, settings: &LanguagePruning<'_>) -> Result<()> {
     sequences(ids, length)?;
-    if settings.inputs == Inputs::Dense && settings.turn == Turn::Layer {
+    if settings.inputs == CalibrationInputs::Dense && settings.turn == Turn::Layer {
         let reason = "dense inputs have no pruned layers before them; prune by whole blocks, or with pruned inputs";
         return Err(Error::setting("inputs", reason));
     }
@@ -230,7 +230,7 @@ fn turned_weight(stored: Array2<f32>, transposed: bool) -> Array2<f32> {
 /// Prunes one layer of a block, writes it, and lets the block go on with what was written.
 fn within(
     block: &mut Block,
-    found: &mut Found,
+    found: &mut LayerStatistics,
     name: &str,
     number: usize,
     settings: &LanguagePruning<'_>,
@@ -254,7 +254,7 @@ fn within(
 fn one(
     layer: &Place,
     weight: ArrayView2<'_, f32>,
-    found: &mut Found,
+    found: &mut LayerStatistics,
     settings: &LanguagePruning<'_>,
     folder: &Folder,
     writer: &mut FolderWriter,

@@ -1,6 +1,6 @@
 //! How much of each layer of a language model stays.
 
-use super::Inputs;
+use super::CalibrationInputs;
 use super::gradients::SequenceGradients;
 use super::layers::LanguageLayer;
 use super::walk::Walk;
@@ -104,7 +104,7 @@ pub fn outliers(
     for number in 0..config.layers() {
         let mut block = load_block(folder, config, number)?;
         let (mut outliers, mut weights) = (Outliers::new(threshold), 0);
-        walk.at_once(&mut block, Inputs::Dense, &mut |block, found, names| {
+        walk.at_once(&mut block, CalibrationInputs::Dense, &mut |block, found, names| {
             for layer in block.linears().into_iter().filter(|l| names.iter().any(|n| n == l.name())) {
                 if layers.iter().any(|w| w.name == layer.name()) {
                     let weight = layer.dense_weight();

@@ -10,15 +10,15 @@ use std::rc::Rc;
 
 /// Bytes of memory that several streams share, and the folder in whose files the rest lies.
 #[derive(Clone)]
-pub(super) struct Room {
+pub(super) struct MemoryBudget {
     left: Rc<Cell<usize>>,
     scratch: Rc<Path>,
 }
 
-impl Room {
+impl MemoryBudget {
     /// So many bytes, and this folder.
-    pub fn new(bytes: usize, scratch: &Path) -> Room {
-        Room { left: Rc::new(Cell::new(bytes)), scratch: scratch.into() }
+    pub fn new(bytes: usize, scratch: &Path) -> MemoryBudget {
+        MemoryBudget { left: Rc::new(Cell::new(bytes)), scratch: scratch.into() }
     }
 
     /// Whether there were so many left; they are taken.
@@ -49,7 +49,7 @@ enum Kept {
 /// The parts of one array `(tokens, features)`.
 pub(super) struct Stream {
     parts: Vec<Kept>,
-    room: Room,
+    room: MemoryBudget,
     file: Option<File>,
     end: u64,
     /// Where the part that is away lies in the file, if it has a place there.
@@ -65,7 +65,7 @@ impl Drop for Stream {
 
 impl Stream {
     /// `parts` parts that are not there yet, which stay in memory as long as there is room.
-    pub fn new(parts: usize, room: &Room) -> Self {
+    pub fn new(parts: usize, room: &MemoryBudget) -> Self {
         let away = (0..parts).map(|_| Kept::Away).collect();
         Stream { parts: away, room: room.clone(), file: None, end: 0, places: vec![None; parts] }
     }
@@ -124,7 +124,7 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
-    use super::{Room, Stream};
+    use super::{MemoryBudget, Stream};
     use ndarray::Array2;
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let part = |i: usize, round: usize| Array2::from_shape_fn((3, 4), |(r, c)| (100 * round + 12 * i + 4 * r + c) as f32);
         for limit in [0, 100, 1000] {
-            let room = Room::new(limit, folder.path());
+            let room = MemoryBudget::new(limit, folder.path());
             let mut stream = Stream::new(5, &room);
             (0..5).for_each(|i| stream.put(i, part(i, 0)).unwrap());
             for round in 1..4 {
@@ -152,7 +152,7 @@ mod tests {
     fn a_folder_that_cannot_be_written_is_named_by_the_error() {
         let folder = tempfile::tempdir().unwrap();
         let gone = folder.path().join("gone");
-        let mut stream = Stream::new(1, &Room::new(0, &gone));
+        let mut stream = Stream::new(1, &MemoryBudget::new(0, &gone));
         let line = stream.put(0, Array2::zeros((1, 1))).unwrap_err().to_string();
         assert!(line.starts_with(gone.to_str().unwrap()), "{line}");
     }

@@ -1,13 +1,13 @@
 //! One block: measured, pruned, and run on.
 
 use super::check::{check_measurable, sequences};
-use super::stream::{Room, Stream};
-use super::tally::{Found, Tallies, Tally};
-use super::{Inputs, LanguagePruning, Turn};
+use super::statistics::{BlockStatistics, InputStatistics, LayerStatistics};
+use super::stream::{MemoryBudget, Stream};
+use super::{CalibrationInputs, LanguagePruning, Turn};
 use crate::Result;
 use crate::criteria::{Need, Needs};
 use crate::io::Folder;
-use crate::lm::{Config, Ends, positions};
+use crate::lm::{Config, EmbeddingHead, positions};
 use crate::nn::{Block, Positions};
 use ndarray::Array2;
 use std::path::Path;
@@ -44,7 +44,7 @@ impl Part {
 }
 
 /// Prunes the named layers of a block on what was measured.
-pub(super) type Prune<'f> = dyn FnMut(&mut Block, &mut Found, &[String]) -> Result<()> + 'f;
+pub(super) type Prune<'f> = dyn FnMut(&mut Block, &mut LayerStatistics, &[String]) -> Result<()> + 'f;
 
 /// The streams of a run, and where their tokens stand.
 pub(super) struct Walk {
@@ -55,7 +55,7 @@ pub(super) struct Walk {
     /// Of each part of the stream.
     positions: Vec<Positions>,
     /// Of arrays that stay in memory.
-    room: Room,
+    room: MemoryBudget,
     /// What is measured.
     needs: Needs,
 }
@@ -77,9 +77,9 @@ impl Walk {
     ) -> Result<Walk> {
         check_measurable(config)?;
         sequences(ids, length)?;
-        let ends = Ends::for_embedding(folder, config)?;
+        let ends = EmbeddingHead::for_embedding(folder, config)?;
         let chunks: Vec<&[u32]> = ids.chunks((PART / length).max(1) * length).collect();
-        let room = Room::new(memory, scratch);
+        let room = MemoryBudget::new(memory, scratch);
         let mut walk = Walk {
             stream: Stream::new(chunks.len(), &room),
             dense: comparing.then(|| Stream::new(chunks.len(), &room)),
@@ -137,14 +137,14 @@ impl Walk {
     }
 
     /// All layers measured with the block as it is, then pruned; the stream goes on from the dense block or from the pruned one.
-    pub fn at_once(&mut self, block: &mut Block, inputs: Inputs, prune: &mut Prune<'_>) -> Result<()> {
-        let mut tallies = Tallies::new(self.needs);
+    pub fn at_once(&mut self, block: &mut Block, inputs: CalibrationInputs, prune: &mut Prune<'_>) -> Result<()> {
+        let mut tallies = BlockStatistics::new(self.needs);
         for (i, at) in self.positions.iter().enumerate() {
             let before = self.stream.take(i)?;
             let mut h = before.clone();
             block.forward(&mut h, at, &mut tallies);
             tallies.check()?;
-            self.stream.put(i, if inputs == Inputs::Dense { h } else { before })?;
+            self.stream.put(i, if inputs == CalibrationInputs::Dense { h } else { before })?;
         }
         let mut all = tallies.finish()?;
         for layer in block.linears().iter().map(|l| l.name().to_string()).collect::<Vec<_>>() {
@@ -152,7 +152,7 @@ impl Walk {
                 prune(block, found, &[layer])?;
             }
         }
-        if inputs == Inputs::Pruned { self.pass(block, None) } else { Ok(()) }
+        if inputs == CalibrationInputs::Pruned { self.pass(block, None) } else { Ok(()) }
     }
 
     fn in_turn(&mut self, block: &mut Block, dense: Option<&Block>, prune: &mut Prune<'_>) -> Result<()> {
@@ -166,7 +166,7 @@ impl Walk {
         if block.is_parallel() {
             names.extend(Part::Feed.names(block));
         }
-        let mut tally = Tally::new(needs, names.clone());
+        let mut tally = InputStatistics::new(needs, names.clone());
         self.each(dense, |_, h, other| {
             let x = block.attention_x(h);
             tally.add(&x)?;
@@ -175,7 +175,7 @@ impl Walk {
         prune(block, &mut tally.found(), &names)?;
 
         let names = Part::Output.names(block);
-        let mut tally = Tally::new(needs, names.clone());
+        let mut tally = InputStatistics::new(needs, names.clone());
         self.each(dense, |i, h, other| {
             let x = block.mixed(&block.attention_x(h), &at[i]);
             tally.add(&x)?;
@@ -190,7 +190,7 @@ impl Walk {
 
         if !block.is_parallel() {
             let names = Part::Feed.names(block);
-            let mut tally = Tally::new(needs, names.clone());
+            let mut tally = InputStatistics::new(needs, names.clone());
             self.each(dense, |i, h, other| {
                 block.add_attention(h, &mixed.take(i)?);
                 let x = block.feed_x(h);
@@ -205,7 +205,7 @@ impl Walk {
         }
 
         let names = Part::Down.names(block);
-        let mut tally = Tally::new(needs, names.clone());
+        let mut tally = InputStatistics::new(needs, names.clone());
         self.each(dense, |i, h, other| {
             let x = block.inner(&block.feed_x(h));
             tally.add(&x)?;

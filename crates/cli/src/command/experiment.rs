@@ -3,7 +3,7 @@
 use lacuna::Result;
 use lacuna::allocate::{Global, Target};
 use lacuna::calibrate::Calibration;
-use lacuna::criteria::{Magnitude, Norm, Obd, Random, Saliency, Snip};
+use lacuna::criteria::{Magnitude, MagnitudeNorm, Obd, Random, Saliency, Snip};
 use lacuna::data::digits;
 use lacuna::eval::{Score, Size, score};
 use lacuna::mask::{Pattern, Scope};
@@ -12,7 +12,7 @@ use lacuna::nn::{Curvature, Loss, Method, Network};
 use lacuna::prune::{Outcome, Pruning, one_shot, prune_units, shrink};
 use lacuna::report::median;
 use lacuna::rng::Seed;
-use lacuna::train::{Decay, Recipe, fit};
+use lacuna::train::{Decay, TrainConfig, fit};
 use ndarray::{Array2, Axis};
 use serde::Serialize;
 use std::time::Instant;
@@ -91,9 +91,9 @@ const EPOCHS: (usize, usize) = (40, 8);
 
 /// No weight decay: it holds the network off the minimum of the loss, and Optimal Brain Damage's prediction, which leaves the
 /// first-order term out, then falls short (to 0.51 to 0.66 of the measured at 30 % with a decay of 0.1).
-fn recipe(epochs: usize, seed: Seed) -> Recipe {
+fn recipe(epochs: usize, seed: Seed) -> TrainConfig {
     let method = Method::Adam { weight_decay: 0.0 };
-    Recipe { loss: LOSS, method, learning_rate: 5e-3, decay: Decay::Cosine, epochs, batch: 32, seed }
+    TrainConfig { loss: LOSS, method, learning_rate: 5e-3, decay: Decay::Cosine, epochs, batch: 32, seed }
 }
 
 /// Trains the shared-weight network of one seed.
@@ -109,7 +109,7 @@ pub fn train(seed: Seed) -> Result<Trained> {
 fn saliency(method: &str, seed: Seed) -> Box<dyn Saliency> {
     match method {
         "random" => Box::new(Random { seed }),
-        "magnitude" => Box::new(Magnitude { norm: Norm::L1 }),
+        "magnitude" => Box::new(Magnitude { norm: MagnitudeNorm::L1 }),
         "snip" => Box::new(Snip),
         _ => Box::new(Obd),
     }
@@ -192,7 +192,7 @@ pub fn remove_units(seed: Seed) -> Result<Vec<(Shrunk, [Network; 2])>> {
     let data = Data::new(seed, 1.0, 0.0);
     let mut dense = digits_convnet([16, 32], 64, seed)?;
     let (x, target) = &data.train;
-    let recipe = |epochs| Recipe {
+    let recipe = |epochs| TrainConfig {
         loss: Loss::CrossEntropy,
         method: Method::AdamW { weight_decay: 0.01 },
         learning_rate: 3e-3,

@@ -29,12 +29,12 @@ mod bsr;
 
 pub(crate) use bitmask::{BitmaskSlices, bitmask_product};
 pub(crate) use bsr::{BsrSlices, bsr_product};
-pub(crate) use csr::{CsrSlices, TileCsrSlices, csr_product, csr_pull, lists_product};
+pub(crate) use csr::{CsrSlices, TileCsrSlices, csr_apply_transpose, csr_product, lists_product};
 pub use dense::{FEW, PARALLEL, Threads, gemm, gemm_by_rows, is_by_rows};
 pub(crate) use dense::{GROUP, Grouped, HalfBytes, Numbers, linear};
 pub use frame::{Epilogue, awake};
 pub(crate) use frame::{product, strips};
-pub(crate) use gradient::{correlate, pull};
+pub(crate) use gradient::{apply_transpose, weight_gradient};
 pub(crate) use nm::{NmSlices, nm_product};
 pub use pairs::Pair;
 pub(crate) use pairs::{PairSlices, widest_pairs};

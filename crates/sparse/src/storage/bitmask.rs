@@ -1,9 +1,9 @@
 //! One bit a weight, and the values of those that stay.
 
 use super::blocks::{SINGLE, block_of, blocks, check, check_starts};
-use super::op::{Entries, check_pull, check_shapes, check_sizes};
+use super::op::{Entries, check_shapes, check_sizes, check_transpose};
 use super::scale::{Scaling, check_scalable, scale_of};
-use crate::kernels::{BitmaskSlices, Epilogue, Expand, SLACK, bitmask_product, pull};
+use crate::kernels::{BitmaskSlices, Epilogue, Expand, SLACK, apply_transpose, bitmask_product};
 use crate::mask::Mask;
 use crate::storage::{Compress, LinearOp};
 use crate::{Error, Result};
@@ -245,11 +245,11 @@ impl<T: Expand> LinearOp for Bitmask<T> {
         bitmask_product(&BitmaskSlices { rows, cols, tile, blocks, starts, words, values, scales }, x, y, epilogue);
     }
 
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-        check_pull(self, dy, dx);
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        check_transpose(self, dy, dx);
         let BitmaskParts { rows, cols, tile, blocks, starts, words, values, scales } = &self.parts;
         let (rows, cols, tile) = (*rows, *cols, *tile);
-        pull(&BitmaskSlices { rows, cols, tile, blocks, starts, words, values, scales }, dy, dx);
+        apply_transpose(&BitmaskSlices { rows, cols, tile, blocks, starts, words, values, scales }, dy, dx);
     }
 
     fn to_dense(&self) -> Array2<f32> {

@@ -1,9 +1,9 @@
 //! Blocks of weights, compressed by rows.
 
 use super::blocks::{Cut, blocks, check, check_starts};
-use super::op::{Entries, check_pull, check_shapes, check_sizes};
+use super::op::{Entries, check_shapes, check_sizes, check_transpose};
 use super::scale::{check_group, check_scalable, check_scales, scales_by, scales_of};
-use crate::kernels::{BsrSlices, Epilogue, Value, bsr_product, pull};
+use crate::kernels::{BsrSlices, Epilogue, Value, apply_transpose, bsr_product};
 use crate::mask::{Mask, Pattern};
 use crate::storage::LinearOp;
 use crate::{Error, Result};
@@ -327,15 +327,15 @@ impl<T: Value> LinearOp for Bsr<T> {
         }
     }
 
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-        check_pull(self, dy, dx);
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        check_transpose(self, dy, dx);
         let BsrParts { rows, cols, r, c, shares, starts, value_starts, columns, values, group, scales } = &self.0;
         let (rows, cols, r, c) = (*rows, *cols, *r, *c);
         let scales = scales_by(scales, cols, *group, c);
         macro_rules! with {
             ($columns:ident) => {{
                 let w = BsrSlices { rows, cols, r, c, parts: shares, starts, value_starts, columns: $columns, values, scales };
-                pull(&w, dy, dx)
+                apply_transpose(&w, dy, dx)
             }};
         }
         match columns {

@@ -1,7 +1,7 @@
 //! Compressed sparse rows, the interchange form.
 
-use super::op::{Entries, check_pull, check_shapes, check_sizes};
-use crate::kernels::{CsrSlices, Epilogue, csr_product, csr_pull};
+use super::op::{Entries, check_shapes, check_sizes, check_transpose};
+use crate::kernels::{CsrSlices, Epilogue, csr_apply_transpose, csr_product};
 use crate::mask::Mask;
 use crate::storage::{Compress, LinearOp};
 use crate::{Error, Result};
@@ -227,10 +227,10 @@ impl LinearOp for CsrView<'_> {
         csr_product(slices, x, y, epilogue);
     }
 
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-        check_pull(self, dy, dx);
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        check_transpose(self, dy, dx);
         let slices = CsrSlices { cols: self.cols, offsets: self.offsets, indices: self.indices, values: self.values };
-        csr_pull(slices, dy, dx);
+        csr_apply_transpose(slices, dy, dx);
     }
 
     fn to_dense(&self) -> Array2<f32> {
@@ -263,8 +263,8 @@ impl LinearOp for Csr {
         self.view().apply_with(x, y, epilogue);
     }
 
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-        self.view().pull_into(dy, dx);
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        self.view().apply_transpose_into(dy, dx);
     }
 
     fn to_dense(&self) -> Array2<f32> {

@@ -55,9 +55,9 @@ impl LinearOp for Dense {
         linear(self.numbers(), x, y, epilogue);
     }
 
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-        super::op::check_pull(self, dy, dx);
-        gemm(0.0, dx, 1.0, dy, &self.weight, Threads::Pool);
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        super::op::check_transpose(self, dy, dx);
+        gemm(1.0, dy, &self.weight, 0.0, dx, Threads::Pool);
     }
 
     fn to_dense(&self) -> Array2<f32> {

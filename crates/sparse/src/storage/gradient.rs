@@ -11,14 +11,14 @@ use ndarray::ArrayRef2;
 /// of training is one loop over both:
 ///
 /// ```
-/// use lacuna_sparse::{mask::Mask, storage::{Compress, Csr, LinearOp, apply, correlate, pull}};
+/// use lacuna_sparse::{mask::Mask, storage::{Compress, Csr, LinearOp, apply, weight_gradient, apply_transpose}};
 /// use ndarray::array;
 /// let (w, mask) = (array![[1., 2., 0.], [0., 0., 3.]], Mask::from_fn(2, 3, |r, c| r != c));
 /// let mut op = Csr::compress(&w, &mask).unwrap();
 /// let x = array![[1., 10., 100.]];
 /// let dy = apply(&op, &x) - array![[19., 301.]]; // of half the squared distance: [[1, -1]]
-/// assert_eq!(pull(&op, &dy), array![[0., 2., -3.]]);
-/// let dw = correlate(&mask, &dy, &x).unwrap();
+/// assert_eq!(apply_transpose(&op, &dy), array![[0., 2., -3.]]);
+/// let dw = weight_gradient(&mask, &dy, &x).unwrap();
 /// assert_eq!(dw.to_dense(), array![[0., 10., 100.], [-1., 0., -100.]]);
 /// op.values_mut().iter_mut().zip(dw.view().values()).for_each(|(w, d)| *w -= 0.01 * d);
 /// ```
@@ -30,7 +30,7 @@ use ndarray::ArrayRef2;
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn correlate(mask: &Mask, dy: &ArrayRef2<f32>, x: &ArrayRef2<f32>) -> Result<Csr> {
+pub fn weight_gradient(mask: &Mask, dy: &ArrayRef2<f32>, x: &ArrayRef2<f32>) -> Result<Csr> {
     let (rows, cols) = mask.dim();
     let (found, tokens) = ((dy.ncols(), x.ncols()), (dy.nrows(), x.nrows()));
     assert!(found == (rows, cols) && tokens.0 == tokens.1, "mask {rows} x {cols}: dy {:?}, x {:?}", dy.dim(), x.dim());
@@ -43,7 +43,7 @@ pub fn correlate(mask: &Mask, dy: &ArrayRef2<f32>, x: &ArrayRef2<f32>) -> Result
         offsets[r + 1] = offsets[r] + count as u32;
     }
     let mut values = vec![0.0; kept];
-    kernels::correlate(|r| mask.row_words(r), &offsets, dy, x, &mut values);
+    kernels::weight_gradient(|r| mask.row_words(r), &offsets, dy, x, &mut values);
     let indices = mask.iter_kept().map(|(_, c)| c as u32).collect();
     Csr::new(rows, cols, offsets, indices, values)
 }

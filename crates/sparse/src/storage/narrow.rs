@@ -215,10 +215,10 @@ impl<C: Code> LinearOp for Narrowed<C> {
         linear(self.code.numbers(), x, y, epilogue);
     }
 
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-        super::op::check_pull(self, dy, dx);
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        super::op::check_transpose(self, dy, dx);
         dx.fill(0.0);
-        self.widened(|first, w| gemm(1.0, dx, 1.0, &dy.slice(s![.., first..first + w.nrows()]), &w, Threads::Pool));
+        self.widened(|first, w| gemm(1.0, &dy.slice(s![.., first..first + w.nrows()]), &w, 1.0, dx, Threads::Pool));
     }
 
     fn to_dense(&self) -> Array2<f32> {

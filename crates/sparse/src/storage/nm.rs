@@ -1,9 +1,9 @@
 //! N of every M consecutive inputs.
 
 use super::blocks::{Cut, block_of, blocks, check};
-use super::op::{Entries, check_pull, check_shapes, check_sizes};
+use super::op::{Entries, check_shapes, check_sizes, check_transpose};
 use super::scale::{check_group, check_scalable, check_scales, scales_by, scales_of};
-use crate::kernels::{Epilogue, Expand, NmSlices, SLACK, nm_product, pull};
+use crate::kernels::{Epilogue, Expand, NmSlices, SLACK, apply_transpose, nm_product};
 use crate::mask::{Mask, Pattern};
 use crate::storage::LinearOp;
 use crate::{Error, Result};
@@ -339,9 +339,9 @@ impl<T: Expand> LinearOp for Nm<T> {
         nm_product(&self.slices(), x, y, epilogue);
     }
 
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-        check_pull(self, dy, dx);
-        pull(&self.slices(), dy, dx);
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        check_transpose(self, dy, dx);
+        apply_transpose(&self.slices(), dy, dx);
     }
 
     fn to_dense(&self) -> Array2<f32> {

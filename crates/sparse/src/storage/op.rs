@@ -34,7 +34,7 @@ pub trait LinearOp: Send + Sync {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>);
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>);
 
     /// The weight with zeros where nothing is stored.
     fn to_dense(&self) -> Array2<f32>;
@@ -118,7 +118,7 @@ pub(super) fn check_shapes(op: &dyn LinearOp, x: &ArrayRef2<f32>, y: &ArrayRef2<
 }
 
 /// Panics with both shapes if those of a transposed product do not fit.
-pub(super) fn check_pull(op: &dyn LinearOp, dy: &ArrayRef2<f32>, dx: &ArrayRef2<f32>) {
+pub(super) fn check_transpose(op: &dyn LinearOp, dy: &ArrayRef2<f32>, dx: &ArrayRef2<f32>) {
     let (out, inputs) = op.shape();
     let (dy, dx) = (dy.dim(), dx.dim());
     assert!(dy.1 == out && dx == (dy.0, inputs), "{} {out} x {inputs}: dy {dy:?}, dx {dx:?}", op.format());
@@ -128,9 +128,9 @@ pub(super) fn check_pull(op: &dyn LinearOp, dy: &ArrayRef2<f32>, dx: &ArrayRef2<
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn pull(op: &(impl LinearOp + ?Sized), dy: &ArrayRef2<f32>) -> Array2<f32> {
+pub fn apply_transpose(op: &(impl LinearOp + ?Sized), dy: &ArrayRef2<f32>) -> Array2<f32> {
     let mut dx = Array2::zeros((dy.nrows(), op.shape().1));
-    op.pull_into(dy, &mut dx);
+    op.apply_transpose_into(dy, &mut dx);
     dx
 }
 

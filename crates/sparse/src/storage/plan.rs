@@ -232,8 +232,8 @@ impl LinearOp for Plan {
         self.choice(x.nrows()).op.apply_with(x, y, epilogue);
     }
 
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-        self.choice(dy.nrows()).op.pull_into(dy, dx);
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        self.choice(dy.nrows()).op.apply_transpose_into(dy, dx);
     }
 
     fn to_dense(&self) -> Array2<f32> {

@@ -1,11 +1,11 @@
 //! Rows side by side: sliced ELLPACK.
 
 use super::blocks::check_starts;
-use super::op::{Entries, check_pull, check_shapes, check_sizes};
+use super::op::{Entries, check_shapes, check_sizes, check_transpose};
 use super::scale::{check_scalable, check_scales, scales_of};
 use super::sell_block::Block;
 use crate::kernels::{
-    A_WORD, Epilogue, Expand, Isa, PLACE, SLACK, SellSlices, Value, pull, sell_blocks, sell_product, sell_slices,
+    A_WORD, Epilogue, Expand, Isa, PLACE, SLACK, SellSlices, Value, apply_transpose, sell_blocks, sell_product, sell_slices,
 };
 use crate::mask::Mask;
 use crate::storage::{Compress, LinearOp, Slots};
@@ -379,9 +379,9 @@ impl<T: Expand> LinearOp for Sell<T> {
         sell_product(&self.parts.slices(), x, y, epilogue);
     }
 
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-        check_pull(self, dy, dx);
-        pull(&self.parts.slices(), dy, dx);
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        check_transpose(self, dy, dx);
+        apply_transpose(&self.parts.slices(), dy, dx);
     }
 
     fn to_dense(&self) -> Array2<f32> {

@@ -1,9 +1,9 @@
 //! Compressed sparse rows within tiles of columns.
 
 use super::blocks::{SINGLE, block_of, blocks, check, check_starts};
-use super::op::{Entries, check_pull, check_shapes, check_sizes};
+use super::op::{Entries, check_shapes, check_sizes, check_transpose};
 use super::scale::{Scaling, check_scalable, scale_of};
-use crate::kernels::{Epilogue, Expand, TileCsrSlices, Value, lists_product, pull};
+use crate::kernels::{Epilogue, Expand, TileCsrSlices, Value, apply_transpose, lists_product};
 use crate::mask::Mask;
 use crate::storage::{Compress, LinearOp};
 use crate::{Error, Result};
@@ -323,13 +323,17 @@ impl<T: Expand> LinearOp for TileCsr<T> {
         }
     }
 
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-        check_pull(self, dy, dx);
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        check_transpose(self, dy, dx);
         let TileCsrParts { rows, cols, tile, blocks, starts, order, columns, values, scales } = &self.0;
         let (rows, cols, tile) = (*rows, *cols, *tile);
         macro_rules! with {
             ($columns:ident) => {
-                pull(&TileCsrSlices { rows, cols, tile, blocks, starts, order, columns: $columns, values, scales }, dy, dx)
+                apply_transpose(
+                    &TileCsrSlices { rows, cols, tile, blocks, starts, order, columns: $columns, values, scales },
+                    dy,
+                    dx,
+                )
             };
         }
         match columns {

@@ -1,10 +1,10 @@
 //! Rows in pairs, within tiles of columns.
 
 use super::blocks::{Cut, block_of, blocks, check, check_starts};
-use super::op::{Entries, check_pull, check_shapes, check_sizes};
+use super::op::{Entries, check_shapes, check_sizes, check_transpose};
 use super::scale::{Scaling, check_scalable, scale_of};
 use super::tile_csr::Columns;
-use crate::kernels::{Epilogue, Pair, PairSlices, Value, product, pull};
+use crate::kernels::{Epilogue, Pair, PairSlices, Value, apply_transpose, product};
 use crate::mask::Mask;
 use crate::storage::{Compress, LinearOp};
 use crate::{Error, Result};
@@ -430,15 +430,15 @@ impl<T: Value> LinearOp for TilePairs<T> {
         }
     }
 
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-        check_pull(self, dy, dx);
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        check_transpose(self, dy, dx);
         let TilePairsParts { rows, cols, tile, blocks, column_starts, value_starts, pairs, columns, values, scales } = &self.0;
         let (rows, cols, tile) = (*rows, *cols, *tile);
         macro_rules! with {
             ($columns:ident) => {{
                 let columns = $columns;
                 let w = PairSlices { rows, cols, tile, blocks, column_starts, value_starts, pairs, columns, values, scales };
-                pull(&w, dy, dx)
+                apply_transpose(&w, dy, dx)
             }};
         }
         match columns {

@@ -9,7 +9,7 @@ use lacuna_sparse::mask::{Mask, Pattern};
 use lacuna_sparse::storage::{
     Bitmask, Bsr, Compress, Csr, Dense, Epilogue, Expand, Hint, LinearOp, Nm, Plan, Scaling, TileCsr, TilePairs,
 };
-use lacuna_sparse::storage::{apply, pull};
+use lacuna_sparse::storage::{apply, apply_transpose};
 use ndarray::{Array2, ArrayRef2};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -96,7 +96,7 @@ fn rows_and_columns_that_keep_nothing_give_zeros_and_what_is_added_to_them() {
             for ((t, o), &y) in y.indexed_iter() {
                 assert_eq!(f64::from(y), expected[[t, o]] + o as f64, "{format}, token {t} of {tokens}, output {o}");
             }
-            let dx = pull(op, &whole(tokens, 70, 8, "gradient"));
+            let dx = apply_transpose(op, &whole(tokens, 70, 8, "gradient"));
             assert!(dx.indexed_iter().all(|((_, c), &d)| c % 5 == 1 || d == 0.0), "{format}, {tokens} tokens back");
         }
     });
@@ -136,7 +136,9 @@ fn shapes_that_do_not_fit_panic_with_both_in_every_storage() {
         {
             assert_eq!(product(x, y), format!("{name} 6 x 8: x {x:?}, y {y:?}"));
         }
-        let back = |dy: (usize, usize), dx: (usize, usize)| panics(|| op.pull_into(&Array2::zeros(dy), &mut Array2::zeros(dx)));
+        let back = |dy: (usize, usize), dx: (usize, usize)| {
+            panics(|| op.apply_transpose_into(&Array2::zeros(dy), &mut Array2::zeros(dx)))
+        };
         for (dy, dx) in [((2, 7), (2, 8)), ((2, 6), (2, 9)), ((2, 6), (3, 8)), ((0, 6), (0, 7))] {
             assert_eq!(back(dy, dx), format!("{name} 6 x 8: dy {dy:?}, dx {dx:?}"));
         }

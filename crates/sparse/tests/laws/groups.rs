@@ -6,7 +6,7 @@ use crate::random::Seed;
 use crate::storages::is_sound;
 use crate::{TOKENS, oracle, whole};
 use lacuna_sparse::mask::{Mask, Pattern};
-use lacuna_sparse::storage::{Bsr, LinearOp, Nm, apply, pull};
+use lacuna_sparse::storage::{Bsr, LinearOp, Nm, apply, apply_transpose};
 use ndarray::{Array2, ArrayRef2};
 use proptest::prelude::*;
 
@@ -69,7 +69,7 @@ fn products_by_groups_are_exact_where_scales_are_powers_of_two() {
         for tokens in [0, 1, 5, 70] {
             let dy = whole(tokens, mask.rows(), 8, "gradient");
             let expected = mask.applied(w).t().dot(&dy.t()).reversed_axes();
-            assert_eq!(pull(op, &dy), expected, "{name}, {tokens} tokens back");
+            assert_eq!(apply_transpose(op, &dy), expected, "{name}, {tokens} tokens back");
         }
     });
 }
@@ -159,7 +159,7 @@ fn one_thread_and_two_make_the_same_bits_by_groups() {
             let [one, two] = [0, 1].map(|i| pools[i].install(|| apply(op, &x)).mapv(f32::to_bits));
             assert_eq!(one, two, "{}, {tokens} tokens", op.format());
             let dy = Seed(8).stream("dy").normal_array(tokens, 640, 1.0);
-            let [one, two] = [0, 1].map(|i| pools[i].install(|| pull(op, &dy)).mapv(f32::to_bits));
+            let [one, two] = [0, 1].map(|i| pools[i].install(|| apply_transpose(op, &dy)).mapv(f32::to_bits));
             assert_eq!(one, two, "{}, {tokens} tokens back", op.format());
         }
     }

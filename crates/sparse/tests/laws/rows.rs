@@ -73,7 +73,7 @@ impl LinearOp for Foreign {
         y.assign(&x.dot(&self.0.t()));
     }
 
-    fn pull_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
         dx.assign(&dy.dot(&self.0));
     }
 

@@ -6,7 +6,8 @@ use crate::{in_every_format, layouts, masks, oracle, random_mask, whole};
 use half::bf16;
 use lacuna_sparse::mask::Mask;
 use lacuna_sparse::storage::{
-    Bitmask, Compress, Csr, Hint, LinearOp, Plan, Scaling, Sell, Slots, TileCsr, TilePairs, apply, correlate, pull,
+    Bitmask, Compress, Csr, Hint, LinearOp, Plan, Scaling, Sell, Slots, TileCsr, TilePairs, apply, apply_transpose,
+    weight_gradient,
 };
 use ndarray::{Array2, ArrayRef2, s};
 
@@ -26,7 +27,7 @@ fn transposed_products_are_exact_on_small_whole_numbers() {
                 for tokens in TOKENS {
                     let dy = whole(tokens, rows, 8, "gradient");
                     let expected = transposed(&w, &mask, &dy).mapv(|y| y as f32);
-                    assert_eq!(pull(op, &dy), expected, "{format}, {rows} x {cols}, {name}, {tokens} tokens");
+                    assert_eq!(apply_transpose(op, &dy), expected, "{format}, {rows} x {cols}, {name}, {tokens} tokens");
                 }
             });
         }
@@ -36,7 +37,7 @@ fn transposed_products_are_exact_on_small_whole_numbers() {
         |name, w, mask, op| {
             for tokens in [1, 5, 70] {
                 let dy = whole(tokens, mask.rows(), 8, "gradient");
-                assert_eq!(pull(op, &dy), transposed(w, mask, &dy).mapv(|y| y as f32), "{name}, {tokens} tokens");
+                assert_eq!(apply_transpose(op, &dy), transposed(w, mask, &dy).mapv(|y| y as f32), "{name}, {tokens} tokens");
             }
         },
     );
@@ -50,7 +51,7 @@ fn a_plan_pulls_by_what_it_chose() {
         let plan = Plan::new(&w, &mask, Hint::tokens_and_single(64)).unwrap();
         for tokens in [1, 20] {
             let dy = whole(tokens, 64, 8, "gradient");
-            assert_eq!(pull(&plan, &dy), transposed(&w, &mask, &dy).mapv(|y| y as f32));
+            assert_eq!(apply_transpose(&plan, &dy), transposed(&w, &mask, &dy).mapv(|y| y as f32));
         }
     }
 }
@@ -72,7 +73,7 @@ fn transposed_products_of_other_numbers_are_those_of_what_is_stored() {
             let dy = Seed(2).stream("dy").normal_array(tokens, 40, 1.0);
             let stored = op.to_dense();
             let (exact, size) = (transposed(&stored, &mask, &dy), transposed(&stored.mapv(f32::abs), &mask, &dy.mapv(f32::abs)));
-            for (at, &dx) in pull(op.as_ref(), &dy).indexed_iter() {
+            for (at, &dx) in apply_transpose(op.as_ref(), &dy).indexed_iter() {
                 let (error, bound) = ((f64::from(dx) - exact[at]).abs(), 44.0 * u / (1.0 - 44.0 * u) * size[at]);
                 assert!(error <= bound, "{}, {tokens} tokens, {at:?}: off by {error:e}, bound {bound:e}", op.format());
             }
@@ -89,7 +90,7 @@ fn strides_of_the_gradients_do_not_matter_and_nothing_else_is_written() {
         let expected = transposed(&w, &mask, &dy).mapv(|y| y as f32);
         for (from, array, view) in layouts(&dy) {
             let mut wide = Array2::from_elem((43, 100), f32::NAN);
-            op.pull_into(&view(&array), &mut wide.slice_mut(s![1..;2, ..99;3]));
+            op.apply_transpose_into(&view(&array), &mut wide.slice_mut(s![1..;2, ..99;3]));
             assert_eq!(wide.slice(s![1..;2, ..99;3]), expected, "{format}, dy {from}");
             wide.slice_mut(s![1..;2, ..99;3]).fill(f32::NAN);
             assert!(wide.iter().all(|x| x.is_nan()), "{format}, dy {from}");
@@ -110,7 +111,7 @@ fn infinities_of_outputs_reach_only_the_inputs_that_are_kept() {
             let mut dy = clean.clone();
             dy.column_mut(5).fill(f32::INFINITY);
             let expected = transposed(&w, &mask, &clean);
-            for ((t, c), &dx) in pull(op, &dy).indexed_iter() {
+            for ((t, c), &dx) in apply_transpose(op, &dy).indexed_iter() {
                 if mask.get(5, c) {
                     assert!(!dx.is_finite(), "{format}: {dx} hides what it was made of");
                 } else {
@@ -127,12 +128,12 @@ fn gradients_of_a_masked_weight_are_the_dense_ones_where_it_keeps() {
         for (name, mask) in masks(rows, cols) {
             for tokens in TOKENS {
                 let (dy, x) = (whole(tokens, rows, 8, "gradient"), whole(tokens, cols, 8, "input"));
-                let dw = correlate(&mask, &dy, &x).unwrap();
+                let dw = weight_gradient(&mask, &dy, &x).unwrap();
                 let dense = mask.applied(&dy.t().dot(&x));
                 assert_eq!(dw.to_dense(), dense, "{rows} x {cols}, {name}, {tokens} tokens");
                 assert_eq!(dw.mask(), mask);
                 for (from, array, view) in layouts(&x) {
-                    assert_eq!(correlate(&mask, &dy, &view(&array)).unwrap(), dw, "x {from}");
+                    assert_eq!(weight_gradient(&mask, &dy, &view(&array)).unwrap(), dw, "x {from}");
                 }
             }
         }
@@ -147,10 +148,11 @@ fn one_thread_and_two_make_the_same_bits_of_gradients() {
     for tokens in [1, 17, 200] {
         let (dy, x) = (stream.normal_array(tokens, 600, 1.0), stream.normal_array(tokens, 250, 1.0));
         in_every_format(&w, &mask, |format, op| {
-            let [one, two] = [0, 1].map(|i| pools[i].install(|| pull(op, &dy)).mapv(f32::to_bits));
+            let [one, two] = [0, 1].map(|i| pools[i].install(|| apply_transpose(op, &dy)).mapv(f32::to_bits));
             assert_eq!(one, two, "{format}, {tokens} tokens");
         });
-        let [one, two] = [0, 1].map(|i| pools[i].install(|| correlate(&mask, &dy, &x)).unwrap().to_dense().mapv(f32::to_bits));
+        let [one, two] =
+            [0, 1].map(|i| pools[i].install(|| weight_gradient(&mask, &dy, &x)).unwrap().to_dense().mapv(f32::to_bits));
         assert_eq!(one, two, "{tokens} tokens");
     }
 }
@@ -166,7 +168,7 @@ fn training_by_sparse_products_alone_finds_the_weight_that_made_the_outputs() {
     let mut op = Csr::compress(&Array2::zeros((12, 20)), &mask).unwrap();
     for _ in 0..150 {
         let dy = apply(&op, &x) - &y;
-        let dw = correlate(&mask, &dy, &x).unwrap();
+        let dw = weight_gradient(&mask, &dy, &x).unwrap();
         op.values_mut().iter_mut().zip(dw.view().values()).for_each(|(w, d)| *w -= 0.003 * d);
     }
     let off = (op.to_dense() - &truth).mapv(f32::abs);
@@ -177,11 +179,11 @@ fn training_by_sparse_products_alone_finds_the_weight_that_made_the_outputs() {
 #[should_panic(expected = "csr 3 x 5: dy (2, 5), dx (2, 5)")]
 fn a_transposed_product_with_too_many_outputs_panics_with_the_shapes() {
     let op = Csr::compress(&Array2::ones((3, 5)), &Mask::full(3, 5)).unwrap();
-    op.pull_into(&Array2::zeros((2, 5)), &mut Array2::zeros((2, 5)));
+    op.apply_transpose_into(&Array2::zeros((2, 5)), &mut Array2::zeros((2, 5)));
 }
 
 #[test]
 #[should_panic(expected = "mask 3 x 5: dy (2, 3), x (3, 5)")]
 fn a_gradient_of_other_tokens_panics_with_the_shapes() {
-    let _ = correlate(&Mask::full(3, 5), &Array2::zeros((2, 3)), &Array2::zeros((3, 5)));
+    let _ = weight_gradient(&Mask::full(3, 5), &Array2::zeros((2, 3)), &Array2::zeros((3, 5)));
 }

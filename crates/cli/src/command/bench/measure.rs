@@ -95,7 +95,7 @@ impl<'a> Contender<'a> {
             let run = move |x: &Array2<f32>, y: &mut Array2<f32>| {
                 let w = &weights[turn % weights.len()];
                 turn += 1;
-                product.run(0.0, y, 1.0, x, &w.weight().t(), Threads::Pool);
+                product.run(1.0, x, &w.weight().t(), 0.0, y, Threads::Pool);
             };
             Contender { name: product.name(), run: Box::new(run) }
         })

@@ -3,7 +3,7 @@
 use super::args::{Allocation, Args, Language, Method, ScopeArg};
 use crate::command::{place, print, print_json};
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Overrides, Target, Uniform};
-use lacuna::criteria::{Magnitude, Norm, Random, Saliency};
+use lacuna::criteria::{Magnitude, MagnitudeNorm, Random, Saliency};
 use lacuna::eval::{FileCensus, sparsity as went};
 use lacuna::io::Checkpoint;
 use lacuna::mask::{Pattern, Scope};
@@ -32,8 +32,8 @@ pub fn run(args: &Args) -> Result<()> {
         (s, _) => s.unwrap_or(0.0),
     };
     let saliency: Box<dyn Saliency> = match args.method {
-        Method::Magnitude => Box::new(Magnitude { norm: Norm::L1 }),
-        Method::MagnitudeL2 => Box::new(Magnitude { norm: Norm::L2 }),
+        Method::Magnitude => Box::new(Magnitude { norm: MagnitudeNorm::L1 }),
+        Method::MagnitudeL2 => Box::new(Magnitude { norm: MagnitudeNorm::L2 }),
         Method::Random => Box::new(Random { seed: Seed(args.seed) }),
         _ => {
             let reason = "needs the inputs of the layers: give a model's folder, not a file of weights";

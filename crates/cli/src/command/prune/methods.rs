@@ -2,11 +2,11 @@
 
 use super::args::{Allocation, Args, Language, Method};
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Uniform};
-use lacuna::criteria::{Fisher, Magnitude, Needs, Norm, Random, Ria, Saliency, Taylor, Wanda};
+use lacuna::criteria::{Fisher, Magnitude, MagnitudeNorm, Needs, Random, Ria, Saliency, Taylor, Wanda};
 use lacuna::io::Folder;
 use lacuna::lm::Config;
 use lacuna::prune::{LanguageLayer, SequenceGradients};
-use lacuna::quantize::Affine;
+use lacuna::quantize::AffineGrid;
 use lacuna::rng::Seed;
 use lacuna::solve::{Alps, DsNoT, ExactObs, Order, Pruner, Scored, SparseGpt, WoodFisher};
 use lacuna::{Error, Result};
@@ -34,8 +34,8 @@ impl Pruners {
     /// Of the method that is asked for.
     pub fn new(args: &Args) -> Result<Self> {
         let saliency: Option<Box<dyn Saliency>> = match args.method {
-            Method::Magnitude => Some(Box::new(Magnitude { norm: Norm::L1 })),
-            Method::MagnitudeL2 => Some(Box::new(Magnitude { norm: Norm::L2 })),
+            Method::Magnitude => Some(Box::new(Magnitude { norm: MagnitudeNorm::L1 })),
+            Method::MagnitudeL2 => Some(Box::new(Magnitude { norm: MagnitudeNorm::L2 })),
             Method::Random => Some(Box::new(Random { seed: Seed(args.seed) })),
             Method::Wanda => Some(Box::new(Wanda)),
             Method::Ria => Some(Box::new(Ria::default())),
@@ -68,7 +68,7 @@ impl Pruners {
                 damping,
                 block: wanted.block_size,
                 order: if wanted.actorder { Order::Activation } else { Order::Natural },
-                grid: wanted.bits.map(Affine::new),
+                grid: wanted.bits.map(AffineGrid::new),
             }),
         })
     }

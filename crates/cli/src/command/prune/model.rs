@@ -16,8 +16,8 @@ use lacuna::io::{Folder, FolderWriter, Output, Packing};
 use lacuna::lm::Config;
 use lacuna::mask::{Budget, Pattern, Scope};
 use lacuna::prune::{
-    Correction, Inputs, LanguageLayer, LanguagePruning, LevelSettings, Turn, allocated, check_measurable, language_layers,
-    of_blocks, outliers, prune_language,
+    CalibrationInputs, Correction, LanguageLayer, LanguagePruning, LevelSettings, Turn, allocated, check_measurable,
+    language_layers, of_blocks, outliers, prune_language,
 };
 use lacuna::solve::{Pruner, Reconstruct, Reconstructed, Solver};
 use lacuna::sparse::Format;
@@ -94,7 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
         pattern,
         scope: if row { Scope::Row } else { Scope::Layer },
         budgets: HashMap::new(),
-        inputs: if dense { Inputs::Dense } else { Inputs::Pruned },
+        inputs: if dense { CalibrationInputs::Dense } else { CalibrationInputs::Pruned },
         turn: if block || dense { Turn::Block } else { Turn::Layer },
         correction: correction(wanted)?,
         gradients: None,

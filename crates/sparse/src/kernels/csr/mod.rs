@@ -5,5 +5,5 @@ mod rows;
 mod tiles;
 
 pub(crate) use lists::lists_product;
-pub(crate) use rows::{CsrSlices, csr_product, csr_pull};
+pub(crate) use rows::{CsrSlices, csr_apply_transpose, csr_product};
 pub(crate) use tiles::TileCsrSlices;

@@ -2,7 +2,7 @@
 
 use super::lists::{Lists, lists_product, walk};
 use crate::kernels::frame::{Epilogue, Rows};
-use crate::kernels::gradient::pull;
+use crate::kernels::gradient::apply_transpose;
 use ndarray::ArrayRef2;
 
 /// The parts of a checked matrix in compressed sparse rows.
@@ -76,9 +76,9 @@ pub(crate) fn csr_product(csr: CsrSlices<'_>, x: &ArrayRef2<f32>, y: &mut ArrayR
     lists_product(&in_blocks(csr), x, y, epilogue);
 }
 
-/// `dx = dy · W`; see [`LinearOp::pull_into`](crate::storage::LinearOp::pull_into).
-pub(crate) fn csr_pull(csr: CsrSlices<'_>, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
-    pull(&in_blocks(csr), dy, dx);
+/// `dx = dy · W`; see [`LinearOp::apply_transpose_into`](crate::storage::LinearOp::apply_transpose_into).
+pub(crate) fn csr_apply_transpose(csr: CsrSlices<'_>, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+    apply_transpose(&in_blocks(csr), dy, dx);
 }
 
 fn in_blocks(csr: CsrSlices<'_>) -> Blocks<'_> {

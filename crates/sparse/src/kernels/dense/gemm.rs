@@ -23,21 +23,21 @@ impl Threads {
     }
 }
 
-/// `c <- alpha * c + beta * a * b` in f32, where `a` is `(m, k)`, `b` is `(k, n)` and `c` is `(m, n)`, each with any strides.
+/// `c <- alpha * a * b + beta * c` in f32, where `a` is `(m, k)`, `b` is `(k, n)` and `c` is `(m, n)`, each with any strides.
 ///
-/// If `alpha` is 0, `c` is not read: it may hold anything. The result does not depend on the number of threads: work is
+/// If `beta` is 0, `c` is not read: it may hold anything. The result does not depend on the number of threads: work is
 /// split over the entries of `c`, never over `k`.
 ///
 /// # Panics
 /// If the shapes do not agree.
-pub fn gemm(alpha: f32, c: &mut ArrayRef2<f32>, beta: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, threads: Threads) {
+pub fn gemm(alpha: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, beta: f32, c: &mut ArrayRef2<f32>, threads: Threads) {
     let ((m, k), (k2, n)) = (a.dim(), b.dim());
     assert!(k == k2 && c.dim() == (m, n), "gemm: {:?} <- {:?} x {:?}", c.dim(), a.dim(), b.dim());
     if m == 0 || n == 0 {
         return;
     }
     if k == 0 {
-        c.map_inplace(|c| *c = if alpha == 0.0 { 0.0 } else { alpha * *c });
+        c.map_inplace(|c| *c = if beta == 0.0 { 0.0 } else { beta * *c });
         return;
     }
     let parallelism = match threads {
@@ -74,15 +74,15 @@ pub fn gemm(alpha: f32, c: &mut ArrayRef2<f32>, beta: f32, a: &ArrayRef2<f32>, b
             c.as_mut_ptr(),
             cs[1],
             cs[0],
-            alpha != 0.0,
+            beta != 0.0,
             a.as_ptr(),
             a_s[1],
             a_s[0],
             b.as_ptr(),
             bs[1],
             bs[0],
-            alpha,
             beta,
+            alpha,
             false,
             false,
             false,

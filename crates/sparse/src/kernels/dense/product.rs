@@ -19,18 +19,18 @@ pub fn is_by_rows(tokens: usize, rows: usize, cols: usize) -> bool {
     }
 }
 
-/// `c <- alpha * c + beta * a * b` as [`gemm`], by this library's kernels: the rows of one operand are read where they lie, the other is turned.
+/// `c <- alpha * a * b + beta * c` as [`gemm`], by this library's kernels: the rows of one operand are read where they lie, the other is turned.
 /// The larger of those that can be read so is read so.
 ///
 /// # Panics
 /// If the shapes do not agree.
-pub fn gemm_by_rows(alpha: f32, c: &mut ArrayRef2<f32>, beta: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, threads: Threads) {
-    if beta != 1.0 || !(alpha == 0.0 || alpha == 1.0) {
+pub fn gemm_by_rows(alpha: f32, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, beta: f32, c: &mut ArrayRef2<f32>, threads: Threads) {
+    if alpha != 1.0 || !(beta == 0.0 || beta == 1.0) {
         let mut product = Array2::zeros(c.dim());
-        gemm_by_rows(0.0, &mut product, 1.0, a, b, threads);
-        return c.zip_mut_with(&product, |c, p| *c = beta * p + if alpha == 0.0 { 0.0 } else { alpha * *c });
+        gemm_by_rows(1.0, a, b, 0.0, &mut product, threads);
+        return c.zip_mut_with(&product, |c, p| *c = alpha * p + if beta == 0.0 { 0.0 } else { beta * *c });
     }
-    let epilogue = Epilogue { accumulate: alpha == 1.0, ..Epilogue::default() };
+    let epilogue = Epilogue { accumulate: beta == 1.0, ..Epilogue::default() };
     let columns = b.t();
     let of_columns = match (a.is_standard_layout(), columns.is_standard_layout()) {
         (true, true) => a.nrows() <= columns.nrows(),
@@ -64,7 +64,7 @@ pub(crate) fn linear<N: Numbers>(w: N, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32
     }
     let w = ArrayView2::from_shape((rows, cols), w.plain().unwrap_or(&wide)).expect("as many numbers as were counted");
     if epilogue.is_sum() {
-        return gemm(1.0, y, 1.0, x, &w.t(), Threads::Pool);
+        return gemm(1.0, x, &w.t(), 1.0, y, Threads::Pool);
     }
-    epilogue.after(y, |y| gemm(0.0, y, 1.0, x, &w.t(), Threads::Pool));
+    epilogue.after(y, |y| gemm(1.0, x, &w.t(), 0.0, y, Threads::Pool));
 }

@@ -14,7 +14,7 @@ use ndarray::ArrayRef2;
 const PARALLEL: usize = 1 << 20;
 
 /// `dx = dy · W` for `dy (tokens, out)` and `dx (tokens, in)` of any strides.
-pub(crate) fn pull(w: &dyn Walk, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+pub(crate) fn apply_transpose(w: &dyn Walk, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
     let (tokens, (rows, cols)) = (dy.nrows(), w.size());
     if tokens == 0 || cols == 0 {
         return;

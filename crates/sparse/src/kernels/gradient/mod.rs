@@ -3,5 +3,5 @@
 mod input;
 mod weight;
 
-pub(crate) use input::pull;
-pub(crate) use weight::correlate;
+pub(crate) use input::apply_transpose;
+pub(crate) use weight::weight_gradient;

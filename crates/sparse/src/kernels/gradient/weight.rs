@@ -85,7 +85,7 @@ const ROWS: usize = 64;
 
 /// Adds `dyᵀ · x` at the bits of `words` to `values`: row `r` has its first value at `offsets[r]`, and one a bit of `words(r)`, whose bits
 /// lie within the columns.
-pub(crate) fn correlate<'a>(
+pub(crate) fn weight_gradient<'a>(
     words: impl Fn(usize) -> &'a [u64] + Sync,
     offsets: &[u32],
     dy: &ArrayRef2<f32>,
@@ -150,7 +150,7 @@ impl<'a, F: Fn(usize) -> &'a [u64]> Both<'_, F> {
     fn add(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
         assert!(self.dy.len() >= rows.end * self.width && self.x.len() == self.cols * self.width);
         // SAFETY: an instruction set is only ever current on a machine that has it; the lengths were checked just now, and bits
-        // and starts by `correlate`.
+        // and starts by `weight_gradient`.
         unsafe {
             match Isa::current() {
                 #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,7 @@
 //! What a choice of pruned layers does to a model's predictions.
 
 use super::check::{check_measurable, fits_memory, sequences};
-use super::tally::check;
+use super::statistics::check;
 use crate::io::Folder;
 use crate::lm::{Config, LanguageModel, positions};
 use crate::nn::Positions;
@@ -12,7 +12,7 @@ use ndarray::Array2;
 ///
 /// Only what lies behind the first block that differs from a base is run: the streams before each block of the base are kept, `(tokens,
 /// hidden)` a block. So are the dense model's logits, `(tokens, vocab)`, whose product costs as much as a quarter of a small model.
-pub(super) struct Judge {
+pub(super) struct Evaluator {
     model: LanguageModel,
     at: Positions,
     /// The logits of the dense model.
@@ -39,13 +39,13 @@ pub(super) trait Exchange {
     fn put(&self, model: &mut LanguageModel, layer: usize, level: usize) -> Result<()>;
 }
 
-impl Judge {
+impl Evaluator {
     /// Loads the dense model and runs it on whole sequences of `length` tokens.
     ///
     /// # Errors
     /// If it is an encoder-decoder or cannot be read, the tokens are not whole sequences with a token to predict, what is kept of them has no
     /// room in memory, or what the model gives is not finite.
-    pub fn new(folder: &Folder, config: &Config, (ids, length): (&[u32], usize), layers: usize) -> Result<Judge> {
+    pub fn new(folder: &Folder, config: &Config, (ids, length): (&[u32], usize), layers: usize) -> Result<Evaluator> {
         check_measurable(config)?;
         let count = sequences(ids, length)?;
         if length < 2 {
@@ -65,7 +65,7 @@ impl Judge {
         }
         let dense = model.ends().logits(&h);
         check(&dense, "logits of the dense model (tokens, vocab)", 0)?;
-        Ok(Judge { model, at, dense, before, base: vec![0; layers], loaded: vec![0; layers], loss: 0.0 })
+        Ok(Evaluator { model, at, dense, before, base: vec![0; layers], loaded: vec![0; layers], loss: 0.0 })
     }
 
     /// The mean divergence of the next token's distribution from the dense model's, in nats, with each layer at a level. A choice that is

@@ -4,11 +4,11 @@ use super::defaults::Defaults;
 use super::keys::{Keys, setting};
 use super::rope;
 use crate::Result;
-use crate::nn::{Activation, Heads, NormKind, Rotary, Rule};
+use crate::nn::{Activation, AttentionRule, Heads, NormKind, Rotary};
 
 /// Everything that building a model of a family needs, beside the weights.
 #[derive(Debug, Clone)]
-pub(super) struct Recipe {
+pub(super) struct Architecture {
     pub(super) vocab: usize,
     pub(super) hidden: usize,
     /// Whether the config says that the head is the embedding.
@@ -47,7 +47,7 @@ pub(super) struct Recipe {
 #[derive(Debug, Clone)]
 pub(super) struct Layer {
     pub(super) heads: Heads,
-    pub(super) rule: Rule,
+    pub(super) rule: AttentionRule,
     pub(super) intermediate: usize,
 }
 
@@ -91,14 +91,14 @@ pub(super) struct Parts {
     pub(super) cross: Option<[&'static str; 5]>,
     /// None where the feed-forward layers run beside attention.
     pub(super) feed_norm: Option<&'static str>,
-    pub(super) opening: Opens,
+    pub(super) opening: UpNames,
     pub(super) down: &'static str,
     pub(super) feed_after: Option<&'static str>,
 }
 
 /// The first feed-forward layers.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Opens {
+pub(super) enum UpNames {
     Plain(&'static str),
     Gated(&'static str, &'static str),
     Fused(&'static str),
@@ -112,14 +112,14 @@ pub(super) const USUAL: Parts = Parts {
     attention_after: None,
     cross: None,
     feed_norm: Some("post_attention_layernorm"),
-    opening: Opens::Gated("mlp.gate_proj", "mlp.up_proj"),
+    opening: UpNames::Gated("mlp.gate_proj", "mlp.up_proj"),
     down: "mlp.down_proj",
     feed_after: None,
 };
 
-impl Recipe {
+impl Architecture {
     /// A decoder whose config has the usual keys, with Llama's blocks: what other families start from.
-    pub(super) fn usual(keys: Keys<'_>, defaults: Defaults) -> Result<Recipe> {
+    pub(super) fn usual(keys: Keys<'_>, defaults: Defaults) -> Result<Architecture> {
         let hidden = keys.size("hidden_size")?;
         let queries = keys.size("num_attention_heads")?;
         // Absent is the family's own number, null one for each head of queries.
@@ -132,11 +132,11 @@ impl Recipe {
             (None, Some(dim)) => dim,
             (None, None) => share(hidden, queries, "num_attention_heads")?,
         };
-        let rule = Rule { scale: (dim as f32).powf(-0.5), cap: None, window: None, causal: true };
+        let rule = AttentionRule { scale: (dim as f32).powf(-0.5), cap: None, window: None, causal: true };
         let heads = Heads { queries, keys: kv, dim };
         let blocks = keys.blocks("num_hidden_layers")?;
         let layer = Layer { heads, rule, intermediate: keys.size("intermediate_size")? };
-        Ok(Recipe {
+        Ok(Architecture {
             vocab: keys.size("vocab_size")?,
             hidden,
             tied: keys.flag("tie_word_embeddings", defaults.tied)?,

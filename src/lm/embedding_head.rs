@@ -1,8 +1,8 @@
 //! What stands before the first block and behind the last: embedding, final norm and head.
 
 use super::Config;
+use super::architecture::Architecture;
 use super::load::Reader;
-use super::recipe::Recipe;
 use crate::io::{Weights, WeightsMut};
 use crate::kernels::vector;
 use crate::linalg::{Threads, gemm};
@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 /// Embedding, learned positions where there are some, final norm and head.
 #[derive(Debug)]
-pub struct Ends {
+pub struct EmbeddingHead {
     embedding: Linear,
     positions: Option<(String, Array2<f32>)>,
     norm: Norm,
@@ -23,7 +23,7 @@ pub struct Ends {
     head: Option<Linear>,
     /// Tensors of the file that are the embedding over again.
     copies: Vec<String>,
-    recipe: Recipe,
+    recipe: Architecture,
 }
 
 /// What holds of every array here that is used as a slice.
@@ -32,22 +32,22 @@ const STANDARD: &str = "made or read in standard layout";
 /// Logits that are held at once.
 const LOGITS: usize = 8 << 20;
 
-impl Ends {
+impl EmbeddingHead {
     /// Reads the tensors that lie outside the blocks.
     ///
     /// # Errors
     /// If one is missing or has another shape than the config says; the error names it.
     pub fn load(weights: &dyn Weights, config: &Config) -> Result<Self> {
-        Ends::read(&Reader::new(weights, config), config)
+        EmbeddingHead::read(&Reader::new(weights, config), config)
     }
 
-    /// As [`Ends::load`], without a head of its own: good for [`Ends::embed`] alone.
+    /// As [`EmbeddingHead::load`], without a head of its own: good for [`EmbeddingHead::embed`] alone.
     pub(crate) fn for_embedding(weights: &dyn Weights, config: &Config) -> Result<Self> {
-        Ends::parts(&Reader::new(weights, config), config, false)
+        EmbeddingHead::parts(&Reader::new(weights, config), config, false)
     }
 
     pub(super) fn read(reader: &Reader<'_>, config: &Config) -> Result<Self> {
-        Ends::parts(reader, config, true)
+        EmbeddingHead::parts(reader, config, true)
     }
 
     fn parts(reader: &Reader<'_>, config: &Config, with_head: bool) -> Result<Self> {
@@ -71,7 +71,7 @@ impl Ends {
         if tie.tied && recipe.head_bias && reader.contains(&head_bias) {
             return Err(Error::setting("weights", format!("a tied head with the bias '{head_bias}' is not known here")));
         }
-        Ok(Ends { embedding, positions, norm, head, copies: tie.copies, recipe: recipe.clone() })
+        Ok(EmbeddingHead { embedding, positions, norm, head, copies: tie.copies, recipe: recipe.clone() })
     }
 
     /// The head; of a tied model its embedding.
@@ -249,8 +249,8 @@ impl Ends {
             let mut losses = vec![0.0; targets.len()];
             rows_with(&mut d, &mut losses, |t, row, loss| self.softmax_slope(row, targets[t], count, loss));
             loss += losses.iter().sum::<f64>();
-            gemm(0.0, &mut dx.slice_mut(s![start..end, ..]), 1.0, &d, &weight, Threads::Pool);
-            gemm(1.0, &mut d_weight, 1.0, &d.t(), &x, Threads::Pool);
+            gemm(1.0, &d, &weight, 0.0, &mut dx.slice_mut(s![start..end, ..]), Threads::Pool);
+            gemm(1.0, &d.t(), &x, 1.0, &mut d_weight, Threads::Pool);
             if !d_bias.is_empty() {
                 d.rows().into_iter().for_each(|row| d_bias.iter_mut().zip(row).for_each(|(b, d)| *b += f64::from(*d)));
             }
@@ -289,7 +289,7 @@ impl Ends {
     }
 
     /// Gives the gradients of the embedding and of learned positions: `parts` are ids and the gradient of what
-    /// [`Ends::embed`] gave for them, and `tied` is that of the embedding as a head.
+    /// [`EmbeddingHead::embed`] gave for them, and `tied` is that of the embedding as a head.
     pub(super) fn embed_back(
         &self,
         parts: &[(&[u32], &Array2<f32>)],

@@ -9,7 +9,7 @@ use ndarray::{Array1, Array2, ArrayRef2, Axis};
 use std::collections::HashMap;
 
 /// Sums over the inputs of layers that share them.
-pub(super) struct Tally {
+pub(super) struct InputStatistics {
     /// Which layers.
     layers: Vec<String>,
     needs: Needs,
@@ -21,10 +21,10 @@ pub(super) struct Tally {
     drift: Option<Cross>,
 }
 
-impl Tally {
+impl InputStatistics {
     /// Of the inputs of these layers.
     pub fn new(needs: Needs, layers: Vec<String>) -> Self {
-        Tally { layers, needs, tokens: 0, gram: None, squares: None, sums: None, crossed: None, drift: None }
+        InputStatistics { layers, needs, tokens: 0, gram: None, squares: None, sums: None, crossed: None, drift: None }
     }
 
     /// Adds inputs `(tokens, in)`. Errors name the layers; rows are counted over all tokens.
@@ -73,7 +73,7 @@ impl Tally {
     }
 
     /// What a pruner is given, and what the dense model has in the place of it.
-    pub fn found(self) -> Found {
+    pub fn found(self) -> LayerStatistics {
         let measured = Measured {
             tokens: self.tokens,
             gram: self.gram.map(Gram::into_matrix),
@@ -81,7 +81,7 @@ impl Tally {
             input_sums: self.sums,
             ..Measured::default()
         };
-        Found { layers: self.layers, measured, crossed: self.crossed, drift: self.drift }
+        LayerStatistics { layers: self.layers, measured, crossed: self.crossed, drift: self.drift }
     }
 }
 
@@ -109,7 +109,7 @@ pub(super) fn together(layers: &[String]) -> String {
 }
 
 /// What was measured of inputs, at the end.
-pub(super) struct Found {
+pub(super) struct LayerStatistics {
     /// The layers that share them.
     pub layers: Vec<String>,
     /// Of the inputs.
@@ -120,10 +120,10 @@ pub(super) struct Found {
     pub drift: Option<Cross>,
 }
 
-impl Found {
+impl LayerStatistics {
     /// Where nothing was measured.
-    pub fn nothing() -> Found {
-        Found { layers: vec![], measured: Measured::default(), crossed: None, drift: None }
+    pub fn nothing() -> LayerStatistics {
+        LayerStatistics { layers: vec![], measured: Measured::default(), crossed: None, drift: None }
     }
 
     /// What was measured of the inputs.
@@ -145,17 +145,17 @@ impl Found {
 }
 
 /// Sees the inputs of all layers of a block in one pass.
-pub(super) struct Tallies {
+pub(super) struct BlockStatistics {
     needs: Needs,
-    found: Vec<Tally>,
+    found: Vec<InputStatistics>,
     /// Of each layer the place of its tally.
     places: HashMap<String, usize>,
     failed: Option<Error>,
 }
 
-impl Tallies {
+impl BlockStatistics {
     pub fn new(needs: Needs) -> Self {
-        Tallies { needs, found: Vec::new(), places: HashMap::new(), failed: None }
+        BlockStatistics { needs, found: Vec::new(), places: HashMap::new(), failed: None }
     }
 
     /// The first error so far, if there was one.
@@ -164,13 +164,13 @@ impl Tallies {
     }
 
     /// What was found of the inputs of each group of layers.
-    pub fn finish(mut self) -> Result<Vec<Found>> {
+    pub fn finish(mut self) -> Result<Vec<LayerStatistics>> {
         self.check()?;
-        Ok(self.found.into_iter().map(Tally::found).collect())
+        Ok(self.found.into_iter().map(InputStatistics::found).collect())
     }
 }
 
-impl Probe for Tallies {
+impl Probe for BlockStatistics {
     fn see(&mut self, layers: &[&str], input: &ArrayRef2<f32>) {
         let Some(first) = layers.first() else { return };
         if self.failed.is_some() {
@@ -178,7 +178,7 @@ impl Probe for Tallies {
         }
         let place = *self.places.get(*first).unwrap_or(&self.found.len());
         if place == self.found.len() {
-            self.found.push(Tally::new(self.needs, layers.iter().map(|l| l.to_string()).collect()));
+            self.found.push(InputStatistics::new(self.needs, layers.iter().map(|l| l.to_string()).collect()));
             self.places.extend(layers.iter().map(|l| (l.to_string(), place)));
         }
         self.failed = self.found[place].add(input).err();

@@ -115,11 +115,11 @@ impl LanguageModel {
     }
 
     /// Embedding, final norm and head.
-    pub fn ends(&self) -> &EmbeddingHead {
+    pub fn embedding_head(&self) -> &EmbeddingHead {
         &self.ends
     }
 
-    /// As [`LanguageModel::ends`], to be changed.
+    /// As [`LanguageModel::embedding_head`], to be changed.
     pub fn embedding_head_mut(&mut self) -> &mut EmbeddingHead {
         &mut self.ends
     }

@@ -82,11 +82,11 @@ impl Seq2Seq {
     }
 
     /// Embedding, final norm of the decoder, and head.
-    pub fn ends(&self) -> &EmbeddingHead {
+    pub fn embedding_head(&self) -> &EmbeddingHead {
         &self.ends
     }
 
-    /// As [`Seq2Seq::ends`], to be changed.
+    /// As [`Seq2Seq::embedding_head`], to be changed.
     pub fn embedding_head_mut(&mut self) -> &mut EmbeddingHead {
         &mut self.ends
     }

@@ -56,14 +56,14 @@ impl Evaluator {
         fits_memory("search-tokens", &format!("{} tokens", ids.len()), bytes.map(|n| n as u64))?;
         let model = LanguageModel::load(folder, config.clone())?;
         let at = positions(config, count, length, 0);
-        let mut h = model.ends().embed(ids, length, 0)?;
+        let mut h = model.embedding_head().embed(ids, length, 0)?;
         let mut before = Vec::with_capacity(config.layers());
         for (i, block) in model.blocks().iter().enumerate() {
             before.push(h.clone());
             block.forward(&mut h, &at, &mut ());
             check(&h, &behind(i), 0)?;
         }
-        let dense = model.ends().logits(&h);
+        let dense = model.embedding_head().logits(&h);
         check(&dense, "logits of the dense model (tokens, vocab)", 0)?;
         Ok(Evaluator { model, at, dense, before, base: vec![0; layers], loaded: vec![0; layers], loss: 0.0 })
     }
@@ -80,7 +80,7 @@ impl Evaluator {
         self.load(layers, choice)?;
         let mut h = self.before[first].clone();
         self.model.blocks()[first..].iter().for_each(|block| block.forward(&mut h, &self.at, &mut ()));
-        let loss = self.finite(self.model.ends().divergence(&self.dense, &h), first)?;
+        let loss = self.finite(self.model.embedding_head().divergence(&self.dense, &h), first)?;
         if loss < self.loss {
             self.rebase(choice, first, loss);
         }
@@ -91,7 +91,7 @@ impl Evaluator {
     pub fn begin(&mut self, layers: &dyn Exchange, choice: &[usize]) -> Result<f64> {
         self.load(layers, choice)?;
         let h = self.rebase(choice, 0, 0.0);
-        self.loss = self.finite(self.model.ends().divergence(&self.dense, &h), 0)?;
+        self.loss = self.finite(self.model.embedding_head().divergence(&self.dense, &h), 0)?;
         Ok(self.loss)
     }
 
@@ -105,7 +105,7 @@ impl Evaluator {
             block.forward(&mut h, &self.at, &mut ());
             check(&h, &behind(i), 0)?;
         }
-        check(&self.model.ends().logits(&h), "logits (tokens, vocab)", 0)?;
+        check(&self.model.embedding_head().logits(&h), "logits (tokens, vocab)", 0)?;
         Err(Error::Numerical { what: "divergence of the predictions".into(), reason: format!("is {loss}") })
     }
 

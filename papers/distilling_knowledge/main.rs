@@ -51,23 +51,15 @@ fn plan(options: &Options) -> Result<Plan> {
 
 impl Plan {
     /// A network trained on a lesson whose samples are `x`.
-    fn train(
-        &self,
-        width: usize,
-        seed: Seed,
-        epochs: usize,
-        x: &Array2<f32>,
-        l: &dyn Lesson,
-        care: &Regularization,
-    ) -> Result<Network> {
+    fn train(&self, net: (usize, Seed, usize), x: &Array2<f32>, l: &dyn Lesson, by: &Regularization) -> Result<Network> {
+        let (width, seed, epochs) = net;
         let (loss, method, decay) = (Loss::CrossEntropy, Method::Adam { weight_decay: 0.0 }, Decay::Cosine);
         let recipe = TrainConfig { loss, method, learning_rate: 1e-3, decay, epochs, batch: self.batch, seed };
         let mut network = mlp(&[x.ncols(), width, width, 10], Activation::Relu, Init::He, seed)?;
-        let (first, start) =
-            (network.param_mut("fc1.weight")?, if *care == Regularization::default() { self.start } else { 1.0 });
+        let (first, start) = (network.param_mut("fc1.weight")?, if *by == Regularization::default() { self.start } else { 1.0 });
         first.set_value(first.value() * start)?;
         let mut say = |epoch, loss| eprintln!("  2 x {width} units, seed {}: epoch {epoch}, loss {loss:.4}", seed.0);
-        train(&mut network, x, l, &recipe, care, &mut say)?;
+        train(&mut network, x, l, &recipe, by, &mut say)?;
         Ok(network)
     }
 
@@ -81,7 +73,7 @@ impl Plan {
         let (part, logits) = (self.train.select(&seen), logits.select(Axis(0), &seen));
         let labels = part.one_hot(1.0, 0.0);
         let soft = Distil::new(&logits, &labels, temperature, HARD)?;
-        let mut network = self.train(width, seed, epochs, part.x(), &soft, &Regularization::default())?;
+        let mut network = self.train((width, seed, epochs), part.x(), &soft, &Regularization::default())?;
         let (before, bias) = (self.errors(&network), network.param("fc3.bias")?.value().clone());
         let mut best = before;
         for step in 1..=if blind { 20 } else { 0 } {
@@ -103,8 +95,8 @@ pub fn run(options: &Options) -> Result<Study> {
     let (seeds, n, (t, s), [_, plain_epochs, taught_epochs]) = (&options.seeds, options.seeds.len(), p.hidden, p.epochs);
     let hard = Targets { target: &p.train.one_hot(1.0, 0.0), loss: Loss::CrossEntropy };
     let mut undistilled = side_by_side(1 + seeds.len(), |k| match k {
-        0 => p.train(t, seeds[0], p.epochs[0], p.train.x(), &hard, &p.care),
-        _ => p.train(s, seeds[k - 1], plain_epochs, p.train.x(), &hard, &Regularization::default()),
+        0 => p.train((t, seeds[0], p.epochs[0]), p.train.x(), &hard, &p.care),
+        _ => p.train((s, seeds[k - 1], plain_epochs), p.train.x(), &hard, &Regularization::default()),
     })?;
     let plain: Vec<f64> = undistilled.split_off(1).iter().map(|n| p.errors(n)).collect();
     let (teacher, logits) = (p.errors(&undistilled[0]), undistilled[0].forward(p.train.x()));

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # All packages are built together, as by the test command: one alone would be built again, with other features.
 built=$(cargo test --test laws --no-run --message-format json)
-laws_of() { sed -n "s/.*\"manifest_path\":\"$1Cargo.toml\".*\"executable\":\"\([^\"]*\/laws-[^\"]*\)\".*/\1/p" <<< "$built" | tail -1; }
+laws_of() { sed -n "s#.*\"manifest_path\":\"$1Cargo.toml\".*\"executable\":\"\([^\"]*/laws-[^\"]*\)\".*#\1#p" <<< "$built" | tail -1; }
 storages=(
     compressing_a_view_stores_what_compressing_its_copy_stores
     what_is_stored_is_what_the_mask_keeps_zeros_and_all

@@ -19,7 +19,7 @@ pub(crate) use epilogue::Out;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use few::AHEAD;
 pub(crate) use few::few_tokens;
-pub(crate) use rows::{Lists, Rows, Walk};
+pub(crate) use rows::{RowLists, Rows, Walk};
 pub(crate) use scratch::{Scratch, Use};
 pub(crate) use strip::{Sums, product};
 pub(crate) use tasks::{large_tasks, tasks};

@@ -37,14 +37,14 @@ pub(crate) unsafe trait Walk: Sync {
     /// First column of a tile.
     fn start(&self, tile: usize) -> usize;
     /// Shows all weights of a tile, row by row.
-    fn walk(&self, tile: usize, lists: &mut Lists<'_>);
+    fn walk(&self, tile: usize, lists: &mut RowLists<'_>);
 }
 
 /// A list of weights of one row: their row and factor, columns within their tile, values.
 pub(crate) type See<'f> = dyn FnMut((usize, f32), &[u32], &[f32]) + 'f;
 
 /// Puts weights together into lists that a kernel sees as plain numbers, so that it is compiled once for all storages.
-pub(crate) struct Lists<'s> {
+pub(crate) struct RowLists<'s> {
     see: &'s mut See<'s>,
     row: (usize, f32),
     columns: [u32; LIST],
@@ -55,9 +55,9 @@ pub(crate) struct Lists<'s> {
 /// Weights of a list, at most.
 const LIST: usize = 128;
 
-impl<'s> Lists<'s> {
+impl<'s> RowLists<'s> {
     pub(crate) fn new(see: &'s mut See<'s>) -> Self {
-        Lists { see, row: (0, 1.0), columns: [0; LIST], values: [0.0; LIST], len: 0 }
+        RowLists { see, row: (0, 1.0), columns: [0; LIST], values: [0.0; LIST], len: 0 }
     }
 
     /// The weights that follow are of this row, and have this factor.
@@ -107,7 +107,7 @@ unsafe impl<R: Rows> Walk for R {
     }
 
     #[inline(always)]
-    fn walk(&self, tile: usize, lists: &mut Lists<'_>) {
+    fn walk(&self, tile: usize, lists: &mut RowLists<'_>) {
         for block in 0..self.blocks().len() - 1 {
             let (first, end) = (self.blocks()[block] as usize, self.blocks()[block + 1] as usize);
             for slot in 0..end - first {

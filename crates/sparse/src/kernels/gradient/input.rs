@@ -4,7 +4,7 @@
 //! whose sums stay in a cache. Each sum adds its rows in the order of the storage, so neither the width of strips nor the number of
 //! threads matters to it.
 
-use crate::kernels::frame::{Epilogue, Lists, Out, Scratch, Strip, Use, Walk, strips, tasks, turn_in, turn_out};
+use crate::kernels::frame::{Epilogue, Out, RowLists, Scratch, Strip, Use, Walk, strips, tasks, turn_in, turn_out};
 use crate::kernels::simd::{Isa, Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Xmm, Ymm, Zmm};
@@ -72,7 +72,7 @@ fn scatter(w: &dyn Walk, tile: usize, dy: &[f32], strip: &Strip, sums: &mut [f32
             }
         }
     };
-    let mut lists = Lists::new(&mut see);
+    let mut lists = RowLists::new(&mut see);
     w.walk(tile, &mut lists);
     lists.show();
 }

@@ -10,7 +10,7 @@
 //! tiles of 1024 columns, from the second cache, as fast at half the weights and slower below), whole rows against a strip in the second cache
 //! (half as fast), tiles beyond two thirds of the first cache, four rows side by side without common columns.
 
-use crate::kernels::frame::{Lists, Sums, Walk};
+use crate::kernels::frame::{RowLists, Sums, Walk};
 use crate::kernels::simd::{Column, Isa, Portable, Simd, Value};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Xmm, Ymm, Zmm};
@@ -125,7 +125,7 @@ unsafe impl<I: Column, T: Value> Walk for PairSlices<'_, I, T> {
     }
 
     #[inline(always)]
-    fn walk(&self, tile: usize, lists: &mut Lists<'_>) {
+    fn walk(&self, tile: usize, lists: &mut RowLists<'_>) {
         let tiles = self.tiles_across();
         for block in 0..self.blocks.len() - 1 {
             let (first, end) = (self.blocks[block] as usize, self.blocks[block + 1] as usize);

@@ -1,6 +1,6 @@
 //! Slices as kernels read them.
 
-use crate::kernels::frame::{Epilogue, Lists, Out, Walk};
+use crate::kernels::frame::{Epilogue, Out, RowLists, Walk};
 use crate::kernels::simd::Value;
 use std::ops::Range;
 
@@ -174,7 +174,7 @@ unsafe impl<T: Value> Walk for SellSlices<'_, T> {
         0
     }
 
-    fn walk(&self, _: usize, lists: &mut Lists<'_>) {
+    fn walk(&self, _: usize, lists: &mut RowLists<'_>) {
         for block in 0..self.blocks() {
             // Row by row, so that a row's numbers are loaded once: its weights are put together first.
             let mut next = [0; LANES + 1];

@@ -153,6 +153,15 @@ fn notes_of_a_run_that_contradict_what_was_written_are_refused() {
     {
         assert!(line(&with(0, key, value), &written).contains(".records.json: invalid "), "{key}");
     }
+    // What stays of a layer is what its mask keeps.
+    let kept = records[0]["kept"].as_u64().unwrap();
+    for (key, value) in [("kept", json!(kept + 1)), ("kept", json!(0)), ("kept", json!(u64::MAX)), ("shape", json!([1, kept]))] {
+        let line = line(&with(0, key, value), &written);
+        assert!(line.contains(&format!("where {kept} of (")) && line.contains("remove its folder to begin anew"), "{line}");
+    }
+    for key in ["error", "moved", "seconds"] {
+        assert!(line(&with(0, key, json!(-0.5)), &written).contains("says a number below 0 of the layer"), "{key}");
+    }
     assert!(line(&records, &[json!("\n".repeat(10_000)), json!({})]).contains("is no list of names: invalid type"));
     // As they were, the run goes on to its end.
     write(".records.json", &records);

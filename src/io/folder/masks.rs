@@ -18,7 +18,7 @@ pub struct MaskFile {
 
 impl MaskFile {
     /// Opens the masks of a folder, if there are any.
-    pub(super) fn open(folder: &Path) -> Result<Option<MaskFile>> {
+    pub(crate) fn open(folder: &Path) -> Result<Option<MaskFile>> {
         let path = folder.join(MASKS);
         if path.exists() { Shard::open(&path).map(|shard| Some(MaskFile { shard })) } else { Ok(None) }
     }

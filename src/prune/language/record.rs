@@ -36,6 +36,12 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// `(out, in)`.
+    pub fn shape(&self) -> (usize, usize) {
+        let (rows, cols) = self.stored;
+        if self.transposed { (cols, rows) } else { (rows, cols) }
+    }
+
     pub fn of(layer: &Outlined) -> Option<Place> {
         let [rows, cols] = layer.stored_shape();
         let (name, tensor) = (layer.name.clone(), layer.tensor());

@@ -1,7 +1,7 @@
 //! How a run is begun, or taken up again.
 
 use super::record::{LayerRecord, Place};
-use crate::io::{FolderWriter, Layout, Output, RECORDS, SETTINGS, one_line, quoted};
+use crate::io::{FolderWriter, Layout, MaskFile, Output, RECORDS, SETTINGS, one_line, quoted};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
@@ -55,12 +55,13 @@ pub(super) fn begin(out: &Output, layout: Layout, described: &Value, resume: boo
     Ok((writer, records.unwrap_or_default()))
 }
 
-/// Refuses records that say more than was written, or leave out a layer of a block that is done.
+/// Refuses records that say other than was written, or leave out a layer of a block that is done.
 pub(super) fn fits(out: &Path, records: &[LayerRecord], pruned: &[&Place], writer: &FolderWriter) -> Result<()> {
     let refuse = |reason: String| {
         let path = FolderWriter::working_folder(out).join(RECORDS);
         Err(Error::malformed(path, format!("{reason}; remove its folder to begin anew")))
     };
+    let masks = if records.is_empty() { None } else { MaskFile::open(&FolderWriter::working_folder(out))? };
     for record in records {
         let (name, block) = (quoted(&record.layer), record.block);
         let Some(layer) = pruned.iter().find(|l| (&l.name, l.block) == (&record.layer, block)) else {
@@ -68,6 +69,15 @@ pub(super) fn fits(out: &Path, records: &[LayerRecord], pruned: &[&Place], write
         };
         if !writer.is_written(&layer.tensor) || !writer.is_mask_written(&layer.tensor) {
             return refuse(format!("says that the layer {name} is done, which was not written"));
+        }
+        let mask = masks.as_ref().map(|masks| masks.read(&layer.tensor)).transpose()?.flatten();
+        let (shape, kept) = (layer.shape(), mask.map_or(0, |mask| mask.kept()));
+        if record.shape != shape || record.kept != kept {
+            let said = format!("{} of {:?} stay", record.kept, record.shape);
+            return refuse(format!("says that of the weights of the layer {name} {said}, where {kept} of {shape:?} were written"));
+        }
+        if [record.error, record.moved, Some(record.seconds)].into_iter().flatten().any(|number| number < 0.0) {
+            return refuse(format!("says a number below 0 of the layer {name}"));
         }
     }
     let done = records.iter().map(|r| r.block).max();

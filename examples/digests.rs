@@ -4,7 +4,7 @@
 //! `cargo run --release --example digests`
 
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Target, Uniform};
-use lacuna::calibrate::{Calibration, evidence, measure};
+use lacuna::calibrate::{Calibration, LayerWeights, measure};
 use lacuna::criteria::{Fisher, Grasp, Magnitude, MagnitudeNorm, Obd, Random, Ria, Saliency, Snip, SynFlow, Taylor, Wanda};
 use lacuna::mask::{Mask, Pattern, Scope};
 use lacuna::models::{Init, mlp, to_checkpoint};
@@ -104,13 +104,13 @@ fn chain(net: &str, network: &Network, data: &Calibration<'_>) -> Result<()> {
         for pattern in PATTERNS {
             let name = format!("one-shot/{net}/{}/{pattern}", saliency.name());
             let pruned = one_shot(network, data, &Pruning { saliency: *saliency, pattern, ..all });
-            or_error(&name, pruned.and_then(|outcome| of_network(&name, &outcome.network)));
+            or_error(&name, pruned.and_then(|outcome| of_network(&name, &outcome.model)));
         }
     }
     let allocations: [(&str, &dyn Allocate); 4] = [("global", &Global), ("er", &Er), ("erk", &Erk), ("lamp", &Lamp)];
     for (name, allocate) in allocations {
         let name = format!("allocate/{net}/{name}");
-        or_error(&name, one_shot(network, data, &Pruning { allocate, ..all }).and_then(|o| of_network(&name, &o.network)));
+        or_error(&name, one_shot(network, data, &Pruning { allocate, ..all }).and_then(|o| of_network(&name, &o.model)));
     }
     for (name, schedule) in [
         ("cubic", Schedule::Cubic { steps: 3 }),
@@ -120,7 +120,7 @@ fn chain(net: &str, network: &Network, data: &Calibration<'_>) -> Result<()> {
         let again = recipe(Method::Adam { weight_decay: 0.0 }, 1);
         let between = |n: &mut Network, _: usize| fit(n, data.x, data.target, &again).map(|_| ());
         let outcome = iterative(network, data, &Pruning { saliency: &Obd, allocate: &Lamp, ..all }, schedule, 0.8, between)?;
-        of_network(&format!("iterative/{net}/{name}"), &outcome.network)?;
+        of_network(&format!("iterative/{net}/{name}"), &outcome.model)?;
     }
     let wanda = Scored(&Wanda);
     let gpt = SparseGpt::default();
@@ -129,7 +129,8 @@ fn chain(net: &str, network: &Network, data: &Calibration<'_>) -> Result<()> {
     let pruners: [&dyn Pruner; 6] = [&gpt, &obs, &alps, &dsnot, &squares, &woodfisher];
     let needs = pruners.iter().fold(lacuna::criteria::Needs::none(), |all, p| all.union(p.needs()));
     let measured = measure(network, data, needs)?;
-    for layer in evidence(network, &measured) {
+    let weights = LayerWeights::of(network)?;
+    for layer in weights.evidence(&measured) {
         for pruner in pruners {
             for pattern in PATTERNS {
                 let name = format!("solve/{net}/{}/{}/{pattern}", layer.layer, pruner.name());

@@ -6,7 +6,7 @@ use lacuna::nn::{Activation, Dropout, Loss, Method, Mode, Network};
 use lacuna::quantize::{AffineGrid, Grid, discretise};
 use lacuna::rng::Seed;
 use lacuna::train::{
-    Bfgs, Decay, Distil, Jitter, Lesson, Munge, Regularization, Targets, TrainConfig, bfgs, discretised, distillation, munge,
+    Bfgs, Decay, Distil, Jitter, Munge, Objective, Regularization, Targets, TrainConfig, bfgs, discretised, distillation, munge,
     side_by_side, train, train_discretised,
 };
 use ndarray::{Array2, array};
@@ -54,16 +54,19 @@ fn a_high_temperature_matches_logits_and_the_gradient_keeps_its_size() {
 }
 
 #[test]
-fn a_mixed_lesson_is_the_weighted_sum_and_a_teacher_teaches_itself_nothing() {
+fn a_mixed_objective_is_the_weighted_sum_and_a_teacher_teaches_itself_nothing() {
     let (output, teacher) = (normal(5, 4, 3), normal(6, 4, 3));
     let labels = Array2::from_shape_fn((4, 3), |(n, k)| f32::from(u8::from(n % 3 == k)));
     let rows = [0, 1, 2, 3];
-    let of = |hard: f32| Distil::new(&teacher, &labels, 2.0, hard).unwrap().judge(&rows, &output);
-    let (soft, hard, mixed) = (of(0.0), of(1.0), of(0.25));
+    let of = |hard: f32, temperature: f32, output: &Array2<f32>| {
+        let mut d = output.clone();
+        (Distil::new(&teacher, &labels, temperature, hard).unwrap().loss(&rows, &mut d, 1), d)
+    };
+    let (soft, hard, mixed) = (of(0.0, 2.0, &output), of(1.0, 2.0, &output), of(0.25, 2.0, &output));
     assert!((mixed.0 - (0.75 * soft.0 + 0.25 * hard.0)).abs() < 1e-5);
     assert!((&soft.1 * 0.75 + &hard.1 * 0.25 - &mixed.1).iter().all(|d| d.abs() < 1e-6));
     assert!((hard.0 - Loss::CrossEntropy.values(&output, &labels).sum()).abs() < 1e-5);
-    let (own, d) = Distil::new(&teacher, &labels, 3.0, 0.0).unwrap().judge(&rows, &teacher);
+    let (own, d) = of(0.0, 3.0, &teacher);
     assert!(own.abs() < 1e-6 && d.iter().all(|d| d.abs() < 1e-6));
     let error = |t, h| Distil::new(&teacher, &labels, t, h).unwrap_err().to_string();
     assert_eq!(error(0.0, 0.5), "temperature: 0: it must be positive");

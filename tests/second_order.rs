@@ -1,7 +1,7 @@
 //! Methods of the whole Hessian against direct inverses, exhaustive search, and each other.
 
 use lacuna::allocate::{Global, Target};
-use lacuna::calibrate::{Calibration, evidence, measure};
+use lacuna::calibrate::{Calibration, LayerWeights, measure};
 use lacuna::criteria::{Evidence, Fisher, Measured, Saliency};
 use lacuna::linalg::spd_inverse;
 use lacuna::mask::{Mask, Pattern, Scope};
@@ -272,11 +272,11 @@ fn on_a_network_the_survivors_answer_makes_the_loss_smaller() {
     let alone = lacuna::prune::one_shot(&net, &data, &pruning).unwrap();
     assert_eq!(answered.masks, alone.masks);
     let loss = |n: &Network| Loss::CrossEntropy.value(&n.forward(&x), &t);
-    assert!(loss(&answered.network) < loss(&alone.network), "{} and {}", loss(&answered.network), loss(&alone.network));
+    assert!(loss(&answered.model) < loss(&alone.model), "{} and {}", loss(&answered.model), loss(&alone.model));
     // ½ δwᵀ F δw of survivors that do not move, from the gradients themselves: no answer can be predicted to cost more.
     let measured = measure(&net, &data, fisher.needs()).unwrap();
     let mut unmoved = 0.0;
-    for (layer, (_, mask)) in evidence(&net, &measured).iter().zip(&answered.masks) {
+    for (layer, (_, mask)) in LayerWeights::of(&net).unwrap().evidence(&measured).iter().zip(&answered.masks) {
         let gone: Array1<f64> = mask.not().applied(&layer.weight.to_owned()).iter().map(|&w| f64::from(w)).collect();
         let seen = layer.sample_gradients("test").unwrap().mapv(f64::from).dot(&gone);
         unmoved += 0.5 * (fisher.damping * gone.dot(&gone) + seen.dot(&seen) / seen.len() as f64);
@@ -284,7 +284,7 @@ fn on_a_network_the_survivors_answer_makes_the_loss_smaller() {
     let predicted = answered.predicted_increase.unwrap();
     assert!(predicted > 0.0 && predicted < unmoved, "{predicted} with the survivors' answer, {unmoved} without");
     for (name, mask) in &answered.masks {
-        let weight = answered.network.param(&format!("{name}.weight")).unwrap();
+        let weight = answered.model.param(&format!("{name}.weight")).unwrap();
         assert!(mask.not().iter_kept().all(|at| weight.value()[at] == 0.0));
         assert_eq!(weight.mask(), Some(mask));
     }
@@ -308,7 +308,8 @@ fn mini_batches_average_their_samples_gradients_and_settings_are_checked() {
             assert!(row.iter().zip(&mean).all(|(r, m)| (r - m).abs() < 1e-5));
         }
     }
-    let layers = evidence(&net, &single);
+    let weights = LayerWeights::of(&net).unwrap();
+    let layers = weights.evidence(&single);
     assert!(fisher.score(&layers[0]).is_ok());
     let error = |f: WoodFisher| f.score(&layers[0]).unwrap_err().to_string();
     assert_eq!(
@@ -317,7 +318,7 @@ fn mini_batches_average_their_samples_gradients_and_settings_are_checked() {
     );
     assert_eq!(error(WoodFisher { block: 0, ..fisher }), "block: a block has at least one weight");
     let nothing = [Measured::default(), Measured::default()];
-    let missing = fisher.score(&evidence(&net, &nothing)[0]).unwrap_err().to_string();
+    let missing = fisher.score(&weights.evidence(&nothing)[0]).unwrap_err().to_string();
     assert_eq!(missing, "woodfisher needs the gradients of single mini-batches of layer fc1, which was not measured");
     let bad = array![[f32::NAN, 0.0]];
     assert!(fisher.inverse_diagonal(&bad).unwrap_err().to_string().starts_with("gradients: NaN at row 0"));

@@ -8,7 +8,7 @@ use lacuna::nn::{Activation, Dropout, Loss, Method, Network};
 use lacuna::paper::{Figures, Options, Study};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
-use lacuna::train::{Decay, Distil, Jitter, Lesson, Regularization, Targets, TrainConfig, side_by_side, train};
+use lacuna::train::{Decay, Distil, Jitter, Objective, Regularization, Targets, TrainConfig, side_by_side, train};
 use lacuna::{Result, eval};
 use ndarray::{Array2, Axis};
 
@@ -51,7 +51,7 @@ fn plan(options: &Options) -> Result<Plan> {
 
 impl Plan {
     /// A network trained on a lesson whose samples are `x`.
-    fn train(&self, net: (usize, Seed, usize), x: &Array2<f32>, l: &dyn Lesson, by: &Regularization) -> Result<Network> {
+    fn train(&self, net: (usize, Seed, usize), x: &Array2<f32>, l: &dyn Objective, by: &Regularization) -> Result<Network> {
         let (width, seed, epochs) = net;
         let (loss, method, decay) = (Loss::CrossEntropy, Method::Adam { weight_decay: 0.0 }, Decay::Cosine);
         let recipe = TrainConfig { loss, method, learning_rate: 1e-3, decay, epochs, batch: self.batch, seed };

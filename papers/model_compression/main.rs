@@ -10,7 +10,7 @@ use lacuna::nn::{Activation, Dropout, Loss, Method, Network, softmax};
 use lacuna::paper::{Figures, Options, Study};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
-use lacuna::train::{Decay, Distil, Lesson, Munge, Regularization, Targets, TrainConfig, munge, side_by_side, train};
+use lacuna::train::{Decay, Distil, Munge, Objective, Regularization, Targets, TrainConfig, munge, side_by_side, train};
 use ndarray::{Array2, Axis};
 
 /// Samples a step.
@@ -51,7 +51,15 @@ fn tasks(options: &Options) -> Result<Vec<Task>> {
 
 impl Task {
     /// A network trained for so many steps; the members of the ensemble with dropout.
-    fn fit(&self, width: usize, x: &Array2<f32>, lesson: &dyn Lesson, steps: usize, large: bool, seed: Seed) -> Result<Network> {
+    fn fit(
+        &self,
+        width: usize,
+        x: &Array2<f32>,
+        lesson: &dyn Objective,
+        steps: usize,
+        large: bool,
+        seed: Seed,
+    ) -> Result<Network> {
         let mut network = mlp(&[x.ncols(), width, lesson.dim().1], Activation::Relu, Init::He, seed)?;
         let (loss, method, decay) = (Loss::CrossEntropy, Method::Adam { weight_decay: 0.0 }, Decay::Cosine);
         let epochs = (steps * BATCH).div_ceil(x.nrows());

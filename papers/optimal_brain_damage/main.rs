@@ -93,7 +93,7 @@ pub fn run(options: &Options) -> Result<Study> {
         for (m, saliency) in methods.into_iter().enumerate() {
             for share in SHARES {
                 let outcome = task.prune(&dense, saliency, share)?;
-                let e = task.errors(&outcome.network);
+                let e = task.errors(&outcome.model);
                 rows.row((seed.0, saliency.name(), share, e.0, e.1, e.2, outcome.predicted_increase));
                 increase[m].push((e.0 - base.0, outcome.predicted_increase));
             }
@@ -101,7 +101,7 @@ pub fn run(options: &Options) -> Result<Study> {
         let share = |i: usize| increase[0][i].1.unwrap_or(f64::NAN) / increase[0][i].0;
         let (mut pruned, mut control) = (dense.clone(), dense.clone());
         for share in STEPS {
-            pruned = task.fit(task.prune(&pruned, &Obd, share)?.network, task.epochs.1)?;
+            pruned = task.fit(task.prune(&pruned, &Obd, share)?.model, task.epochs.1)?;
             let e = task.errors(&pruned);
             rows.row((seed.0, "OBD, retrained", share, e.0, e.1, e.2, None::<f64>));
             control = task.fit(control, task.epochs.1)?;

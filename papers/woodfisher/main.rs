@@ -64,9 +64,9 @@ impl Task {
         let (target, pattern, scope) = (Target::Sparsity(sparsity), Pattern::Unstructured, Scope::Layer);
         let pruning = Pruning { saliency, allocate: &Global, target, pattern, scope, skip: &[] };
         let pruned = if method == "WoodFisher" {
-            compensated(&self.network, &data, &pruning, &fisher)?.network
+            compensated(&self.network, &data, &pruning, &fisher)?.model
         } else {
-            one_shot(&self.network, &data, &pruning)?.network
+            one_shot(&self.network, &data, &pruning)?.model
         };
         Ok(100.0 * score(&pruned, &self.test.0, &self.test.1, LOSS).accuracy)
     }

@@ -85,6 +85,11 @@ impl Needs {
         Needs(self.0 | 1 << need as u8)
     }
 
+    /// These needs but for one.
+    pub fn without(self, need: Need) -> Self {
+        Needs(self.0 & !(1 << need as u8))
+    }
+
     /// Both sets of needs.
     pub fn union(self, other: Needs) -> Self {
         Needs(self.0 | other.0)

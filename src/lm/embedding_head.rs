@@ -3,18 +3,17 @@
 use super::Config;
 use super::architecture::Architecture;
 use super::load::Reader;
+use super::next_token::{known, rows_with, sequences};
 use crate::io::{Weights, WeightsMut};
 use crate::kernels::vector;
 use crate::linalg::{Threads, gemm};
 use crate::nn::attention::Carry;
-use crate::nn::{Change, See};
-use crate::nn::{Linear, Norm};
+use crate::nn::{Change, Linear, Norm, Objective, See};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, Axis, s};
-use rayon::prelude::*;
 
 /// Embedding, learned positions where there are some, final norm and head.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct EmbeddingHead {
     embedding: Linear,
     positions: Option<(String, Array2<f32>)>,
@@ -110,10 +109,7 @@ impl EmbeddingHead {
 
     /// Refuses ids that the model does not know, and positions behind the last.
     pub(super) fn check(&self, ids: &[u32], last: usize) -> Result<()> {
-        let vocab = self.recipe.vocab;
-        if let Some((at, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
-            return Err(Error::setting("ids", format!("token {at} is {id}; the vocabulary has {vocab}")));
-        }
+        known(ids.iter().copied(), self.recipe.vocab)?;
         match self.recipe.positions {
             Some(n) if last > n => Err(Error::setting("ids", format!("{last} positions; the model has learned {n}"))),
             _ => Ok(()),
@@ -223,16 +219,19 @@ impl EmbeddingHead {
         self.check(&known, 0)
     }
 
-    /// The mean loss over all targets, its gradient at `h`, and the gradient of the embedding's weight as a head where they
-    /// are one. Other parameters' gradients go to the sink.
+    /// The sum of the losses of rows `rows` of the objective, the gradient of their mean at `h`, and the gradient of the embedding's
+    /// weight as a head where they are one. Other parameters' gradients go to the sink.
     pub(super) fn back(
         &self,
         h: &Array2<f32>,
-        targets: &[Option<u32>],
+        (objective, rows): (&dyn Objective, &[usize]),
         carry: &mut Carry<'_, '_>,
     ) -> Result<(f64, Array2<f32>, Option<Array2<f32>>)> {
-        self.check_targets(h.nrows(), targets)?;
-        let count = targets.iter().flatten().count();
+        if rows.len() != h.nrows() || objective.dim().1 != self.recipe.vocab {
+            let found = [rows.len(), objective.dim().1];
+            return Err(Error::shape("rows of an objective and their outputs", &[h.nrows(), self.recipe.vocab], &found));
+        }
+        let count = objective.count(rows);
         if count == 0 {
             return Err(Error::setting("ids", "there is no token to predict"));
         }
@@ -244,11 +243,18 @@ impl EmbeddingHead {
         let mut loss = 0.0;
         for start in (0..x.nrows()).step_by(self.chunk()) {
             let end = (start + self.chunk()).min(x.nrows());
-            let (x, targets) = (x.slice(s![start..end, ..]), &targets[start..end]);
+            let x = x.slice(s![start..end, ..]);
             let mut d = self.logits_of(&x);
-            let mut losses = vec![0.0; targets.len()];
-            rows_with(&mut d, &mut losses, |t, row, loss| self.softmax_slope(row, targets[t], count, loss));
-            loss += losses.iter().sum::<f64>();
+            let capped = self.recipe.logit_cap.map(|cap| (cap, d.clone()));
+            loss += objective.loss(&rows[start..end], &mut d, count);
+            if let Some((cap, capped)) = capped {
+                // A token without a target has no slope, whatever its logits.
+                d.zip_mut_with(&capped, |d, y| {
+                    if *d != 0.0 {
+                        *d *= 1.0 - (y / cap) * (y / cap);
+                    }
+                });
+            }
             gemm(1.0, &d, &weight, 0.0, &mut dx.slice_mut(s![start..end, ..]), Threads::Pool);
             gemm(1.0, &d.t(), &x, 1.0, &mut d_weight, Threads::Pool);
             if !d_bias.is_empty() {
@@ -267,25 +273,9 @@ impl EmbeddingHead {
         }
         if self.head.is_some() {
             carry.give(&head.tensor(), d_weight.into_dyn());
-            return Ok((loss / count as f64, dh, None));
+            return Ok((loss, dh, None));
         }
-        Ok((loss / count as f64, dh, Some(d_weight)))
-    }
-
-    /// Turns logits into the gradient of the mean loss at them (before the cap); a token without a target has none.
-    fn softmax_slope(&self, row: &mut [f32], target: Option<u32>, count: usize, loss: &mut f64) {
-        let Some(target) = target else { return row.fill(0.0) };
-        let target = target as usize;
-        *loss = -f64::from(row[target]);
-        let capped = self.recipe.logit_cap.map(|cap| (cap, row.to_vec()));
-        let max = vector::max(row);
-        let sum = vector::exp_sum(row, 1.0, max);
-        *loss += f64::from(max) + sum.ln();
-        vector::scale(row, (1.0 / (sum * count as f64)) as f32);
-        row[target] -= 1.0 / count as f32;
-        if let Some((cap, capped)) = capped {
-            row.iter_mut().zip(capped).for_each(|(d, y)| *d *= 1.0 - (y / cap) * (y / cap));
-        }
+        Ok((loss, dh, Some(d_weight)))
     }
 
     /// Gives the gradients of the embedding and of learned positions: `parts` are ids and the gradient of what
@@ -342,18 +332,4 @@ fn log_sum_exp(row: &mut [f32]) -> f64 {
 fn rows(x: &mut Array2<f32>, f: impl Fn(usize, &mut [f32]) + Sync) {
     let mut nothing = vec![0.0; x.nrows()];
     rows_with(x, &mut nothing, |t, row, _| f(t, row));
-}
-
-fn rows_with(x: &mut Array2<f32>, with: &mut [f64], f: impl Fn(usize, &mut [f32], &mut f64) + Sync) {
-    let width = x.ncols();
-    let x = x.as_slice_mut().expect(STANDARD);
-    x.par_chunks_mut(width).zip(with).enumerate().for_each(|(t, (row, with))| f(t, row, with));
-}
-
-/// How many whole sequences there are.
-pub(super) fn sequences(ids: &[u32], length: usize) -> Result<usize> {
-    if length == 0 || ids.is_empty() || ids.len() % length != 0 {
-        return Err(Error::setting("ids", format!("{} tokens are not whole sequences of {length}", ids.len())));
-    }
-    Ok(ids.len() / length)
 }

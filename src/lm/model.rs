@@ -1,21 +1,26 @@
 //! [`LanguageModel`]: a decoder of any family.
 
-use super::embedding_head::{EmbeddingHead, sequences};
+use super::embedding_head::EmbeddingHead;
 use super::load::Reader;
+use super::next_token::{NextToken, Sequences, next_tokens, sequences};
 use super::{Config, Family};
 use crate::io::{Weights, WeightsMut};
 use crate::kernels::awake;
 use crate::mask::Mask;
 use crate::nn::attention::Carry;
-use crate::nn::{Block, LayerCache, Linear, Positions, Probe, Sink};
-use crate::nn::{Change, Parameters, See};
+use crate::nn::{
+    Block, Change, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer, Parameters, Positions, See, Sink,
+    layer_name,
+};
+use crate::solve::Pruned;
 use crate::{Error, Result};
-use ndarray::{Array1, Array2, s};
+use ndarray::{Array1, Array2, CowArray, Ix2, s};
+use std::borrow::Cow;
 
 /// A decoder-only language model, whole in memory.
 ///
 /// A model that does not fit runs block by block: [`EmbeddingHead::load`] and [`load_block`] give its parts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LanguageModel {
     config: Config,
     ends: EmbeddingHead,
@@ -68,15 +73,6 @@ pub fn load_block(weights: &dyn Weights, config: &Config, block: usize) -> Resul
 pub fn positions(config: &Config, sequences: usize, length: usize, first: usize) -> Positions {
     let turns = config.recipe().rotary.as_ref().map(|rotary| rotary.turns(first, length));
     Positions { turns, ..Positions::plain(sequences, length, first) }
-}
-
-/// What each token of sequences of `length` has to predict: the one that follows it, and the last of each nothing.
-///
-/// # Panics
-/// If `length` is 0.
-pub fn next_tokens(ids: &[u32], length: usize) -> Vec<Option<u32>> {
-    assert!(length > 0, "sequences of no tokens");
-    (0..ids.len()).map(|t| if (t + 1) % length == 0 { None } else { ids.get(t + 1).copied() }).collect()
 }
 
 impl LanguageModel {
@@ -183,15 +179,15 @@ impl LanguageModel {
         Ok(self.ends.logits(&self.stream(ids, ids.len(), &mut ())?))
     }
 
-    /// What the last block gives, `(tokens, hidden)`, for sequences of `length` tokens one after another; `probe` sees every
+    /// What the last block gives, `(tokens, hidden)`, for sequences of `length` tokens one after another; `observer` sees every
     /// linear layer's input.
     ///
     /// # Errors
     /// As [`LanguageModel::forward`], and if the tokens are not whole sequences.
-    pub fn stream(&self, ids: &[u32], length: usize, probe: &mut dyn Probe) -> Result<Array2<f32>> {
+    pub fn stream(&self, ids: &[u32], length: usize, observer: &mut dyn Observer) -> Result<Array2<f32>> {
         let at = self.positions(sequences(ids, length)?, length);
         let mut h = self.ends.embed(ids, length, 0)?;
-        self.blocks.iter().for_each(|block| block.forward(&mut h, &at, probe));
+        self.blocks.iter().for_each(|block| block.forward(&mut h, &at, observer));
         Ok(h)
     }
 
@@ -272,24 +268,28 @@ impl LanguageModel {
     /// The mean loss of predicting each token of sequences of `length` from those before it, over all predicted tokens; every
     /// parameter's gradient goes to `sink`, once. Memory: one array `(tokens, hidden)` a block, and what one block needs.
     ///
+    /// [`Model::backward`] is the same for any objective.
+    ///
     /// # Errors
     /// As [`LanguageModel::stream`], and if there is no token to predict.
     pub fn backward(&self, ids: &[u32], length: usize, sink: &mut Sink<'_>) -> Result<f64> {
+        let text = NextToken::new(ids, length, self.config.vocab())?;
+        let rows: Vec<usize> = (0..ids.len()).collect();
+        let tape = self.tape(ids, length, &mut ())?;
+        let sum = Model::backward(self, tape, &text, &rows, sink)?;
+        Ok(sum / text.count(&rows) as f64)
+    }
+
+    /// Runs sequences of `length` tokens and keeps what every block was given.
+    fn tape(&self, ids: &[u32], length: usize, observer: &mut dyn Observer) -> Result<LanguageTape> {
         let at = self.positions(sequences(ids, length)?, length);
         let mut h = self.ends.embed(ids, length, 0)?;
         let mut inputs = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             inputs.push(h.clone());
-            block.forward(&mut h, &at, &mut ());
+            block.forward(&mut h, &at, observer);
         }
-        let mut carry = Carry::new(sink);
-        let (loss, mut d, tied) = self.ends.back(&h, &next_tokens(ids, length), &mut carry)?;
-        drop(h);
-        for (block, h) in self.blocks.iter().zip(inputs).rev() {
-            block.back(&h, &at, &mut d, None, &mut carry);
-        }
-        self.ends.embed_back(&[(ids, &d)], length, tied, &mut carry);
-        Ok(loss)
+        Ok(LanguageTape { ids: ids.to_vec(), length, at, inputs, h })
     }
 
     /// Writes every tensor under its checkpoint name, in its checkpoint layout; zeros where a sparse storage keeps nothing. An embedding that
@@ -329,6 +329,75 @@ impl Parameters for LanguageModel {
             Some(Ok(linear)) => linear.set_mask(mask),
             _ => Err(self.no_weight(name)),
         }
+    }
+}
+
+/// What a run of a language model keeps for the way back: the hidden states before each block, and behind the last.
+#[derive(Debug, Clone)]
+pub struct LanguageTape {
+    ids: Vec<u32>,
+    length: usize,
+    at: Positions,
+    inputs: Vec<Array2<f32>>,
+    h: Array2<f32>,
+}
+
+impl LanguageTape {
+    /// The hidden states behind the last block, `(tokens, hidden)`.
+    pub fn hidden_states(&self) -> &Array2<f32> {
+        &self.h
+    }
+}
+
+/// The linear layers of all blocks, in the order in which they run.
+impl Layers for LanguageModel {
+    fn layers(&self) -> Vec<LayerInfo> {
+        self.linears()
+            .into_iter()
+            .map(|l| LayerInfo { parameter: l.tensor(), ..LayerInfo::linear(l.name(), l.shape()) })
+            .collect()
+    }
+
+    fn read(&self, name: &str) -> Result<CowArray<'_, f32, Ix2>> {
+        Ok(self.linear(layer_name(name))?.dense_weight())
+    }
+
+    fn mask(&self, name: &str) -> Result<Option<Cow<'_, Mask>>> {
+        Ok(self.linear(layer_name(name))?.mask().map(Cow::Borrowed))
+    }
+
+    fn write(&mut self, name: &str, pruned: Pruned) -> Result<()> {
+        self.linear_mut(layer_name(name))?.set_pruned(pruned)
+    }
+}
+
+/// Run on [`Sequences`]; a row of outputs is a token, its outputs are the logits. There is no pass for second derivatives.
+impl Model for LanguageModel {
+    type Batch = Sequences;
+    type Tape = LanguageTape;
+
+    fn forward(&self, batch: &Sequences, _: Mode, observer: &mut dyn Observer) -> Result<LanguageTape> {
+        self.tape(&batch.ids, batch.length, observer)
+    }
+
+    fn backward(&self, tape: LanguageTape, objective: &dyn Objective, rows: &[usize], sink: &mut Sink<'_>) -> Result<f64> {
+        let LanguageTape { ids, length, at, inputs, h } = tape;
+        let (mut carry, count) = (Carry::new(sink), objective.count(rows));
+        let (mut loss, mut d, tied) = self.ends.back(&h, (objective, rows), &mut carry)?;
+        let mut hidden = |number: Option<usize>, h: &Array2<f32>, d: &mut Array2<f32>| {
+            if let Some(number) = number.filter(|n| objective.taps().contains(n)) {
+                loss += objective.hidden_loss(number, rows, h, d, count);
+            }
+        };
+        hidden(self.blocks.len().checked_sub(1), &h, &mut d);
+        drop(h);
+        for (number, (block, h)) in self.blocks.iter().zip(inputs).enumerate().rev() {
+            block.back(&h, &at, &mut d, None, &mut carry);
+            // What goes into a block is what the one before it gave.
+            hidden(number.checked_sub(1), &h, &mut d);
+        }
+        self.ends.embed_back(&[(&ids, &d)], length, tied, &mut carry);
+        Ok(loss)
     }
 }
 

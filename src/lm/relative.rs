@@ -15,7 +15,7 @@ use crate::nn::{Change, See};
 use ndarray::Array2;
 
 /// The bias of one stack.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Bias {
     tensor: String,
     /// `(buckets, heads)`

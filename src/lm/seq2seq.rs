@@ -3,18 +3,23 @@
 use super::Config;
 use super::embedding_head::EmbeddingHead;
 use super::load::Reader;
+use super::next_token::{NextToken, sequences};
 use super::relative::Bias;
 use crate::io::{Weights, WeightsMut};
 use crate::kernels::awake;
 use crate::mask::Mask;
 use crate::nn::attention::{Carry, Source};
-use crate::nn::{Block, LayerCache, Linear, Norm, Positions, Probe, Sink};
-use crate::nn::{Change, Parameters, See};
+use crate::nn::{
+    Block, Change, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Norm, Objective, Observer, Parameters, Positions, See,
+    Sink, layer_name,
+};
+use crate::solve::Pruned;
 use crate::{Error, Result};
-use ndarray::{Array1, Array2, s};
+use ndarray::{Array1, Array2, CowArray, Ix2, s};
+use std::borrow::Cow;
 
 /// A T5 model, whole in memory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Seq2Seq {
     config: Config,
     /// Embedding of both, final norm of the decoder, head.
@@ -111,6 +116,15 @@ impl Seq2Seq {
         self.encoder.iter().chain(&self.decoder).flat_map(Block::linears).collect()
     }
 
+    /// A linear layer by its name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayer`] with the nearest name.
+    pub fn linear(&self, name: &str) -> Result<&Linear> {
+        let found = self.linears().into_iter().find(|l| l.name() == name);
+        found.ok_or_else(|| Error::unknown_layer(name, self.linears().into_iter().map(Linear::name)))
+    }
+
     /// A linear layer by its name, to be changed.
     ///
     /// # Errors
@@ -145,11 +159,11 @@ impl Seq2Seq {
     ///
     /// # Errors
     /// If an id is not in the vocabulary, or there is no token.
-    pub fn encode(&self, ids: &[u32], probe: &mut dyn Probe) -> Result<Array2<f32>> {
-        super::embedding_head::sequences(ids, ids.len())?;
+    pub fn encode(&self, ids: &[u32], observer: &mut dyn Observer) -> Result<Array2<f32>> {
+        sequences(ids, ids.len())?;
         let at = self.encoder_positions(ids.len());
         let mut h = self.ends.embed(ids, ids.len(), 0)?;
-        self.encoder.iter().for_each(|block| block.forward(&mut h, &at, probe));
+        self.encoder.iter().for_each(|block| block.forward(&mut h, &at, observer));
         Ok(self.encoder_norm.apply(&h))
     }
 
@@ -163,11 +177,11 @@ impl Seq2Seq {
     ///
     /// # Errors
     /// As [`Seq2Seq::encode`].
-    pub fn decode(&self, labels: &[u32], memory: &Array2<f32>, probe: &mut dyn Probe) -> Result<Array2<f32>> {
-        super::embedding_head::sequences(labels, labels.len())?;
+    pub fn decode(&self, labels: &[u32], memory: &Array2<f32>, observer: &mut dyn Observer) -> Result<Array2<f32>> {
+        sequences(labels, labels.len())?;
         let at = self.decoder_positions(labels.len(), 0);
         let mut h = self.ends.embed(&self.shifted(labels), labels.len(), 0)?;
-        self.decoder.iter().for_each(|block| block.forward_with_memory(&mut h, memory, &at, probe));
+        self.decoder.iter().for_each(|block| block.forward_with_memory(&mut h, memory, &at, observer));
         Ok(h)
     }
 
@@ -208,7 +222,7 @@ impl Seq2Seq {
     /// # Errors
     /// If an id is not in the vocabulary, or there is no token.
     pub fn step(&self, ids: &[u32], cache: &mut Seq2SeqCache) -> Result<Array1<f32>> {
-        super::embedding_head::sequences(ids, ids.len())?;
+        sequences(ids, ids.len())?;
         let at = self.decoder_positions(ids.len(), cache.len());
         awake(|| {
             let mut h = self.ends.embed(ids, ids.len(), at.first)?;
@@ -219,49 +233,38 @@ impl Seq2Seq {
         })
     }
 
-    /// The mean loss of the labels, given the text; every parameter's gradient goes to `sink`, once.
+    /// The mean loss of the labels, given the text; every parameter's gradient goes to `sink`, once. [`Model::backward`] is the same for
+    /// any objective.
     ///
     /// # Errors
     /// As [`Seq2Seq::encode`].
     pub fn backward(&self, ids: &[u32], labels: &[u32], sink: &mut Sink<'_>) -> Result<f64> {
-        super::embedding_head::sequences(ids, ids.len())?;
-        super::embedding_head::sequences(labels, labels.len())?;
+        let tape = self.tape(ids, labels, &mut ())?;
+        let objective = NextToken::of(labels.iter().copied().map(Some).collect(), self.config.vocab())?;
+        let rows: Vec<usize> = (0..labels.len()).collect();
+        Ok(Model::backward(self, tape, &objective, &rows, sink)? / labels.len() as f64)
+    }
+
+    /// Runs and keeps what every block was given.
+    fn tape(&self, ids: &[u32], labels: &[u32], observer: &mut dyn Observer) -> Result<Seq2SeqTape> {
+        sequences(ids, ids.len())?;
+        sequences(labels, labels.len())?;
         let (at, decoder_at) = (self.encoder_positions(ids.len()), self.decoder_positions(labels.len(), 0));
-        let keep = |blocks: &[Block], h: &mut Array2<f32>, run: &dyn Fn(&Block, &mut Array2<f32>)| {
-            let one = |block: &Block| {
-                let input = h.clone();
-                run(block, h);
-                input
-            };
-            blocks.iter().map(one).collect::<Vec<_>>()
-        };
         let mut encoded = self.ends.embed(ids, ids.len(), 0)?;
-        let mut encoder_inputs = keep(&self.encoder, &mut encoded, &|block, h| block.forward(h, &at, &mut ()));
+        let mut encoder_inputs = Vec::with_capacity(self.encoder.len());
+        for block in &self.encoder {
+            encoder_inputs.push(encoded.clone());
+            block.forward(&mut encoded, &at, observer);
+        }
         let memory = self.encoder_norm.apply(&encoded);
         let shifted = self.shifted(labels);
         let mut h = self.ends.embed(&shifted, labels.len(), 0)?;
-        let run = |block: &Block, h: &mut Array2<f32>| block.forward_with_memory(h, &memory, &decoder_at, &mut ());
-        let mut inputs = keep(&self.decoder, &mut h, &run);
-
-        let mut carry = Carry::new(sink);
-        let targets: Vec<Option<u32>> = labels.iter().copied().map(Some).collect();
-        let (loss, mut d, tied) = self.ends.back(&h, &targets, &mut carry)?;
-        let sums = |at: &Positions| at.distances.as_ref().map(|d| Array2::zeros(d.dim()));
-        let mut d_memory = Array2::zeros(memory.dim());
-        carry.distances = sums(&decoder_at);
-        for (block, h) in self.decoder.iter().zip(inputs.drain(..)).rev() {
-            block.back(&h, &decoder_at, &mut d, Some((&memory, &mut d_memory)), &mut carry);
+        let mut inputs = Vec::with_capacity(self.decoder.len());
+        for block in &self.decoder {
+            inputs.push(h.clone());
+            block.forward_with_memory(&mut h, &memory, &decoder_at, observer);
         }
-        self.decoder_bias.back(labels.len(), &mut carry);
-        let mut d_encoded = Array2::zeros(encoded.dim());
-        self.encoder_norm.back(&encoded, &d_memory, &mut d_encoded, carry.sink);
-        carry.distances = sums(&at);
-        for (block, h) in self.encoder.iter().zip(encoder_inputs.drain(..)).rev() {
-            block.back(&h, &at, &mut d_encoded, None, &mut carry);
-        }
-        self.encoder_bias.back(ids.len(), &mut carry);
-        self.ends.embed_back(&[(&shifted, &d), (ids, &d_encoded)], labels.len(), tied, &mut carry);
-        Ok(loss)
+        Ok(Seq2SeqTape { ids: ids.to_vec(), shifted, at, decoder_at, encoder_inputs, encoded, memory, inputs, h })
     }
 
     /// Writes every tensor under its checkpoint name; zeros where a sparse storage keeps nothing. An embedding that the file held under
@@ -307,6 +310,92 @@ impl Parameters for Seq2Seq {
             Some(Ok(linear)) => linear.set_mask(mask),
             _ => Err(self.no_weight(name)),
         }
+    }
+}
+
+/// A text and the labels that are to be written for it: what a [`Seq2Seq`] is run on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seq2SeqBatch {
+    /// Tokens that the encoder reads.
+    pub ids: Vec<u32>,
+    /// Tokens that the decoder is to write.
+    pub labels: Vec<u32>,
+}
+
+/// What a run keeps for the way back: the hidden states before each block, and behind the last of both stacks.
+#[derive(Debug, Clone)]
+pub struct Seq2SeqTape {
+    ids: Vec<u32>,
+    shifted: Vec<u32>,
+    at: Positions,
+    decoder_at: Positions,
+    encoder_inputs: Vec<Array2<f32>>,
+    encoded: Array2<f32>,
+    memory: Array2<f32>,
+    inputs: Vec<Array2<f32>>,
+    h: Array2<f32>,
+}
+
+/// The linear layers of all blocks, those of the encoder first.
+impl Layers for Seq2Seq {
+    fn layers(&self) -> Vec<LayerInfo> {
+        self.linears()
+            .into_iter()
+            .map(|l| LayerInfo { parameter: l.tensor(), ..LayerInfo::linear(l.name(), l.shape()) })
+            .collect()
+    }
+
+    fn read(&self, name: &str) -> Result<CowArray<'_, f32, Ix2>> {
+        Ok(self.linear(layer_name(name))?.dense_weight())
+    }
+
+    fn mask(&self, name: &str) -> Result<Option<Cow<'_, Mask>>> {
+        Ok(self.linear(layer_name(name))?.mask().map(Cow::Borrowed))
+    }
+
+    fn write(&mut self, name: &str, pruned: Pruned) -> Result<()> {
+        self.linear_mut(layer_name(name))?.set_pruned(pruned)
+    }
+}
+
+/// Run on a text and its labels; a row of outputs is a label, its outputs are the logits. Hidden states that an objective asks for are
+/// those of the decoder's blocks.
+impl Model for Seq2Seq {
+    type Batch = Seq2SeqBatch;
+    type Tape = Seq2SeqTape;
+
+    fn forward(&self, batch: &Seq2SeqBatch, _: Mode, observer: &mut dyn Observer) -> Result<Seq2SeqTape> {
+        self.tape(&batch.ids, &batch.labels, observer)
+    }
+
+    fn backward(&self, tape: Seq2SeqTape, objective: &dyn Objective, rows: &[usize], sink: &mut Sink<'_>) -> Result<f64> {
+        let Seq2SeqTape { ids, shifted, at, decoder_at, encoder_inputs, encoded, memory, inputs, h } = tape;
+        let (mut carry, count) = (Carry::new(sink), objective.count(rows));
+        let (mut loss, mut d, tied) = self.ends.back(&h, (objective, rows), &mut carry)?;
+        let mut hidden = |number: Option<usize>, h: &Array2<f32>, d: &mut Array2<f32>| {
+            if let Some(number) = number.filter(|n| objective.taps().contains(n)) {
+                loss += objective.hidden_loss(number, rows, h, d, count);
+            }
+        };
+        hidden(self.decoder.len().checked_sub(1), &h, &mut d);
+        drop(h);
+        let sums = |at: &Positions| at.distances.as_ref().map(|d| Array2::zeros(d.dim()));
+        let mut d_memory = Array2::zeros(memory.dim());
+        carry.distances = sums(&decoder_at);
+        for (number, (block, h)) in self.decoder.iter().zip(inputs).enumerate().rev() {
+            block.back(&h, &decoder_at, &mut d, Some((&memory, &mut d_memory)), &mut carry);
+            hidden(number.checked_sub(1), &h, &mut d);
+        }
+        self.decoder_bias.back(shifted.len(), &mut carry);
+        let mut d_encoded = Array2::zeros(encoded.dim());
+        self.encoder_norm.back(&encoded, &d_memory, &mut d_encoded, carry.sink);
+        carry.distances = sums(&at);
+        for (block, h) in self.encoder.iter().zip(encoder_inputs).rev() {
+            block.back(&h, &at, &mut d_encoded, None, &mut carry);
+        }
+        self.encoder_bias.back(ids.len(), &mut carry);
+        self.ends.embed_back(&[(&shifted, &d), (&ids, &d_encoded)], shifted.len(), tied, &mut carry);
+        Ok(loss)
     }
 }
 

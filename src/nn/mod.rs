@@ -13,19 +13,27 @@ mod activation;
 mod loss;
 mod parameters;
 mod optimizer;
+mod observer;
+mod objective;
+mod layers;
+mod model;
 pub mod chain;
 pub mod transformer;
 
 pub use activation::Activation;
 pub use chain::{
-    Affine, BatchNorm, Conv2d, Curvature, Dropout, Group, Layer, Map, Mode, Network, Param, Pool, Pooling, Saved, Tape, network,
-    passes,
+    Affine, BatchNorm, Conv2d, Dropout, Group, Layer, Map, Network, Param, Pool, Pooling, Saved, Tape, network, passes,
 };
+pub(crate) use layers::layer_name;
+pub use layers::{LayerInfo, Layers, NamedLayers, find_layer};
 pub use loss::{Loss, softmax};
+pub use model::{Curvature, Mode, Model, Passes, Samples};
+pub use objective::{Objective, Targets};
+pub use observer::{Observer, Sink};
 pub use optimizer::{Method, Moments, Optimizer};
 pub use parameters::{Change, Gradients, Parameters, See, check_mask};
 pub(crate) use transformer::attention;
 pub use transformer::{
-    Attention, AttentionRule, Back, Block, Distances, FeedForward, Heads, LayerCache, Linear, Norm, NormKind, Positions, Probe,
-    QkvProjection, RopeScaling, Rotary, Seen, Sink, Turns, UpProjection, attend, attend_back,
+    Attention, AttentionRule, Back, Block, Distances, FeedForward, Heads, LayerCache, Linear, Norm, NormKind, Positions,
+    QkvProjection, RopeScaling, Rotary, Seen, Turns, UpProjection, attend, attend_back,
 };

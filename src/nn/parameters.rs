@@ -106,6 +106,15 @@ impl FromIterator<(String, ArrayD<f32>)> for Gradients {
     }
 }
 
+impl IntoIterator for Gradients {
+    type Item = (String, ArrayD<f32>);
+    type IntoIter = std::collections::btree_map::IntoIter<String, ArrayD<f32>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl Gradients {
     /// Keeps what a pass back gives: `pass` is given the sink.
     ///
@@ -156,6 +165,11 @@ impl Gradients {
     /// Multiplies all by a factor.
     pub fn scale(&mut self, factor: f32) {
         self.0.values_mut().for_each(|g| *g *= factor);
+    }
+
+    /// Squares every entry.
+    pub fn square(&mut self) {
+        self.0.values_mut().for_each(|g| g.mapv_inplace(|g| g * g));
     }
 
     /// Adds others, of the same parameters.

@@ -1,11 +1,11 @@
 //! Pruning at once.
 
 use crate::allocate::{Allocate, Layer, Target};
-use crate::calibrate::{Calibration, evidence, measure};
+use crate::calibrate::{LayerWeights, measure};
 use crate::criteria::{Evidence, Measured, Saliency};
 use crate::mask::{Budget, Mask, Pattern, Scope, select};
-use crate::nn::{Map, Network};
-use crate::solve::WoodFisher;
+use crate::nn::{LayerInfo, Layers, Model, Network, Samples, find_layer};
+use crate::solve::{Pruned, WoodFisher};
 use crate::{Error, Result};
 use ndarray::Array2;
 
@@ -26,27 +26,35 @@ pub struct Pruning<'a> {
     pub skip: &'a [String],
 }
 
-/// A pruned network, and what was predicted of it.
+/// A pruned model, and what was predicted of it.
 #[derive(Debug, Clone)]
-pub struct Outcome {
-    /// The network with its masks held.
-    pub network: Network,
+pub struct Outcome<M = Network> {
+    /// The model with its masks held.
+    pub model: M,
     /// The masks of the layers that were pruned.
     pub masks: Vec<(String, Mask)>,
     /// The sum of the scores of the weights that went, for criteria that predict the increase of the loss.
     pub predicted_increase: Option<f64>,
 }
 
-/// Measures what the criterion needs, scores, allocates, selects, and holds the masks.
+/// Measures what the criterion needs, scores, allocates, selects, and holds the masks: of a chain of layers, a language model, or any
+/// other [`Model`].
 ///
 /// What a mask already dropped stays dropped: it ranks below every other weight, and where the budget has room for more than
 /// is left, only what is left stays.
 ///
 /// # Errors
-/// Those of measuring, scoring, allocating and selecting, naming the layer; an unknown name in `skip`; a network in which
+/// Those of measuring, scoring, allocating and selecting, naming the layer; an unknown name in `skip`; a model in which
 /// nothing is left to prune.
-pub fn one_shot(network: &Network, data: &Calibration<'_>, pruning: &Pruning<'_>) -> Result<Outcome> {
-    prune(network, &measure(network, data, pruning.saliency.needs())?, pruning)
+pub fn one_shot<M, S>(model: &M, data: &S, pruning: &Pruning<'_>) -> Result<Outcome<M>>
+where
+    M: Model + Clone,
+    S: Samples<Batch = M::Batch>,
+{
+    let measured = measure(model, data, pruning.saliency.needs())?;
+    let mut pruned = model.clone();
+    let (masks, predicted_increase) = prune_layers(&mut pruned, &measured, pruning)?;
+    Ok(Outcome { model: pruned, masks, predicted_increase })
 }
 
 /// As [`one_shot`], and then the survivors of each layer answer by [`WoodFisher::compensate`], whatever criterion chose them. The
@@ -54,52 +62,99 @@ pub fn one_shot(network: &Network, data: &Calibration<'_>, pruning: &Pruning<'_>
 ///
 /// # Errors
 /// As [`one_shot`]; those of the answer, naming the layer.
-pub fn compensated(network: &Network, data: &Calibration<'_>, pruning: &Pruning<'_>, woodfisher: &WoodFisher) -> Result<Outcome> {
-    let measured = measure(network, data, pruning.saliency.needs().union(woodfisher.needs()))?;
-    let mut outcome = prune(network, &measured, pruning)?;
+pub fn compensated<M, S>(model: &M, data: &S, pruning: &Pruning<'_>, woodfisher: &WoodFisher) -> Result<Outcome<M>>
+where
+    M: Model + Clone,
+    S: Samples<Batch = M::Batch>,
+{
+    let measured = measure(model, data, pruning.saliency.needs().union(woodfisher.needs()))?;
+    let mut pruned = model.clone();
+    let (masks, _) = prune_layers(&mut pruned, &measured, pruning)?;
+    let predicted = answer(&mut pruned, (model, &measured), &masks, woodfisher)?;
+    Ok(Outcome { model: pruned, masks, predicted_increase: Some(predicted) })
+}
+
+/// Moves the survivors of each layer, and says by how much the loss is predicted to grow.
+fn answer(
+    pruned: &mut dyn Layers,
+    (before, measured): (&dyn Layers, &[Measured]),
+    masks: &[(String, Mask)],
+    woodfisher: &WoodFisher,
+) -> Result<f64> {
+    let weights = LayerWeights::of(before)?;
     let mut predicted = 0.0;
-    for layer in evidence(network, &measured) {
-        let Some((_, mask)) = outcome.masks.iter().find(|(name, _)| name == layer.layer) else { continue };
+    for layer in weights.evidence(measured) {
+        let Some((_, mask)) = masks.iter().find(|(name, _)| name == layer.layer) else { continue };
         let gradients = layer.sample_gradients("woodfisher")?;
         let answer = woodfisher.compensate(&layer.weight, gradients, layer.mask, mask);
         let (weight, increase) = answer.map_err(|e| e.in_layer(layer.layer))?;
-        outcome.network.param_mut(&format!("{}.weight", layer.layer))?.set_value(weight)?;
+        pruned.write(layer.layer, Pruned { mask: mask.clone(), weight, loss: None })?;
         predicted += increase;
     }
-    outcome.predicted_increase = Some(predicted);
-    Ok(outcome)
+    Ok(predicted)
 }
 
-/// Scores, allocates, selects, and holds the masks, from what was measured.
-fn prune(network: &Network, measured: &[Measured], pruning: &Pruning<'_>) -> Result<Outcome> {
-    let names: Vec<&str> = network.affines().map(|(_, name, _)| name).collect();
-    if let Some(unknown) = pruning.skip.iter().find(|s| !names.contains(&s.as_str())) {
-        return Err(Error::unknown_layer(unknown, names.into_iter()));
+/// Scores, allocates, selects, and holds the masks, from what was measured of each layer ([`measure`], or of one's own activations). Gives
+/// the masks of the layers that were pruned, and the sum of the scores of what went where the criterion predicts the loss.
+///
+/// ```
+/// use lacuna::{allocate::{Global, Target}, criteria::{Magnitude, Measured}, mask::{Pattern, Scope}, nn::NamedLayers};
+/// use lacuna::prune::{Pruning, prune_layers};
+/// use ndarray::array;
+/// let mut own = NamedLayers::from_iter([("a", array![[1., 2.], [3., 4.]]), ("b", array![[9., 8., 0.5]])]);
+/// let magnitude = Magnitude::default();
+/// let pruning = Pruning {
+///     saliency: &magnitude, allocate: &Global, target: Target::Parameters(3), pattern: Pattern::Unstructured, scope: Scope::Layer,
+///     skip: &[],
+/// };
+/// let (masks, _) = prune_layers(&mut own, &[Measured::default(), Measured::default()], &pruning)?;
+/// assert_eq!((masks[0].1.kept(), masks[1].1.kept()), (1, 2));
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`one_shot`], but for measuring.
+///
+/// # Panics
+/// If there is not one measure a layer.
+pub fn prune_layers(
+    model: &mut dyn Layers,
+    measured: &[Measured],
+    pruning: &Pruning<'_>,
+) -> Result<(Vec<(String, Mask)>, Option<f64>)> {
+    let (masks, predicted) = {
+        let weights = LayerWeights::of(model)?;
+        masks(&weights, measured, pruning)?
+    };
+    for (name, mask) in &masks {
+        let weight = mask.applied(&model.read(name)?);
+        model.write(name, Pruned { mask: mask.clone(), weight, loss: None })?;
     }
-    let layers: Vec<Evidence<'_>> =
-        evidence(network, measured).into_iter().filter(|e| !pruning.skip.iter().any(|s| s == e.layer)).collect();
-    let scores: Vec<Array2<f32>> = layers.iter().map(|e| scores(e, pruning)).collect::<Result<_>>()?;
-    let shapes: Vec<Layer<'_>> = layers
-        .iter()
-        .zip(&scores)
-        .map(|(e, s)| {
-            let map = network.affines().find(|(_, name, _)| *name == e.layer).map(|(_, _, a)| &a.map);
-            let kernel = map.and_then(|m| if let Map::Conv2d(c) = m { Some(c.kernel) } else { None });
-            Layer { name: e.layer, weight: e.weight, kernel, positions: map.map_or(1, Map::positions), scores: Some(s.view()) }
-        })
-        .collect();
-    let chosen = choose(&shapes, pruning.allocate, pruning.target, pruning.pattern, pruning.scope)?;
+    Ok((masks, pruning.saliency.predicts_loss().then_some(predicted)))
+}
 
-    let mut pruned = network.clone();
+/// The masks of the layers that are not skipped, and the sum of the scores of what goes.
+fn masks(weights: &LayerWeights<'_>, measured: &[Measured], pruning: &Pruning<'_>) -> Result<(Vec<(String, Mask)>, f64)> {
+    let infos = weights.layers();
+    let skipped = pruning.skip.iter().map(|name| find_layer(infos, name)).collect::<Result<Vec<_>>>()?;
+    let evidence = weights.evidence(measured);
+    let (infos, layers): (Vec<&LayerInfo>, Vec<Evidence<'_>>) =
+        infos.iter().zip(evidence).filter(|(info, _)| !skipped.contains(info)).unzip();
+    let scores: Vec<Array2<f32>> = layers.iter().map(|e| scores(e, pruning)).collect::<Result<_>>()?;
+    let mut shapes: Vec<Layer<'_>> = Vec::with_capacity(layers.len());
+    for ((info, e), s) in infos.iter().zip(&layers).zip(&scores) {
+        let (kernel, positions) = (info.kernel, info.positions);
+        shapes.push(Layer { name: e.layer, weight: e.weight, kernel, positions, scores: Some(s.view()) });
+    }
+    let chosen = choose(&shapes, pruning.allocate, pruning.target, pruning.pattern, pruning.scope)?;
     let (mut masks, mut predicted) = (Vec::new(), 0.0);
     for ((layer, scores), mask) in layers.iter().zip(&scores).zip(chosen) {
         let mask = layer.mask.map_or_else(|| mask.clone(), |old| mask.and(old));
         let removed = layer.mask.map_or_else(|| mask.not(), |old| old.minus(&mask));
         predicted += removed.iter_kept().map(|(r, c)| f64::from(scores[[r, c]])).sum::<f64>();
-        pruned.param_mut(&format!("{}.weight", layer.layer))?.set_mask(mask.clone())?;
         masks.push((layer.layer.to_string(), mask));
     }
-    Ok(Outcome { network: pruned, masks, predicted_increase: pruning.saliency.predicts_loss().then_some(predicted) })
+    Ok((masks, predicted))
 }
 
 /// Scores of one layer, with what is already dropped below everything else. In a block, row or column of which something is

@@ -2,9 +2,8 @@
 
 use crate::Result;
 use crate::allocate::Target;
-use crate::calibrate::Calibration;
 use crate::mask::{Budget, Pattern};
-use crate::nn::Network;
+use crate::nn::{Layers, Model, Samples};
 use crate::prune::{Outcome, Pruning, one_shot};
 use serde::{Deserialize, Serialize};
 
@@ -76,36 +75,48 @@ impl Schedule {
     }
 }
 
-/// Prunes step by step from the sparsity that the network has to `sparsity` (in place of the pruning's own target),
-/// measuring anew before each step and calling `recover(network, step)` after each, `step` counting from 0, for example to
+/// Prunes step by step from the sparsity that the model has to `sparsity` (in place of the pruning's own target),
+/// measuring anew before each step and calling `recover(model, step)` after each, `step` counting from 0, for example to
 /// train. Masks only ever drop more: a weight that went stays away.
 ///
 /// The outcome's predicted increase is the last step's.
 ///
 /// # Errors
-/// Those of [`one_shot`], of the schedule (a network that is sparser already), and of `recover`; an N:M pattern, which has
+/// Those of [`one_shot`], of the schedule (a model that is sparser already), and of `recover`; an N:M pattern, which has
 /// one sparsity, with a schedule of several steps.
-pub fn iterative(
-    network: &Network,
-    data: &Calibration<'_>,
+pub fn iterative<M, S>(
+    model: &M,
+    data: &S,
     pruning: &Pruning<'_>,
     schedule: Schedule,
     sparsity: f64,
-    mut recover: impl FnMut(&mut Network, usize) -> Result<()>,
-) -> Result<Outcome> {
+    mut recover: impl FnMut(&mut M, usize) -> Result<()>,
+) -> Result<Outcome<M>>
+where
+    M: Model + Clone,
+    S: Samples<Batch = M::Batch>,
+{
+    let mut outcome = Outcome { model: model.clone(), masks: Vec::new(), predicted_increase: None };
+    for (step, sparsity) in steps(model, pruning, schedule, sparsity)?.into_iter().enumerate() {
+        outcome = one_shot(&outcome.model, data, &Pruning { target: Target::Sparsity(sparsity), ..*pruning })?;
+        recover(&mut outcome.model, step)?;
+    }
+    Ok(outcome)
+}
+
+/// The sparsities after each step, from the one that the layers have.
+fn steps(model: &dyn Layers, pruning: &Pruning<'_>, schedule: Schedule, sparsity: f64) -> Result<Vec<f64>> {
     if matches!(pruning.pattern, Pattern::Nm { .. }) && schedule != Schedule::OneShot {
         let reason = format!("pattern {} has one sparsity, which cannot be reached in steps", pruning.pattern);
         return Err(crate::Error::setting("schedule", reason));
     }
-    let mut outcome = Outcome { network: network.clone(), masks: Vec::new(), predicted_increase: None };
-    let weights = network.affines().filter(|(_, name, _)| !pruning.skip.iter().any(|s| s == name));
-    let (kept, of) = weights.fold((0, 0), |(k, n), (_, _, a)| (k + a.weight.kept(), n + a.weight.value().len()));
-    let now = if of == 0 { 0.0 } else { 1.0 - kept as f64 / of as f64 };
-    // Whole weights do not hit every share: a network that has what is asked for is not sparser than that.
-    let now = if Budget::from_sparsity(of, sparsity)?.keep() == kept { now.min(sparsity) } else { now };
-    for (step, sparsity) in schedule.sparsities(now, sparsity)?.into_iter().enumerate() {
-        outcome = one_shot(&outcome.network, data, &Pruning { target: Target::Sparsity(sparsity), ..*pruning })?;
-        recover(&mut outcome.network, step)?;
+    let (mut kept, mut of) = (0, 0);
+    for layer in model.layers().iter().filter(|l| !pruning.skip.iter().any(|s| l.is_called(s))) {
+        kept += model.mask(&layer.name)?.map_or(layer.len(), |mask| mask.kept());
+        of += layer.len();
     }
-    Ok(outcome)
+    let now = if of == 0 { 0.0 } else { 1.0 - kept as f64 / of as f64 };
+    // Whole weights do not hit every share: a model that has what is asked for is not sparser than that.
+    let now = if Budget::from_sparsity(of, sparsity)?.keep() == kept { now.min(sparsity) } else { now };
+    schedule.sparsities(now, sparsity)
 }

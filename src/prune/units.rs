@@ -1,7 +1,7 @@
 //! Pruning whole units along the coupling groups that a network declares.
 
 use crate::Result;
-use crate::calibrate::{Calibration, evidence, measure};
+use crate::calibrate::{Calibration, LayerWeights, measure};
 use crate::criteria::Saliency;
 use crate::mask::{Mask, Pattern, Scope, select, unit_scores};
 use crate::nn::{Group, Layer, Network, Param};
@@ -17,9 +17,10 @@ use ndarray::Array2;
 /// Those of measuring, scoring and selecting, naming the layer.
 pub fn prune_units(network: &Network, data: &Calibration<'_>, saliency: &dyn Saliency, sparsity: f64) -> Result<Network> {
     let measured = measure(network, data, saliency.needs())?;
+    let weights = LayerWeights::of(network)?;
     let scores: Vec<(usize, Array2<f32>)> = network
         .affines()
-        .zip(evidence(network, &measured))
+        .zip(weights.evidence(&measured))
         .map(|((i, _, _), e)| Ok((i, saliency.score(&e).map_err(|x| x.in_layer(e.layer))?)))
         .collect::<Result<_>>()?;
     let of = |layer: usize| scores.iter().find(|(i, _)| *i == layer).map(|(_, s)| s);

@@ -17,6 +17,21 @@ pub struct Pruned {
     pub loss: Option<f64>,
 }
 
+impl Pruned {
+    /// Refuses a result of another shape than the layer's `(out, in)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], naming the layer.
+    pub fn check(&self, layer: &str, (rows, cols): (usize, usize)) -> Result<()> {
+        for (what, found) in [("mask", self.mask.dim()), ("pruned weight", self.weight.dim())] {
+            if found != (rows, cols) {
+                return Err(Error::shape(format!("{what} of layer {layer}"), &[rows, cols], &[found.0, found.1]));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Chooses the mask of one layer, and the weights that survive under it.
 ///
 /// ```

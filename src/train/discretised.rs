@@ -1,9 +1,9 @@
 //! Training through discretised weights.
 
 use super::fit::{check, train_through};
-use crate::nn::{Layer, Network};
+use crate::nn::{Layer, Network, Objective};
 use crate::quantize::{Grid, discretise};
-use crate::train::{Lesson, Regularization, TrainConfig};
+use crate::train::{Regularization, TrainConfig};
 use crate::{Error, Result};
 use ndarray::ArrayRef2;
 
@@ -39,7 +39,7 @@ pub fn discretised(network: &Network, grid: Grid, biases: bool) -> Result<Networ
 pub fn train_discretised(
     network: &mut Network,
     x: &ArrayRef2<f32>,
-    lesson: &dyn Lesson,
+    objective: &dyn Objective,
     recipe: &TrainConfig,
     care: &Regularization,
     grid: Grid,
@@ -49,14 +49,14 @@ pub fn train_discretised(
     let samples = x.to_owned();
     let judged = |n: &Network| -> Result<(f64, Network)> {
         let rounded = discretised(n, grid, biases)?;
-        let loss = lesson.judge(&rows, &rounded.forward(&samples)).0;
+        let loss = objective.loss(&rows, &mut rounded.forward(&samples), rows.len());
         if !loss.is_finite() {
             let reason = format!("the loss of the discretised network is {loss}");
             return Err(Error::Numerical { what: "training".into(), reason });
         }
         Ok((loss, rounded))
     };
-    check(network, x, lesson, recipe, care)?;
+    check(network, x, objective, recipe, care)?;
     let mut best = judged(network)?;
     let mut seen = |n: &Network, _: usize, _: f64| {
         let now = judged(n)?;
@@ -66,6 +66,6 @@ pub fn train_discretised(
         Ok(())
     };
     let through = |n: &Network| discretised(n, grid, biases).map(Some);
-    let losses = train_through(network, x, lesson, recipe, care, &through, &mut seen)?;
+    let losses = train_through(network, x, objective, recipe, care, &through, &mut seen)?;
     Ok((best.1, losses))
 }

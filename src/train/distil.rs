@@ -15,8 +15,7 @@
 //! Departure: the paper's soft term is the cross-entropy of p and q; the divergence differs from it by the entropy of p, which
 //! no weight changes, and is 0 where the student has learnt all.
 
-use crate::nn::Loss;
-use crate::train::Lesson;
+use crate::nn::{Loss, Objective};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, Axis, Zip};
 
@@ -51,22 +50,24 @@ impl<'a> Distil<'a> {
     }
 }
 
-impl Lesson for Distil<'_> {
+impl Objective for Distil<'_> {
     fn dim(&self) -> (usize, usize) {
         self.teacher.dim()
     }
 
-    fn judge(&self, rows: &[usize], output: &Array2<f32>) -> (f64, Array2<f32>) {
-        let (losses, mut d) = distillation(output, &self.teacher.select(Axis(0), rows), self.temperature);
+    fn loss(&self, rows: &[usize], outputs: &mut Array2<f32>, count: usize) -> f64 {
+        let (losses, mut d) = distillation(outputs, &self.teacher.select(Axis(0), rows), self.temperature);
         let mut loss = losses.sum() * f64::from(1.0 - self.hard);
         if self.hard > 0.0 {
             let labels = self.labels.select(Axis(0), rows);
-            loss += f64::from(self.hard) * Loss::CrossEntropy.values(output, &labels).sum();
-            let hard = Loss::CrossEntropy.gradient(output, &labels);
+            loss += f64::from(self.hard) * Loss::CrossEntropy.values(outputs, &labels).sum();
+            let hard = Loss::CrossEntropy.gradient(outputs, &labels);
             let h = self.hard;
             Zip::from(&mut d).and(&hard).for_each(|d, &g| *d = (1.0 - h) * *d + h * g);
         }
-        (loss, d)
+        d *= 1.0 / count as f32;
+        *outputs = d;
+        loss
     }
 }
 

@@ -1,41 +1,12 @@
-//! The training loop, whatever is learnt and with whatever care.
+//! Training of chains of layers, whatever is learnt, with dropout, max-norm and jitter.
 
-use crate::nn::{Dropout, Layer, Loss, Method, Mode, Network, Optimizer};
+use super::steps::{Hooks, check_settings, run};
+use crate::nn::{Dropout, Layer, Mode, Network, Objective, Samples};
 use crate::rng::Stream;
 use crate::train::TrainConfig;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, Axis};
 use serde::{Deserialize, Serialize};
-
-/// What is learnt: a loss of each sample and its derivative in the network's outputs.
-pub trait Lesson {
-    /// `(samples, outputs)` of what is learnt.
-    fn dim(&self) -> (usize, usize);
-
-    /// The sum of the losses of samples `rows`, whose outputs are `output (rows, outputs)`, and the derivative of each
-    /// sample's loss in its outputs, not averaged.
-    fn judge(&self, rows: &[usize], output: &Array2<f32>) -> (f64, Array2<f32>);
-}
-
-/// The plain lesson: a target for each sample.
-#[derive(Debug, Clone, Copy)]
-pub struct Targets<'a> {
-    /// `(samples, outputs)`.
-    pub target: &'a ArrayRef2<f32>,
-    /// What is made small.
-    pub loss: Loss,
-}
-
-impl Lesson for Targets<'_> {
-    fn dim(&self) -> (usize, usize) {
-        self.target.dim()
-    }
-
-    fn judge(&self, rows: &[usize], output: &Array2<f32>) -> (f64, Array2<f32>) {
-        let target = self.target.select(Axis(0), rows);
-        (self.loss.values(output, &target).sum(), self.loss.gradient(output, &target))
-    }
-}
 
 /// Images moved at random while training, by whole pixels both ways; what comes in at the border is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +52,7 @@ pub struct Regularization {
 }
 
 /// Trains on `x (samples, inputs)`, samples in a new random order each epoch, calling `seen(epoch, mean loss)` after each, and
-/// returns these losses. Masks are held as by [`fit`](crate::train::fit); the recipe's loss is not used, the lesson's is.
+/// returns these losses. Masks are held as by [`fit`](crate::train::fit); the recipe's loss is not used, the objective's is.
 ///
 /// The same network, data, recipe and care give the same bits for any number of threads.
 ///
@@ -91,7 +62,7 @@ pub struct Regularization {
 pub fn train(
     network: &mut Network,
     x: &ArrayRef2<f32>,
-    lesson: &dyn Lesson,
+    objective: &dyn Objective,
     recipe: &TrainConfig,
     care: &Regularization,
     seen: &mut dyn FnMut(usize, f64),
@@ -100,82 +71,75 @@ pub fn train(
         seen(epoch, loss);
         Ok(())
     };
-    train_through(network, x, lesson, recipe, care, &|_| Ok(None), &mut seen)
+    train_through(network, x, objective, recipe, care, &|_| Ok(None), &mut seen)
 }
 
 /// As [`train`], but losses and gradients are those of the network that `through` makes of the one that is trained, if it makes one.
 pub(super) fn train_through(
     network: &mut Network,
     x: &ArrayRef2<f32>,
-    lesson: &dyn Lesson,
+    objective: &dyn Objective,
     recipe: &TrainConfig,
     care: &Regularization,
     through: &dyn Fn(&Network) -> Result<Option<Network>>,
     seen: &mut dyn FnMut(&Network, usize, f64) -> Result<()>,
 ) -> Result<Vec<f64>> {
-    let samples = x.nrows();
-    check(network, x, lesson, recipe, care)?;
-    let mut optimizer = Optimizer::new(recipe.method);
-    let mut order = recipe.seed.stream("order of samples");
-    let (mut dropped, mut moved) = (recipe.seed.stream("dropout"), recipe.seed.stream("jitter"));
-    let steps = recipe.epochs.saturating_mul(samples.div_ceil(recipe.batch));
-    let (mut step, mut losses) = (0, Vec::new());
-    for epoch in 0..recipe.epochs {
-        let mut sum = 0.0;
-        for part in order.permutation(samples).chunks(recipe.batch) {
-            let mut x = x.select(Axis(0), part);
-            if let Some(jitter) = care.jitter {
-                jitter.apply(&mut x, &mut moved);
-            }
-            let made = through(network)?;
-            let forward = made.as_ref().unwrap_or(network);
-            let tape = match care.dropout {
-                Some(dropout) => forward.run_dropped(x, dropout, &mut dropped),
-                None => forward.run(x, Mode::Train),
-            };
-            let (loss, mut d) = lesson.judge(part, tape.output());
-            sum += loss;
-            d *= 1.0 / part.len() as f32;
-            let gradients = forward.backward(&tape, d);
-            network.absorb_statistics(&tape);
-            let gradients = network.named(gradients);
-            optimizer.step(network, &gradients, recipe.learning_rate * recipe.decay.factor(step, steps))?;
-            if let Some(most) = care.max_norm {
-                shorten(network, most);
-            }
-            step += 1;
+    check(network, x, objective, recipe, care)?;
+    let mut dropped = recipe.seed.stream("dropout");
+    let mut moved = recipe.seed.stream("jitter");
+    let forward = &mut |network: &Network, mut x: Array2<f32>| {
+        if let Some(jitter) = care.jitter {
+            jitter.apply(&mut x, &mut moved);
         }
-        let loss = sum / samples as f64;
-        // The last step of an epoch is in no loss yet, and a rectifier would hide a NaN.
-        let broken = || network.params().into_iter().find(|(_, p)| p.as_slice().iter().any(|w| !w.is_finite()));
-        let met = if loss.is_finite() {
-            broken().map(|(name, _)| format!("{name} is no longer finite"))
-        } else {
-            Some(format!("the loss is {loss}"))
-        };
-        if let Some(met) = met {
-            let reason = format!("{met} in epoch {epoch} at learning rate {}; a lower rate would help", recipe.learning_rate);
-            return Err(Error::Numerical { what: "training".into(), reason });
+        Ok(match care.dropout {
+            Some(dropout) => network.run_dropped(x, dropout, &mut dropped),
+            None => network.run(x, Mode::Train),
+        })
+    };
+    let after = &mut |network: &mut Network| {
+        if let Some(most) = care.max_norm {
+            shorten(network, most);
         }
-        seen(network, epoch, loss)?;
-        losses.push(loss);
+    };
+    let seen = &mut |network: &mut Network, epoch: usize, loss: f64| seen(network, epoch, loss);
+    run(network, &Learnt { x, objective }, recipe, Hooks { forward, through, after, seen })
+}
+
+/// Samples of a network, and an objective.
+struct Learnt<'a> {
+    x: &'a ArrayRef2<f32>,
+    objective: &'a dyn Objective,
+}
+
+impl Samples for Learnt<'_> {
+    type Batch = Array2<f32>;
+
+    fn len(&self) -> usize {
+        self.x.nrows()
     }
-    Ok(losses)
+
+    fn batch(&self, samples: &[usize]) -> Array2<f32> {
+        self.x.select(Axis(0), samples)
+    }
+
+    fn objective(&self) -> &dyn Objective {
+        self.objective
+    }
 }
 
 pub(super) fn check(
     network: &Network,
     x: &ArrayRef2<f32>,
-    lesson: &dyn Lesson,
+    objective: &dyn Objective,
     recipe: &TrainConfig,
     care: &Regularization,
 ) -> Result<()> {
-    let (samples, (lessons, outputs)) = (x.nrows(), lesson.dim());
+    let (samples, (rows, outputs)) = (x.nrows(), objective.dim());
     if samples == 0 || recipe.batch == 0 {
         return Err(Error::setting("training", format!("{samples} samples in batches of {}", recipe.batch)));
     }
-    if x.ncols() != network.inputs() || lessons != samples {
-        let found = [samples, x.ncols(), lessons];
+    if x.ncols() != network.inputs() || rows != samples {
+        let found = [samples, x.ncols(), rows];
         return Err(Error::shape("training samples, inputs and targets", &[samples, network.inputs(), samples], &found));
     }
     let expected = network.layers().iter().fold(network.inputs(), |f, (_, l)| l.outputs(f));
@@ -183,18 +147,7 @@ pub(super) fn check(
         return Err(Error::shape("training targets", &[samples, expected], &[samples, outputs]));
     }
     crate::io::check_finite("training samples", x)?;
-    let at_least_0 = |option: &str, value: f32| {
-        let reason = || format!("{value}; it must be a finite number of at least 0");
-        if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(Error::setting(option, reason())) }
-    };
-    at_least_0("learning rate", recipe.learning_rate)?;
-    let (Method::Sgd { weight_decay, .. } | Method::Adam { weight_decay } | Method::AdamW { weight_decay }) = recipe.method;
-    at_least_0("weight decay", weight_decay)?;
-    if let Method::Sgd { momentum, .. } = recipe.method
-        && !(0.0..1.0).contains(&momentum)
-    {
-        return Err(Error::setting("momentum", format!("{momentum} is not in [0, 1)")));
-    }
+    check_settings(recipe)?;
     if let Some(most) = care.max_norm.filter(|n| !(n.is_finite() && *n > 0.0)) {
         return Err(Error::setting(
             "max-norm",

@@ -2,8 +2,9 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`fit`] | on targets |
-//! | [`train`] | on any [`Lesson`] ([`Distil`], for one), with dropout, max-norm or jitter ([`Regularization`]) |
+//! | [`train_model`] | any model, on anything |
+//! | [`fit`] | a chain of layers, on targets |
+//! | [`train`] | on any [`Objective`] ([`Distil`], for one), with dropout, max-norm or jitter ([`Regularization`]) |
 //! | [`train_discretised`] | through weights of a few levels |
 //! | [`bfgs`] | to a minimum, for small networks |
 //! | [`munge`] | makes samples for a student out of few |
@@ -14,17 +15,20 @@ mod bfgs;
 mod munge;
 mod side;
 mod state;
+mod steps;
 mod fit;
 mod discretised;
 mod distil;
 
+pub use crate::nn::{Objective, Targets};
 pub use bfgs::{Bfgs, bfgs};
 pub use discretised::{discretised, train_discretised};
 pub use distil::{Distil, distillation};
-pub use fit::{Jitter, Lesson, Regularization, Targets, train};
+pub use fit::{Jitter, Regularization, train};
 pub use munge::{Munge, munge};
 pub use side::side_by_side;
 pub use state::{load_optimizer, save_optimizer};
+pub use steps::train_model;
 
 use crate::Result;
 use crate::nn::{Loss, Method, Network};

@@ -5,7 +5,7 @@ use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
 use lacuna::linalg::Gram;
 use lacuna::lm::{Config, LanguageModel};
 use lacuna::mask::{Pattern, Scope};
-use lacuna::nn::Probe;
+use lacuna::nn::Observer;
 use lacuna::prune::{CalibrationInputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, prune_language};
 use lacuna::rng::Seed;
 use lacuna::solve::Pruner;
@@ -117,7 +117,7 @@ pub fn prune(dir: &Path, out: &Path, ids: &[u32], settings: &LanguagePruning<'_>
 #[derive(Default)]
 pub struct Grams(pub HashMap<String, Gram>);
 
-impl Probe for Grams {
+impl Observer for Grams {
     fn see(&mut self, layers: &[&str], input: &ArrayRef2<f32>) {
         for layer in layers {
             self.0.entry(layer.to_string()).or_insert_with(|| Gram::new(input.ncols())).update(input).unwrap();

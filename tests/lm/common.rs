@@ -3,7 +3,7 @@
 use lacuna::Result;
 use lacuna::io::{Checkpoint, Dtype, WeightsMut};
 use lacuna::lm::{Config, LanguageModel, Seq2Seq};
-use lacuna::nn::{Gradients, Linear, Parameters, Probe};
+use lacuna::nn::{Gradients, Linear, Observer, Parameters};
 use ndarray::{Array2, ArrayD};
 use std::path::Path;
 
@@ -133,12 +133,12 @@ impl Model {
         .unwrap()
     }
 
-    pub fn probe(&self, golden: &Golden, probe: &mut dyn Probe) {
+    pub fn observer(&self, golden: &Golden, observer: &mut dyn Observer) {
         match self {
-            Model::Decoder(m) => drop(m.stream(&golden.ids, golden.ids.len(), probe).unwrap()),
+            Model::Decoder(m) => drop(m.stream(&golden.ids, golden.ids.len(), observer).unwrap()),
             Model::Both(m) => {
-                let memory = m.encode(&golden.ids, probe).unwrap();
-                m.decode(&golden.labels, &memory, probe).unwrap();
+                let memory = m.encode(&golden.ids, observer).unwrap();
+                m.decode(&golden.labels, &memory, observer).unwrap();
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::common::{ALL, Golden, Model, worst};
 use lacuna::io::Checkpoint;
 use lacuna::mask::{Mask, Pattern, Scope, select};
-use lacuna::nn::Probe;
+use lacuna::nn::Observer;
 use lacuna::sparse::{Bitmask, Compress, Csr, LinearOp, TileCsr};
 use ndarray::{Array2, ArrayRef2};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,18 +11,18 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Default)]
 struct Inputs(Vec<(Vec<String>, Array2<f32>)>);
 
-impl Probe for Inputs {
+impl Observer for Inputs {
     fn see(&mut self, layers: &[&str], input: &ArrayRef2<f32>) {
         self.0.push((layers.iter().map(|l| l.to_string()).collect(), input.to_owned()));
     }
 }
 
 #[test]
-fn a_probe_sees_the_input_of_every_linear_layer_once_with_all_that_share_it() {
+fn an_observer_sees_the_input_of_every_linear_layer_once_with_all_that_share_it() {
     for golden in ALL.map(Golden::read) {
         let model = golden.model();
         let mut seen = Inputs::default();
-        model.probe(&golden, &mut seen);
+        model.observer(&golden, &mut seen);
         let linears: BTreeMap<&str, _> = model.linears().into_iter().map(|l| (l.name(), l)).collect();
         let names: Vec<&String> = seen.0.iter().flat_map(|(names, _)| names).collect();
         assert_eq!(names.len(), linears.len(), "{}: {names:?}", golden.name);

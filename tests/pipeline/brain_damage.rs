@@ -25,7 +25,7 @@ fn predicts_its_damage_and_does_less_than_magnitude() {
 
     let damage = |saliency: &dyn Saliency, sparsity: f64| {
         let outcome = one_shot(&dense, &Calibration::new(&x, &t, LOSS), &pruning(saliency, &Global, sparsity)).unwrap();
-        (outcome.predicted_increase, score(&outcome.network, &x, &t, LOSS).loss - base.loss)
+        (outcome.predicted_increase, score(&outcome.model, &x, &t, LOSS).loss - base.loss)
     };
     for sparsity in [0.1, 0.2, 0.3] {
         let (predicted, measured) = damage(&Obd, sparsity);

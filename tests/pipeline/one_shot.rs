@@ -3,7 +3,7 @@
 use crate::common::{Data, allocations, criteria, on_threads, pruning, small_convnet, small_mlp, split_digits};
 use lacuna::Error;
 use lacuna::allocate::{Allocate, Global, Layer, Overrides, Target, Uniform};
-use lacuna::calibrate::{Calibration, evidence, measure};
+use lacuna::calibrate::{Calibration, LayerWeights, measure};
 use lacuna::criteria::{Fisher, Magnitude, MagnitudeNorm, Obd, Random, Saliency, Snip};
 use lacuna::eval::{ChoiceScore, LastWordScore, Size, Sum, agreement, score, sparsity};
 use lacuna::mask::{Budget, Mask, Pattern, Scope};
@@ -61,10 +61,10 @@ fn every_allocation_keeps_exactly_the_budget() {
                 let outcome = prune(&network, &data, &pruning(&Snip, allocate.as_ref(), sparsity)).unwrap();
                 let keep = Budget::from_sparsity(of, sparsity).unwrap().keep();
                 assert_eq!(kept(&outcome.masks), keep, "{} at {sparsity}", allocate.name());
-                assert_eq!(outcome.masks, outcome.network.masks());
+                assert_eq!(outcome.masks, outcome.model.masks());
                 for (name, mask) in &outcome.masks {
                     let name = format!("{name}.weight");
-                    let (new, old) = (outcome.network.param(&name).unwrap(), network.param(&name).unwrap());
+                    let (new, old) = (outcome.model.param(&name).unwrap(), network.param(&name).unwrap());
                     assert_eq!(*new.value(), mask.applied(old.value()), "{name}");
                 }
             }
@@ -122,7 +122,7 @@ fn layers_that_are_skipped_stay_as_they_are() {
     let names: Vec<&str> = outcome.masks.iter().map(|(n, _)| n.as_str()).collect();
     assert_eq!(names, ["conv2", "fc1"]);
     for name in ["conv1.weight", "fc2.weight"] {
-        assert_eq!(outcome.network.param(name).unwrap(), network.param(name).unwrap());
+        assert_eq!(outcome.model.param(name).unwrap(), network.param(name).unwrap());
     }
     let of: usize = outcome.masks.iter().map(|(_, m)| m.len()).sum();
     assert_eq!(kept(&outcome.masks), Budget::from_sparsity(of, 0.8).unwrap().keep());
@@ -142,7 +142,7 @@ fn the_prediction_is_the_sum_of_the_scores_of_what_went() {
         let outcome = one_shot(&network, &calibration, &pruning(saliency, &Global, 0.5)).unwrap();
         let measured = measure(&network, &calibration, saliency.needs()).unwrap();
         let mut sum = 0.0;
-        for (layer, (name, mask)) in evidence(&network, &measured).iter().zip(&outcome.masks) {
+        for (layer, (name, mask)) in LayerWeights::of(&network).unwrap().evidence(&measured).iter().zip(&outcome.masks) {
             assert_eq!(layer.layer, name);
             let scores = saliency.score(layer).unwrap();
             sum += mask.not().iter_kept().map(|(r, c)| f64::from(scores[[r, c]])).sum::<f64>();
@@ -150,7 +150,7 @@ fn the_prediction_is_the_sum_of_the_scores_of_what_went() {
         let predicted = outcome.predicted_increase.unwrap();
         assert!(sum > 0.0 && (predicted - sum).abs() <= 1e-12 * sum, "{}: {predicted} and {sum}", saliency.name());
         // What went before counts no more.
-        let again = one_shot(&outcome.network, &calibration, &pruning(saliency, &Global, 0.5)).unwrap();
+        let again = one_shot(&outcome.model, &calibration, &pruning(saliency, &Global, 0.5)).unwrap();
         assert_eq!((again.predicted_increase, again.masks), (Some(0.0), outcome.masks));
     }
     for saliency in criteria().iter().filter(|s| !s.predicts_loss()) {
@@ -167,7 +167,7 @@ fn what_went_stays_away_even_if_less_is_asked() {
     for pattern in ["unstructured", "2:4", "block4x2", "rows", "cols"].map(|p| p.parse::<Pattern>().unwrap()) {
         for (saliency, sparsity) in [(&MAGNITUDE as &dyn Saliency, 0.2), (&random, 0.5), (&Obd, 0.75)] {
             let pruning = Pruning { pattern, ..pruning(saliency, &Uniform, sparsity) };
-            let second = prune(&first.network, &data, &pruning).unwrap();
+            let second = prune(&first.model, &data, &pruning).unwrap();
             for ((name, new), (_, old)) in second.masks.iter().zip(&first.masks) {
                 assert!(new.is_subset_of(old), "{pattern} at {sparsity}: {name} got weights back");
             }

@@ -94,7 +94,7 @@ fn masks_are_nested_step_after_step_and_end_at_the_target() {
         }
         assert_eq!(outcome.masks, seen[seen.len() - 1], "{name}");
         for (layer, mask) in &outcome.masks {
-            let weight = outcome.network.param(&format!("{layer}.weight")).unwrap().value();
+            let weight = outcome.model.param(&format!("{layer}.weight")).unwrap().value();
             assert!(mask.not().iter_kept().all(|(r, c)| weight[[r, c]].to_bits() == 0), "{name}: {layer}");
         }
     }
@@ -113,10 +113,10 @@ fn a_network_that_has_what_is_asked_for_is_not_too_sparse_for_it() {
         let kept: usize = once.masks.iter().map(|(_, m)| m.kept()).sum();
         above += usize::from(1.0 - kept as f64 / of as f64 > sparsity);
         for schedule in schedules(2) {
-            let again = iterative(&once.network, &data, &pruning(&saliency, &Uniform, 0.0), schedule, sparsity, |_, _| Ok(()));
+            let again = iterative(&once.model, &data, &pruning(&saliency, &Uniform, 0.0), schedule, sparsity, |_, _| Ok(()));
             assert_eq!(again.unwrap().masks, once.masks, "{sparsity} by {schedule:?}");
         }
-        let less = iterative(&once.network, &data, &pruning(&saliency, &Uniform, 0.0), Schedule::OneShot, 0.2, |_, _| Ok(()));
+        let less = iterative(&once.model, &data, &pruning(&saliency, &Uniform, 0.0), Schedule::OneShot, 0.2, |_, _| Ok(()));
         assert!(less.unwrap_err().to_string().starts_with("sparsity: a schedule grows"));
     }
     assert!(above > 0, "rounding to whole weights shows nowhere");

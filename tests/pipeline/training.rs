@@ -38,8 +38,7 @@ fn every_optimiser_holds_masks_to_the_bit() {
         let data = Calibration::new(&x, &t, Loss::CrossEntropy);
         // Masks on weights, biases and norms.
         let units = prune_units(&small_convnet(1), &data, &Obd, 0.4).unwrap();
-        let mut network =
-            one_shot(&units, &data, &pruning(&Magnitude { norm: MagnitudeNorm::L1 }, &Uniform, 0.7)).unwrap().network;
+        let mut network = one_shot(&units, &data, &pruning(&Magnitude { norm: MagnitudeNorm::L1 }, &Uniform, 0.7)).unwrap().model;
         let before = network.clone();
         fit(&mut network, &x, &t, &recipe(method, 1e-2, 3)).unwrap();
         for ((name, new), (_, old)) in network.params().iter().zip(before.params()) {

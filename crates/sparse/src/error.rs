@@ -113,6 +113,14 @@ pub enum Error {
         /// How many names exist.
         known: usize,
     },
+    /// Something that is not known here, whatever the numbers.
+    #[error("{}: {}", line(what), line(reason))]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// Where it is known, or what does instead.
+        reason: String,
+    },
     /// A matrix that had to be positive definite is not.
     #[error("{}: the {order} x {order} matrix is not positive definite (at column {column}); {hint}", line(what))]
     NotPositiveDefinite {
@@ -192,6 +200,11 @@ impl Error {
     /// A file that is not what it should be.
     pub fn malformed(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Error::Malformed { path: path.into(), reason: reason.into() }
+    }
+
+    /// Something that is not known here.
+    pub fn unsupported(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::Unsupported { what: what.into(), reason: reason.into() }
     }
 
     /// What the system said of a file.

@@ -1,6 +1,7 @@
 //! Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167).
 
-use super::{Mode, Param, Saved};
+use super::{Param, Saved};
+use crate::nn::Mode;
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 

@@ -1,6 +1,7 @@
 //! Dropout: units left out at random while training.
 
-use super::{Layer, Mode, Network, Tape};
+use super::{Layer, Network, Tape};
+use crate::nn::Mode;
 use crate::rng::Stream;
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};

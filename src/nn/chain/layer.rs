@@ -1,7 +1,7 @@
 //! One layer of a network.
 
-use super::{Affine, BatchNorm, Map, Mode, Param, Pool, Saved};
-use crate::nn::Activation;
+use super::{Affine, BatchNorm, Map, Param, Pool, Saved};
+use crate::nn::{Activation, Mode};
 use ndarray::Array2;
 
 /// One layer of a network.

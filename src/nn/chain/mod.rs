@@ -13,6 +13,7 @@ mod dropout;
 mod flow;
 pub mod passes;
 mod samples;
+mod model;
 
 pub use affine::{Affine, Map};
 pub use batchnorm::BatchNorm;
@@ -21,6 +22,5 @@ pub use dropout::Dropout;
 pub use layer::Layer;
 pub use network::{Group, Network, Tape};
 pub use param::Param;
-pub use passes::Curvature;
 pub use pool::{Pool, Pooling};
-pub use saved::{Mode, Saved};
+pub use saved::Saved;

@@ -1,7 +1,8 @@
 //! A chain of layers: its parameters, its masks, and the way forward. The passes back are in `passes`.
 
-use super::{Affine, Layer, Mode, Param, Saved};
+use super::{Affine, Layer, Param, Saved};
 use crate::mask::Mask;
+use crate::nn::Mode;
 use crate::nn::parameters::{Change, Gradients, Parameters, See, check_mask};
 use crate::{Error, Result};
 use ndarray::Array2;

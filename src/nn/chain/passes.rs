@@ -19,7 +19,7 @@
 //! ∂²E/∂a_i²  = f'(a_i)² ∂²E/∂x_i² + f''(a_i) ∂E/∂x_i
 //! ```
 //!
-//! for each sample, averaged over samples. [`Curvature::GaussNewton`] (Levenberg and Marquardt's approximation) drops the
+//! for each sample, averaged over samples. [`Curvature::GaussNewton`](crate::nn::Curvature::GaussNewton) (Levenberg and Marquardt's approximation) drops the
 //! term with `f''`, so it is never negative. The recursion drops the Hessian's off-diagonal entries at every layer. It gives
 //! the exact diagonal where those are zero: for networks of one hidden layer under the squared error with elementwise
 //! outputs, for a last layer under any loss, and for chains of layers one unit wide. It is not exact where two hidden layers
@@ -29,20 +29,9 @@
 //! The printed paper has a minus sign before `f''`; the chain rule gives plus, and central differences agree with plus.
 
 use super::arrays::{plus, square};
-use super::{Affine, BatchNorm, Layer, Mode, Network, Pool, Saved, Tape};
-use crate::nn::{Activation, Loss};
+use super::{Affine, BatchNorm, Layer, Network, Pool, Saved, Tape};
+use crate::nn::{Activation, Curvature, Loss, Mode};
 use ndarray::{Array2, Zip};
-
-/// Which second derivatives are back-propagated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Curvature {
-    /// With the activations' second derivatives: may be negative.
-    Exact,
-    /// Without them: never negative.
-    #[default]
-    GaussNewton,
-}
 
 /// One layer on the way back: its index, its input and output, and what its forward pass saved.
 pub(super) struct At<'a> {
@@ -57,6 +46,8 @@ pub(super) trait Pass {
     fn affine(&mut self, at: &At<'_>, a: &Affine, d: &Array2<f32>);
     /// `gradient` is that of γ and β, which going back has to work out anyway.
     fn norm(&mut self, at: &At<'_>, b: &BatchNorm, d: &Array2<f32>, gradient: [Array2<f32>; 2]);
+    /// Called with what each layer gave, and `d` there, before the layer itself.
+    fn hidden(&mut self, _layer: usize, _y: &Array2<f32>, _d: &mut Array2<f32>) {}
     fn activation(&mut self, _at: &At<'_>, _f: Activation, _d: &Array2<f32>) {}
     fn pool(&mut self, _at: &At<'_>, _p: &Pool) {}
 }
@@ -72,6 +63,7 @@ impl Network {
         let first = self.layers.iter().position(|(_, l)| !l.params().is_empty()).unwrap_or(self.layers.len());
         for (index, (_, layer)) in self.layers.iter().enumerate().skip(first).rev() {
             let (x, mut y, mut whole) = (&tape.values[index], &tape.values[index + 1], None);
+            pass.hidden(index, y, &mut d);
             if let Some(Some(factors)) = tape.drops.get(index + 1) {
                 d *= factors;
                 // A slope is read from what the activation gave, before units were left out.
@@ -110,10 +102,9 @@ impl Network {
     /// # Panics
     /// If `d` has not the output's shape.
     pub fn backward(&self, tape: &Tape, d: Array2<f32>) -> Vec<Array2<f32>> {
-        let mut pass = Gradient(Vec::new());
+        let mut pass = Gradient::default();
         self.walk_back(tape, d, &mut pass);
-        pass.0.reverse();
-        pass.0
+        pass.in_order()
     }
 
     /// The mean loss over the batch and the gradients of all parameters, in the order of [`Network::params`].
@@ -134,9 +125,14 @@ impl Network {
     /// If the shapes do not fit.
     pub fn fisher(&self, x: &Array2<f32>, target: &Array2<f32>, loss: Loss) -> Vec<Array2<f32>> {
         let tape = self.run(x.clone(), Mode::Eval);
-        let mut pass = Squares(Vec::new());
-        self.walk_back(&tape, loss.gradient(tape.output(), target), &mut pass);
-        mean_reversed(pass.0, x.nrows())
+        self.squares(&tape, loss.gradient(tape.output(), target))
+    }
+
+    /// The mean over samples of the squared gradients, from the derivative of each sample's loss.
+    pub(super) fn squares(&self, tape: &Tape, d: Array2<f32>) -> Vec<Array2<f32>> {
+        let (mut pass, samples) = (Squares(Vec::new()), d.nrows());
+        self.walk_back(tape, d, &mut pass);
+        mean_reversed(pass.0, samples)
     }
 
     /// The back-propagated diagonal of the Hessian of the mean loss, for all parameters; see the module's text for what the
@@ -203,7 +199,16 @@ impl Network {
 }
 
 /// Sums over the batch, from the last parameter to the first.
-struct Gradient(Vec<Array2<f32>>);
+#[derive(Default)]
+pub(super) struct Gradient(Vec<Array2<f32>>);
+
+impl Gradient {
+    /// From the first parameter to the last.
+    pub fn in_order(mut self) -> Vec<Array2<f32>> {
+        self.0.reverse();
+        self.0
+    }
+}
 
 impl Pass for Gradient {
     fn affine(&mut self, at: &At<'_>, a: &Affine, d: &Array2<f32>) {

@@ -1,14 +1,5 @@
 //! What a pass through a layer keeps.
 
-/// Whether batch normalisation uses the batch's statistics or the running ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// The batch's.
-    Train,
-    /// The running ones.
-    Eval,
-}
-
 /// What a layer keeps from its forward pass for its derivatives, besides input and output.
 #[derive(Debug, Clone)]
 pub enum Saved {

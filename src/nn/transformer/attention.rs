@@ -2,14 +2,15 @@
 
 use super::attend_back::attend_back;
 use super::positions::part;
-use super::{AttentionRule, Heads, LayerCache, Linear, Positions, Probe, Seen, Sink, attend};
+use super::{AttentionRule, Heads, LayerCache, Linear, Positions, Seen, attend};
+use crate::nn::observer::{Observer, Sink};
 use crate::nn::parameters::{Change, See};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayD, ArrayRef2, s};
 use std::ops::Range;
 
 /// The layers that make queries, keys and values.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum QkvProjection {
     /// One for queries, one for keys, one for values.
     Apart(Box<[Linear; 3]>),
@@ -18,7 +19,7 @@ pub enum QkvProjection {
 }
 
 /// Attention of a sequence to itself, or to a memory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Attention {
     inputs: QkvProjection,
     output: Linear,
@@ -126,8 +127,8 @@ impl Attention {
     }
 
     /// Keys and values of a memory, `(tokens, 2 · keys · dim)`.
-    pub(crate) fn remember(&self, memory: &Array2<f32>, probe: &mut dyn Probe) -> Array2<f32> {
-        project(&self.places(Source::States(memory))[1], memory, probe)
+    pub(crate) fn remember(&self, memory: &Array2<f32>, observer: &mut dyn Observer) -> Array2<f32> {
+        project(&self.places(Source::States(memory))[1], memory, observer)
     }
 
     /// Everything up to the output layer, for `x (tokens, features)`.
@@ -137,13 +138,13 @@ impl Attention {
         at: &Positions,
         source: Source<'_>,
         cache: Option<&mut LayerCache>,
-        probe: &mut dyn Probe,
+        observer: &mut dyn Observer,
     ) -> Mixing {
         let (q, kv) = self.widths();
-        let mut own = project(&self.places(source)[0], x, probe);
+        let mut own = project(&self.places(source)[0], x, observer);
         let mut mixed = Array2::zeros((x.nrows(), q));
         let memory = match source {
-            Source::States(states) => Some(self.remember(states, probe)),
+            Source::States(states) => Some(self.remember(states, observer)),
             Source::Own | Source::Ready(_) => None,
         };
         if let (Some(turns), Source::Own) = (&at.turns, source) {
@@ -175,8 +176,8 @@ impl Attention {
     }
 
     /// Adds the layer's output to `h`.
-    pub(crate) fn finish(&self, mixing: &Mixing, h: &mut Array2<f32>, probe: &mut dyn Probe) {
-        probe.see(&[self.output.name()], &mixing.mixed);
+    pub(crate) fn finish(&self, mixing: &Mixing, h: &mut Array2<f32>, observer: &mut dyn Observer) {
+        observer.see(&[self.output.name()], &mixing.mixed);
         self.output.add_to(&mixing.mixed, h);
     }
 
@@ -264,9 +265,9 @@ impl<'a, 's> Carry<'a, 's> {
 }
 
 /// The outputs of layers that share their input, side by side.
-pub(crate) fn project(layers: &[(&Linear, Range<usize>)], x: &ArrayRef2<f32>, probe: &mut dyn Probe) -> Array2<f32> {
+pub(crate) fn project(layers: &[(&Linear, Range<usize>)], x: &ArrayRef2<f32>, observer: &mut dyn Observer) -> Array2<f32> {
     let names: Vec<&str> = layers.iter().map(|(l, _)| l.name()).collect();
-    probe.see(&names, x);
+    observer.see(&names, x);
     let mut y = Array2::zeros((x.nrows(), layers.last().map_or(0, |(_, columns)| columns.end)));
     for (layer, columns) in layers {
         layer.apply_into(x, &mut y.slice_mut(s![.., columns.clone()]));

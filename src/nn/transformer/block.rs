@@ -9,13 +9,14 @@
 //! The way back makes what lies between again from the block's input, so that a pass keeps one array a block.
 
 use super::attention::{Carry, Mixing, Source};
-use super::{Attention, FeedForward, LayerCache, Linear, Norm, Positions, Probe};
+use super::{Attention, FeedForward, LayerCache, Linear, Norm, Positions};
 use crate::Result;
+use crate::nn::observer::Observer;
 use crate::nn::parameters::{Change, See};
 use ndarray::Array2;
 
 /// One block.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Block {
     /// Before attention.
     pub(crate) norm: Norm,
@@ -71,20 +72,20 @@ impl Block {
         all.into_iter().chain([self.feed_norm.as_ref(), self.feed_after.as_ref()]).flatten().collect()
     }
 
-    /// Runs the block on `h (tokens, features)`, in place. `probe` sees every linear layer's input; `&mut ()` sees nothing.
+    /// Runs the block on `h (tokens, features)`, in place. `observer` sees every linear layer's input; `&mut ()` sees nothing.
     ///
     /// # Panics
     /// If `h` has not the tokens of `at`, or this is a block that attends to a memory.
-    pub fn forward(&self, h: &mut Array2<f32>, at: &Positions, probe: &mut dyn Probe) {
-        self.run(h, at, Source::Own, None, probe);
+    pub fn forward(&self, h: &mut Array2<f32>, at: &Positions, observer: &mut dyn Observer) {
+        self.run(h, at, Source::Own, None, observer);
     }
 
     /// As [`Block::forward`], with attention to a `memory (tokens, features)` of as many sequences.
     ///
     /// # Panics
     /// If `h` has not the tokens of `at`.
-    pub fn forward_with_memory(&self, h: &mut Array2<f32>, memory: &Array2<f32>, at: &Positions, probe: &mut dyn Probe) {
-        self.run(h, at, Source::States(memory), None, probe);
+    pub fn forward_with_memory(&self, h: &mut Array2<f32>, memory: &Array2<f32>, at: &Positions, observer: &mut dyn Observer) {
+        self.run(h, at, Source::States(memory), None, observer);
     }
 
     /// As [`Block::forward`] for the tokens of one sequence that follow those of the cache, which they join.
@@ -103,25 +104,25 @@ impl Block {
         at: &Positions,
         memory: Source<'_>,
         cache: Option<&mut LayerCache>,
-        probe: &mut dyn Probe,
+        observer: &mut dyn Observer,
     ) {
         assert_eq!(h.nrows(), at.tokens(), "{}: rows of h", self.norm.name());
         let x = self.norm.apply(h);
-        let mixing = self.attention.mix(&x, at, Source::Own, cache, probe);
+        let mixing = self.attention.mix(&x, at, Source::Own, cache, observer);
         let x = self.feed_norm.is_none().then_some(x);
-        self.join(&self.attention_after, h, |h| self.attention.finish(&mixing, h, probe));
+        self.join(&self.attention_after, h, |h| self.attention.finish(&mixing, h, observer));
         drop(mixing);
         if let Some((norm, cross)) = &self.cross {
             let x = norm.apply(h);
-            let mixing = cross.mix(&x, at, memory, None, probe);
-            cross.finish(&mixing, h, probe);
+            let mixing = cross.mix(&x, at, memory, None, observer);
+            cross.finish(&mixing, h, observer);
         }
         let x = x.unwrap_or_else(|| self.feed_x(h));
-        let open = self.feed.open(&x, probe);
+        let open = self.feed.open(&x, observer);
         drop(x);
         let inner = self.feed.inner(&open);
         drop(open);
-        self.join(&self.feed_after, h, |h| self.feed.finish(&inner, h, probe));
+        self.join(&self.feed_after, h, |h| self.feed.finish(&inner, h, observer));
     }
 
     /// Whether the feed-forward layers read what attention reads.

@@ -5,11 +5,12 @@
 //! gated   y = W_down (f(W_gate x) ⊙ W_up x)       Shazeer 2020, arXiv:2002.05202
 //! ```
 
+use super::Linear;
 use super::attention::{Carry, project, project_back};
-use super::{Linear, Probe};
 use crate::kernels::vector;
 use crate::nn::Activation;
 use crate::nn::activation::PARALLEL;
+use crate::nn::observer::Observer;
 use crate::nn::parameters::{Change, See};
 use crate::{Error, Result};
 use ndarray::Array2;
@@ -17,7 +18,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// The layers that read the input.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum UpProjection {
     /// One, whose outputs go through the activation.
     Plain(Linear),
@@ -33,7 +34,7 @@ pub enum UpProjection {
 }
 
 /// Two or three linear layers around an activation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FeedForward {
     opening: UpProjection,
     down: Linear,
@@ -100,8 +101,8 @@ impl FeedForward {
     }
 
     /// What the first layers give: `(tokens, width)`, or `(tokens, 2 width)` with the gates first.
-    pub(crate) fn open(&self, x: &Array2<f32>, probe: &mut dyn Probe) -> Array2<f32> {
-        project(&self.places(), x, probe)
+    pub(crate) fn open(&self, x: &Array2<f32>, observer: &mut dyn Observer) -> Array2<f32> {
+        project(&self.places(), x, observer)
     }
 
     /// What goes into the last layer, `(tokens, width)`.
@@ -119,8 +120,8 @@ impl FeedForward {
     }
 
     /// Adds the layer's output to `h`.
-    pub(crate) fn finish(&self, inner: &Array2<f32>, h: &mut Array2<f32>, probe: &mut dyn Probe) {
-        probe.see(&[self.down.name()], inner);
+    pub(crate) fn finish(&self, inner: &Array2<f32>, h: &mut Array2<f32>, observer: &mut dyn Observer) {
+        observer.see(&[self.down.name()], inner);
         self.down.add_to(inner, h);
     }
 

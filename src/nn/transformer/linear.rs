@@ -1,26 +1,31 @@
 //! A linear layer of a language model, its weight in any storage; and who may look at its inputs.
 
 use super::norm::{SIDE_BY_SIDE, side_by_side};
-use super::probe::Sink;
 use crate::linalg::{Threads, gemm};
 use crate::mask::Mask;
 use crate::nn::activation::PARALLEL;
+use crate::nn::observer::Sink;
 use crate::nn::parameters::{Change, See, check_mask, hold};
+use crate::solve::Pruned;
 use crate::sparse::{Dense, Epilogue, LinearOp, narrow};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
+#[derive(Clone)]
 enum Storage {
     Dense(Box<Dense>),
-    Packed(Box<dyn LinearOp>),
+    /// Not changed any more, so that copies of a model share it.
+    Packed(Arc<dyn LinearOp>),
 }
 
 /// `y = x · Wᵀ + b`, where W `(out, in)` is dense until another storage replaces it.
 ///
 /// The name is that of the layer in its checkpoint, for example `model.layers.0.self_attn.q_proj`.
+#[derive(Clone)]
 pub struct Linear {
     name: String,
     group: String,
@@ -185,6 +190,17 @@ impl Linear {
         Ok(())
     }
 
+    /// Takes the weight and the mask that pruning left; the mask is held from now on.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes differ.
+    pub fn set_pruned(&mut self, pruned: Pruned) -> Result<()> {
+        pruned.check(&self.name, self.shape())?;
+        self.mask = None;
+        self.set_weight(pruned.weight)?;
+        self.set_mask(Some(pruned.mask))
+    }
+
     /// Keeps a dense weight in 4 bits (a scale and an offset for each 32 along the inputs), in 8 (a scale for each 32) or in 16 if these hold
     /// every number of it exactly: a fifth, a quarter or half of the memory, and of the time of a product with few tokens where memory is
     /// what it waits for. What is computed does not change. Such a weight does not train.
@@ -192,7 +208,7 @@ impl Linear {
         if let Storage::Dense(dense) = &self.storage
             && let Some(narrow) = narrow(dense.weight())
         {
-            self.storage = Storage::Packed(narrow);
+            self.storage = Storage::Packed(narrow.into());
         }
     }
 
@@ -211,7 +227,7 @@ impl Linear {
     pub fn set_op(&mut self, op: Box<dyn LinearOp>) -> Result<()> {
         self.check(op.shape())?;
         self.mask = None;
-        self.storage = Storage::Packed(op);
+        self.storage = Storage::Packed(op.into());
         Ok(())
     }
 

@@ -1,6 +1,5 @@
 //! The parts of transformers, in any storage of their weights.
 
-mod probe;
 mod norm;
 mod linear;
 mod attend;
@@ -19,5 +18,4 @@ pub use feedforward::{FeedForward, UpProjection};
 pub use linear::Linear;
 pub use norm::{Norm, NormKind};
 pub use positions::{LayerCache, Positions};
-pub use probe::{Probe, Sink};
 pub use rotary::{RopeScaling, Rotary, Turns};

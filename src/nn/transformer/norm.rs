@@ -7,9 +7,9 @@
 //!
 //! Where a checkpoint holds `w - 1` (Gemma, Nemotron), [`Norm::plus_one`] says so.
 
-use super::Sink;
 use crate::kernels::vector;
 use crate::nn::activation::PARALLEL;
+use crate::nn::observer::Sink;
 use crate::nn::parameters::{Change, See};
 use ndarray::{Array1, Array2, ArrayRef2, Axis};
 use rayon::prelude::*;

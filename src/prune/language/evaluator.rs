@@ -1,7 +1,7 @@
 //! What a choice of pruned layers does to a model's predictions.
 
 use super::check::{check_measurable, fits_memory, sequences};
-use super::statistics::check;
+use crate::calibrate::check_rows as check;
 use crate::io::Folder;
 use crate::lm::{Config, LanguageModel, positions};
 use crate::nn::Positions;

@@ -2,6 +2,7 @@
 
 use super::check::{check_measurable, fits_memory, sequences};
 use super::layers::LanguageLayer;
+use crate::calibrate::LayerStatistics;
 use crate::criteria::{Measured, Need, Needs};
 use crate::io::{Folder, RowFile};
 use crate::lm::{Config, LanguageModel};
@@ -107,6 +108,23 @@ impl SequenceGradients {
         };
         Ok(Measured { gradient, squared_gradients, sample_gradients, ..Measured::default() })
     }
+}
+
+/// What was measured of the inputs of a layer, and its gradients where there are some. They take the place of those of the layer before:
+/// what all layers share is never copied.
+pub(super) fn with_gradients<'f>(
+    found: &'f mut LayerStatistics,
+    layer: &str,
+    gradients: Option<&SequenceGradients>,
+) -> Result<&'f Measured> {
+    let measured = found.inputs_mut();
+    if let Some(gradients) = gradients {
+        let own = gradients.measured(layer)?;
+        measured.gradient = own.gradient;
+        measured.squared_gradients = own.squared_gradients;
+        measured.sample_gradients = own.sample_gradients;
+    }
+    Ok(measured)
 }
 
 /// Where gradients go as they come.

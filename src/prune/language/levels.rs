@@ -2,6 +2,7 @@
 
 use super::before::mask_before;
 use super::evaluator::{Evaluator, Exchange};
+use super::gradients::with_gradients;
 use super::walk::Walk;
 use super::{CalibrationInputs, LanguageLayer, SequenceGradients, check_measurable};
 use crate::allocate::{Evolution, Level, dynamic, evolve};
@@ -148,7 +149,7 @@ impl<'a> Levels<'a> {
                     let Some(layer) = block.linears().into_iter().find(|found| found.name() == of.name) else { continue };
                     let in_layer = |e: Error| if e.to_string().contains(&of.name) { e } else { e.in_layer(&of.name) };
                     let (weight, old) = (layer.dense_weight(), mask_before(&layer.tensor(), layer.is_transposed(), folder)?);
-                    let measured = found.with_gradients(&of.name, settings.gradients)?;
+                    let measured = with_gradients(found, &of.name, settings.gradients)?;
                     let evidence = Evidence { layer: &of.name, weight: weight.view(), mask: old.as_ref(), measured };
                     let gram = evidence.gram("levels").map_err(in_layer)?;
                     let weight = &*weight;

@@ -20,7 +20,6 @@ mod stream;
 mod before;
 mod layers;
 mod gradients;
-mod statistics;
 mod evaluator;
 mod walk;
 mod record;

@@ -2,11 +2,12 @@
 
 use super::before::{mask_before, turned};
 use super::check::{check_measurable, sequences};
+use super::gradients::with_gradients;
 use super::record::{LayerRecord, Place};
 use super::resume::{begin, fits};
-use super::statistics::LayerStatistics;
 use super::walk::Walk;
 use super::{CalibrationInputs, LanguagePruning, Turn};
+use crate::calibrate::LayerStatistics;
 use crate::criteria::Evidence;
 use crate::eval::peak_memory;
 use crate::io::{Folder, FolderWriter, Layout, Output, RECORDS};
@@ -262,7 +263,7 @@ fn one(
     let begun = Instant::now();
     let (name, tensor, transposed) = (&*layer.name, &*layer.tensor, layer.transposed);
     let old = mask_before(tensor, transposed, folder)?;
-    found.with_gradients(name, settings.gradients)?;
+    with_gradients(found, name, settings.gradients)?;
     let measured = found.inputs();
     let evidence = Evidence { layer: name, weight, mask: old.as_ref(), measured };
     let in_layer = |e: Error| if e.to_string().contains(name) { e } else { e.in_layer(name) };

@@ -1,10 +1,10 @@
 //! One block: measured, pruned, and run on.
 
 use super::check::{check_measurable, sequences};
-use super::statistics::{BlockStatistics, InputStatistics, LayerStatistics};
 use super::stream::{MemoryBudget, Stream};
 use super::{CalibrationInputs, LanguagePruning, Turn};
 use crate::Result;
+use crate::calibrate::{InputStatistics, LayerStatistics, ModelStatistics};
 use crate::criteria::{Need, Needs};
 use crate::io::Folder;
 use crate::lm::{Config, EmbeddingHead, positions};
@@ -100,7 +100,9 @@ impl Walk {
     /// What must be measured.
     pub fn needs(settings: &LanguagePruning<'_>) -> Needs {
         let needs = settings.pruner.needs();
-        if settings.correction.is_some() { needs.and(Need::Gram) } else { needs }
+        let needs = if settings.correction.is_some() { needs.and(Need::Gram) } else { needs };
+        // The diagonal of the Gram matrix serves for the squares.
+        if needs.contains(Need::Gram) { needs.without(Need::InputSquares) } else { needs }
     }
 
     /// Whether anything must run to be measured.
@@ -138,7 +140,7 @@ impl Walk {
 
     /// All layers measured with the block as it is, then pruned; the stream goes on from the dense block or from the pruned one.
     pub fn at_once(&mut self, block: &mut Block, inputs: CalibrationInputs, prune: &mut Prune<'_>) -> Result<()> {
-        let mut tallies = BlockStatistics::new(self.needs);
+        let mut tallies = ModelStatistics::new(self.needs);
         for (i, at) in self.positions.iter().enumerate() {
             let before = self.stream.take(i)?;
             let mut h = before.clone();

@@ -147,7 +147,7 @@ pub fn compare(t: &Trained, method: &'static str, retrained: bool, sparsity: f64
         (network, None)
     } else {
         let outcome = prune(&t.dense, t, method, sparsity)?;
-        (outcome.network, outcome.predicted_increase)
+        (outcome.model, outcome.predicted_increase)
     };
     if retrained {
         let recipe = recipe(if method == "snip" { EPOCHS.0 } else { EPOCHS.1 }, seed);

@@ -1,15 +1,14 @@
-//! What is measured of inputs on their way through a block.
+//! What is measured of the inputs of layers while a model runs.
 
-use super::gradients::SequenceGradients;
 use crate::criteria::{Measured, Need, Needs};
 use crate::linalg::{Cross, Gram};
-use crate::nn::Probe;
+use crate::nn::Observer;
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, Axis};
 use std::collections::HashMap;
 
 /// Sums over the inputs of layers that share them.
-pub(super) struct InputStatistics {
+pub(crate) struct InputStatistics {
     /// Which layers.
     layers: Vec<String>,
     needs: Needs,
@@ -38,11 +37,12 @@ impl InputStatistics {
         if self.needs.contains(Need::Gram) {
             Gram::check(x, self.tokens)?;
         } else {
-            check(x, "inputs (tokens, in)", self.tokens)?;
+            check_rows(x, "inputs (tokens, in)", self.tokens)?;
         }
         if self.needs.contains(Need::Gram) {
             self.gram.get_or_insert_with(|| Gram::new(cols)).update(x)?;
-        } else if self.needs.contains(Need::InputSquares) {
+        }
+        if self.needs.contains(Need::InputSquares) {
             let squares = self.squares.get_or_insert_with(|| Array1::zeros(cols));
             x.axis_iter(Axis(0)).for_each(|row| squares.zip_mut_with(&row, |s, &x| *s += f64::from(x) * f64::from(x)));
         }
@@ -63,10 +63,10 @@ impl InputStatistics {
 
     fn cross(&mut self, x: &ArrayRef2<f32>, dense: &ArrayRef2<f32>, drift: Option<&Array2<f32>>) -> Result<()> {
         let before = self.tokens - x.nrows();
-        check(dense, "inputs in the dense model (tokens, in)", before)?;
+        check_rows(dense, "inputs in the dense model (tokens, in)", before)?;
         self.crossed.get_or_insert_with(|| Cross::new(dense.ncols(), x.ncols())).update(dense, x)?;
         if let Some(drift) = drift {
-            check(drift, "distance of the stream from the dense model's (tokens, features)", before)?;
+            check_rows(drift, "distance of the stream from the dense model's (tokens, features)", before)?;
             self.drift.get_or_insert_with(|| Cross::new(drift.ncols(), x.ncols())).update(drift, x)?;
         }
         Ok(())
@@ -86,7 +86,7 @@ impl InputStatistics {
 }
 
 /// Refuses the first number that is not finite; `before` rows were seen before.
-pub(super) fn check(x: &ArrayRef2<f32>, what: &str, before: usize) -> Result<()> {
+pub(crate) fn check_rows(x: &ArrayRef2<f32>, what: &str, before: usize) -> Result<()> {
     if x.rows().into_iter().all(|row| row.fold(true, |all, v| all & v.is_finite())) {
         return Ok(());
     }
@@ -99,7 +99,7 @@ pub(super) fn check(x: &ArrayRef2<f32>, what: &str, before: usize) -> Result<()>
 }
 
 /// The names of layers in one: the first whole, of the others what differs.
-pub(super) fn together(layers: &[String]) -> String {
+pub(crate) fn together(layers: &[String]) -> String {
     let Some((first, rest)) = layers.split_first() else { return String::new() };
     let same = |a: &str, b: &str| a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
     let shared = rest.iter().map(|l| same(first, l)).min().unwrap_or(0);
@@ -109,7 +109,7 @@ pub(super) fn together(layers: &[String]) -> String {
 }
 
 /// What was measured of inputs, at the end.
-pub(super) struct LayerStatistics {
+pub(crate) struct LayerStatistics {
     /// The layers that share them.
     pub layers: Vec<String>,
     /// Of the inputs.
@@ -131,21 +131,14 @@ impl LayerStatistics {
         &self.measured
     }
 
-    /// What was measured of the inputs of a layer, and its gradients where there are some. They take the place of those of the layer
-    /// before: what all layers share is never copied.
-    pub fn with_gradients(&mut self, layer: &str, gradients: Option<&SequenceGradients>) -> Result<&Measured> {
-        if let Some(gradients) = gradients {
-            let own = gradients.measured(layer)?;
-            self.measured.gradient = own.gradient;
-            self.measured.squared_gradients = own.squared_gradients;
-            self.measured.sample_gradients = own.sample_gradients;
-        }
-        Ok(&self.measured)
+    /// As [`LayerStatistics::inputs`], to be given what else was measured of a layer.
+    pub fn inputs_mut(&mut self) -> &mut Measured {
+        &mut self.measured
     }
 }
 
-/// Sees the inputs of all layers of a block in one pass.
-pub(super) struct BlockStatistics {
+/// Sees the inputs of all layers of a model, or of a block of one, in one pass.
+pub(crate) struct ModelStatistics {
     needs: Needs,
     found: Vec<InputStatistics>,
     /// Of each layer the place of its tally.
@@ -153,9 +146,9 @@ pub(super) struct BlockStatistics {
     failed: Option<Error>,
 }
 
-impl BlockStatistics {
+impl ModelStatistics {
     pub fn new(needs: Needs) -> Self {
-        BlockStatistics { needs, found: Vec::new(), places: HashMap::new(), failed: None }
+        ModelStatistics { needs, found: Vec::new(), places: HashMap::new(), failed: None }
     }
 
     /// The first error so far, if there was one.
@@ -170,7 +163,7 @@ impl BlockStatistics {
     }
 }
 
-impl Probe for BlockStatistics {
+impl Observer for ModelStatistics {
     fn see(&mut self, layers: &[&str], input: &ArrayRef2<f32>) {
         let Some(first) = layers.first() else { return };
         if self.failed.is_some() {

@@ -1,0 +1,156 @@
+//! What a language model learns from a text: the token that follows.
+
+use crate::kernels::vector;
+use crate::nn::{Objective, Passes, Samples};
+use crate::{Error, Result};
+use ndarray::Array2;
+use rayon::prelude::*;
+
+/// Token sequences of one length, one after another: what a [`LanguageModel`](super::LanguageModel) is run on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequences {
+    /// The tokens of all sequences.
+    pub ids: Vec<u32>,
+    /// Tokens of a sequence.
+    pub length: usize,
+}
+
+/// What each token of sequences of `length` has to predict: the one that follows it, and the last of each nothing.
+///
+/// # Panics
+/// If `length` is 0.
+pub fn next_tokens(ids: &[u32], length: usize) -> Vec<Option<u32>> {
+    assert!(length > 0, "sequences of no tokens");
+    (0..ids.len()).map(|t| if (t + 1) % length == 0 { None } else { ids.get(t + 1).copied() }).collect()
+}
+
+/// The cross-entropy of the token that follows each, −ln p in nats: a row of outputs is a token, its outputs the logits of the vocabulary.
+/// A row without a target has no loss.
+///
+/// With the sequences that the targets were made of ([`NextToken::new`]) these are [`Samples`] too: a sample is a sequence.
+///
+/// ```
+/// use lacuna::{lm::NextToken, nn::Objective};
+/// use ndarray::array;
+/// let text = NextToken::new(vec![0, 1, 1], 3, 2)?;
+/// let mut logits = array![[0., 0.], [0., 0.], [5., 0.]];
+/// assert_eq!(text.count(&[0, 1, 2]), 2);
+/// assert!((text.loss(&[0, 1, 2], &mut logits, 2) - 2. * 2f64.ln()).abs() < 1e-6);
+/// assert_eq!(logits, array![[0.25, -0.25], [0.25, -0.25], [0., 0.]]);
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct NextToken {
+    sequences: Sequences,
+    targets: Vec<Option<u32>>,
+    vocab: usize,
+    passes: Passes,
+}
+
+impl NextToken {
+    /// Of whole sequences of `length` tokens, in a vocabulary of `vocab`; one sequence a pass.
+    ///
+    /// # Errors
+    /// If the tokens are not whole sequences, or one is not in the vocabulary.
+    pub fn new(ids: impl Into<Vec<u32>>, length: usize, vocab: usize) -> Result<Self> {
+        let ids = ids.into();
+        sequences(&ids, length)?;
+        let targets = next_tokens(&ids, length);
+        known(ids.iter().copied(), vocab)?;
+        let passes = Passes { batch: 1, ..Passes::default() };
+        Ok(NextToken { sequences: Sequences { ids, length }, targets, vocab, passes })
+    }
+
+    /// Of these targets, one a row, whatever they follow.
+    ///
+    /// # Errors
+    /// If one is not in the vocabulary.
+    pub fn of(targets: Vec<Option<u32>>, vocab: usize) -> Result<Self> {
+        known(targets.iter().flatten().copied(), vocab)?;
+        Ok(NextToken { sequences: Sequences { ids: vec![], length: 1 }, targets, vocab, passes: Passes::default() })
+    }
+
+    /// So many sequences a pass, and whatever else is said of them.
+    pub fn with_passes(mut self, passes: Passes) -> Self {
+        self.passes = passes;
+        self
+    }
+}
+
+impl Objective for NextToken {
+    fn dim(&self) -> (usize, usize) {
+        (self.targets.len(), self.vocab)
+    }
+
+    fn count(&self, rows: &[usize]) -> usize {
+        rows.iter().filter(|row| self.targets[**row].is_some()).count()
+    }
+
+    fn loss(&self, rows: &[usize], outputs: &mut Array2<f32>, count: usize) -> f64 {
+        let mut losses = vec![0.0; rows.len()];
+        rows_with(outputs, &mut losses, |t, row, loss| softmax_slope(row, self.targets[rows[t]], count, loss));
+        losses.iter().sum()
+    }
+}
+
+impl Samples for NextToken {
+    type Batch = Sequences;
+
+    fn len(&self) -> usize {
+        self.sequences.ids.len() / self.sequences.length
+    }
+
+    fn batch(&self, samples: &[usize]) -> Sequences {
+        let Sequences { ids, length } = &self.sequences;
+        let one = |&sample: &usize| &ids[sample * length..(sample + 1) * length];
+        Sequences { ids: samples.iter().flat_map(one).copied().collect(), length: *length }
+    }
+
+    fn rows(&self, samples: &[usize]) -> Vec<usize> {
+        let length = self.sequences.length;
+        samples.iter().flat_map(|sample| sample * length..(sample + 1) * length).collect()
+    }
+
+    fn objective(&self) -> &dyn Objective {
+        self
+    }
+
+    fn passes(&self) -> Passes {
+        self.passes
+    }
+}
+
+/// Turns logits into the slope of the mean loss at them; a token without a target has none.
+fn softmax_slope(row: &mut [f32], target: Option<u32>, count: usize, loss: &mut f64) {
+    let Some(target) = target else { return row.fill(0.0) };
+    let target = target as usize;
+    *loss = -f64::from(row[target]);
+    let max = vector::max(row);
+    let sum = vector::exp_sum(row, 1.0, max);
+    *loss += f64::from(max) + sum.ln();
+    vector::scale(row, (1.0 / (sum * count as f64)) as f32);
+    row[target] -= 1.0 / count as f32;
+}
+
+/// Calls `f` with each row's number, the row, and its own number of `with`, in parallel.
+pub(super) fn rows_with(x: &mut Array2<f32>, with: &mut [f64], f: impl Fn(usize, &mut [f32], &mut f64) + Sync) {
+    let width = x.ncols();
+    let x = x.as_slice_mut().expect("logits are made in standard layout");
+    x.par_chunks_mut(width).zip(with).enumerate().for_each(|(t, (row, with))| f(t, row, with));
+}
+
+/// How many whole sequences there are.
+pub(super) fn sequences(ids: &[u32], length: usize) -> Result<usize> {
+    if length == 0 || ids.is_empty() || ids.len() % length != 0 {
+        return Err(Error::setting("ids", format!("{} tokens are not whole sequences of {length}", ids.len())));
+    }
+    Ok(ids.len() / length)
+}
+
+/// Refuses ids that the vocabulary has not.
+pub(super) fn known(ids: impl Iterator<Item = u32>, vocab: usize) -> Result<()> {
+    match ids.enumerate().find(|(_, id)| *id as usize >= vocab) {
+        Some((at, id)) => Err(Error::setting("ids", format!("token {at} is {id}; the vocabulary has {vocab}"))),
+        None => Ok(()),
+    }
+}

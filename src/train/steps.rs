@@ -1,0 +1,130 @@
+//! The training loop, of any model on anything.
+
+use crate::nn::{Gradients, Method, Mode, Model, Optimizer, Parameters, Samples, Sink};
+use crate::train::TrainConfig;
+use crate::{Error, Result};
+
+/// What a loop does beside its steps; nothing of it, if nothing is said.
+pub(super) struct Hooks<'h, M: Model> {
+    /// The run forward of a step.
+    pub forward: &'h mut dyn FnMut(&M, M::Batch) -> Result<M::Tape>,
+    /// The model whose losses and gradients move the one that is trained, if it is another.
+    pub through: &'h dyn Fn(&M) -> Result<Option<M>>,
+    /// Called after each step.
+    pub after: &'h mut dyn FnMut(&mut M),
+    /// Called after each epoch with its mean loss.
+    pub seen: &'h mut dyn FnMut(&mut M, usize, f64) -> Result<()>,
+}
+
+/// Trains any model: a language model as a chain of layers. Samples come in a new random order each epoch, `recipe.batch` of them a step;
+/// masks are held: what they drop is 0 after every step, and so is its momentum. `seen(model, epoch, mean loss)` is called after each
+/// epoch. Returns these losses, means over the rows that have something to learn. The recipe's loss is not used, the objective of the
+/// samples is.
+///
+/// The same model, data and recipe give the same bits for any number of threads.
+///
+/// ```
+/// use lacuna::{calibrate::Calibration, models::{Init, mlp}, nn::{Activation, Loss, Method}, rng::Seed};
+/// use lacuna::train::{Decay, TrainConfig, train_model};
+/// use ndarray::array;
+/// let mut net = mlp(&[1, 1], Activation::Tanh, Init::LeCun, Seed(0))?;
+/// let (x, t) = (array![[1.], [2.]], array![[2.], [4.]]);
+/// let method = Method::Sgd { momentum: 0., weight_decay: 0. };
+/// let (loss, decay, seed) = (Loss::SquaredError, Decay::Constant, Seed(0));
+/// let recipe = TrainConfig { loss, method, learning_rate: 0.1, decay, epochs: 50, batch: 2, seed };
+/// let losses = train_model(&mut net, &Calibration::new(&x, &t, loss), &recipe, &mut |_, _, _| Ok(()))?;
+/// assert!(losses[49] < 1e-3);
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+///
+/// # Errors
+/// If there are no samples or they do not fit the model, a setting is not a number that it can be, or the loss or a parameter is no longer
+/// finite; what `seen` returns.
+pub fn train_model<M, S>(
+    model: &mut M,
+    data: &S,
+    recipe: &TrainConfig,
+    seen: &mut dyn FnMut(&mut M, usize, f64) -> Result<()>,
+) -> Result<Vec<f64>>
+where
+    M: Model,
+    S: Samples<Batch = M::Batch>,
+{
+    let samples = data.len();
+    if samples == 0 || recipe.batch == 0 {
+        return Err(Error::setting("training", format!("{samples} samples in batches of {}", recipe.batch)));
+    }
+    data.check(model.widths())?;
+    check_settings(recipe)?;
+    let forward = &mut |model: &M, batch: M::Batch| model.forward(&batch, Mode::Train, &mut ());
+    run(model, data, recipe, Hooks { forward, through: &|_| Ok(None), after: &mut |_| (), seen })
+}
+
+/// The loop.
+pub(super) fn run<M, S>(model: &mut M, data: &S, recipe: &TrainConfig, hooks: Hooks<'_, M>) -> Result<Vec<f64>>
+where
+    M: Model,
+    S: Samples<Batch = M::Batch>,
+{
+    let (samples, objective) = (data.len(), data.objective());
+    let mut optimizer = Optimizer::new(recipe.method);
+    let mut order = recipe.seed.stream("order of samples");
+    let steps = recipe.epochs.saturating_mul(samples.div_ceil(recipe.batch));
+    let (mut step, mut losses) = (0, Vec::new());
+    for epoch in 0..recipe.epochs {
+        let (mut sum, mut count) = (0.0, 0);
+        for part in order.permutation(samples).chunks(recipe.batch) {
+            let rows = data.rows(part);
+            let made = (hooks.through)(model)?;
+            let tape = (hooks.forward)(made.as_ref().unwrap_or(model), data.batch(part))?;
+            model.absorb(&tape);
+            let back = |sink: &mut Sink<'_>| made.as_ref().unwrap_or(model).backward(tape, objective, &rows, sink);
+            let (loss, gradients) = Gradients::of(back)?;
+            sum += loss;
+            count += objective.count(&rows);
+            optimizer.step(model, &gradients, recipe.learning_rate * recipe.decay.factor(step, steps))?;
+            (hooks.after)(model);
+            step += 1;
+        }
+        let loss = sum / count as f64;
+        if let Some(met) = broken(model, loss) {
+            let reason = format!("{met} in epoch {epoch} at learning rate {}; a lower rate would help", recipe.learning_rate);
+            return Err(Error::Numerical { what: "training".into(), reason });
+        }
+        (hooks.seen)(model, epoch, loss)?;
+        losses.push(loss);
+    }
+    Ok(losses)
+}
+
+/// What went wrong in an epoch, if anything.
+fn broken(model: &dyn Parameters, loss: f64) -> Option<String> {
+    if !loss.is_finite() {
+        return Some(format!("the loss is {loss}"));
+    }
+    // The last step of an epoch is in no loss yet, and a rectifier would hide a NaN.
+    let mut found = None;
+    model.visit(&mut |name, values, _| {
+        if found.is_none() && values.iter().any(|w| !w.is_finite()) {
+            found = Some(format!("{name} is no longer finite"));
+        }
+    });
+    found
+}
+
+/// Refuses numbers that a recipe cannot have.
+pub(super) fn check_settings(recipe: &TrainConfig) -> Result<()> {
+    let at_least_0 = |option: &str, value: f32| {
+        let reason = || format!("{value}; it must be a finite number of at least 0");
+        if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(Error::setting(option, reason())) }
+    };
+    at_least_0("learning rate", recipe.learning_rate)?;
+    let (Method::Sgd { weight_decay, .. } | Method::Adam { weight_decay } | Method::AdamW { weight_decay }) = recipe.method;
+    at_least_0("weight decay", weight_decay)?;
+    if let Method::Sgd { momentum, .. } = recipe.method
+        && !(0.0..1.0).contains(&momentum)
+    {
+        return Err(Error::setting("momentum", format!("{momentum} is not in [0, 1)")));
+    }
+    Ok(())
+}

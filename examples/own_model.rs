@@ -113,6 +113,6 @@ fn main() -> Result<()> {
     })?;
     let (kept, all) = (pruned.model.kept_parameters(), pruned.model.parameter_count());
     println!("dense: loss {:.4}; {kept} of {all} weights: loss {last:.4}", dense[recipe.epochs - 1]);
-    assert!(kept == all / 10 && last < 0.5, "{kept} of {all} weights, loss {last}");
+    assert!(kept.abs_diff(all / 10) <= 1 && last < 0.5, "{kept} of {all} weights, loss {last}");
     Ok(())
 }

@@ -3,18 +3,21 @@
 #[allow(dead_code)]
 #[path = "../examples/own_model.rs"]
 mod own_model;
+#[allow(dead_code)]
+#[path = "../examples/state_dict.rs"]
+mod state_dict;
 
 use lacuna::allocate::{Allocate, Global, Lamp, Target, Uniform};
 use lacuna::calibrate::{Calibration, LayerWeights, measure};
-use lacuna::criteria::{Fisher, Magnitude, Need, Needs, Obd, Saliency, Taylor};
+use lacuna::criteria::{Evidence, Fisher, InputSums, Magnitude, Measured, Need, Needs, Obd, Saliency, Taylor};
 use lacuna::io::Checkpoint;
 use lacuna::lm::{Config, LanguageModel, NextToken};
-use lacuna::mask::{Mask, Pattern, Scope};
+use lacuna::mask::{Budget, Mask, Pattern, Scope};
 use lacuna::models::{Init, mlp};
-use lacuna::nn::{Activation, Gradients, Layers, Loss, Method, Mode, Model, Passes, Samples};
-use lacuna::prune::{Pruning, Schedule, compensated, iterative, one_shot};
+use lacuna::nn::{Activation, Gradients, Layers, Loss, Method, Mode, Model, NamedLayers, Passes, Samples};
+use lacuna::prune::{Pruning, Schedule, compensated, iterative, one_shot, prune_layers_by};
 use lacuna::rng::Seed;
-use lacuna::solve::{Pruned, WoodFisher};
+use lacuna::solve::{Pruned, Pruner, SparseGpt, WoodFisher};
 use lacuna::train::{Decay, TrainConfig, train_model};
 use ndarray::{Array2, Axis};
 use own_model::Residual;
@@ -292,4 +295,79 @@ fn layers_that_are_not_there_are_named_with_the_nearest() {
     assert!(line.contains("no layer is named 'fc3' among 2"), "{line}");
     let weights = LayerWeights::of(&network).unwrap();
     assert_eq!(weights.layers().iter().map(|l| l.parameter.as_str()).collect::<Vec<_>>(), ["fc1.weight", "fc2.weight"]);
+}
+
+#[test]
+fn own_layers_share_one_budget_and_a_pruner_moves_what_stays() {
+    let mut stream = Seed(5).stream("own layers");
+    let mut drawn = |rows: usize, cols: usize| stream.normal_array(rows, cols, 1.0);
+    let (a, b, x, y) = (drawn(6, 8), drawn(4, 6), drawn(40, 8), drawn(40, 6));
+    let own = NamedLayers::from_iter([("a", a.clone()), ("b", b.clone())]);
+    let measured = [Measured::of_inputs(&x).unwrap(), Measured::of_inputs(&y).unwrap()];
+    let mut pruned = own.clone();
+    let (magnitude, pruner) = (Magnitude::default(), SparseGpt::default());
+    let rule = pruning(&magnitude, &Global, 0.5);
+    let results = prune_layers_by(&mut pruned, &measured, &pruner, &rule).unwrap();
+    // As many of each layer as are among the largest of all.
+    let mut all: Vec<(f32, usize)> = a.iter().map(|w| (w.abs(), 0)).chain(b.iter().map(|w| (w.abs(), 1))).collect();
+    all.sort_by(|u, v| v.0.total_cmp(&u.0));
+    for (layer, (weight, measured)) in [(&a, &measured[0]), (&b, &measured[1])].into_iter().enumerate() {
+        let keep = all[..36].iter().filter(|(_, of)| *of == layer).count();
+        let evidence = Evidence::new("layer", weight, measured);
+        let alone =
+            pruner.prune(&evidence, Pattern::Unstructured, Scope::Layer, Budget::new(keep, weight.len()).unwrap()).unwrap();
+        assert_eq!(results[layer].1, alone);
+        let (_, written, mask) = pruned.iter().nth(layer).unwrap();
+        assert_eq!((written, mask), (&alone.weight, Some(&alone.mask)));
+        assert!(alone.weight.iter().zip(weight).any(|(new, old)| *new != 0.0 && new != old), "survivors move");
+    }
+    // Of another shape, nothing is taken.
+    let wrong = Pruned { mask: Mask::full(2, 2), weight: Array2::zeros((2, 2)), loss: None };
+    let line = pruned.write("b", wrong).unwrap_err().to_string();
+    assert_eq!(line, "mask of layer b: expected shape [4, 6], found [2, 2]");
+}
+
+#[test]
+fn sums_over_inputs_are_those_of_all_tokens_at_once() {
+    let x = Seed(6).stream("inputs").normal_array(50, 7, 1.0);
+    let needs = Needs::none().and(Need::InputSquares).and(Need::InputSums);
+    let mut sums = InputSums::new(needs);
+    x.axis_chunks_iter(Axis(0), 8).for_each(|part| sums.add(&part).unwrap());
+    let (parts, whole) = (sums.clone().into_measured(), Measured::of_inputs(&x).unwrap());
+    assert_eq!((parts.tokens, parts.gram.is_none()), (50, true));
+    assert_eq!((parts.input_squares, parts.input_sums), (whole.input_squares.clone(), whole.input_sums));
+    let gram = whole.gram.unwrap();
+    for ((i, j), &g) in gram.indexed_iter() {
+        let by_hand: f64 = x.rows().into_iter().map(|row| f64::from(row[i]) * f64::from(row[j])).sum();
+        assert!((g - by_hand).abs() < 1e-4, "{g} and {by_hand}");
+    }
+    let line = sums.add(&Array2::zeros((2, 6))).unwrap_err().to_string();
+    assert_eq!(line, "inputs (tokens, in): expected shape [2, 7], found [2, 6]");
+    let bad = Array2::from_shape_fn((2, 7), |(r, c)| if (r, c) == (1, 3) { f32::NAN } else { 0.0 });
+    let line = sums.add(&bad).unwrap_err().to_string();
+    assert!(line.starts_with("inputs (tokens, in): NaN at row 51, column 3"), "{line}");
+}
+
+#[test]
+fn a_state_dict_gives_masks_by_either_name_of_a_layer() {
+    let mut state = Checkpoint::new();
+    let mut stream = Seed(7).stream("state");
+    for (name, rows, cols) in [("fc1.weight", 6, 8), ("fc2.weight", 4, 6)] {
+        state.insert(name, stream.normal_array(rows, cols, 1.0), lacuna::io::Dtype::F32).unwrap();
+    }
+    assert_eq!(state.tensor_of("fc2").unwrap(), "fc2.weight");
+    let masks = state_dict::masks(&mut state.clone(), 0.75, &[]).unwrap();
+    let kept = |masks: &Checkpoint| masks.weights().map(|(_, m)| m.sum() as usize).sum::<usize>();
+    assert_eq!((kept(&masks), masks.names().count()), (18, 2));
+    let pruned = {
+        let mut pruned = state.clone();
+        state_dict::masks(&mut pruned, 0.75, &[]).unwrap();
+        pruned
+    };
+    for name in ["fc1.weight", "fc2.weight"] {
+        let (mask, weight) = (masks.get(&format!("{name}_mask")).unwrap(), state.get(name).unwrap());
+        assert_eq!(&(mask * weight), pruned.get(name).unwrap());
+    }
+    let line = state_dict::masks(&mut state, 0.75, &["fc3".to_string()]).unwrap_err().to_string();
+    assert!(line.contains("no layer is named 'fc3'"), "{line}");
 }

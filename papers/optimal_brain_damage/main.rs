@@ -68,7 +68,7 @@ impl Task {
 
     /// Deletes until this share of the dense network's weights is gone.
     fn prune(&self, network: &Network, saliency: &dyn Saliency, share: f64) -> Result<Outcome> {
-        let of = Size::of(&self.network).kept_weights as f64;
+        let of = Size::of(&self.network)?.kept_weights as f64;
         let data = Calibration { curvature: Curvature::Exact, ..Calibration::new(&self.train.0, &self.train.1, LOSS) };
         let target = Target::Parameters((of * (1.0 - share)).round() as usize);
         let (allocate, pattern, scope) = (&Global, Pattern::Unstructured, Scope::Layer);

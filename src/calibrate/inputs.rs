@@ -1,21 +1,18 @@
 //! What is measured of the inputs of layers while a model runs.
 
-use crate::criteria::{Measured, Need, Needs};
-use crate::linalg::{Cross, Gram};
+use crate::criteria::{InputSums, Measured, Needs};
+use crate::linalg::Cross;
+use crate::mask::check_finite_from;
 use crate::nn::Observer;
 use crate::{Error, Result};
-use ndarray::{Array1, Array2, ArrayRef2, Axis};
+use ndarray::{Array2, ArrayRef2};
 use std::collections::HashMap;
 
 /// Sums over the inputs of layers that share them.
 pub(crate) struct InputStatistics {
     /// Which layers.
     layers: Vec<String>,
-    needs: Needs,
-    tokens: usize,
-    gram: Option<Gram>,
-    squares: Option<Array1<f64>>,
-    sums: Option<Array1<f64>>,
+    sums: InputSums,
     crossed: Option<Cross>,
     drift: Option<Cross>,
 }
@@ -23,35 +20,13 @@ pub(crate) struct InputStatistics {
 impl InputStatistics {
     /// Of the inputs of these layers.
     pub fn new(needs: Needs, layers: Vec<String>) -> Self {
-        InputStatistics { layers, needs, tokens: 0, gram: None, squares: None, sums: None, crossed: None, drift: None }
+        InputStatistics { layers, sums: InputSums::new(needs), crossed: None, drift: None }
     }
 
     /// Adds inputs `(tokens, in)`. Errors name the layers; rows are counted over all tokens.
     pub fn add(&mut self, x: &ArrayRef2<f32>) -> Result<()> {
-        let result = self.sum(x);
+        let result = self.sums.add(x);
         result.map_err(|e| e.in_layer(together(&self.layers)))
-    }
-
-    fn sum(&mut self, x: &ArrayRef2<f32>) -> Result<()> {
-        let cols = x.ncols();
-        if self.needs.contains(Need::Gram) {
-            Gram::check(x, self.tokens)?;
-        } else {
-            check_rows(x, "inputs (tokens, in)", self.tokens)?;
-        }
-        if self.needs.contains(Need::Gram) {
-            self.gram.get_or_insert_with(|| Gram::new(cols)).update(x)?;
-        }
-        if self.needs.contains(Need::InputSquares) {
-            let squares = self.squares.get_or_insert_with(|| Array1::zeros(cols));
-            x.axis_iter(Axis(0)).for_each(|row| squares.zip_mut_with(&row, |s, &x| *s += f64::from(x) * f64::from(x)));
-        }
-        if self.needs.contains(Need::InputSums) {
-            let sums = self.sums.get_or_insert_with(|| Array1::zeros(cols));
-            x.axis_iter(Axis(0)).for_each(|row| sums.zip_mut_with(&row, |s, &x| *s += f64::from(x)));
-        }
-        self.tokens += x.nrows();
-        Ok(())
     }
 
     /// Adds what the dense model has in the place of the x that was added last: its inputs, and by how much its stream differs. Errors
@@ -62,11 +37,11 @@ impl InputStatistics {
     }
 
     fn cross(&mut self, x: &ArrayRef2<f32>, dense: &ArrayRef2<f32>, drift: Option<&Array2<f32>>) -> Result<()> {
-        let before = self.tokens - x.nrows();
-        check_rows(dense, "inputs in the dense model (tokens, in)", before)?;
+        let before = self.sums.tokens() - x.nrows();
+        check_finite_from(dense, "inputs in the dense model (tokens, in)", before)?;
         self.crossed.get_or_insert_with(|| Cross::new(dense.ncols(), x.ncols())).update(dense, x)?;
         if let Some(drift) = drift {
-            check_rows(drift, "distance of the stream from the dense model's (tokens, features)", before)?;
+            check_finite_from(drift, "distance of the stream from the dense model's (tokens, features)", before)?;
             self.drift.get_or_insert_with(|| Cross::new(drift.ncols(), x.ncols())).update(drift, x)?;
         }
         Ok(())
@@ -74,27 +49,8 @@ impl InputStatistics {
 
     /// What a pruner is given, and what the dense model has in the place of it.
     pub fn found(self) -> LayerStatistics {
-        let measured = Measured {
-            tokens: self.tokens,
-            gram: self.gram.map(Gram::into_matrix),
-            input_squares: self.squares,
-            input_sums: self.sums,
-            ..Measured::default()
-        };
+        let measured = self.sums.into_measured();
         LayerStatistics { layers: self.layers, measured, crossed: self.crossed, drift: self.drift }
-    }
-}
-
-/// Refuses the first number that is not finite; `before` rows were seen before.
-pub(crate) fn check_rows(x: &ArrayRef2<f32>, what: &str, before: usize) -> Result<()> {
-    if x.rows().into_iter().all(|row| row.fold(true, |all, v| all & v.is_finite())) {
-        return Ok(());
-    }
-    match x.indexed_iter().find(|(_, v)| !v.is_finite()) {
-        None => Ok(()),
-        Some(((row, col), &value)) => {
-            Err(Error::NonFinite { what: what.into(), row: before + row, col, value: f64::from(value) })
-        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Evidence from passes over a model: gradients, curvature, inputs.
 
-use super::inputs::{ModelStatistics, check_rows};
+use super::inputs::ModelStatistics;
 use crate::criteria::{Evidence, Measured, Need, Needs};
-use crate::mask::Mask;
+use crate::mask::{Mask, check_finite};
 use crate::nn::{Gradients, LayerInfo, Layers, Mode, Model, Passes, Samples};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayD, CowArray, Ix2, s};
@@ -76,7 +76,7 @@ where
         sample_gradients(model, data, &layers, &mut all)?;
         for (m, layer) in all.iter().zip(&layers) {
             if let Some(rows) = &m.sample_gradients {
-                check_rows(rows, "gradients (mini-batches, out * in)", 0).map_err(|e| e.in_layer(&layer.name))?;
+                check_finite(rows, "gradients (mini-batches, out * in)").map_err(|e| e.in_layer(&layer.name))?;
             }
         }
     }
@@ -87,7 +87,7 @@ where
         let arrays = [&m.gradient, &m.squared_gradients, &m.second_derivatives, &m.hessian_gradient, &m.synaptic_flow];
         for (array, need) in arrays.into_iter().zip(Need::ELEMENTWISE) {
             if let Some(array) = array {
-                check_rows(array, &need.to_string(), 0).map_err(|e| e.in_layer(&layer.name))?;
+                check_finite(array, &need.to_string()).map_err(|e| e.in_layer(&layer.name))?;
             }
         }
     }

@@ -5,5 +5,5 @@ mod calibration;
 mod measure;
 
 pub use calibration::Calibration;
-pub(crate) use inputs::{InputStatistics, LayerStatistics, ModelStatistics, check_rows};
+pub(crate) use inputs::{InputStatistics, LayerStatistics, ModelStatistics};
 pub use measure::{LayerWeights, measure};

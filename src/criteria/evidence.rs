@@ -2,7 +2,7 @@
 
 use crate::mask::Mask;
 use crate::{Error, Result};
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayRef2, ArrayView2};
 use std::fmt;
 
 /// One thing that can be measured of a layer.
@@ -145,6 +145,11 @@ pub struct Evidence<'a> {
 }
 
 impl<'a> Evidence<'a> {
+    /// A weight `(out, in)` without a mask, and what was measured of its layer.
+    pub fn new(layer: &'a str, weight: &'a ArrayRef2<f32>, measured: &'a Measured) -> Self {
+        Evidence { layer, weight: weight.view(), mask: None, measured }
+    }
+
     /// A weight of which nothing was measured.
     pub fn weight_only(layer: &'a str, weight: ArrayView2<'a, f32>) -> Self {
         static NOTHING: Measured = Measured {

@@ -19,6 +19,7 @@
 //! Scores of one criterion can be compared between layers (they are shares of one loss) where its page says so.
 
 mod evidence;
+mod inputs;
 mod fisher;
 mod grasp;
 mod magnitude;
@@ -33,6 +34,7 @@ mod wanda;
 pub use evidence::{Evidence, Measured, Need, Needs, Saliency};
 pub use fisher::Fisher;
 pub use grasp::Grasp;
+pub use inputs::InputSums;
 pub use magnitude::{Magnitude, MagnitudeNorm};
 pub use obd::Obd;
 pub use random::Random;

@@ -14,7 +14,8 @@ pub use memory::{available_memory, machine_memory, peak_memory};
 pub use perplexity::{Perplexity, windows};
 pub use streamed::streamed_losses;
 
-use crate::nn::{Loss, Network};
+use crate::Result;
+use crate::nn::{Layers, Loss, Network, Parameters};
 use ndarray::{Array2, ArrayRef2, ArrayView1, s};
 use serde::Serialize;
 
@@ -97,7 +98,7 @@ fn largest(row: ArrayView1<'_, f32>) -> usize {
 }
 
 /// What a network costs, dense and as masked.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Size {
     /// Parameters, biases and norms included.
     pub parameters: usize,
@@ -116,19 +117,21 @@ pub struct Size {
 }
 
 impl Size {
-    /// The size of a network.
-    pub fn of(network: &Network) -> Self {
-        let layers: Vec<_> =
-            network.affines().map(|(_, n, a)| (n.to_string(), a.weight.value().len(), a.weight.kept())).collect();
-        Size {
-            parameters: network.parameters(),
-            kept: network.kept_parameters(),
-            weights: layers.iter().map(|(_, n, _)| n).sum(),
-            kept_weights: layers.iter().map(|(_, _, k)| k).sum(),
-            flops: network.flops(),
-            bytes: size_of::<f32>() * network.parameters(),
-            layers,
+    /// The size of a model.
+    ///
+    /// # Errors
+    /// If a mask cannot be read, which is so of models in files alone.
+    pub fn of<M: Parameters + Layers + ?Sized>(model: &M) -> Result<Self> {
+        let mut size = Size { parameters: model.parameter_count(), kept: model.kept_parameters(), ..Size::default() };
+        size.bytes = size_of::<f32>() * size.parameters;
+        for layer in model.layers() {
+            let kept = model.mask(&layer.name)?.map_or(layer.len(), |mask| mask.kept());
+            size.weights += layer.len();
+            size.kept_weights += kept;
+            size.flops += 2 * kept * layer.positions;
+            size.layers.push((layer.name.clone(), layer.len(), kept));
         }
+        Ok(size)
     }
 
     /// Share of the linear and convolutional weights that went; NaN if there are none.

@@ -1,13 +1,11 @@
 //! Pruning the weights of a plain file, by criteria that need the weights alone.
 
-use crate::allocate::Layer;
-use crate::criteria::{Evidence, Measured};
+use crate::criteria::Measured;
 use crate::io::{Checkpoint, Role, check_finite, quoted};
 use crate::mask::Mask;
 use crate::prune::Pruning;
-use crate::prune::oneshot::{choose, scores};
+use crate::prune::oneshot::prune_layers;
 use crate::{Error, Result};
-use ndarray::Array2;
 use serde::Serialize;
 
 /// What became of one tensor.
@@ -73,9 +71,6 @@ pub fn left_alone(checkpoint: &Checkpoint) -> Vec<LeftAlone> {
     left
 }
 
-/// A weight as a matrix, its mask, and its kernel if it is a convolution's.
-type Weight = (Array2<f32>, Option<Mask>, Option<(usize, usize)>);
-
 /// Prunes the weights of a checkpoint ([`prunable`]): what goes becomes 0, and every mask is stored beside its weight. All else is left
 /// as it is. A weight of more than two dimensions counts as `(first, rest)`. Masks that the file already has are kept to: what
 /// they dropped stays dropped.
@@ -108,38 +103,17 @@ pub fn prune_checkpoint(checkpoint: &Checkpoint, pruning: &Pruning<'_>) -> Resul
         let reason = format!("holds no weights to prune (tensors of two dimensions or more in F32, F16 or BF16){others}");
         return Err(Error::malformed(checkpoint.path(), reason));
     }
-    let mut weights: Vec<Weight> = Vec::new();
     for name in &names {
         check_finite(name, checkpoint.get(name)?)?;
-        let shape = checkpoint.get(name)?.shape();
-        let kernel = if let [_, _, h, w] = shape { Some((*h, *w)) } else { None };
-        weights.push((checkpoint.matrix(name)?, checkpoint.mask(name)?, kernel));
     }
-    let nothing = Measured::default();
-    let scored: Vec<Array2<f32>> = names
-        .iter()
-        .zip(&weights)
-        .map(|(name, (w, mask, _))| {
-            let evidence = Evidence { layer: name, weight: w.view(), mask: mask.as_ref(), measured: &nothing };
-            scores(&evidence, pruning)
-        })
-        .collect::<Result<_>>()?;
-    let layers: Vec<Layer<'_>> = names
-        .iter()
-        .zip(&weights)
-        .zip(&scored)
-        .map(|((name, (w, _, kernel)), s)| Layer { kernel: *kernel, scores: Some(s.view()), ..Layer::linear(name, w.view()) })
-        .collect();
-    let masks = choose(&layers, pruning.allocate, pruning.target, pruning.pattern, pruning.scope)?;
-
     let mut pruned = checkpoint.clone();
-    let mut report = Vec::new();
-    for ((name, (weight, old, _)), mask) in names.iter().zip(&weights).zip(&masks) {
-        let mask = old.as_ref().map_or_else(|| mask.clone(), |old| mask.and(old));
-        pruned.set_matrix(name, mask.applied(weight))?;
-        pruned.insert_mask(name, &mask)?;
-        let shape = checkpoint.get(name)?.shape().to_vec();
-        report.push(PrunedTensor { name: name.clone(), shape, weights: mask.len(), kept: mask.kept() });
-    }
+    let skip: Vec<String> = prunable(checkpoint).into_iter().filter(|name| !names.contains(name)).collect();
+    let nothing = vec![Measured::default(); names.len() + skip.len()];
+    let (masks, _) = prune_layers(&mut pruned, &nothing, &Pruning { skip: &skip, ..*pruning })?;
+    let one = |(name, mask): (String, Mask)| {
+        let shape = checkpoint.get(&name)?.shape().to_vec();
+        Ok(PrunedTensor { name, shape, weights: mask.len(), kept: mask.kept() })
+    };
+    let report = masks.into_iter().map(one).collect::<Result<_>>()?;
     Ok((pruned, report))
 }

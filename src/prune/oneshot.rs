@@ -5,9 +5,9 @@ use crate::calibrate::{LayerWeights, measure};
 use crate::criteria::{Evidence, Measured, Saliency};
 use crate::mask::{Budget, Mask, Pattern, Scope, select};
 use crate::nn::{LayerInfo, Layers, Model, Network, Samples, find_layer};
-use crate::solve::{Pruned, WoodFisher};
+use crate::solve::{Pruned, Pruner, WoodFisher};
 use crate::{Error, Result};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 
 /// What to prune by, how much, and in what shape.
 #[derive(Clone, Copy)]
@@ -67,7 +67,7 @@ where
     M: Model + Clone,
     S: Samples<Batch = M::Batch>,
 {
-    let measured = measure(model, data, pruning.saliency.needs().union(woodfisher.needs()))?;
+    let measured = measure(model, data, pruning.saliency.needs().union(Saliency::needs(woodfisher)))?;
     let mut pruned = model.clone();
     let (masks, _) = prune_layers(&mut pruned, &measured, pruning)?;
     let predicted = answer(&mut pruned, (model, &measured), &masks, woodfisher)?;
@@ -133,19 +133,86 @@ pub fn prune_layers(
     Ok((masks, pruning.saliency.predicts_loss().then_some(predicted)))
 }
 
-/// The masks of the layers that are not skipped, and the sum of the scores of what goes.
-fn masks(weights: &LayerWeights<'_>, measured: &[Measured], pruning: &Pruning<'_>) -> Result<(Vec<(String, Mask)>, f64)> {
+/// As [`prune_layers`], by a [`Pruner`], which may move what stays: one budget over all layers, shared out by the pruning's allocation (by the
+/// scores of its criterion, where that ranks), then each layer pruned by itself. Gives what became of the layers that were not skipped.
+///
+/// ```
+/// use lacuna::{allocate::{Lamp, Target}, criteria::{Magnitude, Measured}, mask::{Pattern, Scope}, nn::NamedLayers};
+/// use lacuna::{prune::{Pruning, prune_layers_by}, solve::SparseGpt};
+/// use ndarray::array;
+/// let mut own = NamedLayers::from_iter([("a", array![[1., 2.], [3., 4.]]), ("b", array![[9., 8.]])]);
+/// let x = array![[1., 0.5], [0.5, 1.], [1., 1.]];
+/// let measured = [Measured::of_inputs(&x)?, Measured::of_inputs(&x)?];
+/// let magnitude = Magnitude::default();
+/// let pruning = Pruning {
+///     saliency: &magnitude, allocate: &Lamp, target: Target::Parameters(3), pattern: Pattern::Unstructured, scope: Scope::Layer,
+///     skip: &[],
+/// };
+/// let pruned = prune_layers_by(&mut own, &measured, &SparseGpt::default(), &pruning)?;
+/// assert_eq!(pruned.iter().map(|(_, p)| p.mask.kept()).sum::<usize>(), 3);
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of scoring, allocating and pruning, naming the layer; an unknown name in `skip`.
+///
+/// # Panics
+/// If there is not one measure a layer.
+pub fn prune_layers_by(
+    model: &mut dyn Layers,
+    measured: &[Measured],
+    pruner: &dyn Pruner,
+    pruning: &Pruning<'_>,
+) -> Result<Vec<(String, Pruned)>> {
+    let pruned = {
+        let weights = LayerWeights::of(model)?;
+        let (infos, layers) = wanted(&weights, measured, pruning)?;
+        let ranks = pruning.allocate.needs_scores() && !matches!(pruning.pattern, Pattern::Nm { .. });
+        let score = |e: &Evidence<'_>| ranks.then(|| scores(e, pruning)).transpose();
+        let scores: Vec<Option<Array2<f32>>> = layers.iter().map(score).collect::<Result<_>>()?;
+        let shapes = shapes(&infos, &layers, scores.iter().map(|s| s.as_ref().map(|s| s.view())));
+        let budgets = budgets(&shapes, pruning.allocate, pruning.target, pruning.pattern)?;
+        let one = |(layer, budget): (&Evidence<'_>, Budget)| {
+            let pruned = pruner.prune(layer, pruning.pattern, pruning.scope, budget);
+            Ok((layer.layer.to_string(), pruned.map_err(|e| e.in_layer(layer.layer))?))
+        };
+        layers.iter().zip(budgets).map(one).collect::<Result<Vec<_>>>()?
+    };
+    pruned.iter().try_for_each(|(name, pruned)| model.write(name, pruned.clone()))?;
+    Ok(pruned)
+}
+
+/// The layers that are not skipped.
+fn wanted<'a>(
+    weights: &'a LayerWeights<'_>,
+    measured: &'a [Measured],
+    pruning: &Pruning<'_>,
+) -> Result<(Vec<&'a LayerInfo>, Vec<Evidence<'a>>)> {
     let infos = weights.layers();
     let skipped = pruning.skip.iter().map(|name| find_layer(infos, name)).collect::<Result<Vec<_>>>()?;
     let evidence = weights.evidence(measured);
-    let (infos, layers): (Vec<&LayerInfo>, Vec<Evidence<'_>>) =
-        infos.iter().zip(evidence).filter(|(info, _)| !skipped.contains(info)).unzip();
-    let scores: Vec<Array2<f32>> = layers.iter().map(|e| scores(e, pruning)).collect::<Result<_>>()?;
-    let mut shapes: Vec<Layer<'_>> = Vec::with_capacity(layers.len());
-    for ((info, e), s) in infos.iter().zip(&layers).zip(&scores) {
+    Ok(infos.iter().zip(evidence).filter(|(info, _)| !skipped.contains(info)).unzip())
+}
+
+/// Layers as an allocation sees them.
+fn shapes<'a>(
+    infos: &[&LayerInfo],
+    layers: &[Evidence<'a>],
+    scores: impl Iterator<Item = Option<ArrayView2<'a, f32>>>,
+) -> Vec<Layer<'a>> {
+    let parts = infos.iter().zip(layers).zip(scores);
+    let one = |((info, e), scores): ((&&LayerInfo, &Evidence<'a>), Option<ArrayView2<'a, f32>>)| {
         let (kernel, positions) = (info.kernel, info.positions);
-        shapes.push(Layer { name: e.layer, weight: e.weight, kernel, positions, scores: Some(s.view()) });
-    }
+        Layer { name: e.layer, weight: e.weight, kernel, positions, scores }
+    };
+    parts.map(one).collect()
+}
+
+/// The masks of the layers that are not skipped, and the sum of the scores of what goes.
+fn masks(weights: &LayerWeights<'_>, measured: &[Measured], pruning: &Pruning<'_>) -> Result<(Vec<(String, Mask)>, f64)> {
+    let (infos, layers) = wanted(weights, measured, pruning)?;
+    let scores: Vec<Array2<f32>> = layers.iter().map(|e| scores(e, pruning)).collect::<Result<_>>()?;
+    let shapes = shapes(&infos, &layers, scores.iter().map(|s| Some(s.view())));
     let chosen = choose(&shapes, pruning.allocate, pruning.target, pruning.pattern, pruning.scope)?;
     let (mut masks, mut predicted) = (Vec::new(), 0.0);
     for ((layer, scores), mask) in layers.iter().zip(&scores).zip(chosen) {
@@ -198,24 +265,7 @@ pub fn choose(
     pattern: Pattern,
     scope: Scope,
 ) -> Result<Vec<Mask>> {
-    // No pattern can be laid over a layer without weights, which has none to choose among.
-    let units = |l: &Layer<'_>| match l.is_empty() {
-        true => Ok(0),
-        false => pattern.units(l.weight.nrows(), l.weight.ncols()).map_err(|e| e.in_layer(l.name)),
-    };
-    let budgets: Vec<Budget> = if let Pattern::Nm { n, m } = pattern {
-        layers.iter().map(|l| units(l).and_then(|u| Budget::new(u / m * n, u))).collect::<Result<_>>()?
-    } else {
-        let parts = target.allocate(allocate, layers)?;
-        let in_units = |(l, part): (&Layer<'_>, Budget)| {
-            let units = units(l)?;
-            if part.of() == 0 {
-                return Ok(Budget::all(0));
-            }
-            Budget::new((units as f64 * part.keep() as f64 / part.of() as f64).round() as usize, units)
-        };
-        layers.iter().zip(parts).map(in_units).collect::<Result<_>>()?
-    };
+    let budgets = budgets(layers, allocate, target, pattern)?;
     let mask = |(l, budget): (&Layer<'_>, Budget)| {
         if l.is_empty() {
             return Ok(Mask::full(l.weight.nrows(), l.weight.ncols()));
@@ -225,4 +275,26 @@ pub fn choose(
         select(&l.scores.ok_or_else(missing)?, pattern, scope, budget).map_err(|e| e.in_layer(l.name))
     };
     layers.iter().zip(budgets).map(mask).collect()
+}
+
+/// How much of each layer stays, in units of the pattern: the target shared out in weights, and each layer's part rounded once to whole units.
+fn budgets(layers: &[Layer<'_>], allocate: &dyn Allocate, target: Target, pattern: Pattern) -> Result<Vec<Budget>> {
+    // No pattern can be laid over a layer without weights, which has none to choose among.
+    let units = |l: &Layer<'_>| match l.is_empty() {
+        true => Ok(0),
+        false => pattern.units(l.weight.nrows(), l.weight.ncols()).map_err(|e| e.in_layer(l.name)),
+    };
+    if let Pattern::Nm { n, m } = pattern {
+        layers.iter().map(|l| units(l).and_then(|u| Budget::new(u / m * n, u))).collect()
+    } else {
+        let parts = target.allocate(allocate, layers)?;
+        let in_units = |(l, part): (&Layer<'_>, Budget)| {
+            let units = units(l)?;
+            if part.of() == 0 {
+                return Ok(Budget::all(0));
+            }
+            Budget::new((units as f64 * part.keep() as f64 / part.of() as f64).round() as usize, units)
+        };
+        layers.iter().zip(parts).map(in_units).collect()
+    }
 }

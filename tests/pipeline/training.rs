@@ -52,7 +52,7 @@ fn every_optimiser_holds_masks_to_the_bit() {
         }
         assert!(network.params().iter().any(|(n, p)| n == "conv1.bias" && p.mask().is_some()));
         assert_eq!(network.kept_parameters(), before.kept_parameters());
-        assert!((Size::of(&network).sparsity() - 0.7).abs() < 0.01);
+        assert!((Size::of(&network).unwrap().sparsity() - 0.7).abs() < 0.01);
     }
 }
 

@@ -174,18 +174,21 @@ impl Checkpoint {
     }
 
     /// The tensor of a weight by the name that its layer has for it: `fc.weight` for `fc.weight_orig` of `torch.nn.utils.prune` and for
-    /// `fc.parametrizations.weight.original`. A tensor of that very name goes first.
+    /// `fc.parametrizations.weight.original`, and each of them for the layer's own name, `fc`. A tensor of that very name goes first.
     ///
     /// # Errors
     /// [`Error::UnknownLayer`] if there is none.
     pub fn tensor_of<'a>(&'a self, weight: &'a str) -> Result<&'a str> {
-        let (path, last) = parts(weight);
-        let hidden = [format!("{weight}_orig"), format!("{path}parametrizations.{last}.original")];
-        let other = || self.names().find(|name| hidden.iter().any(|h| h == name));
         if self.contains(weight) {
             return Ok(weight);
         }
-        other().ok_or_else(|| Error::unknown_layer(weight, self.names()))
+        let of_layer = format!("{weight}.weight");
+        let hidden = [weight, &of_layer].into_iter().flat_map(|weight| {
+            let (path, last) = parts(weight);
+            [weight.to_string(), format!("{weight}_orig"), format!("{path}parametrizations.{last}.original")]
+        });
+        let found = hidden.into_iter().find_map(|hidden| self.names().find(|name| *name == hidden));
+        found.ok_or_else(|| Error::unknown_layer(weight, self.names()))
     }
 
     /// Takes the mask of a weight away; nothing happens if it has none.

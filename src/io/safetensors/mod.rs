@@ -31,6 +31,7 @@ mod masks;
 mod published;
 mod roles;
 mod storages;
+mod layers;
 
 pub(super) use ::safetensors::tensor::Dtype as Element;
 pub(crate) use binary::{filled, is_float};

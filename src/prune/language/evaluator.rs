@@ -1,9 +1,9 @@
 //! What a choice of pruned layers does to a model's predictions.
 
 use super::check::{check_measurable, fits_memory, sequences};
-use crate::calibrate::check_rows as check;
 use crate::io::Folder;
 use crate::lm::{Config, LanguageModel, positions};
+use crate::mask::check_finite_from as check;
 use crate::nn::Positions;
 use crate::{Error, Result};
 use ndarray::Array2;

@@ -154,7 +154,7 @@ pub fn compare(t: &Trained, method: &'static str, retrained: bool, sparsity: f64
         fit(&mut network, x, target, &recipe)?;
     }
     let (train, test) = (score(&network, x, target, LOSS), score(&network, &t.data.test.0, &t.data.test.1, LOSS));
-    let layers = Size::of(&network).layers.into_iter().map(|(name, n, kept)| (name, 1.0 - kept as f64 / n as f64)).collect();
+    let layers = Size::of(&network)?.layers.into_iter().map(|(name, n, kept)| (name, 1.0 - kept as f64 / n as f64)).collect();
     let row = Row {
         seed: seed.0,
         method,

@@ -102,6 +102,14 @@ fn share(total: usize, parts: usize, i: usize) -> usize {
 /// # Errors
 /// [`Error::NonFinite`] with the place of the first; `what` says what the numbers are.
 pub fn check_finite(numbers: &ArrayRef2<f32>, what: &str) -> Result<()> {
+    check_finite_from(numbers, what, 0)
+}
+
+/// As [`check_finite`], of numbers that are a part of others: rows are counted from `first` on.
+///
+/// # Errors
+/// As there.
+pub fn check_finite_from(numbers: &ArrayRef2<f32>, what: &str, first: usize) -> Result<()> {
     let bad = numbers
         .axis_iter(Axis(0))
         .into_par_iter()
@@ -110,7 +118,7 @@ pub fn check_finite(numbers: &ArrayRef2<f32>, what: &str) -> Result<()> {
         .map(|(r, _)| r);
     let Some(row) = bad else { return Ok(()) };
     let (col, value) = numbers.row(row).iter().copied().enumerate().find(|(_, s)| !s.is_finite()).unwrap_or((0, f32::NAN));
-    Err(Error::NonFinite { what: what.into(), row, col, value: f64::from(value) })
+    Err(Error::NonFinite { what: what.into(), row: first + row, col, value: f64::from(value) })
 }
 
 /// A mask written row by row, in parallel.

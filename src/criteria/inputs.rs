@@ -1,0 +1,99 @@
+//! Sums over the inputs of a layer: what criteria and pruners need of activations.
+
+use super::{Measured, Need, Needs};
+use crate::Result;
+use crate::linalg::Gram;
+use crate::mask::check_finite_from;
+use ndarray::{Array1, ArrayRef2, Axis};
+
+/// Sums over the inputs of a layer, a few tokens at a time: the squares of each input, the Gram matrix, the inputs themselves.
+///
+/// ```
+/// use lacuna::criteria::{InputSums, Need, Needs};
+/// use ndarray::array;
+/// let mut sums = InputSums::new(Needs::none().and(Need::Gram));
+/// sums.add(&array![[1., 2.]])?;
+/// sums.add(&array![[0., 1.]])?;
+/// let measured = sums.into_measured();
+/// assert_eq!((measured.tokens, measured.gram), (2, Some(array![[1., 2.], [2., 5.]])));
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct InputSums {
+    needs: Needs,
+    tokens: usize,
+    gram: Option<Gram>,
+    squares: Option<Array1<f64>>,
+    sums: Option<Array1<f64>>,
+}
+
+impl InputSums {
+    /// Of nothing yet. Of `needs` those count that are sums over inputs.
+    pub fn new(needs: Needs) -> Self {
+        InputSums { needs, tokens: 0, gram: None, squares: None, sums: None }
+    }
+
+    /// Rows that were added.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Adds inputs `(tokens, in)`.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`](crate::Error::NonFinite) at the first that is not finite, its row counted over all tokens;
+    /// [`Error::Shape`](crate::Error::Shape) if there are not as many inputs as before.
+    pub fn add(&mut self, x: &ArrayRef2<f32>) -> Result<()> {
+        let cols = x.ncols();
+        let before =
+            [self.gram.as_ref().map(Gram::dim), self.squares.as_ref().map(Array1::len), self.sums.as_ref().map(Array1::len)];
+        if let Some(before) = before.into_iter().flatten().find(|n| *n != cols) {
+            return Err(crate::Error::shape("inputs (tokens, in)", &[x.nrows(), before], &[x.nrows(), cols]));
+        }
+        if self.needs.contains(Need::Gram) {
+            Gram::check(x, self.tokens)?;
+            self.gram.get_or_insert_with(|| Gram::new(cols)).update(x)?;
+        } else {
+            check_finite_from(x, "inputs (tokens, in)", self.tokens)?;
+        }
+        if self.needs.contains(Need::InputSquares) {
+            let squares = self.squares.get_or_insert_with(|| Array1::zeros(cols));
+            x.axis_iter(Axis(0)).for_each(|row| squares.zip_mut_with(&row, |s, &x| *s += f64::from(x) * f64::from(x)));
+        }
+        if self.needs.contains(Need::InputSums) {
+            let sums = self.sums.get_or_insert_with(|| Array1::zeros(cols));
+            x.axis_iter(Axis(0)).for_each(|row| sums.zip_mut_with(&row, |s, &x| *s += f64::from(x)));
+        }
+        self.tokens += x.nrows();
+        Ok(())
+    }
+
+    /// What was measured.
+    pub fn into_measured(self) -> Measured {
+        let gram = self.gram.map(Gram::into_matrix);
+        Measured { tokens: self.tokens, gram, input_squares: self.squares, input_sums: self.sums, ..Measured::default() }
+    }
+}
+
+impl Measured {
+    /// What is measured of inputs `(tokens, in)`: their squares, their sums and their Gram matrix. For more tokens than memory holds, and to
+    /// leave out the Gram matrix, see [`InputSums`].
+    ///
+    /// ```
+    /// use lacuna::criteria::{Evidence, Measured, Saliency, Wanda};
+    /// use ndarray::array;
+    /// let measured = Measured::of_inputs(&array![[3., 0.], [4., 1.]])?;
+    /// let scores = Wanda.score(&Evidence::new("fc1", &array![[1., -2.]], &measured))?;
+    /// assert_eq!(scores, array![[5., 2.]]);
+    /// # Ok::<(), lacuna::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`](crate::Error::NonFinite) at the first that is not finite.
+    pub fn of_inputs(x: &ArrayRef2<f32>) -> Result<Measured> {
+        let mut sums =
+            InputSums::new([Need::Gram, Need::InputSquares, Need::InputSums].into_iter().fold(Needs::none(), Needs::and));
+        sums.add(x)?;
+        Ok(sums.into_measured())
+    }
+}

@@ -16,7 +16,7 @@ pub use language::{
     Progress, SequenceGradients, Turn, allocated, check_measurable, language_layers, of_blocks, outliers, prune_language,
     unfinished_settings,
 };
-pub use oneshot::{Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
+pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use surgeon::{Criterion, Removed, Surgeon};

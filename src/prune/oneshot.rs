@@ -94,6 +94,9 @@ fn answer(
     Ok(predicted)
 }
 
+/// Masks by the names of their layers, in order.
+pub type NamedMasks = Vec<(String, Mask)>;
+
 /// Scores, allocates, selects, and holds the masks, from what was measured of each layer ([`measure`], or of one's own activations). Gives
 /// the masks of the layers that were pruned, and the sum of the scores of what went where the criterion predicts the loss.
 ///
@@ -121,7 +124,7 @@ pub fn prune_layers(
     model: &mut dyn Layers,
     measured: &[Measured],
     pruning: &Pruning<'_>,
-) -> Result<(Vec<(String, Mask)>, Option<f64>)> {
+) -> Result<(NamedMasks, Option<f64>)> {
     let (masks, predicted) = {
         let weights = LayerWeights::of(model)?;
         masks(&weights, measured, pruning)?

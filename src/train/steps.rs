@@ -4,10 +4,13 @@ use crate::nn::{Gradients, Method, Mode, Model, Optimizer, Parameters, Samples, 
 use crate::train::TrainConfig;
 use crate::{Error, Result};
 
+/// Runs a model on a batch.
+type Forward<'f, M> = dyn FnMut(&M, <M as Model>::Batch) -> Result<<M as Model>::Tape> + 'f;
+
 /// What a loop does beside its steps; nothing of it, if nothing is said.
 pub(super) struct Hooks<'h, M: Model> {
     /// The run forward of a step.
-    pub forward: &'h mut dyn FnMut(&M, M::Batch) -> Result<M::Tape>,
+    pub forward: &'h mut Forward<'h, M>,
     /// The model whose losses and gradients move the one that is trained, if it is another.
     pub through: &'h dyn Fn(&M) -> Result<Option<M>>,
     /// Called after each step.

@@ -128,7 +128,7 @@ pub fn prune_checkpoint(checkpoint: &Checkpoint, pruning: &Pruning<'_>) -> Resul
         .iter()
         .zip(&weights)
         .zip(&scored)
-        .map(|((name, (w, _, kernel)), s)| Layer { kernel: *kernel, scores: Some(s.view()), ..Layer::linear(name, w.view()) })
+        .map(|((name, (w, _, kernel)), s)| Layer { kernel: *kernel, scores: Some(s.view()), ..Layer::linear(name, w) })
         .collect();
     let masks = choose(&layers, pruning.allocate, pruning.target, pruning.pattern, pruning.scope)?;
 

@@ -56,7 +56,7 @@ impl Weights {
             }
             (Some(s), ..) => s,
         };
-        let scores = Magnitude::default().score(&Evidence::weight_only(&self.name, self.weight.view()))?;
+        let scores = Magnitude::default().score(&Evidence::weight_only(&self.name, &self.weight))?;
         select(&scores, pattern, Scope::Layer, pattern.budget(out, inputs, sparsity)?)
     }
 }

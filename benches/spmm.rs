@@ -21,7 +21,7 @@ const PATTERNS: [(&str, f64); 3] = [("2:4", 0.5), ("block16x1", 0.9), ("block4x4
 
 fn pruned(weight: &ArrayRef2<f32>, pattern: Pattern, sparsity: f64) -> Mask {
     let (out, inputs) = weight.dim();
-    let scores = Magnitude::default().score(&Evidence::weight_only("weight", weight.view())).unwrap();
+    let scores = Magnitude::default().score(&Evidence::weight_only("weight", weight)).unwrap();
     let sparsity = if matches!(pattern, Pattern::Nm { .. }) { 0.0 } else { sparsity };
     select(&scores, pattern, Scope::Layer, pattern.budget(out, inputs, sparsity).unwrap()).unwrap()
 }

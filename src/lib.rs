@@ -8,7 +8,7 @@
 //! use ndarray::array;
 //!
 //! let weight = array![[3., -1., 0.5, -4.], [0.1, 2., -0.2, 0.3]]; // (out, in)
-//! let scores = Magnitude::default().score(&Evidence::weight_only("fc1", weight.view()))?;
+//! let scores = Magnitude::default().score(&Evidence::weight_only("fc1", &weight))?;
 //! let budget = Pattern::Unstructured.budget(2, 4, 0.5)?; // keep 4 of 8
 //! let mask = select(&scores, Pattern::Unstructured, Scope::Layer, budget)?;
 //! let sparse = Csr::compress(&weight, &mask)?; // keeps 3, -1, -4 and 2

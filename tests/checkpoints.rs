@@ -1,5 +1,7 @@
 //! Language models in files: folders, GGUF, tokenizers, and what is measured on texts.
 
+#[path = "../crates/sparse/tests/close/mod.rs"]
+mod close;
 #[path = "checkpoints/bounds.rs"]
 mod bounds;
 #[path = "checkpoints/build.rs"]

@@ -70,7 +70,7 @@ fn without(need: Need) -> Measured {
 }
 
 fn score(criterion: &dyn Saliency, weight: &Array2<f32>, measured: &Measured) -> lacuna::Result<Array2<f32>> {
-    criterion.score(&Evidence { measured, ..Evidence::weight_only("fc1", weight.view()) })
+    criterion.score(&Evidence { measured, ..Evidence::weight_only("fc1", weight) })
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn evidence_of_another_shape_is_an_error_that_names_the_layer_and_both_shapes() 
 #[test]
 fn measures_of_the_inputs_are_not_one_number_a_weight() {
     let (weight, measured) = (weight(), everything());
-    let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", weight.view()) };
+    let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &weight) };
     for need in [Need::InputSquares, Need::Gram, Need::InputSums, Need::SampleGradients] {
         let error = layer.elementwise("wanda", need).unwrap_err();
         assert_eq!(error.to_string(), format!("wanda: {need} is not one number a weight"));
@@ -202,7 +202,7 @@ fn sets_of_needs_hold_what_was_put_in() {
 #[test]
 fn random_scores_follow_from_seed_and_layer_alone() {
     let of = |seed: u64, layer: &str, weight: &Array2<f32>| {
-        Random { seed: Seed(seed) }.score(&Evidence::weight_only(layer, weight.view())).unwrap()
+        Random { seed: Seed(seed) }.score(&Evidence::weight_only(layer, weight)).unwrap()
     };
     let weight = Array2::zeros((40, 50));
     let scores = of(7, "fc1", &weight);
@@ -354,7 +354,7 @@ fn synflow_scores_of_every_layer_have_the_same_sum() {
     let flow = net.synaptic_flow();
     let sums = net.affines().zip(flow).map(|((_, name, a), flow)| {
         let measured = Measured { synaptic_flow: Some(flow), ..Measured::default() };
-        let layer = Evidence { measured: &measured, ..Evidence::weight_only(name, a.weight.value().view()) };
+        let layer = Evidence { measured: &measured, ..Evidence::weight_only(name, a.weight.value()) };
         SynFlow.score(&layer).unwrap().iter().map(|&s| f64::from(s)).sum::<f64>()
     });
     let sums: Vec<f64> = sums.collect();

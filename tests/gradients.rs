@@ -2,6 +2,8 @@
 //! to central differences of gradients, curvature to Hessian-vector products, the Fisher diagonal to gradients of single
 //! samples; and what stands on them (convolution, optimisers, thread counts) to naive formulas.
 
+#[path = "../crates/sparse/tests/close/mod.rs"]
+mod close;
 #[path = "gradients/activation.rs"]
 mod activation;
 #[path = "gradients/convolution.rs"]

@@ -1,5 +1,7 @@
 //! One-shot pruning of language models: what was measured is what the pruned model sees, and an interrupted run goes on to the same bits.
 
+#[path = "../crates/sparse/tests/close/mod.rs"]
+mod close;
 #[path = "language/common.rs"]
 mod common;
 #[path = "language/driver.rs"]

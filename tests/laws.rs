@@ -2,6 +2,8 @@
 //!
 //! The kernels are chosen once a process: run this with `LACUNA_ISA=portable` too.
 
+#[path = "../crates/sparse/tests/close/mod.rs"]
+mod close;
 #[path = "laws/attention.rs"]
 mod attention;
 #[allow(dead_code)]

@@ -1,5 +1,9 @@
 //! Laws of the Gram matrix and the factorisations, for each back end that is compiled in.
 
+#[path = "../crates/sparse/tests/close/mod.rs"]
+mod close;
+
+use close::{assert_close, assert_within};
 use lacuna::Error;
 use lacuna::linalg::{Backend, Gram};
 use lacuna::rng::Seed;
@@ -40,12 +44,6 @@ fn far(a: &ArrayRef2<f64>, b: &ArrayRef2<f64>) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { m.max(d) })
 }
 
-#[track_caller]
-fn assert_near(a: &ArrayRef2<f64>, b: &ArrayRef2<f64>, tolerance: f64, what: &str) {
-    let d = far(a, b);
-    assert!(d <= tolerance, "{what}: differ by {d:e} > {tolerance:e}");
-}
-
 fn is_lower(a: &ArrayRef2<f64>) -> bool {
     a.indexed_iter().all(|((i, j), &v)| i >= j || v == 0.0)
 }
@@ -56,7 +54,7 @@ fn cholesky_is_lower_and_its_square_is_the_matrix() {
         let a = spd(n);
         let l = b.cholesky(&lower_only(&a)).unwrap();
         assert!(is_lower(&l) && l.diag().iter().all(|&d| d > 0.0) && l.is_standard_layout(), "{b:?} {n}");
-        assert_near(&l.dot(&l.t()), &a, 1e-13, &format!("{b:?} {n}"));
+        assert_close(&l.dot(&l.t()), &a, 1e-13, &format!("{b:?} {n}"));
     }
 }
 
@@ -66,7 +64,7 @@ fn inverse_times_matrix_is_the_identity_and_the_inverse_is_symmetric() {
         let a = spd(n);
         let inverse = b.spd_inverse(&lower_only(&a)).unwrap();
         assert_eq!(inverse, inverse.t(), "{b:?} {n}");
-        assert_near(&a.dot(&inverse), &Array2::eye(n), 1e-12, &format!("{b:?} {n}"));
+        assert_close(&a.dot(&inverse), &Array2::eye(n), 1e-12, &format!("{b:?} {n}"));
     }
 }
 
@@ -76,8 +74,8 @@ fn cholesky_of_the_inverse_is_upper_and_its_square_is_the_inverse() {
         let a = spd(n);
         let u = b.cholesky_of_inverse(&lower_only(&a)).unwrap();
         assert!(is_lower(&u.t()) && u.diag().iter().all(|&d| d > 0.0) && u.is_standard_layout(), "{b:?} {n}");
-        assert_near(&u.dot(&a).dot(&u.t()), &Array2::eye(n), 1e-12, &format!("U A Uᵀ, {b:?} {n}"));
-        assert_near(&u.t().dot(&u), &b.spd_inverse(&a).unwrap(), 1e-11, &format!("UᵀU, {b:?} {n}"));
+        assert_close(&u.dot(&a).dot(&u.t()), &Array2::eye(n), 1e-12, &format!("U A Uᵀ, {b:?} {n}"));
+        assert_close(&u.t().dot(&u), &b.spd_inverse(&a).unwrap(), 1e-11, &format!("UᵀU, {b:?} {n}"));
     }
 }
 
@@ -90,8 +88,9 @@ fn the_rounded_cholesky_of_the_inverse_is_the_other_with_another_diagonal() {
         let u = b.cholesky_of_inverse_f32(&lower_only(&a), &other.diag().to_vec()).unwrap();
         let right = b.cholesky_of_inverse(&other).unwrap();
         let largest = right.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-        for ((at, &u), right) in u.indexed_iter().zip(&right) {
-            assert!((f64::from(u) - right).abs() <= 6e-8 * right.abs() + 1e-12 * largest, "{b:?} {n}: {u}, {right} at {at:?}");
+        let case = format!("{b:?} {n}");
+        assert_within(&u.mapv(f64::from), &right, |_, right: f64| 6e-8 * right.abs() + 1e-12 * largest, case);
+        for (at, &u) in u.indexed_iter() {
             assert!(at.0 <= at.1 || u == 0.0, "{b:?} {n}: {u} below the diagonal");
         }
     }
@@ -112,7 +111,7 @@ fn a_solution_times_the_matrix_is_the_right_hand_side_in_any_layout() {
         let gaps = wide.slice(s![.., 1..;3]);
         let columns = gaps.t().as_standard_layout().to_owned().reversed_axes();
         let x = b.solve_spd(&lower_only(&a), &gaps).unwrap();
-        assert_near(&a.dot(&x), &gaps, 1e-12, &format!("{b:?} {n}"));
+        assert_close(&a.dot(&x), &gaps, 1e-12, &format!("{b:?} {n}"));
         assert_eq!(x, b.solve_spd(&a.t(), &columns).unwrap(), "{b:?} {n}");
         assert_eq!(b.solve_spd(&a, &wide.slice(s![.., ..0])).unwrap().dim(), (n, 0));
     }
@@ -125,8 +124,8 @@ fn eigenvectors_are_orthogonal_and_rebuild_the_matrix_from_ascending_values() {
         let e = b.eigh(&lower_only(&a)).unwrap();
         let v = &e.vectors;
         assert!(e.values.windows(2).into_iter().all(|w| w[0] <= w[1]) && v.is_standard_layout(), "{b:?} {n}");
-        assert_near(&v.t().dot(v), &Array2::eye(n), 1e-12, &format!("VᵀV, {b:?} {n}"));
-        assert_near(&(v * &e.values).dot(&v.t()), &a, 1e-12, &format!("V D Vᵀ, {b:?} {n}"));
+        assert_close(&v.t().dot(v), &Array2::eye(n), 1e-12, &format!("VᵀV, {b:?} {n}"));
+        assert_close(&(v * &e.values).dot(&v.t()), &a, 1e-12, &format!("V D Vᵀ, {b:?} {n}"));
     }
 }
 
@@ -139,9 +138,9 @@ fn singular_vectors_are_orthonormal_and_rebuild_the_matrix_from_descending_value
             let (r, what) = (rows.min(cols), format!("{b:?} {rows} x {cols}"));
             assert_eq!((d.u.dim(), d.s.len(), d.vt.dim()), ((rows, r), r, (r, cols)), "{what}");
             assert!(d.s.windows(2).into_iter().all(|w| w[0] >= w[1]) && d.s[r - 1] >= 0.0, "{what}");
-            assert_near(&d.u.t().dot(&d.u), &Array2::eye(r), 1e-12, &what);
-            assert_near(&d.vt.dot(&d.vt.t()), &Array2::eye(r), 1e-12, &what);
-            assert_near(&(&d.u * &d.s).dot(&d.vt), &a, 1e-11, &what);
+            assert_close(&d.u.t().dot(&d.u), &Array2::eye(r), 1e-12, &what);
+            assert_close(&d.vt.dot(&d.vt.t()), &Array2::eye(r), 1e-12, &what);
+            assert_close(&(&d.u * &d.s).dot(&d.vt), &a, 1e-11, &what);
             assert_eq!(b.svd(&a.t().as_standard_layout().t()).unwrap().u, d.u, "{what}: column-major");
         }
     }
@@ -157,9 +156,9 @@ fn the_residual_of_least_squares_is_orthogonal_to_every_column() {
             }
             let x = b.lstsq(&a, &rhs.slice(s![.., ..;2])).unwrap();
             let residual = a.dot(&x) - rhs.slice(s![.., ..;2]);
-            assert_near(&a.t().dot(&residual), &Array2::zeros((n, 3)), 1e-10, &format!("{b:?} {rows} x {n}"));
+            assert_close(&a.t().dot(&residual), &Array2::zeros((n, 3)), 1e-10, &format!("{b:?} {rows} x {n}"));
             if rows == n {
-                assert_near(&residual, &Array2::zeros((n, 3)), 1e-11, &format!("{b:?} {n} square"));
+                assert_close(&residual, &Array2::zeros((n, 3)), 1e-11, &format!("{b:?} {n} square"));
             }
         }
     }
@@ -330,19 +329,19 @@ fn both_back_ends_agree_up_to_rounding_and_the_signs_of_vectors() {
     }
     for n in ORDERS {
         let (a, x) = (spd(n), normal(2 * n + 3, n));
-        assert_near(&f.cholesky(&a).unwrap(), &l.cholesky(&a).unwrap(), 1e-13, "cholesky");
-        assert_near(&f.spd_inverse(&a).unwrap(), &l.spd_inverse(&a).unwrap(), 1e-11, "spd_inverse");
-        assert_near(&f.cholesky_of_inverse(&a).unwrap(), &l.cholesky_of_inverse(&a).unwrap(), 1e-12, "cholesky_of_inverse");
-        assert_near(&f.solve_spd(&a, &x.t()).unwrap(), &l.solve_spd(&a, &x.t()).unwrap(), 1e-11, "solve_spd");
+        assert_close(&f.cholesky(&a).unwrap(), &l.cholesky(&a).unwrap(), 1e-13, "cholesky");
+        assert_close(&f.spd_inverse(&a).unwrap(), &l.spd_inverse(&a).unwrap(), 1e-11, "spd_inverse");
+        assert_close(&f.cholesky_of_inverse(&a).unwrap(), &l.cholesky_of_inverse(&a).unwrap(), 1e-12, "cholesky_of_inverse");
+        assert_close(&f.solve_spd(&a, &x.t()).unwrap(), &l.solve_spd(&a, &x.t()).unwrap(), 1e-11, "solve_spd");
         let rhs = normal(2 * n + 3, 4);
-        assert_near(&f.lstsq(&x, &rhs).unwrap(), &l.lstsq(&x, &rhs).unwrap(), 1e-12, "lstsq");
+        assert_close(&f.lstsq(&x, &rhs).unwrap(), &l.lstsq(&x, &rhs).unwrap(), 1e-12, "lstsq");
         let (ef, el) = (f.eigh(&a).unwrap(), l.eigh(&a).unwrap());
-        assert!((&ef.values - &el.values).iter().all(|d| d.abs() <= 1e-13), "eigenvalues of order {n}");
-        assert_near(&signed(&ef.vectors), &signed(&el.vectors), 1e-10, "eigenvectors");
+        assert_close(&ef.values, &el.values, 1e-13, format!("eigenvalues of order {n}"));
+        assert_close(&signed(&ef.vectors), &signed(&el.vectors), 1e-10, "eigenvectors");
         let (df, dl) = (f.svd(&x).unwrap(), l.svd(&x).unwrap());
-        assert!((&df.s - &dl.s).iter().all(|d| d.abs() <= 1e-12), "singular values of order {n}");
-        assert_near(&signed(&df.u), &signed(&dl.u), 1e-10, "left singular vectors");
-        assert_near(&signed(&df.vt.t()), &signed(&dl.vt.t()), 1e-10, "right singular vectors");
+        assert_close(&df.s, &dl.s, 1e-12, format!("singular values of order {n}"));
+        assert_close(&signed(&df.u), &signed(&dl.u), 1e-10, "left singular vectors");
+        assert_close(&signed(&df.vt.t()), &signed(&dl.vt.t()), 1e-10, "right singular vectors");
     }
 }
 
@@ -361,10 +360,8 @@ fn gram_is_the_f64_product_within_the_stated_bound() {
         gram.update(&x).unwrap();
         let found = gram.matrix();
         assert_eq!(found, found.t(), "{tokens} x {dim}");
-        for (i, ((found, exact), size)) in found.iter().zip(&exact).zip(&size).enumerate() {
-            let bound = 256.0 * f64::from(f32::EPSILON) / 2.0 * size;
-            assert!((found - exact).abs() <= bound, "{tokens} x {dim}, entry {i}: {found} is not {exact}");
-        }
+        let bound = |at: (usize, usize), _| 256.0 * f64::from(f32::EPSILON) / 2.0 * size[at];
+        assert_within(&found, &exact, bound, format!("{tokens} x {dim}"));
         assert_eq!((gram.tokens(), gram.dim()), (tokens, dim));
     }
 }

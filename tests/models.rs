@@ -1,5 +1,9 @@
 //! Networks of the literature, networks in files, and networks whose weights are stored sparse.
 
+#[path = "../crates/sparse/tests/close/mod.rs"]
+mod close;
+
+use close::assert_close;
 use lacuna::Error;
 use lacuna::calibrate::Calibration;
 use lacuna::criteria::Obd;
@@ -284,9 +288,7 @@ fn stored_sparse_a_network_gives_the_same_outputs() {
         let expected = network.forward(&x);
         for (format, compressed) in [("dense", Compressed::new(&network, dense)), ("csr", Compressed::new(&network, csr))] {
             let compressed = compressed.unwrap();
-            let error =
-                (compressed.forward(&x) - &expected).fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d.abs()) });
-            assert!(error <= 1e-5, "{format}: {error}");
+            assert_close(&compressed.forward(&x), &expected, 1e-5, format);
             assert_eq!(compressed.nnz(), kept, "{format}");
             let rows: usize = network.affines().map(|(_, _, a)| a.weight.value().nrows() + 1).sum();
             let bytes = if format == "dense" { 4 * weights(&network) } else { 8 * kept + 4 * rows };

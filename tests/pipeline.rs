@@ -1,5 +1,7 @@
 //! From data to a pruned network: training, measuring, pruning at once and in steps, and what Optimal Brain Damage predicts.
 
+#[path = "../crates/sparse/tests/close/mod.rs"]
+mod close;
 #[path = "pipeline/brain_damage.rs"]
 mod brain_damage;
 #[path = "pipeline/common.rs"]

@@ -1,5 +1,9 @@
 //! What training can do beyond following a target: distillation, dropout, jitter, max-norm, few levels, BFGS, synthetic samples.
 
+#[path = "../crates/sparse/tests/close/mod.rs"]
+mod close;
+
+use close::{assert_close, assert_within};
 use lacuna::mask::Mask;
 use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Dropout, Loss, Method, Mode, Network};
@@ -9,7 +13,7 @@ use lacuna::train::{
     Bfgs, Decay, Distil, Jitter, Munge, Objective, Regularization, Targets, TrainConfig, bfgs, discretised, distillation, munge,
     side_by_side, train, train_discretised,
 };
-use ndarray::{Array2, array};
+use ndarray::{Array2, array, aview1};
 
 fn normal(seed: u64, rows: usize, cols: usize) -> Array2<f32> {
     Seed(seed).stream("numbers").normal_array(rows, cols, 1.0)
@@ -45,9 +49,9 @@ fn a_high_temperature_matches_logits_and_the_gradient_keeps_its_size() {
     let (student, teacher) = (centred(normal(3, 4, 6)), centred(normal(4, 4, 6)));
     let (loss, d) = distillation(&student, &teacher, 1e4);
     let matching = (&student - &teacher) / 6.0; // (z − v) / N
-    assert!(d.iter().zip(&matching).all(|(a, b)| (a - b).abs() < 1e-3));
+    assert_close(&d, &matching, 1e-3f32.next_down(), "the gradient");
     let squares = (&student - &teacher).mapv(|v| f64::from(v * v)).sum_axis(ndarray::Axis(1)) / 12.0;
-    assert!(loss.iter().zip(&squares).all(|(a, b)| (a - b).abs() < 1e-3 * b.max(1.0)), "{loss} and {squares}");
+    assert_within(&loss, &squares, |_, b: f64| (1e-3 * b.max(1.0)).next_down(), "the loss");
     // Without τ² the gradient would be 10⁻⁸ of this.
     let size = |t: f32| distillation(&student, &teacher, t).1.iter().map(|d| d.abs()).sum::<f32>();
     assert!((size(100.0) / size(1e4) - 1.0).abs() < 0.05, "{} and {}", size(100.0), size(1e4));
@@ -64,7 +68,7 @@ fn a_mixed_objective_is_the_weighted_sum_and_a_teacher_teaches_itself_nothing() 
     };
     let (soft, hard, mixed) = (of(0.0, 2.0, &output), of(1.0, 2.0, &output), of(0.25, 2.0, &output));
     assert!((mixed.0 - (0.75 * soft.0 + 0.25 * hard.0)).abs() < 1e-5);
-    assert!((&soft.1 * 0.75 + &hard.1 * 0.25 - &mixed.1).iter().all(|d| d.abs() < 1e-6));
+    assert_close(&mixed.1, &(&soft.1 * 0.75 + &hard.1 * 0.25), 1e-6f32.next_down(), "the gradient of a quarter");
     assert!((hard.0 - Loss::CrossEntropy.values(&output, &labels).sum()).abs() < 1e-5);
     let (own, d) = of(0.0, 3.0, &teacher);
     assert!(own.abs() < 1e-6 && d.iter().all(|d| d.abs() < 1e-6));
@@ -113,7 +117,7 @@ fn dropout_keeps_the_mean_and_none_of_it_is_the_plain_pass() {
     assert_eq!(plain.output(), none.output());
     let half = net.run_dropped(x, Dropout { inputs: 0.5, hidden: 0.0 }, &mut stream);
     let mean = half.output().mean_axis(ndarray::Axis(0)).unwrap();
-    assert!(mean.iter().zip(plain.output().row(0)).all(|(a, b)| (a - b).abs() < 0.15), "{mean} and {}", plain.output().row(0));
+    assert_close(&mean, &plain.output().row(0), 0.15f32.next_down(), "the mean output");
     let dropped = half.input(0).iter().filter(|v| **v == 0.0).count() as f64 / 1e5;
     assert!((dropped - 0.5).abs() < 0.01, "{dropped}");
 }
@@ -203,7 +207,7 @@ fn one_step_moves_the_continuous_weight_by_the_gradient_at_the_discretised_one()
     assert!((losses[0] - loss).abs() < 1e-5 * loss);
     let expected = before.param("fc1.weight").unwrap().value() - &(&gradient[0] * 0.1);
     let found = net.param("fc1.weight").unwrap().value();
-    assert!((found - &expected).iter().all(|d| d.abs() < 1e-5), "{found} and {expected}");
+    assert_close(found, &expected, 1e-5f32.next_down(), "a step of 0.1");
     let (_, scale) = discretise(returned.param("fc1.weight").unwrap().value(), None, grid).unwrap();
     assert!(
         returned.param("fc1.weight").unwrap().value().iter().all(|w| [-scale, 0.0, scale].iter().any(|l| (l - w).abs() < 1e-5))
@@ -275,7 +279,7 @@ fn munged_samples_lie_between_neighbours_and_nominal_values_only_change_places()
         let mut old: Vec<f32> = x.column(2).to_vec();
         new.sort_by(f32::total_cmp);
         old.sort_by(f32::total_cmp);
-        assert!(new.iter().zip(&old).all(|(a, b)| (a - b).abs() < 1e-3));
+        assert_close(&aview1(&new), &aview1(&old), 1e-3f32.next_down(), format!("time {time}"));
     }
     let still = munge(&x, &[false; 3], &Munge { swap: 0.0, times: 1, ..how }).unwrap();
     assert_eq!(still, x);

@@ -1,5 +1,9 @@
 //! Methods of the whole Hessian against direct inverses, exhaustive search, and each other.
 
+#[path = "../crates/sparse/tests/close/mod.rs"]
+mod close;
+
+use close::{assert_close, assert_within};
 use lacuna::allocate::{Global, Target};
 use lacuna::calibrate::{Calibration, LayerWeights, measure};
 use lacuna::criteria::{Evidence, Fisher, Measured, Saliency};
@@ -11,7 +15,7 @@ use lacuna::prune::{Criterion, Pruning, Surgeon, compensated};
 use lacuna::rng::Seed;
 use lacuna::solve::{InverseHessian, WoodFisher, obs};
 use lacuna::train::{Bfgs, bfgs};
-use ndarray::{Array1, Array2, array, s};
+use ndarray::{Array1, Array2, array, aview1, s};
 
 fn rows(seed: u64, m: usize, n: usize) -> Array2<f32> {
     Seed(seed).stream("rows").normal_array(m, n, 1.0)
@@ -91,7 +95,7 @@ fn every_removal_is_the_constrained_minimum_and_the_saliencies_add_up() {
         total += cut.saliency;
         let (increase, best) = exact(&h, &start, &keep);
         assert!((total - increase).abs() < 1e-8 * increase, "{total} and {increase}");
-        assert!(w.iter().zip(&best).all(|(a, b)| (a - b).abs() < 1e-8), "{w:?}\n{best:?}");
+        assert_close(&aview1(&w), &aview1(&best), 1e-8f64.next_down(), format!("{} left", keep.len()));
         assert_eq!(w[cut.index], 0.0);
     }
 }
@@ -195,7 +199,7 @@ fn a_surgeon_leaves_masked_weights_alone_and_says_what_went() {
 }
 
 fn layer_of<'a>(w: &'a Array2<f32>, measured: &'a Measured) -> Evidence<'a> {
-    Evidence { measured, ..Evidence::weight_only("fc", w.view()) }
+    Evidence { measured, ..Evidence::weight_only("fc", w) }
 }
 
 #[test]
@@ -223,7 +227,7 @@ fn woodfisher_with_blocks_of_one_scores_as_the_diagonal_fisher_does() {
     let layer = layer_of(&w, &measured);
     let a = WoodFisher { damping: 1e-9, block: 1 }.score(&layer).unwrap();
     let b = Fisher.score(&layer).unwrap();
-    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs()), "{a}\n{b}");
+    assert_within(&a, &b, |_, b: f32| 1e-5 * b.abs(), "WoodFisher and Fisher");
 }
 
 #[test]
@@ -305,7 +309,7 @@ fn mini_batches_average_their_samples_gradients_and_settings_are_checked() {
         assert_eq!((a.nrows(), b.nrows()), (10, 3));
         for (i, row) in b.rows().into_iter().enumerate() {
             let mean = a.slice(s![4 * i..(4 * i + 4).min(10), ..]).mean_axis(ndarray::Axis(0)).unwrap();
-            assert!(row.iter().zip(&mean).all(|(r, m)| (r - m).abs() < 1e-5));
+            assert_close(&row, &mean, 1e-5f32.next_down(), format!("mini-batch {i}"));
         }
     }
     let weights = LayerWeights::of(&net).unwrap();

@@ -1,5 +1,9 @@
 //! A masked network and the smaller one without its dead units compute the same.
 
+#[path = "../crates/sparse/tests/close/mod.rs"]
+mod close;
+
+use close::{apart, assert_close};
 use lacuna::calibrate::Calibration;
 use lacuna::criteria::{Magnitude, Obd, Random, Saliency};
 use lacuna::mask::Mask;
@@ -44,8 +48,7 @@ fn shrunk(network: &Network) -> Network {
     let x = inputs(network);
     let (a, b) = (network.forward(&x), small.forward(&x));
     let scale = a.fold(1.0f32, |m, v| m.max(v.abs()));
-    let error = (&a - &b).fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d.abs()) });
-    assert!(error <= 1e-5 * scale, "off by {error} of {scale}");
+    assert_close(&b, &a, 1e-5 * scale, "the smaller network");
     assert!(a.iter().any(|v| *v != a[[0, 0]]), "the outputs depend on the inputs");
     assert_eq!(shrink(&small).unwrap(), small, "shrinking again");
     assert!(small.parameters() <= network.parameters() && small.kept_parameters() <= network.kept_parameters());
@@ -203,9 +206,7 @@ fn of_a_group_that_is_all_dead_one_unit_stays() {
         let small = shrink(&network).unwrap();
         assert_eq!(dims(&small)[0], (1, 4), "dead by {weight}");
         let x = inputs(&network);
-        let error = (network.forward(&x) - small.forward(&x))
-            .fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d.abs()) });
-        assert!(error <= 1e-5, "{error}");
+        assert_close(&small.forward(&x), &network.forward(&x), 1e-5, param);
         assert_eq!(shrink(&small).unwrap(), small);
     }
 }
@@ -242,9 +243,7 @@ fn trained_networks_pruned_by_units_shrink_and_compute_the_same() {
         let mut masked = prune_units(&network, &data, saliency, sparsity).unwrap();
         fit(&mut masked, &x, &t, &recipe).unwrap();
         let small = shrink(&masked).unwrap();
-        let error =
-            (masked.forward(&x) - small.forward(&x)).fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d.abs()) });
-        assert!(error <= 1e-5, "{}: {error}", saliency.name());
+        assert_close(&small.forward(&x), &masked.forward(&x), 1e-5, saliency.name());
         let left = |units: usize| (units - (units as f64 * sparsity).round() as usize).max(1);
         let (a, b, c) = (left(8), left(12), left(16));
         assert_eq!(dims(&small), [(a, 9), (b, 9 * a), (c, 4 * b), (10, c)], "{} at {sparsity}", saliency.name());
@@ -363,8 +362,7 @@ proptest! {
         let x = inputs(&network);
         let (a, b) = (network.forward(&x), small.forward(&x));
         let scale = a.fold(1.0f32, |m, v| m.max(v.abs()));
-        let error = (&a - &b).fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d.abs()) });
-        prop_assert!(error <= 1e-5 * scale, "off by {} of {}", error, scale);
+        apart(&b, &a, |_, _| 1e-5 * scale).map_err(TestCaseError::fail)?;
         prop_assert!(small.parameters() <= network.parameters() && small.flops() <= network.flops());
         prop_assert_eq!(&shrink(&small).unwrap(), &small);
         // What can be removed is: of a unit that nobody reads nothing is left, unless its group is all dead.

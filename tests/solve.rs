@@ -1,5 +1,7 @@
 //! Pruners of one layer: held to published codes, to the best mask of all, and to exact least squares.
 
+#[path = "../crates/sparse/tests/close/mod.rs"]
+mod close;
 #[path = "solve/alps.rs"]
 mod alps;
 #[path = "solve/common.rs"]

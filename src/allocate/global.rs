@@ -3,7 +3,7 @@
 use super::{Allocate, Layer, budgets, check};
 use crate::mask::{Budget, rank_cut};
 use crate::{Error, Result};
-use ndarray::{ArrayView2, Zip};
+use ndarray::{ArrayRef2, Zip};
 
 /// As many of each layer as have their scores among the `keep` largest of all layers; of equal scores the first layer's.
 ///
@@ -29,14 +29,14 @@ impl Allocate for Global {
             need: "the scores".into(),
             layer: l.name.into(),
         };
-        let scores: Vec<ArrayView2<'_, f32>> =
-            layers.iter().map(|l| l.scores.ok_or_else(|| missing(l))).collect::<Result<_>>()?;
+        let scores: Vec<&ArrayRef2<f32>> =
+            layers.iter().map(|l| l.scores.as_deref().ok_or_else(|| missing(l))).collect::<Result<_>>()?;
         budgets(layers, counts(layers, &scores, total.keep())?)
     }
 }
 
 /// How many scores of each layer are among the `keep` largest of all.
-pub(super) fn counts(layers: &[Layer<'_>], scores: &[ArrayView2<'_, f32>], keep: usize) -> Result<Vec<usize>> {
+pub(super) fn counts(layers: &[Layer<'_>], scores: &[&ArrayRef2<f32>], keep: usize) -> Result<Vec<usize>> {
     for (layer, s) in layers.iter().zip(scores) {
         let (expected, found) = (layer.weight.dim(), s.dim());
         if expected != found {
@@ -54,7 +54,7 @@ pub(super) fn counts(layers: &[Layer<'_>], scores: &[ArrayView2<'_, f32>], keep:
     Ok(scores
         .iter()
         .map(|s| {
-            let (above, equal) = Zip::from(s).fold((0, 0), |(a, e), &s| (a + usize::from(s > cut), e + usize::from(s == cut)));
+            let (above, equal) = Zip::from(*s).fold((0, 0), |(a, e), &s| (a + usize::from(s > cut), e + usize::from(s == cut)));
             let taken = ties.min(equal);
             ties -= taken;
             above + taken

@@ -18,7 +18,7 @@
 use super::{Allocate, Layer, budgets, check, global::counts};
 use crate::mask::Budget;
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayRef2};
 
 /// Counts by rank of the LAMP scores; see the module.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,9 +29,9 @@ impl Lamp {
     ///
     /// ```
     /// use ndarray::array;
-    /// assert_eq!(lacuna::allocate::Lamp::scores(array![[1., -2., 0.]].view()), array![[0.2, 1., 0.]]);
+    /// assert_eq!(lacuna::allocate::Lamp::scores(&array![[1., -2., 0.]]), array![[0.2, 1., 0.]]);
     /// ```
-    pub fn scores(weight: ArrayView2<'_, f32>) -> Array2<f32> {
+    pub fn scores(weight: &ArrayRef2<f32>) -> Array2<f32> {
         let squares: Vec<f64> = weight.iter().map(|&w| f64::from(w) * f64::from(w)).collect();
         if squares.iter().any(|s| s.is_nan()) {
             return Array2::from_elem(weight.dim(), f32::NAN);
@@ -65,8 +65,8 @@ impl Allocate for Lamp {
                 return Err(Error::NonFinite { what: "weights".into(), row, col, value: f64::from(value) }.in_layer(l.name));
             }
         }
-        let scores: Vec<Array2<f32>> = layers.iter().map(|l| Lamp::scores(l.weight)).collect();
-        let views: Vec<_> = scores.iter().map(|s| s.view()).collect();
-        budgets(layers, counts(layers, &views, total.keep())?)
+        let scores: Vec<Array2<f32>> = layers.iter().map(|l| Lamp::scores(&l.weight)).collect();
+        let scores: Vec<&ArrayRef2<f32>> = scores.iter().map(|s| &**s).collect();
+        budgets(layers, counts(layers, &scores, total.keep())?)
     }
 }

@@ -37,7 +37,7 @@ pub use uniform::Uniform;
 
 use crate::mask::Budget;
 use crate::{Error, Result};
-use ndarray::ArrayView2;
+use ndarray::{ArrayRef2, ArrayView2};
 
 /// One layer as an allocation sees it.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +56,8 @@ pub struct Layer<'a> {
 
 impl<'a> Layer<'a> {
     /// A linear layer without scores.
-    pub fn linear(name: &'a str, weight: ArrayView2<'a, f32>) -> Self {
-        Layer { name, weight, kernel: None, positions: 1, scores: None }
+    pub fn linear(name: &'a str, weight: &'a ArrayRef2<f32>) -> Self {
+        Layer { name, weight: weight.view(), kernel: None, positions: 1, scores: None }
     }
 
     /// Number of weights.
@@ -78,7 +78,7 @@ impl<'a> Layer<'a> {
 /// use lacuna::mask::Budget;
 /// use ndarray::Array2;
 /// let (a, b) = (Array2::zeros((3, 3)), Array2::zeros((2, 3)));
-/// let layers = [Layer::linear("a", a.view()), Layer::linear("b", b.view())];
+/// let layers = [Layer::linear("a", &a), Layer::linear("b", &b)];
 /// let parts = Uniform.allocate(&layers, Budget::new(8, 15).unwrap()).unwrap();
 /// assert_eq!(parts.iter().map(|p| p.keep()).collect::<Vec<_>>(), [5, 3]);
 /// ```

@@ -29,7 +29,7 @@ impl Target {
     /// use lacuna::allocate::{Layer, Target, Uniform};
     /// use ndarray::Array2;
     /// let w = Array2::zeros((4, 5));
-    /// let conv = Layer { positions: 9, ..Layer::linear("conv1", w.view()) };
+    /// let conv = Layer { positions: 9, ..Layer::linear("conv1", &w) };
     /// let part = Target::Flops(100).allocate(&Uniform, &[conv]).unwrap()[0];
     /// assert_eq!(part.keep(), 5); // 5 weights x 9 positions x 2 = 90
     /// ```

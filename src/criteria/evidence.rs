@@ -151,7 +151,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// A weight of which nothing was measured.
-    pub fn weight_only(layer: &'a str, weight: ArrayView2<'a, f32>) -> Self {
+    pub fn weight_only(layer: &'a str, weight: &'a ArrayRef2<f32>) -> Self {
         static NOTHING: Measured = Measured {
             tokens: 0,
             input_squares: None,
@@ -164,7 +164,7 @@ impl<'a> Evidence<'a> {
             synaptic_flow: None,
             sample_gradients: None,
         };
-        Evidence { layer, weight, mask: None, measured: &NOTHING }
+        Evidence { layer, weight: weight.view(), mask: None, measured: &NOTHING }
     }
 
     /// The gradients of mini-batches, `(mini-batches, out * in)`, checked to have a column for each weight.
@@ -271,7 +271,7 @@ impl<'a> Evidence<'a> {
 /// use lacuna::criteria::{Evidence, Magnitude, Saliency};
 /// use ndarray::array;
 /// let w = array![[1., -3.], [2., 0.]];
-/// let scores = Magnitude::default().score(&Evidence::weight_only("fc1", w.view())).unwrap();
+/// let scores = Magnitude::default().score(&Evidence::weight_only("fc1", &w)).unwrap();
 /// assert_eq!(scores, array![[1., 3.], [2., 0.]]);
 /// ```
 pub trait Saliency: Sync {

@@ -29,7 +29,7 @@ use ndarray::Array2;
 /// use ndarray::array;
 /// let w = array![[2., -1.]];
 /// let measured = Measured { second_derivatives: Some(array![[1., 8.]]), ..Measured::default() };
-/// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", w.view()) };
+/// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) };
 /// assert_eq!(Obd.score(&layer).unwrap(), array![[2., 4.]]);
 /// ```
 #[derive(Debug, Clone, Copy, Default)]

@@ -27,7 +27,7 @@ use ndarray::{Array1, Array2, Axis};
 /// use ndarray::array;
 /// let w = array![[1., -3.], [1., 1.]];
 /// let measured = Measured { input_squares: Some(array![16., 1.]), ..Measured::default() };
-/// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", w.view()) };
+/// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) };
 /// // (1/2 + 1/4) · 2, 3/4 + 3/4, (1/2 + 1/2) · 2, 1/4 + 1/2
 /// assert_eq!(Ria::default().score(&layer).unwrap(), array![[1.5, 1.5], [2., 0.75]]);
 /// ```

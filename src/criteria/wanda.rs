@@ -30,7 +30,7 @@ use ndarray::{Array1, Array2};
 /// use ndarray::array;
 /// let w = array![[2., -1.]];
 /// let measured = Measured { input_squares: Some(array![4., 25.]), ..Measured::default() };
-/// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", w.view()) };
+/// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) };
 /// assert_eq!(Wanda.score(&layer).unwrap(), array![[4., 5.]]);
 /// ```
 #[derive(Debug, Clone, Copy, Default)]

@@ -252,8 +252,8 @@ pub(super) fn scores(layer: &Evidence<'_>, pruning: &Pruning<'_>) -> Result<Arra
 /// use ndarray::array;
 /// let (a, b) = (array![[1., 2.], [3., 4.]], array![[9., 8., 0.5]]);
 /// let layers = [
-///     Layer { scores: Some(a.view()), ..Layer::linear("a", a.view()) },
-///     Layer { scores: Some(b.view()), ..Layer::linear("b", b.view()) },
+///     Layer { scores: Some(a.view()), ..Layer::linear("a", &a) },
+///     Layer { scores: Some(b.view()), ..Layer::linear("b", &b) },
 /// ];
 /// let masks = choose(&layers, &Global, Target::Parameters(3), Pattern::Unstructured, Scope::Layer).unwrap();
 /// assert_eq!((masks[0].kept(), masks[1].kept()), (1, 2));

@@ -80,7 +80,7 @@ impl Surgeon {
                         return Err(Error::NonFinite { what, row: from + sample, col, value: row[col] });
                     }
                     gone.iter().for_each(|&q| row[q] = 0.0);
-                    inverse.absorb(row.view(), samples as f64);
+                    inverse.absorb(&row, samples as f64);
                 }
             }
         }

@@ -72,7 +72,7 @@ impl ExactObs {
     /// use ndarray::array;
     /// let measured = Measured { tokens: 9, gram: Some(array![[2., 1.], [1., 2.]]), ..Measured::default() };
     /// let w = array![[1., 4.]];
-    /// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", w.view()) };
+    /// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) };
     /// let trace = ExactObs { damping: 0. }.trace(&layer, 0, 1)?;
     /// // H⁻¹ = [[2, -1], [-1, 2]] / 3: without the first, 1 / (2/3), and the second becomes 4 + 1/2.
     /// assert_eq!(trace.removed, [0]);
@@ -90,7 +90,7 @@ impl ExactObs {
         assert!(row < rows && steps <= cols, "row {row} and {steps} steps of {rows} x {cols}");
         let mut weight = checked_weight(layer, Pattern::Unstructured, Scope::Row, Budget::all(rows * cols))?;
         let (inverse, _) = self.inverse(layer, &mut weight)?;
-        let mut greedy = Greedy::new(weight.slice(s![row..=row, ..]), &inverse, Groups { unit: 1, nm: None });
+        let mut greedy = Greedy::new(&weight.slice(s![row..=row, ..]), &inverse, Groups { unit: 1, nm: None });
         let mut trace = Trace { removed: vec![], losses: vec![], weights: vec![] };
         for _ in 0..steps {
             let (unit, loss) = greedy.step().ok_or_else(|| broken(layer))?;
@@ -215,7 +215,7 @@ fn walk<'a>(
     gone: &[usize],
     drop: usize,
 ) -> Result<(Steps, Array2<f64>)> {
-    let mut greedy = Greedy::new(band, inverse, groups);
+    let mut greedy = Greedy::new(&band, inverse, groups);
     let mut steps = Vec::with_capacity(drop);
     for &unit in gone {
         steps.push((unit, greedy.remove(unit).ok_or_else(|| broken(layer))?));

@@ -10,7 +10,7 @@
 //!
 //! A column that goes changes places with the last one, in all of them, and they become shorter.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayRef2};
 
 /// What goes together, and how much of it.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ pub(super) struct Greedy<'a> {
 
 impl<'a> Greedy<'a> {
     /// Nothing removed yet. `rows` is `(rows, in)`, `inverse` is H⁻¹ `(in, in)`.
-    pub fn new(rows: ArrayView2<'_, f32>, inverse: &'a Array2<f64>, groups: Groups) -> Self {
+    pub fn new(rows: &ArrayRef2<f32>, inverse: &'a Array2<f64>, groups: Groups) -> Self {
         let n = rows.ncols();
         let k = groups.unit;
         let block = |u: usize| (0..k * k).map(|i| inverse[[u * k + i / k, u * k + i % k]]).collect();

@@ -12,7 +12,7 @@
 
 use crate::linalg::spd_inverse;
 use crate::{Error, Result};
-use ndarray::{Array1, Array2, ArrayRef2, ArrayView1, Axis};
+use ndarray::{Array1, Array2, ArrayRef1, ArrayRef2, Axis};
 
 /// H⁻¹ over the parameters that are left; rows and columns of those removed are 0.
 ///
@@ -24,7 +24,7 @@ use ndarray::{Array1, Array2, ArrayRef2, ArrayView1, Axis};
 /// use lacuna::solve::InverseHessian;
 /// use ndarray::array;
 /// let mut inverse = InverseHessian::new(2, 2.0)?; // ½ I
-/// inverse.absorb(array![1., 1.].view(), 1.0);     // H = [[3, 1], [1, 3]]
+/// inverse.absorb(&array![1., 1.], 1.0);           // H = [[3, 1], [1, 3]]
 /// assert_eq!(inverse.matrix(), array![[0.375, -0.125], [-0.125, 0.375]]);
 /// inverse.remove(0); // H = [[3]]
 /// assert!((inverse.matrix()[[1, 1]] - 1. / 3.).abs() < 1e-15 && inverse.matrix()[[0, 1]] == 0.);
@@ -85,7 +85,7 @@ impl InverseHessian {
         }
         let mut inverse = InverseHessian::new(x.ncols(), alpha)?;
         for row in x.axis_iter(Axis(0)) {
-            inverse.absorb(row.mapv(f64::from).view(), patterns);
+            inverse.absorb(&row.mapv(f64::from), patterns);
         }
         Ok(inverse)
     }
@@ -94,10 +94,10 @@ impl InverseHessian {
     ///
     /// # Panics
     /// If x has not `n` entries or `patterns` is not positive.
-    pub fn absorb(&mut self, x: ArrayView1<'_, f64>, patterns: f64) {
+    pub fn absorb(&mut self, x: &ArrayRef1<f64>, patterns: f64) {
         assert!(x.len() == self.left.len() && patterns > 0.0, "{} entries for {}, {patterns}", x.len(), self.left.len());
-        let hx: Array1<f64> = self.matrix.dot(&x);
-        let scale = (patterns + hx.dot(&x)).recip();
+        let hx: Array1<f64> = self.matrix.dot(x);
+        let scale = (patterns + hx.dot(x)).recip();
         self.subtract(&hx, scale);
     }
 

@@ -42,7 +42,7 @@ impl Pruned {
 /// // Two inputs that are always equal: what one loses the other takes over.
 /// let measured = Measured { tokens: 4, gram: Some(array![[4., 4.], [4., 4.]]), ..Measured::default() };
 /// let w = array![[1., 2.]];
-/// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", w.view()) };
+/// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) };
 /// let pruner = SparseGpt { damping: 1e-6, ..SparseGpt::default() };
 /// let pruned = pruner.prune(&layer, Pattern::Unstructured, Scope::Layer, Budget::new(1, 2)?)?;
 /// assert!((pruned.weight[[0, 1]] - 3.).abs() < 1e-4 && pruned.weight[[0, 0]] == 0.);

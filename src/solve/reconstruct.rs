@@ -66,7 +66,7 @@ impl Reconstruct {
     /// use ndarray::array;
     /// let measured = Measured { tokens: 4, gram: Some(array![[2., 1.], [1., 2.]]), ..Measured::default() };
     /// let w = array![[1., 4.]];
-    /// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", w.view()) };
+    /// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) };
     /// let exact = Reconstruct { damping: 0., solver: Solver::Exact };
     /// // Without the second input: 2 ŵ = 2·1 + 1·4.
     /// assert_eq!(exact.run(&layer, &Mask::from_array(&array![[true, false]]), &w)?, array![[3., 0.]]);

@@ -41,7 +41,7 @@ impl Retarget<'_> {
     /// // One input that earlier layers have halved: the weight doubles.
     /// let measured = Measured { tokens: 1, gram: Some(array![[4.]]), ..Measured::default() };
     /// let w = array![[3.]];
-    /// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", w.view()) };
+    /// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) };
     /// let crossed = array![[8.]];
     /// let retarget = Retarget { damping: 0., inputs: Some((1., &crossed)), stream: None };
     /// assert_eq!(retarget.run(&layer)?, array![[6.]]);

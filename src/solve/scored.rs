@@ -17,7 +17,7 @@ use crate::mask::{Budget, Pattern, Scope, select};
 /// use ndarray::array;
 /// let w = array![[1., -3.], [2., 0.]];
 /// let magnitude = Magnitude::default();
-/// let layer = Evidence::weight_only("fc1", w.view());
+/// let layer = Evidence::weight_only("fc1", &w);
 /// let pruned = Scored(&magnitude).prune(&layer, Pattern::Unstructured, Scope::Layer, Budget::new(2, 4)?)?;
 /// assert_eq!(pruned.weight, array![[0., -3.], [2., 0.]]);
 /// # Ok::<(), lacuna::Error>(())

@@ -54,7 +54,7 @@ const CHUNK: usize = 1024;
 /// use ndarray::array;
 /// let w = array![[2., -1.]];
 /// let measured = Measured { sample_gradients: Some(array![[1., 0.], [0., 3.]]), ..Measured::default() };
-/// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", w.view()) };
+/// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) };
 /// // F = λ I + ½ diag(1, 9), so the scores are ½ (½ + λ) 2² and ½ (9/2 + λ) 1².
 /// let scores = WoodFisher { damping: 0.5, block: 2 }.score(&layer)?;
 /// assert_eq!(scores, array![[2., 2.5]]);

@@ -1,6 +1,7 @@
 //! Folders whose pruned weights are packed.
 
 use crate::build::numbers;
+use crate::close::assert_close;
 use crate::folder::content;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout, Packing, repack};
 use lacuna::lm::{Config, LanguageModel, Running};
@@ -185,14 +186,11 @@ fn a_model_computes_in_every_storage_what_its_masked_weights_give() {
             let (model, kept) = LanguageModel::load_stored(folder, config.clone(), running, tokens).unwrap();
             assert_eq!(kept.iter().filter(|k| k.pruned).count(), if folder.is_pruned() { 7 } else { 0 });
             let found = model.forward(&ids).unwrap();
-            let apart = (&found - &right).iter().fold(0.0f32, |a, d| if d.is_nan() { f32::INFINITY } else { a.max(d.abs()) });
-            assert!(apart < 1e-4, "{what}, {dtype}: {apart}");
+            assert_close(&found, &right, 1e-4f32.next_down(), format!("{what}, {dtype}"));
             let mut cache = model.cache();
             for (t, id) in ids.iter().enumerate() {
                 let z = model.step(&[*id], &mut cache).unwrap();
-                let apart =
-                    (&z - &right.row(t)).iter().fold(0.0f32, |a, d| if d.is_nan() { f32::INFINITY } else { a.max(d.abs()) });
-                assert!(apart < 1e-4, "{what}, token {t}, {dtype}: {apart}");
+                assert_close(&z, &right.row(t), 1e-4f32.next_down(), format!("{what}, token {t}, {dtype}"));
             }
             kept
         };

@@ -1,9 +1,10 @@
 //! Gradients of every sample apart, against the gradients of batches of one sample.
 
+use crate::close::assert_close;
 use crate::nets::{LOSSES, Net, data, largest};
 use lacuna::nn::Pooling::{Average, Max};
 use lacuna::nn::{Activation, Loss, Mode, Network};
-use ndarray::{Array2, s};
+use ndarray::{Array2, aview1, s};
 
 fn check(what: &str, net: &Network, batch: usize, loss: Loss) {
     let (x, target) = data(net, 9, batch, loss);
@@ -17,9 +18,7 @@ fn check(what: &str, net: &Network, batch: usize, loss: Loss) {
         let (_, gradient) = net.gradient(&row(&x), &row(&target), loss, Mode::Eval);
         let flat: Vec<f32> = gradient.iter().flat_map(|g| g.iter().copied()).collect();
         let scale = flat.iter().fold(1e-3f32, |m, g| m.max(g.abs()));
-        for (i, (&a, &b)) in rows.row(n).iter().zip(&flat).enumerate() {
-            assert!((a - b).abs() <= 1e-5 * scale, "{what}: sample {n}, parameter {i}: {a} and {b}");
-        }
+        assert_close(&rows.row(n), &aview1(&flat), 1e-5 * scale, format!("{what}: sample {n}"));
     }
 }
 

@@ -1,5 +1,6 @@
 //! A query alone is attended to as it is among others.
 
+use crate::close::{assert_close, assert_within};
 use lacuna::nn::{AttentionRule, Distances, Heads, Seen, attend};
 use lacuna::rng::Seed;
 use ndarray::{Array2, s};
@@ -28,9 +29,8 @@ fn a_single_query_gives_what_it_gives_among_others() {
                 let mut one = Array2::zeros((1, q.ncols()));
                 let alone = Seen { q: q.slice(s![last.., ..]), k: k.view(), v: v.view(), first: last };
                 attend(&[alone], heads, &rule, bias, one.view_mut());
-                for (a, b) in all.row(last).iter().zip(&one) {
-                    assert!((a - b).abs() < 1e-5 * (1.0 + a.abs()), "{heads:?}, {keys} keys, {rule:?}: {a} and {b}");
-                }
+                let case = format!("{heads:?}, {keys} keys, {rule:?}");
+                assert_within(&one.row(0), &all.row(last), |_, a: f32| (1e-5 * (1.0 + a.abs())).next_down(), &case);
                 // Nor does it matter whether keys lie side by side.
                 let wide = |m: &Array2<f32>| {
                     let mut wide = Array2::from_elem((keys, 2 * m.ncols()), f32::NAN);
@@ -41,7 +41,7 @@ fn a_single_query_gives_what_it_gives_among_others() {
                 let apart = Seen { k: k_wide.slice(s![.., columns]), v: v_wide.slice(s![.., columns]), ..alone };
                 let mut other = Array2::zeros((1, q.ncols()));
                 attend(&[apart], heads, &rule, bias, other.view_mut());
-                assert!((&other - &one).iter().all(|d| d.abs() < 1e-5), "{heads:?}, {keys} keys, {rule:?}");
+                assert_close(&other, &one, 1e-5f32.next_down(), case);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Calibration: exactly what is asked for, the same for any batch size, and nothing that is not finite.
 
+use crate::close::{assert_close, assert_within};
 use crate::common::{Data, small_convnet, small_mlp, split_digits};
 use lacuna::Error;
 use lacuna::calibrate::{Calibration, measure};
@@ -102,20 +103,16 @@ fn what_is_measured_has_the_shape_of_its_layer_and_is_what_the_network_says() {
             ]
         );
         let at = names.iter().position(|(n, _)| *n == format!("{name}.weight")).unwrap();
-        let error = (m.gradient.as_ref().unwrap() - &gradients[at])
-            .fold(0.0f32, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d.abs()) });
-        assert!(error < 1e-7, "{name}: {error}");
+        assert_close(m.gradient.as_ref().unwrap(), &gradients[at], 1e-7f32.next_down(), name);
         let (gram, squares) = (m.gram.as_ref().unwrap(), m.input_squares.as_ref().unwrap());
-        for (i, &square) in squares.iter().enumerate() {
-            assert!((gram[[i, i]] - square).abs() <= 1e-5 * square.max(1e-9), "{name}: {} and {square}", gram[[i, i]]);
-        }
+        assert_within(&gram.diag(), squares, |_, square: f64| 1e-5 * square.max(1e-9), name);
     }
     // The first layer reads the samples themselves.
     let mlp = small_mlp(2);
     let m = &measure(&mlp, &Calibration::new(&x, &t, Loss::CrossEntropy), all()).unwrap()[0];
     let wide = x.mapv(f64::from);
-    assert!((m.gram.as_ref().unwrap() - &wide.t().dot(&wide)).iter().all(|d| d.abs() < 1e-4));
-    assert!((m.input_sums.as_ref().unwrap() - &wide.sum_axis(Axis(0))).iter().all(|d| d.abs() < 1e-9));
+    assert_close(m.gram.as_ref().unwrap(), &wide.t().dot(&wide), 1e-4f64.next_down(), "the Gram matrix");
+    assert_close(m.input_sums.as_ref().unwrap(), &wide.sum_axis(Axis(0)), 1e-9f64.next_down(), "the sums of inputs");
 }
 
 #[test]
@@ -129,8 +126,8 @@ fn the_size_of_a_batch_changes_nothing_but_rounding() {
                 for ((one, many), (_, name, _)) in whole.iter().zip(run(batch)).zip(network.affines()) {
                     for (k, (a, b)) in arrays(one).iter().zip(arrays(&many)).enumerate() {
                         let scale = a.fold(0.0f64, |m, v| m.max(v.abs()));
-                        let error = (a - &b).fold(0.0f64, |m, v| if v.is_nan() { f64::INFINITY } else { m.max(v.abs()) });
-                        assert!(scale > 0.0 && error <= 2e-5 * scale, "batch {batch}, {name}, {k}: off by {error} of {scale}");
+                        assert!(scale > 0.0, "batch {batch}, {name}, {k}: all are 0");
+                        assert_close(&b, a, 2e-5 * scale, format!("batch {batch}, {name}, {k}"));
                     }
                     assert_eq!(one.tokens, many.tokens);
                 }

@@ -217,7 +217,7 @@ fn a_layer_without_weights_has_a_mask_without_bits_in_every_pattern_and_allocati
         for allocation in allocations() {
             let with = |layers: &[(&'static str, &Array2<f32>)]| {
                 let layers: Vec<Layer<'_>> =
-                    layers.iter().map(|(n, s)| Layer { scores: Some(s.view()), ..Layer::linear(n, s.view()) }).collect();
+                    layers.iter().map(|(n, s)| Layer { scores: Some(s.view()), ..Layer::linear(n, s) }).collect();
                 choose(&layers, allocation.as_ref(), Target::Sparsity(0.5), pattern, Scope::Layer).unwrap()
             };
             let alone = with(&[("full", &scores)]);
@@ -228,7 +228,7 @@ fn a_layer_without_weights_has_a_mask_without_bits_in_every_pattern_and_allocati
     }
     // Given sparsities may leave only such layers to the rest.
     let given = Overrides { sparsity: [("full".to_string(), 0.5)].into(), rest: Uniform };
-    let layers = [Layer::linear("full", scores.view()), Layer::linear("none", no_rows.view())];
+    let layers = [Layer::linear("full", &scores), Layer::linear("none", &no_rows)];
     let parts = given.allocate(&layers, Budget::new(64, 128).unwrap()).unwrap();
     assert_eq!(parts.iter().map(|p| (p.keep(), p.of())).collect::<Vec<_>>(), [(64, 128), (0, 0)]);
     assert_eq!(given.range(&layers).unwrap(), (64, 64));

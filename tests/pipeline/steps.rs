@@ -1,5 +1,6 @@
 //! Pruning in steps.
 
+use crate::close::assert_close;
 use crate::common::{ADAM, allocations, criteria, pruning, recipe, small_convnet, small_mlp, split_digits};
 use lacuna::Error;
 use lacuna::allocate::{Global, Uniform};
@@ -9,6 +10,7 @@ use lacuna::mask::{Budget, Mask};
 use lacuna::nn::Loss;
 use lacuna::prune::{Schedule, iterative, one_shot};
 use lacuna::train::fit;
+use ndarray::aview1;
 use proptest::prelude::*;
 
 fn schedules(steps: usize) -> [Schedule; 4] {
@@ -35,8 +37,7 @@ proptest! {
 fn schedules_are_their_formulas() {
     let near = |schedule: Schedule, expected: &[f64]| {
         let found = schedule.sparsities(0.2, 0.9).unwrap();
-        assert_eq!(found.len(), expected.len());
-        assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-12), "{schedule:?}: {found:?}");
+        assert_close(&aview1(&found), &aview1(expected), 1e-12f64.next_down(), format!("{schedule:?}"));
     };
     near(Schedule::OneShot, &[0.9]);
     near(Schedule::Linear { steps: 2 }, &[0.55, 0.9]);

@@ -43,7 +43,7 @@ impl Layer {
     }
 
     pub fn evidence(&self) -> Evidence<'_> {
-        Evidence { measured: &self.measured, ..Evidence::weight_only("blocks.3.o", self.weight.view()) }
+        Evidence { measured: &self.measured, ..Evidence::weight_only("blocks.3.o", &self.weight) }
     }
 
     pub fn gram(&self) -> &Array2<f64> {

@@ -1,8 +1,9 @@
+use crate::close::assert_close;
 use crate::common::*;
 use lacuna::criteria::Evidence;
 use lacuna::mask::{Mask, Pattern, Scope};
 use lacuna::solve::{ExactObs, Pruner, SparseGpt, squared_error};
-use ndarray::Array2;
+use ndarray::{Array2, aview1};
 
 const PLAIN: ExactObs = ExactObs { damping: 0.0 };
 const NM: Pattern = Pattern::Nm { n: 2, m: 4 };
@@ -18,8 +19,8 @@ fn after_each_removal_the_row_is_the_exact_least_squares_solution_and_losses_sum
         for ((gone, loss), found) in trace.removed.iter().zip(&trace.losses).zip(&trace.weights) {
             support.retain(|c| c != gone);
             let exact = least_squares(&w, &support, layer.gram());
-            let off = found.iter().zip(&exact).map(|(a, b)| (a - b).abs()).max_by(f64::total_cmp).unwrap_or(0.0);
-            assert!(off < 1e-8, "row {row}, {} left: off by {off}", support.len());
+            let case = format!("row {row}, {} left", support.len());
+            assert_close(&aview1(found), &aview1(&exact), 1e-8f64.next_down(), case);
             sum += loss;
             let error = row_error(found, &w, layer.gram());
             assert!((sum - error).abs() < 1e-8 * error.max(1.0), "row {row}, {} left: {sum} and {error}", support.len());

@@ -1,8 +1,9 @@
+use crate::close::assert_close;
 use crate::common::*;
 use lacuna::criteria::{Magnitude, Need, Wanda};
 use lacuna::mask::{Mask, Pattern, Scope};
 use lacuna::solve::{Pruner, Reconstruct, Reconstructed, Scored, Solver, SparseGpt, squared_error};
-use ndarray::Array2;
+use ndarray::{Array2, aview1};
 
 const EXACT: Reconstruct = Reconstruct { damping: 0.0, solver: Solver::Exact };
 
@@ -23,9 +24,7 @@ fn every_row_is_the_least_squares_solution_on_its_support() {
     for (r, row) in solved.rows().into_iter().enumerate() {
         let support: Vec<usize> = mask.row_indices(r).collect();
         let expected = least_squares(&wide(layer.weight.row(r)), &support, layer.gram());
-        for (a, b) in row.iter().zip(expected) {
-            assert!((f64::from(*a) - b).abs() < 1e-6, "row {r}: {a} and {b}");
-        }
+        assert_close(&row.mapv(f64::from), &aview1(&expected), 1e-6f64.next_down(), format!("row {r}"));
     }
     assert_eq!(solved.row(0).sum(), 0.0);
     assert!(distance(&solved, &layer.weight) > 0.1);

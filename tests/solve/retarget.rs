@@ -1,3 +1,4 @@
+use crate::close::assert_close;
 use crate::common::*;
 use lacuna::criteria::Evidence;
 use lacuna::linalg::Cross;
@@ -34,8 +35,7 @@ fn the_weight_is_the_least_squares_solution_towards_the_dense_outputs_and_stream
             + (wide(&dense) - wide(&changed)).dot(&wide(&weight).t()) * alpha
             + wide(&drift) * beta;
         let expected = lacuna::linalg::lstsq(&wide(&changed), &y).unwrap();
-        let off = (&expected.t() - &wide(&found)).fold(0.0f64, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(d.abs()) });
-        assert!(off < 1e-4, "α {alpha}, β {beta}: off by {off}");
+        assert_close(&wide(&found), &expected.t(), 1e-4f64.next_down(), format!("α {alpha}, β {beta}"));
     }
     let stiff = Retarget { damping: 1e9, inputs: Some((1.0, &crossed)), stream: None }.run(&layer.evidence()).unwrap();
     assert!(distance(&stiff, &weight) < 1e-6, "damping draws to the weight");

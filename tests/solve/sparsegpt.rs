@@ -224,7 +224,7 @@ fn what_cannot_be_done_is_said_with_the_numbers() {
     let nm = default.prune(&layer.evidence(), NM, Scope::Layer, keep(81, 160)).unwrap_err();
     assert!(nm.to_string().ends_with("pattern 2:4 keeps exactly 80"), "{nm}");
 
-    let missing = default.prune(&Evidence::weight_only("fc1", layer.weight.view()), NM, Scope::Layer, keep(80, 160)).unwrap_err();
+    let missing = default.prune(&Evidence::weight_only("fc1", &layer.weight), NM, Scope::Layer, keep(80, 160)).unwrap_err();
     assert_eq!(missing.to_string(), "sparsegpt needs the Gram matrix of the inputs of layer fc1, which was not measured");
     assert_eq!(default.needs(), Needs::none().and(Need::Gram));
 

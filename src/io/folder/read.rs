@@ -143,7 +143,7 @@ impl Folder {
         }
     }
 
-    pub(super) fn has_mask(&self, name: &str) -> bool {
+    pub(crate) fn has_mask(&self, name: &str) -> bool {
         self.masks.as_ref().is_some_and(|m| m.names().any(|n| n == name))
     }
 

@@ -9,7 +9,7 @@ use super::write::FolderWriter;
 use crate::io::quoted;
 use crate::io::safetensors::{Checkpoint, Dtype, Element, Table};
 use crate::mask::{Mask, Pattern};
-use crate::sparse::{Format, Precision};
+use crate::sparse::{Format, LinearOp, Precision};
 use crate::{Error, Result};
 use ndarray::Array2;
 use serde_json::{Value, json};
@@ -30,24 +30,66 @@ struct Parcel {
     table: Table,
 }
 
+/// A pruned weight of a folder.
+struct Pruned {
+    values: Values,
+    mask: Mask,
+    dtype: Dtype,
+}
+
+/// Its numbers.
+enum Values {
+    Dense(Array2<f32>),
+    /// A storage that keeps what the mask does.
+    Stored(Box<dyn LinearOp>),
+}
+
+impl Pruned {
+    /// Reads a weight; as it is stored if that can be packed without its dense form.
+    fn read(from: &Folder, name: &str, packing: Packing) -> Result<Pruned> {
+        let shape = from.shape(name)?;
+        let &[rows, cols] = shape else {
+            return Err(Error::shape(format!("pruned weight {}", quoted(name)), &[0, 0], shape));
+        };
+        let mask = match from.mask(name)? {
+            Some(mask) => mask,
+            None => return Err(Error::malformed(from.path(), format!("weight {} is packed without its mask", quoted(name)))),
+        };
+        let dtype = from.dtype(name)?;
+        let stored = if matches!(packing, Packing::Storage(_)) { from.storage(name)? } else { None };
+        let values = match stored.filter(|op| op.entries().mask() == mask) {
+            Some(op) => Values::Stored(op),
+            None => Values::Dense(from.matrix(name, (rows, cols))?),
+        };
+        Ok(Pruned { values, mask, dtype })
+    }
+}
+
 impl Parcel {
-    fn new(weight: &str, values: &Array2<f32>, mask: &Mask, dtype: Dtype, packing: Packing) -> Result<Parcel> {
-        let mut checkpoint = Checkpoint::new();
-        match packing {
-            Packing::Whole => {}
-            Packing::SparseBitmask => checkpoint.insert_sparse_bitmask(weight, values, mask, dtype)?,
-            Packing::Sparse24Bitmask => {
+    fn new(weight: &str, pruned: &Pruned, packing: Packing) -> Result<Parcel> {
+        let (mut checkpoint, mask, dtype) = (Checkpoint::new(), &pruned.mask, pruned.dtype);
+        match (packing, &pruned.values) {
+            (Packing::SparseBitmask, Values::Dense(values)) => {
+                checkpoint.insert_sparse_bitmask(weight, values, mask, dtype)?;
+            }
+            (Packing::Sparse24Bitmask, Values::Dense(values)) => {
                 (Pattern::Nm { n: 2, m: 4 }).check(mask).map_err(|e| e.in_layer(weight))?;
                 checkpoint.insert_sparse_24_bitmask(weight, values, mask, dtype)?;
             }
-            Packing::Storage(format) => {
+            (Packing::Storage(format), values) => {
                 let precision = match dtype {
                     Dtype::BF16 if format != Format::Csr => Precision::Bf16,
                     Dtype::F16 if format != Format::Csr => Precision::F16,
                     _ => Precision::F32,
                 };
-                checkpoint.insert_packed(weight, (values, mask), format, precision).map_err(|e| e.in_layer(weight))?;
+                let packed = match values {
+                    Values::Dense(values) => checkpoint.insert_packed(weight, (values, mask), format, precision),
+                    Values::Stored(op) => checkpoint.insert_converted(weight, op.as_ref(), format, precision),
+                };
+                packed.map_err(|e| e.in_layer(weight))?;
             }
+            // Written whole; and storages are read only to be packed as others.
+            (Packing::Whole, _) | (_, Values::Stored(_)) => {}
         }
         let bytes = checkpoint.to_bytes()?;
         let table = Table::read(Path::new(weight), &mut bytes.as_slice(), bytes.len() as u64)?;
@@ -99,34 +141,23 @@ fn laid(
     if pruned.is_empty() && packing != Packing::Whole {
         return Err(Error::setting("save", format!("{} has no masks; prune it first", from.path().display())));
     }
-    let one = |name: &String| -> Result<(Array2<f32>, Mask, Dtype)> {
-        let shape = from.shape(name)?;
-        let &[rows, cols] = shape else {
-            return Err(Error::shape(format!("pruned weight {}", quoted(name)), &[0, 0], shape));
-        };
-        let mask = match from.mask(name)? {
-            Some(mask) => mask,
-            None => return Err(Error::malformed(from.path(), format!("weight {} is packed without its mask", quoted(name)))),
-        };
-        Ok((from.matrix(name, (rows, cols))?, mask, from.dtype(name)?))
-    };
     // The sizes of packed weights are known only once they are packed: so once for the layout, once for the bytes.
     let mut layout = Layout::of(from);
     let (mut kept, mut all) = (0, 0);
     for name in &pruned {
-        let (values, mask, dtype) = one(name)?;
+        let weight = Pruned::read(from, name, packing)?;
         let old: HashSet<String> = from.parts_of(name).into_iter().collect();
         let (new, metadata) = match packing {
-            Packing::Whole => (vec![(name.clone(), dtype.element(), from.shape(name)?.to_vec())], BTreeMap::new()),
+            Packing::Whole => (vec![(name.clone(), weight.dtype.element(), from.shape(name)?.to_vec())], BTreeMap::new()),
             _ => {
-                let parcel = Parcel::new(name, &values, &mask, dtype, packing)?;
+                let parcel = Parcel::new(name, &weight, packing)?;
                 let tensors = parcel.tensors().map(|(n, e, s, _)| (n.to_string(), e, s.to_vec())).collect();
                 (tensors, parcel.table.metadata.clone())
             }
         };
         layout.replace(&old, new, &format!("{name}.storage"), metadata);
-        kept += mask.kept();
-        all += mask.len();
+        kept += weight.mask.kept();
+        all += weight.mask.len();
     }
     for file in layout.files.iter_mut().filter(|f| f.file != MASKS) {
         match (packing, file.metadata.get("format").map(String::as_str)) {
@@ -139,16 +170,16 @@ fn laid(
     layout.masks_of(if beside { &pruned } else { &[] }, from)?;
     let mut writer = begin(layout)?;
     for (i, name) in pruned.iter().enumerate() {
-        let (values, mask, dtype) = one(name)?;
-        match packing {
-            Packing::Whole => writer.write(name, &values)?,
+        let weight = Pruned::read(from, name, packing)?;
+        match (packing, &weight.values) {
+            (Packing::Whole, Values::Dense(values)) => writer.write(name, values)?,
             _ => {
-                let parcel = Parcel::new(name, &values, &mask, dtype, packing)?;
+                let parcel = Parcel::new(name, &weight, packing)?;
                 parcel.tensors().try_for_each(|(n, _, shape, bytes)| writer.write_bytes(n, shape, bytes))?;
             }
         }
         if beside {
-            writer.write_mask(name, &mask)?;
+            writer.write_mask(name, &weight.mask)?;
         }
         see(i + 1, pruned.len());
     }

@@ -141,6 +141,14 @@ impl Checkpoint {
         self.insert_parts(name, format.parts(weight, mask, values)?)
     }
 
+    /// Packs what a storage keeps in another format, without its dense weight ([`Format::convert_to`]), and puts it in likewise.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::insert_packed`].
+    pub fn insert_converted(&mut self, name: &str, op: &dyn LinearOp, format: Format, values: Precision) -> Result<()> {
+        self.insert_parts(name, format.convert_parts(op, values)?)
+    }
+
     /// The names of all storages, in alphabetical order.
     pub fn storages(&self) -> impl Iterator<Item = &str> {
         self.metadata.keys().filter_map(|key| key.strip_suffix(SUFFIX))

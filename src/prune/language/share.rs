@@ -61,7 +61,7 @@ pub fn allocated(
     }
     let scores: Vec<Array2<f32>> = if allocation.needs_scores() {
         let score = |(l, w): (&LanguageLayer, &Array2<f32>)| {
-            let plain = Evidence::weight_only(&l.name, w.view());
+            let plain = Evidence::weight_only(&l.name, w);
             match ranking {
                 None => Magnitude::default().score(&plain),
                 Some((saliency, gradients)) => saliency.score(&Evidence { measured: &gradients.measured(&l.name)?, ..plain }),
@@ -75,7 +75,7 @@ pub fn allocated(
         .iter()
         .zip(&weights)
         .enumerate()
-        .map(|(i, (l, w))| Layer { scores: scores.get(i).map(|s| s.view()), ..Layer::linear(&l.name, w.view()) })
+        .map(|(i, (l, w))| Layer { scores: scores.get(i).map(|s| s.view()), ..Layer::linear(&l.name, w) })
         .collect();
     in_units(layers, &Target::Sparsity(sparsity).allocate(allocation, &seen)?, pattern)
 }
@@ -108,7 +108,7 @@ pub fn outliers(
             for layer in block.linears().into_iter().filter(|l| names.iter().any(|n| n == l.name())) {
                 if layers.iter().any(|w| w.name == layer.name()) {
                     let weight = layer.dense_weight();
-                    let evidence = Evidence { measured: found.inputs(), ..Evidence::weight_only(layer.name(), weight.view()) };
+                    let evidence = Evidence { measured: found.inputs(), ..Evidence::weight_only(layer.name(), &weight) };
                     let scores = Wanda.score(&evidence).and_then(|s| check_finite(&s, "scores").map(|()| s));
                     outliers.add(&scores.map_err(|e| e.in_layer(layer.name()))?);
                     weights += weight.len();

@@ -50,7 +50,7 @@ pub struct Timing {
 pub fn dense_against_sparse(seed: Seed) -> Result<Vec<Timing>> {
     let (out, inputs) = SHAPE;
     let weight = seed.stream("timing/weight").normal_array(out, inputs, 1.0);
-    let scores = Magnitude::default().score(&Evidence::weight_only("timing", weight.view()))?;
+    let scores = Magnitude::default().score(&Evidence::weight_only("timing", &weight))?;
     let mut rows = Vec::new();
     for tokens in TOKENS {
         let x = seed.stream("timing/x").normal_array(tokens, inputs, 1.0);

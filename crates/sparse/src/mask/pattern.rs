@@ -128,32 +128,42 @@ impl Pattern {
         match self {
             Pattern::Unstructured => {}
             Pattern::Nm { n, m } => {
-                for ((r, g), &kept) in mask.block_counts(1, m).indexed_iter() {
-                    if kept != n {
-                        return violation(
-                            format!("row {r}, columns {}..{}", g * m, (g + 1) * m),
-                            format!("keep {kept}, not {n}"),
-                        );
-                    }
+                if let Some((r, g, kept)) = first_unit(mask, (1, m), |_, _, kept| kept != n) {
+                    return violation(format!("row {r}, columns {}..{}", g * m, (g + 1) * m), format!("keep {kept}, not {n}"));
                 }
             }
             Pattern::Block { .. } | Pattern::Rows | Pattern::Cols => {
                 let (ur, uc) = self.unit(rows, cols);
-                for ((i, j), &kept) in mask.block_counts(ur, uc).indexed_iter() {
+                let unit = |i: usize, j: usize| {
                     let (top, left) = (i * ur, j * uc);
-                    let (bottom, right) = ((top + ur).min(rows), (left + uc).min(cols));
-                    let whole = (bottom - top) * (right - left);
-                    if kept != 0 && kept != whole {
-                        return violation(
-                            format!("rows {top}..{bottom}, columns {left}..{right}"),
-                            format!("keep {kept} of {whole}"),
-                        );
-                    }
+                    (top..(top + ur).min(rows), left..(left + uc).min(cols))
+                };
+                let size = |i: usize, j: usize| unit(i, j).0.len() * unit(i, j).1.len();
+                if let Some((i, j, kept)) = first_unit(mask, (ur, uc), |i, j, kept| kept != 0 && kept != size(i, j)) {
+                    let (rows, cols) = unit(i, j);
+                    return violation(format!("rows {rows:?}, columns {cols:?}"), format!("keep {kept} of {}", size(i, j)));
                 }
             }
         }
         Ok(())
     }
+}
+
+/// The first unit of `rows x cols` of a mask whose place and count are wrong, line by line of units, and its count. One line is counted at
+/// a time, so that small units of a large weight take no memory of it.
+fn first_unit(
+    mask: &Mask,
+    (rows, cols): (usize, usize),
+    wrong: impl Fn(usize, usize, usize) -> bool,
+) -> Option<(usize, usize, usize)> {
+    let mut counts = vec![0; mask.cols().div_ceil(cols)];
+    (0..mask.rows()).step_by(rows).enumerate().find_map(|(i, top)| {
+        counts.fill(0);
+        for r in top..(top + rows).min(mask.rows()) {
+            mask.row_indices(r).for_each(|c| counts[c / cols] += 1);
+        }
+        counts.iter().enumerate().find(|&(j, &kept)| wrong(i, j, kept)).map(|(j, &kept)| (i, j, kept))
+    })
 }
 
 impl fmt::Display for Pattern {

@@ -220,7 +220,7 @@ fn rows_a_task(cols: usize) -> usize {
 }
 
 /// Counts of `bin(score)` over all scores, `1 << 16` bins; `None` is not counted.
-fn histogram(scores: &[ArrayView2<'_, f32>], bin: impl Fn(f32) -> Option<u32> + Sync) -> Vec<u64> {
+fn histogram(scores: &[&ArrayRef2<f32>], bin: impl Fn(f32) -> Option<u32> + Sync) -> Vec<u64> {
     let count = |view: ArrayView2<'_, f32>, bins: &mut Vec<u64>| {
         let mut add = |s: f32| {
             if let Some(b) = bin(s) {
@@ -252,7 +252,7 @@ fn histogram(scores: &[ArrayView2<'_, f32>], bin: impl Fn(f32) -> Option<u32> + 
 ///
 /// # Panics
 /// If `keep` is not from 1 to the number of scores. These must be finite.
-pub fn rank_cut(scores: &[ArrayView2<'_, f32>], keep: usize) -> (f32, usize) {
+pub fn rank_cut(scores: &[&ArrayRef2<f32>], keep: usize) -> (f32, usize) {
     let all: usize = scores.iter().map(|s| s.len()).sum();
     assert!((1..=all).contains(&keep), "rank {keep} of {all} scores");
     let (high, above) = bin_of_rank(&histogram(scores, |s| Some(key(s) >> 16)), keep);
@@ -280,7 +280,7 @@ fn layer(scores: &ArrayRef2<f32>, keep: usize) -> Result<Mask> {
     if keep == 0 || keep == rows * cols {
         return Ok(if keep == 0 { Mask::empty(rows, cols) } else { Mask::full(rows, cols) });
     }
-    let (cut, ties_kept) = rank_cut(&[scores.view()], keep);
+    let (cut, ties_kept) = rank_cut(&[scores], keep);
 
     // How many of the ties that stay lie before each task's rows.
     let step = rows_a_task(cols);

@@ -1,8 +1,10 @@
 //! One bit a weight, and the values of those that stay.
 
 use super::blocks::{SINGLE, block_of, blocks, check, check_starts};
-use super::op::{Entries, check_shapes, check_sizes, check_transpose};
-use super::scale::{Scaling, check_scalable, scale_of};
+use super::entries::{Entries, Weights};
+use super::kept::Kept;
+use super::op::{check_shapes, check_transpose};
+use super::scale::Scaling;
 use crate::kernels::{BitmaskSlices, Epilogue, Expand, SLACK, apply_transpose, bitmask_product};
 use crate::mask::Mask;
 use crate::storage::{Compress, LinearOp};
@@ -64,12 +66,16 @@ impl<T: Expand> Bitmask<T> {
     /// # Errors
     /// If the shapes differ, `words` is 0, there are 2³² weights or more, or a weight with a scale is not finite.
     pub fn with_tile(weight: &ArrayRef2<f32>, mask: &Mask, words: usize, scaling: Scaling) -> Result<Self> {
-        let (rows, cols) = weight.dim();
-        let kept = check_sizes(FORMAT, weight, mask)?;
+        Bitmask::pack(&Kept::of(weight, mask), words, scaling)
+    }
+
+    pub(super) fn pack(kept: &Kept<'_, T>, words: usize, scaling: Scaling) -> Result<Self> {
+        let (rows, cols) = kept.dim();
+        let n = kept.check_sizes(FORMAT)?;
         if words == 0 {
             return Err(Error::setting("tile", "0 words, where 1 or more are possible"));
         }
-        check_scalable::<T>(weight, mask)?;
+        kept.check_scalable()?;
         let row_words = cols.div_ceil(64);
         let tile = words.min(row_words.max(1));
         let mut parts = BitmaskParts {
@@ -79,14 +85,14 @@ impl<T: Expand> Bitmask<T> {
             blocks: blocks(rows, SINGLE, |_| cols),
             starts: Vec::with_capacity(rows * row_words.div_ceil(tile) + 1),
             words: Vec::with_capacity(rows * row_words),
-            values: Vec::with_capacity(kept + SLACK),
+            values: Vec::with_capacity(n + SLACK),
             scales: Vec::new(),
         };
         parts.starts.push(0);
         for block in parts.blocks.clone().windows(2) {
             for first in (0..row_words).step_by(tile) {
                 for r in block[0] as usize..block[1] as usize {
-                    parts.push_run(weight, mask, r, first..(first + tile).min(row_words), scaling);
+                    parts.push_run(kept, r, first..(first + tile).min(row_words), scaling);
                 }
             }
         }
@@ -120,20 +126,18 @@ impl<T: Expand> Bitmask<T> {
 }
 
 impl<T: Expand> BitmaskParts<T> {
-    fn push_run(&mut self, weight: &ArrayRef2<f32>, mask: &Mask, r: usize, words: std::ops::Range<usize>, scaling: Scaling) {
-        let word =
-            |w: usize| (64 * w..(64 * w + 64).min(self.cols)).rev().fold(0u64, |bits, c| bits << 1 | u64::from(mask.get(r, c)));
-        let bits: Vec<u64> = words.clone().map(word).collect();
+    fn push_run(&mut self, kept: &Kept<'_, T>, r: usize, words: std::ops::Range<usize>, scaling: Scaling) {
+        let bits = &kept.mask.row_words(r)[words.clone()];
         let columns = || bits.iter().zip(words.clone()).flat_map(|(&b, w)| ones(b).map(move |i| 64 * w + i));
         let mut scale = 1.0;
         if T::SCALED {
             scale = match scaling {
-                Scaling::Row => scale_of::<T>(mask.row_indices(r).map(|c| weight[[r, c]])),
-                Scaling::Tile => scale_of::<T>(columns().map(|c| weight[[r, c]])),
+                Scaling::Row => kept.scale_of_row(r),
+                Scaling::Tile => kept.scale(r, columns()),
             };
             self.scales.push(scale);
         }
-        self.values.extend(columns().map(|c| T::encode(if T::SCALED { weight[[r, c]] / scale } else { weight[[r, c]] })));
+        self.values.extend(columns().map(|c| kept.value(r, c, scale)));
         self.starts.push(self.values.len() as u32);
         self.words.extend(bits);
     }
@@ -178,12 +182,18 @@ impl<T: Expand> BitmaskParts<T> {
     }
 }
 
-impl<T: Expand> Entries for BitmaskParts<T> {
+impl<T: Expand> Weights for BitmaskParts<T> {
+    type Number = T;
+
     fn dim(&self) -> (usize, usize) {
         (self.rows, self.cols)
     }
 
-    fn for_each(&self, mut f: impl FnMut(usize, usize, f32)) {
+    fn group(&self) -> Option<usize> {
+        Some(64 * self.tile)
+    }
+
+    fn for_each(&self, mut f: impl FnMut(usize, usize, T, f32)) {
         let row_words = self.cols.div_ceil(64);
         let (mut run, mut at) = (0, 0);
         for block in self.blocks.windows(2) {
@@ -193,7 +203,7 @@ impl<T: Expand> Entries for BitmaskParts<T> {
                     let scale = if T::SCALED { self.scales[run] } else { 1.0 };
                     for w in first..(first + self.tile).min(row_words) {
                         for i in ones(self.words[at]) {
-                            f(r as usize, 64 * w + i, scale * self.values[value].decode());
+                            f(r as usize, 64 * w + i, self.values[value], scale);
                             value += 1;
                         }
                         at += 1;
@@ -204,7 +214,7 @@ impl<T: Expand> Entries for BitmaskParts<T> {
         }
     }
 
-    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, T, f32)) {
         let (row_words, block) = (self.cols.div_ceil(64), block_of(&self.blocks, row));
         let (runs, within) = (row_words.div_ceil(self.tile), row - block.start);
         for (t, first) in (0..row_words).step_by(self.tile).enumerate() {
@@ -213,7 +223,7 @@ impl<T: Expand> Entries for BitmaskParts<T> {
             let at = row_words * block.start + first * block.len() + within * words.len();
             let scale = if T::SCALED { self.scales[run] } else { 1.0 };
             let columns = words.zip(&self.words[at..]).flat_map(|(w, &bits)| ones(bits).map(move |i| 64 * w + i));
-            columns.zip(&self.values[self.starts[run] as usize..]).for_each(|(c, value)| f(c, scale * value.decode()));
+            columns.zip(&self.values[self.starts[run] as usize..]).for_each(|(c, value)| f(c, *value, scale));
         }
     }
 }
@@ -258,6 +268,10 @@ impl<T: Expand> LinearOp for Bitmask<T> {
 
     fn row_into(&self, row: usize, to: &mut [f32]) {
         self.parts.row(row, to);
+    }
+
+    fn entries(&self) -> Entries {
+        self.parts.entries()
     }
 
     fn nnz(&self) -> usize {

@@ -1,8 +1,10 @@
 //! Blocks of weights, compressed by rows.
 
 use super::blocks::{Cut, blocks, check, check_starts};
-use super::op::{Entries, check_shapes, check_sizes, check_transpose};
-use super::scale::{check_group, check_scalable, check_scales, scales_by, scales_of};
+use super::entries::{Entries, Weights};
+use super::kept::Kept;
+use super::op::{check_shapes, check_transpose};
+use super::scale::{check_group, check_scales, scales_by};
 use crate::kernels::{BsrSlices, Epilogue, Value, apply_transpose, bsr_product};
 use crate::mask::{Mask, Pattern};
 use crate::storage::LinearOp;
@@ -114,7 +116,7 @@ impl<T: Value> Bsr<T> {
     /// If the shapes differ, a block has no rows or columns, the mask keeps a part of a block (the place is named), there are 2³² weights
     /// or more, or a weight with a scale is not finite.
     pub fn with_blocks(weight: &ArrayRef2<f32>, mask: &Mask, r: usize, c: usize) -> Result<Self> {
-        Bsr::scaled(weight, mask, (r, c), None)
+        Bsr::pack(&Kept::of(weight, mask), (r, c), None)
     }
 
     /// The same with a scale for each row's part of `inputs` columns, a multiple of `c`. Where values are floats, they have no scales.
@@ -122,20 +124,24 @@ impl<T: Value> Bsr<T> {
     /// # Errors
     /// As [`Bsr::with_blocks`], and if `inputs` is 0 or no such multiple.
     pub fn with_groups(weight: &ArrayRef2<f32>, mask: &Mask, (r, c): (usize, usize), inputs: usize) -> Result<Self> {
-        check_block(r, c)?;
-        check_group::<i8>(FORMAT, Some(inputs), c)?;
-        Bsr::scaled(weight, mask, (r, c), T::SCALED.then_some(inputs))
+        Bsr::pack(&Kept::of(weight, mask), (r, c), Some(inputs))
     }
 
-    fn scaled(weight: &ArrayRef2<f32>, mask: &Mask, (r, c): (usize, usize), group: Option<usize>) -> Result<Self> {
-        let (rows, cols) = weight.dim();
-        let kept = check_sizes(FORMAT, weight, mask)?;
+    /// With a scale a row, or a group of inputs if one is said.
+    pub(super) fn pack(from: &Kept<'_, T>, (r, c): (usize, usize), group: Option<usize>) -> Result<Self> {
+        let ((rows, cols), mask) = (from.dim(), from.mask);
+        if group.is_some() {
+            check_block(r, c)?;
+            check_group::<i8>(FORMAT, group, c)?;
+        }
+        let group = group.filter(|_| T::SCALED);
+        let kept = from.check_sizes(FORMAT)?;
         check_block(r, c)?;
         if !mask.is_empty() {
             Pattern::Block { rows: r, cols: c }.check(mask)?;
         }
-        check_scalable::<T>(weight, mask)?;
-        let scales = scales_of::<T>(weight, mask, 0..rows, group);
+        from.check_scalable()?;
+        let scales = from.scales(0..rows, group);
         let by = scales_by(&scales, cols, group, c);
         let narrow = cols.div_ceil(c) <= NARROW;
         let lines = rows.div_ceil(r);
@@ -165,8 +171,7 @@ impl<T: Value> Bsr<T> {
                     BlockColumns::Wide(list) => list.push(column as u32),
                 }
                 while let Some(j) = kept.next_if(|j| j / c == column) {
-                    let value = |i: usize| if T::SCALED { weight[[i, j]] / by.at::<T>(i, column) } else { weight[[i, j]] };
-                    parts.values.extend((top..bottom).map(|i| T::encode(value(i))));
+                    parts.values.extend((top..bottom).map(|i| from.value(i, j, by.at::<T>(i, column))));
                 }
             }
             parts.starts.push(parts.columns.len() as u32);
@@ -263,12 +268,18 @@ impl<T: Value> BsrParts<T> {
     }
 }
 
-impl<T: Value> Entries for BsrParts<T> {
+impl<T: Value> Weights for BsrParts<T> {
+    type Number = T;
+
     fn dim(&self) -> (usize, usize) {
         (self.rows, self.cols)
     }
 
-    fn for_each(&self, mut f: impl FnMut(usize, usize, f32)) {
+    fn group(&self) -> Option<usize> {
+        self.group
+    }
+
+    fn for_each(&self, mut f: impl FnMut(usize, usize, T, f32)) {
         let mut value = 0;
         let scales = scales_by(&self.scales, self.cols, self.group, self.c);
         for line in 0..self.rows.div_ceil(self.r) {
@@ -279,7 +290,7 @@ impl<T: Value> Entries for BsrParts<T> {
                     for k in 0..height {
                         let row = line * self.r + k;
                         let scale = scales.at::<T>(row, column);
-                        f(row, column * self.c + j, scale * self.values[value].decode());
+                        f(row, column * self.c + j, self.values[value], scale);
                         value += 1;
                     }
                 }
@@ -287,7 +298,7 @@ impl<T: Value> Entries for BsrParts<T> {
         }
     }
 
-    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, T, f32)) {
         let (line, k) = (row / self.r, row % self.r);
         let scales = scales_by(&self.scales, self.cols, self.group, self.c);
         let mut value = self.value_starts[line] as usize;
@@ -295,7 +306,7 @@ impl<T: Value> Entries for BsrParts<T> {
             let column = self.columns.get(i);
             let (height, width) = self.block(line, column);
             let scale = scales.at::<T>(row, column);
-            (0..width).for_each(|j| f(column * self.c + j, scale * self.values[value + j * height + k].decode()));
+            (0..width).for_each(|j| f(column * self.c + j, self.values[value + j * height + k], scale));
             value += height * width;
         }
     }
@@ -350,6 +361,10 @@ impl<T: Value> LinearOp for Bsr<T> {
 
     fn row_into(&self, row: usize, to: &mut [f32]) {
         self.0.row(row, to);
+    }
+
+    fn entries(&self) -> Entries {
+        self.0.entries()
     }
 
     fn nnz(&self) -> usize {

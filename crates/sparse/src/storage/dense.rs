@@ -1,6 +1,8 @@
 //! The weight as it is.
 
-use crate::kernels::{Epilogue, Threads, gemm, linear};
+use super::csr::Csr;
+use super::entries::Entries;
+use crate::kernels::{Epilogue, Threads, Values, gemm, linear};
 use crate::mask::Mask;
 use crate::storage::{Compress, LinearOp};
 use crate::{Error, Result};
@@ -11,7 +13,8 @@ const STANDARD: &str = "a dense weight is in standard layout";
 
 /// A weight stored whole, zeros and all, multiplied by dense products: what every sparse storage is measured against.
 ///
-/// Dropped weights are multiplied as zeros, so an infinity in x makes NaNs.
+/// Dropped weights are multiplied as zeros, so an infinity in x makes NaNs. It does not remember which they were: to
+/// [`LinearOp::entries`] all weights are kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dense {
     weight: Array2<f32>,
@@ -23,6 +26,11 @@ impl Dense {
     pub fn new(weight: Array2<f32>) -> Self {
         let weight = if weight.is_standard_layout() { weight } else { weight.as_standard_layout().into_owned() };
         Dense { nnz: weight.len(), weight }
+    }
+
+    /// The weight of compressed rows, with zeros where they have none.
+    pub(super) fn of_csr(csr: &Csr) -> Self {
+        Dense { nnz: csr.nnz(), weight: csr.to_dense() }
     }
 
     /// The weight, in standard layout.
@@ -65,8 +73,12 @@ impl LinearOp for Dense {
     }
 
     fn row_into(&self, row: usize, to: &mut [f32]) {
-        super::op::check_row(self.shape(), row, to);
+        super::entries::check_row(self.shape(), row, to);
         to.copy_from_slice(&self.numbers()[row * to.len()..(row + 1) * to.len()]);
+    }
+
+    fn entries(&self) -> Entries {
+        Entries::whole(self.shape(), Values::F32(self.numbers().to_vec()))
     }
 
     fn nnz(&self) -> usize {

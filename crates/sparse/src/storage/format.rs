@@ -1,5 +1,7 @@
 //! Storages by name.
 
+use super::kept::{Origin, Source};
+use super::sell::lanes_here;
 use super::{
     Bitmask, Bsr, Compress, Csr, Dense, LinearOp, Nm, Parts, Precision, Scaling, Sell, Slots, Stored, TileCsr, TilePairs,
 };
@@ -22,56 +24,77 @@ impl Precision {
             _ => Ok(Scaling::Row),
         }
     }
+
+    /// Inputs that share a scale, if not a row's all.
+    fn group(self) -> Option<usize> {
+        if let Precision::I8Grouped(inputs) = self { Some(inputs) } else { None }
+    }
+
+    /// Whether numbers of this kind can be taken as `wanted` without a change: a scale serves parts of its group too.
+    fn serves(self, wanted: Precision) -> bool {
+        match (self, wanted) {
+            (Precision::I8, Precision::I8Grouped(_)) => true,
+            (Precision::I8Grouped(inputs), Precision::I8Grouped(part)) => part > 0 && inputs % part == 0,
+            _ => self == wanted,
+        }
+    }
+
+    /// The same numbers in a format: tiles have scales of their own.
+    fn within(self, format: Format) -> Precision {
+        match (self, format) {
+            (_, Format::Csr | Format::Dense) => Precision::F32,
+            (Precision::I8Grouped(inputs), Format::TileCsr(tile)) if tile > 0 && inputs % tile == 0 => Precision::I8Grouped(tile),
+            (Precision::I8Grouped(inputs), Format::TilePairs(tile) | Format::Bitmask(tile))
+                if tile > 0 && tile % 64 == 0 && inputs % tile == 0 =>
+            {
+                Precision::I8Grouped(tile)
+            }
+            _ => self,
+        }
+    }
 }
 
-/// What a mask keeps of a weight, built by a constructor with values of any kind; then something is done with it.
+/// What there is of a source, packed by a storage with values of any kind; then something is done with it.
 macro_rules! with_values {
-    ($values:expr, $t:ident::$new:ident($($of:expr),*), |$op:ident| $do:expr) => {
+    ($values:expr, $source:expr, $t:ident::pack($($of:expr),*), |$op:ident| $do:expr) => {
         match $values {
-            Precision::F32 => { let $op = $t::<f32>::$new($($of),*)?; $do }
-            Precision::Bf16 => { let $op = $t::<bf16>::$new($($of),*)?; $do }
-            Precision::F16 => { let $op = $t::<f16>::$new($($of),*)?; $do }
-            Precision::I8 | Precision::I8Grouped(_) => { let $op = $t::<i8>::$new($($of),*)?; $do }
+            Precision::F32 => { let $op = $t::<f32>::pack(&$source.kept()?, $($of),*)?; $do }
+            Precision::Bf16 => { let $op = $t::<bf16>::pack(&$source.kept()?, $($of),*)?; $do }
+            Precision::F16 => { let $op = $t::<f16>::pack(&$source.kept()?, $($of),*)?; $do }
+            Precision::I8 | Precision::I8Grouped(_) => { let $op = $t::<i8>::pack(&$source.kept()?, $($of),*)?; $do }
         }
     };
 }
 
 /// Builds a storage that keeps values of any kind, and does something with it, whatever its type.
 macro_rules! with_storage {
-    ($format:expr, $values:expr, $weight:expr, $mask:expr, |$op:ident| $do:expr) => {
+    ($format:expr, $values:expr, $source:expr, |$op:ident| $do:expr) => {
         match ($format, $values) {
             (Format::Dense | Format::Csr, values) => {
                 return Err(Error::setting("values", format!("{} keeps f32 only, not {values}", $format)));
             }
             (Format::TileCsr(tile), values) => {
                 let scaling = values.scaling($format, tile)?;
-                with_values!(values, TileCsr::with_tile($weight, $mask, tile, scaling), |$op| $do)
+                with_values!(values, $source, TileCsr::pack(tile, scaling), |$op| $do)
             }
             (Format::TilePairs(tile), values) => {
                 let scaling = values.scaling($format, tile)?;
-                with_values!(values, TilePairs::with_tile($weight, $mask, tile, scaling), |$op| $do)
+                with_values!(values, $source, TilePairs::pack(tile, scaling), |$op| $do)
             }
             (Format::Bitmask(tile), values) => {
                 let scaling = values.scaling($format, tile)?;
-                with_values!(values, Bitmask::with_tile($weight, $mask, tile.div_ceil(64), scaling), |$op| $do)
+                with_values!(values, $source, Bitmask::pack(tile.div_ceil(64), scaling), |$op| $do)
             }
             (Format::Sell(_), values @ Precision::I8Grouped(_)) => {
                 return Err(Error::setting("values", format!("{values}, where {} has a scale a row", $format)));
             }
-            (Format::Sell(slots), values) => with_values!(values, Sell::with_slots($weight, $mask, slots), |$op| $do),
-            (Format::Nm(n, m), Precision::I8Grouped(inputs)) => {
-                let $op = Nm::<i8>::with_groups($weight, $mask, (n, m), inputs)?;
-                $do
-            }
-            (Format::Nm(n, m), values) => with_values!(values, Nm::with_pattern($weight, $mask, n, m), |$op| $do),
-            (Format::Bsr(r, c), Precision::I8Grouped(inputs)) => {
-                let $op = Bsr::<i8>::with_groups($weight, $mask, (r, c), inputs)?;
-                $do
-            }
-            (Format::Bsr(r, c), values) => with_values!(values, Bsr::with_blocks($weight, $mask, r, c), |$op| $do),
+            (Format::Sell(slots), values) => with_values!(values, $source, Sell::pack(lanes_here(), slots), |$op| $do),
+            (Format::Nm(n, m), values) => with_values!(values, $source, Nm::pack((n, m), values.group()), |$op| $do),
+            (Format::Bsr(r, c), values) => with_values!(values, $source, Bsr::pack((r, c), values.group()), |$op| $do),
         }
     };
 }
+
 /// A storage with its tile, as `tile-csr:128`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -99,11 +122,10 @@ impl Format {
     /// # Errors
     /// If the shapes differ, the storage cannot hold this mask or this size, or has no such numbers.
     pub fn build(self, weight: &ArrayRef2<f32>, mask: &Mask, values: Precision) -> Result<Box<dyn LinearOp>> {
-        Ok(match self {
-            Format::Dense if values == Precision::F32 => Box::new(Dense::compress(weight, mask)?),
-            Format::Csr if values == Precision::F32 => Box::new(Csr::compress(weight, mask)?),
-            _ => with_storage!(self, values, weight, mask, |op| Box::new(op) as Box<dyn LinearOp>),
-        })
+        match self {
+            Format::Dense if values == Precision::F32 => Ok(Box::new(Dense::compress(weight, mask)?)),
+            _ => self.packed(&Source { mask, from: Origin::Dense(weight) }, values),
+        }
     }
 
     /// The same as named lists, as files hold it.
@@ -111,12 +133,79 @@ impl Format {
     /// # Errors
     /// As there; [`Format::Dense`] has none.
     pub fn parts(self, weight: &ArrayRef2<f32>, mask: &Mask, values: Precision) -> Result<Parts> {
+        self.packed_parts(&Source { mask, from: Origin::Dense(weight) }, values)
+    }
+
+    /// What another storage keeps, in this one, by its kept weights row by row: no array of `(out, in)` is made, and a kept weight that is 0
+    /// stays one. Numbers stay as they are to the bit, with their scales; [`Format::Csr`] and [`Format::Dense`] have them in f32, which holds
+    /// them all. Of a [`Dense`] weight, which knows no mask, all weights are kept.
+    ///
+    /// ```
+    /// use lacuna_sparse::{mask::Mask, storage::{Bitmask, Compress, Csr, Format, LinearOp}};
+    /// use ndarray::array;
+    /// let (w, mask) = (array![[1., 2., 0., 4.], [5., 6., 7., 8.]], Mask::from_fn(2, 4, |r, c| (r + c) % 2 == 0));
+    /// let bits = Bitmask::<f32>::compress(&w, &mask)?;
+    /// let nm = Format::Nm(1, 2).convert(&bits)?;
+    /// assert_eq!((nm.nnz(), nm.to_csr()), (4, Csr::compress(&w, &mask)?));
+    /// let refused = Format::Bsr(2, 1).convert(&bits).err().map(|e| e.to_string());
+    /// assert_eq!(refused.as_deref(), Some("mask is not block2x1: rows 0..2, columns 0..1 keep 1 of 2"));
+    /// # Ok::<(), lacuna_sparse::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the storage cannot hold this mask (the place is named) or this size, or has no such scales.
+    pub fn convert(self, op: &dyn LinearOp) -> Result<Box<dyn LinearOp>> {
+        self.converted(op, None, |source, values| self.packed(source, values))
+    }
+
+    /// The same with numbers of a kind: they stay as they are if they are of it, else they are rounded as [`Format::build`] does.
+    ///
+    /// # Errors
+    /// As there; also if a number is not finite that needs a scale.
+    pub fn convert_to(self, op: &dyn LinearOp, values: Precision) -> Result<Box<dyn LinearOp>> {
+        self.converted(op, Some(values), |source, values| self.packed(source, values))
+    }
+
+    /// The same as named lists, as files hold it.
+    ///
+    /// # Errors
+    /// As there; [`Format::Dense`] has none.
+    pub fn convert_parts(self, op: &dyn LinearOp, values: Precision) -> Result<Parts> {
+        self.converted(op, Some(values), |source, values| self.packed_parts(source, values))
+    }
+
+    /// Packs what a storage keeps, with the numbers asked for or else its own.
+    fn converted<R>(
+        self,
+        op: &dyn LinearOp,
+        values: Option<Precision>,
+        pack: impl FnOnce(&Source<'_>, Precision) -> Result<R>,
+    ) -> Result<R> {
+        let entries = op.entries();
+        let (mask, own) = (entries.mask(), entries.precision());
+        let wanted = values.unwrap_or_else(|| own.within(self));
+        if wanted != Precision::F32 && own.serves(wanted) {
+            return pack(&Source { mask: &mask, from: Origin::Same(&entries) }, wanted);
+        }
+        pack(&Source { mask: &mask, from: Origin::Rows(&entries.into_csr()) }, wanted)
+    }
+
+    /// A source in this storage.
+    fn packed(self, source: &Source<'_>, values: Precision) -> Result<Box<dyn LinearOp>> {
+        Ok(match (self, source.from) {
+            (Format::Dense, Origin::Rows(csr)) if values == Precision::F32 => Box::new(Dense::of_csr(csr)),
+            (Format::Csr, _) if values == Precision::F32 => Box::new(Csr::pack(&source.kept()?)?),
+            _ => with_storage!(self, values, source, |op| Box::new(op) as Box<dyn LinearOp>),
+        })
+    }
+
+    fn packed_parts(self, source: &Source<'_>, values: Precision) -> Result<Parts> {
         match self {
-            Format::Csr if values == Precision::F32 => Ok(Csr::compress(weight, mask)?.to_parts()),
+            Format::Csr if values == Precision::F32 => Ok(Csr::pack(&source.kept()?)?.to_parts()),
             Format::Dense | Format::Csr => {
                 Err(Error::setting("format", format!("{self} of {values} is no storage that files hold")))
             }
-            _ => Ok(with_storage!(self, values, weight, mask, |op| op.to_parts())),
+            _ => Ok(with_storage!(self, values, source, |op| op.to_parts())),
         }
     }
 

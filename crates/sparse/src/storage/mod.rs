@@ -3,13 +3,17 @@
 //! Every storage of a weight is a [`LinearOp`]: `y = x · Wᵀ`. [`Compress`] makes one from a weight and its mask; a kept
 //! weight that happens to be 0 is stored, so `nnz == mask.kept()`.
 
+mod precision;
+mod csr;
+mod csr_sprs;
+mod entries;
 mod op;
 mod blocks;
 mod scale;
-mod precision;
+mod kept;
+mod csr_product;
 mod bitmask;
 mod bsr;
-mod csr;
 mod gradient;
 mod narrow;
 mod dense;
@@ -32,6 +36,7 @@ pub use bitmask::{Bitmask, BitmaskParts};
 pub use bsr::{BlockColumns, Bsr, BsrParts};
 pub use csr::{Csr, CsrView};
 pub use dense::Dense;
+pub use entries::Entries;
 pub use format::Format;
 pub use gradient::weight_gradient;
 pub use hint::Hint;

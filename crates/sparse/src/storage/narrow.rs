@@ -1,7 +1,7 @@
 //! The weight whole, in 4, 8 or 16 bits.
 
-use crate::kernels::{Epilogue, Float, GROUP, Grouped, HalfBytes, Numbers, Threads, Value, gemm, linear};
-use crate::storage::{LinearOp, Precision};
+use crate::kernels::{Epilogue, Float, GROUP, Grouped, HalfBytes, Numbers, Threads, Value, Values, gemm, linear};
+use crate::storage::{Entries, LinearOp, Precision};
 use half::{bf16, f16};
 use ndarray::{Array2, ArrayRef2, ArrayView2, s};
 use rayon::prelude::*;
@@ -16,6 +16,11 @@ pub(crate) trait Code: Sized + Send + Sync {
 
     /// As kernels read them.
     fn numbers(&self) -> impl Numbers;
+
+    /// The numbers as storages keep them, if these have no scales of other groups or offsets.
+    fn values(&self) -> Option<Values> {
+        None
+    }
 
     /// Bytes of all.
     fn bytes(&self) -> usize;
@@ -35,6 +40,10 @@ impl<T: Float> Code for Vec<T> {
 
     fn numbers(&self) -> impl Numbers {
         &self[..]
+    }
+
+    fn values(&self) -> Option<Values> {
+        Some(T::list(self.clone()))
     }
 
     fn bytes(&self) -> usize {
@@ -228,8 +237,15 @@ impl<C: Code> LinearOp for Narrowed<C> {
     }
 
     fn row_into(&self, row: usize, to: &mut [f32]) {
-        super::op::check_row(self.shape, row, to);
+        super::entries::check_row(self.shape, row, to);
         self.code.numbers().part(row * to.len()..(row + 1) * to.len()).widen(to);
+    }
+
+    fn entries(&self) -> Entries {
+        match self.code.values() {
+            Some(values) => Entries::whole(self.shape, values),
+            None => Entries::of_all(self.shape, |row, to| self.row_into(row, to)),
+        }
     }
 
     fn nnz(&self) -> usize {

@@ -1,8 +1,10 @@
 //! N of every M consecutive inputs.
 
 use super::blocks::{Cut, block_of, blocks, check};
-use super::op::{Entries, check_shapes, check_sizes, check_transpose};
-use super::scale::{check_group, check_scalable, check_scales, scales_by, scales_of};
+use super::entries::{Entries, Weights};
+use super::kept::Kept;
+use super::op::{check_shapes, check_transpose};
+use super::scale::{check_group, check_scales, scales_by};
 use crate::kernels::{Epilogue, Expand, NmSlices, SLACK, apply_transpose, nm_product};
 use crate::mask::{Mask, Pattern};
 use crate::storage::LinearOp;
@@ -80,7 +82,7 @@ impl<T: Expand> Nm<T> {
     /// If the shapes differ, `n:m` is impossible or `m` is above 16 or does not divide the row, the mask keeps another number somewhere
     /// (the place is named), there are 2³² weights or more, or a weight with a scale is not finite.
     pub fn with_pattern(weight: &ArrayRef2<f32>, mask: &Mask, n: usize, m: usize) -> Result<Self> {
-        Nm::scaled(weight, mask, (n, m), None)
+        Nm::pack(&Kept::of(weight, mask), (n, m), None)
     }
 
     /// The same with a scale for each row's part of `inputs` columns, a multiple of a word's: of 64, or of the largest multiple of `m` below.
@@ -89,19 +91,23 @@ impl<T: Expand> Nm<T> {
     /// # Errors
     /// As [`Nm::with_pattern`], and if `inputs` is 0 or no such multiple.
     pub fn with_groups(weight: &ArrayRef2<f32>, mask: &Mask, (n, m): (usize, usize), inputs: usize) -> Result<Self> {
-        check_groups(weight.ncols(), n, m)?;
-        check_group::<i8>(FORMAT, Some(inputs), wide(m))?;
-        Nm::scaled(weight, mask, (n, m), T::SCALED.then_some(inputs))
+        Nm::pack(&Kept::of(weight, mask), (n, m), Some(inputs))
     }
 
-    fn scaled(weight: &ArrayRef2<f32>, mask: &Mask, (n, m): (usize, usize), group: Option<usize>) -> Result<Self> {
-        let (rows, cols) = weight.dim();
-        check_sizes(FORMAT, weight, mask)?;
+    /// With a scale a row, or a group of inputs if one is said.
+    pub(super) fn pack(kept: &Kept<'_, T>, (n, m): (usize, usize), group: Option<usize>) -> Result<Self> {
+        let ((rows, cols), mask) = (kept.dim(), kept.mask);
+        if group.is_some() {
+            check_groups(cols, n, m)?;
+            check_group::<i8>(FORMAT, group, wide(m))?;
+        }
+        let group = group.filter(|_| T::SCALED);
+        kept.check_sizes(FORMAT)?;
         check_groups(cols, n, m)?;
         if !mask.is_empty() {
             Pattern::Nm { n, m }.check(mask)?;
         }
-        check_scalable::<T>(weight, mask)?;
+        kept.check_scalable()?;
         let each = cols / m * n;
         let blocks = blocks(rows, CUT, |_| each);
         let wide = wide(m);
@@ -109,7 +115,7 @@ impl<T: Expand> Nm<T> {
             .par_windows(2)
             .map(|block| {
                 let rows = block[0] as usize..block[1] as usize;
-                let scales = scales_of::<T>(weight, mask, rows.clone(), group);
+                let scales = kept.scales(rows.clone(), group);
                 let by = scales_by(&scales, cols, group, wide);
                 let runs = rows.len() * cols.div_ceil(wide);
                 let (mut order, mut words) = (Vec::with_capacity(runs), Vec::with_capacity(runs));
@@ -118,10 +124,8 @@ impl<T: Expand> Nm<T> {
                     let bits: Vec<u64> =
                         rows.clone().map(|r| bits_from(mask.row_words(r), first, wide.min(cols - first))).collect();
                     for slot in in_pairs(&bits) {
-                        let row = weight.row(rows.start + slot);
                         let scale = by.at::<T>(slot, first / wide);
-                        let value = |c: usize| if T::SCALED { row[first + c] / scale } else { row[first + c] };
-                        values.extend(ones(bits[slot]).map(|c| T::encode(value(c))));
+                        values.extend(ones(bits[slot]).map(|c| kept.value(rows.start + slot, first + c, scale)));
                         order.push(slot as u8);
                         words.push(bits[slot]);
                     }
@@ -282,12 +286,18 @@ impl<T: Expand> NmParts<T> {
     }
 }
 
-impl<T: Expand> Entries for NmParts<T> {
+impl<T: Expand> Weights for NmParts<T> {
+    type Number = T;
+
     fn dim(&self) -> (usize, usize) {
         (self.rows, self.cols)
     }
 
-    fn for_each(&self, mut f: impl FnMut(usize, usize, f32)) {
+    fn group(&self) -> Option<usize> {
+        self.group
+    }
+
+    fn for_each(&self, mut f: impl FnMut(usize, usize, T, f32)) {
         let (mut run, mut value) = (0, 0);
         let scales = scales_by(&self.scales, self.cols, self.group, wide(self.m));
         for block in self.blocks.windows(2) {
@@ -296,7 +306,7 @@ impl<T: Expand> Entries for NmParts<T> {
                     let row = block[0] as usize + usize::from(self.order[run]);
                     let scale = scales.at::<T>(row, first / wide(self.m));
                     for c in ones(self.words[run]) {
-                        f(row, first + c, scale * self.values[value].decode());
+                        f(row, first + c, self.values[value], scale);
                         value += 1;
                     }
                     run += 1;
@@ -305,7 +315,7 @@ impl<T: Expand> Entries for NmParts<T> {
         }
     }
 
-    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, T, f32)) {
         let (wide, block) = (wide(self.m), block_of(&self.blocks, row));
         let scales = scales_by(&self.scales, self.cols, self.group, wide);
         let runs = self.cols.div_ceil(wide);
@@ -317,7 +327,7 @@ impl<T: Expand> Entries for NmParts<T> {
                 if block.start + usize::from(self.order[run]) == row {
                     let scale = scales.at::<T>(row, word);
                     let columns = ones(bits).map(|c| word * wide + c);
-                    columns.zip(&self.values[value..]).for_each(|(c, value)| f(c, scale * value.decode()));
+                    columns.zip(&self.values[value..]).for_each(|(c, value)| f(c, *value, scale));
                 }
                 value += bits.count_ones() as usize;
             }
@@ -350,6 +360,10 @@ impl<T: Expand> LinearOp for Nm<T> {
 
     fn row_into(&self, row: usize, to: &mut [f32]) {
         self.parts.row(row, to);
+    }
+
+    fn entries(&self) -> Entries {
+        self.parts.entries()
     }
 
     fn nnz(&self) -> usize {

@@ -1,8 +1,10 @@
 //! A weight in any storage.
 
+use super::csr::Csr;
+use super::entries::{Entries, check_row};
+use crate::Result;
 use crate::kernels::Epilogue;
 use crate::mask::Mask;
-use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
 
 /// A weight `W (out, in)` in some storage, and the product with it.
@@ -49,63 +51,38 @@ pub trait LinearOp: Send + Sync {
         self.to_dense().row(row).iter().zip(to).for_each(|(w, to)| *to = *w);
     }
 
+    /// The kept weights row by row, in the numbers that the storage keeps: no array of `(out, in)` is made. A dense storage knows no mask: all of
+    /// its weights are kept, zeros and all, and so are those of a type that does not say how.
+    ///
+    /// # Panics
+    /// If there are 2³² kept weights or more.
+    fn entries(&self) -> Entries {
+        Entries::of_all(self.shape(), |row, to| self.row_into(row, to))
+    }
+
+    /// The kept weights in compressed rows, to the bit those of [`LinearOp::to_dense`], in memory of their number. Of a dense storage all are
+    /// kept, as in [`LinearOp::entries`].
+    ///
+    /// ```
+    /// use lacuna_sparse::{mask::Mask, storage::{Bitmask, Compress, Csr, LinearOp}};
+    /// use ndarray::array;
+    /// let (w, mask) = (array![[1., 2., 0.], [0., 0., 3.]], Mask::from_fn(2, 3, |r, c| r != c));
+    /// let csr = Bitmask::<f32>::compress(&w, &mask)?.to_csr();
+    /// assert_eq!(csr, Csr::compress(&w, &mask)?); // the kept 0 is there too
+    /// # Ok::<(), lacuna_sparse::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If there are 2³² kept weights or more.
+    fn to_csr(&self) -> Csr {
+        self.entries().into_csr()
+    }
+
     /// Number of weights stored.
     fn nnz(&self) -> usize;
 
     /// Bytes of everything stored.
     fn bytes(&self) -> usize;
-}
-
-/// A storage that can walk its weights.
-pub(super) trait Entries {
-    /// `(out, in)`.
-    fn dim(&self) -> (usize, usize);
-
-    /// Calls `f(row, column, value)` for each weight, in whatever order they are stored.
-    fn for_each(&self, f: impl FnMut(usize, usize, f32));
-
-    /// Calls `f(column, value)` for each weight of a row that there is, in whatever order they are stored.
-    fn for_each_of(&self, row: usize, f: impl FnMut(usize, f32));
-
-    /// One row with zeros where nothing is stored.
-    fn row(&self, row: usize, to: &mut [f32]) {
-        check_row(self.dim(), row, to);
-        to.fill(0.0);
-        self.for_each_of(row, |c, value| to[c] = value);
-    }
-
-    /// The weight with zeros where nothing is stored.
-    fn dense(&self) -> Array2<f32> {
-        let mut dense = Array2::zeros(self.dim());
-        self.for_each(|r, c, value| dense[[r, c]] = value);
-        dense
-    }
-
-    /// The mask of what is stored.
-    fn stored(&self) -> Mask {
-        let (rows, cols) = self.dim();
-        let mut mask = Mask::empty(rows, cols);
-        self.for_each(|r, c, _| mask.set(r, c, true));
-        mask
-    }
-}
-
-/// Refuses a mask of another shape, and sizes that 32 bits do not count; else the number of weights to store.
-pub(super) fn check_sizes(format: &'static str, weight: &ArrayRef2<f32>, mask: &Mask) -> Result<usize> {
-    let (rows, cols) = weight.dim();
-    if mask.dim() != (rows, cols) {
-        return Err(Error::shape("mask", &[rows, cols], &[mask.rows(), mask.cols()]));
-    }
-    let kept = mask.kept();
-    if u32::try_from(kept.max(rows).max(cols)).is_err() {
-        return Err(Error::setting(format, format!("{kept} weights in {rows} x {cols} do not fit 32-bit indices")));
-    }
-    Ok(kept)
-}
-
-/// Panics if a weight has no such row, or `to` has not room for it alone.
-pub(super) fn check_row((out, inputs): (usize, usize), row: usize, to: &[f32]) {
-    assert!(row < out && to.len() == inputs, "row {row} of {out} x {inputs} into {} numbers", to.len());
 }
 
 /// Panics with both shapes if they do not fit.

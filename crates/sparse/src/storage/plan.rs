@@ -1,6 +1,7 @@
 //! Which storage, and when it is worth its while.
 
 use super::cost::Sizes;
+use super::entries::Entries;
 use super::machine::Machine;
 use crate::Result;
 use crate::kernels::Epilogue;
@@ -242,6 +243,12 @@ impl LinearOp for Plan {
 
     fn row_into(&self, row: usize, to: &mut [f32]) {
         self.main.op.row_into(row, to);
+    }
+
+    /// What the plan's mask keeps, in the numbers of the storage for the tokens of the hint.
+    fn entries(&self) -> Entries {
+        let entries = self.main.op.entries();
+        if self.main.format == Format::Dense { entries.only(&self.mask) } else { entries }
     }
 
     fn nnz(&self) -> usize {

@@ -1,10 +1,7 @@
 //! Scales of 8-bit values.
 
 use crate::kernels::{Scales, Value};
-use crate::mask::Mask;
 use crate::{Error, Result};
-use ndarray::ArrayRef2;
-use std::ops::Range;
 
 /// Which values share a scale, where values have one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,39 +19,9 @@ pub(super) fn scale_of<T: Value>(weights: impl Iterator<Item = f32>) -> f32 {
     if !T::SCALED || largest == 0.0 { 1.0 } else { (largest / 127.0).max(f32::MIN_POSITIVE) }
 }
 
-/// Refuses kept weights that no scale can hold.
-pub(super) fn check_scalable<T: Value>(weight: &ArrayRef2<f32>, mask: &Mask) -> Result<()> {
-    if !T::SCALED {
-        return Ok(());
-    }
-    let infinite = |r: usize| mask.row_indices(r).find(|&c| !weight[[r, c]].is_finite()).map(|c| (r, c));
-    match (0..weight.nrows()).find_map(infinite) {
-        Some((row, col)) => {
-            Err(Error::NonFinite { what: format!("weight for {}", T::NAME), row, col, value: weight[[row, col]].into() })
-        }
-        None => Ok(()),
-    }
-}
-
 /// Groups of a row that share a scale: one, or the parts of so many inputs.
 fn groups(cols: usize, group: Option<usize>) -> usize {
     group.map_or(1, |inputs| cols.div_ceil(inputs))
-}
-
-/// Scales `(rows, groups)` of some rows; none where values have none.
-pub(super) fn scales_of<T: Value>(weight: &ArrayRef2<f32>, mask: &Mask, rows: Range<usize>, group: Option<usize>) -> Vec<f32> {
-    if !T::SCALED {
-        return Vec::new();
-    }
-    let groups = groups(weight.ncols(), group);
-    let mut largest = vec![0.0f32; rows.len() * groups];
-    for (r, largest) in rows.zip(largest.chunks_exact_mut(groups.max(1))) {
-        for c in mask.row_indices(r) {
-            let of = &mut largest[group.map_or(0, |inputs| c / inputs)];
-            *of = of.max(weight[[r, c]].abs());
-        }
-    }
-    largest.into_iter().map(|w| scale_of::<T>(std::iter::once(w))).collect()
 }
 
 /// Scales as kernels look them up: `part` inputs have one scale together, and a group is some such parts.

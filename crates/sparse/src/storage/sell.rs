@@ -1,8 +1,10 @@
 //! Rows side by side: sliced ELLPACK.
 
 use super::blocks::check_starts;
-use super::op::{Entries, check_shapes, check_sizes, check_transpose};
-use super::scale::{check_scalable, check_scales, scales_of};
+use super::entries::{Entries, Weights};
+use super::kept::Kept;
+use super::op::{check_shapes, check_transpose};
+use super::scale::check_scales;
 use super::sell_block::Block;
 use crate::kernels::{
     A_WORD, Epilogue, Expand, Isa, PLACE, SLACK, SellSlices, Value, apply_transpose, sell_blocks, sell_product, sell_slices,
@@ -97,21 +99,25 @@ impl<T: Expand> Sell<T> {
     /// # Errors
     /// If the shapes differ, `lanes` is neither 8 nor 16, there are 2³² slots or more, or a weight with a scale is not finite.
     pub fn with_lanes(weight: &ArrayRef2<f32>, mask: &Mask, lanes: usize, slots: Slots) -> Result<Self> {
-        let (rows, cols) = weight.dim();
-        check_sizes(FORMAT, weight, mask)?;
+        Sell::pack(&Kept::of(weight, mask), lanes, slots)
+    }
+
+    pub(super) fn pack(kept: &Kept<'_, T>, lanes: usize, slots: Slots) -> Result<Self> {
+        let ((rows, cols), mask) = (kept.dim(), kept.mask);
+        kept.check_sizes(FORMAT)?;
         check_lanes(lanes)?;
-        check_scalable::<T>(weight, mask)?;
+        kept.check_scalable()?;
         let counts = mask.row_counts();
         let mut order: Vec<u32> = (0..rows as u32).collect();
         order.sort_by_key(|&r| std::cmp::Reverse(counts[r as usize]));
         let phases = cols.div_ceil(lanes);
-        let scales = scales_of::<T>(weight, mask, 0..rows, None);
+        let scales = kept.scales(0..rows, None);
         let blocks: Vec<Block<T>> = (0..sell_blocks(rows, lanes))
             .into_par_iter()
             .map(|block| {
                 let slices = sell_slices(rows, lanes, block);
                 let rows = &order[slices.start * lanes..(slices.end * lanes).min(rows)];
-                let value = |r: usize, c: usize| T::encode(if T::SCALED { weight[[r, c]] / scales[r] } else { weight[[r, c]] });
+                let value = |r: usize, c: usize| kept.value(r, c, if T::SCALED { scales[r] } else { 1.0 });
                 Block::new(mask, rows, (lanes, slices.len()), slots, value)
             })
             .collect();
@@ -163,7 +169,7 @@ impl<T: Expand> Sell<T> {
     /// # Errors
     /// As [`Sell::with_lanes`].
     pub fn with_slots(weight: &ArrayRef2<f32>, mask: &Mask, slots: Slots) -> Result<Self> {
-        Sell::with_lanes(weight, mask, if Isa::current() == Isa::Avx512 { 16 } else { 8 }, slots)
+        Sell::with_lanes(weight, mask, lanes_here(), slots)
     }
 
     /// A weight from its parts, checked.
@@ -195,6 +201,11 @@ impl<T: Expand> Sell<T> {
     pub fn slots(&self) -> Slots {
         self.parts.slots
     }
+}
+
+/// Lanes of this machine's vectors.
+pub(super) fn lanes_here() -> usize {
+    if Isa::current() == Isa::Avx512 { 16 } else { 8 }
 }
 
 fn check_lanes(lanes: usize) -> Result<()> {
@@ -332,32 +343,34 @@ impl<T: Value> SellParts<T> {
     }
 }
 
-impl<T: Value> Entries for SellParts<T> {
+impl<T: Value> Weights for SellParts<T> {
+    type Number = T;
+
     fn dim(&self) -> (usize, usize) {
         (self.rows, self.cols)
     }
 
-    fn for_each(&self, mut f: impl FnMut(usize, usize, f32)) {
+    fn for_each(&self, mut f: impl FnMut(usize, usize, T, f32)) {
         let view = self.slices();
         for block in 0..view.blocks() {
             let rows = view.rows_of(block);
             let mut show = |lane: usize, column: usize, value: T| {
                 let row = rows[lane] as usize;
-                f(row, column, if T::SCALED { self.scales[row] } else { 1.0 } * value.decode());
+                f(row, column, value, if T::SCALED { self.scales[row] } else { 1.0 });
             };
             view.in_time(block, &mut show);
             view.late(block).for_each(|(lane, column, value)| show(lane, column, value));
         }
     }
 
-    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, T, f32)) {
         let view = self.slices();
         let holds = |block: usize| Some((block, view.rows_of(block).iter().position(|&r| r as usize == row)?));
         let Some((block, lane)) = (0..view.blocks()).find_map(holds) else { return };
         let scale = if T::SCALED { self.scales[row] } else { 1.0 };
         let mut show = |l: usize, column: usize, value: T| {
             if l == lane {
-                f(column, scale * value.decode());
+                f(column, value, scale);
             }
         };
         view.in_time(block, &mut show);
@@ -390,6 +403,10 @@ impl<T: Expand> LinearOp for Sell<T> {
 
     fn row_into(&self, row: usize, to: &mut [f32]) {
         self.parts.row(row, to);
+    }
+
+    fn entries(&self) -> Entries {
+        self.parts.entries()
     }
 
     fn nnz(&self) -> usize {

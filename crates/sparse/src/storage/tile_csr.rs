@@ -1,8 +1,10 @@
 //! Compressed sparse rows within tiles of columns.
 
 use super::blocks::{SINGLE, block_of, blocks, check, check_starts};
-use super::op::{Entries, check_shapes, check_sizes, check_transpose};
-use super::scale::{Scaling, check_scalable, scale_of};
+use super::entries::{Entries, Weights};
+use super::kept::Kept;
+use super::op::{check_shapes, check_transpose};
+use super::scale::Scaling;
 use crate::kernels::{Epilogue, Expand, TileCsrSlices, Value, apply_transpose, lists_product};
 use crate::mask::Mask;
 use crate::storage::{Compress, LinearOp};
@@ -120,28 +122,32 @@ impl<T: Value> TileCsr<T> {
     /// # Errors
     /// If the shapes differ, `tile` is 0 or above 65 536, there are 2³² weights or more, or a weight with a scale is not finite.
     pub fn with_tile(weight: &ArrayRef2<f32>, mask: &Mask, tile: usize, scaling: Scaling) -> Result<Self> {
-        let (rows, cols) = weight.dim();
-        let kept = check_sizes(FORMAT, weight, mask)?;
+        TileCsr::pack(&Kept::of(weight, mask), tile, scaling)
+    }
+
+    pub(super) fn pack(kept: &Kept<'_, T>, tile: usize, scaling: Scaling) -> Result<Self> {
+        let (rows, cols) = kept.dim();
+        let n = kept.check_sizes(FORMAT)?;
         if tile == 0 || tile > 1 << 16 {
             return Err(Error::setting("tile", format!("{tile} columns, where 1 to 65536 are possible")));
         }
-        check_scalable::<T>(weight, mask)?;
+        kept.check_scalable()?;
         let lists = rows * cols.div_ceil(tile);
         let narrow = tile <= 256;
         let mut parts = TileCsrParts {
             rows,
             cols,
             tile,
-            blocks: blocks(rows, SINGLE, |r| mask.row_indices(r).count()),
+            blocks: blocks(rows, SINGLE, |r| kept.mask.row_indices(r).count()),
             starts: Vec::with_capacity(lists + 1),
             order: Vec::with_capacity(lists),
-            columns: Columns::with_capacity(narrow, kept),
-            values: Vec::with_capacity(kept),
+            columns: Columns::with_capacity(narrow, n),
+            values: Vec::with_capacity(n),
             scales: Vec::new(),
         };
         parts.starts.push(0);
         for b in 0..parts.blocks.len() - 1 {
-            parts.push_block(weight, mask, parts.blocks[b] as usize..parts.blocks[b + 1] as usize, scaling);
+            parts.push_block(kept, parts.blocks[b] as usize..parts.blocks[b + 1] as usize, scaling);
         }
         Ok(TileCsr(parts))
     }
@@ -167,13 +173,13 @@ impl<T: Value> TileCsr<T> {
 }
 
 impl<T: Value> TileCsrParts<T> {
-    fn push_block(&mut self, weight: &ArrayRef2<f32>, mask: &Mask, rows: std::ops::Range<usize>, scaling: Scaling) {
+    fn push_block(&mut self, kept: &Kept<'_, T>, rows: std::ops::Range<usize>, scaling: Scaling) {
         // The kept columns of each row, and how many of them earlier tiles took.
-        let columns: Vec<Vec<u32>> = rows.clone().map(|r| mask.row_indices(r).map(|c| c as u32).collect()).collect();
+        let columns: Vec<Vec<u32>> = rows.clone().map(|r| kept.mask.row_indices(r).map(|c| c as u32).collect()).collect();
         let mut taken = vec![0; rows.len()];
-        let value = |r: usize, c: u32| weight[[rows.start + r, c as usize]];
+        let scale_of = |r: usize, of: &[u32]| kept.scale(rows.start + r, of.iter().map(|&c| c as usize));
         let row_scales: Vec<f32> = if T::SCALED && scaling == Scaling::Row {
-            columns.iter().enumerate().map(|(r, cs)| scale_of::<T>(cs.iter().map(|&c| value(r, c)))).collect()
+            columns.iter().enumerate().map(|(r, of)| scale_of(r, of)).collect()
         } else {
             vec![1.0; rows.len()]
         };
@@ -187,14 +193,14 @@ impl<T: Value> TileCsrParts<T> {
                 let list = &columns[r][taken[r]..next[r]];
                 let scale = match scaling {
                     Scaling::Row => row_scales[r],
-                    Scaling::Tile => scale_of::<T>(list.iter().map(|&c| value(r, c))),
+                    Scaling::Tile => scale_of(r, list),
                 };
                 if T::SCALED {
                     self.scales.push(scale);
                 }
                 for &c in list {
                     self.columns.push(c as usize - first);
-                    self.values.push(T::encode(if T::SCALED { value(r, c) / scale } else { value(r, c) }));
+                    self.values.push(kept.value(rows.start + r, c as usize, scale));
                 }
                 self.order.push(r as u16);
                 self.starts.push(self.values.len() as u32);
@@ -254,12 +260,18 @@ impl<T: Value> TileCsrParts<T> {
     }
 }
 
-impl<T: Value> Entries for TileCsrParts<T> {
+impl<T: Value> Weights for TileCsrParts<T> {
+    type Number = T;
+
     fn dim(&self) -> (usize, usize) {
         (self.rows, self.cols)
     }
 
-    fn for_each(&self, mut f: impl FnMut(usize, usize, f32)) {
+    fn group(&self) -> Option<usize> {
+        Some(self.tile)
+    }
+
+    fn for_each(&self, mut f: impl FnMut(usize, usize, T, f32)) {
         let (tiles, mut list) = (self.cols.div_ceil(self.tile), 0);
         for block in self.blocks.windows(2) {
             for t in 0..tiles {
@@ -267,7 +279,7 @@ impl<T: Value> Entries for TileCsrParts<T> {
                     let row = block[0] as usize + usize::from(self.order[list]);
                     let scale = if T::SCALED { self.scales[list] } else { 1.0 };
                     for i in self.starts[list] as usize..self.starts[list + 1] as usize {
-                        f(row, t * self.tile + self.columns.get(i), scale * self.values[i].decode());
+                        f(row, t * self.tile + self.columns.get(i), self.values[i], scale);
                     }
                     list += 1;
                 }
@@ -275,7 +287,7 @@ impl<T: Value> Entries for TileCsrParts<T> {
         }
     }
 
-    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, T, f32)) {
         let (tiles, block) = (self.cols.div_ceil(self.tile), block_of(&self.blocks, row));
         for t in 0..tiles {
             let lists = tiles * block.start + t * block.len()..;
@@ -283,7 +295,7 @@ impl<T: Value> Entries for TileCsrParts<T> {
             for list in lists.filter(|&l| block.start + usize::from(self.order[l]) == row) {
                 let scale = if T::SCALED { self.scales[list] } else { 1.0 };
                 for i in self.starts[list] as usize..self.starts[list + 1] as usize {
-                    f(t * self.tile + self.columns.get(i), scale * self.values[i].decode());
+                    f(t * self.tile + self.columns.get(i), self.values[i], scale);
                 }
             }
         }
@@ -348,6 +360,10 @@ impl<T: Expand> LinearOp for TileCsr<T> {
 
     fn row_into(&self, row: usize, to: &mut [f32]) {
         self.0.row(row, to);
+    }
+
+    fn entries(&self) -> Entries {
+        self.0.entries()
     }
 
     fn nnz(&self) -> usize {

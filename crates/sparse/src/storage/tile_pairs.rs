@@ -1,8 +1,10 @@
 //! Rows in pairs, within tiles of columns.
 
 use super::blocks::{Cut, block_of, blocks, check, check_starts};
-use super::op::{Entries, check_shapes, check_sizes, check_transpose};
-use super::scale::{Scaling, check_scalable, scale_of};
+use super::entries::{Entries, Weights};
+use super::kept::Kept;
+use super::op::{check_shapes, check_transpose};
+use super::scale::Scaling;
 use super::tile_csr::Columns;
 use crate::kernels::{Epilogue, Pair, PairSlices, Value, apply_transpose, product};
 use crate::mask::Mask;
@@ -77,17 +79,19 @@ impl<T: Value> TilePairs<T> {
     /// If the shapes differ, `tile` is no multiple of 64 from 64 to 32 768, there are 2³² weights or more, or a weight with a scale is not
     /// finite.
     pub fn with_tile(weight: &ArrayRef2<f32>, mask: &Mask, tile: usize, scaling: Scaling) -> Result<Self> {
-        let (rows, cols) = weight.dim();
-        check_sizes(FORMAT, weight, mask)?;
+        TilePairs::pack(&Kept::of(weight, mask), tile, scaling)
+    }
+
+    pub(super) fn pack(kept: &Kept<'_, T>, tile: usize, scaling: Scaling) -> Result<Self> {
+        let (rows, cols) = kept.dim();
+        kept.check_sizes(FORMAT)?;
         check_tile(tile)?;
-        check_scalable::<T>(weight, mask)?;
-        let counts = mask.row_counts();
+        kept.check_scalable()?;
+        let counts = kept.mask.row_counts();
         let blocks = blocks(rows, CUT, |r| counts[r]);
         let narrow = tile <= 256;
-        let packed: Vec<Packed<T>> = blocks
-            .par_windows(2)
-            .map(|b| Packed::block(weight, mask, b[0] as usize..b[1] as usize, tile, scaling, narrow))
-            .collect();
+        let packed: Vec<Packed<T>> =
+            blocks.par_windows(2).map(|b| Packed::block(kept, b[0] as usize..b[1] as usize, tile, scaling, narrow)).collect();
         let sum = |f: fn(&Packed<T>) -> usize| packed.iter().map(f).sum::<usize>();
         let mut parts = TilePairsParts {
             rows,
@@ -151,27 +155,21 @@ struct Packed<T> {
 }
 
 impl<T: Value> Packed<T> {
-    fn block(
-        weight: &ArrayRef2<f32>,
-        mask: &Mask,
-        rows: std::ops::Range<usize>,
-        tile: usize,
-        scaling: Scaling,
-        narrow: bool,
-    ) -> Self {
+    fn block(from: &Kept<'_, T>, rows: std::ops::Range<usize>, tile: usize, scaling: Scaling, narrow: bool) -> Self {
+        let mask = from.mask;
         let kept: usize = rows.clone().map(|r| mask.row_words(r).iter().map(|w| w.count_ones() as usize).sum::<usize>()).sum();
         let (columns, values) = (Columns::with_capacity(narrow, kept), Vec::with_capacity(kept));
         let mut packed = Packed { ends: Vec::new(), pairs: Vec::new(), columns, values, scales: Vec::new() };
         // One row more, without weights, for a row without a partner.
         let slots = rows.len().next_multiple_of(2);
         let row_scales: Vec<f32> = if T::SCALED && scaling == Scaling::Row {
-            rows.clone().map(|r| scale_of::<T>(mask.row_indices(r).map(|c| weight[[r, c]]))).collect()
+            rows.clone().map(|r| from.scale_of_row(r)).collect()
         } else {
             vec![1.0; rows.len()]
         };
         let words = tile / 64;
         let mut bits = vec![0u64; slots * words];
-        for first in (0..weight.ncols()).step_by(tile) {
+        for first in (0..mask.cols()).step_by(tile) {
             bits.fill(0);
             for (slot, r) in rows.clone().enumerate() {
                 let from = &mask.row_words(r)[first / 64..];
@@ -181,19 +179,18 @@ impl<T: Value> Packed<T> {
             let bits_of = |slot: u16| &bits[usize::from(slot) * words..][..words];
             for pair in pairs(&bits, words, slots) {
                 let (a, b) = (bits_of(pair.first), bits_of(pair.second));
-                let row = |slot: u16| weight.row((rows.start + usize::from(slot)).min(rows.end - 1));
-                let (wa, wb) = (row(pair.first), row(pair.second));
+                let [ra, rb] = [pair.first, pair.second].map(|slot| rows.start + usize::from(slot));
                 let mut scale = [1.0f32; 2];
                 if T::SCALED {
-                    for (scale, (slot, bits, w)) in scale.iter_mut().zip([(pair.first, a, &wa), (pair.second, b, &wb)]) {
+                    for (scale, (slot, bits, row)) in scale.iter_mut().zip([(pair.first, a, ra), (pair.second, b, rb)]) {
                         *scale = match scaling {
                             Scaling::Row => row_scales.get(usize::from(slot)).copied().unwrap_or(1.0),
-                            Scaling::Tile => scale_of::<T>(ones(bits.iter().copied()).map(|c| w[first + c])),
+                            Scaling::Tile => from.scale(row, ones(bits.iter().copied()).map(|c| first + c)),
                         };
                     }
                     packed.scales.extend(scale);
                 }
-                let encode = |w: f32, scale: f32| T::encode(if T::SCALED { w / scale } else { w });
+                let value = |row: usize, c: usize, scale: f32| from.value(row, first + c, scale);
                 let only_a = ones(a.iter().zip(b).map(|(a, b)| a & !b));
                 let mut only_b = ones(a.iter().zip(b).map(|(a, b)| b & !a));
                 for ca in only_a {
@@ -201,17 +198,17 @@ impl<T: Value> Packed<T> {
                     let Some(cb) = only_b.next() else { unreachable!("the first row of a pair has more weights") };
                     packed.columns.push(ca);
                     packed.columns.push(cb);
-                    packed.values.push(encode(wa[first + ca], scale[0]));
-                    packed.values.push(encode(wb[first + cb], scale[1]));
+                    packed.values.push(value(ra, ca, scale[0]));
+                    packed.values.push(value(rb, cb, scale[1]));
                 }
                 for c in ones(a.iter().zip(b).map(|(a, b)| a & b)) {
                     packed.columns.push(c);
-                    packed.values.push(encode(wa[first + c], scale[0]));
-                    packed.values.push(encode(wb[first + c], scale[1]));
+                    packed.values.push(value(ra, c, scale[0]));
+                    packed.values.push(value(rb, c, scale[1]));
                 }
                 for c in only_b {
                     packed.columns.push(c);
-                    packed.values.push(encode(wb[first + c], scale[1]));
+                    packed.values.push(value(rb, c, scale[1]));
                 }
                 packed.pairs.push(pair);
             }
@@ -350,12 +347,18 @@ impl<T: Value> TilePairsParts<T> {
     }
 }
 
-impl<T: Value> Entries for TilePairsParts<T> {
+impl<T: Value> Weights for TilePairsParts<T> {
+    type Number = T;
+
     fn dim(&self) -> (usize, usize) {
         (self.rows, self.cols)
     }
 
-    fn for_each(&self, mut f: impl FnMut(usize, usize, f32)) {
+    fn group(&self) -> Option<usize> {
+        Some(self.tile)
+    }
+
+    fn for_each(&self, mut f: impl FnMut(usize, usize, T, f32)) {
         let (tiles, mut at) = (self.tiles(), 0);
         let (mut column, mut value) = (0, 0);
         for block in self.blocks.windows(2) {
@@ -369,7 +372,7 @@ impl<T: Value> Entries for TilePairsParts<T> {
                         let twos = usize::from(pair.single) + usize::from(pair.both);
                         for (i, c) in columns.into_iter().enumerate() {
                             let place = if i < twos { 2 * i + slot } else { twos + i };
-                            f(row, t * self.tile + c, scale * self.values[value + place].decode());
+                            f(row, t * self.tile + c, self.values[value + place], scale);
                         }
                     }
                     column += pair.columns();
@@ -380,7 +383,7 @@ impl<T: Value> Entries for TilePairsParts<T> {
         }
     }
 
-    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, f32)) {
+    fn for_each_of(&self, row: usize, mut f: impl FnMut(usize, T, f32)) {
         let (tiles, block) = (self.tiles(), block_of(&self.blocks, row));
         let pairs = block.len().div_ceil(2);
         let number = self.blocks.partition_point(|&b| (b as usize) < block.end) - 1;
@@ -394,7 +397,7 @@ impl<T: Value> Entries for TilePairsParts<T> {
                     let twos = usize::from(pair.single) + usize::from(pair.both);
                     for (i, &c) in self.columns_of(*pair, column)[slot].iter().enumerate() {
                         let place = if i < twos { 2 * i + slot } else { twos + i };
-                        f(t * self.tile + c, scale * self.values[value + place].decode());
+                        f(t * self.tile + c, self.values[value + place], scale);
                     }
                 }
                 column += pair.columns();
@@ -453,6 +456,10 @@ impl<T: Value> LinearOp for TilePairs<T> {
 
     fn row_into(&self, row: usize, to: &mut [f32]) {
         self.0.row(row, to);
+    }
+
+    fn entries(&self) -> Entries {
+        self.0.entries()
     }
 
     fn nnz(&self) -> usize {

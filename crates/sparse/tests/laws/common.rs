@@ -11,6 +11,11 @@ pub fn oracle(w: &ArrayRef2<f32>, mask: &Mask, x: &ArrayRef2<f32>) -> Array2<f64
     Array2::from_shape_fn((x.nrows(), w.nrows()), |(t, o)| mask.row_indices(o).map(|i| term(t, o, i)).sum())
 }
 
+/// The largest size of each row.
+pub fn largest_of_rows(w: &ArrayRef2<f32>) -> Vec<f32> {
+    w.rows().into_iter().map(|row| row.fold(0.0, |most, w| w.abs().max(most))).collect()
+}
+
 /// Whole numbers from -`max` to `max`, zeros among them.
 pub fn whole(rows: usize, cols: usize, max: usize, name: &str) -> Array2<f32> {
     let mut stream = Seed(rows as u64 * 1000 + cols as u64).stream(name);

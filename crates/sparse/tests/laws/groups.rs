@@ -1,6 +1,7 @@
 //! Bytes with a scale for each group of a row's inputs, in N:M and blocks: exact where their scales are powers of two, as close as their
 //! groups allow elsewhere.
 
+use crate::close::assert_within;
 use crate::patterned::{BLOCKS, NMS, keeps_infinities_apart, masked, takes_any_strides};
 use crate::random::Seed;
 use crate::storages::is_sound;
@@ -93,21 +94,19 @@ fn real_numbers_are_within_half_a_step_of_their_group_and_products_are_those_of_
     let u = 2f64.powi(-24);
     in_every_grouping(normal, |name, w, mask, inputs, op| {
         let stored = op.to_dense();
-        for (r, c) in mask.iter_kept() {
-            let group = c / inputs;
-            let largest = mask.row_indices(r).filter(|c| c / inputs == group).map(|c| w[[r, c]].abs()).fold(0.0, f32::max);
-            let (off, step) = ((stored[[r, c]] - w[[r, c]]).abs(), largest / 127.0);
-            assert!(off <= 0.5 * step * (1.0 + 1e-5), "{name}: {} for {}, steps of {step}", stored[[r, c]], w[[r, c]]);
-        }
+        let kept = mask.applied(w);
+        let half_a_step = |(r, c): (usize, usize), _| {
+            let of_group = mask.row_indices(r).filter(|other| other / inputs == c / inputs);
+            0.5 * (of_group.map(|c| w[[r, c]].abs()).fold(0.0, f32::max) / 127.0) * (1.0 + 1e-5)
+        };
+        assert_within(&stored, &kept, half_a_step, name);
         for tokens in [1, 2, 7, 16, 130] {
             let x = Seed(4).stream(&format!("x {tokens}")).normal_array(tokens, mask.cols(), 1.0);
             let (exact, size) = (oracle(&stored, mask, &x), oracle(&stored.mapv(f32::abs), mask, &x.mapv(f32::abs)));
             // A rounding for each product and sum, for the scale of each stored number, and for the scale of each group.
             let n = (mask.cols() + 4 + mask.cols().div_ceil(inputs.min(52))) as f64;
-            for (at, &y) in apply(op, &x).indexed_iter() {
-                let (error, bound) = ((f64::from(y) - exact[at]).abs(), n * u / (1.0 - n * u) * size[at]);
-                assert!(error <= bound, "{name}, {tokens} tokens, {at:?}: off by {error:e}, bound {bound:e}");
-            }
+            let y = apply(op, &x).mapv(f64::from);
+            assert_within(&y, &exact, |at, _| n * u / (1.0 - n * u) * size[at], format!("{name}, {tokens} tokens"));
         }
     });
 }

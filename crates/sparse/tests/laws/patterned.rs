@@ -1,6 +1,8 @@
 //! N:M and blocks: exact products over every pattern, shape and number of tokens, their numbers and invariants, and masks
 //! of other patterns refused.
 
+use crate::close::assert_within;
+use crate::common::largest_of_rows;
 use crate::random::Seed;
 use crate::storages::is_sound;
 use crate::{TOKENS, into_layouts, layouts, oracle, whole};
@@ -117,18 +119,15 @@ fn holds_for<T: Expand>(rounding: impl Fn(f32, f32) -> f32) {
         |rows, cols| Seed(9).stream(&format!("{rows} x {cols}")).normal_array(rows, cols, 1.0),
         |name, w, mask, op| {
             let stored = op.to_dense();
-            for at in mask.iter_kept() {
-                let largest = mask.row_indices(at.0).map(|c| w[[at.0, c]].abs()).fold(0.0, f32::max);
-                assert!((stored[at] - w[at]).abs() <= rounding(w[at], largest), "{name}: {} for {}", stored[at], w[at]);
-            }
+            let kept = mask.applied(w);
+            let largest = largest_of_rows(&kept);
+            assert_within(&stored, &kept, |(r, _), w| rounding(w, largest[r]), name);
             for tokens in [1, 2, 7, 16, 130] {
                 let x = Seed(4).stream(&format!("x {tokens}")).normal_array(tokens, mask.cols(), 1.0);
                 let (exact, size) = (oracle(&stored, mask, &x), oracle(&stored.mapv(f32::abs), mask, &x.mapv(f32::abs)));
                 let n = (mask.cols() + 4 + mask.cols().div_ceil(52)) as f64;
-                for (at, &y) in apply(op, &x).indexed_iter() {
-                    let (error, bound) = ((f64::from(y) - exact[at]).abs(), n * u / (1.0 - n * u) * size[at]);
-                    assert!(error <= bound, "{name}, {tokens} tokens, {at:?}: off by {error:e}, bound {bound:e}");
-                }
+                let y = apply(op, &x).mapv(f64::from);
+                assert_within(&y, &exact, |at, _| n * u / (1.0 - n * u) * size[at], format!("{name}, {tokens} tokens"));
             }
         },
     );

@@ -1,5 +1,6 @@
 //! The plan: whatever it chooses multiplies exactly, dense wins where nothing is pruned, and it says what it did.
 
+use crate::close::assert_close;
 use crate::random::Seed;
 use crate::{oracle, random_mask, whole};
 use lacuna_sparse::mask::Mask;
@@ -107,15 +108,10 @@ fn plans_of_other_numbers_multiply_what_they_store() {
                     plan.tune().unwrap();
                 }
                 let exact = oracle(&plan.to_dense(), &mask, &x);
-                let off = (apply(&plan, &x).mapv(f64::from) - exact)
-                    .mapv(f64::abs)
-                    .fold(0.0, |a: f64, &b| if b.is_nan() { f64::INFINITY } else { a.max(b) });
-                assert!(off < 1e-4, "{values}, {tokens} tokens: off by {off:e}; {}", plan.explain());
+                let y = apply(&plan, &x).mapv(f64::from);
+                assert_close(&y, &exact, 1e-4f64.next_down(), format!("{values}, {tokens} tokens, {}", plan.explain()));
                 // Nearer than a step of 8 bits, and half as large as f32 would be whole.
-                let stored = (plan.to_dense() - mask.applied(&w))
-                    .mapv(f32::abs)
-                    .fold(0.0, |a: f32, &b| if b.is_nan() { f32::INFINITY } else { a.max(b) });
-                assert!(stored < 0.03, "{values}: {stored}");
+                assert_close(&plan.to_dense(), &mask.applied(&w), 0.03f32.next_down(), values);
                 assert!(plan.chosen(tokens) == Format::Dense || plan.bytes() < 2 * w.len(), "{}", plan.explain());
             }
         }

@@ -1,5 +1,7 @@
 //! Tiled CSR and bitmasks: their numbers, their invariants, and what is done on the way into y.
 
+use crate::close::{apart, assert_within};
+use crate::common::largest_of_rows;
 use crate::random::Seed;
 use crate::{SELL, TOKENS, in_every_format, masks, oracle, random_mask, whole};
 use half::{bf16, f16};
@@ -41,22 +43,18 @@ fn holds_for<T: Expand>(rounding: impl Fn(f32, f32) -> f32) {
         for (name, mask) in masks(rows, cols) {
             in_every_tiling::<T>(&w, &mask, |format, op, _| {
                 let stored = op.to_dense();
-                for at in mask.iter_kept() {
-                    let largest = mask.row_indices(at.0).map(|c| w[[at.0, c]].abs()).fold(0.0, f32::max);
-                    let (off, bound) = ((stored[at] - w[at]).abs(), rounding(w[at], largest));
-                    assert!(off <= bound, "{format}, {name}, {at:?}: {} for {}, bound {bound:e}", stored[at], w[at]);
-                }
+                let kept = mask.applied(&w);
+                let largest = largest_of_rows(&kept);
+                assert_within(&stored, &kept, |(r, _), w| rounding(w, largest[r]), format!("{format}, {name}"));
                 for tokens in [1, 2, 7, 16, 33, 64] {
                     let x = stream.normal_array(tokens, cols, 1.0);
                     let exact = oracle(&stored, &mask, &x);
                     let size = oracle(&stored.mapv(f32::abs), &mask, &x.mapv(f32::abs));
-                    for (at, &y) in apply(op, &x).indexed_iter() {
-                        // One rounding for each product and sum, one for the scale of each stored number, and one for the scale of each tile.
-                        let n = (cols + 2 + cols.div_ceil(7)) as f64;
-                        let bound = n * u / (1.0 - n * u) * size[at];
-                        let error = (f64::from(y) - exact[at]).abs();
-                        assert!(error <= bound, "{format}, {name}, {tokens} tokens, {at:?}: off by {error:e}, bound {bound:e}");
-                    }
+                    // One rounding for each product and sum, one for the scale of each stored number, and one for the scale of each tile.
+                    let n = (cols + 2 + cols.div_ceil(7)) as f64;
+                    let bound = |at: (usize, usize), _| n * u / (1.0 - n * u) * size[at];
+                    let y = apply(op, &x).mapv(f64::from);
+                    assert_within(&y, &exact, bound, format!("{format}, {name}, {tokens} tokens"));
                 }
             });
         }
@@ -249,7 +247,7 @@ pub fn is_sound(op: &dyn LinearOp) -> Result<(), TestCaseError> {
         let x = Array2::<f32>::ones((tokens, cols));
         let y = apply(op, &x);
         let expected = x.dot(&dense.t());
-        prop_assert!(y.iter().zip(&expected).all(|(y, e)| (y - e).abs() <= 1e-4 * (1.0 + e.abs())), "{y} for {expected}");
+        apart(&y, &expected, |_, e| 1e-4 * (1.0 + e.abs())).map_err(TestCaseError::fail)?;
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ impl Weights {
             }
             (Some(s), ..) => s,
         };
-        let scores = Magnitude::default().score(&Evidence::weight_only(&self.name, self.weight.view()))?;
+        let scores = Magnitude::default().score(&Evidence::weight_only(&self.name, &self.weight))?;
         select(&scores, pattern, Scope::Layer, pattern.budget(out, inputs, sparsity)?)
     }
 }
@@ -88,8 +88,7 @@ fn of_file(file: &Path, tensor: &str) -> Result<Masked> {
         let storage = checkpoint.storage(tensor)?;
         let (weight, (rows, cols)) = (storage.to_dense(), storage.shape());
         let mask = beside(file, tensor, (rows, cols))?;
-        // A storage that says which numbers it keeps only by what they are: one of the zeros may be kept.
-        let kept = mask.unwrap_or_else(|| Mask::from_fn(rows, cols, |r, c| weight[[r, c]] != 0.0));
+        let kept = mask.unwrap_or_else(|| storage.entries().mask());
         return Ok((weight, Some(kept)));
     }
     if checkpoint.published_names().iter().any(|name| name == tensor) {

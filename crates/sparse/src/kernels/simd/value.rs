@@ -20,6 +20,9 @@ pub trait Value: sealed::Sealed + Copy + Default + PartialEq + Send + Sync + std
 
     /// The list, if it is of these.
     fn of_list(values: Values) -> Option<Vec<Self>>;
+
+    /// The same where it lies.
+    fn slice_of(values: &Values) -> Option<&[Self]>;
 }
 
 /// Numbers as stored, of any kind.
@@ -42,6 +45,10 @@ macro_rules! listed {
         }
 
         fn of_list(values: Values) -> Option<Vec<Self>> {
+            if let Values::$kind(values) = values { Some(values) } else { None }
+        }
+
+        fn slice_of(values: &Values) -> Option<&[Self]> {
             if let Values::$kind(values) = values { Some(values) } else { None }
         }
     };

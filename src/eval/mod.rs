@@ -11,9 +11,11 @@ pub use census::{Census, Counted, Sum, attention_flops, sparsity};
 pub use choices::{ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Question, answer, guess, join, read_lines};
 pub use file::{FileCensus, FileTensor, PackedWeight};
 pub use memory::{available_memory, machine_memory, peak_memory};
-pub use perplexity::{Perplexity, windows};
+pub use perplexity::Perplexity;
 pub use streamed::streamed_losses;
 
+#[doc(no_inline)]
+pub use crate::data::windows;
 use crate::nn::{Loss, Network};
 use ndarray::{Array2, ArrayRef2, ArrayView1, s};
 use serde::Serialize;

@@ -26,6 +26,7 @@ mod stored;
 mod outline;
 mod relative;
 mod check;
+mod tokens;
 mod seq2seq;
 
 pub use check::check;

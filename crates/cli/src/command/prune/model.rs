@@ -6,11 +6,12 @@ use super::options::{self, Standing};
 use super::report::{Outcome, page, report, text};
 use crate::command::model::say_remarks;
 use crate::command::place;
-use crate::command::texts::{Cut, Tokens, say_overflow};
+use crate::command::texts::say_overflow;
 use crate::command::{print, print_json};
 use indicatif::{ProgressBar, ProgressStyle};
 use lacuna::allocate::Owl;
 use lacuna::criteria::{Need, Needs, Saliency};
+use lacuna::data::{Sequences, Tokens, Windows};
 use lacuna::eval::{Perplexity, streamed_losses};
 use lacuna::io::{Folder, FolderWriter, Output, Packing};
 use lacuna::lm::Config;
@@ -77,13 +78,11 @@ pub fn run(args: &Args) -> Result<()> {
     let solver = Solver::Gradients { steps: wanted.reconstruct.unwrap_or(0), tolerance: 1e-6 };
     let second = Reconstructed::new(first.as_ref(), Reconstruct { damping: wanted.damping, solver });
     let pruner: &dyn Pruner = if wanted.reconstruct.is_some() { &second } else { first.as_ref() };
-    let ids: &[u32] = if !of_inputs(pruner.needs()) && !args.allocate.measures() && wanted.correct.is_none() {
-        // Nothing is measured, so nothing needs to run.
-        &calibration[..1]
-    } else {
-        &calibration
-    };
-    let length = wanted.context.min(ids.len());
+    let nothing = Sequences::nothing();
+    // Where nothing is measured nothing needs to run.
+    let run = of_inputs(pruner.needs()) || args.allocate.measures() || wanted.correct.is_some();
+    let measured = if run { &calibration } else { &nothing };
+    let (ids, length) = (measured.ids(), measured.length());
     let row = match args.scope {
         Some(scope) => scope == ScopeArg::Row,
         None => matches!(args.method, Method::Wanda | Method::Ria | Method::Dsnot) && pattern == Pattern::Unstructured,
@@ -101,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
         memory,
         scratch: &scratch,
     };
-    let asked = options::asked(args, &settings, &folder, (&calibration, &bos))?;
+    let asked = options::asked(args, &settings, &folder, (calibration.ids(), &bos))?;
     let before = match Standing::of(args, &asked)? {
         Standing::Finished(report) => return finished(args, report, &asked),
         Standing::Unfinished(before) => Some(before),
@@ -116,8 +115,12 @@ pub fn run(args: &Args) -> Result<()> {
     let begun = begun + quality.as_ref().map_or(Duration::ZERO, |q| q.spent);
     let squares = pruner.needs().contains(Need::Gram) || settings.correction.is_some() || args.allocate.searches();
     let few = if squares { options::few_tokens(&layers, ids.len()) } else { Value::Null };
-    let gradients =
-        parts.gradients((&folder, &config), (&calibration, wanted.context), (&layers, first.needs()), (&scratch, memory))?;
+    let gradients = parts.gradients(
+        (&folder, &config),
+        (calibration.ids(), calibration.length()),
+        (&layers, first.needs()),
+        (&scratch, memory),
+    )?;
     settings.gradients = gradients.as_ref();
     let model = (&folder, &config, (ids, length), &layers[..]);
     let found;
@@ -246,7 +249,7 @@ fn fits(packing: Packing, pattern: Pattern) -> Result<()> {
 struct Quality<'a> {
     text: &'a Path,
     context: usize,
-    cut: Cut,
+    cut: Windows,
     before: Perplexity,
     /// What measuring took.
     spent: Duration,
@@ -256,13 +259,13 @@ impl<'a> Quality<'a> {
     /// Measures the model before: what is wrong with the text or the model shows before anything is pruned.
     fn new(text: &'a Path, wanted: &Language, folder: &Folder, config: &Config) -> Result<Quality<'a>> {
         let begun = Instant::now();
-        let cut = Cut::of(text, (folder, config), (wanted.context, wanted.windows), wanted.bos)?;
+        let cut = Windows::read(text, folder, config, wanted.context, wanted.windows, wanted.bos)?;
         let before = Quality::measure(folder, config, &cut, "the perplexity before")?;
         Ok(Quality { text, context: wanted.context, cut, before, spent: begun.elapsed() })
     }
 
     /// One block in memory at a time.
-    fn measure(folder: &Folder, config: &Config, cut: &Cut, what: &str) -> Result<Perplexity> {
+    fn measure(folder: &Folder, config: &Config, cut: &Windows, what: &str) -> Result<Perplexity> {
         let losses = streamed_losses(folder, config, &cut.windows, 512 << 20, |_, _| {})?;
         let measured = Perplexity::of(&losses).map_err(|e| Error::malformed(folder.path(), e.to_string()))?;
         say_overflow(what, measured.perplexity, measured.nll);
@@ -298,11 +301,11 @@ fn sparsity(given: Option<f64>, pattern: Pattern) -> Result<f64> {
 }
 
 /// The tokens of calibration, exactly as many as asked for, and where the token that begins a text stands among them.
-fn calibration(args: &Args, (folder, config): (&Folder, &Config)) -> Result<(Vec<u32>, String)> {
+fn calibration(args: &Args, (folder, config): (&Folder, &Config)) -> Result<(Sequences, String)> {
     let wanted = &args.language;
     let Some(file) = &wanted.calibration else {
         if !options::measures(args) {
-            return Ok((vec![0], String::new()));
+            return Ok((Sequences::nothing(), String::new()));
         }
         return Err(Error::setting("calibration", "this method measures inputs: give --calibration FILE, text or token numbers"));
     };
@@ -317,7 +320,7 @@ fn calibration(args: &Args, (folder, config): (&Folder, &Config)) -> Result<(Vec
     if let Some(positions) = config.stated_context().filter(|p| wanted.context > *p) {
         return Err(Error::setting("context", format!("{} tokens; this model has {positions} positions", wanted.context)));
     }
-    let tokens = Tokens::of(file, (folder, config), wanted.bos)?;
+    let tokens = Tokens::read(file, folder, config, wanted.bos)?;
     let short = || {
         let reason = format!(
             "{} has {} tokens, fewer than the {} x {} asked for; lower --samples or --context",

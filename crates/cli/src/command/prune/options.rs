@@ -183,8 +183,7 @@ pub fn described(mut asked: Value, settings: &LanguagePruning<'_>, found: &Value
 pub fn outcome_options(args: &Args) -> Value {
     let wanted = &args.language;
     let Some(text) = &wanted.text else { return json!({"--save": wanted.save, "--text": null}) };
-    let bos = wanted.bos.to_possible_value().map(|v| v.get_name().to_string());
-    json!({"--save": wanted.save, "--text": text, "--windows": wanted.windows, "--bos": bos})
+    json!({"--save": wanted.save, "--text": text, "--windows": wanted.windows, "--bos": wanted.bos})
 }
 
 /// The first of these in which a finished run was asked for something else.

@@ -8,10 +8,10 @@ use crate::prune::Pruning;
 use crate::prune::oneshot::{choose, scores};
 use crate::{Error, Result};
 use ndarray::Array2;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What became of one tensor.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PrunedTensor {
     /// Its name.
     pub name: String,
@@ -24,7 +24,7 @@ pub struct PrunedTensor {
 }
 
 /// A tensor that looks like a weight and is not pruned.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeftAlone {
     /// Its name.
     pub name: String,

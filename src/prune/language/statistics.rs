@@ -54,7 +54,7 @@ impl InputStatistics {
         Ok(())
     }
 
-    /// Adds what the dense model has in the place of the x that was added last: its inputs, and by how much its stream differs. Errors
+    /// Adds what the dense model has in the place of the x that was added last: its inputs, and by how much its hidden states differ. Errors
     /// name the layers.
     pub fn compare(&mut self, x: &ArrayRef2<f32>, dense: &ArrayRef2<f32>, drift: Option<&Array2<f32>>) -> Result<()> {
         let result = self.cross(x, dense, drift);
@@ -116,7 +116,7 @@ pub(super) struct LayerStatistics {
     measured: Measured,
     /// Dense inputs times pruned ones.
     pub crossed: Option<Cross>,
-    /// The stream's drift times pruned inputs.
+    /// The hidden states' drift times pruned inputs.
     pub drift: Option<Cross>,
 }
 
@@ -148,7 +148,7 @@ impl LayerStatistics {
 pub(super) struct BlockStatistics {
     needs: Needs,
     found: Vec<InputStatistics>,
-    /// Of each layer the place of its tally.
+    /// Of each layer the index of its statistics.
     places: HashMap<String, usize>,
     failed: Option<Error>,
 }

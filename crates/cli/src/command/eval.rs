@@ -14,6 +14,7 @@ use lacuna::lm::{Config, LanguageModel, Running};
 use lacuna::text::Tokenizer;
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -134,6 +135,7 @@ fn perplexity(
             let losses = streamed_losses(folder, config, &cut.windows, FEATURES, |done, of| {
                 bar.set_length(of as u64);
                 bar.set_position(done as u64);
+                ControlFlow::Continue(())
             });
             bar.finish_and_clear();
             losses.map_err(|e| of(&args.dir, e))?

@@ -17,14 +17,15 @@ use lacuna::io::{Folder, FolderWriter, Output, Packing};
 use lacuna::lm::Config;
 use lacuna::mask::{Budget, Pattern, Scope};
 use lacuna::prune::{
-    CalibrationInputs, Correction, LanguageLayer, LanguagePruning, LevelSettings, Turn, allocated, check_measurable,
-    language_layers, of_blocks, outliers, prune_language,
+    CalibrationInputs, Correction, LanguageLayer, LanguagePruning, LanguageRun, LevelSettings, PrunedFolder, Sequential,
+    allocated, check_measurable, language_layers, of_blocks, outliers, prune_language,
 };
 use lacuna::solve::{Pruner, Reconstruct, Reconstructed, Solver};
 use lacuna::sparse::Format;
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let layers = language_layers(&folder, &config, &wanted.only, &args.skip)?;
     readable(&folder, &layers)?;
-    let (memory, scratch) = (options::memory(args, &folder)?, options::scratch(args)?);
+    let memory = options::memory(args, &folder)?;
     let (calibration, bos) = calibration(args, (&folder, &config))?;
 
     let parts = Pruners::new(args)?;
@@ -82,7 +83,6 @@ pub fn run(args: &Args) -> Result<()> {
     // Where nothing is measured nothing needs to run.
     let run = of_inputs(pruner.needs()) || args.allocate.measures() || wanted.correct.is_some();
     let measured = if run { &calibration } else { &nothing };
-    let (ids, length) = (measured.ids(), measured.length());
     let row = match args.scope {
         Some(scope) => scope == ScopeArg::Row,
         None => matches!(args.method, Method::Wanda | Method::Ria | Method::Dsnot) && pattern == Pattern::Unstructured,
@@ -94,11 +94,10 @@ pub fn run(args: &Args) -> Result<()> {
         scope: if row { Scope::Row } else { Scope::Layer },
         budgets: HashMap::new(),
         inputs: if dense { CalibrationInputs::Dense } else { CalibrationInputs::Pruned },
-        turn: if block || dense { Turn::Block } else { Turn::Layer },
+        sequential: if block || dense { Sequential::Block } else { Sequential::Layer },
         correction: correction(wanted)?,
         gradients: None,
         memory,
-        scratch: &scratch,
     };
     let asked = options::asked(args, &settings, &folder, (calibration.ids(), &bos))?;
     let before = match Standing::of(args, &asked)? {
@@ -114,15 +113,10 @@ pub fn run(args: &Args) -> Result<()> {
     let quality = wanted.text.as_deref().map(|text| Quality::new(text, wanted, &folder, &config)).transpose()?;
     let begun = begun + quality.as_ref().map_or(Duration::ZERO, |q| q.spent);
     let squares = pruner.needs().contains(Need::Gram) || settings.correction.is_some() || args.allocate.searches();
-    let few = if squares { options::few_tokens(&layers, ids.len()) } else { Value::Null };
-    let gradients = parts.gradients(
-        (&folder, &config),
-        (calibration.ids(), calibration.length()),
-        (&layers, first.needs()),
-        (&scratch, memory),
-    )?;
+    let few = if squares { options::few_tokens(&layers, measured.tokens()) } else { Value::Null };
+    let gradients = parts.gradients((&folder, &config), &calibration, (&layers, first.needs()), &settings.memory)?;
     settings.gradients = gradients.as_ref();
-    let model = (&folder, &config, (ids, length), &layers[..]);
+    let model = (&folder, &config, measured, &layers[..]);
     let found;
     (settings.budgets, found) = match &before {
         // A run that is taken up again has the budgets that it had.
@@ -135,8 +129,16 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let bar = bar(config.layers());
     let mut warned = false;
-    let output = (out, &described, before.is_some());
-    let done = prune_language(&folder, &config, (ids, length), &settings, output, &mut |p| {
+    let run = LanguageRun {
+        folder: &folder,
+        config: &config,
+        calibration: measured,
+        pruning: &settings,
+        out: &out,
+        described: &described,
+        resume: before.is_some(),
+    };
+    let done = prune_language(run, &mut |p| {
         // What cannot be done at all is one line, and that its error.
         if !std::mem::replace(&mut warned, true) {
             options::warn(&few);
@@ -145,9 +147,10 @@ pub fn run(args: &Args) -> Result<()> {
         bar.set_length(p.of as u64);
         bar.set_position(p.blocks as u64);
         bar.set_message(p.memory.map_or(String::new(), |m| format!("{:.2} GB", m as f64 / 1e9)));
+        ControlFlow::Continue(())
     });
     bar.finish_and_clear();
-    let (writer, records) = done?;
+    let PrunedFolder { writer, records } = done?;
     let seconds = begun.elapsed().as_secs_f64();
     let end = || -> Result<Value> {
         let whole = writer.complete()?;
@@ -208,30 +211,31 @@ fn kept_budgets(args: &Args, before: &Value) -> Result<(HashMap<String, Budget>,
 }
 
 /// A model, what it is measured on, and its layers that are pruned.
-type Model<'a> = (&'a Folder, &'a Config, (&'a [u32], usize), &'a [LanguageLayer]);
+type Model<'a> = (&'a Folder, &'a Config, &'a Sequences, &'a [LanguageLayer]);
 
 /// How much of each layer stays, and what a search found.
 fn budgets(
     args: &Args,
-    (folder, config, ids, layers): Model<'_>,
+    (folder, config, calibration, layers): Model<'_>,
     settings: &LanguagePruning<'_>,
     (sparsity, saliency): (f64, Option<&dyn Saliency>),
 ) -> Result<(HashMap<String, Budget>, Value)> {
-    let (wanted, LanguagePruning { pattern, memory, scratch, .. }) = (&args.language, settings);
+    let (wanted, LanguagePruning { pattern, memory, .. }) = (&args.language, settings);
     if let Some(allocation) = allocation(args.allocate) {
         let ranking = saliency.zip(settings.gradients);
         let budgets = allocated(folder, config, layers, *pattern, sparsity, (allocation.as_ref(), ranking))?;
         return Ok((budgets, Value::Null));
     }
     if args.allocate == Allocation::Owl {
-        let found = outliers(folder, config, ids, layers, wanted.owl_threshold, (*memory, scratch))?;
-        let (shares, sizes): (Vec<f64>, Vec<usize>) = found.into_iter().unzip();
+        let found =
+            outliers(folder, config, calibration, layers, wanted.owl_threshold, memory, |_, _| ControlFlow::Continue(()))?;
+        let (shares, sizes): (Vec<f64>, Vec<usize>) = found.into_iter().map(|b| (b.percent, b.weights)).unzip();
         let total = Budget::from_sparsity(sizes.iter().sum(), sparsity)?;
         let parts = Owl { lambda: wanted.owl_lambda }.shares(&shares, &sizes, total)?;
         return Ok((of_blocks(layers, &parts, *pattern)?, Value::Null));
     }
-    let levels = LevelSettings::new(settings.pruner, *pattern, settings.scope, settings.gradients, *memory);
-    wanted.search.run(args, (folder, config), ids, layers, (levels, sparsity, scratch))
+    let levels = LevelSettings::new(settings.pruner, *pattern, settings.scope, settings.gradients, memory.clone());
+    wanted.search.run(args, (folder, config), calibration, layers, (levels, sparsity))
 }
 
 /// Refuses layouts that cannot hold the pattern, before anything runs.
@@ -266,7 +270,7 @@ impl<'a> Quality<'a> {
 
     /// One block in memory at a time.
     fn measure(folder: &Folder, config: &Config, cut: &Windows, what: &str) -> Result<Perplexity> {
-        let losses = streamed_losses(folder, config, &cut.windows, 512 << 20, |_, _| {})?;
+        let losses = streamed_losses(folder, config, &cut.windows, 512 << 20, |_, _| ControlFlow::Continue(()))?;
         let measured = Perplexity::of(&losses).map_err(|e| Error::malformed(folder.path(), e.to_string()))?;
         say_overflow(what, measured.perplexity, measured.nll);
         Ok(measured)
@@ -345,7 +349,7 @@ fn correction(wanted: &Language) -> Result<Option<Correction>> {
     if wanted.turn == TurnArg::Block || wanted.inputs == InputsArg::Dense {
         return Err(Error::setting("correct", "layers make up for earlier ones only where they are pruned in turn"));
     }
-    Ok(Some(Correction { inputs: shares[0], stream: shares.get(1).copied().unwrap_or(0.0), damping: wanted.damping }))
+    Ok(Some(Correction { inputs: shares[0], hidden_states: shares.get(1).copied().unwrap_or(0.0), damping: wanted.damping }))
 }
 
 /// A bar on a terminal, nothing elsewhere.

@@ -9,14 +9,18 @@
 mod random_model;
 
 use lacuna::allocate::Uniform;
-use lacuna::io::Folder;
+use lacuna::data::Sequences;
+use lacuna::io::{Folder, Output};
 use lacuna::lm::Config;
 use lacuna::mask::{Pattern, Scope};
-use lacuna::prune::{CalibrationInputs, LanguagePruning, Turn, allocated, language_layers, prune_language};
+use lacuna::prune::{
+    ActivationMemory, CalibrationInputs, LanguagePruning, LanguageRun, Sequential, allocated, language_layers, prune_language,
+};
 use lacuna::report::{Figure, Point, Table};
 use lacuna::rng::Seed;
 use lacuna::solve::SparseGpt;
 use lacuna::{Error, Result};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -39,16 +43,22 @@ fn seconds(scratch: &Path, blocks: usize, sequences: usize) -> Result<f64> {
         scope: Scope::Layer,
         budgets: allocated(&folder, &config, &layers, Pattern::Unstructured, 0.5, (&Uniform, None))?,
         inputs: CalibrationInputs::Pruned,
-        turn: Turn::Layer,
+        sequential: Sequential::Layer,
         correction: None,
         gradients: None,
-        scratch,
-        memory: 512 << 20,
+        memory: ActivationMemory::new(512 << 20, scratch),
     };
     let (out, begun) = (scratch.join("out"), Instant::now());
-    let (writer, _) =
-        prune_language(&folder, &config, (&ids, LENGTH), &settings, (&out, &serde_json::json!({}), false), &mut |_| {})?;
-    writer.finish()?;
+    let run = LanguageRun {
+        folder: &folder,
+        config: &config,
+        calibration: &Sequences::new(ids, LENGTH)?,
+        pruning: &settings,
+        out: &Output::from(&out),
+        described: &serde_json::json!({}),
+        resume: false,
+    };
+    prune_language(run, &mut |_| ControlFlow::Continue(()))?.finish()?;
     let seconds = begun.elapsed().as_secs_f64();
     std::fs::remove_dir_all(&out).map_err(|e| Error::io(&out, e))?;
     eprintln!("{blocks} blocks, {sequences} x {LENGTH} tokens: {seconds:.1} s");

@@ -61,7 +61,7 @@
 //! | [`solve`] | masks and the weights that survive, chosen together |
 //! | [`nn`] | layers with hand-written derivatives, losses, optimisers |
 //! | [`io`] | checkpoints, model folders, GGUF |
-//! | [`data`] | labelled samples, real ones inside the crate |
+//! | [`data`] | labelled samples, real ones inside the crate; tokens of texts |
 //! | [`text`] | tokenizers, chat templates, sampling, generation |
 //! | [`lm`] | language models, one file a family |
 //! | [`models`] | networks of the literature, networks in files, networks stored sparse |

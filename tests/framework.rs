@@ -10,6 +10,7 @@ mod state_dict;
 use lacuna::allocate::{Allocate, Global, Lamp, Target, Uniform};
 use lacuna::calibrate::{Calibration, LayerWeights, measure};
 use lacuna::criteria::{Evidence, Fisher, InputSums, Magnitude, Measured, Need, Needs, Obd, Saliency, Taylor};
+use lacuna::data::Sequences;
 use lacuna::io::Checkpoint;
 use lacuna::lm::{Config, LanguageModel, NextToken};
 use lacuna::mask::{Budget, Mask, Pattern, Scope};
@@ -69,7 +70,7 @@ fn language() -> (LanguageModel, NextToken) {
     let model = LanguageModel::load(&weights, Config::parse(&json).unwrap()).unwrap();
     let vocab = model.config().vocab() as u32;
     let ids: Vec<u32> = (0..12 * 16).map(|t: u32| (t * 7 + t / 16 * 3) % vocab).collect();
-    let text = NextToken::new(ids, 16, vocab as usize).unwrap();
+    let text = NextToken::new(Sequences::new(ids, 16).unwrap(), vocab as usize).unwrap();
     (model, text)
 }
 

@@ -72,7 +72,7 @@ pub(crate) struct LayerStatistics {
     measured: Measured,
     /// Dense inputs times pruned ones.
     pub crossed: Option<Cross>,
-    /// The stream's drift times pruned inputs.
+    /// The hidden states' drift times pruned inputs.
     pub drift: Option<Cross>,
 }
 
@@ -97,7 +97,7 @@ impl LayerStatistics {
 pub(crate) struct ModelStatistics {
     needs: Needs,
     found: Vec<InputStatistics>,
-    /// Of each layer the place of its tally.
+    /// Of each layer the index of its statistics.
     places: HashMap<String, usize>,
     failed: Option<Error>,
 }

@@ -5,6 +5,7 @@
 //! - [`Monk`]: the three MONK's problems, out of files or drawn from their rules.
 //! - [`table`]: CSV of numbers with a class.
 //! - [`Standard`]: inputs of mean 0 and deviation 1.
+//! - [`Tokens`]: token numbers of a text; [`Sequences`] to calibrate on, [`Windows`] to measure a perplexity on.
 
 mod dataset;
 mod digits;
@@ -13,6 +14,7 @@ pub mod idx;
 mod monks;
 mod standard;
 mod table;
+mod tokens;
 
 pub use dataset::Dataset;
 pub use digits::digits;
@@ -20,6 +22,7 @@ pub use idx::mnist;
 pub use monks::{Monk, Monks};
 pub use standard::Standard;
 pub use table::table;
+pub use tokens::{Bos, Sequences, Tokens, Windows, read_text, windows};
 
 use std::ffi::OsString;
 use std::path::PathBuf;

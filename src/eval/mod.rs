@@ -11,10 +11,12 @@ pub use census::{Census, Counted, Sum, attention_flops, sparsity};
 pub use choices::{ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Question, answer, guess, join, read_lines};
 pub use file::{FileCensus, FileTensor, PackedWeight};
 pub use memory::{available_memory, machine_memory, peak_memory};
-pub use perplexity::{Perplexity, windows};
+pub use perplexity::Perplexity;
 pub use streamed::streamed_losses;
 
 use crate::Result;
+#[doc(no_inline)]
+pub use crate::data::windows;
 use crate::nn::{Layers, Loss, Network, Parameters};
 use ndarray::{Array2, ArrayRef2, ArrayView1, s};
 use serde::Serialize;

@@ -10,34 +10,6 @@
 use crate::{Error, Result};
 use serde::Serialize;
 
-/// The windows of a text: `context` tokens each, the first `most` of them. With `first` every window begins with that token
-/// and has `context - 1` of the text.
-///
-/// ```
-/// use lacuna::eval::windows;
-/// let ids = [5, 6, 7, 8, 9, 10, 11];
-/// assert_eq!(windows(&ids, 3, None, None)?, [[5, 6, 7], [8, 9, 10]]);
-/// assert_eq!(windows(&ids, 3, Some(1), Some(1))?, [[1, 5, 6]]);
-/// # Ok::<(), lacuna::Error>(())
-/// ```
-///
-/// # Errors
-/// [`Error::Setting`] if a window has fewer than 2 tokens of the text in it, `most` is 0, or the text does not fill one window.
-pub fn windows(ids: &[u32], context: usize, most: Option<usize>, first: Option<u32>) -> Result<Vec<Vec<u32>>> {
-    let fill = context.saturating_sub(usize::from(first.is_some()));
-    if context < 2 || fill < 1 {
-        return Err(Error::setting("context", format!("{context} tokens leave none to predict; at least 2 are needed")));
-    }
-    if most == Some(0) {
-        return Err(Error::setting("windows", "0 windows have no perplexity"));
-    }
-    if ids.len() < fill {
-        return Err(Error::setting("context", format!("the text has {} tokens, fewer than one window of {fill}", ids.len())));
-    }
-    let window = |part: &[u32]| first.iter().chain(part).copied().collect();
-    Ok(ids.chunks_exact(fill).take(most.unwrap_or(usize::MAX)).map(window).collect())
-}
-
 /// The perplexity of a text, and what it was measured on.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Perplexity {

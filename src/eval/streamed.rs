@@ -3,21 +3,23 @@
 use crate::io::Weights;
 use crate::lm::{Config, EmbeddingHead, load_block, next_tokens, positions};
 use crate::{Error, Result};
+use std::ops::ControlFlow;
 
 /// -ln p of every token of each window but the first, with one block of the model in memory at a time. `budget` is how many bytes
 /// the windows' features may take between blocks; more windows than fit are done in groups, each of which reads the model again.
-/// `see` is told after each block how many of all are done.
+/// `see` is told after each block how many of all are done, and may stop.
 ///
 /// The numbers are those of [`LanguageModel::nll`](crate::lm::LanguageModel::nll), to the bit.
 ///
 /// # Errors
-/// [`Error::Setting`] for an encoder-decoder; if a tensor is missing or has another shape than the config says.
+/// [`Error::Setting`] for an encoder-decoder; if a tensor is missing or has another shape than the config says; [`Error::Interrupted`] if
+/// `see` stops.
 pub fn streamed_losses(
     weights: &dyn Weights,
     config: &Config,
     windows: &[Vec<u32>],
     budget: usize,
-    mut see: impl FnMut(usize, usize),
+    mut see: impl FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Vec<Vec<f64>>> {
     if config.is_encoder_decoder() {
         return Err(Error::setting("model_type", "an encoder-decoder has no perplexity of a text alone"));
@@ -37,7 +39,7 @@ pub fn streamed_losses(
                 block.forward(h, &positions(config, 1, ids.len(), 0), &mut ());
             }
             done += 1;
-            see(done, steps);
+            Error::go_on(see(done, steps))?;
         }
         let ends = EmbeddingHead::load(weights, config)?;
         for (h, ids) in features.iter().zip(windows) {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// Rows of `f32` of several lengths in a file without a name: nothing of it is left when the program ends, however it ends.
 ///
 /// A group has so many rows of so many numbers, all 0 at first; what was written is read row by row.
+#[derive(Debug)]
 pub(crate) struct RowFile {
     file: File,
     folder: PathBuf,

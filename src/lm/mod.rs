@@ -27,6 +27,7 @@ mod stored;
 mod outline;
 mod relative;
 mod check;
+mod tokens;
 mod seq2seq;
 
 pub use check::check;
@@ -35,7 +36,7 @@ pub use embedding_head::EmbeddingHead;
 pub use family::Family;
 pub use load::remark;
 pub use model::{Cache, LanguageModel, LanguageTape, load_block, positions};
-pub use next_token::{NextToken, Sequences, next_tokens};
+pub use next_token::{NextToken, next_tokens};
 pub use outline::{Kind, Outline, Outlined};
 pub use seq2seq::{Seq2Seq, Seq2SeqBatch, Seq2SeqCache, Seq2SeqTape};
 pub use stored::{Kept, Running};

@@ -2,8 +2,9 @@
 
 use super::embedding_head::EmbeddingHead;
 use super::load::Reader;
-use super::next_token::{NextToken, Sequences, next_tokens, sequences};
+use super::next_token::{NextToken, next_tokens, sequences};
 use super::{Config, Family};
+use crate::data::Sequences;
 use crate::io::{Weights, WeightsMut};
 use crate::kernels::awake;
 use crate::mask::Mask;
@@ -273,9 +274,9 @@ impl LanguageModel {
     /// # Errors
     /// As [`LanguageModel::stream`], and if there is no token to predict.
     pub fn backward(&self, ids: &[u32], length: usize, sink: &mut Sink<'_>) -> Result<f64> {
-        let text = NextToken::new(ids, length, self.config.vocab())?;
-        let rows: Vec<usize> = (0..ids.len()).collect();
         let tape = self.tape(ids, length, &mut ())?;
+        let text = NextToken::of(next_tokens(ids, length), self.config.vocab())?;
+        let rows: Vec<usize> = (0..ids.len()).collect();
         let sum = Model::backward(self, tape, &text, &rows, sink)?;
         Ok(sum / text.count(&rows) as f64)
     }
@@ -377,7 +378,7 @@ impl Model for LanguageModel {
     type Tape = LanguageTape;
 
     fn forward(&self, batch: &Sequences, _: Mode, observer: &mut dyn Observer) -> Result<LanguageTape> {
-        self.tape(&batch.ids, batch.length, observer)
+        self.tape(batch.ids(), batch.length(), observer)
     }
 
     fn backward(&self, tape: LanguageTape, objective: &dyn Objective, rows: &[usize], sink: &mut Sink<'_>) -> Result<f64> {

@@ -1,19 +1,11 @@
 //! What a language model learns from a text: the token that follows.
 
+use crate::data::Sequences;
 use crate::kernels::vector;
 use crate::nn::{Objective, Passes, Samples};
 use crate::{Error, Result};
 use ndarray::Array2;
 use rayon::prelude::*;
-
-/// Token sequences of one length, one after another: what a [`LanguageModel`](super::LanguageModel) is run on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequences {
-    /// The tokens of all sequences.
-    pub ids: Vec<u32>,
-    /// Tokens of a sequence.
-    pub length: usize,
-}
 
 /// What each token of sequences of `length` has to predict: the one that follows it, and the last of each nothing.
 ///
@@ -30,9 +22,9 @@ pub fn next_tokens(ids: &[u32], length: usize) -> Vec<Option<u32>> {
 /// With the sequences that the targets were made of ([`NextToken::new`]) these are [`Samples`] too: a sample is a sequence.
 ///
 /// ```
-/// use lacuna::{lm::NextToken, nn::Objective};
+/// use lacuna::{data::Sequences, lm::NextToken, nn::Objective};
 /// use ndarray::array;
-/// let text = NextToken::new(vec![0, 1, 1], 3, 2)?;
+/// let text = NextToken::new(Sequences::new(vec![0, 1, 1], 3)?, 2)?;
 /// let mut logits = array![[0., 0.], [0., 0.], [5., 0.]];
 /// assert_eq!(text.count(&[0, 1, 2]), 2);
 /// assert!((text.loss(&[0, 1, 2], &mut logits, 2) - 2. * 2f64.ln()).abs() < 1e-6);
@@ -41,24 +33,23 @@ pub fn next_tokens(ids: &[u32], length: usize) -> Vec<Option<u32>> {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct NextToken {
-    sequences: Sequences,
+    /// None where the targets follow nothing that is run.
+    sequences: Option<Sequences>,
     targets: Vec<Option<u32>>,
     vocab: usize,
     passes: Passes,
 }
 
 impl NextToken {
-    /// Of whole sequences of `length` tokens, in a vocabulary of `vocab`; one sequence a pass.
+    /// Of sequences, in a vocabulary of `vocab`; one sequence a pass.
     ///
     /// # Errors
-    /// If the tokens are not whole sequences, or one is not in the vocabulary.
-    pub fn new(ids: impl Into<Vec<u32>>, length: usize, vocab: usize) -> Result<Self> {
-        let ids = ids.into();
-        sequences(&ids, length)?;
-        let targets = next_tokens(&ids, length);
-        known(ids.iter().copied(), vocab)?;
+    /// If a token is not in the vocabulary.
+    pub fn new(sequences: Sequences, vocab: usize) -> Result<Self> {
+        known(sequences.ids().iter().copied(), vocab)?;
+        let targets = next_tokens(sequences.ids(), sequences.length());
         let passes = Passes { batch: 1, ..Passes::default() };
-        Ok(NextToken { sequences: Sequences { ids, length }, targets, vocab, passes })
+        Ok(NextToken { sequences: Some(sequences), targets, vocab, passes })
     }
 
     /// Of these targets, one a row, whatever they follow.
@@ -67,7 +58,7 @@ impl NextToken {
     /// If one is not in the vocabulary.
     pub fn of(targets: Vec<Option<u32>>, vocab: usize) -> Result<Self> {
         known(targets.iter().flatten().copied(), vocab)?;
-        Ok(NextToken { sequences: Sequences { ids: vec![], length: 1 }, targets, vocab, passes: Passes::default() })
+        Ok(NextToken { sequences: None, targets, vocab, passes: Passes::default() })
     }
 
     /// So many sequences a pass, and whatever else is said of them.
@@ -97,17 +88,16 @@ impl Samples for NextToken {
     type Batch = Sequences;
 
     fn len(&self) -> usize {
-        self.sequences.ids.len() / self.sequences.length
+        self.sequences.as_ref().map_or(0, Sequences::len)
     }
 
     fn batch(&self, samples: &[usize]) -> Sequences {
-        let Sequences { ids, length } = &self.sequences;
-        let one = |&sample: &usize| &ids[sample * length..(sample + 1) * length];
-        Sequences { ids: samples.iter().flat_map(one).copied().collect(), length: *length }
+        let of = self.sequences.as_ref().and_then(|all| all.select(samples));
+        of.unwrap_or_else(|| panic!("{samples:?} are not samples of {}", Samples::len(self)))
     }
 
     fn rows(&self, samples: &[usize]) -> Vec<usize> {
-        let length = self.sequences.length;
+        let length = self.sequences.as_ref().map_or(1, Sequences::length);
         samples.iter().flat_map(|sample| sample * length..(sample + 1) * length).collect()
     }
 

@@ -6,10 +6,10 @@ use crate::mask::Mask;
 use crate::prune::Pruning;
 use crate::prune::oneshot::prune_layers;
 use crate::{Error, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What became of one tensor.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PrunedTensor {
     /// Its name.
     pub name: String,
@@ -22,7 +22,7 @@ pub struct PrunedTensor {
 }
 
 /// A tensor that looks like a weight and is not pruned.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeftAlone {
     /// Its name.
     pub name: String,

@@ -12,9 +12,9 @@ mod units;
 
 pub use checkpoint::{LeftAlone, PrunedTensor, left_alone, prunable, prune_checkpoint};
 pub use language::{
-    CalibrationInputs, Correction, Cost, LanguageLayer, LanguagePruning, LayerLevel, LayerRecord, LevelSettings, Levels,
-    Progress, SequenceGradients, Turn, allocated, check_measurable, language_layers, of_blocks, outliers, prune_language,
-    unfinished_settings,
+    ActivationMemory, BlockOutliers, CalibrationInputs, Correction, Cost, LanguageLayer, LanguagePruning, LanguageRun,
+    LayerLevel, LayerRecord, LevelSettings, Levels, Progress, PrunedFolder, SequenceGradients, Sequential, allocated,
+    check_measurable, language_layers, of_blocks, outliers, prune_language, unfinished_settings,
 };
 pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
 pub use schedule::{Schedule, iterative};

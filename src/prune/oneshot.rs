@@ -120,11 +120,7 @@ pub type NamedMasks = Vec<(String, Mask)>;
 ///
 /// # Panics
 /// If there is not one measure a layer.
-pub fn prune_layers(
-    model: &mut dyn Layers,
-    measured: &[Measured],
-    pruning: &Pruning<'_>,
-) -> Result<(NamedMasks, Option<f64>)> {
+pub fn prune_layers(model: &mut dyn Layers, measured: &[Measured], pruning: &Pruning<'_>) -> Result<(NamedMasks, Option<f64>)> {
     let (masks, predicted) = {
         let weights = LayerWeights::of(model)?;
         masks(&weights, measured, pruning)?

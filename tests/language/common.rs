@@ -1,18 +1,23 @@
 //! A small Llama in a folder, and what its layers see.
 
 use lacuna::criteria::Measured;
-use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
+use lacuna::data::Sequences;
+use lacuna::io::{Dtype, Folder, FolderWriter, Layout, Output};
 use lacuna::linalg::Gram;
 use lacuna::lm::{Config, LanguageModel};
 use lacuna::mask::{Pattern, Scope};
 use lacuna::nn::Observer;
-use lacuna::prune::{CalibrationInputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, prune_language};
+use lacuna::prune::{
+    ActivationMemory, CalibrationInputs, LanguagePruning, LanguageRun, LayerRecord, Progress, PrunedFolder, Sequential,
+    allocated, language_layers, prune_language,
+};
 use lacuna::rng::Seed;
 use lacuna::solve::Pruner;
 use lacuna::{Result, allocate::Uniform};
 use ndarray::{Array1, Array2, ArrayRef2};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 pub const LENGTH: usize = 12;
@@ -97,20 +102,50 @@ pub fn settings<'a>(dir: &Path, pruner: &'a dyn Pruner, pattern: Pattern) -> Lan
         scope: Scope::Layer,
         budgets,
         inputs: CalibrationInputs::Pruned,
-        turn: Turn::Layer,
+        sequential: Sequential::Layer,
         correction: None,
         gradients: None,
-        memory: 1 << 30,
-        scratch: Path::new(env!("CARGO_TARGET_TMPDIR")),
+        memory: memory(1 << 30),
     }
 }
 
 pub fn prune(dir: &Path, out: &Path, ids: &[u32], settings: &LanguagePruning<'_>) -> Result<Vec<LayerRecord>> {
-    let (folder, config) = open(dir);
-    let (writer, records) =
-        prune_language(&folder, &config, (ids, LENGTH), settings, (out, &json!({"a": 1}), false), &mut |_| {})?;
-    writer.finish()?;
-    Ok(records)
+    let calibration = Sequences::new(ids.to_vec(), LENGTH)?;
+    begin(dir, out, &calibration, settings, &json!({"a": 1}), false, &mut go_on)?.finish()
+}
+
+/// A run whose folder has not its name yet.
+pub fn begin(
+    dir: &Path,
+    out: impl Into<Output>,
+    calibration: &Sequences,
+    pruning: &LanguagePruning<'_>,
+    described: &Value,
+    resume: bool,
+    see: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<PrunedFolder> {
+    let ((folder, config), out) = (open(dir), out.into());
+    let run = LanguageRun { folder: &folder, config: &config, calibration, pruning, out: &out, described, resume };
+    prune_language(run, see)
+}
+
+/// So many bytes of memory, the rest in the folder of tests.
+pub fn memory(bytes: usize) -> ActivationMemory {
+    ActivationMemory::new(bytes, env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// A callback that lets everything go on.
+pub fn go_on<T>(_: T) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// The same, of two numbers.
+pub fn on<A, B>(_: A, _: B) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+pub fn sequences(ids: &[u32]) -> Sequences {
+    Sequences::new(ids.to_vec(), LENGTH).unwrap()
 }
 
 /// The Gram matrix of the inputs of each layer.

@@ -5,7 +5,8 @@ use lacuna::criteria::{Evidence, Magnitude, Need, Needs, Ria, Wanda};
 use lacuna::io::Dtype;
 use lacuna::mask::{Pattern, Scope};
 use lacuna::prune::{
-    CalibrationInputs, Correction, LanguagePruning, LevelSettings, Levels, SequenceGradients, Turn, language_layers, outliers,
+    ActivationMemory, CalibrationInputs, Correction, LanguagePruning, LevelSettings, Levels, SequenceGradients, Sequential,
+    language_layers, outliers,
 };
 use lacuna::solve::{Alps, DsNoT, ExactObs, Pruner, Reconstruct, Reconstructed, Scored, SparseGpt};
 use ndarray::Array2;
@@ -52,7 +53,7 @@ fn with_dense_inputs_every_layer_is_measured_on_what_it_sees_in_the_dense_model(
     let m = Model::new(Dtype::F32);
     let (out, ids, pruner) = (m.out("out"), tokens(10), SparseGpt::default());
     let mut settings = settings(&m.dir, &pruner, Pattern::Unstructured);
-    (settings.inputs, settings.turn) = (CalibrationInputs::Dense, Turn::Block);
+    (settings.inputs, settings.sequential) = (CalibrationInputs::Dense, Sequential::Block);
     prune(&m.dir, &out, &ids, &settings).unwrap();
     each_layer_was_pruned_on(&model(&m.dir), &m.dir, &out, &ids, "");
 }
@@ -62,7 +63,7 @@ fn by_blocks_the_first_layers_see_pruned_blocks_and_the_last_ones_their_own_bloc
     let m = Model::new(Dtype::F32);
     let (out, ids, pruner) = (m.out("out"), tokens(10), SparseGpt::default());
     let mut settings = settings(&m.dir, &pruner, Pattern::Unstructured);
-    settings.turn = Turn::Block;
+    settings.sequential = Sequential::Block;
     prune(&m.dir, &out, &ids, &settings).unwrap();
     let pruned = model(&out);
     each_layer_was_pruned_on(&pruned, &m.dir, &out, &ids, "q_proj");
@@ -85,10 +86,10 @@ fn every_method_meets_its_pattern_and_leaves_the_rest_as_it_was() {
     let all: [&dyn Pruner; 8] = [&magnitude, &wanda, &ria, &sparse, &alps, &obc, &dsnot, &solved];
     for (i, pruner) in all.into_iter().enumerate() {
         for (j, pattern) in [Pattern::Unstructured, NM].into_iter().enumerate() {
-            for turn in [Turn::Block, Turn::Layer] {
+            for turn in [Sequential::Block, Sequential::Layer] {
                 let out = m.out(&format!("out{i}{j}{turn:?}"));
                 let mut settings = settings(&m.dir, pruner, pattern);
-                settings.turn = turn;
+                settings.sequential = turn;
                 prune(&m.dir, &out, &ids, &settings).unwrap();
                 let ((before, _), (after, _)) = (open(&m.dir), open(&out));
                 let masks = after.masks().unwrap();
@@ -121,8 +122,8 @@ fn corrected_layers_bring_the_stream_nearer_to_the_dense_models() {
         distance(&stream(&m.out(name)))
     };
     let plain = run("plain", None);
-    let inputs = run("inputs", Some(Correction { inputs: 1.0, stream: 0.0, damping: 0.01 }));
-    let both = run("both", Some(Correction { inputs: 1.0, stream: 1.0, damping: 0.01 }));
+    let inputs = run("inputs", Some(Correction { inputs: 1.0, hidden_states: 0.0, damping: 0.01 }));
+    let both = run("both", Some(Correction { inputs: 1.0, hidden_states: 1.0, damping: 0.01 }));
     assert!(inputs < plain && both < inputs, "plain {plain}, inputs {inputs}, both {both}");
 }
 
@@ -130,10 +131,10 @@ fn corrected_layers_bring_the_stream_nearer_to_the_dense_models() {
 fn neither_the_disk_nor_the_number_of_threads_changes_a_bit() {
     let m = Model::new(Dtype::F32);
     let (ids, pruner) = (tokens(400), SparseGpt::default());
-    let run = |name: &str, memory: usize, threads: usize| {
+    let run = |name: &str, bytes: usize, threads: usize| {
         let mut settings = settings(&m.dir, &pruner, Pattern::Unstructured);
-        settings.memory = memory;
-        settings.correction = Some(Correction { inputs: 1.0, stream: 0.5, damping: 0.01 });
+        settings.memory = memory(bytes);
+        settings.correction = Some(Correction { inputs: 1.0, hidden_states: 0.5, damping: 0.01 });
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| prune(&m.dir, &m.out(name), &ids, &settings)).unwrap();
         files(&m.out(name))
@@ -166,22 +167,22 @@ fn what_memory_does_not_take_goes_to_the_folder_that_was_said_and_no_other() {
     let (folder, config) = open(&m.dir);
     let layers = language_layers(&folder, &config, &[], &[]).unwrap();
     let nowhere = m.out("nowhere");
+    let there = ActivationMemory::new(0, &nowhere);
+    let calibration = sequences(&ids);
     let names = |what: &str, error: Option<Error>| {
         let line = error.unwrap_or_else(|| panic!("{what} wrote elsewhere")).to_string();
         assert!(line.contains(nowhere.to_str().unwrap()), "{what}: {line}");
     };
     let pruner = SparseGpt::default();
-    for turn in [Turn::Layer, Turn::Block] {
-        let settings = LanguagePruning { turn, memory: 0, scratch: &nowhere, ..settings(&m.dir, &pruner, Pattern::Unstructured) };
+    for turn in [Sequential::Layer, Sequential::Block] {
+        let settings =
+            LanguagePruning { sequential: turn, memory: there.clone(), ..settings(&m.dir, &pruner, Pattern::Unstructured) };
         names("a run", prune(&m.dir, &m.out("out"), &ids, &settings).err());
     }
-    names("outliers", outliers(&folder, &config, (&ids, LENGTH), &layers, 5.0, (0, &nowhere)).err());
-    let plain = LevelSettings::new(&pruner, Pattern::Unstructured, Scope::Layer, None, 0);
+    names("outliers", outliers(&folder, &config, &calibration, &layers, 5.0, &there, on).err());
+    let plain = LevelSettings::new(&pruner, Pattern::Unstructured, Scope::Layer, None, there.clone());
     let levels = LevelSettings { sparsities: &[0.5], ..plain };
-    names("levels", Levels::build(&folder, &config, (&ids, LENGTH), &layers, &levels, &nowhere, |_, _| {}).err());
+    names("levels", Levels::build(&folder, &config, &calibration, &layers, &levels, on).err());
     let needs = Needs::none().and(Need::Gradient);
-    names(
-        "gradients",
-        SequenceGradients::measure(&folder, &config, (&ids, LENGTH), (&layers, needs), (&nowhere, 0), |_, _| {}).err(),
-    );
+    names("gradients", SequenceGradients::measure(&folder, &config, &calibration, &layers, needs, &there, on).err());
 }

@@ -1,14 +1,15 @@
 //! Encoder-decoders: pruned by their weights, refused by whatever measures inputs.
 
-use crate::common::{files, open};
+use crate::common::{begin, files, go_on, memory, on, open, sequences};
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Uniform};
 use lacuna::criteria::{Fisher, Magnitude, Needs, Random, Ria, Saliency, Taylor, Wanda};
+use lacuna::data::Sequences;
 use lacuna::io::{Dtype, FolderWriter, Layout};
 use lacuna::lm::Seq2Seq;
 use lacuna::mask::{Pattern, Scope};
 use lacuna::prune::{
-    CalibrationInputs, Correction, LanguagePruning, LevelSettings, Levels, SequenceGradients, Turn, allocated, check_measurable,
-    language_layers, outliers, prune_language,
+    CalibrationInputs, Correction, LanguagePruning, LevelSettings, Levels, SequenceGradients, Sequential, allocated,
+    check_measurable, language_layers, outliers,
 };
 use lacuna::rng::Seed;
 use lacuna::solve::{Alps, DsNoT, ExactObs, Pruner, Reconstruct, Reconstructed, Scored, SparseGpt, WoodFisher};
@@ -80,11 +81,10 @@ fn plan<'a>(dir: &Path, pruner: &'a dyn Pruner, allocation: &dyn Allocate) -> La
         scope: Scope::Layer,
         budgets: allocated(&folder, &config, &layers, Pattern::Unstructured, 0.5, (allocation, None)).unwrap(),
         inputs: CalibrationInputs::Pruned,
-        turn: Turn::Layer,
+        sequential: Sequential::Layer,
         correction: None,
         gradients: None,
-        memory: 1 << 20,
-        scratch: Path::new(env!("CARGO_TARGET_TMPDIR")),
+        memory: memory(1 << 20),
     }
 }
 
@@ -95,15 +95,13 @@ fn criteria_of_weights_prune_both_stacks_and_the_folder_gives_the_logits_of_the_
     let allocations: [&dyn Allocate; 5] = [&Uniform, &Er, &Erk, &Lamp, &Global];
     for gated in [false, true] {
         let dir = t5(root.path(), gated);
-        let (folder, config) = open(&dir);
         let before = load(&dir).forward(&IDS, &IDS[..4]).unwrap();
         for (i, saliency) in [&magnitude as &dyn Saliency, &random].into_iter().enumerate() {
             for (j, allocation) in allocations.into_iter().enumerate() {
                 let (out, pruner) = (root.path().join(format!("{gated}{i}{j}")), Scored(saliency));
                 let settings = plan(&dir, &pruner, allocation);
-                let (writer, records) =
-                    prune_language(&folder, &config, (&[0], 1), &settings, (&out, &json!({}), false), &mut |_| {}).unwrap();
-                writer.finish().unwrap();
+                let nothing = Sequences::nothing();
+                let records = begin(&dir, &out, &nothing, &settings, &json!({}), false, &mut go_on).unwrap().finish().unwrap();
                 // Attention 4 a block, once more in the decoder; 2 or 3 feed-forward layers.
                 assert_eq!(records.len(), 5 * 4 + 3 * 4 + 5 * if gated { 3 } else { 2 });
                 let masks = open(&out).0;
@@ -133,7 +131,7 @@ fn whatever_measures_is_refused_at_once_and_says_what_works() {
     let (folder, config) = open(&dir);
     let layers = language_layers(&folder, &config, &[], &[]).unwrap();
     let decoder_alone = language_layers(&folder, &config, &[], &["EncDec".into()]).unwrap();
-    let (ids, content) = (vec![3u32; 24], files(&dir));
+    let (calibration, content) = (sequences(&[3; 24]), files(&dir));
     let line = check_measurable(&config).unwrap_err().to_string();
     assert!(line.contains("encoder-decoder") && line.contains("magnitude") && line.contains("uniform"), "{line}");
     let refused = |result: Option<String>, what: &str| assert_eq!(result.as_deref(), Some(&*line), "{what}");
@@ -146,39 +144,39 @@ fn whatever_measures_is_refused_at_once_and_says_what_works() {
     let all: [&dyn Pruner; 7] = [&wanda, &ria, &sparse, &alps, &obc, &dsnot, &solved];
     for pruner in all {
         for (inputs, turn) in [
-            (CalibrationInputs::Pruned, Turn::Layer),
-            (CalibrationInputs::Pruned, Turn::Block),
-            (CalibrationInputs::Dense, Turn::Block),
+            (CalibrationInputs::Pruned, Sequential::Layer),
+            (CalibrationInputs::Pruned, Sequential::Block),
+            (CalibrationInputs::Dense, Sequential::Block),
         ] {
             for skip in [false, true] {
                 let mut settings = plan(&dir, pruner, &Uniform);
-                (settings.inputs, settings.turn) = (inputs, turn);
+                (settings.inputs, settings.sequential) = (inputs, turn);
                 if skip {
                     settings.budgets.retain(|name, _| decoder_alone.iter().any(|l| l.name == *name));
                 }
                 let out = root.path().join("never");
                 let mut see = |_| panic!("nothing is done");
-                let done = prune_language(&folder, &config, (&ids, 12), &settings, (&out, &json!({}), false), &mut see);
+                let done = begin(&dir, &out, &calibration, &settings, &json!({}), false, &mut see);
                 refused(done.err().map(|e| e.to_string()), pruner.name());
             }
         }
     }
     let mut corrected = plan(&dir, &magnitude, &Uniform);
-    corrected.correction = Some(Correction { inputs: 1.0, stream: 0.0, damping: 0.01 });
+    corrected.correction = Some(Correction { inputs: 1.0, hidden_states: 0.0, damping: 0.01 });
     let out = root.path().join("never");
-    let done = prune_language(&folder, &config, (&ids, 12), &corrected, (&out, &json!({}), false), &mut |_| {});
+    let done = begin(&dir, &out, &calibration, &corrected, &json!({}), false, &mut go_on);
     refused(done.err().map(|e| e.to_string()), "correction");
 
-    let found = outliers(&folder, &config, (&ids, 12), &layers, 5.0, (0, root.path()));
+    let found = outliers(&folder, &config, &calibration, &layers, 5.0, &memory(0), on);
     refused(found.err().map(|e| e.to_string()), "outliers");
-    let plain = LevelSettings::new(&sparse, Pattern::Unstructured, Scope::Layer, None, 1 << 20);
+    let plain = LevelSettings::new(&sparse, Pattern::Unstructured, Scope::Layer, None, memory(1 << 20));
     let settings = LevelSettings { sparsities: &[0.5], ..plain };
-    let levels = Levels::build(&folder, &config, (&ids, 12), &layers, &settings, root.path(), |_, _| panic!("nothing is done"));
+    let levels = Levels::build(&folder, &config, &calibration, &layers, &settings, |_, _| panic!("nothing is done"));
     refused(levels.err().map(|e| e.to_string()), "levels");
     let gradients: [&dyn Pruner; 3] = [&taylor, &fisher, &WoodFisher { damping: 1e-5, block: 8 }];
     for pruner in gradients {
         let needs: Needs = pruner.needs();
-        let found = SequenceGradients::measure(&folder, &config, (&ids, 12), (&layers, needs), (root.path(), 0), |_, _| {
+        let found = SequenceGradients::measure(&folder, &config, &calibration, &layers, needs, &memory(0), |_, _| {
             panic!("nothing is done")
         });
         refused(found.err().map(|e| e.to_string()), pruner.name());

@@ -2,10 +2,11 @@
 
 use crate::common::*;
 use lacuna::allocate::Evolution;
-use lacuna::criteria::{Need, Needs, Ria, Taylor, Wanda};
+use lacuna::criteria::{Need, Needs, Ria, Wanda};
+use lacuna::data::Sequences;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
 use lacuna::mask::{Pattern, Scope};
-use lacuna::prune::{CalibrationInputs, LevelSettings, Levels, SequenceGradients, Turn, language_layers, outliers};
+use lacuna::prune::{CalibrationInputs, LevelSettings, Levels, SequenceGradients, Sequential, language_layers, outliers};
 use lacuna::rng::Seed;
 use lacuna::solve::{Alps, DsNoT, ExactObs, Pruner, Scored, SparseGpt};
 use ndarray::ArrayD;
@@ -41,12 +42,12 @@ fn inputs_that_are_not_finite_are_refused_with_the_layers_that_share_them() {
             let dir = changed(&m, &name, &format!("model.layers.1.{norm}.weight"), |w| w[[5]] = value);
             for (i, pruner) in all.into_iter().enumerate() {
                 for (inputs, turn) in [
-                    (CalibrationInputs::Pruned, Turn::Layer),
-                    (CalibrationInputs::Pruned, Turn::Block),
-                    (CalibrationInputs::Dense, Turn::Block),
+                    (CalibrationInputs::Pruned, Sequential::Layer),
+                    (CalibrationInputs::Pruned, Sequential::Block),
+                    (CalibrationInputs::Dense, Sequential::Block),
                 ] {
                     let mut settings = settings(&dir, pruner, Pattern::Unstructured);
-                    (settings.inputs, settings.turn) = (inputs, turn);
+                    (settings.inputs, settings.sequential) = (inputs, turn);
                     let out = m.out(&format!("out{i}{name}{inputs:?}{turn:?}"));
                     let line = prune(&dir, &out, &ids, &settings).unwrap_err().to_string();
                     let place = format!("{value} at row 0, column 5");
@@ -57,11 +58,11 @@ fn inputs_that_are_not_finite_are_refused_with_the_layers_that_share_them() {
             }
             let (folder, config) = open(&dir);
             let layers = language_layers(&folder, &config, &[], &[]).unwrap();
-            let line = outliers(&folder, &config, (&ids, LENGTH), &layers, 5.0, (0, m.folder.path())).unwrap_err().to_string();
+            let line = outliers(&folder, &config, &sequences(&ids), &layers, 5.0, &memory(0), on).unwrap_err().to_string();
             assert!(line.starts_with(expected), "{line}");
-            let plain = LevelSettings::new(&sparse, Pattern::Unstructured, Scope::Layer, None, 0);
+            let plain = LevelSettings::new(&sparse, Pattern::Unstructured, Scope::Layer, None, memory(0));
             let levels = LevelSettings { sparsities: &[0.5], ..plain };
-            let built = Levels::build(&folder, &config, (&ids, LENGTH), &layers, &levels, m.folder.path(), |_, _| {});
+            let built = Levels::build(&folder, &config, &sequences(&ids), &layers, &levels, on);
             let line = built.err().unwrap().to_string();
             assert!(line.starts_with(expected), "{line}");
         }
@@ -75,9 +76,9 @@ fn what_a_layer_that_is_left_alone_breaks_is_named_where_it_is_read() {
     for (layer, reads) in [("self_attn.v_proj", "self_attn.o_proj"), ("mlp.up_proj", "mlp.down_proj")] {
         let tensor = format!("model.layers.0.{layer}.weight");
         let dir = changed(&m, layer, &tensor, |w| w[[3, 2]] = f32::NAN);
-        for turn in [Turn::Layer, Turn::Block] {
+        for turn in [Sequential::Layer, Sequential::Block] {
             let mut settings = settings(&dir, &pruner, Pattern::Unstructured);
-            settings.turn = turn;
+            settings.sequential = turn;
             settings.budgets.remove(&format!("model.layers.0.{layer}"));
             let out = m.out("out");
             let line = prune(&dir, &out, &ids, &settings).unwrap_err().to_string();
@@ -99,9 +100,9 @@ fn rows_are_counted_over_all_parts_of_the_stream() {
     ids[4501] = 49;
     let dir = changed(&m, "nan", "model.embed_tokens.weight", |w| w[[49, 7]] = f32::NAN);
     for pruner in [&Scored(&Wanda) as &dyn Pruner, &SparseGpt::default()] {
-        for turn in [Turn::Layer, Turn::Block] {
+        for turn in [Sequential::Layer, Sequential::Block] {
             let mut settings = settings(&dir, pruner, Pattern::Unstructured);
-            (settings.turn, settings.memory) = (turn, 0);
+            (settings.sequential, settings.memory) = (turn, memory(0));
             let line = prune(&dir, &m.out("out"), &ids, &settings).unwrap_err().to_string();
             assert!(line.contains("NaN at row 4501, column 0"), "{line}");
         }
@@ -118,22 +119,24 @@ fn gradients_and_predictions_that_are_not_finite_are_refused_with_their_place() 
     let (folder, config) = open(&dir);
     let layers = language_layers(&folder, &config, &[], &[]).unwrap();
     let needs = Needs::none().and(Need::Gradient).and(Need::SquaredGradients).and(Need::SampleGradients);
-    let found = SequenceGradients::measure(&folder, &config, (&rare, LENGTH), (&layers, needs), (m.folder.path(), 0), |_, _| {});
+    let found = SequenceGradients::measure(&folder, &config, &sequences(&rare), &layers, needs, &memory(0), on);
     let line = found.err().unwrap().to_string();
     // The tied head has that token among its logits too, so that the first sequence breaks.
     assert!(line.starts_with("layer model.layers.") && line.contains(": gradient of sequence 0: "), "{line}");
 
     let sparse = SparseGpt::default();
-    let settings =
-        LevelSettings { sparsities: &[0.5], ..LevelSettings::new(&sparse, Pattern::Unstructured, Scope::Layer, None, 1 << 20) };
+    let settings = LevelSettings {
+        sparsities: &[0.5],
+        ..LevelSettings::new(&sparse, Pattern::Unstructured, Scope::Layer, None, memory(1 << 20))
+    };
     let dir = changed(&m, "norm", "model.norm.weight", |w| w[[5]] = f32::NAN);
     let (folder, config) = open(&dir);
-    let levels = Levels::build(&folder, &config, (&ids, LENGTH), &layers, &settings, m.folder.path(), |_, _| {}).unwrap();
-    let line = levels.sensitivities((&ids[..24], LENGTH), |_, _| {}).unwrap_err().to_string();
+    let levels = Levels::build(&folder, &config, &sequences(&ids), &layers, &settings, on).unwrap();
+    let line = levels.sensitivities(&sequences(&ids[..24]), on).unwrap_err().to_string();
     assert!(line.starts_with("logits of the dense model (tokens, vocab): NaN at row 0, column 0"), "{line}");
     let search = Evolution { generations: 2, offspring: 2, seed: Seed(0) };
     let budget = levels.dense_cost() * 3 / 4;
-    let again = levels.evolved((&ids[..24], LENGTH), budget, search, |_, _| {}).unwrap_err().to_string();
+    let again = levels.evolved(&sequences(&ids[..24]), budget, search, on).unwrap_err().to_string();
     assert_eq!(again, line);
     let mut losses = vec![vec![0.0, 1.0]; layers.len()];
     losses[4][1] = f64::NAN;
@@ -142,32 +145,24 @@ fn gradients_and_predictions_that_are_not_finite_are_refused_with_their_place() 
 }
 
 #[test]
-fn sequences_of_no_length_or_that_are_not_whole_are_refused_by_every_entry() {
+fn tokens_that_are_no_whole_sequences_are_refused_and_sequences_of_one_token_have_none_to_predict() {
     let m = Model::new(Dtype::F32);
     let (folder, config) = open(&m.dir);
     let layers = language_layers(&folder, &config, &[], &[]).unwrap();
     let sparse = SparseGpt::default();
-    let plain = LevelSettings::new(&sparse, Pattern::Unstructured, Scope::Layer, None, 1 << 20);
+    let plain = LevelSettings::new(&sparse, Pattern::Unstructured, Scope::Layer, None, memory(1 << 20));
     let settings = LevelSettings { sparsities: &[0.5], ..plain };
     let ids = tokens(2);
-    let levels = Levels::build(&folder, &config, (&ids, LENGTH), &layers, &settings, m.folder.path(), |_, _| {}).unwrap();
-    let (needs, room) = (Scored(&Taylor).needs(), (m.folder.path(), 0));
-    let search = Evolution { generations: 1, offspring: 1, seed: Seed(0) };
     for (ids, length) in [(&ids[..], 0), (&ids[..13], 12), (&ids[..0], 12), (&ids[..0], 0)] {
-        let expected = format!("calibration: {} tokens are not whole sequences of {length}", ids.len());
-        let all = [
-            outliers(&folder, &config, (ids, length), &layers, 5.0, (0, m.folder.path())).err(),
-            Levels::build(&folder, &config, (ids, length), &layers, &settings, m.folder.path(), |_, _| {}).err(),
-            levels.sensitivities((ids, length), |_, _| {}).err(),
-            levels.evolved((ids, length), levels.dense_cost(), search, |_, _| {}).err(),
-            SequenceGradients::measure(&folder, &config, (ids, length), (&layers, needs), room, |_, _| {}).err(),
-        ];
-        for (i, error) in all.into_iter().enumerate() {
-            assert_eq!(error.map(|e| e.to_string()), Some(expected.clone()), "entry {i}");
-        }
+        let line = Sequences::new(ids.to_vec(), length).unwrap_err().to_string();
+        assert_eq!(line, format!("calibration: {} tokens are not whole sequences of {length}", ids.len()));
     }
-    let line = levels.sensitivities((&ids, 1), |_, _| {}).unwrap_err().to_string();
-    assert_eq!(line, "search-tokens: sequences of 1 token have none to predict");
+    let levels = Levels::build(&folder, &config, &sequences(&ids), &layers, &settings, on).unwrap();
+    let single = Sequences::new(ids, 1).unwrap();
+    let expected = "search-tokens: sequences of 1 token have none to predict";
+    assert_eq!(levels.sensitivities(&single, on).unwrap_err().to_string(), expected);
+    let search = Evolution { generations: 1, offspring: 1, seed: Seed(0) };
+    assert_eq!(levels.evolved(&single, levels.dense_cost(), search, on).unwrap_err().to_string(), expected);
 }
 
 #[test]
@@ -180,10 +175,7 @@ fn sums_of_gradients_are_the_same_bits_in_memory_and_on_the_disk() {
     // None, the first layers alone, all.
     let measured: Vec<SequenceGradients> = [0, 8000, 1 << 30]
         .into_iter()
-        .map(|memory| {
-            let room = (m.folder.path(), memory);
-            SequenceGradients::measure(&folder, &config, (&ids, LENGTH), (&layers, needs), room, |_, _| {}).unwrap()
-        })
+        .map(|bytes| SequenceGradients::measure(&folder, &config, &sequences(&ids), &layers, needs, &memory(bytes), on).unwrap())
         .collect();
     let model = model(&m.dir);
     for layer in &layers {

@@ -10,6 +10,7 @@ use lacuna::rng::Seed;
 use lacuna::solve::{Pruner, SparseGpt, squared_error};
 use lacuna::sparse::{Format, Precision};
 use ndarray::{Array2, Axis};
+use std::ops::ControlFlow;
 
 const SPARSITIES: [f64; 3] = [0.25, 0.5, 0.75];
 
@@ -19,11 +20,14 @@ fn with_levels(cost: Cost, f: impl FnOnce(&Model, &Levels<'_>, &[u32])) {
     let (folder, config) = open(&m.dir);
     let layers = language_layers(&folder, &config, &[], &[]).unwrap();
     let (ids, pruner) = (tokens(20), SparseGpt::default());
-    let plain = LevelSettings::new(&pruner, Pattern::Unstructured, Scope::Layer, None, 1 << 20);
+    let plain = LevelSettings::new(&pruner, Pattern::Unstructured, Scope::Layer, None, memory(1 << 20));
     let settings = LevelSettings { sparsities: &SPARSITIES, cost, ..plain };
     let mut seen = Vec::new();
-    let see = |done, of| seen.push((done, of));
-    let levels = Levels::build(&folder, &config, (&ids, LENGTH), &layers, &settings, m.folder.path(), see).unwrap();
+    let see = |done, of| {
+        seen.push((done, of));
+        ControlFlow::Continue(())
+    };
+    let levels = Levels::build(&folder, &config, &sequences(&ids), &layers, &settings, see).unwrap();
     assert_eq!(seen, [(1, 3), (2, 3), (3, 3)]);
     f(&m, &levels, &ids);
 }
@@ -79,7 +83,7 @@ fn levels_are_what_the_pruner_gives_on_the_inputs_of_the_dense_model() {
 fn a_scan_gives_the_divergence_of_the_model_with_one_layer_pruned() {
     with_levels(Cost::Weights, |m, levels, ids| {
         let (dense, judged) = (model(&m.dir), &ids[..3 * LENGTH]);
-        let losses = levels.sensitivities((judged, LENGTH), |_, _| {}).unwrap();
+        let losses = levels.sensitivities(&sequences(judged), on).unwrap();
         for (l, losses) in losses.iter().enumerate() {
             assert_eq!(losses[0], 0.0);
             for (level, loss) in losses.iter().enumerate().skip(1) {
@@ -104,7 +108,7 @@ fn evolution_never_loses_more_than_its_start_and_says_what_it_loses() {
     with_levels(Cost::Weights, |m, levels, ids| {
         let (judged, budget) = (&ids[..3 * LENGTH], levels.dense_cost() / 2);
         let search = Evolution { generations: 6, offspring: 8, seed: Seed(1) };
-        let run = || levels.evolved((judged, LENGTH), budget, search, |_, _| {}).unwrap();
+        let run = || levels.evolved(&sequences(judged), budget, search, on).unwrap();
         let (choice, loss, start) = run();
         assert!(loss < start && levels.cost(&choice) <= budget, "{loss} after {start}");
         let by_hand = divergence(&model(&m.dir), &at(m, levels, &choice), judged);
@@ -146,8 +150,8 @@ fn levels_that_cannot_be_are_refused() {
     let layers = language_layers(&folder, &config, &[], &[]).unwrap();
     let (ids, pruner) = (tokens(20), SparseGpt::default());
     let run = |pattern: Pattern, sparsities: &[f64]| {
-        let settings = LevelSettings { sparsities, ..LevelSettings::new(&pruner, pattern, Scope::Layer, None, 1 << 20) };
-        let built = Levels::build(&folder, &config, (&ids, LENGTH), &layers, &settings, m.folder.path(), |_, _| {});
+        let settings = LevelSettings { sparsities, ..LevelSettings::new(&pruner, pattern, Scope::Layer, None, memory(1 << 20)) };
+        let built = Levels::build(&folder, &config, &sequences(&ids), &layers, &settings, on);
         built.map(|_| ()).unwrap_err().to_string()
     };
     for sparsities in [&[][..], &[0.0], &[0.5, 1.0], &[f64::NAN]] {

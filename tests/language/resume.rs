@@ -2,17 +2,19 @@ use crate::common::*;
 use lacuna::criteria::Magnitude;
 use lacuna::io::{Dtype, FolderWriter};
 use lacuna::mask::Pattern;
-use lacuna::prune::{CalibrationInputs, Correction, LanguagePruning, LayerRecord, Turn, prune_language};
+use lacuna::prune::{CalibrationInputs, Correction, LanguagePruning, LayerRecord, Sequential};
 use lacuna::solve::{Scored, SparseGpt};
 use serde_json::{Value, json};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// Runs until the given number of blocks is done, and there is killed.
 fn killed(dir: &Path, out: &Path, ids: &[u32], settings: &LanguagePruning<'_>, blocks: usize, resume: bool) {
-    let (folder, config) = open(dir);
+    let calibration = sequences(ids);
     let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        prune_language(&folder, &config, (ids, LENGTH), settings, (out, &json!({"a": 1}), resume), &mut |p| {
+        begin(dir, out, &calibration, settings, &json!({"a": 1}), resume, &mut |p| {
             assert!(p.blocks < blocks, "killed");
+            ControlFlow::Continue(())
         })
         .map(|_| ())
     }));
@@ -20,10 +22,8 @@ fn killed(dir: &Path, out: &Path, ids: &[u32], settings: &LanguagePruning<'_>, b
 }
 
 fn resumed(dir: &Path, out: &Path, ids: &[u32], settings: &LanguagePruning<'_>) -> Vec<LayerRecord> {
-    let (folder, config) = open(dir);
-    let (writer, records) =
-        prune_language(&folder, &config, (ids, LENGTH), settings, (out, &json!({"a": 1}), true), &mut |_| {}).unwrap();
-    writer.finish().unwrap();
+    let done = begin(dir, out, &sequences(ids), settings, &json!({"a": 1}), true, &mut go_on).unwrap();
+    let records = done.finish().unwrap();
     assert_eq!(records.len(), 21);
     timeless(records)
 }
@@ -42,9 +42,9 @@ fn a_run_that_is_killed_at_any_block_goes_on_to_the_same_bits() {
             let mut settings = settings(&m.dir, &pruner, Pattern::Unstructured);
             match case {
                 0 => {}
-                1 => settings.turn = Turn::Block,
-                2 => (settings.inputs, settings.turn) = (CalibrationInputs::Dense, Turn::Block),
-                _ => settings.correction = Some(Correction { inputs: 1.0, stream: 1.0, damping: 0.01 }),
+                1 => settings.sequential = Sequential::Block,
+                2 => (settings.inputs, settings.sequential) = (CalibrationInputs::Dense, Sequential::Block),
+                _ => settings.correction = Some(Correction { inputs: 1.0, hidden_states: 1.0, damping: 0.01 }),
             }
             let whole = m.out(&format!("whole{case}"));
             let records = timeless(prune(&m.dir, &whole, &ids, &settings).unwrap());
@@ -67,10 +67,8 @@ fn a_run_is_not_taken_up_by_one_that_was_asked_for_something_else() {
     let m = Model::new(Dtype::F32);
     let (ids, pruner) = (tokens(10), SparseGpt::default());
     let settings = settings(&m.dir, &pruner, Pattern::Unstructured);
-    let (folder, config) = open(&m.dir);
     let run = |out: &str, described: serde_json::Value, resume: bool| {
-        let done = prune_language(&folder, &config, (&ids, LENGTH), &settings, (&m.out(out), &described, resume), &mut |_| {});
-        done.map(|(writer, _)| drop(writer)).unwrap_err().to_string()
+        begin(&m.dir, &m.out(out), &sequences(&ids), &settings, &described, resume, &mut go_on).unwrap_err().to_string()
     };
     killed(&m.dir, &m.out("out"), &ids, &settings, 1, false);
     let text = run("out", json!({"a": 2}), true);
@@ -93,14 +91,16 @@ fn a_number_of_many_digits_is_known_again() {
     let m = Model::new(Dtype::F32);
     let (ids, pruner) = (tokens(10), SparseGpt::default());
     let settings = settings(&m.dir, &pruner, Pattern::Unstructured);
-    let (folder, config) = open(&m.dir);
     for (i, value) in [0.09476986570913863, 0.18845576931540006, 0.11423174613768125, 1e-5, 0.1 + 0.2].into_iter().enumerate() {
         let out = m.out(&format!("out{i}"));
         let described = json!({ "a": value });
         let run = |resume: bool, last: usize| {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                let see = &mut |p: lacuna::prune::Progress| assert!(p.blocks < last, "killed");
-                let done = prune_language(&folder, &config, (&ids, LENGTH), &settings, (&out, &described, resume), see);
+                let see = &mut |p: lacuna::prune::Progress| {
+                    assert!(p.blocks < last, "killed");
+                    ControlFlow::Continue(())
+                };
+                let done = begin(&m.dir, &out, &sequences(&ids), &settings, &described, resume, see);
                 done.map(|_| ()).map_err(|e| e.to_string())
             }))
         };
@@ -114,10 +114,9 @@ fn notes_of_a_run_that_contradict_what_was_written_are_refused() {
     let m = Model::new(Dtype::F32);
     let (ids, pruner) = (tokens(4), Scored(&Magnitude::default()));
     let settings = settings(&m.dir, &pruner, Pattern::Unstructured);
-    let (folder, config) = open(&m.dir);
     let out = m.out("out");
     let (part, described) = (FolderWriter::working_folder(&out), json!({"a": 1}));
-    let run = |resume: bool| prune_language(&folder, &config, (&ids, LENGTH), &settings, (&out, &described, resume), &mut |_| {});
+    let run = |resume: bool| begin(&m.dir, &out, &sequences(&ids), &settings, &described, resume, &mut go_on);
     drop(run(false).unwrap());
     let read = |name: &str| serde_json::from_slice::<Vec<Value>>(&std::fs::read(part.join(name)).unwrap()).unwrap();
     let write = |name: &str, list: &[Value]| std::fs::write(part.join(name), serde_json::to_vec(list).unwrap()).unwrap();
@@ -166,9 +165,37 @@ fn notes_of_a_run_that_contradict_what_was_written_are_refused() {
     // As they were, the run goes on to its end.
     write(".records.json", &records);
     write(".written.json", &written);
-    let (writer, again) = run(true).unwrap();
-    writer.finish().unwrap();
+    let again = run(true).unwrap().finish().unwrap();
     assert_eq!(again.len(), records.len());
     prune(&m.dir, &m.out("whole"), &ids, &settings).unwrap();
     assert!(files(&out) == files(&m.out("whole")), "the run that went on and the one at once");
+}
+
+#[test]
+fn a_callback_that_stops_leaves_what_is_done_to_be_taken_up_to_the_same_bits_and_nothing_where_no_block_is() {
+    let m = Model::new(Dtype::F32);
+    let (ids, pruner) = (tokens(10), SparseGpt::default());
+    let settings = settings(&m.dir, &pruner, Pattern::Unstructured);
+    prune(&m.dir, &m.out("whole"), &ids, &settings).unwrap();
+    for last in 1..=3 {
+        let out = m.out(&format!("out{last}"));
+        let mut seen = 0;
+        let stopped = begin(&m.dir, &out, &sequences(&ids), &settings, &json!({"a": 1}), false, &mut |p| {
+            seen += 1;
+            if p.blocks == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let error = stopped.unwrap_err();
+        assert!(matches!(&error, lacuna::Error::Unfinished { source, .. } if matches!(**source, lacuna::Error::Interrupted)));
+        assert!(error.to_string().starts_with("interrupted; what is done is kept in ") && seen == last, "{error}");
+        assert!(!out.exists() && FolderWriter::is_unfinished(&out).unwrap());
+        resumed(&m.dir, &out, &ids, &settings);
+        assert!(files(&out) == files(&m.out("whole")), "stopped after block {last}");
+    }
+    // The first block has nothing to prune, so that nothing is done where the run stops.
+    let mut later = settings.clone();
+    later.budgets.retain(|name, _| !name.contains("layers.0."));
+    let stop = &mut |_| ControlFlow::Break(());
+    let stopped = begin(&m.dir, &m.out("never"), &sequences(&ids), &later, &json!({"a": 1}), false, stop);
+    assert!(matches!(stopped.unwrap_err(), lacuna::Error::Interrupted));
+    assert!(!m.out("never").exists() && !FolderWriter::working_folder(&m.out("never")).exists());
 }

@@ -2,7 +2,7 @@ use crate::common::*;
 use lacuna::allocate::{Evolution, Global, Lamp, Level, Outliers, Owl, Uniform, dynamic, evolve};
 use lacuna::io::Dtype;
 use lacuna::mask::{Budget, Pattern};
-use lacuna::prune::{CalibrationInputs, Correction, Turn, allocated, language_layers, of_blocks, outliers};
+use lacuna::prune::{CalibrationInputs, Correction, Sequential, allocated, language_layers, of_blocks, outliers};
 use lacuna::rng::Seed;
 use lacuna::solve::SparseGpt;
 use ndarray::Array2;
@@ -53,8 +53,8 @@ fn owl_gives_more_to_blocks_with_more_outliers_and_sums_exactly() {
     let m = Model::new(Dtype::F32);
     let (folder, config) = open(&m.dir);
     let layers = language_layers(&folder, &config, &[], &["*.1.mlp.*".into()]).unwrap();
-    let found = outliers(&folder, &config, (&tokens(10), LENGTH), &layers, 2.0, (0, m.folder.path())).unwrap();
-    let (shares, sizes): (Vec<f64>, Vec<usize>) = found.into_iter().unzip();
+    let found = outliers(&folder, &config, &sequences(&tokens(10)), &layers, 2.0, &memory(0), on).unwrap();
+    let (shares, sizes): (Vec<f64>, Vec<usize>) = found.into_iter().map(|b| (b.percent, b.weights)).unzip();
     assert_eq!(sizes, [1920, 768, 1920]);
     assert!(shares.iter().all(|s| *s > 0.0 && *s < 100.0), "{shares:?}");
     let total = Budget::from_sparsity(4608, 0.7).unwrap();
@@ -177,8 +177,10 @@ fn settings_that_exclude_each_other_and_names_of_no_layer_are_errors() {
     let ids = tokens(4);
     assert_eq!(fail(&|_| {}, &ids[..13]), "calibration: 13 tokens are not whole sequences of 12");
     assert!(fail(&|s| s.inputs = CalibrationInputs::Dense, &ids).starts_with("inputs: dense inputs have no pruned layers"));
-    let correction = Some(Correction { inputs: 1.0, stream: 0.0, damping: 0.01 });
-    assert!(fail(&|s| (s.turn, s.correction) = (Turn::Block, correction), &ids).starts_with("correct: layers make up"));
+    let correction = Some(Correction { inputs: 1.0, hidden_states: 0.0, damping: 0.01 });
+    assert!(
+        fail(&|s| (s.sequential, s.correction) = (Sequential::Block, correction), &ids).starts_with("correct: layers make up")
+    );
     assert_eq!(fail(&|s| s.budgets.clear(), &ids), "layers: none is left to prune");
     let wrong = |s: &mut lacuna::prune::LanguagePruning<'_>| {
         s.budgets.insert("model.layers.0.q".into(), Budget::all(1));
@@ -238,7 +240,7 @@ fn a_loss_or_score_that_is_nan_is_refused_and_never_wins_or_loses() {
     let (folder, config) = open(&m.dir);
     let all = language_layers(&folder, &config, &[], &[]).unwrap();
     for threshold in [f64::NAN, f64::INFINITY, -1.0] {
-        let found = lacuna::prune::outliers(&folder, &config, (&tokens(2), LENGTH), &all, threshold, (0, m.folder.path()));
+        let found = lacuna::prune::outliers(&folder, &config, &sequences(&tokens(2)), &all, threshold, &memory(0), on);
         let text = found.unwrap_err().to_string();
         assert_eq!(text, format!("owl-threshold: {threshold} is not a finite number of at least 0; 5 is usual"));
     }

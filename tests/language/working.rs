@@ -3,11 +3,11 @@
 use crate::common::*;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout, Packing};
 use lacuna::mask::Pattern;
-use lacuna::prune::prune_language;
 use lacuna::solve::SparseGpt;
 use lacuna::{Error, Result};
 use serde_json::json;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Every path below a folder with its bytes; of a link where it leads.
@@ -32,10 +32,12 @@ fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn half(m: &Model, out: &Path) -> Vec<u32> {
     let (ids, pruner) = (tokens(10), SparseGpt::default());
     let settings = settings(&m.dir, &pruner, Pattern::Unstructured);
-    let (folder, config) = open(&m.dir);
     let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let see = &mut |p: lacuna::prune::Progress| assert!(p.blocks < 1, "ends here");
-        prune_language(&folder, &config, (&ids, LENGTH), &settings, (out, &json!({"a": 1}), false), see).map(|_| ())
+        let see = &mut |p: lacuna::prune::Progress| {
+            assert!(p.blocks < 1, "ends here");
+            ControlFlow::Continue(())
+        };
+        begin(&m.dir, out, &sequences(&ids), &settings, &json!({"a": 1}), false, see).map(|_| ())
     }));
     assert!(run.is_err());
     ids
@@ -44,9 +46,8 @@ fn half(m: &Model, out: &Path) -> Vec<u32> {
 fn go_on(m: &Model, out: &Path, ids: &[u32], resume: bool) -> Result<()> {
     let pruner = SparseGpt::default();
     let settings = settings(&m.dir, &pruner, Pattern::Unstructured);
-    let (folder, config) = open(&m.dir);
-    let done = prune_language(&folder, &config, (ids, LENGTH), &settings, (out, &json!({"a": 1}), resume), &mut |_| {});
-    done.and_then(|(writer, _)| writer.finish())
+    let see = &mut |_| ControlFlow::Continue(());
+    begin(&m.dir, out, &sequences(ids), &settings, &json!({"a": 1}), resume, see)?.finish().map(|_| ())
 }
 
 #[test]
@@ -140,7 +141,6 @@ fn an_unfinished_run_stops_a_new_one_and_names_the_option_that_goes_on_with_it()
 fn an_error_behind_the_first_block_says_how_to_go_on_and_before_it_leaves_nothing() {
     let m = Model::new(Dtype::F32);
     let (ids, pruner) = (tokens(1), SparseGpt { damping: 0.0, ..SparseGpt::default() });
-    let (folder, config) = open(&m.dir);
     for (block, only) in [(0, "layers.0."), (2, "layers.2.")] {
         let out = m.out(&format!("out{block}"));
         let mut settings = settings(&m.dir, &pruner, Pattern::Unstructured);
@@ -157,7 +157,7 @@ fn an_error_behind_the_first_block_says_how_to_go_on_and_before_it_leaves_nothin
                 .collect();
         }
         settings.pruner = &mixed;
-        let done = prune_language(&folder, &config, (&ids, LENGTH), &settings, (&out, &json!({"a": 1}), false), &mut |_| {});
+        let done = begin(&m.dir, &out, &sequences(&ids), &settings, &json!({"a": 1}), false, &mut |_| ControlFlow::Continue(()));
         let error = done.err().unwrap();
         let (line, part) = (error.to_string(), FolderWriter::working_folder(&out));
         assert!(line.contains("12 tokens, damping 0"), "{line}");
@@ -258,10 +258,9 @@ fn a_folder_that_is_packed_lies_within_the_whole_one_until_it_is_finished() {
     let m = Model::new(Dtype::F32);
     let (ids, pruner, out) = (tokens(10), SparseGpt::default(), m.out("out"));
     let settings = settings(&m.dir, &pruner, Pattern::Unstructured);
-    let (folder, config) = open(&m.dir);
     let run = |resume: bool| {
-        let (writer, _) =
-            prune_language(&folder, &config, (&ids, LENGTH), &settings, (&out, &json!({"a": 1}), resume), &mut |_| {}).unwrap();
+        let see = &mut |_| ControlFlow::Continue(());
+        let writer = begin(&m.dir, &out, &sequences(&ids), &settings, &json!({"a": 1}), resume, see).unwrap().writer;
         let whole = writer.complete().unwrap();
         (writer, whole)
     };

@@ -3,6 +3,7 @@
 //! Data from outside and anything a user can configure returns [`Result`]; a broken contract between functions is an
 //! `assert!`, listed under `# Panics`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// A result whose error is [`Error`].
@@ -149,6 +150,19 @@ pub enum Error {
         /// What went wrong there.
         source: Box<Error>,
     },
+    /// A name of something that does not exist: a method, an allocation, a setting.
+    #[error("no {kind} is named '{}'{}", shown(name), nearest.as_ref().map(|n| format!("; did you mean '{}'?", shown(n))).unwrap_or_default())]
+    UnknownName {
+        /// What was to have the name, for example `method`.
+        kind: String,
+        /// The name that was asked for.
+        name: String,
+        /// The nearest name that exists.
+        nearest: Option<String>,
+    },
+    /// A callback asked a run to stop.
+    #[error("interrupted")]
+    Interrupted,
     /// A run that ended on an error when a part of it was done.
     #[error("{source}; what is done is kept in {}: --resume goes on from there", part.display())]
     Unfinished {
@@ -191,6 +205,13 @@ fn shown(name: &str) -> String {
 /// memory by the product of both lengths.
 const COMPARED: usize = 200;
 
+/// The nearest of the known names, unless none is near.
+fn nearest(name: &str, known: &[&str]) -> Option<String> {
+    let compared = known.iter().filter(|k| k.len().max(name.len()) <= COMPARED);
+    let (distance, nearest) = compared.map(|k| (strsim::damerau_levenshtein(name, k), *k)).min()?;
+    (distance <= nearest.len().max(name.len()) / 2).then(|| nearest.to_string())
+}
+
 impl Error {
     /// A setting outside its domain.
     pub fn setting(option: impl Into<String>, reason: impl Into<String>) -> Self {
@@ -226,14 +247,26 @@ impl Error {
     /// ```
     pub fn unknown_layer<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Self {
         let known: Vec<&str> = known.collect();
-        let nearest = known
-            .iter()
-            .filter(|k| k.len().max(name.len()) <= COMPARED)
-            .map(|k| (strsim::damerau_levenshtein(name, k), *k))
-            .min()
-            .filter(|(distance, k)| *distance <= k.len().max(name.len()) / 2)
-            .map(|(_, k)| k.to_string());
-        Error::UnknownLayer { name: name.to_string(), nearest, known: known.len() }
+        Error::UnknownLayer { name: name.to_string(), nearest: nearest(name, &known), known: known.len() }
+    }
+
+    /// An unknown name of a method, a setting or the like, with the nearest of the known ones as a suggestion.
+    ///
+    /// ```
+    /// let e = lacuna_sparse::Error::unknown_name("method", "wnada", ["magnitude", "wanda"].into_iter());
+    /// assert_eq!(e.to_string(), "no method is named 'wnada'; did you mean 'wanda'?");
+    /// ```
+    pub fn unknown_name<'a>(kind: impl Into<String>, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        let known: Vec<&str> = known.collect();
+        Error::UnknownName { kind: kind.into(), name: name.to_string(), nearest: nearest(name, &known) }
+    }
+
+    /// What a callback said: to go on, or to stop, which is [`Error::Interrupted`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] for [`ControlFlow::Break`].
+    pub fn go_on(said: ControlFlow<()>) -> Result<()> {
+        if said.is_break() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
     /// The same error, saying where what was done before it is kept.

@@ -17,17 +17,6 @@ pub fn check_measurable(config: &Config) -> Result<()> {
     Err(Error::setting("model", reason))
 }
 
-/// How many whole sequences of `length` the tokens are.
-///
-/// # Errors
-/// If there is none, or they are not whole sequences.
-pub(super) fn sequences(ids: &[u32], length: usize) -> Result<usize> {
-    if length == 0 || ids.is_empty() || ids.len() % length != 0 {
-        return Err(Error::setting("calibration", format!("{} tokens are not whole sequences of {length}", ids.len())));
-    }
-    Ok(ids.len() / length)
-}
-
 /// Refuses what needs more bytes of memory than are free, where the system says how many are.
 pub(super) fn fits_memory(option: &str, what: &str, bytes: Option<u64>) -> Result<()> {
     let (Some(free), gigabytes) = (crate::eval::available_memory(), |n: u64| n as f64 / 1e9) else { return Ok(()) };

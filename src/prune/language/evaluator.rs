@@ -1,6 +1,7 @@
 //! What a choice of pruned layers does to a model's predictions.
 
-use super::check::{check_measurable, fits_memory, sequences};
+use super::check::{check_measurable, fits_memory};
+use crate::data::Sequences;
 use crate::io::Folder;
 use crate::lm::{Config, LanguageModel, positions};
 use crate::mask::check_finite_from as check;
@@ -10,14 +11,14 @@ use ndarray::Array2;
 
 /// A whole model whose layers can be exchanged, and what the dense one gives on some tokens.
 ///
-/// Only what lies behind the first block that differs from a base is run: the streams before each block of the base are kept, `(tokens,
-/// hidden)` a block. So are the dense model's logits, `(tokens, vocab)`, whose product costs as much as a quarter of a small model.
+/// Only what lies behind the first block that differs from a base is run: the hidden states before each block of the base are kept,
+/// `(tokens, hidden)` a block. So are the dense model's logits, `(tokens, vocab)`, whose product costs as much as a quarter of a small model.
 pub(super) struct Evaluator {
     model: LanguageModel,
     at: Positions,
     /// The logits of the dense model.
     dense: Array2<f32>,
-    /// The streams of the base before each block.
+    /// The hidden states of the base before each block.
     before: Vec<Array2<f32>>,
     /// The level of each layer in the base, and in the model.
     base: Vec<usize>,
@@ -40,14 +41,14 @@ pub(super) trait Exchange {
 }
 
 impl Evaluator {
-    /// Loads the dense model and runs it on whole sequences of `length` tokens.
+    /// Loads the dense model and runs it on some sequences.
     ///
     /// # Errors
-    /// If it is an encoder-decoder or cannot be read, the tokens are not whole sequences with a token to predict, what is kept of them has no
-    /// room in memory, or what the model gives is not finite.
-    pub fn new(folder: &Folder, config: &Config, (ids, length): (&[u32], usize), layers: usize) -> Result<Evaluator> {
+    /// If it is an encoder-decoder or cannot be read, the sequences have no token to predict, what is kept of them has no room in memory, or
+    /// what the model gives is not finite.
+    pub fn new(folder: &Folder, config: &Config, tokens: &Sequences, layers: usize) -> Result<Evaluator> {
         check_measurable(config)?;
-        let count = sequences(ids, length)?;
+        let (ids, length, count) = (tokens.ids(), tokens.length(), tokens.len());
         if length < 2 {
             return Err(Error::setting("search-tokens", format!("sequences of {length} token have none to predict")));
         }
@@ -119,7 +120,7 @@ impl Evaluator {
         Ok(())
     }
 
-    /// Keeps the streams of what is loaded, from a block on.
+    /// Keeps the hidden states of what is loaded, from a block on.
     fn rebase(&mut self, choice: &[usize], first: usize, loss: f64) -> Array2<f32> {
         let mut h = self.before[first].clone();
         for (block, before) in self.model.blocks().iter().zip(&mut self.before).skip(first) {

@@ -1,18 +1,21 @@
 //! Gradients of a language model's loss, for the criteria that ask for them.
 
-use super::check::{check_measurable, fits_memory, sequences};
+use super::activations::ActivationMemory;
+use super::check::{check_measurable, fits_memory};
 use super::layers::LanguageLayer;
 use crate::calibrate::LayerStatistics;
 use crate::criteria::{Measured, Need, Needs};
+use crate::data::Sequences;
 use crate::io::{Folder, RowFile};
 use crate::lm::{Config, LanguageModel};
 use crate::{Error, Result};
 use ndarray::Array2;
 use std::collections::HashMap;
-use std::path::Path;
+use std::ops::ControlFlow;
 
 /// Gradients of the mean loss of each sequence at the weights of some layers: their mean, the mean of their squares, or all of them, as a
 /// pruner needs. A sequence is a sample. They lie on the disk; one layer's are read at a time.
+#[derive(Debug)]
 pub struct SequenceGradients {
     rows: RowFile,
     /// Of each layer its group, and `(out, in)`.
@@ -30,35 +33,36 @@ impl SequenceGradients {
         NEEDS.into_iter().any(|n| needs.contains(n))
     }
 
-    /// Runs the dense model forward and back on each sequence of `length` tokens. A file without a name in `scratch` takes the numbers: 4 bytes a
-    /// weight for a mean or a mean of squares, 4 a weight and sequence for all of them. Sums lie in memory meanwhile, as far as `memory` bytes
-    /// go, and are written once; those of other layers are read and written for each sequence. Beside them memory holds the whole model, and
-    /// what [`LanguageModel::backward`] needs. `see` is told how many sequences of all are done.
+    /// Runs the dense model forward and back on each sequence. A file without a name takes the numbers: 4 bytes a weight for a mean or a mean
+    /// of squares, 4 a weight and sequence for all of them. Sums lie in memory meanwhile, as far as `memory` goes, and are written once; those
+    /// of other layers are read and written for each sequence. Beside them memory holds the whole model, and what
+    /// [`LanguageModel::backward`] needs. `see` is told how many sequences of all are done, and may stop.
     ///
     /// # Errors
-    /// If the model is an encoder-decoder or cannot be read, the tokens are not whole sequences of `length`, the gradients of one layer have no
-    /// room in memory, a gradient is not finite (naming layer and sequence), or the disk has not the room.
+    /// If the model is an encoder-decoder or cannot be read, the gradients of one layer have no room in memory, a gradient is not finite
+    /// (naming layer and sequence), or the disk has not the room; [`Error::Interrupted`] if `see` stops.
     pub fn measure(
         folder: &Folder,
         config: &Config,
-        (ids, length): (&[u32], usize),
-        (layers, needs): (&[LanguageLayer], Needs),
-        (scratch, memory): (&Path, usize),
-        mut see: impl FnMut(usize, usize),
+        calibration: &Sequences,
+        layers: &[LanguageLayer],
+        needs: Needs,
+        memory: &ActivationMemory,
+        mut see: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Self> {
         check_measurable(config)?;
-        let sequences = sequences(ids, length)?;
+        let (sequences, length) = (calibration.len(), calibration.length());
         let sums = usize::from(needs.contains(Need::Gradient)) + usize::from(needs.contains(Need::SquaredGradients));
         let singles = if needs.contains(Need::SampleGradients) { sequences } else { 0 };
         let largest = layers.iter().map(|l| l.shape.0 * l.shape.1).max().unwrap_or(0);
         let bytes = largest.checked_mul(sums + singles).and_then(|n| n.checked_mul(size_of::<f32>()));
         fits_memory("samples", &format!("the gradients of one layer for {sequences} sequences"), bytes.map(|n| n as u64))?;
         let model = LanguageModel::load(folder, config.clone())?;
-        let rows = RowFile::new(scratch, layers.iter().map(|l| (sums + singles, l.shape.0 * l.shape.1)))?;
+        let rows = RowFile::new(&memory.folder, layers.iter().map(|l| (sums + singles, l.shape.0 * l.shape.1)))?;
         let groups: HashMap<String, (usize, (usize, usize))> =
             layers.iter().enumerate().map(|(i, l)| (l.name.clone(), (i, l.shape))).collect();
-        let mut sink = Sums { rows, kept: Sums::room(layers, sums, memory), needs, sequences };
-        for (n, ids) in ids.chunks_exact(length).enumerate() {
+        let mut sink = Sums { rows, kept: Sums::room(layers, sums, memory.bytes), needs, sequences };
+        for (n, ids) in calibration.iter().enumerate() {
             let mut failed = None;
             model.backward(ids, length, &mut |tensor, gradient| {
                 let Some((name, (group, _))) = tensor.strip_suffix(".weight").and_then(|name| groups.get_key_value(name)) else {
@@ -73,7 +77,7 @@ impl SequenceGradients {
             if let Some(e) = failed {
                 return Err(e);
             }
-            see(n + 1, sequences);
+            Error::go_on(see(n + 1, sequences))?;
         }
         Ok(SequenceGradients { rows: sink.written()?, layers: groups, sequences, needs })
     }

@@ -1,5 +1,6 @@
 //! Every layer pruned at several levels: what each costs and loses, and the allocations that choose among them.
 
+use super::activations::ActivationMemory;
 use super::before::mask_before;
 use super::evaluator::{Evaluator, Exchange};
 use super::gradients::with_gradients;
@@ -7,6 +8,7 @@ use super::walk::Walk;
 use super::{CalibrationInputs, LanguageLayer, SequenceGradients, check_measurable};
 use crate::allocate::{Evolution, Level, dynamic, evolve};
 use crate::criteria::{Evidence, Need};
+use crate::data::Sequences;
 use crate::io::{Folder, RowFile};
 use crate::lm::{Config, LanguageModel, load_block};
 use crate::mask::{Budget, Mask, Pattern, Scope};
@@ -15,14 +17,16 @@ use crate::sparse::{Format, Hint, LinearOp, Plan, Precision, median_seconds};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
 use std::collections::HashMap;
-use std::path::Path;
+use std::fmt;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// What an allocation is counted in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cost {
     /// Weights that stay.
+    #[default]
     Weights,
     /// Bytes of the pattern's storage, a bitmask where it has none, or of the dense weight if that is smaller.
     Bytes,
@@ -34,7 +38,7 @@ pub enum Cost {
 /// One level of a layer.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct LayerLevel {
-    /// Share of the pattern's units that go; 0 for the dense layer, which is the first level of every layer.
+    /// Fraction of the pattern's units that go; 0 for the dense layer, which is the first level of every layer.
     pub sparsity: f64,
     /// Units that stay, of all.
     #[serde(skip)]
@@ -60,8 +64,8 @@ pub struct LevelSettings<'a> {
     pub sparsities: &'a [f64],
     /// What a level's cost is counted in.
     pub cost: Cost,
-    /// Bytes of activations that stay in memory. The result does not depend on it.
-    pub memory: usize,
+    /// Where activations and the pruned layers lie while the levels are built and used.
+    pub memory: ActivationMemory,
 }
 
 impl<'a> LevelSettings<'a> {
@@ -71,7 +75,7 @@ impl<'a> LevelSettings<'a> {
         pattern: Pattern,
         scope: Scope,
         gradients: Option<&'a SequenceGradients>,
-        memory: usize,
+        memory: ActivationMemory,
     ) -> Self {
         LevelSettings { pruner, pattern, scope, gradients, sparsities: &[], cost: Cost::Weights, memory }
     }
@@ -94,8 +98,18 @@ impl<'a> LevelSettings<'a> {
     }
 }
 
+impl fmt::Debug for LevelSettings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all = f.debug_struct("LevelSettings");
+        all.field("pruner", &self.pruner.name()).field("pattern", &self.pattern).field("scope", &self.scope);
+        all.field("gradients", &self.gradients).field("sparsities", &self.sparsities);
+        all.field("cost", &self.cost).field("memory", &self.memory).finish()
+    }
+}
+
 /// Layers of a language model, each pruned at several levels on the inputs of the dense model, as the databases of OBC (Frantar, Singh,
 /// Alistarh 2022, section 5) and EvoPress. The weights lie on the disk, 4 bytes a weight and level.
+#[derive(Debug)]
 pub struct Levels<'a> {
     folder: &'a Folder,
     config: &'a Config,
@@ -110,37 +124,31 @@ const TRIAL: Duration = Duration::from_millis(20);
 const STEPS: usize = 100_000;
 
 impl<'a> Levels<'a> {
-    /// Prunes every layer at every level. Runs the dense model once, one block in memory; files without names in `scratch` take the
-    /// weights, and the activations that have no room in memory. `see` is told how many blocks of all are done.
+    /// Prunes every layer at every level. Runs the dense model once, one block in memory; files without names take the weights, and the
+    /// activations that have no room in memory. `see` is told how many blocks of all are done, and may stop.
     ///
     /// # Errors
     /// If there are no sparsities, more than 255, or they are not in (0, 1), the pattern is N:M, the model is an encoder-decoder or cannot be
-    /// read, the tokens are not whole sequences of `length`, activations are not finite or the pruner fails (both naming the layer), or the
-    /// disk has not the room.
+    /// read, activations are not finite or the pruner fails (both naming the layer), or the disk has not the room; [`Error::Interrupted`] if
+    /// `see` stops.
     pub fn build(
         folder: &'a Folder,
         config: &'a Config,
-        (ids, length): (&[u32], usize),
+        calibration: &Sequences,
         layers: &[LanguageLayer],
         settings: &LevelSettings<'_>,
-        scratch: &Path,
-        mut see: impl FnMut(usize, usize),
+        mut see: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Levels<'a>> {
         check_measurable(config)?;
         let sparsities = settings.checked_sparsities()?;
         if matches!(settings.pattern, Pattern::Nm { .. }) {
             return Err(Error::setting("allocate", format!("pattern {} fixes the sparsity of every layer", settings.pattern)));
         }
-        let rows = RowFile::new(scratch, layers.iter().map(|l| (1 + sparsities.len(), l.shape.0 * l.shape.1)))?;
+        let rows = RowFile::new(&settings.memory.folder, layers.iter().map(|l| (1 + sparsities.len(), l.shape.0 * l.shape.1)))?;
         let mut levels = Levels { folder, config, layers: layers.to_vec(), table: vec![Vec::new(); layers.len()], rows };
         let mut times: HashMap<((usize, usize), usize), u64> = HashMap::new();
-        let mut walk = Walk::new(
-            folder,
-            config,
-            (ids, length),
-            (settings.pruner.needs().and(Need::Gram), false),
-            (settings.memory, scratch),
-        )?;
+        let needs = settings.pruner.needs().and(Need::Gram);
+        let mut walk = Walk::new(folder, config, calibration, needs, false, &settings.memory)?;
         let last = layers.iter().map(|l| l.block).max().unwrap_or(0);
         for number in 0..=last {
             let mut block = load_block(folder, config, number)?;
@@ -182,7 +190,7 @@ impl<'a> Levels<'a> {
                 }
                 Ok(())
             })?;
-            see(number + 1, last + 1);
+            Error::go_on(see(number + 1, last + 1))?;
         }
         Ok(levels)
     }
@@ -243,25 +251,30 @@ impl<'a> Levels<'a> {
     }
 
     /// What the model loses when one layer alone is at a level: the mean divergence of the next token's distribution from the dense
-    /// model's, in nats, over whole sequences of `length` tokens. One list a layer, one number a level, the first 0. The sensitivity scan
+    /// model's, in nats, over these sequences. One list a layer, one number a level, the first 0. The sensitivity scan
     /// of Han, Pool, Tran, Dally 2015 (arXiv:1506.02626, figure 6), by divergence instead of accuracy.
     ///
-    /// Has the whole model in memory, `tokens · hidden` numbers a block, and `tokens · vocab`. `see` is told how many layers of all are done.
+    /// Has the whole model in memory, `tokens · hidden` numbers a block, and `tokens · vocab`. `see` is told how many layers of all are done,
+    /// and may stop.
     ///
     /// # Errors
-    /// If the model or the levels cannot be read, the tokens are not whole sequences of `length` with a token to predict, their logits have no
-    /// room in memory, or what the model gives is not finite (naming the block).
-    pub fn sensitivities(&self, (ids, length): (&[u32], usize), mut see: impl FnMut(usize, usize)) -> Result<Vec<Vec<f64>>> {
-        let mut judge = Evaluator::new(self.folder, self.config, (ids, length), self.layers.len())?;
+    /// If the model or the levels cannot be read, the sequences have no token to predict, their logits have no room in memory, or what the
+    /// model gives is not finite (naming the block); [`Error::Interrupted`] if `see` stops.
+    pub fn sensitivities(
+        &self,
+        tokens: &Sequences,
+        mut see: impl FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Vec<f64>>> {
+        let mut evaluator = Evaluator::new(self.folder, self.config, tokens, self.layers.len())?;
         let mut all = Vec::with_capacity(self.layers.len());
         for l in 0..self.layers.len() {
             let at = |level: usize| {
                 let mut choice = vec![0; self.layers.len()];
                 choice[l] = level;
-                judge.loss(self, &choice)
+                evaluator.loss(self, &choice)
             };
             all.push((0..self.table[l].len()).map(at).collect::<Result<_>>()?);
-            see(l + 1, self.layers.len());
+            Error::go_on(see(l + 1, self.layers.len()))?;
         }
         Ok(all)
     }
@@ -294,21 +307,21 @@ impl<'a> Levels<'a> {
     /// The start is the best of three: the least sum of errors, the densest equal sparsity within the budget, and the least sum of errors
     /// weighed by what the predictions lose for each unit of a layer's error, which takes one pass a layer.
     ///
-    /// `see` is told how many passes are done and the least loss so far, infinite while the layers are weighed.
+    /// `see` is told how many passes are done and the least loss so far, infinite while the layers are weighed; it may stop.
     ///
     /// # Errors
     /// If the sparsest levels cost more than the budget; as [`Levels::sensitivities`].
     pub fn evolved(
         &self,
-        (ids, length): (&[u32], usize),
+        tokens: &Sequences,
         budget: u64,
         search: Evolution,
-        mut see: impl FnMut(usize, f64),
+        mut see: impl FnMut(usize, f64) -> ControlFlow<()>,
     ) -> Result<(Vec<usize>, f64, f64)> {
         let by_error = self.by_error(budget)?;
         let least = self.table.iter().map(Vec::len).min().unwrap_or(1);
         let equal = (0..least).map(|level| vec![level; self.layers.len()]).find(|choice| self.cost(choice) <= budget);
-        let mut judge = Evaluator::new(self.folder, self.config, (ids, length), self.layers.len())?;
+        let mut evaluator = Evaluator::new(self.folder, self.config, tokens, self.layers.len())?;
         let mut done = 0;
         let mut weighed = self.errors();
         for (l, errors) in weighed.iter_mut().enumerate() {
@@ -317,25 +330,25 @@ impl<'a> Levels<'a> {
             let level = if errors[middle] > 0.0 { middle } else { errors.len() - 1 };
             let mut alone = vec![0; self.layers.len()];
             alone[l] = level;
-            let weight = if errors[level] > 0.0 { judge.loss(self, &alone)? / errors[level] } else { 0.0 };
+            let weight = if errors[level] > 0.0 { evaluator.loss(self, &alone)? / errors[level] } else { 0.0 };
             errors.iter_mut().for_each(|e| *e *= weight);
             done += 1;
-            see(done, f64::INFINITY);
+            Error::go_on(see(done, f64::INFINITY))?;
         }
         let mut start = self.by_losses(&weighed, budget)?;
-        let mut before = judge.begin(self, &start)?;
+        let mut before = evaluator.begin(self, &start)?;
         for other in equal.into_iter().chain([by_error]) {
-            let loss = judge.loss(self, &other)?;
+            let loss = evaluator.loss(self, &other)?;
             if loss < before {
                 (start, before) = (other, loss);
             }
         }
         let mut best = before;
         let (choice, loss) = evolve(&self.with_losses(&weighed), budget, &start, search, &mut |choice| {
-            let loss = judge.loss(self, choice)?;
+            let loss = evaluator.loss(self, choice)?;
             done += 1;
             best = loss.min(best);
-            see(done, best);
+            Error::go_on(see(done, best))?;
             Ok(loss)
         })?;
         Ok((choice, loss, before))

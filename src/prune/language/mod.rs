@@ -1,14 +1,14 @@
 //! One-shot pruning of language models, block by block, with one block in memory.
 //!
 //! ```text
-//! tokens ─ embed ─► stream ─► block 0 ─► stream ─► block 1 ─► …          the stream lies in memory, or beyond a limit on the disk
-//!                               │ inputs of its linear layers: measured, one Gram matrix for those that share an input
-//!                               ▼
-//!                            Pruner ─► weight and mask, written at once; the block runs on with what was written
+//! tokens ─ embed ─► hidden states ─► block 0 ─► hidden states ─► block 1 ─► …    they lie in memory, or beyond a limit on the disk
+//!                                      │ inputs of its linear layers: measured, one Gram matrix for those that share an input
+//!                                      ▼
+//!                                   Pruner ─► weight and mask, written at once; the block runs on with what was written
 //! ```
 //!
 //! The inputs of a block come from the pruned blocks before it ([`CalibrationInputs::Pruned`]), or from a model that stays dense
-//! ([`CalibrationInputs::Dense`]). Within a block ([`Turn`]) either all layers are measured with the block's own weights still dense, then pruned,
+//! ([`CalibrationInputs::Dense`]). Within a block ([`Sequential`]) either all layers are measured with the block's own weights still dense, then pruned,
 //! and the block runs a second time, as in the codes of Wanda and SparseGPT; or layers are pruned in the order in which they run, each
 //! on what the pruned ones before it give, and every product is made once.
 //!
@@ -16,7 +16,7 @@
 //! to the dense model's ([`Retarget`](crate::solve::Retarget)).
 
 mod check;
-mod stream;
+mod activations;
 mod before;
 mod layers;
 mod gradients;
@@ -28,48 +28,52 @@ mod levels;
 mod resume;
 mod run;
 
+pub use activations::ActivationMemory;
 pub use check::check_measurable;
 pub use gradients::SequenceGradients;
 pub use layers::{LanguageLayer, language_layers};
 pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
 pub use record::LayerRecord;
 pub use resume::unfinished_settings;
-pub use run::{Progress, prune_language};
-pub use share::{allocated, of_blocks, outliers};
+pub use run::{LanguageRun, Progress, PrunedFolder, prune_language};
+pub use share::{BlockOutliers, allocated, of_blocks, outliers};
 
 use crate::mask::{Budget, Pattern, Scope};
 use crate::solve::Pruner;
 use std::collections::HashMap;
-use std::path::Path;
+use std::fmt;
 
 /// From which model the inputs of a block come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CalibrationInputs {
     /// From the blocks before it as they were pruned.
+    #[default]
     Pruned,
     /// From the blocks before it as they were.
     Dense,
 }
 
-/// When the layers of a block are pruned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// When the layers of a block are pruned: sequentially by layer, or by block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Turn {
-    /// All at once, measured with the whole block dense.
-    Block,
-    /// One after another, measured with those before them pruned. Only for [`CalibrationInputs::Pruned`].
+pub enum Sequential {
+    /// By layer: one after another, measured with those before them pruned. Only for [`CalibrationInputs::Pruned`].
+    #[default]
     Layer,
+    /// By block: all at once, measured with the whole block dense.
+    Block,
 }
 
 /// How far a layer makes up for what earlier ones have changed; see [`Retarget`](crate::solve::Retarget).
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Correction {
-    /// α: the share of its inputs' change.
+    /// α: the fraction of its inputs' change, in [0, 1].
     pub inputs: f64,
-    /// β: the share of the stream's drift, for layers whose output joins it.
-    pub stream: f64,
-    /// λ, as a share of the mean diagonal.
+    /// β: the fraction of the hidden states' drift, in [0, 1], for layers whose output joins them.
+    #[serde(rename = "stream")]
+    pub hidden_states: f64,
+    /// λ, as a fraction of the mean diagonal.
     pub damping: f64,
 }
 
@@ -88,14 +92,20 @@ pub struct LanguagePruning<'a> {
     /// From which model the inputs come.
     pub inputs: CalibrationInputs,
     /// When the layers of a block are pruned.
-    pub turn: Turn,
-    /// Whether layers make up for earlier ones. Only with [`Turn::Layer`].
+    pub sequential: Sequential,
+    /// Whether layers make up for earlier ones. Only with [`Sequential::Layer`].
     pub correction: Option<Correction>,
     /// Gradients, where the pruner needs them.
     pub gradients: Option<&'a SequenceGradients>,
-    /// Bytes of the stream that stay in memory. The result does not depend on it.
-    pub memory: usize,
-    /// The folder in which the rest of the stream lies, in files without names; beside the output is a good place, since what is called
-    /// temporary often is memory.
-    pub scratch: &'a Path,
+    /// Where activations lie while the run lasts.
+    pub memory: ActivationMemory,
+}
+
+impl fmt::Debug for LanguagePruning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all = f.debug_struct("LanguagePruning");
+        all.field("pruner", &self.pruner.name()).field("pattern", &self.pattern).field("scope", &self.scope);
+        all.field("budgets", &self.budgets).field("inputs", &self.inputs).field("sequential", &self.sequential);
+        all.field("correction", &self.correction).field("gradients", &self.gradients).field("memory", &self.memory).finish()
+    }
 }

@@ -6,7 +6,7 @@ use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
-/// What the unfinished run towards `out` was asked for: the `described` of [`prune_language`](super::prune_language).
+/// What the unfinished run towards `out` was asked for: the `described` of its [`LanguageRun`](super::LanguageRun).
 ///
 /// # Errors
 /// If there is none, or it cannot be read.

@@ -1,14 +1,15 @@
 //! The run over all blocks: what is written, what is recorded, and how it is taken up again.
 
 use super::before::{mask_before, turned};
-use super::check::{check_measurable, sequences};
+use super::check::check_measurable;
 use super::gradients::with_gradients;
 use super::record::{LayerRecord, Place};
 use super::resume::{begin, fits};
 use super::walk::Walk;
-use super::{CalibrationInputs, LanguagePruning, Turn};
+use super::{CalibrationInputs, LanguagePruning, Sequential};
 use crate::calibrate::LayerStatistics;
 use crate::criteria::Evidence;
+use crate::data::Sequences;
 use crate::eval::peak_memory;
 use crate::io::{Folder, FolderWriter, Layout, Output, RECORDS};
 use crate::lm::{Config, Outline, load_block};
@@ -17,6 +18,8 @@ use crate::solve::{Retarget, squared_error};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2};
 use serde_json::Value;
+use std::fmt;
+use std::ops::ControlFlow;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -31,27 +34,63 @@ pub struct Progress {
     pub memory: Option<u64>,
 }
 
-/// Prunes the model in `folder` on `ids`, whole sequences of `length` tokens, and writes it to `out` with its masks: tensors that are
-/// not pruned are copied byte by byte. `described` is what the run was asked for; it is kept beside what is written, and a run is only
-/// taken up again by one that was asked for the same. `see` is told after each block.
+/// What [`prune_language`] is given.
+#[derive(Debug, Clone, Copy)]
+pub struct LanguageRun<'a> {
+    /// The model.
+    pub folder: &'a Folder,
+    /// What its `config.json` says.
+    pub config: &'a Config,
+    /// The tokens on which inputs are measured; [`Sequences::nothing`] where none are.
+    pub calibration: &'a Sequences,
+    /// How it is pruned.
+    pub pruning: &'a LanguagePruning<'a>,
+    /// Where the pruned model is written.
+    pub out: &'a Output,
+    /// What the run was asked for. It is kept beside what is written, and a run is only taken up again by one that was asked for the same.
+    pub described: &'a Value,
+    /// Whether a run that was interrupted goes on behind its last whole block. It gives the bits that it would have given.
+    pub resume: bool,
+}
+
+/// A folder whose weights and masks are all written, and which has not its name yet.
+#[must_use = "the folder has its name once it is finished"]
+pub struct PrunedFolder {
+    /// It takes further files, and [`FolderWriter::finish`] gives the folder its name.
+    pub writer: FolderWriter,
+    /// What became of each layer.
+    pub records: Vec<LayerRecord>,
+}
+
+impl PrunedFolder {
+    /// Gives the folder its name.
+    ///
+    /// # Errors
+    /// Those of [`FolderWriter::finish`].
+    pub fn finish(self) -> Result<Vec<LayerRecord>> {
+        self.writer.finish().map(|()| self.records)
+    }
+}
+
+impl fmt::Debug for PrunedFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrunedFolder").field("records", &self.records).finish_non_exhaustive()
+    }
+}
+
+/// Prunes the model in `run.folder` and writes it to `run.out` with its masks: tensors that are not pruned are copied byte by byte. `see` is
+/// told after each block, and may stop.
 ///
-/// With `resume` a run that was interrupted goes on behind its last whole block, and gives the bits that it would have given. An error
-/// leaves the working folder for that, unless no block was done: then nothing is left.
+/// An error, and a stop, leaves the working folder to be taken up again, unless no block was done: then nothing is left.
 ///
 /// # Errors
 /// If a budget names no layer of the model, the settings exclude each other, inputs of an encoder-decoder would have to be measured
 /// ([`check_measurable`]), an input is not finite or a pruner fails (both naming the layer), the model cannot be read or `out` cannot be
 /// written; if the working folder of another run is there; with `resume`, if there is no such run or it was asked for something else.
-/// [`Error::Unfinished`] around any of them when a block was done.
-pub fn prune_language(
-    folder: &Folder,
-    config: &Config,
-    (ids, length): (&[u32], usize),
-    settings: &LanguagePruning<'_>,
-    (out, described, resume): (impl Into<Output>, &Value, bool),
-    see: &mut dyn FnMut(Progress),
-) -> Result<(FolderWriter, Vec<LayerRecord>)> {
-    check(ids, length, settings)?;
+/// [`Error::Interrupted`] if `see` stops; [`Error::Unfinished`] around any of them when a block was done.
+pub fn prune_language(run: LanguageRun<'_>, see: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<PrunedFolder> {
+    let LanguageRun { folder, config, calibration, pruning: settings, out, described, resume } = run;
+    check(settings)?;
     if Walk::measures(settings) {
         check_measurable(config)?;
     }
@@ -64,14 +103,13 @@ pub fn prune_language(
     let pruned: Vec<&Place> = layers.iter().filter(|l| settings.budgets.contains_key(&l.name)).collect();
     let mut layout = Layout::of(folder);
     layout.masks(pruned.iter().map(|l| l.tensor.as_str()))?;
-    let out: Output = out.into();
-    let (writer, records) = begin(&out, layout, described, resume)?;
+    let (writer, records) = begin(out, layout, described, resume)?;
     let out = out.path();
     fits(out, &records, &pruned, &writer)?;
     let mut run = Run { folder, config, settings, layers, writer, records };
     let settled = config.settled(outline.tied).map_or(Ok(()), |config| run.writer.config(&config));
-    match settled.and_then(|()| run.blocks(ids, length, see)) {
-        Ok(()) => Ok((run.writer, run.records)),
+    match settled.and_then(|()| run.blocks(calibration, see)) {
+        Ok(()) => Ok(PrunedFolder { writer: run.writer, records: run.records }),
         Err(error) if run.records.is_empty() => {
             run.writer.discard();
             Err(error)
@@ -93,7 +131,7 @@ struct Run<'a, 'p> {
 }
 
 impl Run<'_, '_> {
-    fn blocks(&mut self, ids: &[u32], length: usize, see: &mut dyn FnMut(Progress)) -> Result<()> {
+    fn blocks(&mut self, calibration: &Sequences, see: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<()> {
         let (folder, config, settings) = (self.folder, self.config, self.settings);
         let Run { layers, writer, records, .. } = self;
         let mut saver = Saver::default();
@@ -110,19 +148,19 @@ impl Run<'_, '_> {
                     records.extend(fresh);
                     saver.save(records, writer)?;
                 }
-                see(Progress { blocks: i + 1, of: last + 1, memory: peak_memory() });
+                Error::go_on(see(Progress { blocks: i + 1, of: last + 1, memory: peak_memory() }))?;
             }
             writer.copy_rest(folder)?;
             return saver.end();
         }
         if done > last {
             // All blocks were done when the run ended: nothing has to be measured any more.
-            see(Progress { blocks: last + 1, of: last + 1, memory: peak_memory() });
+            Error::go_on(see(Progress { blocks: last + 1, of: last + 1, memory: peak_memory() }))?;
             writer.copy_rest(folder)?;
             return Ok(());
         }
-        let (comparing, room) = (settings.correction.is_some(), (settings.memory, settings.scratch));
-        let mut walk = Walk::new(folder, config, (ids, length), (Walk::needs(settings), comparing), room)?;
+        let comparing = settings.correction.is_some();
+        let mut walk = Walk::new(folder, config, calibration, Walk::needs(settings), comparing, &settings.memory)?;
         for i in 0..=last {
             let mut block = load_block(folder, config, i)?;
             let dense = if comparing { Some(load_block(folder, config, i)?) } else { None };
@@ -143,7 +181,7 @@ impl Run<'_, '_> {
                 records.extend(fresh);
                 saver.save(records, writer)?;
             }
-            see(Progress { blocks: i + 1, of: last + 1, memory: peak_memory() });
+            Error::go_on(see(Progress { blocks: i + 1, of: last + 1, memory: peak_memory() }))?;
         }
         writer.copy_rest(folder)?;
         saver.end()
@@ -196,13 +234,12 @@ fn read_ahead<T>(folder: &Folder, layers: Vec<&Place>, mut f: impl FnMut(&Place,
     })
 }
 
-fn check(ids: &[u32], length: usize, settings: &LanguagePruning<'_>) -> Result<()> {
-    sequences(ids, length)?;
-    if settings.inputs == CalibrationInputs::Dense && settings.turn == Turn::Layer {
+fn check(settings: &LanguagePruning<'_>) -> Result<()> {
+    if settings.inputs == CalibrationInputs::Dense && settings.sequential == Sequential::Layer {
         let reason = "dense inputs have no pruned layers before them; prune by whole blocks, or with pruned inputs";
         return Err(Error::setting("inputs", reason));
     }
-    if settings.correction.is_some() && settings.turn == Turn::Block {
+    if settings.correction.is_some() && settings.sequential == Sequential::Block {
         return Err(Error::setting("correct", "layers make up for earlier ones only where they are pruned in turn"));
     }
     if settings.budgets.is_empty() {
@@ -271,7 +308,7 @@ fn one(
         None => None,
         Some(c) => {
             let inputs = found.crossed.as_ref().map(|m| (c.inputs, m.matrix()));
-            let stream = found.drift.as_ref().map(|m| (c.stream, m.matrix()));
+            let stream = found.drift.as_ref().map(|m| (c.hidden_states, m.matrix()));
             Some(Retarget { damping: c.damping, inputs, stream }.run(&evidence).map_err(in_layer)?)
         }
     };
@@ -282,7 +319,7 @@ fn one(
         let whole = squared_error(&evidence.weight, &Array2::zeros(evidence.weight.dim()), gram);
         if whole > 0.0 { loss / whole } else { 0.0 }
     });
-    let moved = share_moved(weight, &pruned.weight);
+    let moved = fraction_moved(weight, &pruned.weight);
     let (shape, kept, tokens) = (pruned.mask.dim(), pruned.mask.kept(), measured.tokens);
     if transposed {
         writer.write(tensor, &pruned.weight.t())?;
@@ -295,7 +332,7 @@ fn one(
 }
 
 /// ‖Ŵ − W‖² / ‖W‖²; 0 of a weight that is 0 and stays it, none of one that does not.
-fn share_moved(weight: ArrayView2<'_, f32>, pruned: &Array2<f32>) -> Option<f64> {
+fn fraction_moved(weight: ArrayView2<'_, f32>, pruned: &Array2<f32>) -> Option<f64> {
     let (moved, whole) = weight.iter().zip(pruned).fold((0.0, 0.0), |(moved, whole), (&w, &p)| {
         let (w, p) = (f64::from(w), f64::from(p));
         (moved + (p - w) * (p - w), whole + w * w)

@@ -1,18 +1,20 @@
 //! How much of each layer of a language model stays.
 
 use super::CalibrationInputs;
+use super::activations::ActivationMemory;
 use super::gradients::SequenceGradients;
 use super::layers::LanguageLayer;
 use super::walk::Walk;
 use crate::allocate::{Allocate, Layer, Outliers, Target};
 use crate::criteria::{Evidence, Magnitude, Need, Needs, Saliency, Wanda};
+use crate::data::Sequences;
 use crate::io::Folder;
 use crate::lm::{Config, load_block};
 use crate::mask::{Budget, Pattern, check_finite};
 use crate::{Error, Result};
 use ndarray::Array2;
 use std::collections::HashMap;
-use std::path::Path;
+use std::ops::ControlFlow;
 
 /// Budgets in units of the pattern from counts of weights.
 fn in_units(layers: &[LanguageLayer], parts: &[Budget], pattern: Pattern) -> Result<HashMap<String, Budget>> {
@@ -80,26 +82,35 @@ pub fn allocated(
     in_units(layers, &Target::Sparsity(sparsity).allocate(allocation, &seen)?, pattern)
 }
 
-/// The share of outliers in the Wanda scores of each block that has layers to prune, and its number of weights: what
-/// [`Owl`](crate::allocate::Owl) reads. Runs the dense model once; what of its stream goes beyond `memory` bytes lies in a file without a
-/// name in `scratch`.
+/// The outliers of one block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockOutliers {
+    /// How many of its Wanda scores are outliers, in percent.
+    pub percent: f64,
+    /// Its weights that are pruned.
+    pub weights: usize,
+}
+
+/// The outliers among the Wanda scores of each block that has layers to prune: what [`Owl`](crate::allocate::Owl) reads. Runs the dense model
+/// once. `see` is told how many blocks of all are done, and may stop.
 ///
 /// # Errors
-/// If the model is an encoder-decoder or cannot be read, the tokens are not whole sequences of `length`, the threshold is not a finite
-/// number of at least 0, or activations or scores are not finite (naming the layer).
+/// If the model is an encoder-decoder or cannot be read, the threshold is not a finite number of at least 0, or activations or scores are not
+/// finite (naming the layer); [`Error::Interrupted`] if `see` stops.
 pub fn outliers(
     folder: &Folder,
     config: &Config,
-    (ids, length): (&[u32], usize),
+    calibration: &Sequences,
     layers: &[LanguageLayer],
     threshold: f64,
-    (memory, scratch): (usize, &Path),
-) -> Result<Vec<(f64, usize)>> {
+    memory: &ActivationMemory,
+    mut see: impl FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Vec<BlockOutliers>> {
     if !(threshold.is_finite() && threshold >= 0.0) {
         return Err(Error::setting("owl-threshold", format!("{threshold} is not a finite number of at least 0; 5 is usual")));
     }
     let needs = Needs::none().and(Need::InputSquares);
-    let mut walk = Walk::new(folder, config, (ids, length), (needs, false), (memory, scratch))?;
+    let mut walk = Walk::new(folder, config, calibration, needs, false, memory)?;
     let mut found = Vec::new();
     for number in 0..config.layers() {
         let mut block = load_block(folder, config, number)?;
@@ -117,8 +128,9 @@ pub fn outliers(
             Ok(())
         })?;
         if weights > 0 {
-            found.push((outliers.percent(), weights));
+            found.push(BlockOutliers { percent: outliers.percent(), weights });
         }
+        Error::go_on(see(number + 1, config.layers()))?;
     }
     Ok(found)
 }

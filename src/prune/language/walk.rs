@@ -1,18 +1,18 @@
 //! One block: measured, pruned, and run on.
 
-use super::check::{check_measurable, sequences};
-use super::stream::{MemoryBudget, Stream};
-use super::{CalibrationInputs, LanguagePruning, Turn};
+use super::activations::{ActivationMemory, Activations, MemoryBudget};
+use super::check::check_measurable;
+use super::{CalibrationInputs, LanguagePruning, Sequential};
 use crate::Result;
 use crate::calibrate::{InputStatistics, LayerStatistics, ModelStatistics};
 use crate::criteria::{Need, Needs};
+use crate::data::Sequences;
 use crate::io::Folder;
 use crate::lm::{Config, EmbeddingHead, positions};
 use crate::nn::{Block, Positions};
 use ndarray::Array2;
-use std::path::Path;
 
-/// Tokens of a part of the stream, at least one sequence.
+/// Tokens of a part of the hidden states, at least one sequence.
 const PART: usize = 4096;
 
 /// The parts of a block whose layers share an input, or follow one another.
@@ -46,13 +46,13 @@ impl Part {
 /// Prunes the named layers of a block on what was measured.
 pub(super) type Prune<'f> = dyn FnMut(&mut Block, &mut LayerStatistics, &[String]) -> Result<()> + 'f;
 
-/// The streams of a run, and where their tokens stand.
+/// The hidden states of a run, and where their tokens stand.
 pub(super) struct Walk {
     /// Of the model that is pruned.
-    stream: Stream,
+    hidden: Activations,
     /// Of the dense model, where it is needed.
-    dense: Option<Stream>,
-    /// Of each part of the stream.
+    dense: Option<Activations>,
+    /// Of each part of the hidden states.
     positions: Vec<Positions>,
     /// Of arrays that stay in memory.
     room: MemoryBudget,
@@ -61,28 +61,26 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// The streams of whole sequences of `length` tokens before the first block; with `comparing` those of the dense model too.
-    ///
-    /// What of the streams goes beyond `memory` bytes lies in files without names in `scratch`.
+    /// The hidden states before the first block; with `comparing` those of the dense model too.
     ///
     /// # Errors
-    /// If the model is an encoder-decoder, the tokens are not whole sequences, the embedding cannot be read, a token is not in the vocabulary,
-    /// or the disk refuses.
+    /// If the model is an encoder-decoder, the embedding cannot be read, a token is not in the vocabulary, or the disk refuses.
     pub fn new(
         folder: &Folder,
         config: &Config,
-        (ids, length): (&[u32], usize),
-        (needs, comparing): (Needs, bool),
-        (memory, scratch): (usize, &Path),
+        calibration: &Sequences,
+        needs: Needs,
+        comparing: bool,
+        memory: &ActivationMemory,
     ) -> Result<Walk> {
         check_measurable(config)?;
-        sequences(ids, length)?;
         let ends = EmbeddingHead::for_embedding(folder, config)?;
-        let chunks: Vec<&[u32]> = ids.chunks((PART / length).max(1) * length).collect();
-        let room = MemoryBudget::new(memory, scratch);
+        let length = calibration.length();
+        let chunks: Vec<&[u32]> = calibration.ids().chunks((PART / length).max(1) * length).collect();
+        let room = MemoryBudget::new(memory);
         let mut walk = Walk {
-            stream: Stream::new(chunks.len(), &room),
-            dense: comparing.then(|| Stream::new(chunks.len(), &room)),
+            hidden: Activations::new(chunks.len(), &room),
+            dense: comparing.then(|| Activations::new(chunks.len(), &room)),
             positions: chunks.iter().map(|c| positions(config, c.len() / length, length, 0)).collect(),
             room,
             needs,
@@ -92,7 +90,7 @@ impl Walk {
             if let Some(dense) = &mut walk.dense {
                 dense.put(i, h.clone())?;
             }
-            walk.stream.put(i, h)?;
+            walk.hidden.put(i, h)?;
         }
         Ok(walk)
     }
@@ -111,7 +109,7 @@ impl Walk {
         [Need::Gram, Need::InputSquares, Need::InputSums].into_iter().any(|n| needs.contains(n))
     }
 
-    /// Prunes the block by calling `prune` with what was measured and the names of the layers; afterwards the streams are behind it.
+    /// Prunes the block by calling `prune` with what was measured and the names of the layers; afterwards the hidden states are those behind it.
     pub fn block(
         &mut self,
         block: &mut Block,
@@ -119,36 +117,36 @@ impl Walk {
         settings: &LanguagePruning<'_>,
         prune: &mut Prune<'_>,
     ) -> Result<()> {
-        match settings.turn {
-            Turn::Block => self.at_once(block, settings.inputs, prune),
-            Turn::Layer => self.in_turn(block, dense, prune),
+        match settings.sequential {
+            Sequential::Block => self.at_once(block, settings.inputs, prune),
+            Sequential::Layer => self.in_turn(block, dense, prune),
         }
     }
 
-    /// Runs the streams through a block that is pruned already.
+    /// Runs the hidden states through a block that is pruned already.
     pub fn pass(&mut self, block: &Block, dense: Option<&Block>) -> Result<()> {
         for (i, at) in self.positions.iter().enumerate() {
-            for (stream, block) in [(Some(&mut self.stream), Some(block)), (self.dense.as_mut(), dense)] {
-                let (Some(stream), Some(block)) = (stream, block) else { continue };
-                let mut h = stream.take(i)?;
+            for (hidden, block) in [(Some(&mut self.hidden), Some(block)), (self.dense.as_mut(), dense)] {
+                let (Some(hidden), Some(block)) = (hidden, block) else { continue };
+                let mut h = hidden.take(i)?;
                 block.forward(&mut h, at, &mut ());
-                stream.put(i, h)?;
+                hidden.put(i, h)?;
             }
         }
         Ok(())
     }
 
-    /// All layers measured with the block as it is, then pruned; the stream goes on from the dense block or from the pruned one.
+    /// All layers measured with the block as it is, then pruned; the hidden states go on from the dense block or from the pruned one.
     pub fn at_once(&mut self, block: &mut Block, inputs: CalibrationInputs, prune: &mut Prune<'_>) -> Result<()> {
-        let mut tallies = ModelStatistics::new(self.needs);
+        let mut statistics = ModelStatistics::new(self.needs);
         for (i, at) in self.positions.iter().enumerate() {
-            let before = self.stream.take(i)?;
+            let before = self.hidden.take(i)?;
             let mut h = before.clone();
-            block.forward(&mut h, at, &mut tallies);
-            tallies.check()?;
-            self.stream.put(i, if inputs == CalibrationInputs::Dense { h } else { before })?;
+            block.forward(&mut h, at, &mut statistics);
+            statistics.check()?;
+            self.hidden.put(i, if inputs == CalibrationInputs::Dense { h } else { before })?;
         }
-        let mut all = tallies.finish()?;
+        let mut all = statistics.finish()?;
         for layer in block.linears().iter().map(|l| l.name().to_string()).collect::<Vec<_>>() {
             if let Some(found) = all.iter_mut().find(|found| found.layers.contains(&layer)) {
                 prune(block, found, &[layer])?;
@@ -160,7 +158,7 @@ impl Walk {
     fn in_turn(&mut self, block: &mut Block, dense: Option<&Block>, prune: &mut Prune<'_>) -> Result<()> {
         let needs = self.needs;
         let parts = self.positions.len();
-        let new = || Stream::new(parts, &self.room);
+        let new = || Activations::new(parts, &self.room);
         let (mut mixed, mut dense_mixed, mut inner, mut dense_inner) = (new(), new(), new(), new());
         let at = self.positions.clone();
 
@@ -238,23 +236,23 @@ impl Walk {
         })
     }
 
-    /// Calls `f` with each part of the stream, and with the dense block and its part.
+    /// Calls `f` with each part of the hidden states, and with the dense block and its part.
     fn each<'d>(
         &mut self,
         dense: Option<&'d Block>,
         mut f: impl FnMut(usize, &mut Array2<f32>, Option<(&'d Block, &mut Array2<f32>)>) -> Result<()>,
     ) -> Result<()> {
         for i in 0..self.positions.len() {
-            let mut h = self.stream.take(i)?;
+            let mut h = self.hidden.take(i)?;
             match (dense, self.dense.as_mut()) {
-                (Some(block), Some(stream)) => {
-                    let mut from = stream.take(i)?;
+                (Some(block), Some(hidden)) => {
+                    let mut from = hidden.take(i)?;
                     f(i, &mut h, Some((block, &mut from)))?;
-                    stream.put(i, from)?;
+                    hidden.put(i, from)?;
                 }
                 _ => f(i, &mut h, None)?,
             }
-            self.stream.put(i, h)?;
+            self.hidden.put(i, h)?;
         }
         Ok(())
     }

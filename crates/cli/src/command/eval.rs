@@ -1,9 +1,10 @@
 //! `lacuna eval DIR`: perplexity of a text, multiple choice, last words.
 
 use super::model::{bar, of, open, stored};
-use super::texts::{Bos, Cut, say_overflow};
+use super::texts::{bos, say_overflow};
 use super::{print, print_json};
 use clap::Parser;
+use lacuna::data::{Bos, Windows};
 use lacuna::eval::{
     ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Perplexity, Question, answer, guess, peak_memory, read_lines,
     streamed_losses,
@@ -13,6 +14,7 @@ use lacuna::lm::{Config, LanguageModel, Running};
 use lacuna::text::Tokenizer;
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -34,7 +36,7 @@ pub struct Args {
     #[arg(long)]
     windows: Option<usize>,
     /// Where the token that begins a text stands
-    #[arg(long, value_enum, default_value = "tokenizer")]
+    #[arg(long, value_parser = bos(), default_value = "tokenizer")]
     bos: Bos,
     /// In which storage pruned layers run: auto, dense, or one of those of bench
     #[arg(long, default_value = "auto", conflicts_with = "stream")]
@@ -66,8 +68,8 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::malformed(&args.dir, "is an encoder-decoder; eval measures decoders"));
     }
     // What is to be measured is read before the weights, so that what is wrong with it shows at once.
-    let window = (args.context, args.windows);
-    let cut = args.text.as_deref().map(|path| Cut::of(path, (&folder, &config), window, args.bos)).transpose()?;
+    let cut = |path| Windows::read(path, &folder, &config, args.context, args.windows, args.bos);
+    let cut = args.text.as_deref().map(cut).transpose()?;
     let asked = Asked::read(args, &folder, &config)?;
     let weights: usize = folder.names().filter_map(|n| folder.info(n).ok()).map(|t| 4 * t.elements()).sum();
     let running: Running = args.format.parse()?;
@@ -115,7 +117,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn perplexity(
     args: &Args,
-    cut: &Cut,
+    cut: &Windows,
     folder: &Folder,
     config: &Config,
     model: Option<&LanguageModel>,
@@ -133,6 +135,7 @@ fn perplexity(
             let losses = streamed_losses(folder, config, &cut.windows, FEATURES, |done, of| {
                 bar.set_length(of as u64);
                 bar.set_position(done as u64);
+                ControlFlow::Continue(())
             });
             bar.finish_and_clear();
             losses.map_err(|e| of(&args.dir, e))?

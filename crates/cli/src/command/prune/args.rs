@@ -1,8 +1,9 @@
 //! What is asked of `lacuna prune`.
 
 use crate::command::place::Force;
-use crate::command::texts::Bos;
+use crate::command::texts::bos;
 use clap::{ArgGroup, Parser, ValueEnum};
+use lacuna::data::Bos;
 use std::path::PathBuf;
 
 /// Prunes a safetensors file or a language model's folder: what goes becomes 0, and the masks are stored beside the weights.
@@ -177,7 +178,7 @@ pub struct Language {
     #[arg(long, value_name = "K")]
     pub windows: Option<usize>,
     /// Where the token that begins a text stands: in the sequences of calibration, and in the windows of --text
-    #[arg(long, value_enum, default_value = "tokenizer")]
+    #[arg(long, value_parser = bos(), default_value = "tokenizer")]
     pub bos: Bos,
     /// Go on with a run that was interrupted
     #[arg(long)]

@@ -3,14 +3,15 @@
 use super::args::{Allocation, Args, Language, Method};
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Uniform};
 use lacuna::criteria::{Fisher, Magnitude, MagnitudeNorm, Needs, Random, Ria, Saliency, Taylor, Wanda};
+use lacuna::data::Sequences;
 use lacuna::io::Folder;
 use lacuna::lm::Config;
-use lacuna::prune::{LanguageLayer, SequenceGradients};
+use lacuna::prune::{ActivationMemory, LanguageLayer, SequenceGradients};
 use lacuna::quantize::AffineGrid;
 use lacuna::rng::Seed;
 use lacuna::solve::{Alps, DsNoT, ExactObs, Order, Pruner, Scored, SparseGpt, WoodFisher};
 use lacuna::{Error, Result};
-use std::path::Path;
+use std::ops::ControlFlow;
 
 /// The allocation of this name, of those that see weights or scores alone.
 pub fn allocation(of: Allocation) -> Option<Box<dyn Allocate>> {
@@ -79,16 +80,17 @@ impl Pruners {
     pub fn gradients(
         &self,
         (folder, config): (&Folder, &Config),
-        (ids, length): (&[u32], usize),
+        calibration: &Sequences,
         (layers, needs): (&[LanguageLayer], Needs),
-        room: (&Path, usize),
+        memory: &ActivationMemory,
     ) -> Result<Option<SequenceGradients>> {
         if !SequenceGradients::wanted(needs) {
             return Ok(None);
         }
-        let bar = crate::command::model::bar(ids.len() / length, "gradients");
-        let found = SequenceGradients::measure(folder, config, (ids, length), (layers, needs), room, |done, _| {
+        let bar = crate::command::model::bar(calibration.len(), "gradients");
+        let found = SequenceGradients::measure(folder, config, calibration, layers, needs, memory, |done, _| {
             bar.set_position(done as u64);
+            ControlFlow::Continue(())
         });
         bar.finish_and_clear();
         found.map(Some)

@@ -6,24 +6,26 @@ use super::options::{self, Standing};
 use super::report::{Outcome, page, report, text};
 use crate::command::model::say_remarks;
 use crate::command::place;
-use crate::command::texts::{Cut, Tokens, say_overflow};
+use crate::command::texts::say_overflow;
 use crate::command::{print, print_json};
 use indicatif::{ProgressBar, ProgressStyle};
 use lacuna::allocate::Owl;
 use lacuna::criteria::{Need, Needs, Saliency};
+use lacuna::data::{Sequences, Tokens, Windows};
 use lacuna::eval::{Perplexity, streamed_losses};
 use lacuna::io::{Folder, FolderWriter, Output, Packing};
 use lacuna::lm::Config;
 use lacuna::mask::{Budget, Pattern, Scope};
 use lacuna::prune::{
-    CalibrationInputs, Correction, LanguageLayer, LanguagePruning, LevelSettings, Turn, allocated, check_measurable,
-    language_layers, of_blocks, outliers, prune_language,
+    CalibrationInputs, Correction, LanguageLayer, LanguagePruning, LanguageRun, LevelSettings, PrunedFolder, Sequential,
+    allocated, check_measurable, language_layers, of_blocks, outliers, prune_language,
 };
 use lacuna::solve::{Pruner, Reconstruct, Reconstructed, Solver};
 use lacuna::sparse::Format;
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -69,7 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let layers = language_layers(&folder, &config, &wanted.only, &args.skip)?;
     readable(&folder, &layers)?;
-    let (memory, scratch) = (options::memory(args, &folder)?, options::scratch(args)?);
+    let memory = options::memory(args, &folder)?;
     let (calibration, bos) = calibration(args, (&folder, &config))?;
 
     let parts = Pruners::new(args)?;
@@ -77,13 +79,10 @@ pub fn run(args: &Args) -> Result<()> {
     let solver = Solver::Gradients { steps: wanted.reconstruct.unwrap_or(0), tolerance: 1e-6 };
     let second = Reconstructed::new(first.as_ref(), Reconstruct { damping: wanted.damping, solver });
     let pruner: &dyn Pruner = if wanted.reconstruct.is_some() { &second } else { first.as_ref() };
-    let ids: &[u32] = if !of_inputs(pruner.needs()) && !args.allocate.measures() && wanted.correct.is_none() {
-        // Nothing is measured, so nothing needs to run.
-        &calibration[..1]
-    } else {
-        &calibration
-    };
-    let length = wanted.context.min(ids.len());
+    let nothing = Sequences::nothing();
+    // Where nothing is measured nothing needs to run.
+    let run = of_inputs(pruner.needs()) || args.allocate.measures() || wanted.correct.is_some();
+    let measured = if run { &calibration } else { &nothing };
     let row = match args.scope {
         Some(scope) => scope == ScopeArg::Row,
         None => matches!(args.method, Method::Wanda | Method::Ria | Method::Dsnot) && pattern == Pattern::Unstructured,
@@ -95,13 +94,12 @@ pub fn run(args: &Args) -> Result<()> {
         scope: if row { Scope::Row } else { Scope::Layer },
         budgets: HashMap::new(),
         inputs: if dense { CalibrationInputs::Dense } else { CalibrationInputs::Pruned },
-        turn: if block || dense { Turn::Block } else { Turn::Layer },
+        sequential: if block || dense { Sequential::Block } else { Sequential::Layer },
         correction: correction(wanted)?,
         gradients: None,
         memory,
-        scratch: &scratch,
     };
-    let asked = options::asked(args, &settings, &folder, (&calibration, &bos))?;
+    let asked = options::asked(args, &settings, &folder, (calibration.ids(), &bos))?;
     let before = match Standing::of(args, &asked)? {
         Standing::Finished(report) => return finished(args, report, &asked),
         Standing::Unfinished(before) => Some(before),
@@ -115,11 +113,10 @@ pub fn run(args: &Args) -> Result<()> {
     let quality = wanted.text.as_deref().map(|text| Quality::new(text, wanted, &folder, &config)).transpose()?;
     let begun = begun + quality.as_ref().map_or(Duration::ZERO, |q| q.spent);
     let squares = pruner.needs().contains(Need::Gram) || settings.correction.is_some() || args.allocate.searches();
-    let few = if squares { options::few_tokens(&layers, ids.len()) } else { Value::Null };
-    let gradients =
-        parts.gradients((&folder, &config), (&calibration, wanted.context), (&layers, first.needs()), (&scratch, memory))?;
+    let few = if squares { options::few_tokens(&layers, measured.tokens()) } else { Value::Null };
+    let gradients = parts.gradients((&folder, &config), &calibration, (&layers, first.needs()), &settings.memory)?;
     settings.gradients = gradients.as_ref();
-    let model = (&folder, &config, (ids, length), &layers[..]);
+    let model = (&folder, &config, measured, &layers[..]);
     let found;
     (settings.budgets, found) = match &before {
         // A run that is taken up again has the budgets that it had.
@@ -132,8 +129,16 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let bar = bar(config.layers());
     let mut warned = false;
-    let output = (out, &described, before.is_some());
-    let done = prune_language(&folder, &config, (ids, length), &settings, output, &mut |p| {
+    let run = LanguageRun {
+        folder: &folder,
+        config: &config,
+        calibration: measured,
+        pruning: &settings,
+        out: &out,
+        described: &described,
+        resume: before.is_some(),
+    };
+    let done = prune_language(run, &mut |p| {
         // What cannot be done at all is one line, and that its error.
         if !std::mem::replace(&mut warned, true) {
             options::warn(&few);
@@ -142,9 +147,10 @@ pub fn run(args: &Args) -> Result<()> {
         bar.set_length(p.of as u64);
         bar.set_position(p.blocks as u64);
         bar.set_message(p.memory.map_or(String::new(), |m| format!("{:.2} GB", m as f64 / 1e9)));
+        ControlFlow::Continue(())
     });
     bar.finish_and_clear();
-    let (writer, records) = done?;
+    let PrunedFolder { writer, records } = done?;
     let seconds = begun.elapsed().as_secs_f64();
     let end = || -> Result<Value> {
         let whole = writer.complete()?;
@@ -205,30 +211,31 @@ fn kept_budgets(args: &Args, before: &Value) -> Result<(HashMap<String, Budget>,
 }
 
 /// A model, what it is measured on, and its layers that are pruned.
-type Model<'a> = (&'a Folder, &'a Config, (&'a [u32], usize), &'a [LanguageLayer]);
+type Model<'a> = (&'a Folder, &'a Config, &'a Sequences, &'a [LanguageLayer]);
 
 /// How much of each layer stays, and what a search found.
 fn budgets(
     args: &Args,
-    (folder, config, ids, layers): Model<'_>,
+    (folder, config, calibration, layers): Model<'_>,
     settings: &LanguagePruning<'_>,
     (sparsity, saliency): (f64, Option<&dyn Saliency>),
 ) -> Result<(HashMap<String, Budget>, Value)> {
-    let (wanted, LanguagePruning { pattern, memory, scratch, .. }) = (&args.language, settings);
+    let (wanted, LanguagePruning { pattern, memory, .. }) = (&args.language, settings);
     if let Some(allocation) = allocation(args.allocate) {
         let ranking = saliency.zip(settings.gradients);
         let budgets = allocated(folder, config, layers, *pattern, sparsity, (allocation.as_ref(), ranking))?;
         return Ok((budgets, Value::Null));
     }
     if args.allocate == Allocation::Owl {
-        let found = outliers(folder, config, ids, layers, wanted.owl_threshold, (*memory, scratch))?;
-        let (shares, sizes): (Vec<f64>, Vec<usize>) = found.into_iter().unzip();
+        let found =
+            outliers(folder, config, calibration, layers, wanted.owl_threshold, memory, |_, _| ControlFlow::Continue(()))?;
+        let (shares, sizes): (Vec<f64>, Vec<usize>) = found.into_iter().map(|b| (b.percent, b.weights)).unzip();
         let total = Budget::from_sparsity(sizes.iter().sum(), sparsity)?;
         let parts = Owl { lambda: wanted.owl_lambda }.shares(&shares, &sizes, total)?;
         return Ok((of_blocks(layers, &parts, *pattern)?, Value::Null));
     }
-    let levels = LevelSettings::new(settings.pruner, *pattern, settings.scope, settings.gradients, *memory);
-    wanted.search.run(args, (folder, config), ids, layers, (levels, sparsity, scratch))
+    let levels = LevelSettings::new(settings.pruner, *pattern, settings.scope, settings.gradients, memory.clone());
+    wanted.search.run(args, (folder, config), calibration, layers, (levels, sparsity))
 }
 
 /// Refuses layouts that cannot hold the pattern, before anything runs.
@@ -246,7 +253,7 @@ fn fits(packing: Packing, pattern: Pattern) -> Result<()> {
 struct Quality<'a> {
     text: &'a Path,
     context: usize,
-    cut: Cut,
+    cut: Windows,
     before: Perplexity,
     /// What measuring took.
     spent: Duration,
@@ -256,14 +263,14 @@ impl<'a> Quality<'a> {
     /// Measures the model before: what is wrong with the text or the model shows before anything is pruned.
     fn new(text: &'a Path, wanted: &Language, folder: &Folder, config: &Config) -> Result<Quality<'a>> {
         let begun = Instant::now();
-        let cut = Cut::of(text, (folder, config), (wanted.context, wanted.windows), wanted.bos)?;
+        let cut = Windows::read(text, folder, config, wanted.context, wanted.windows, wanted.bos)?;
         let before = Quality::measure(folder, config, &cut, "the perplexity before")?;
         Ok(Quality { text, context: wanted.context, cut, before, spent: begun.elapsed() })
     }
 
     /// One block in memory at a time.
-    fn measure(folder: &Folder, config: &Config, cut: &Cut, what: &str) -> Result<Perplexity> {
-        let losses = streamed_losses(folder, config, &cut.windows, 512 << 20, |_, _| {})?;
+    fn measure(folder: &Folder, config: &Config, cut: &Windows, what: &str) -> Result<Perplexity> {
+        let losses = streamed_losses(folder, config, &cut.windows, 512 << 20, |_, _| ControlFlow::Continue(()))?;
         let measured = Perplexity::of(&losses).map_err(|e| Error::malformed(folder.path(), e.to_string()))?;
         say_overflow(what, measured.perplexity, measured.nll);
         Ok(measured)
@@ -298,11 +305,11 @@ fn sparsity(given: Option<f64>, pattern: Pattern) -> Result<f64> {
 }
 
 /// The tokens of calibration, exactly as many as asked for, and where the token that begins a text stands among them.
-fn calibration(args: &Args, (folder, config): (&Folder, &Config)) -> Result<(Vec<u32>, String)> {
+fn calibration(args: &Args, (folder, config): (&Folder, &Config)) -> Result<(Sequences, String)> {
     let wanted = &args.language;
     let Some(file) = &wanted.calibration else {
         if !options::measures(args) {
-            return Ok((vec![0], String::new()));
+            return Ok((Sequences::nothing(), String::new()));
         }
         return Err(Error::setting("calibration", "this method measures inputs: give --calibration FILE, text or token numbers"));
     };
@@ -317,7 +324,7 @@ fn calibration(args: &Args, (folder, config): (&Folder, &Config)) -> Result<(Vec
     if let Some(positions) = config.stated_context().filter(|p| wanted.context > *p) {
         return Err(Error::setting("context", format!("{} tokens; this model has {positions} positions", wanted.context)));
     }
-    let tokens = Tokens::of(file, (folder, config), wanted.bos)?;
+    let tokens = Tokens::read(file, folder, config, wanted.bos)?;
     let short = || {
         let reason = format!(
             "{} has {} tokens, fewer than the {} x {} asked for; lower --samples or --context",
@@ -342,7 +349,7 @@ fn correction(wanted: &Language) -> Result<Option<Correction>> {
     if wanted.turn == TurnArg::Block || wanted.inputs == InputsArg::Dense {
         return Err(Error::setting("correct", "layers make up for earlier ones only where they are pruned in turn"));
     }
-    Ok(Some(Correction { inputs: shares[0], stream: shares.get(1).copied().unwrap_or(0.0), damping: wanted.damping }))
+    Ok(Some(Correction { inputs: shares[0], hidden_states: shares.get(1).copied().unwrap_or(0.0), damping: wanted.damping }))
 }
 
 /// A bar on a terminal, nothing elsewhere.

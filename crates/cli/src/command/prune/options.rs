@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use lacuna::eval::available_memory;
 use lacuna::io::{Folder, FolderWriter};
 use lacuna::mask::{Budget, Pattern, Scope};
-use lacuna::prune::{Correction, LanguageLayer, LanguagePruning, Turn};
+use lacuna::prune::{ActivationMemory, Correction, LanguageLayer, LanguagePruning, Sequential};
 use lacuna::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -56,20 +56,19 @@ fn megabytes(args: &Args) -> Result<Option<usize>> {
 
 /// Bytes of activations and sums of gradients that stay in memory: as asked for, or half of what is free beside the model, where that is
 /// loaded whole.
-pub fn memory(args: &Args, folder: &Folder) -> Result<usize> {
-    if let Some(bytes) = megabytes(args)? {
-        return Ok(bytes);
-    }
+pub fn memory(args: &Args, folder: &Folder) -> Result<ActivationMemory> {
+    let asked = megabytes(args)?;
     let whole = matches!(args.method, Method::Taylor | Method::Fisher | Method::Woodfisher)
         || matches!(args.allocate, Allocation::Evolve | Allocation::Sensitivity);
     let bytes = || folder.names().filter_map(|name| folder.info(name).ok()).map(|t| 4 * t.elements()).sum();
     let model = if whole { bytes() } else { 0 };
     let half = |free: u64| usize::try_from(free).unwrap_or(usize::MAX).saturating_sub(model) / 2;
-    Ok(available_memory().map_or(MEGABYTES << 20, half))
+    let bytes = asked.unwrap_or_else(|| available_memory().map_or(MEGABYTES << 20, half));
+    Ok(ActivationMemory::new(bytes, scratch(args)?))
 }
 
 /// The folder for what has no room in memory: as asked for, or that of the output. A file without a name is made there at once.
-pub fn scratch(args: &Args) -> Result<PathBuf> {
+fn scratch(args: &Args) -> Result<PathBuf> {
     let above = || args.out.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), PathBuf::from);
     let Some(asked) = &args.language.scratch else { return Ok(above()) };
     if !asked.is_dir() {
@@ -86,7 +85,7 @@ pub fn measures(args: &Args) -> bool {
 }
 
 /// The options that matter for what is asked, by their names as they are typed, with the values that hold.
-pub fn options(args: &Args, pattern: Pattern, (scope, turn): (Scope, Turn), correction: Option<Correction>) -> Value {
+pub fn options(args: &Args, pattern: Pattern, (scope, turn): (Scope, Sequential), correction: Option<Correction>) -> Value {
     let wanted = &args.language;
     let name = |value: &dyn Fn() -> Option<String>| value().map_or(Value::Null, Value::from);
     let of_inputs = args.allocate.measures() || wanted.reconstruct.is_some() || correction.is_some();
@@ -115,7 +114,7 @@ pub fn options(args: &Args, pattern: Pattern, (scope, turn): (Scope, Turn), corr
         ("--actorder", wanted.actorder, json!(wanted.actorder)),
         ("--bits", wanted.bits.is_some(), json!(wanted.bits)),
         ("--reconstruct", wanted.reconstruct.is_some(), json!(wanted.reconstruct)),
-        ("--correct", correction.is_some(), correction.map_or(Value::Null, |c| json!([c.inputs, c.stream]))),
+        ("--correct", correction.is_some(), correction.map_or(Value::Null, |c| json!([c.inputs, c.hidden_states]))),
         ("--owl-lambda", owl, json!(wanted.owl_lambda)),
         ("--owl-threshold", owl, json!(wanted.owl_threshold)),
     ];
@@ -134,12 +133,12 @@ pub fn asked(args: &Args, settings: &LanguagePruning<'_>, folder: &Folder, (ids,
     let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &id| (h ^ u64::from(id)).wrapping_mul(0x100_0000_01b3));
     Ok(json!({
         "lacuna": env!("CARGO_PKG_VERSION"), "model": args.model, "model_hash": folder.fingerprint()?, "method": settings.pruner.name(), "pattern": settings.pattern,
-        "scope": settings.scope, "inputs": settings.inputs, "turn": settings.turn, "correction": settings.correction,
+        "scope": settings.scope, "inputs": settings.inputs, "turn": settings.sequential, "correction": settings.correction,
         "damping": wanted.damping, "block_size": wanted.block_size, "fisher_damping": wanted.fisher_damping, "actorder": wanted.actorder, "bits": wanted.bits,
         "reconstruct": wanted.reconstruct, "samples": wanted.samples, "context": wanted.context, "seed": args.seed,
         "search": wanted.search.described(args.allocate), "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"),
         "first_token": bos,
-        "options": options(args, settings.pattern, (settings.scope, settings.turn), settings.correction),
+        "options": options(args, settings.pattern, (settings.scope, settings.sequential), settings.correction),
     }))
 }
 
@@ -183,8 +182,7 @@ pub fn described(mut asked: Value, settings: &LanguagePruning<'_>, found: &Value
 pub fn outcome_options(args: &Args) -> Value {
     let wanted = &args.language;
     let Some(text) = &wanted.text else { return json!({"--save": wanted.save, "--text": null}) };
-    let bos = wanted.bos.to_possible_value().map(|v| v.get_name().to_string());
-    json!({"--save": wanted.save, "--text": text, "--windows": wanted.windows, "--bos": bos})
+    json!({"--save": wanted.save, "--text": text, "--windows": wanted.windows, "--bos": wanted.bos})
 }
 
 /// The first of these in which a finished run was asked for something else.

@@ -4,6 +4,7 @@ use super::args::{Allocation, Args, CostArg, Search};
 use crate::command::model::bar;
 use clap::ValueEnum;
 use lacuna::allocate::Evolution;
+use lacuna::data::Sequences;
 use lacuna::io::Folder;
 use lacuna::lm::Config;
 use lacuna::mask::Budget;
@@ -12,7 +13,7 @@ use lacuna::rng::Seed;
 use lacuna::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
-use std::path::Path;
+use std::ops::ControlFlow;
 
 /// Choices that a search is asked to try and that are no slip.
 const TRIED: usize = 100_000_000;
@@ -103,22 +104,21 @@ impl Search {
         &self,
         args: &Args,
         (folder, config): (&Folder, &Config),
-        (ids, length): (&[u32], usize),
+        calibration: &Sequences,
         layers: &[LanguageLayer],
-        (settings, sparsity, scratch): (LevelSettings<'_>, f64, &Path),
+        (settings, sparsity): (LevelSettings<'_>, f64),
     ) -> Result<(HashMap<String, Budget>, Value)> {
-        let some = self.search_tokens.min(ids.len());
-        let length_judged = length.min(some);
-        if length_judged < 2 {
+        let judged = calibration.first(self.search_tokens)?;
+        if judged.length() < 2 {
             return Err(Error::setting("search-tokens", format!("{} tokens have none to predict", self.search_tokens)));
         }
-        let judged = (&ids[..some / length_judged * length_judged], length_judged);
         let sparsities = self.sparsities(sparsity);
         let settings = LevelSettings { sparsities: &sparsities, cost: self.cost(), ..settings };
         let progress = bar(config.layers(), "levels");
-        let levels = Levels::build(folder, config, (ids, length), layers, &settings, scratch, |done, of| {
+        let levels = Levels::build(folder, config, calibration, layers, &settings, |done, of| {
             progress.set_length(of as u64);
             progress.set_position(done as u64);
+            ControlFlow::Continue(())
         });
         progress.finish_and_clear();
         let levels = levels?;
@@ -128,7 +128,10 @@ impl Search {
         let choice = match args.allocate {
             Allocation::Sensitivity => {
                 let progress = bar(layers.len(), "sensitivity");
-                let losses = levels.sensitivities(judged, |done, _| progress.set_position(done as u64));
+                let losses = levels.sensitivities(&judged, |done, _| {
+                    progress.set_position(done as u64);
+                    ControlFlow::Continue(())
+                });
                 progress.finish_and_clear();
                 let losses = losses?;
                 let choice = levels.by_losses(&losses, budget)?;
@@ -138,7 +141,10 @@ impl Search {
             Allocation::Evolve => {
                 let search = Evolution { generations: self.generations, offspring: self.offspring, seed: Seed(args.seed) };
                 let progress = bar(layers.len() + search.generations * search.offspring, "evolution");
-                let evolved = levels.evolved(judged, budget, search, |done, _| progress.set_position(done as u64));
+                let evolved = levels.evolved(&judged, budget, search, |done, _| {
+                    progress.set_position(done as u64);
+                    ControlFlow::Continue(())
+                });
                 progress.finish_and_clear();
                 let (choice, after, before) = evolved?;
                 found["divergence"] = json!({"start": before, "end": after});

@@ -5,10 +5,27 @@ use ndarray::Array2;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Bytes of memory that several streams share, and the folder in whose files the rest lies.
+/// Where activations, sums of gradients and layers pruned at several levels lie while a run lasts. No result depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActivationMemory {
+    /// Bytes of them that stay in memory.
+    pub bytes: usize,
+    /// The folder in which the rest lies, in files without names; beside the output is a good place, since what is called temporary often is
+    /// memory.
+    pub folder: PathBuf,
+}
+
+impl ActivationMemory {
+    /// So many bytes, and this folder for the rest.
+    pub fn new(bytes: usize, folder: impl Into<PathBuf>) -> ActivationMemory {
+        ActivationMemory { bytes, folder: folder.into() }
+    }
+}
+
+/// Bytes of memory that several arrays share, and the folder in whose files the rest lies.
 #[derive(Clone)]
 pub(super) struct MemoryBudget {
     left: Rc<Cell<usize>>,
@@ -16,9 +33,9 @@ pub(super) struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// So many bytes, and this folder.
-    pub fn new(bytes: usize, scratch: &Path) -> MemoryBudget {
-        MemoryBudget { left: Rc::new(Cell::new(bytes)), scratch: scratch.into() }
+    /// All of the memory.
+    pub fn new(memory: &ActivationMemory) -> MemoryBudget {
+        MemoryBudget { left: Rc::new(Cell::new(memory.bytes)), scratch: memory.folder.as_path().into() }
     }
 
     /// Whether there were so many left; they are taken.
@@ -47,7 +64,7 @@ enum Kept {
 }
 
 /// The parts of one array `(tokens, features)`.
-pub(super) struct Stream {
+pub(super) struct Activations {
     parts: Vec<Kept>,
     room: MemoryBudget,
     file: Option<File>,
@@ -56,18 +73,18 @@ pub(super) struct Stream {
     places: Vec<Option<u64>>,
 }
 
-impl Drop for Stream {
+impl Drop for Activations {
     fn drop(&mut self) {
         let held = |part: &Kept| if let Kept::Memory(array) = part { array.len() * 4 } else { 0 };
         self.room.give_back(self.parts.iter().map(held).sum());
     }
 }
 
-impl Stream {
+impl Activations {
     /// `parts` parts that are not there yet, which stay in memory as long as there is room.
     pub fn new(parts: usize, room: &MemoryBudget) -> Self {
         let away = (0..parts).map(|_| Kept::Away).collect();
-        Stream { parts: away, room: room.clone(), file: None, end: 0, places: vec![None; parts] }
+        Activations { parts: away, room: room.clone(), file: None, end: 0, places: vec![None; parts] }
     }
 
     /// Takes a part out.
@@ -124,7 +141,7 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
-    use super::{MemoryBudget, Stream};
+    use super::{ActivationMemory, Activations, MemoryBudget};
     use ndarray::Array2;
 
     #[test]
@@ -132,19 +149,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let part = |i: usize, round: usize| Array2::from_shape_fn((3, 4), |(r, c)| (100 * round + 12 * i + 4 * r + c) as f32);
         for limit in [0, 100, 1000] {
-            let room = MemoryBudget::new(limit, folder.path());
-            let mut stream = Stream::new(5, &room);
-            (0..5).for_each(|i| stream.put(i, part(i, 0)).unwrap());
+            let room = MemoryBudget::new(&ActivationMemory::new(limit, folder.path()));
+            let mut array = Activations::new(5, &room);
+            (0..5).for_each(|i| array.put(i, part(i, 0)).unwrap());
             for round in 1..4 {
                 for i in 0..5 {
-                    assert_eq!(stream.take(i).unwrap(), part(i, round - 1), "limit {limit}");
-                    stream.put(i, part(i, round)).unwrap();
+                    assert_eq!(array.take(i).unwrap(), part(i, round - 1), "limit {limit}");
+                    array.put(i, part(i, round)).unwrap();
                 }
             }
-            assert!(stream.end <= 5 * 48 && room.left.get() == limit - (limit / 48).min(5) * 48, "limit {limit}");
-            let other = Stream::new(1, &room);
-            drop((stream, other));
-            assert_eq!(room.left.get(), limit, "what streams held is given back");
+            assert!(array.end <= 5 * 48 && room.left.get() == limit - (limit / 48).min(5) * 48, "limit {limit}");
+            let other = Activations::new(1, &room);
+            drop((array, other));
+            assert_eq!(room.left.get(), limit, "what arrays held is given back");
         }
     }
 
@@ -152,8 +169,8 @@ mod tests {
     fn a_folder_that_cannot_be_written_is_named_by_the_error() {
         let folder = tempfile::tempdir().unwrap();
         let gone = folder.path().join("gone");
-        let mut stream = Stream::new(1, &MemoryBudget::new(0, &gone));
-        let line = stream.put(0, Array2::zeros((1, 1))).unwrap_err().to_string();
+        let mut array = Activations::new(1, &MemoryBudget::new(&ActivationMemory::new(0, &gone)));
+        let line = array.put(0, Array2::zeros((1, 1))).unwrap_err().to_string();
         assert!(line.starts_with(gone.to_str().unwrap()), "{line}");
     }
 }

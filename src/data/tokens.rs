@@ -1,0 +1,219 @@
+//! Token numbers of a text: whole, as sequences to calibrate on, and as windows to measure a perplexity on.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+/// Where the token that begins a text stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bos {
+    /// As tokenizer.json puts it: once before the text, or not at all.
+    #[default]
+    Tokenizer,
+    /// Nowhere.
+    None,
+    /// At the start of every window, in the place of one token of text.
+    Window,
+}
+
+impl Bos {
+    /// All of them.
+    pub const ALL: [Bos; 3] = [Bos::Tokenizer, Bos::None, Bos::Window];
+
+    /// Its name in commands and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Bos::Tokenizer => "tokenizer",
+            Bos::None => "none",
+            Bos::Window => "window",
+        }
+    }
+}
+
+impl fmt::Display for Bos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Bos {
+    type Err = Error;
+
+    /// # Errors
+    /// If the text is none of tokenizer, none and window.
+    fn from_str(s: &str) -> Result<Bos> {
+        let found = Bos::ALL.into_iter().find(|bos| bos.name() == s);
+        found.ok_or_else(|| Error::setting("bos", format!("'{s}' is none of tokenizer, none, window")))
+    }
+}
+
+/// The tokens of a text. [`Tokens::read`] has them from a file.
+///
+/// ```
+/// use lacuna::data::Tokens;
+/// let tokens = Tokens { ids: vec![5, 6, 7, 8, 9], first: Some(1), bos: "token 1 begins every window".into() };
+/// let calibration = tokens.sequences(3, 2).unwrap();
+/// assert_eq!((calibration.ids(), calibration.length()), (&[1, 5, 6, 1, 7, 8][..], 3));
+/// assert!(tokens.sequences(3, 3).is_none(), "the text is too short");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// All of them.
+    pub ids: Vec<u32>,
+    /// The token that begins every sequence or window, if one does.
+    pub first: Option<u32>,
+    /// Where the token that begins a text stands, in words.
+    pub bos: String,
+}
+
+impl Tokens {
+    /// The first `count` sequences of `context` tokens, each begun by [`Tokens::first`]; `None` if there are not as many, or none is asked for.
+    pub fn sequences(&self, context: usize, count: usize) -> Option<Sequences> {
+        let fill = context.checked_sub(usize::from(self.first.is_some())).filter(|fill| *fill > 0)?;
+        let parts = self.ids.chunks_exact(fill).take(count);
+        let sequences = || parts.clone().flat_map(|part| self.first.iter().chain(part)).copied().collect();
+        if parts.len() == count { Sequences::new(sequences(), context).ok() } else { None }
+    }
+
+    /// The text cut into windows of `context` tokens, the first `most` of them; see [`windows`].
+    ///
+    /// # Errors
+    /// As [`windows`].
+    pub fn windows(&self, context: usize, most: Option<usize>) -> Result<Windows> {
+        let windows = windows(&self.ids, context, most, self.first)?;
+        Ok(Windows { windows, tokens: self.ids.len(), bos: self.bos.clone() })
+    }
+}
+
+/// Whole sequences of tokens, all of one length, one behind the other: at least one of at least one token.
+///
+/// ```
+/// use lacuna::data::Sequences;
+/// let calibration = Sequences::new(vec![3, 1, 4, 1, 5, 9], 3)?;
+/// assert_eq!((calibration.len(), calibration.iter().next()), (2, Some(&[3, 1, 4][..])));
+/// assert_eq!(
+///     Sequences::new(vec![3, 1, 4, 1], 3).unwrap_err().to_string(),
+///     "calibration: 4 tokens are not whole sequences of 3"
+/// );
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequences {
+    ids: Vec<u32>,
+    length: usize,
+}
+
+impl Sequences {
+    /// Sequences of `length` tokens each.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if there are no tokens, or they are not whole sequences of `length`.
+    pub fn new(ids: Vec<u32>, length: usize) -> Result<Sequences> {
+        if length == 0 || ids.is_empty() || ids.len() % length != 0 {
+            return Err(Error::setting("calibration", format!("{} tokens are not whole sequences of {length}", ids.len())));
+        }
+        Ok(Sequences { ids, length })
+    }
+
+    /// One sequence of one token, for what runs nothing.
+    pub fn nothing() -> Sequences {
+        Sequences { ids: vec![0], length: 1 }
+    }
+
+    /// All tokens, one sequence behind the other.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Tokens of a sequence.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// How many sequences there are.
+    #[allow(clippy::len_without_is_empty)] // there is at least one
+    pub fn len(&self) -> usize {
+        self.ids.len() / self.length
+    }
+
+    /// How many tokens there are.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// One sequence after another.
+    pub fn iter(&self) -> std::slice::ChunksExact<'_, u32> {
+        self.ids.chunks_exact(self.length)
+    }
+
+    /// Some of the sequences, by their numbers; `None` if one is not there, or none is asked for.
+    pub fn select(&self, sequences: &[usize]) -> Option<Sequences> {
+        let parts = sequences.iter().map(|&n| self.iter().nth(n)).collect::<Option<Vec<_>>>()?;
+        Sequences::new(parts.concat(), self.length).ok()
+    }
+
+    /// As many of the first sequences as `tokens` tokens have room for; where they are fewer than one sequence, one that is cut to them.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if no token is left.
+    pub fn first(&self, tokens: usize) -> Result<Sequences> {
+        let tokens = tokens.min(self.ids.len());
+        let length = self.length.min(tokens);
+        let whole = if length == 0 { 0 } else { tokens / length * length };
+        Sequences::new(self.ids[..whole].to_vec(), length)
+    }
+}
+
+/// A text cut into windows. [`Windows::read`] has them from a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Windows {
+    /// Tokens of each window.
+    pub windows: Vec<Vec<u32>>,
+    /// Tokens of the whole text.
+    pub tokens: usize,
+    /// Where the token that begins a text stands, in words.
+    pub bos: String,
+}
+
+/// The windows of a text: `context` tokens each, the first `most` of them. With `first` every window begins with that token
+/// and has `context - 1` of the text.
+///
+/// ```
+/// use lacuna::data::windows;
+/// let ids = [5, 6, 7, 8, 9, 10, 11];
+/// assert_eq!(windows(&ids, 3, None, None)?, [[5, 6, 7], [8, 9, 10]]);
+/// assert_eq!(windows(&ids, 3, Some(1), Some(1))?, [[1, 5, 6]]);
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Setting`] if a window has fewer than 2 tokens of the text in it, `most` is 0, or the text does not fill one window.
+pub fn windows(ids: &[u32], context: usize, most: Option<usize>, first: Option<u32>) -> Result<Vec<Vec<u32>>> {
+    let fill = context.saturating_sub(usize::from(first.is_some()));
+    if context < 2 || fill < 1 {
+        return Err(Error::setting("context", format!("{context} tokens leave none to predict; at least 2 are needed")));
+    }
+    if most == Some(0) {
+        return Err(Error::setting("windows", "0 windows have no perplexity"));
+    }
+    if ids.len() < fill {
+        return Err(Error::setting("context", format!("the text has {} tokens, fewer than one window of {fill}", ids.len())));
+    }
+    let window = |part: &[u32]| first.iter().chain(part).copied().collect();
+    Ok(ids.chunks_exact(fill).take(most.unwrap_or(usize::MAX)).map(window).collect())
+}
+
+/// A text as it is in a file.
+///
+/// # Errors
+/// If it cannot be read, or is not UTF-8 (with the place).
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Error::malformed(path, format!("is not UTF-8 from byte {at} on"))
+    })
+}

@@ -5,13 +5,18 @@ use crate::room;
 use lacuna::Result;
 use lacuna::allocate::Uniform;
 use lacuna::criteria::Magnitude;
-use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
+use lacuna::data::Sequences;
+use lacuna::io::{Dtype, Folder, FolderWriter, Layout, Output};
 use lacuna::lm::Config;
 use lacuna::mask::{Pattern, Scope};
-use lacuna::prune::{CalibrationInputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, prune_language};
+use lacuna::prune::{
+    ActivationMemory, CalibrationInputs, LanguagePruning, LanguageRun, LayerRecord, Sequential, allocated, language_layers,
+    prune_language,
+};
 use lacuna::solve::Scored;
 use serde_json::{Value, json};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// The config of a tiny Llama.
@@ -103,20 +108,22 @@ impl Run {
             scope: Scope::Layer,
             budgets: allocated(&self.folder, &self.config, &layers, pattern, 0.5, (&Uniform, None))?,
             inputs: CalibrationInputs::Pruned,
-            turn: Turn::Layer,
+            sequential: Sequential::Layer,
             correction: None,
             gradients: None,
-            memory: 1 << 20,
-            scratch: room::room(),
+            memory: ActivationMemory::new(1 << 20, room::room()),
         };
-        prune_language(
-            &self.folder,
-            &self.config,
-            (&[1, 2, 3, 4], 4),
-            &settings,
-            (&self.out, &self.described, resume),
-            &mut |_| {},
-        )
+        let run = LanguageRun {
+            folder: &self.folder,
+            config: &self.config,
+            calibration: &Sequences::new(vec![1, 2, 3, 4], 4)?,
+            pruning: &settings,
+            out: &Output::from(&self.out),
+            described: &self.described,
+            resume,
+        };
+        let done = prune_language(run, &mut |_| ControlFlow::Continue(()))?;
+        Ok((done.writer, done.records))
     }
 }
 

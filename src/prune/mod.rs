@@ -17,6 +17,7 @@ pub use language::{
     unfinished_settings,
 };
 pub use oneshot::{Outcome, Pruning, choose, compensated, one_shot};
+pub(crate) use oneshot::{budgets, lower};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use surgeon::{Criterion, Removed, Surgeon};

@@ -102,19 +102,24 @@ fn prune(network: &Network, measured: &[Measured], pruning: &Pruning<'_>) -> Res
     Ok(Outcome { network: pruned, masks, predicted_increase: pruning.saliency.predicts_loss().then_some(predicted) })
 }
 
-/// Scores of one layer, with what is already dropped below everything else. In a block, row or column of which something is
-/// left, what is dropped scores 0: it adds nothing to the others.
+/// Scores of one layer, with what is already dropped below everything else.
 pub(super) fn scores(layer: &Evidence<'_>, pruning: &Pruning<'_>) -> Result<Array2<f32>> {
     let mut scores = pruning.saliency.score(layer).map_err(|e| e.in_layer(layer.layer))?;
-    if let Some(mask) = layer.mask {
+    lower(&mut scores, layer.mask, pruning.pattern);
+    Ok(scores)
+}
+
+/// Puts the scores of what a mask dropped below everything else. In a block, row or column of which something is left, what is dropped
+/// scores 0: it adds nothing to the others.
+pub(crate) fn lower(scores: &mut Array2<f32>, held: Option<&Mask>, pattern: Pattern) {
+    if let Some(mask) = held {
         let (rows, cols) = mask.dim();
-        let (r, c) = pruning.pattern.unit(rows, cols);
+        let (r, c) = pattern.unit(rows, cols);
         let left = mask.block_counts(r.max(1), c.max(1));
         for (row, col) in mask.not().iter_kept() {
             scores[[row, col]] = if left[[row / r.max(1), col / c.max(1)]] > 0 { 0.0 } else { f32::MIN };
         }
     }
-    Ok(scores)
 }
 
 /// One mask a layer from scores alone: allocates the target over the layers, then selects in each.
@@ -143,24 +148,7 @@ pub fn choose(
     pattern: Pattern,
     scope: Scope,
 ) -> Result<Vec<Mask>> {
-    // No pattern can be laid over a layer without weights, which has none to choose among.
-    let units = |l: &Layer<'_>| match l.is_empty() {
-        true => Ok(0),
-        false => pattern.units(l.weight.nrows(), l.weight.ncols()).map_err(|e| e.in_layer(l.name)),
-    };
-    let budgets: Vec<Budget> = if let Pattern::Nm { n, m } = pattern {
-        layers.iter().map(|l| units(l).and_then(|u| Budget::new(u / m * n, u))).collect::<Result<_>>()?
-    } else {
-        let parts = target.allocate(allocate, layers)?;
-        let in_units = |(l, part): (&Layer<'_>, Budget)| {
-            let units = units(l)?;
-            if part.of() == 0 {
-                return Ok(Budget::all(0));
-            }
-            Budget::new((units as f64 * part.keep() as f64 / part.of() as f64).round() as usize, units)
-        };
-        layers.iter().zip(parts).map(in_units).collect::<Result<_>>()?
-    };
+    let budgets = budgets(layers, allocate, target, pattern)?;
     let mask = |(l, budget): (&Layer<'_>, Budget)| {
         if l.is_empty() {
             return Ok(Mask::full(l.weight.nrows(), l.weight.ncols()));
@@ -170,4 +158,28 @@ pub fn choose(
         select(&l.scores.ok_or_else(missing)?, pattern, scope, budget).map_err(|e| e.in_layer(l.name))
     };
     layers.iter().zip(budgets).map(mask).collect()
+}
+
+/// One budget a layer in units of the pattern; see [`choose`].
+///
+/// # Errors
+/// Those of allocating, and of a pattern that does not fit a layer, naming it.
+pub(crate) fn budgets(layers: &[Layer<'_>], allocate: &dyn Allocate, target: Target, pattern: Pattern) -> Result<Vec<Budget>> {
+    // No pattern can be laid over a layer without weights, which has none to choose among.
+    let units = |l: &Layer<'_>| match l.is_empty() {
+        true => Ok(0),
+        false => pattern.units(l.weight.nrows(), l.weight.ncols()).map_err(|e| e.in_layer(l.name)),
+    };
+    if let Pattern::Nm { n, m } = pattern {
+        return layers.iter().map(|l| units(l).and_then(|u| Budget::new(u / m * n, u))).collect();
+    }
+    let parts = target.allocate(allocate, layers)?;
+    let in_units = |(l, part): (&Layer<'_>, Budget)| {
+        let units = units(l)?;
+        if part.of() == 0 {
+            return Ok(Budget::all(0));
+        }
+        Budget::new((units as f64 * part.keep() as f64 / part.of() as f64).round() as usize, units)
+    };
+    layers.iter().zip(parts).map(in_units).collect()
 }

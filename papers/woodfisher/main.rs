@@ -58,7 +58,8 @@ pub fn run(options: &Options) -> Result<Study> {
     let networks = side_by_side(seeds.len(), |k| Ok((seeds[k].0, trained(options, seeds[k])?)))?;
     let networks: HashMap<u64, Trained> = networks.into_iter().collect();
     let networks = Networks::new(|seed| Ok(networks[&seed.0].clone()));
-    let say = |t: &Trial| eprintln!("network {}: {} at {}: {:.1?}", t.seed.0, t.method, t.sparsity, t.outcome);
+    let values = |t: &Trial| t.outcome.clone().map(|m| m.values);
+    let say = |t: &Trial| eprintln!("network {}, {} at {}: {:.1?}", t.seed.0, t.method, t.sparsity, values(t));
     let compare = Compare::new().only_own().allocate(&Global).seeds(seeds.clone()).seen(&say);
     let fisher = WoodFisher { block: 1, ..usual }; // with the same damping
     let methods = compare.clone().criterion(&MAGNITUDE).with(Candidate::criterion(&fisher).named(METHODS[1]));
@@ -85,7 +86,9 @@ pub fn run(options: &Options) -> Result<Study> {
         for sparsity in SPARSITIES {
             let of = METHODS.map(|method| mean(&methods, method, sparsity, i));
             let of = of.into_iter().collect::<Result<Vec<f64>>>()?;
-            METHODS.iter().zip(&of).for_each(|(method, accuracy)| drop(rows.row((seed.0, *method, sparsity, *accuracy))));
+            for (method, accuracy) in METHODS.into_iter().zip(&of) {
+                rows.row((seed.0, method, sparsity, *accuracy));
+            }
             if sparsity == 0.5 {
                 halves.push((seed, base - of[3]));
             } else if options.pick(sparsity == 0.8, sparsity < 0.95) {

@@ -2,13 +2,13 @@
 
 use crate::io::quoted;
 use crate::paper::{Claim, Claims, Options};
-use crate::report::{Cell, Table, median};
+use crate::report::{Cell, Summary, Table, student_t};
 use crate::rng::Seed;
 use crate::{Error, Result};
 use std::fmt;
 
-/// Times the median distance from the median: within it lie 95 % of the differences of two draws of a normal distribution, 1.96 · √2 · 1.4826.
-const DISTANCES: f64 = 4.11;
+/// The part of the differences between two seeds that a tolerance holds.
+const LEVEL: f64 = 0.95;
 
 /// One number of a claim: as it is in the file, and as it came out again.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,10 +40,11 @@ impl VerifiedNumber {
 
 /// One claim run again.
 ///
-/// A number may differ from that in the file by 4.11 times the median distance from the median of the numbers of all seeds, in the file and in
-/// the new run: as far as 95 % of the differences between two seeds go, and one number far off does not make room for itself. Of a claim with
-/// several numbers a seed, the first of each seed belong together, the second, and so on. The tolerance is at least one unit of the last digit
-/// that the table shows. And the claim's rule must say of the new numbers, in the place of those in the file, what it says of the file.
+/// A number may differ from that in the file as far as 95 % of the differences between two seeds go: by t · √2 · sd, with sd the standard
+/// deviation of the seeds' numbers in the file and t Student's of n − 1 degrees of freedom. Where several seeds are run again, their own spread
+/// counts if it is the smaller one, so that one number far off, in the file or in the run, does not make room for itself. Of a claim with several
+/// numbers a seed, the first of each seed belong together, the second, and so on. The tolerance is at least one unit of the last digit that
+/// the table shows. And the claim's rule must say of the new numbers, in the place of those in the file, what it says of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedClaim {
     /// Its number in the table, from 1.
@@ -289,11 +290,10 @@ fn compared(before: Option<&Claim>, again: &Claim) -> Result<VerifiedClaim> {
             return Ok(found);
         };
         mixed.values[at].1 = value;
-        let together: Vec<f64> = old.iter().chain(&new).filter(|(_, j, _)| *j == k).map(|(.., v)| *v).collect();
-        let middle = median(&together)?;
-        let distances: Vec<f64> = together.iter().map(|v| (v - middle).abs()).collect();
+        let spread = |numbers: &[(Seed, usize, f64)]| spread(numbers.iter().filter(|(_, j, _)| *j == k).map(|(.., v)| *v));
+        let spread = [spread(&old)?, spread(&new)?].into_iter().flatten().reduce(f64::min);
         let unit = 10f64.powi(-(again.digits as i32));
-        let tolerance = Some((DISTANCES * median(&distances)?).max(unit));
+        let tolerance = Some(spread.unwrap_or(0.0).max(unit));
         found.numbers.push(VerifiedNumber { seed, before: Some(old[at].2), again: value, tolerance });
     }
     let ran = |seed: Seed| new.iter().any(|(s, ..)| *s == seed);
@@ -302,6 +302,12 @@ fn compared(before: Option<&Claim>, again: &Claim) -> Result<VerifiedClaim> {
     }
     found.holds = mixed.holds()?;
     Ok(found)
+}
+
+/// How far two of such numbers may lie apart; nothing where there is but one.
+fn spread(numbers: impl Iterator<Item = f64>) -> Result<Option<f64>> {
+    let all = Summary::of(&numbers.collect::<Vec<_>>())?;
+    if all.n < 2 { Ok(None) } else { Ok(Some(student_t(LEVEL, all.n - 1)? * 2f64.sqrt() * all.sd)) }
 }
 
 /// Each number with its seed and which of the seed's numbers it is.

@@ -227,10 +227,9 @@ fn what_is_written_as_csv_reads_back_as_it_was_reasons_too() -> Result<()> {
     let lines: Vec<&str> = csv.lines().collect();
     let without =
         |line: usize| -> String { lines.iter().enumerate().filter(|(i, _)| *i != line).map(|(_, l)| format!("{l}\n")).collect() };
-    for line in 0..lines.len() {
-        assert!(Comparison::from_csv(&without(line)).is_err(), "without line {line}: {}", lines[line]);
-        let twice = format!("{csv}{}\n", lines[line]);
-        assert!(Comparison::from_csv(&twice).is_err(), "line {line} twice: {}", lines[line]);
+    for (i, line) in lines.iter().enumerate() {
+        assert!(Comparison::from_csv(&without(i)).is_err(), "without line {i}: {line}");
+        assert!(Comparison::from_csv(&format!("{csv}{line}\n")).is_err(), "line {i} twice: {line}");
     }
     for (old, new, says) in [
         (",larger,", ",more,", "row 1: better is 'more'"),

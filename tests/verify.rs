@@ -171,7 +171,10 @@ fn rows_that_program_and_file_do_not_share_are_said_to_be_so() {
         Ok(study)
     };
     let found = verified(folder.path(), &["--verify"], fewer).unwrap();
-    assert!(!found.within() && found.to_string().contains("the program has no such claim any more"), "{found}");
+    assert!(!found.within() && found.to_string().contains("the run has no such row"), "{found}");
+    let moved = |options: &Options| program(&Options { quick: true, ..options.clone() }, accuracy, gap);
+    let found = verified(folder.path(), &["--verify", "2"], moved).unwrap();
+    assert!(!found.within() && found.to_string().contains("the run has it in another setting, tiny"), "{found}");
     let other = |options: &Options| {
         let mut study = Study::default();
         study

@@ -9,7 +9,8 @@
 //!
 //! A claim's *holds?* is never stored apart from what it follows from: [`Claims::from_csv`] judges the numbers anew and refuses a
 //! file that says otherwise. What does not hold stands with its reason in `excuses.csv`, which is written by hand and held to the
-//! claims both ways ([`Excuses::check`]): an excuse ends with the claim's not holding.
+//! claims both ways ([`Excuses::check`]): an excuse ends with the claim's not holding. With `--verify` a program runs rows again, and says
+//! whether their numbers lie within their tolerance of those in the file (the function [`verify()`]).
 
 mod options;
 mod rule;
@@ -135,7 +136,7 @@ fn text(path: &Path) -> Result<String> {
 ///
 /// Files go to `--out`; without it to `papers/<slug>`, or for a quick run to `lacuna-papers/<slug>`, so that a quick run does
 /// not replace the full one's numbers. With `--redraw` nothing is run: the tables in that folder are drawn anew. With `--verify` nothing is
-/// written: see [`verify`].
+/// written: see [`verify()`].
 pub fn main(slug: &str, run: impl FnOnce(&Options) -> Result<Study>, draw: impl FnOnce(&Study) -> Result<Figures>) -> ExitCode {
     main_of(std::env::args().skip(1), slug, run, draw)
 }
@@ -181,6 +182,22 @@ pub fn main_of(
 /// A full run is compared with the committed `results.csv`, with the seeds of that file where none are chosen. A quick run, of which no
 /// numbers are committed, is held to the claims' rules and `excuses.csv` alone; with `--out` it is compared with the `results.csv` there.
 /// Nothing is written.
+///
+/// ```
+/// use lacuna::paper::{Options, Study, verify};
+/// let program = |options: &Options| -> lacuna::Result<Study> {
+///     let mut study = Study::default();
+///     let numbers = options.seeds.iter().map(|seed| (*seed, 95.0 + seed.0 as f64));
+///     study.claims.setting("large", "small").add("accuracy, %", "99", "mean > 90", 1)?.extend(numbers);
+///     Ok(study)
+/// };
+/// let folder = tempfile::tempdir().unwrap();
+/// program(&Options::default())?.write(folder.path(), &Vec::new())?;
+/// let options = Options { out: Some(folder.path().into()), verify: Some(vec!["1".into()]), ..Options::default() };
+/// let found = verify("made_up", &options, program)?;
+/// assert!(found.within() && found.claims[0].numbers.iter().all(|n| n.same_bits()));
+/// # Ok::<(), lacuna::Error>(())
+/// ```
 ///
 /// # Errors
 /// If there is no such file or row, a chosen seed is not in the file, or the run fails.

@@ -118,12 +118,14 @@ impl Verification {
             let before = file.map(|_| named);
             let mut found = match again.all().iter().find(|c| is(c, named)) {
                 Some(claim) => compared(before, claim)?,
-                None => VerifiedClaim {
-                    claim: named.clone(),
-                    held: Some(named.holds()?),
-                    trouble: Some("the program has no such claim any more".into()),
-                    ..VerifiedClaim::blank(named)
-                },
+                None => {
+                    let alike = again.all().iter().find(|c| c.what == named.what);
+                    let trouble = match alike {
+                        Some(c) => format!("the run has it in another setting, {}: other data, or another program", c.setting),
+                        None => "the run has no such row".into(),
+                    };
+                    VerifiedClaim { held: Some(named.holds()?), trouble: Some(trouble), ..VerifiedClaim::blank(named) }
+                }
             };
             (found.number, found.excused) = (at + 1, excused(named));
             claims.push(found);

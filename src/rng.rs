@@ -21,6 +21,12 @@ use rand_distr::StandardNormal;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Seed(pub u64);
 
+impl From<u64> for Seed {
+    fn from(number: u64) -> Self {
+        Seed(number)
+    }
+}
+
 impl Seed {
     /// The stream of this name: ChaCha8 keyed by the seed, its stream number the FNV-1a hash of the name.
     pub fn stream(self, name: &str) -> Stream {

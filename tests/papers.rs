@@ -217,6 +217,14 @@ fn options_that_cannot_be_meant_are_refused() {
     assert_eq!((options.quick, &options.seeds[..]), (true, &[Seed(7), Seed(8)][..]));
     assert_eq!(options.out, Some(PathBuf::from("a=b")));
     assert!(parse("--redraw --out x").unwrap().redraw);
+    let rows = |text: &str| parse(text).unwrap().verify;
+    assert_eq!(
+        (rows("--quick"), rows("--verify --quick"), rows("--verify 2 --quick")),
+        (None, Some(vec![]), Some(vec!["2".into()]))
+    );
+    assert_eq!(rows("--verify=a --verify b"), Some(vec!["a".to_string(), "b".to_string()]));
+    let one = parse("--verify 2 --seed 4").unwrap();
+    assert_eq!((&one.seeds[..], one.seeds_chosen), (&[Seed(4)][..], true));
     for (text, says) in [
         ("--quick=false", "--quick: takes no value, and 'false' was given"),
         ("--redraw=no", "--redraw: takes no value, and 'no' was given"),
@@ -224,7 +232,10 @@ fn options_that_cannot_be_meant_are_refused() {
         ("--seeds", "--seeds: needs a value"),
         ("--seeds 1,1", "--seeds: '1,1' names a seed twice"),
         ("--seeds 18446744073709551615", "--seeds: '18446744073709551615' holds a seed above 18446744073709550"),
-        ("--seed 1", "--seed: unknown; there are --quick"),
+        ("--sed 1", "--sed: unknown; there are --quick"),
+        ("--seed 1,2", "--seed: '1,2' is more than one seed"),
+        ("--verify --redraw", "--verify: runs rows again and writes nothing, and --redraw writes files"),
+        ("--verify --held-out", "--verify: runs rows again and writes nothing, and --held-out is judged on other samples"),
     ] {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.starts_with(says), "{text}: {error}");

@@ -306,3 +306,19 @@ mod drawn {
         Ok(())
     }
 }
+
+#[test]
+fn error_bars_stand_at_every_point_that_has_a_spread_and_leave_the_other_lines_as_they_were() -> lacuna::Result<()> {
+    use lacuna::report::{Figure, Point};
+    let points = || vec![Point::with_band(0.5, 2.0, 1.0, 3.0), Point::new(0.6, 2.0), Point::with_band(0.7, 3.0, 2.5, 4.0)];
+    let figure = || Figure::new("t", "x", "y").series("a", points());
+    let (bands, bars) = (figure().to_svg()?, figure().error_bars().to_svg()?);
+    let count = |svg: &str, what: &str| svg.matches(what).count();
+    // A bar and its two ends at two of the three points, and no band.
+    assert_eq!(count(&bars, "<polyline") - count(&bands, "<polyline"), 6);
+    assert_eq!((count(&bands, "<polygon"), count(&bars, "<polygon")), (1, 0));
+    // An end below 0 has no place on a logarithmic axis.
+    let log = Figure::new("t", "x", "y").series("a", vec![Point::with_band(0.5, 2.0, -1.0, 3.0)]).log_y();
+    assert_eq!(log.clone().error_bars().to_svg()?.matches("<polyline").count(), log.to_svg()?.matches("<polyline").count() - 1);
+    Ok(())
+}

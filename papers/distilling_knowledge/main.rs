@@ -91,6 +91,7 @@ type Student = (usize, f32, usize, bool);
 
 /// Runs the experiments: one teacher, by the first seed, and students by every seed.
 pub fn run(options: &Options) -> Result<Study> {
+    options.refuse_chosen_seeds("one teacher, by the first seed, teaches the students of every seed")?;
     let p = plan(options)?;
     let (seeds, n, (t, s), [_, plain_epochs, taught_epochs]) = (&options.seeds, options.seeds.len(), p.hidden, p.epochs);
     let hard = Targets { target: &p.train.one_hot(1.0, 0.0), loss: Loss::CrossEntropy };

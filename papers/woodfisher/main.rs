@@ -3,73 +3,43 @@
 //! `cargo run --release --example woodfisher -- [--quick] [--seeds 0,1,2] [--out FOLDER]`
 
 use lacuna::Result;
-use lacuna::allocate::{Global, Target};
-use lacuna::calibrate::Calibration;
-use lacuna::criteria::{Magnitude, Saliency};
+use lacuna::allocate::Global;
+use lacuna::criteria::{Magnitude, MagnitudeNorm};
 use lacuna::data::{Dataset, data_dir, digits, mnist};
-use lacuna::eval::score;
-use lacuna::mask::{Pattern, Scope};
 use lacuna::models::{Init, lenet_300_100, mlp};
-use lacuna::nn::{Activation, Loss, Method, Network};
+use lacuna::nn::{Activation, Loss, Method};
 use lacuna::paper::{Figures, Options, Study};
-use lacuna::prune::{Pruning, compensated, one_shot};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
 use lacuna::solve::WoodFisher;
-use lacuna::train::{Decay, TrainConfig, fit};
+use lacuna::study::{Candidate, Compare, Comparison, Networks, Trained, Trial};
+use lacuna::train::{Decay, TrainConfig, fit, side_by_side};
 use ndarray::{Array2, s};
+use std::collections::HashMap;
 
 const LOSS: Loss = Loss::CrossEntropy;
 const SPARSITIES: [f64; 4] = [0.5, 0.8, 0.9, 0.95];
+const MAGNITUDE: Magnitude = Magnitude { norm: MagnitudeNorm::L1 };
 const METHODS: [&str; 4] = ["magnitude", "diagonal Fisher", "WoodFisher, mask alone", "WoodFisher"];
 
-/// One seed's network and data.
-struct Task {
-    train: (Array2<f32>, Array2<f32>),
-    test: (Array2<f32>, Array2<f32>),
-    network: Network,
-    samples: usize,
-}
-
-impl Task {
-    /// Of a quick run the `k`-th of a seed's networks, which differ in accuracy by more than methods do; of a full one the only one.
-    fn new(options: &Options, seed: Seed, k: u64) -> Result<Task> {
-        let seed = options.pick(Seed(1000 * seed.0 + k), seed);
-        let (train, test, mut network) = if options.quick {
-            let all = digits();
-            let (train, test) = all.split(&seed.stream("held-out samples").permutation(all.len())[..450]);
-            (train, test, mlp(&[64, 40, 20, 10], Activation::Relu, Init::He, seed)?)
-        } else {
-            let (train, test) = mnist(data_dir().join("mnist"))?;
-            (train, test, lenet_300_100(seed)?)
-        };
-        let part = |set: &Dataset| (set.x().clone(), set.one_hot(1.0, 0.0));
-        let (train, test) = (part(&train), part(&test));
-        let method = Method::Adam { weight_decay: 0.0 };
-        let (epochs, batch) = options.pick((40, 32), (6, 128));
-        let recipe = TrainConfig { loss: LOSS, method, learning_rate: 1e-3, decay: Decay::Cosine, epochs, batch, seed };
-        fit(&mut network, &train.0, &train.1, &recipe)?;
-        Ok(Task { train, test, network, samples: options.pick(300, 400) })
-    }
-
-    /// Test accuracy in % after pruning at once, nothing retrained.
-    fn accuracy(&self, method: &str, sparsity: f64, fisher: WoodFisher) -> Result<f64> {
-        let (x, t) = (self.train.0.slice(s![..self.samples, ..]), self.train.1.slice(s![..self.samples, ..]));
-        let data = Calibration::new(&x, &t, LOSS);
-        let saliency: &dyn Saliency = match method {
-            "magnitude" => &Magnitude::default(),
-            "diagonal Fisher" => &WoodFisher { block: 1, ..fisher }, // with the same damping
-            _ => &fisher,
-        };
-        let (target, pattern, scope) = (Target::Sparsity(sparsity), Pattern::Unstructured, Scope::Layer);
-        let pruning = Pruning { saliency, allocate: &Global, target, pattern, scope, skip: &[] };
-        let pruned = if method == "WoodFisher" {
-            compensated(&self.network, &data, &pruning, &fisher)?.model
-        } else {
-            one_shot(&self.network, &data, &pruning)?.model
-        };
-        Ok(100.0 * score(&pruned, &self.test.0, &self.test.1, LOSS).accuracy)
-    }
+/// A network of one seed, trained, with its samples.
+fn trained(options: &Options, seed: Seed) -> Result<Trained> {
+    let (train, test, mut network) = if options.quick {
+        let all = digits();
+        let (train, test) = all.split(&seed.stream("held-out samples").permutation(all.len())[..450]);
+        (train, test, mlp(&[64, 40, 20, 10], Activation::Relu, Init::He, seed)?)
+    } else {
+        let (train, test) = mnist(data_dir().join("mnist"))?;
+        (train, test, lenet_300_100(seed)?)
+    };
+    let part = |set: &Dataset| (set.x().clone(), set.one_hot(1.0, 0.0));
+    let (train, test) = (part(&train), part(&test));
+    let method = Method::Adam { weight_decay: 0.0 };
+    let (epochs, batch) = options.pick((40, 32), (6, 128));
+    let recipe = TrainConfig { loss: LOSS, method, learning_rate: 1e-3, decay: Decay::Cosine, epochs, batch, seed };
+    fit(&mut network, &train.0, &train.1, &recipe)?;
+    let some = |array: Array2<f32>| array.slice(s![..options.pick(300, 400), ..]).to_owned();
+    Ok(Trained::new(network, (some(train.0), some(train.1)), test, LOSS))
 }
 
 /// Runs the experiments.
@@ -81,22 +51,43 @@ pub fn run(options: &Options) -> Result<Study> {
     let blocks: Vec<usize> = options.pick(vec![1, 50, usize::MAX], vec![1, 10, 100, 1000, usize::MAX]);
     let (largest, at) = options.pick((2560, 0.8), (235_200, 0.9));
     let usual = WoodFisher { damping: 1e-5, block: options.pick(50, 100) };
+    // Of a quick run a seed has two networks, which differ in accuracy by more than methods do; of a full one only one.
+    let each = options.pick(2, 1);
+    let numbered = |seed: &Seed| (0..each).map(|k| options.pick(Seed(1000 * seed.0 + k), *seed)).collect::<Vec<_>>();
+    let seeds: Vec<Seed> = options.seeds.iter().flat_map(numbered).collect();
+    let networks = side_by_side(seeds.len(), |k| Ok((seeds[k].0, trained(options, seeds[k])?)))?;
+    let networks: HashMap<u64, Trained> = networks.into_iter().collect();
+    let networks = Networks::new(|seed| Ok(networks[&seed.0].clone()));
+    let values = |t: &Trial| t.outcome.clone().map(|m| m.values);
+    let say = |t: &Trial| eprintln!("network {}, {} at {}: {:.1?}", t.seed.0, t.method, t.sparsity, values(t));
+    let compare = Compare::new().only_own().allocate(&Global).seeds(seeds.clone()).seen(&say);
+    let fisher = WoodFisher { block: 1, ..usual }; // with the same damping
+    let methods = compare.clone().criterion(&MAGNITUDE).with(Candidate::criterion(&fisher).named(METHODS[1]));
+    let methods = methods.with(Candidate::criterion(&usual).named(METHODS[2]));
+    let methods = methods.with(Candidate::pruner(&usual).ranked_by(&usual).named(METHODS[3]));
+    let methods = methods.sparsities(SPARSITIES).run(&networks)?.complete()?;
+    let sizes_of: Vec<WoodFisher> = blocks.iter().map(|&block| WoodFisher { block, ..usual }).collect();
+    let mut by_size = compare.sparsities([at]);
+    for of in &sizes_of {
+        by_size = by_size.with(Candidate::pruner(of).ranked_by(of).named(of.block.to_string()));
+    }
+    let by_size = by_size.run(&networks)?.complete()?;
+    // The mean over the networks of a seed.
+    let mean = |found: &Comparison, method: &str, sparsity: f64, seed: usize| -> Result<f64> {
+        let all = &found.values(method, sparsity)?[seed * each as usize..(seed + 1) * each as usize];
+        Ok(all.iter().map(|(_, accuracy)| accuracy).sum::<f64>() / each as f64)
+    };
     let (mut dense, mut gaps, mut halves) = (Vec::new(), vec![Vec::new(); 3], Vec::new());
     let mut by_block = vec![Vec::new(); blocks.len()];
-    for &seed in &options.seeds {
-        let tasks = (0..options.pick(2, 1)).map(|k| Task::new(options, seed, k)).collect::<Result<Vec<_>>>()?;
-        let mean = |of: &dyn Fn(&Task) -> Result<f64>| -> Result<f64> {
-            tasks.iter().map(of).sum::<Result<f64>>().map(|sum| sum / tasks.len() as f64)
-        };
-        let base = mean(&|t| Ok(100.0 * score(&t.network, &t.test.0, &t.test.1, LOSS).accuracy))?;
+    for (i, &seed) in options.seeds.iter().enumerate() {
+        let base = mean(&methods, "dense", SPARSITIES[0], i)?;
         dense.push((seed, base));
         rows.row((seed.0, "dense", 0.0, base));
         for sparsity in SPARSITIES {
-            let mut of = Vec::new();
-            for method in METHODS {
-                let accuracy = mean(&|t| t.accuracy(method, sparsity, usual))?;
-                rows.row((seed.0, method, sparsity, accuracy));
-                of.push(accuracy);
+            let of = METHODS.map(|method| mean(&methods, method, sparsity, i));
+            let of = of.into_iter().collect::<Result<Vec<f64>>>()?;
+            for (method, accuracy) in METHODS.into_iter().zip(&of) {
+                rows.row((seed.0, method, sparsity, *accuracy));
             }
             if sparsity == 0.5 {
                 halves.push((seed, base - of[3]));
@@ -105,11 +96,9 @@ pub fn run(options: &Options) -> Result<Study> {
                 gaps[1].push((seed, of[2] - of[1]));
                 gaps[2].push((seed, of[3] - of[1]));
             }
-            eprintln!("seed {} at {sparsity}: {of:.1?} of {base:.1}", seed.0);
         }
         for (b, &block) in blocks.iter().enumerate() {
-            let accuracy = mean(&|t| t.accuracy("WoodFisher", at, WoodFisher { block, ..usual }))?;
-            eprintln!("seed {} block {block}: {accuracy:.1}", seed.0);
+            let accuracy = mean(&by_size, &block.to_string(), at, i)?;
             sizes.row((seed.0, block.min(largest), accuracy)); // the largest layer's: all of every layer
             by_block[b].push((seed, accuracy));
         }

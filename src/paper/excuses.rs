@@ -105,6 +105,11 @@ impl Excuses {
         &self.0
     }
 
+    /// Whether a claim is excused in a run.
+    pub fn excuses(&self, run: Run, claim: &Claim) -> bool {
+        self.0.iter().any(|e| e.run == run && e.is_of(claim))
+    }
+
     /// Holds the excuses of a run to its claims, both ways: a claim that does not hold has an excuse, and an excuse is of a claim
     /// that is there and does not hold.
     ///
@@ -113,7 +118,7 @@ impl Excuses {
     pub fn check(&self, run: Run, claims: &Claims) -> Result<()> {
         let mut wrong = Vec::new();
         for claim in claims.all() {
-            let excused = self.0.iter().any(|e| e.run == run && e.is_of(claim));
+            let excused = self.excuses(run, claim);
             let (what, setting) = (&claim.what, &claim.setting);
             match (claim.holds()?, excused) {
                 (true, true) => wrong.push(format!("'{what}' on {setting} holds: remove its excuse")),

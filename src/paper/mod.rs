@@ -9,17 +9,20 @@
 //!
 //! A claim's *holds?* is never stored apart from what it follows from: [`Claims::from_csv`] judges the numbers anew and refuses a
 //! file that says otherwise. What does not hold stands with its reason in `excuses.csv`, which is written by hand and held to the
-//! claims both ways ([`Excuses::check`]): an excuse ends with the claim's not holding.
+//! claims both ways ([`Excuses::check`]): an excuse ends with the claim's not holding. With `--verify` a program runs rows again, and says
+//! whether their numbers lie within their tolerance of those in the file (the function [`verify()`]).
 
 mod options;
 mod rule;
 mod claims;
 mod excuses;
+mod verify;
 
 pub use claims::{Claim, Claims};
 pub use excuses::{Excuse, Excuses, Run};
 pub use options::Options;
 pub use rule::ClaimRule;
+pub use verify::{Verification, VerifiedClaim, VerifiedNumber};
 
 use crate::io::atomic;
 use crate::kernels::check_environment;
@@ -132,14 +135,30 @@ fn text(path: &Path) -> Result<String> {
 /// A paper's whole `main`: reads the options, runs, prints the claims, draws, writes the files. Bad input is one line and exit code 2.
 ///
 /// Files go to `--out`; without it to `papers/<slug>`, or for a quick run to `lacuna-papers/<slug>`, so that a quick run does
-/// not replace the full one's numbers. With `--redraw` nothing is run: the tables in that folder are drawn anew.
+/// not replace the full one's numbers. With `--redraw` nothing is run: the tables in that folder are drawn anew. With `--verify` nothing is
+/// written: see [`verify()`].
 pub fn main(slug: &str, run: impl FnOnce(&Options) -> Result<Study>, draw: impl FnOnce(&Study) -> Result<Figures>) -> ExitCode {
-    let done = || -> Result<()> {
-        let Some(options) = Options::parse(std::env::args().skip(1))? else {
+    main_of(std::env::args().skip(1), slug, run, draw)
+}
+
+/// [`main`] with these words behind the program's name.
+pub fn main_of(
+    words: impl IntoIterator<Item = String>,
+    slug: &str,
+    run: impl FnOnce(&Options) -> Result<Study>,
+    draw: impl FnOnce(&Study) -> Result<Figures>,
+) -> ExitCode {
+    let done = || -> Result<ExitCode> {
+        let Some(options) = Options::parse(words)? else {
             println!("{}", Options::help(slug));
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         };
         check_environment()?;
+        if options.verify.is_some() {
+            let found = verify(slug, &options, run)?;
+            print!("{found}");
+            return Ok(if found.within() { ExitCode::SUCCESS } else { ExitCode::from(1) });
+        }
         let folder = options.folder(slug);
         let study = if options.redraw { Study::read(&folder)? } else { run(&options)? };
         study.write(&folder, &draw(&study)?)?;
@@ -150,13 +169,49 @@ pub fn main(slug: &str, run: impl FnOnce(&Options) -> Result<Study>, draw: impl 
         {
             eprintln!("{}: {e}", folder.join("excuses.csv").display());
         }
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     };
-    match done() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("{slug}: {e}");
-            ExitCode::from(2)
-        }
+    done().unwrap_or_else(|e| {
+        eprintln!("{slug}: {e}");
+        ExitCode::from(2)
+    })
+}
+
+/// Runs a paper's program again and compares the rows that [`Options::verify`] names with those that lie in its folder.
+///
+/// A full run is compared with the committed `results.csv`, with the seeds of that file where none are chosen. A quick run, of which no
+/// numbers are committed, is held to the claims' rules and `excuses.csv` alone; with `--out` it is compared with the `results.csv` there.
+/// Nothing is written.
+///
+/// ```
+/// use lacuna::paper::{Options, Study, verify};
+/// let program = |options: &Options| -> lacuna::Result<Study> {
+///     let mut study = Study::default();
+///     let numbers = options.seeds.iter().map(|seed| (*seed, 95.0 + seed.0 as f64));
+///     study.claims.setting("large", "small").add("accuracy, %", "99", "mean > 90", 1)?.extend(numbers);
+///     Ok(study)
+/// };
+/// let folder = tempfile::tempdir().unwrap();
+/// program(&Options::default())?.write(folder.path(), &Vec::new())?;
+/// let options = Options { out: Some(folder.path().into()), verify: Some(vec!["1".into()]), ..Options::default() };
+/// let found = verify("made_up", &options, program)?;
+/// assert!(found.within() && found.claims[0].numbers.iter().all(|n| n.same_bits()));
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+///
+/// # Errors
+/// If there is no such file or row, a chosen seed is not in the file, or the run fails.
+pub fn verify(slug: &str, options: &Options, run: impl FnOnce(&Options) -> Result<Study>) -> Result<Verification> {
+    let (folder, asked) = (options.folder(slug), options.verify.clone().unwrap_or_default());
+    let which = if options.quick { Run::Quick } else { Run::Full };
+    let file = if options.quick && options.out.is_none() { None } else { Some(Study::read(&folder)?.claims) };
+    // The reasons of a quick run lie with those of the full one.
+    let lying = if options.quick && options.out.is_none() { Path::new("papers").join(slug) } else { folder };
+    let excused = excuses(&lying)?;
+    let mut options = options.clone();
+    if let Some(file) = &file {
+        options.seeds = verify::seeds(file, &asked, &options)?;
     }
+    let study = run(&options)?;
+    Verification::new(file.as_ref(), &study.claims, &asked, &options.seeds, |claim| excused.excuses(which, claim))
 }

@@ -5,7 +5,7 @@ use crate::rng::Seed;
 use crate::{Error, Result};
 use std::path::PathBuf;
 
-/// `--quick`, `--held-out`, `--seeds 0,1,2`, `--out FOLDER`, `--redraw`.
+/// `--quick`, `--held-out`, `--seeds 0,1,2`, `--out FOLDER`, `--redraw`, `--verify [ROW]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Small data and short training.
@@ -18,12 +18,17 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// Nothing is run: the figures and the README are made anew from the tables that lie in the folder.
     pub redraw: bool,
+    /// Nothing is written: these rows, claims by name or by number from 1, are run again and compared; all of them if it names none.
+    pub verify: Option<Vec<String>>,
+    /// Whether the seeds were chosen.
+    pub seeds_chosen: bool,
 }
 
 impl Default for Options {
     /// A full run with seeds 0, 1 and 2.
     fn default() -> Self {
-        Options { quick: false, held_out: false, seeds: vec![Seed(0), Seed(1), Seed(2)], out: None, redraw: false }
+        let seeds = vec![Seed(0), Seed(1), Seed(2)];
+        Options { quick: false, held_out: false, seeds, out: None, redraw: false, verify: None, seeds_chosen: false }
     }
 }
 
@@ -47,10 +52,10 @@ impl Options {
     ///
     /// # Errors
     /// An unknown option, one without its value or with a value that it does not take; seeds that are no numbers, too large, given twice or none;
-    /// seeds for `--redraw`, which runs nothing.
+    /// seeds for `--redraw`, which runs nothing; `--verify` with `--redraw` or `--held-out`.
     pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Option<Self>> {
         let mut options = Options::default();
-        let (mut words, mut seeded) = (words.into_iter(), false);
+        let mut words = words.into_iter().peekable();
         while let Some(word) = words.next() {
             let (name, given) = match word.split_once('=') {
                 Some((name, value)) => (name.to_string(), Some(value.to_string())),
@@ -59,22 +64,32 @@ impl Options {
             if let (Some(value), "--quick" | "--held-out" | "--redraw" | "--help") = (&given, name.as_str()) {
                 return Err(Error::setting(&name, format!("takes no value, and '{value}' was given")));
             }
+            if name == "--verify" {
+                let row = given.or_else(|| words.next_if(|next| !next.starts_with('-')));
+                options.verify.get_or_insert_default().extend(row);
+                continue;
+            }
             let mut value = || given.clone().or_else(|| words.next()).ok_or_else(|| Error::setting(&name, "needs a value"));
             match name.as_str() {
                 "--quick" => options.quick = true,
                 "--held-out" => options.held_out = true,
-                "--seeds" => (options.seeds, seeded) = (seeds(&value()?)?, true),
+                "--seeds" | "--seed" => (options.seeds, options.seeds_chosen) = (seeds(&name, &value()?)?, true),
                 "--out" => options.out = Some(PathBuf::from(value()?)),
                 "--redraw" => options.redraw = true,
                 "--help" | "-h" => return Ok(None),
                 _ => {
-                    let known = "unknown; there are --quick, --held-out, --seeds 0,1,2, --out FOLDER, --redraw and --help";
+                    let known = "unknown; there are --quick, --held-out, --seeds 0,1,2, --seed 0, --out FOLDER, --redraw, --verify ROW and --help";
                     return Err(Error::setting(&name, known));
                 }
             }
         }
-        if options.redraw && seeded {
+        if options.redraw && options.seeds_chosen {
             return Err(Error::setting("--redraw", "runs nothing, so there is no seed to give it"));
+        }
+        if options.verify.is_some() && (options.redraw || options.held_out) {
+            let other =
+                if options.redraw { "--redraw writes files" } else { "--held-out is judged on other samples than the rows" };
+            return Err(Error::setting("--verify", format!("runs rows again and writes nothing, and {other}")));
         }
         Ok(Some(options))
     }
@@ -82,12 +97,15 @@ impl Options {
     /// What `--help` prints.
     pub fn help(slug: &str) -> String {
         format!(
-            "Usage: cargo run --release --example {slug} -- [--quick] [--held-out] [--seeds 0,1,2] [--out FOLDER] [--redraw]\n\n\
+            "Usage: cargo run --release --example {slug} -- [--quick] [--held-out] [--seeds 0,1,2] [--out FOLDER] [--redraw | --verify [ROW]]\n\n\
              --quick    small data and short training\n\
              --held-out judged on the last sixth of the training samples, from which nothing is then learnt\n\
-             --seeds    one run for each; 0,1,2 if not given\n\
+             --seeds    one run for each; 0,1,2 if not given; --seed S for one alone\n\
              --out      folder of results.csv, tables and figures; papers/{slug} if not given, lacuna-papers/{slug} with --quick or --held-out\n\
-             --redraw   runs nothing: figures and README anew from the tables that lie in that folder"
+             --redraw   runs nothing: figures and README anew from the tables that lie in that folder\n\
+             --verify   writes nothing: runs again and compares with results.csv in that folder. ROW is a claim, or its number in the README's\n\
+            \x20          table from 1; all rows if not given. With --quick the claims' rules alone, or the results.csv in --out.\n\
+            \x20          Exit code 0 if every number lies within its tolerance, 1 if one does not"
         )
     }
 
@@ -116,6 +134,15 @@ impl Options {
         if self.held_out { refused() } else { Ok(()) }
     }
 
+    /// For a study whose seeds share something, so that one seed alone would give other numbers than among all.
+    ///
+    /// # Errors
+    /// If rows are to be verified with chosen seeds; the reason is part of the message.
+    pub fn refuse_chosen_seeds(&self, reason: &str) -> Result<()> {
+        let refused = || Err(Error::setting("--verify", format!("with all seeds alone: {reason}")));
+        if self.verify.is_some() && self.seeds_chosen { refused() } else { Ok(()) }
+    }
+
     /// One of two settings: the quick one or the full one.
     pub fn pick<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
@@ -125,14 +152,17 @@ impl Options {
 /// The largest seed.
 const LARGEST: u64 = u64::MAX / 1000 - 1;
 
-fn seeds(text: &str) -> Result<Vec<Seed>> {
-    let wrong = |reason: &str| Error::setting("--seeds", format!("'{text}' {reason}"));
+fn seeds(option: &str, text: &str) -> Result<Vec<Seed>> {
+    let wrong = |reason: &str| Error::setting(option, format!("'{text}' {reason}"));
     let seeds: Vec<Seed> = text
         .split(',')
         .map(|word| word.trim().parse().map(Seed))
         .collect::<std::result::Result<_, _>>()
         .map_err(|_| wrong("is not a list of whole numbers such as 0,1,2"))?;
     // Programs that need several networks of a seed number them 1000 times the seed and on.
+    if option == "--seed" && seeds.len() > 1 {
+        return Err(wrong("is more than one seed; --seeds takes a list"));
+    }
     if seeds.iter().any(|seed| seed.0 > LARGEST) {
         return Err(wrong(&format!("holds a seed above {LARGEST}")));
     }

@@ -17,6 +17,7 @@ pub use language::{
     check_measurable, language_layers, of_blocks, outliers, prune_language, unfinished_settings,
 };
 pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
+pub(crate) use oneshot::{budgets, lower};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use surgeon::{Criterion, Removed, Surgeon};

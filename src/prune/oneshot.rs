@@ -223,19 +223,24 @@ fn masks(weights: &LayerWeights<'_>, measured: &[Measured], pruning: &Pruning<'_
     Ok((masks, predicted))
 }
 
-/// Scores of one layer, with what is already dropped below everything else. In a block, row or column of which something is
-/// left, what is dropped scores 0: it adds nothing to the others.
+/// Scores of one layer, with what is already dropped below everything else.
 pub(super) fn scores(layer: &Evidence<'_>, pruning: &Pruning<'_>) -> Result<Array2<f32>> {
     let mut scores = pruning.saliency.score(layer).map_err(|e| e.in_layer(layer.layer))?;
-    if let Some(mask) = layer.mask {
+    lower(&mut scores, layer.mask, pruning.pattern);
+    Ok(scores)
+}
+
+/// Puts the scores of what a mask dropped below everything else. In a block, row or column of which something is left, what is dropped
+/// scores 0: it adds nothing to the others.
+pub(crate) fn lower(scores: &mut Array2<f32>, held: Option<&Mask>, pattern: Pattern) {
+    if let Some(mask) = held {
         let (rows, cols) = mask.dim();
-        let (r, c) = pruning.pattern.unit(rows, cols);
+        let (r, c) = pattern.unit(rows, cols);
         let left = mask.block_counts(r.max(1), c.max(1));
         for (row, col) in mask.not().iter_kept() {
             scores[[row, col]] = if left[[row / r.max(1), col / c.max(1)]] > 0 { 0.0 } else { f32::MIN };
         }
     }
-    Ok(scores)
 }
 
 /// One mask a layer from scores alone: allocates the target over the layers, then selects in each.
@@ -276,24 +281,26 @@ pub fn choose(
     layers.iter().zip(budgets).map(mask).collect()
 }
 
-/// How much of each layer stays, in units of the pattern: the target shared out in weights, and each layer's part rounded once to whole units.
-fn budgets(layers: &[Layer<'_>], allocate: &dyn Allocate, target: Target, pattern: Pattern) -> Result<Vec<Budget>> {
+/// One budget a layer in units of the pattern; see [`choose`].
+///
+/// # Errors
+/// Those of allocating, and of a pattern that does not fit a layer, naming it.
+pub(crate) fn budgets(layers: &[Layer<'_>], allocate: &dyn Allocate, target: Target, pattern: Pattern) -> Result<Vec<Budget>> {
     // No pattern can be laid over a layer without weights, which has none to choose among.
     let units = |l: &Layer<'_>| match l.is_empty() {
         true => Ok(0),
         false => pattern.units(l.weight.nrows(), l.weight.ncols()).map_err(|e| e.in_layer(l.name)),
     };
     if let Pattern::Nm { n, m } = pattern {
-        layers.iter().map(|l| units(l).and_then(|u| Budget::new(u / m * n, u))).collect()
-    } else {
-        let parts = target.allocate(allocate, layers)?;
-        let in_units = |(l, part): (&Layer<'_>, Budget)| {
-            let units = units(l)?;
-            if part.of() == 0 {
-                return Ok(Budget::all(0));
-            }
-            Budget::new((units as f64 * part.keep() as f64 / part.of() as f64).round() as usize, units)
-        };
-        layers.iter().zip(parts).map(in_units).collect()
+        return layers.iter().map(|l| units(l).and_then(|u| Budget::new(u / m * n, u))).collect();
     }
+    let parts = target.allocate(allocate, layers)?;
+    let in_units = |(l, part): (&Layer<'_>, Budget)| {
+        let units = units(l)?;
+        if part.of() == 0 {
+            return Ok(Budget::all(0));
+        }
+        Budget::new((units as f64 * part.keep() as f64 / part.of() as f64).round() as usize, units)
+    };
+    layers.iter().zip(parts).map(in_units).collect()
 }

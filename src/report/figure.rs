@@ -11,6 +11,8 @@ use crate::{Error, Result};
 const PLOT_WIDTH: f64 = 560.0;
 /// A series of more points gets a marker only on some of them.
 const MARKED: usize = 24;
+/// Half the width of the ends of an error bar.
+const BAR_END: f64 = 3.0;
 
 /// One place of a series: the mean of the seeds at `x`, and the band they spread over.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,13 +75,14 @@ pub struct Figure {
     x: AxisKind,
     y: AxisKind,
     series: Vec<(String, Vec<Point>)>,
+    error_bars: bool,
 }
 
 impl Figure {
     /// A figure without series.
     pub fn new(title: impl Into<String>, x_label: impl Into<String>, y_label: impl Into<String>) -> Self {
         let words = Words { title: title.into(), x_label: x_label.into(), y_label: y_label.into() };
-        Figure { words, x: AxisKind::default(), y: AxisKind::default(), series: Vec::new() }
+        Figure { words, x: AxisKind::default(), y: AxisKind::default(), series: Vec::new(), error_bars: false }
     }
 
     /// A logarithmic x axis.
@@ -115,6 +118,13 @@ impl Figure {
     /// The ends of the y axis, instead of those of the data; what lies outside is cut off.
     pub fn y_range(mut self, low: f64, high: f64) -> Self {
         self.y.range = Some((low, high));
+        self
+    }
+
+    /// Shows the spread at each point as a bar with ends, instead of as a band behind the line: where many lines cross, bands hide one
+    /// another.
+    pub fn error_bars(mut self) -> Self {
+        self.error_bars = true;
         self
     }
 
@@ -196,7 +206,10 @@ impl Figure {
         let below = canvas::layer(|canvas| frame.draw(canvas, &self.words, &along, (&y_ticks, y_scale)));
         let data = canvas::layer(|canvas| {
             for (index, (_, series)) in self.series.iter().enumerate() {
-                self.runs(series).into_iter().for_each(|run| draw_band(canvas, run, Look::of(index), at));
+                let look = Look::of(index);
+                for run in self.runs(series) {
+                    if self.error_bars { self.draw_bars(canvas, run, look, at) } else { draw_band(canvas, run, look, at) }
+                }
             }
             for (index, (_, series)) in self.series.iter().enumerate() {
                 self.runs(series).into_iter().for_each(|run| draw_line(canvas, run, Look::of(index), at));
@@ -225,6 +238,18 @@ impl Figure {
     /// The stretches of a series between points that are left out.
     fn runs<'a>(&self, series: &'a [Point]) -> Vec<&'a [Point]> {
         series.split(|point| !self.has_place(point)).filter(|run| !run.is_empty()).collect()
+    }
+
+    /// A bar with ends through each point of a run that has a spread.
+    fn draw_bars(&self, canvas: &mut Canvas, run: &[Point], look: Look, at: impl Fn(f64, f64) -> Place) {
+        let shown = |p: &&Point| p.low < p.high && self.y.holds(p.low) && self.y.holds(p.high);
+        for p in run.iter().filter(shown) {
+            let (low, high) = (at(p.x, p.low), at(p.x, p.high));
+            canvas.line(&[low, high], look.colour, 1.0);
+            for (x, y) in [low, high] {
+                canvas.line(&[(x - BAR_END, y), (x + BAR_END, y)], look.colour, 1.0);
+            }
+        }
     }
 
     /// The points that get a marker: all of a short series, some of a long one, always those that stand alone.

@@ -1,5 +1,6 @@
 //! Mean and spread of one number over seeds.
 
+use super::student::student_t;
 use crate::{Error, Result};
 
 /// Mean and spread of one number measured several times.
@@ -44,6 +45,23 @@ impl Summary {
         let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
         let sd = if n == 1 { f64::NAN } else { (squares / (n - 1) as f64).sqrt() };
         Ok(Summary { mean, sd, min, max, n })
+    }
+
+    /// The interval that holds the mean of all seeds there might be with probability `level`, by Student's t: mean ± t · sd / √n with n − 1
+    /// degrees of freedom. It takes the values for independent draws of a normal distribution. NaN of one value.
+    ///
+    /// ```
+    /// let (low, high) = lacuna::report::Summary::of(&[1.0, 2.0, 3.0])?.interval(0.95)?;
+    /// assert!((high - 2.0 - 4.302653 / 3f64.sqrt()).abs() < 1e-6 && (low + high - 4.0).abs() < 1e-12);
+    /// # Ok::<(), lacuna::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the level is not between 0 and 1.
+    pub fn interval(&self, level: f64) -> Result<(f64, f64)> {
+        let half = student_t(level, (self.n - 1).max(1))? * self.sd / (self.n as f64).sqrt();
+        Ok((self.mean - half, self.mean + half))
     }
 
     /// `mean ± sd` with so many digits after the point, by spaces at which no line is broken; of one value the mean alone.

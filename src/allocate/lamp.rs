@@ -13,12 +13,24 @@
 //! Departure: ties of a layer share one score, where the authors' sorted sums give each its place; the counts are the same
 //! up to ties.
 //!
-//! Cost: a sort of each layer's weights; scores as large as the weights.
+//! Cost: a sort of each layer's magnitudes, or, for the weights of 16-bit files, a count of them by value. Layers that are read one at a time
+//! ([`by_rank`](super::by_rank)) take 4 bytes a weight of one layer beside its weights; those in memory scores as large as the weights.
 
-use super::{Allocate, Layer, budgets, check, global::counts};
-use crate::mask::Budget;
-use crate::{Error, Result};
-use ndarray::{Array2, ArrayView2};
+use super::counter::{RankCounter, RankSample, in_tasks};
+use super::global::Global;
+use super::ranking::{InMemory, Ranking, by_rank};
+use super::{Allocate, Layer, check};
+use crate::Result;
+use crate::mask::{Budget, check_finite};
+use ndarray::{Array2, ArrayView2, Zip};
+use rayon::prelude::*;
+
+/// Weights below which magnitudes are sorted in any case.
+const FEW: usize = 1 << 16;
+/// Lower bits of a magnitude that are 0 in all numbers of 16 bits, whose values can be counted.
+const UNUSED: u32 = 13;
+/// The bits of a number without its sign, which order as magnitudes do.
+const MAGNITUDE: u32 = !(1 << 31);
 
 /// Counts by rank of the LAMP scores; see the module.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,24 +44,73 @@ impl Lamp {
     /// assert_eq!(lacuna::allocate::Lamp::scores(array![[1., -2., 0.]].view()), array![[0.2, 1., 0.]]);
     /// ```
     pub fn scores(weight: ArrayView2<'_, f32>) -> Array2<f32> {
-        let squares: Vec<f64> = weight.iter().map(|&w| f64::from(w) * f64::from(w)).collect();
-        if squares.iter().any(|s| s.is_nan()) {
-            return Array2::from_elem(weight.dim(), f32::NAN);
+        let mut scores = Array2::zeros(weight.dim());
+        if in_tasks(weight, || false, |any, w| *any |= w.is_nan(), |a, b| a | b) {
+            scores.fill(f32::NAN);
+            return scores;
         }
-        let mut order: Vec<usize> = (0..squares.len()).collect();
-        order.sort_unstable_by(|&a, &b| squares[b].total_cmp(&squares[a]).then(a.cmp(&b)));
-        let (mut sum, mut at) = (0.0, 0);
-        let mut scores = vec![0.0f32; squares.len()];
-        while at < order.len() {
-            let value = squares[order[at]];
-            let ties = order[at..].iter().take_while(|&&i| squares[i] == value).count();
-            sum += value * ties as f64;
-            if value > 0.0 {
-                order[at..at + ties].iter().for_each(|&i| scores[i] = (value / sum) as f32);
+        let (mut magnitudes, mut found) = (Vec::new(), Vec::new());
+        Magnitudes::of(weight).scores(1.0, &mut |magnitude, score, _| {
+            magnitudes.push(magnitude);
+            found.push(score);
+        });
+        Zip::from(&mut scores).and(&weight).par_for_each(|score, w| {
+            *score = found[magnitudes.partition_point(|&m| m > w.to_bits() & MAGNITUDE)];
+        });
+        scores
+    }
+}
+
+/// How often each magnitude occurs among the weights of a layer.
+enum Magnitudes {
+    /// By the upper bits of the magnitude, where the other `.0` bits are 0 throughout.
+    Counted(u32, Vec<u64>),
+    /// All magnitudes, the smallest first.
+    Sorted(Vec<u32>),
+}
+
+impl Magnitudes {
+    fn of(weight: ArrayView2<'_, f32>) -> Self {
+        let used = in_tasks(weight, || 0, |bits, w| *bits |= w.to_bits() & MAGNITUDE, |a, b| a | b);
+        let unused = used.trailing_zeros().min(16);
+        if weight.len() >= FEW && unused >= UNUSED {
+            let zero = || vec![0u64; 1 << (31 - unused)];
+            let merge = |mut all: Vec<u64>, more: Vec<u64>| {
+                all.iter_mut().zip(more).for_each(|(a, b)| *a += b);
+                all
+            };
+            let count = |counts: &mut Vec<u64>, w: f32| counts[((w.to_bits() & MAGNITUDE) >> unused) as usize] += 1;
+            return Magnitudes::Counted(unused, in_tasks(weight, zero, count, merge));
+        }
+        let magnitude = |w: &f32| w.to_bits() & MAGNITUDE;
+        let mut all: Vec<u32> = match weight.as_slice() {
+            Some(weight) => weight.par_iter().map(magnitude).collect(),
+            None => weight.iter().map(magnitude).collect(),
+        };
+        all.par_sort_unstable();
+        Magnitudes::Sorted(all)
+    }
+
+    /// Shows every magnitude that occurs, the largest first, and how often it does.
+    fn descending(&self, mut see: impl FnMut(u32, u64)) {
+        match self {
+            Magnitudes::Counted(unused, counts) => {
+                let occurring = counts.iter().enumerate().rev().filter(|(_, count)| **count > 0);
+                occurring.for_each(|(upper, &count)| see((upper as u32) << unused, count));
             }
-            at += ties;
+            Magnitudes::Sorted(all) => all.chunk_by(|a, b| a == b).rev().for_each(|equal| see(equal[0], equal.len() as u64)),
         }
-        Array2::from_shape_fn(weight.dim(), |(r, c)| scores[r * weight.ncols() + c])
+    }
+
+    /// Shows every magnitude that occurs, the largest first, with its LAMP score and how often it does. Each stands for `weight` weights.
+    fn scores(&self, weight: f64, see: &mut dyn FnMut(u32, f32, u64)) {
+        let mut sum = 0.0;
+        self.descending(|magnitude, count| {
+            let magnitude_64 = f64::from(f32::from_bits(magnitude));
+            let value = magnitude_64 * magnitude_64;
+            sum += value * (weight * count as f64);
+            see(magnitude, if value > 0.0 { (value / sum) as f32 } else { 0.0 }, count);
+        });
     }
 }
 
@@ -58,15 +119,31 @@ impl Allocate for Lamp {
         "lamp"
     }
 
+    fn ranking(&self) -> Option<&dyn Ranking> {
+        Some(self)
+    }
+
     fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
         check(layers, total)?;
-        for l in layers {
-            if let Some(((row, col), &value)) = l.weight.indexed_iter().find(|(_, w)| !w.is_finite()) {
-                return Err(Error::NonFinite { what: "weights".into(), row, col, value: f64::from(value) }.in_layer(l.name));
-            }
-        }
+        layers.iter().try_for_each(|l| check_finite(&l.weight, "weights").map_err(|e| e.in_layer(l.name)))?;
         let scores: Vec<Array2<f32>> = layers.iter().map(|l| Lamp::scores(l.weight)).collect();
-        let views: Vec<_> = scores.iter().map(|s| s.view()).collect();
-        budgets(layers, counts(layers, &views, total.keep())?)
+        let scored: Vec<Layer<'_>> = layers.iter().zip(&scores).map(|(l, s)| Layer { scores: Some(s.view()), ..*l }).collect();
+        by_rank(&Global, &scored, total, &mut InMemory(&scored))
+    }
+}
+
+impl Ranking for Lamp {
+    fn count(&self, layer: &Layer<'_>, counter: &mut RankCounter) -> Result<()> {
+        check_finite(&layer.weight, "weights").map_err(|e| e.in_layer(layer.name))?;
+        let magnitudes = Magnitudes::of(layer.weight);
+        let counted = |see: &mut dyn FnMut(f32, u64)| magnitudes.scores(1.0, &mut |_, score, count| see(score, count));
+        counter.add_counted(counted).map_err(|e| e.in_layer(layer.name))
+    }
+
+    fn sample(&self, rows: &Layer<'_>, of: usize, sample: &mut RankSample) -> Result<()> {
+        let (seen, magnitudes) = (rows.len(), Magnitudes::of(rows.weight));
+        let weight = of as f64 / seen.max(1) as f64;
+        sample.add_counted(seen, of, |see| magnitudes.scores(weight, &mut |_, score, count| see(score, count)));
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ mod units;
 pub use checkpoint::{LeftAlone, PrunedTensor, left_alone, prunable, prune_checkpoint};
 pub use language::{
     CalibrationInputs, Correction, Cost, LanguageLayer, LanguagePruning, LayerLevel, LayerRecord, LevelSettings, Levels,
-    Progress, SequenceGradients, Turn, allocated, check_measurable, language_layers, of_blocks, outliers, prune_language,
+    Progress, Reading, SequenceGradients, Turn, allocated, allocated_with, check_measurable, language_layers, of_blocks, outliers, prune_language,
     unfinished_settings,
 };
 pub use oneshot::{Outcome, Pruning, choose, compensated, one_shot};

@@ -9,9 +9,7 @@ use lacuna::criteria::Magnitude;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
 use lacuna::lm::Config;
 use lacuna::mask::{Pattern, Scope};
-use lacuna::prune::{
-    CalibrationInputs, LanguageLayer, LanguagePruning, Turn, allocated_with, language_layers, prune_language,
-};
+use lacuna::prune::{CalibrationInputs, LanguageLayer, LanguagePruning, Turn, allocated_with, language_layers, prune_language};
 use lacuna::rng::Seed;
 use lacuna::solve::Scored;
 use ndarray::{Array1, Array2};
@@ -115,7 +113,8 @@ fn pruned(dir: &Path) -> usize {
         scratch: dir,
     };
     let out = dir.with_extension("pruned");
-    let run = || prune_language(&folder, &config, (&[0], 1), &settings, (&out, &json!({}), false), &mut |_| {}).unwrap().0.finish();
+    let run =
+        || prune_language(&folder, &config, (&[0], 1), &settings, (&out, &json!({}), false), &mut |_| {}).unwrap().0.finish();
     let (done, bytes) = beside(run);
     done.unwrap();
     bytes

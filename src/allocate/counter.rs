@@ -19,9 +19,11 @@ use std::ops::Range;
 /// Upper halves of keys.
 const BINS: usize = 1 << 16;
 /// Upper halves of a window at most.
-const WINDOW: usize = 4;
+const WINDOW: usize = 12;
 /// Scores of a task at least.
-const TASK: usize = 1 << 16;
+const TASK: usize = 1 << 18;
+/// Tasks of a layer at most: each has counts of its own.
+const TASKS: usize = 16;
 
 /// Counts how many scores of each layer are among the `keep` largest of all; of equal scores the first layer's.
 ///
@@ -143,7 +145,8 @@ impl RankCounter {
         let (low, above_low) = bin_of_rank(&bins, self.keep as u64 - above);
         let (cut, mut ties) = ((high << 16 | low) as u32, self.keep as u64 - above - above_low);
         let count = |layer: &LayerCounts| {
-            let larger = sum_where(&layer.upper, |bin| bin as usize > high) + sum_where(layer.keys.iter().filter(in_bin), |key| key > cut);
+            let larger =
+                sum_where(&layer.upper, |bin| bin as usize > high) + sum_where(layer.keys.iter().filter(in_bin), |key| key > cut);
             let taken = ties.min(sum_where(&layer.keys, |key| key == cut));
             ties -= taken;
             (larger + taken) as usize
@@ -254,8 +257,7 @@ pub(super) fn in_tasks<T: Send>(
         counts
     };
     let (rows, cols) = matrix.dim();
-    // A task has counts of its own, so there are not many of them.
-    let step = TASK.div_ceil(cols.max(1)).max(rows.div_ceil(2 * rayon::current_num_threads())).max(1);
+    let step = TASK.div_ceil(cols.max(1)).max(rows.div_ceil(TASKS)).max(1);
     if step >= rows {
         return of_rows(matrix);
     }

@@ -48,7 +48,7 @@ use ndarray::ArrayView2;
 pub struct Layer<'a> {
     /// Its name.
     pub name: &'a str,
-    /// The weight, `(out, in)`; for a convolution `in` is channels · height · width.
+    /// The weight, `(out, in)`; for a convolution `in` is channels · height · width. Allocations that go by shapes may be given one number for all.
     pub weight: ArrayView2<'a, f32>,
     /// Height and width of a convolution's kernel; `None` for a linear layer.
     pub kernel: Option<(usize, usize)>,

@@ -51,17 +51,40 @@ pub fn sampled_rows(name: &str, rows: usize) -> Vec<usize> {
 /// One budget a layer, in weights, that sum to `total`, by an allocation that ranks ([`Allocate::ranking`]): each layer is read once, beside a
 /// small sample of all, and a second time only if the sample misled. Of `layers` only names and shapes are looked at.
 ///
+/// ```
+/// use lacuna::allocate::{Lamp, Layer, ReadLayers, by_rank, sampled_rows};
+/// use lacuna::mask::Budget;
+/// use ndarray::{Array2, Axis};
+/// struct Files; // one layer each; here they are made as they are asked for
+/// impl Files {
+///     fn read(&self, i: usize) -> Array2<f32> {
+///         Array2::from_shape_fn((4, 3), |(r, c)| (i + r * 3 + c) as f32)
+///     }
+/// }
+/// impl ReadLayers for Files {
+///     fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &Layer<'_>) -> lacuna::Result<()>) -> lacuna::Result<()> {
+///         layers.iter().try_for_each(|&i| {
+///             let rows = self.read(i).select(Axis(0), &sampled_rows("name", 4));
+///             see(i, &Layer::linear("name", rows.view()))
+///         })
+///     }
+///     fn pass(&mut self, layers: &[usize], _: usize, see: &mut dyn FnMut(&Layer<'_>) -> lacuna::Result<()>) -> lacuna::Result<()> {
+///         layers.iter().try_for_each(|&i| see(&Layer::linear("name", self.read(i).view())))
+///     }
+/// }
+/// let zero = Array2::zeros((1, 1));
+/// let shape = Layer::linear("name", zero.broadcast((4, 3)).unwrap()); // no weights
+/// let parts = by_rank(&Lamp, &[shape, shape], Budget::new(6, 24)?, &mut Files)?;
+/// assert_eq!(parts.iter().map(|p| p.keep()).collect::<Vec<_>>(), [3, 3]);
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+///
 /// # Errors
 /// As [`Allocate::allocate`]; what reading returns.
 ///
 /// # Panics
 /// If the allocation does not rank.
-pub fn by_rank(
-    allocation: &dyn Allocate,
-    layers: &[Layer<'_>],
-    total: Budget,
-    read: &mut dyn ReadLayers,
-) -> Result<Vec<Budget>> {
+pub fn by_rank(allocation: &dyn Allocate, layers: &[Layer<'_>], total: Budget, read: &mut dyn ReadLayers) -> Result<Vec<Budget>> {
     check(layers, total)?;
     let Some(ranking) = allocation.ranking() else { panic!("{} does not rank", allocation.name()) };
     let (given, keep) = allocation.given(layers, total)?;

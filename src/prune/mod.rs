@@ -13,8 +13,8 @@ mod units;
 pub use checkpoint::{LeftAlone, PrunedTensor, left_alone, prunable, prune_checkpoint};
 pub use language::{
     CalibrationInputs, Correction, Cost, LanguageLayer, LanguagePruning, LayerLevel, LayerRecord, LevelSettings, Levels,
-    Progress, Reading, SequenceGradients, Turn, allocated, allocated_with, check_measurable, language_layers, of_blocks, outliers, prune_language,
-    unfinished_settings,
+    Progress, ReadProgress, SequenceGradients, Turn, allocated, allocated_with, check_measurable, language_layers, of_blocks,
+    outliers, prune_language, unfinished_settings,
 };
 pub use oneshot::{Outcome, Pruning, choose, compensated, one_shot};
 pub use schedule::{Schedule, iterative};

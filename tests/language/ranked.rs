@@ -18,7 +18,9 @@ fn gpt2(root: &Path, dtype: Dtype) -> PathBuf {
     let mut tensors: Vec<(String, Vec<usize>)> =
         vec![("transformer.wte.weight".into(), vec![50, 32]), ("transformer.wpe.weight".into(), vec![64, 32])];
     for i in 0..2 {
-        for (name, shape) in [("attn.c_attn", (32, 96)), ("attn.c_proj", (32, 32)), ("mlp.c_fc", (32, 128)), ("mlp.c_proj", (128, 32))] {
+        for (name, shape) in
+            [("attn.c_attn", (32, 96)), ("attn.c_proj", (32, 32)), ("mlp.c_fc", (32, 128)), ("mlp.c_proj", (128, 32))]
+        {
             tensors.push((format!("transformer.h.{i}.{name}.weight"), vec![shape.0, shape.1]));
             tensors.push((format!("transformer.h.{i}.{name}.bias"), vec![shape.1]));
         }
@@ -168,8 +170,11 @@ fn an_allocation_from_outside_sees_all_weights_with_their_scores() {
     let m = Model::new(Dtype::F32);
     let (folder, config, layers) = opened(&m.dir);
     let weights = weights(&m.dir, &layers);
-    let scores: Vec<Array2<f32>> =
-        layers.iter().zip(&weights).map(|(l, w)| Magnitude::default().score(&Evidence::weight_only(&l.name, w.view())).unwrap()).collect();
+    let scores: Vec<Array2<f32>> = layers
+        .iter()
+        .zip(&weights)
+        .map(|(l, w)| Magnitude::default().score(&Evidence::weight_only(&l.name, w.view())).unwrap())
+        .collect();
     let seen: Vec<Layer<'_>> = (0..layers.len())
         .map(|i| Layer { scores: Some(scores[i].view()), ..Layer::linear(&layers[i].name, weights[i].view()) })
         .collect();
@@ -185,7 +190,8 @@ fn layers_that_are_given_and_those_that_are_left_out_are_not_read() {
     let layers: Vec<LanguageLayer> = all.iter().filter(|l| l.name.contains("mlp")).cloned().collect();
     let given = Overrides { sparsity: [(layers[0].name.clone(), 0.25)].into(), rest: Lamp };
     let mut read = Vec::new();
-    let found = allocated_with(&folder, &config, &layers, Pattern::Unstructured, 0.5, (&given, None), &mut |r| read.push(r)).unwrap();
+    let found =
+        allocated_with(&folder, &config, &layers, Pattern::Unstructured, 0.5, (&given, None), &mut |r| read.push(r)).unwrap();
     let weights = weights(&m.dir, &layers);
     let seen: Vec<Layer<'_>> = layers.iter().zip(&weights).map(|(l, w)| Layer::linear(&l.name, w.view())).collect();
     let parts = Target::Sparsity(0.5).allocate(&given, &seen).unwrap();

@@ -34,7 +34,7 @@ pub use check::check_measurable;
 pub use gradients::SequenceGradients;
 pub use layers::{LanguageLayer, language_layers};
 pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
-pub use read_ahead::Reading;
+pub use read_ahead::ReadProgress;
 pub use record::LayerRecord;
 pub use resume::unfinished_settings;
 pub use run::{Progress, prune_language};

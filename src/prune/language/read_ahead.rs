@@ -9,11 +9,7 @@ use crate::io::Folder;
 use ndarray::{Array2, Axis};
 
 /// Calls `f` with each layer and its weight `(out, in)`, the next of which is read meanwhile.
-pub(super) fn read_ahead(
-    folder: &Folder,
-    layers: &[&Place],
-    mut f: impl FnMut(&Place, Array2<f32>) -> Result<()>,
-) -> Result<()> {
+pub(super) fn read_ahead(folder: &Folder, layers: &[&Place], mut f: impl FnMut(&Place, Array2<f32>) -> Result<()>) -> Result<()> {
     std::thread::scope(|scope| {
         let (send, weights) = std::sync::mpsc::sync_channel(0);
         scope.spawn(move || {
@@ -36,7 +32,7 @@ pub(super) fn turned_weight(stored: Array2<f32>, transposed: bool) -> Array2<f32
 
 /// How far an allocation is with reading weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
+pub struct ReadProgress {
     /// 0 for the small sample that predicts where the budget falls, 1 for the pass over all layers, and 2 for one more, which is made only if
     /// the sample misled.
     pub pass: usize,
@@ -54,7 +50,7 @@ pub(super) struct FolderLayers<'a> {
     pub scored: bool,
     /// What scores are by, if not by magnitude.
     pub ranking: Option<(&'a dyn Saliency, &'a SequenceGradients)>,
-    pub see: &'a mut dyn FnMut(Reading),
+    pub see: &'a mut dyn FnMut(ReadProgress),
 }
 
 impl FolderLayers<'_> {
@@ -71,7 +67,7 @@ impl FolderLayers<'_> {
             let scores = self.scores(&place.name, &weight, None)?;
             f(place, weight, scores)?;
             done += 1;
-            (self.see)(Reading { pass, layers: done, of });
+            (self.see)(ReadProgress { pass, layers: done, of });
             Ok(())
         })
     }
@@ -103,7 +99,7 @@ impl ReadLayers for FolderLayers<'_> {
             let axis = Axis(usize::from(place.transposed));
             let scores = self.scores(&place.name, &weight, Some((axis, &rows)))?;
             see(i, &Layer { scores: scores.as_ref().map(|s| s.view()), ..Layer::linear(&place.name, weight.view()) })?;
-            (self.see)(Reading { pass: 0, layers: done + 1, of: layers.len() });
+            (self.see)(ReadProgress { pass: 0, layers: done + 1, of: layers.len() });
         }
         Ok(())
     }

@@ -74,7 +74,9 @@ pub(super) fn fits(out: &Path, records: &[LayerRecord], pruned: &[&Place], write
         let (shape, kept) = (layer.shape(), mask.map_or(0, |mask| mask.kept()));
         if record.shape != shape || record.kept != kept {
             let said = format!("{} of {:?} stay", record.kept, record.shape);
-            return refuse(format!("says that of the weights of the layer {name} {said}, where {kept} of {shape:?} were written"));
+            return refuse(format!(
+                "says that of the weights of the layer {name} {said}, where {kept} of {shape:?} were written"
+            ));
         }
         if [record.error, record.moved, Some(record.seconds)].into_iter().flatten().any(|number| number < 0.0) {
             return refuse(format!("says a number below 0 of the layer {name}"));

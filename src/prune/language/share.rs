@@ -3,7 +3,7 @@
 use super::CalibrationInputs;
 use super::gradients::SequenceGradients;
 use super::layers::LanguageLayer;
-use super::read_ahead::{FolderLayers, Reading};
+use super::read_ahead::{FolderLayers, ReadProgress};
 use super::record::Place;
 use super::walk::Walk;
 use crate::allocate::{Allocate, Layer, Outliers, by_rank};
@@ -32,9 +32,9 @@ fn in_units(layers: &[LanguageLayer], parts: &[Budget], pattern: Pattern) -> Res
 
 /// How much of each layer stays, by `allocation`, or by given counts of weights. An N:M pattern fixes all budgets.
 ///
-/// Allocations that go by shapes read no weights. Those that rank ([`Allocate::ranking`]) read each layer once, beside a sample of a few
-/// hundredths, with the weights of two layers and the scores of one in memory, and rank by `ranking`, a criterion that needs
-/// gradients alone, or by magnitude. Any other has the weights of all layers in memory.
+/// Allocations that go by shapes read no weights. Those that rank ([`Allocate::ranking`]) read each layer once, beside a sample
+/// ([`sampled_rows`](crate::allocate::sampled_rows)), with the weights of two layers and the scores of one in memory, and rank by `ranking`, a
+/// criterion that needs gradients alone, or by magnitude. Any other has the weights of all layers in memory.
 ///
 /// # Errors
 /// Those of the allocation, of the pattern (naming the layer) and of reading; if a layer is not one of the model's.
@@ -60,7 +60,7 @@ pub fn allocated_with(
     pattern: Pattern,
     sparsity: f64,
     (allocation, ranking): (&dyn Allocate, Option<(&dyn Saliency, &SequenceGradients)>),
-    see: &mut dyn FnMut(Reading),
+    see: &mut dyn FnMut(ReadProgress),
 ) -> Result<HashMap<String, Budget>> {
     let uniform = allocation.name() == "uniform" || matches!(pattern, Pattern::Nm { .. });
     if uniform {
@@ -93,8 +93,9 @@ pub fn allocated_with(
             found.push((weight, scores));
             Ok(())
         })?;
-        let whole = shapes.iter().zip(&found).map(|(layer, (weight, scores))| {
-            Layer { scores: scores.as_ref().map(|s: &Array2<f32>| s.view()), ..Layer::linear(layer.name, weight.view()) }
+        let whole = shapes.iter().zip(&found).map(|(layer, (weight, scores))| Layer {
+            scores: scores.as_ref().map(|s: &Array2<f32>| s.view()),
+            ..Layer::linear(layer.name, weight.view())
         });
         allocation.allocate(&whole.collect::<Vec<_>>(), total)?
     } else {

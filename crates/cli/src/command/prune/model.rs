@@ -221,7 +221,9 @@ fn budgets(
         let by = (allocation.as_ref(), ranking);
         let budgets = allocated_with(folder, config, layers, *pattern, sparsity, by, &mut |reading| {
             if reading.pass == 2 && !std::mem::replace(&mut again, true) {
-                bar.suspend(|| eprintln!("note: a sample of the weights misled about where the budget falls; all are read once more"));
+                bar.suspend(|| {
+                    eprintln!("note: a sample of the weights misled about where the budget falls; all are read once more")
+                });
             }
             bar.set_position(reading.layers as u64);
         });

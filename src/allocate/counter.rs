@@ -22,6 +22,8 @@ const BINS: usize = 1 << 16;
 const WINDOW: usize = 12;
 /// Scores of a task at least.
 const TASK: usize = 1 << 18;
+/// Scores of a layer at most that are sorted rather than counted in tables.
+const FEW: usize = 1 << 12;
 /// Tasks of a layer at most: each has counts of its own.
 const TASKS: usize = 16;
 
@@ -82,9 +84,13 @@ impl RankCounter {
     /// # Panics
     /// In a further pass, if there were fewer layers in the first.
     pub fn add(&mut self, scores: ArrayView2<'_, f32>) -> Result<()> {
-        let counts = in_tasks(scores, || Histogram::new(self.window.clone()), |h, s| h.add(s, 1), Histogram::merge);
+        let counts = if scores.len() <= FEW {
+            LayerCounts::few(scores.iter().map(|&s| order_key(s)).collect(), &self.window)
+        } else {
+            in_tasks(scores, || Histogram::new(self.window.clone()), |h, s| h.add(s, 1), Histogram::merge).counts()
+        };
         if counts.is_finite() {
-            return self.push(&counts);
+            return self.push(counts);
         }
         let (row, col, value) = match scores.indexed_iter().find(|(_, s)| !s.is_finite()) {
             Some(((row, col), &value)) => (row, col, f64::from(value)),
@@ -97,11 +103,10 @@ impl RankCounter {
     pub(super) fn add_counted(&mut self, mut counted: impl FnMut(&mut dyn FnMut(f32, u64))) -> Result<()> {
         let mut counts = Histogram::new(self.window.clone());
         counted(&mut |score, count| counts.add(score, count));
-        self.push(&counts)
+        self.push(counts.counts())
     }
 
-    fn push(&mut self, counts: &Histogram) -> Result<()> {
-        let counts = LayerCounts { upper: counts.upper(), keys: counts.keys() };
+    fn push(&mut self, counts: LayerCounts) -> Result<()> {
         if self.passes == 0 {
             self.layers.push(counts);
         } else {
@@ -156,6 +161,20 @@ impl RankCounter {
 }
 
 impl LayerCounts {
+    /// From all keys of a layer.
+    fn few(mut keys: Vec<u32>, window: &Range<usize>) -> Self {
+        keys.sort_unstable_by(|a, b| b.cmp(a));
+        let upper = keys.chunk_by(|a, b| a >> 16 == b >> 16).map(|equal| (equal[0] >> 16, equal.len() as u32)).collect();
+        let inside = keys.chunk_by(|a, b| a == b).filter(|equal| window.contains(&(equal[0] as usize >> 16)));
+        LayerCounts { upper, keys: inside.map(|equal| (equal[0], equal.len() as u32)).collect() }
+    }
+
+    /// Whether no key of an infinity or a NaN occurs: these are the lowest and the highest.
+    fn is_finite(&self) -> bool {
+        let (lowest, highest) = (order_key(f32::NEG_INFINITY) >> 16, order_key(f32::INFINITY) >> 16);
+        self.upper.iter().all(|(bin, _)| (lowest + 1..highest).contains(bin))
+    }
+
     fn len(&self) -> u64 {
         sum_where(&self.upper, |_| true)
     }
@@ -209,19 +228,8 @@ impl Histogram {
         self
     }
 
-    /// Whether no key of an infinity or a NaN occurs: these are the lowest and the highest.
-    fn is_finite(&self) -> bool {
-        let highest = (order_key(f32::INFINITY) >> 16) as usize;
-        let lowest = (order_key(f32::NEG_INFINITY) >> 16) as usize;
-        self.upper[..=lowest].iter().chain(&self.upper[highest..]).all(|&count| count == 0)
-    }
-
-    fn upper(&self) -> Vec<(u32, u32)> {
-        occurring(&self.upper, 0)
-    }
-
-    fn keys(&self) -> Vec<(u32, u32)> {
-        occurring(&self.lower, (self.window.start << 16) as u32)
+    fn counts(&self) -> LayerCounts {
+        LayerCounts { upper: occurring(&self.upper, 0), keys: occurring(&self.lower, (self.window.start << 16) as u32) }
     }
 }
 

@@ -37,6 +37,9 @@ pub trait ReadLayers {
     fn pass(&mut self, layers: &[usize], pass: usize, see: &mut dyn FnMut(&Layer<'_>) -> Result<()>) -> Result<()>;
 }
 
+/// Weights in memory up to which a second pass is made sooner than a sample.
+const FEW: usize = 1 << 18;
+
 /// The rows of a layer that make a sample, in order: one of every 256, at least 16, each by chance from its part of the matrix.
 pub fn sampled_rows(name: &str, rows: usize) -> Vec<usize> {
     let count = rows.div_ceil(256).max(16).min(rows);
@@ -114,6 +117,9 @@ pub(super) struct InMemory<'s, 'a>(pub &'s [Layer<'a>]);
 
 impl ReadLayers for InMemory<'_, '_> {
     fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &Layer<'_>) -> Result<()>) -> Result<()> {
+        if layers.iter().map(|&i| self.0[i].len()).sum::<usize>() <= FEW {
+            return Ok(());
+        }
         for &i in layers {
             let layer = &self.0[i];
             let rows = sampled_rows(layer.name, layer.weight.nrows());

@@ -14,7 +14,8 @@
 //! up to ties.
 //!
 //! Cost: a sort of each layer's magnitudes, or, for the weights of 16-bit files, a count of them by value. Layers that are read one at a time
-//! ([`by_rank`](super::by_rank)) take 4 bytes a weight of one layer beside its weights; those in memory scores as large as the weights.
+//! ([`by_rank`](super::by_rank)) take at most 4 bytes a weight of one layer beside its weights; those in memory 8 bytes a weight of one layer and scores as large as
+//! the weights.
 
 use super::counter::{RankCounter, RankSample, in_tasks};
 use super::global::Global;
@@ -22,13 +23,15 @@ use super::ranking::{InMemory, Ranking, by_rank};
 use super::{Allocate, Layer, check};
 use crate::Result;
 use crate::mask::{Budget, check_finite};
-use ndarray::{Array2, ArrayView2, Zip};
+use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 /// Weights below which magnitudes are sorted in any case.
 const FEW: usize = 1 << 16;
 /// Lower bits of a magnitude that are 0 in all numbers of 16 bits, whose values can be counted.
 const UNUSED: u32 = 13;
+/// Bits of a place in a layer, below those of a magnitude.
+const INDEX: u32 = 33;
 /// The bits of a number without its sign, which order as magnitudes do.
 const MAGNITUDE: u32 = !(1 << 31);
 
@@ -43,21 +46,37 @@ impl Lamp {
     /// use ndarray::array;
     /// assert_eq!(lacuna::allocate::Lamp::scores(array![[1., -2., 0.]].view()), array![[0.2, 1., 0.]]);
     /// ```
+    ///
+    /// # Panics
+    /// If there are 2³³ weights or more.
     pub fn scores(weight: ArrayView2<'_, f32>) -> Array2<f32> {
-        let mut scores = Array2::zeros(weight.dim());
         if in_tasks(weight, || false, |any, w| *any |= w.is_nan(), |a, b| a | b) {
-            scores.fill(f32::NAN);
-            return scores;
+            return Array2::from_elem(weight.dim(), f32::NAN);
         }
-        let (mut magnitudes, mut found) = (Vec::new(), Vec::new());
-        Magnitudes::of(weight).scores(1.0, &mut |magnitude, score, _| {
-            magnitudes.push(magnitude);
-            found.push(score);
-        });
-        Zip::from(&mut scores).and(&weight).par_for_each(|score, w| {
-            *score = found[magnitudes.partition_point(|&m| m > w.to_bits() & MAGNITUDE)];
-        });
-        scores
+        assert!(weight.len() < 1 << INDEX, "{} weights in one layer", weight.len());
+        // The magnitude above, the place below: one sort of numbers.
+        let place = |(i, w): (usize, &f32)| u64::from(w.to_bits() & MAGNITUDE) << INDEX | i as u64;
+        let mut order: Vec<u64> = weight.iter().enumerate().map(place).collect();
+        order.par_sort_unstable();
+        let (mut sum, mut scores) = (Sum(0.0), vec![0.0; order.len()]);
+        for equal in order.chunk_by(|a, b| a >> INDEX == b >> INDEX).rev() {
+            let score = sum.score((equal[0] >> INDEX) as u32, equal.len() as f64);
+            equal.iter().for_each(|at| scores[(at & ((1 << INDEX) - 1)) as usize] = score);
+        }
+        Array2::from_shape_fn(weight.dim(), |(r, c)| scores[r * weight.ncols() + c])
+    }
+}
+
+/// The sum of the squares so far, the largest first.
+struct Sum(f64);
+
+impl Sum {
+    /// Adds the squares of so many equal magnitudes, by their bits; their score.
+    fn score(&mut self, magnitude: u32, count: f64) -> f32 {
+        let magnitude = f64::from(f32::from_bits(magnitude));
+        let value = magnitude * magnitude;
+        self.0 += value * count;
+        if value > 0.0 { (value / self.0) as f32 } else { 0.0 }
     }
 }
 
@@ -102,15 +121,10 @@ impl Magnitudes {
         }
     }
 
-    /// Shows every magnitude that occurs, the largest first, with its LAMP score and how often it does. Each stands for `weight` weights.
-    fn scores(&self, weight: f64, see: &mut dyn FnMut(u32, f32, u64)) {
-        let mut sum = 0.0;
-        self.descending(|magnitude, count| {
-            let magnitude_64 = f64::from(f32::from_bits(magnitude));
-            let value = magnitude_64 * magnitude_64;
-            sum += value * (weight * count as f64);
-            see(magnitude, if value > 0.0 { (value / sum) as f32 } else { 0.0 }, count);
-        });
+    /// Shows the LAMP score of every magnitude that occurs, the largest first, and how often it does. Each stands for `weight` weights.
+    fn scores(&self, weight: f64, see: &mut dyn FnMut(f32, u64)) {
+        let mut sum = Sum(0.0);
+        self.descending(|magnitude, count| see(sum.score(magnitude, weight * count as f64), count));
     }
 }
 
@@ -136,14 +150,13 @@ impl Ranking for Lamp {
     fn count(&self, layer: &Layer<'_>, counter: &mut RankCounter) -> Result<()> {
         check_finite(&layer.weight, "weights").map_err(|e| e.in_layer(layer.name))?;
         let magnitudes = Magnitudes::of(layer.weight);
-        let counted = |see: &mut dyn FnMut(f32, u64)| magnitudes.scores(1.0, &mut |_, score, count| see(score, count));
-        counter.add_counted(counted).map_err(|e| e.in_layer(layer.name))
+        counter.add_counted(|see| magnitudes.scores(1.0, see)).map_err(|e| e.in_layer(layer.name))
     }
 
     fn sample(&self, rows: &Layer<'_>, of: usize, sample: &mut RankSample) -> Result<()> {
         let (seen, magnitudes) = (rows.len(), Magnitudes::of(rows.weight));
         let weight = of as f64 / seen.max(1) as f64;
-        sample.add_counted(seen, of, |see| magnitudes.scores(weight, &mut |_, score, count| see(score, count)));
+        sample.add_counted(seen, of, |see| magnitudes.scores(weight, see));
         Ok(())
     }
 }

@@ -12,6 +12,8 @@ mod encdec;
 mod finite;
 #[path = "language/levels.rs"]
 mod levels;
+#[path = "language/ranked.rs"]
+mod ranked;
 #[path = "language/resume.rs"]
 mod resume;
 #[path = "language/share.rs"]

@@ -29,6 +29,10 @@ impl Allocate for Er {
         "er"
     }
 
+    fn needs_weights(&self) -> bool {
+        false
+    }
+
     fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
         by_density(layers, total, |out, inputs, _| (inputs + out) / (inputs * out))
     }
@@ -37,6 +41,10 @@ impl Allocate for Er {
 impl Allocate for Erk {
     fn name(&self) -> &str {
         "erk"
+    }
+
+    fn needs_weights(&self) -> bool {
+        false
     }
 
     fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {

@@ -1,15 +1,17 @@
 //! Ranking over all layers.
 
-use super::{Allocate, Layer, budgets, check};
-use crate::mask::{Budget, rank_cut};
+use super::counter::{RankCounter, RankSample};
+use super::ranking::{InMemory, Ranking, by_rank};
+use super::{Allocate, Layer, check};
+use crate::mask::Budget;
 use crate::{Error, Result};
-use ndarray::{ArrayRef2, Zip};
+use ndarray::ArrayView2;
 
 /// As many of each layer as have their scores among the `keep` largest of all layers; of equal scores the first layer's.
 ///
 /// Scores must mean the same in every layer (see each criterion's page). A layer may be left with nothing.
 ///
-/// Cost: three passes over the scores, with no copy of them.
+/// Cost: one pass over the scores, or two ([`RankCounter`]), with no copy of them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Global;
 
@@ -22,42 +24,34 @@ impl Allocate for Global {
         true
     }
 
+    fn ranking(&self) -> Option<&dyn Ranking> {
+        Some(self)
+    }
+
     fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
         check(layers, total)?;
-        let missing = |l: &Layer<'_>| Error::MissingEvidence {
-            criterion: "global".into(),
-            need: "the scores".into(),
-            layer: l.name.into(),
-        };
-        let scores: Vec<&ArrayRef2<f32>> =
-            layers.iter().map(|l| l.scores.as_deref().ok_or_else(|| missing(l))).collect::<Result<_>>()?;
-        budgets(layers, counts(layers, &scores, total.keep())?)
+        layers.iter().try_for_each(|l| scores(l).map(|_| ()))?;
+        by_rank(self, layers, total, &mut InMemory(layers))
     }
 }
 
-/// How many scores of each layer are among the `keep` largest of all.
-pub(super) fn counts(layers: &[Layer<'_>], scores: &[&ArrayRef2<f32>], keep: usize) -> Result<Vec<usize>> {
-    for (layer, s) in layers.iter().zip(scores) {
-        let (expected, found) = (layer.weight.dim(), s.dim());
+impl Ranking for Global {
+    fn count(&self, layer: &Layer<'_>, counter: &mut RankCounter) -> Result<()> {
+        let scores = scores(layer)?;
+        let (expected, found) = (layer.weight.dim(), scores.dim());
         if expected != found {
             return Err(Error::shape(format!("scores of layer {}", layer.name), &[expected.0, expected.1], &[found.0, found.1]));
         }
-        if let Some(((row, col), &value)) = s.indexed_iter().find(|(_, s)| !s.is_finite()) {
-            let error = Error::NonFinite { what: "scores".into(), row, col, value: f64::from(value) };
-            return Err(error.in_layer(layer.name));
-        }
+        counter.add(scores).map_err(|e| e.in_layer(layer.name))
     }
-    if keep == 0 {
-        return Ok(vec![0; layers.len()]);
+
+    fn sample(&self, rows: &Layer<'_>, of: usize, sample: &mut RankSample) -> Result<()> {
+        sample.add(scores(rows)?, of);
+        Ok(())
     }
-    let (cut, mut ties) = rank_cut(scores, keep);
-    Ok(scores
-        .iter()
-        .map(|s| {
-            let (above, equal) = Zip::from(*s).fold((0, 0), |(a, e), &s| (a + usize::from(s > cut), e + usize::from(s == cut)));
-            let taken = ties.min(equal);
-            ties -= taken;
-            above + taken
-        })
-        .collect())
+}
+
+fn scores<'a>(layer: &Layer<'a>) -> Result<ArrayView2<'a, f32>> {
+    let missing = || Error::MissingEvidence { criterion: "global".into(), need: "the scores".into(), layer: layer.name.into() };
+    layer.scores.ok_or_else(missing)
 }

@@ -16,6 +16,8 @@
 //! | [`Overrides`] | given for some layers, another allocation for the rest | |
 
 mod apportion;
+mod counter;
+mod ranking;
 mod erk;
 mod global;
 mod lamp;
@@ -26,11 +28,13 @@ mod target;
 mod uniform;
 
 pub(crate) use apportion::apportion;
+pub use counter::{RankCounter, RankSample};
 pub use erk::{Er, Erk};
 pub use global::Global;
 pub use lamp::Lamp;
 pub use overrides::Overrides;
 pub use owl::{Outliers, Owl};
+pub use ranking::{Ranking, ReadLayers, by_rank, sampled_rows};
 pub use search::{Evolution, Level, dynamic, evolve};
 pub use target::Target;
 pub use uniform::Uniform;
@@ -44,7 +48,7 @@ use ndarray::{ArrayRef2, ArrayView2};
 pub struct Layer<'a> {
     /// Its name.
     pub name: &'a str,
-    /// The weight, `(out, in)`; for a convolution `in` is channels · height · width.
+    /// The weight, `(out, in)`; for a convolution `in` is channels · height · width. Allocations that go by shapes may be given one number for all.
     pub weight: ArrayView2<'a, f32>,
     /// Height and width of a convolution's kernel; `None` for a linear layer.
     pub kernel: Option<(usize, usize)>,
@@ -89,6 +93,24 @@ pub trait Allocate: Sync {
     /// Whether [`Layer::scores`] must be there.
     fn needs_scores(&self) -> bool {
         false
+    }
+
+    /// Whether the numbers of [`Layer::weight`] are looked at, and not its shape alone.
+    fn needs_weights(&self) -> bool {
+        true
+    }
+
+    /// What is ranked over all layers, if budgets are counts by rank: then layers can be read one at a time ([`by_rank`]).
+    fn ranking(&self) -> Option<&dyn Ranking> {
+        None
+    }
+
+    /// The budgets of layers that do not take part in the ranking, from shapes alone, and how many weights of the others stay.
+    ///
+    /// # Errors
+    /// As [`Allocate::allocate`].
+    fn given(&self, layers: &[Layer<'_>], total: Budget) -> Result<(Vec<Option<Budget>>, usize)> {
+        Ok((vec![None; layers.len()], total.keep()))
     }
 
     /// Fewest and most weights of these layers together that may stay.

@@ -1,5 +1,6 @@
 //! Sparsities given for some layers.
 
+use super::ranking::Ranking;
 use super::{Allocate, Layer, check};
 use crate::mask::Budget;
 use crate::{Error, Result};
@@ -15,7 +16,7 @@ pub struct Overrides<A> {
 
 impl<A> Overrides<A> {
     /// The budgets of the layers that are named.
-    fn given(&self, layers: &[Layer<'_>]) -> Result<Vec<Option<Budget>>> {
+    fn named(&self, layers: &[Layer<'_>]) -> Result<Vec<Option<Budget>>> {
         for name in self.sparsity.keys() {
             if !layers.iter().any(|l| l.name == name) {
                 return Err(Error::unknown_layer(name, layers.iter().map(|l| l.name)));
@@ -25,6 +26,19 @@ impl<A> Overrides<A> {
             self.sparsity.get(l.name).map(|&s| Budget::from_sparsity(l.len(), s).map_err(|e| e.in_layer(l.name))).transpose()
         };
         layers.iter().map(fixed).collect()
+    }
+
+    /// The budgets of the layers that are named, the other layers, and what is left for these.
+    fn split<'a>(&self, layers: &[Layer<'a>], total: Budget) -> Result<(Vec<Option<Budget>>, Vec<Layer<'a>>, Budget)> {
+        let parts = self.named(layers)?;
+        let rest: Vec<Layer<'a>> = layers.iter().zip(&parts).filter(|(_, p)| p.is_none()).map(|(l, _)| *l).collect();
+        let given: usize = parts.iter().flatten().map(|p| p.keep()).sum();
+        let room: usize = rest.iter().map(Layer::len).sum();
+        if given > total.keep() || total.keep() - given > room {
+            let reason = format!("the given layers keep {given}, which leaves the other {room} weights a part they cannot have");
+            return Err(Error::Budget { keep: total.keep(), of: total.of(), reason });
+        }
+        Ok((parts, rest, Budget::new(total.keep() - given, room)?))
     }
 }
 
@@ -37,8 +51,24 @@ impl<A: Allocate> Allocate for Overrides<A> {
         self.rest.needs_scores()
     }
 
+    fn needs_weights(&self) -> bool {
+        self.rest.needs_weights()
+    }
+
+    fn ranking(&self) -> Option<&dyn Ranking> {
+        self.rest.ranking()
+    }
+
+    fn given(&self, layers: &[Layer<'_>], total: Budget) -> Result<(Vec<Option<Budget>>, usize)> {
+        let (mut parts, rest, left) = self.split(layers, total)?;
+        let (given, keep) = self.rest.given(&rest, left)?;
+        let mut given = given.into_iter();
+        parts.iter_mut().filter(|part| part.is_none()).for_each(|part| *part = given.next().flatten());
+        Ok((parts, keep))
+    }
+
     fn range(&self, layers: &[Layer<'_>]) -> Result<(usize, usize)> {
-        let parts = self.given(layers)?;
+        let parts = self.named(layers)?;
         let given: usize = parts.iter().flatten().map(|p| p.keep()).sum();
         let rest: Vec<Layer<'_>> = layers.iter().zip(&parts).filter(|(_, p)| p.is_none()).map(|(l, _)| *l).collect();
         let (least, most) = if rest.iter().all(Layer::is_empty) { (0, 0) } else { self.rest.range(&rest)? };
@@ -50,18 +80,11 @@ impl<A: Allocate> Allocate for Overrides<A> {
     /// the rest more or less than it can hold.
     fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
         check(layers, total)?;
-        let mut parts = self.given(layers)?;
-        let rest: Vec<Layer<'_>> = layers.iter().zip(&parts).filter(|(_, p)| p.is_none()).map(|(l, _)| *l).collect();
-        let given: usize = parts.iter().flatten().map(|p| p.keep()).sum();
-        let room: usize = rest.iter().map(Layer::len).sum();
-        if given > total.keep() || total.keep() - given > room {
-            let reason = format!("the given layers keep {given}, which leaves the other {room} weights a part they cannot have");
-            return Err(Error::Budget { keep: total.keep(), of: total.of(), reason });
-        }
-        if room == 0 {
+        let (mut parts, rest, left) = self.split(layers, total)?;
+        if left.of() == 0 {
             return Ok(parts.into_iter().map(|part| part.unwrap_or(Budget::all(0))).collect());
         }
-        let mut shares = self.rest.allocate(&rest, Budget::new(total.keep() - given, room)?)?.into_iter();
+        let mut shares = self.rest.allocate(&rest, left)?.into_iter();
         for part in &mut parts {
             if part.is_none() {
                 *part = shares.next();

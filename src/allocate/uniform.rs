@@ -13,6 +13,10 @@ impl Allocate for Uniform {
         "uniform"
     }
 
+    fn needs_weights(&self) -> bool {
+        false
+    }
+
     fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
         check(layers, total)?;
         let share = total.keep() as f64 / total.of() as f64;

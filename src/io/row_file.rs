@@ -3,6 +3,7 @@
 use super::place::{read_exact_at, write_all_at};
 use crate::{Error, Result};
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Rows of `f32` of several lengths in a file without a name: nothing of it is left when the program ends, however it ends.
@@ -55,9 +56,22 @@ impl RowFile {
     /// # Panics
     /// If there is no such row.
     pub fn row(&self, group: usize, row: usize) -> Result<Vec<f32>> {
-        let cols = self.groups[group].2;
-        let mut bytes = vec![0; cols * 4];
-        read_exact_at(&self.file, &mut bytes, self.place(group, row, cols)).map_err(|e| Error::io(&self.folder, e))?;
+        self.part(group, row, 0..self.groups[group].2)
+    }
+
+    /// Reads these columns of a row.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk refuses.
+    ///
+    /// # Panics
+    /// If there is no such row, or not so many columns.
+    pub fn part(&self, group: usize, row: usize, cols: Range<usize>) -> Result<Vec<f32>> {
+        let of = self.groups[group].2;
+        assert!(cols.start <= cols.end && cols.end <= of, "columns {cols:?} of {of}");
+        let mut bytes = vec![0; cols.len() * 4];
+        let place = self.place(group, row, of) + cols.start as u64 * 4;
+        read_exact_at(&self.file, &mut bytes, place).map_err(|e| Error::io(&self.folder, e))?;
         Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
     }
 
@@ -79,6 +93,7 @@ mod tests {
         rows.write(2, 1, &[1.5, -2.0]).unwrap();
         rows.write(0, 1, &[1.0, 2.0, 3.0]).unwrap();
         assert_eq!([0, 1, 2].map(|row| rows.row(2, row).unwrap()), [vec![0.0, 0.0], vec![1.5, -2.0], vec![0.0, 0.0]]);
+        assert_eq!(rows.part(0, 1, 1..3).unwrap(), [2.0, 3.0]);
         assert_eq!((rows.row(0, 1).unwrap(), rows.row(1, 0).unwrap()), (vec![1.0, 2.0, 3.0], vec![0.0]));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file has no name");
         assert!(RowFile::new(&folder.path().join("none"), [(1, 1)]).is_err());

@@ -9,7 +9,7 @@ use crate::io::{one_line, open, quoted};
 use crate::mask::Mask;
 use crate::sparse::LinearOp;
 use crate::{Error, Result};
-use ndarray::{Array1, Array2, ArrayD, IxDyn};
+use ndarray::{Array1, Array2, ArrayD, Axis, IxDyn};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -243,6 +243,27 @@ impl Folder {
             return Err(Error::malformed(path, reason));
         }
         Ok(())
+    }
+
+    /// Reads some rows of a weight that must be a matrix of this shape, in this order.
+    ///
+    /// # Errors
+    /// As [`Folder::matrix`].
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn rows(&self, name: &str, shape: (usize, usize), rows: &[usize]) -> Result<Array2<f32>> {
+        self.fits(name, &[shape.0, shape.1])?;
+        assert!(rows.iter().all(|&r| r < shape.0), "rows {rows:?} of {}", shape.0);
+        if let Some(packed) = self.packed.get(name) {
+            return Ok(self.unpacked(name, packed)?.select(Axis(0), rows));
+        }
+        let (shard, tensor) = self.find(name)?;
+        let mut found = Array2::zeros((rows.len(), shape.1));
+        for (mut values, row) in found.rows_mut().into_iter().zip(rows) {
+            shard.read_numbers(tensor, row * shape.1, values.as_slice_mut().expect("made row by row"))?;
+        }
+        Ok(found)
     }
 
     /// Shows a weight's numbers to `see` in order, a part at a time; at most 1 MB of them is in memory.

@@ -9,7 +9,7 @@ use crate::data::Sequences;
 use crate::io::{Folder, RowFile};
 use crate::lm::{Config, LanguageModel};
 use crate::{Error, Result};
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
@@ -87,25 +87,52 @@ impl SequenceGradients {
     /// # Errors
     /// [`Error::UnknownLayer`] if it was not among those that were measured; [`Error::Io`] if the disk refuses.
     pub fn measured(&self, layer: &str) -> Result<Measured> {
-        let Some(&(group, shape)) = self.layers.get(layer) else {
-            return Err(Error::unknown_layer(layer, self.layers.keys().map(String::as_str)));
-        };
+        let (group, shape) = self.find(layer)?;
+        self.gather(shape, &|row| self.rows.row(group, row))
+    }
+
+    /// What was measured of some rows or columns of a layer.
+    ///
+    /// # Errors
+    /// As [`SequenceGradients::measured`].
+    ///
+    /// # Panics
+    /// If there is no such row or column.
+    pub(super) fn measured_part(&self, layer: &str, (axis, which): (Axis, &[usize])) -> Result<Measured> {
+        let (group, (rows, cols)) = self.find(layer)?;
+        if axis == Axis(0) {
+            let part = |row: usize, r: usize| self.rows.part(group, row, r * cols..(r + 1) * cols);
+            return self.gather((which.len(), cols), &|row| {
+                which.iter().try_fold(Vec::new(), |all, &r| Ok([all, part(row, r)?].concat()))
+            });
+        }
+        let columns = |all: Vec<f32>| (0..rows).flat_map(|r| which.iter().map(move |c| r * cols + c)).map(|at| all[at]).collect();
+        self.gather((rows, which.len()), &|row| self.rows.row(group, row).map(columns))
+    }
+
+    /// The group of a layer in the file, and its shape.
+    fn find(&self, layer: &str) -> Result<(usize, (usize, usize))> {
+        let unknown = || Error::unknown_layer(layer, self.layers.keys().map(String::as_str));
+        self.layers.get(layer).copied().ok_or_else(unknown)
+    }
+
+    /// What was measured, from the rows of a group.
+    fn gather(&self, shape: (usize, usize), row: &dyn Fn(usize) -> Result<Vec<f32>>) -> Result<Measured> {
         let mut next = 0;
         let mut sum = |need: Need| -> Result<Option<Array2<f32>>> {
             if !self.needs.contains(need) {
                 return Ok(None);
             }
             next += 1;
-            let row = self.rows.row(group, next - 1)?;
-            Array2::from_shape_vec(shape, row).map(Some).map_err(|e| Error::setting("gradients", e.to_string()))
+            Array2::from_shape_vec(shape, row(next - 1)?).map(Some).map_err(|e| Error::setting("gradients", e.to_string()))
         };
         let (gradient, squared_gradients) = (sum(Need::Gradient)?, sum(Need::SquaredGradients)?);
         let sample_gradients = match self.needs.contains(Need::SampleGradients) {
             false => None,
             true => {
                 let mut all = Array2::zeros((self.sequences, shape.0 * shape.1));
-                for (n, mut row) in all.rows_mut().into_iter().enumerate() {
-                    row.assign(&ndarray::ArrayView1::from(&self.rows.row(group, next + n)?));
+                for (n, mut sample) in all.rows_mut().into_iter().enumerate() {
+                    sample.assign(&ndarray::ArrayView1::from(&row(next + n)?));
                 }
                 Some(all)
             }
@@ -192,5 +219,32 @@ impl Sums {
             (0..sums).try_for_each(|row| rows.write(group, row, &numbers[row * len..(row + 1) * len]))?;
         }
         Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_what_was_measured_is_that_part_of_the_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let needs = Needs::none().and(Need::Gradient).and(Need::SampleGradients);
+        let rows = RowFile::new(folder.path(), [(3, 2), (3, 12)]).unwrap();
+        for row in 0..3 {
+            rows.write(1, row, &(0..12).map(|i| (100 * row + i) as f32).collect::<Vec<_>>()).unwrap();
+        }
+        let layers = [("a".to_string(), (0, (1, 2))), ("b".to_string(), (1, (3, 4)))].into();
+        let gradients = SequenceGradients { rows, layers, sequences: 2, needs };
+        let whole = gradients.measured("b").unwrap();
+        let samples = whole.sample_gradients.unwrap().into_shape_with_order((2, 3, 4)).unwrap();
+        for (axis, which) in [(Axis(0), vec![0, 2]), (Axis(1), vec![1, 2]), (Axis(1), vec![3]), (Axis(0), vec![])] {
+            let part = gradients.measured_part("b", (axis, &which)).unwrap();
+            assert_eq!(part.gradient, whole.gradient.as_ref().map(|g| g.select(axis, &which)), "{axis:?}, {which:?}");
+            let selected = samples.select(Axis(axis.index() + 1), &which);
+            let expected = selected.to_shape((2, selected.len() / 2)).unwrap();
+            assert_eq!(part.sample_gradients.unwrap(), expected, "{axis:?}, {which:?}");
+            assert_eq!(part.squared_gradients, None);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::before::{mask_before, turned};
 use super::check::check_measurable;
 use super::gradients::with_gradients;
+use super::read_ahead::{read_ahead, turned_weight};
 use super::record::{LayerRecord, Place};
 use super::resume::{begin, fits};
 use super::walk::Walk;
@@ -141,8 +142,10 @@ impl Run<'_, '_> {
             // Nothing runs: weights are read, pruned and written.
             for i in done..=last {
                 let pruned = layers.iter().filter(|l| l.block == i && settings.budgets.contains_key(&l.name));
-                let fresh = read_ahead(folder, pruned.collect(), |layer, weight| {
-                    one(layer, weight.view(), &mut LayerStatistics::nothing(), settings, folder, writer)
+                let mut fresh = Vec::new();
+                read_ahead(folder, &pruned.collect::<Vec<_>>(), |layer, weight| {
+                    fresh.push(one(layer, weight.view(), &mut LayerStatistics::nothing(), settings, folder, writer)?);
+                    Ok(())
                 })?;
                 if !fresh.is_empty() {
                     records.extend(fresh);
@@ -216,24 +219,6 @@ impl Drop for Saver {
     }
 }
 
-/// Calls `f` with each layer and its weight `(out, in)`, the next of which is read meanwhile.
-fn read_ahead<T>(folder: &Folder, layers: Vec<&Place>, mut f: impl FnMut(&Place, Array2<f32>) -> Result<T>) -> Result<Vec<T>> {
-    std::thread::scope(|scope| {
-        let (send, weights) = std::sync::mpsc::sync_channel(0);
-        let names = &layers;
-        scope.spawn(move || {
-            for layer in names {
-                let weight = folder.matrix(&layer.tensor, layer.stored).map(|w| turned_weight(w, layer.transposed));
-                // Nobody listens any more after an error.
-                if send.send(weight).is_err() {
-                    return;
-                }
-            }
-        });
-        layers.iter().zip(&weights).map(|(layer, weight)| f(layer, weight?)).collect()
-    })
-}
-
 fn check(settings: &LanguagePruning<'_>) -> Result<()> {
     if settings.inputs == CalibrationInputs::Dense && settings.sequential == Sequential::Layer {
         let reason = "dense inputs have no pruned layers before them; prune by whole blocks, or with pruned inputs";
@@ -258,11 +243,6 @@ fn take_over(block: &mut Block, settings: &LanguagePruning<'_>, writer: &FolderW
 
 fn read_back(writer: &FolderWriter, tensor: &str, transposed: bool) -> Result<Array2<f32>> {
     Ok(turned_weight(writer.read_matrix(tensor)?, transposed))
-}
-
-/// A weight as the checkpoint holds it, as `(out, in)`.
-fn turned_weight(stored: Array2<f32>, transposed: bool) -> Array2<f32> {
-    if transposed { stored.t().as_standard_layout().into_owned() } else { stored }
 }
 
 /// Prunes one layer of a block, writes it, and lets the block go on with what was written.

@@ -4,12 +4,14 @@ use super::CalibrationInputs;
 use super::activations::ActivationMemory;
 use super::gradients::SequenceGradients;
 use super::layers::LanguageLayer;
+use super::read_ahead::{FolderLayers, ReadProgress};
+use super::record::Place;
 use super::walk::Walk;
-use crate::allocate::{Allocate, Layer, Outliers, Target};
-use crate::criteria::{Evidence, Magnitude, Need, Needs, Saliency, Wanda};
+use crate::allocate::{Allocate, Layer, Outliers, by_rank};
+use crate::criteria::{Evidence, Need, Needs, Saliency, Wanda};
 use crate::data::Sequences;
 use crate::io::Folder;
-use crate::lm::{Config, load_block};
+use crate::lm::{Config, Outline, load_block};
 use crate::mask::{Budget, Pattern, check_finite};
 use crate::{Error, Result};
 use ndarray::Array2;
@@ -32,18 +34,35 @@ fn in_units(layers: &[LanguageLayer], parts: &[Budget], pattern: Pattern) -> Res
 
 /// How much of each layer stays, by `allocation`, or by given counts of weights. An N:M pattern fixes all budgets.
 ///
-/// Allocations that look at weights have the weights of all layers in memory; those that rank, rank by `ranking`, a criterion that needs
-/// gradients alone, or by magnitude.
+/// Allocations that go by shapes read no weights. Those that rank ([`Allocate::ranking`]) read each layer once, beside a sample
+/// ([`sampled_rows`](crate::allocate::sampled_rows)), with the weights of two layers and the scores of one in memory, and rank by `ranking`, a
+/// criterion that needs gradients alone, or by magnitude. Any other has the weights of all layers in memory.
 ///
 /// # Errors
-/// Those of the allocation, of the pattern (naming the layer) and of reading.
+/// Those of the allocation, of the pattern (naming the layer) and of reading; if a layer is not one of the model's.
 pub fn allocated(
     folder: &Folder,
     config: &Config,
     layers: &[LanguageLayer],
     pattern: Pattern,
     sparsity: f64,
+    by: (&dyn Allocate, Option<(&dyn Saliency, &SequenceGradients)>),
+) -> Result<HashMap<String, Budget>> {
+    allocated_with(folder, config, layers, pattern, sparsity, by, &mut |_| {})
+}
+
+/// As [`allocated`]; `see` is told after each layer that is read.
+///
+/// # Errors
+/// As [`allocated`].
+pub fn allocated_with(
+    folder: &Folder,
+    config: &Config,
+    layers: &[LanguageLayer],
+    pattern: Pattern,
+    sparsity: f64,
     (allocation, ranking): (&dyn Allocate, Option<(&dyn Saliency, &SequenceGradients)>),
+    see: &mut dyn FnMut(ReadProgress),
 ) -> Result<HashMap<String, Budget>> {
     let uniform = allocation.name() == "uniform" || matches!(pattern, Pattern::Nm { .. });
     if uniform {
@@ -53,33 +72,38 @@ pub fn allocated(
         };
         return layers.iter().map(budget).collect();
     }
-    let mut weights: Vec<Array2<f32>> = Vec::new();
-    for block in 0..config.layers() {
-        if layers.iter().any(|l| l.block == block) {
-            let loaded = load_block(folder, config, block)?;
-            let wanted = loaded.linears().into_iter().filter(|l| layers.iter().any(|w| w.name == l.name()));
-            weights.extend(wanted.map(|l| l.dense_weight().into_owned()));
-        }
-    }
-    let scores: Vec<Array2<f32>> = if allocation.needs_scores() {
-        let score = |(l, w): (&LanguageLayer, &Array2<f32>)| {
-            let plain = Evidence::weight_only(&l.name, w);
-            match ranking {
-                None => Magnitude::default().score(&plain),
-                Some((saliency, gradients)) => saliency.score(&Evidence { measured: &gradients.measured(&l.name)?, ..plain }),
-            }
-        };
-        layers.iter().zip(&weights).map(score).collect::<Result<_>>()?
-    } else {
-        vec![]
+    let outline = Outline::of(folder, config)?;
+    let all: Vec<Place> = outline.layers.iter().filter_map(Place::of).collect();
+    let place = |l: &LanguageLayer| {
+        let unknown = || Error::unknown_layer(&l.name, all.iter().map(|p| p.name.as_str()));
+        all.iter().find(|p| p.name == l.name).ok_or_else(unknown)
     };
-    let seen: Vec<Layer<'_>> = layers
-        .iter()
-        .zip(&weights)
-        .enumerate()
-        .map(|(i, (l, w))| Layer { scores: scores.get(i).map(|s| s.view()), ..Layer::linear(&l.name, w) })
-        .collect();
-    in_units(layers, &Target::Sparsity(sparsity).allocate(allocation, &seen)?, pattern)
+    let places: Vec<&Place> = layers.iter().map(place).collect::<Result<_>>()?;
+    // Shapes without numbers: one number stands for all.
+    let none = Array2::zeros((1, 1));
+    let shapes: Vec<Layer<'_>> =
+        places.iter().filter_map(|p| none.broadcast(p.shape()).map(|weight| Layer { weight, ..Layer::linear(&p.name, &none) })).collect();
+    let total = Budget::from_sparsity(shapes.iter().map(Layer::len).sum(), sparsity)?;
+    let scored = allocation.needs_scores();
+    let mut read = FolderLayers { folder, places: &places, scored, ranking, see };
+    let parts = if allocation.ranking().is_some() {
+        by_rank(allocation, &shapes, total, &mut read)?
+    } else if scored || allocation.needs_weights() {
+        let mut found = Vec::with_capacity(places.len());
+        let every: Vec<usize> = (0..places.len()).collect();
+        read.read(&every, 1, |_, weight, scores| {
+            found.push((weight, scores));
+            Ok(())
+        })?;
+        let whole = shapes.iter().zip(&found).map(|(layer, (weight, scores))| Layer {
+            scores: scores.as_ref().map(|s: &Array2<f32>| s.view()),
+            ..Layer::linear(layer.name, weight)
+        });
+        allocation.allocate(&whole.collect::<Vec<_>>(), total)?
+    } else {
+        allocation.allocate(&shapes, total)?
+    };
+    in_units(layers, &parts, pattern)
 }
 
 /// The outliers of one block.

@@ -149,7 +149,7 @@ fn nm_row(row: &[f32], n: usize, m: usize, words: &mut [u64]) {
         } else {
             order.clear();
             order.extend(0..m);
-            order.sort_by(|&i, &j| key(group[j]).cmp(&key(group[i])).then(i.cmp(&j)));
+            order.sort_by(|&i, &j| order_key(group[j]).cmp(&order_key(group[i])).then(i.cmp(&j)));
             order[..n].iter().for_each(|&i| keep(i));
         }
     }
@@ -203,13 +203,21 @@ fn expand(units: &Mask, pattern: Pattern, rows: usize, cols: usize) -> Mask {
     mask
 }
 
-/// Monotone in the score: `a < b` exactly if `key(a) < key(b)`, for finite scores.
-fn key(score: f32) -> u32 {
+/// An integer that orders as the score does: `a < b` exactly if `order_key(a) < order_key(b)`, for scores that are not NaN. `-0.0` and `0.0`
+/// have the same.
+///
+/// ```
+/// use lacuna_sparse::mask::order_key;
+/// assert!(order_key(-2.0) < order_key(-1.0) && order_key(-1.0) < order_key(0.5));
+/// assert_eq!(order_key(-0.0), order_key(0.0));
+/// ```
+#[inline]
+pub fn order_key(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits(); // -0.0 becomes 0.0
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
-/// The score of a key.
+/// The score of an [`order_key`].
 fn score(key: u32) -> f32 {
     f32::from_bits(if key >> 31 == 1 { key & !(1 << 31) } else { !key })
 }
@@ -255,8 +263,8 @@ fn histogram(scores: &[&ArrayRef2<f32>], bin: impl Fn(f32) -> Option<u32> + Sync
 pub fn rank_cut(scores: &[&ArrayRef2<f32>], keep: usize) -> (f32, usize) {
     let all: usize = scores.iter().map(|s| s.len()).sum();
     assert!((1..=all).contains(&keep), "rank {keep} of {all} scores");
-    let (high, above) = bin_of_rank(&histogram(scores, |s| Some(key(s) >> 16)), keep);
-    let low_bins = histogram(scores, |s| (key(s) >> 16 == high).then_some(key(s) & 0xffff));
+    let (high, above) = bin_of_rank(&histogram(scores, |s| Some(order_key(s) >> 16)), keep);
+    let low_bins = histogram(scores, |s| (order_key(s) >> 16 == high).then_some(order_key(s) & 0xffff));
     let (low, above_low) = bin_of_rank(&low_bins, keep - above);
     (score(high << 16 | low), keep - above - above_low)
 }

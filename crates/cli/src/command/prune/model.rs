@@ -18,7 +18,7 @@ use lacuna::lm::Config;
 use lacuna::mask::{Budget, Pattern, Scope};
 use lacuna::prune::{
     CalibrationInputs, Correction, LanguageLayer, LanguagePruning, LanguageRun, LevelSettings, PrunedFolder, Sequential,
-    allocated, check_measurable, language_layers, of_blocks, outliers, prune_language,
+    allocated_with, check_measurable, language_layers, of_blocks, outliers, prune_language,
 };
 use lacuna::solve::{Pruner, Reconstruct, Reconstructed, Solver};
 use lacuna::sparse::Format;
@@ -223,8 +223,18 @@ fn budgets(
     let (wanted, LanguagePruning { pattern, memory, .. }) = (&args.language, settings);
     if let Some(allocation) = allocation(args.allocate) {
         let ranking = saliency.zip(settings.gradients);
-        let budgets = allocated(folder, config, layers, *pattern, sparsity, (allocation.as_ref(), ranking))?;
-        return Ok((budgets, Value::Null));
+        let (bar, mut again) = (crate::command::model::bar(layers.len(), "ranking"), false);
+        let by = (allocation.as_ref(), ranking);
+        let budgets = allocated_with(folder, config, layers, *pattern, sparsity, by, &mut |reading| {
+            if reading.pass == 2 && !std::mem::replace(&mut again, true) {
+                bar.suspend(|| {
+                    eprintln!("note: a sample of the weights misled about where the budget falls; all are read once more")
+                });
+            }
+            bar.set_position(reading.layers as u64);
+        });
+        bar.finish_and_clear();
+        return Ok((budgets?, Value::Null));
     }
     if args.allocate == Allocation::Owl {
         let found =

@@ -65,7 +65,8 @@ fn streamed(allocation: &dyn Allocate, weights: &[Array2<f32>], keep: usize, sam
     // Shapes alone.
     let shape = |(w, name): (&Array2<f32>, &'_ String)| (name.clone(), zero.broadcast(w.dim()).unwrap().dim());
     let shapes: Vec<(String, (usize, usize))> = weights.iter().zip(&names).map(shape).collect();
-    let layers: Vec<Layer<'_>> = shapes.iter().map(|(n, dim)| Layer { weight: zero.broadcast(*dim).unwrap(), ..Layer::linear(n, &zero) }).collect();
+    let layers: Vec<Layer<'_>> =
+        shapes.iter().map(|(n, dim)| Layer { weight: zero.broadcast(*dim).unwrap(), ..Layer::linear(n, &zero) }).collect();
     let total = Budget::new(keep, weights.iter().map(Array2::len).sum()).unwrap();
     let mut reader = Reader { weights, names: &names, sample, passes: 0 };
     let parts = by_rank(allocation, &layers, total, &mut reader).unwrap();

@@ -81,8 +81,10 @@ pub fn allocated_with(
     let places: Vec<&Place> = layers.iter().map(place).collect::<Result<_>>()?;
     // Shapes without numbers: one number stands for all.
     let none = Array2::zeros((1, 1));
-    let shapes: Vec<Layer<'_>> =
-        places.iter().filter_map(|p| none.broadcast(p.shape()).map(|weight| Layer { weight, ..Layer::linear(&p.name, &none) })).collect();
+    let shapes: Vec<Layer<'_>> = places
+        .iter()
+        .filter_map(|p| none.broadcast(p.shape()).map(|weight| Layer { weight, ..Layer::linear(&p.name, &none) }))
+        .collect();
     let total = Budget::from_sparsity(shapes.iter().map(Layer::len).sum(), sparsity)?;
     let scored = allocation.needs_scores();
     let mut read = FolderLayers { folder, places: &places, scored, ranking, see };

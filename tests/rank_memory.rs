@@ -6,14 +6,19 @@ mod allocator;
 use allocator::beside;
 use lacuna::allocate::{Allocate, Global, Lamp, Layer, Target, sampled_rows};
 use lacuna::criteria::Magnitude;
-use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
+use lacuna::data::Sequences;
+use lacuna::io::{Dtype, Folder, FolderWriter, Layout, Output};
 use lacuna::lm::Config;
 use lacuna::mask::{Pattern, Scope};
-use lacuna::prune::{CalibrationInputs, LanguageLayer, LanguagePruning, Turn, allocated_with, language_layers, prune_language};
+use lacuna::prune::{
+    ActivationMemory, CalibrationInputs, LanguageLayer, LanguagePruning, LanguageRun, Sequential, allocated_with,
+    language_layers, prune_language,
+};
 use lacuna::rng::Seed;
 use lacuna::solve::Scored;
 use ndarray::{Array1, Array2};
 use serde_json::json;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 const HIDDEN: usize = 384;
@@ -90,7 +95,7 @@ fn in_memory(dir: &Path, allocation: &dyn Allocate) -> Vec<usize> {
         layers.iter().map(|l| folder.matrix(&format!("{}.weight", l.name), l.shape).unwrap()).collect();
     let scores: Vec<Array2<f32>> = weights.iter().map(|w| w.mapv(f32::abs)).collect();
     let seen: Vec<Layer<'_>> = (0..layers.len())
-        .map(|i| Layer { scores: Some(scores[i].view()), ..Layer::linear(&layers[i].name, weights[i].view()) })
+        .map(|i| Layer { scores: Some(scores[i].view()), ..Layer::linear(&layers[i].name, &weights[i]) })
         .collect();
     Target::Sparsity(0.5).allocate(allocation, &seen).unwrap().iter().map(|p| p.keep()).collect()
 }
@@ -106,16 +111,22 @@ fn pruned(dir: &Path) -> usize {
         scope: Scope::Layer,
         budgets,
         inputs: CalibrationInputs::Pruned,
-        turn: Turn::Layer,
+        sequential: Sequential::Layer,
         correction: None,
         gradients: None,
-        memory: 0,
-        scratch: dir,
+        memory: ActivationMemory::new(0, dir),
     };
     let out = dir.with_extension("pruned");
-    let run =
-        || prune_language(&folder, &config, (&[0], 1), &settings, (&out, &json!({}), false), &mut |_| {}).unwrap().0.finish();
-    let (done, bytes) = beside(run);
+    let run = LanguageRun {
+        folder: &folder,
+        config: &config,
+        calibration: &Sequences::nothing(),
+        pruning: &settings,
+        out: &Output::from(&out),
+        described: &json!({}),
+        resume: false,
+    };
+    let (done, bytes) = beside(|| prune_language(run, &mut |_| ControlFlow::Continue(())).unwrap().finish());
     done.unwrap();
     bytes
 }

@@ -3,14 +3,16 @@
 use crate::common::*;
 use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Layer, Overrides, Target};
 use lacuna::criteria::{Evidence, Fisher, Magnitude, Need, Needs, Saliency, Taylor};
+use lacuna::data::Sequences;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
 use lacuna::lm::Config;
 use lacuna::mask::{Budget, Pattern};
-use lacuna::prune::{LanguageLayer, SequenceGradients, allocated, allocated_with, language_layers};
+use lacuna::prune::{ActivationMemory, LanguageLayer, SequenceGradients, allocated, allocated_with, language_layers};
 use lacuna::rng::Seed;
 use ndarray::{Array1, Array2};
 use serde_json::json;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// A GPT-2 of two blocks, whose weights lie (in, out), of scales that differ from layer to layer.
@@ -81,8 +83,8 @@ fn layers_read_one_at_a_time_get_the_budgets_of_all_in_memory() {
             let (folder, config, layers) = opened(&dir);
             let weights = weights(&dir, &layers);
             let magnitudes: Vec<Array2<f32>> = weights.iter().map(|w| w.mapv(f32::abs)).collect();
-            let lamp: Vec<Array2<f32>> = weights.iter().map(|w| Lamp::scores(w.view())).collect();
-            let seen: Vec<Layer<'_>> = layers.iter().zip(&weights).map(|(l, w)| Layer::linear(&l.name, w.view())).collect();
+            let lamp: Vec<Array2<f32>> = weights.iter().map(|w| Lamp::scores(w)).collect();
+            let seen: Vec<Layer<'_>> = layers.iter().zip(&weights).map(|(l, w)| Layer::linear(&l.name, w)).collect();
             for sparsity in [0.0, 0.3, 0.5, 0.9] {
                 let found = |allocation: &dyn Allocate| {
                     allocated(&folder, &config, &layers, Pattern::Unstructured, sparsity, (allocation, None)).unwrap()
@@ -121,12 +123,13 @@ fn criteria_of_gradients_are_ranked_layer_by_layer_too() {
         let (folder, config, layers) = opened(&dir);
         let weights = weights(&dir, &layers);
         let needs = Needs::none().and(Need::Gradient).and(Need::SquaredGradients);
-        let room = (m.folder.path(), 1 << 20);
-        let gradients = SequenceGradients::measure(&folder, &config, (&ids, LENGTH), (&layers, needs), room, |_, _| {}).unwrap();
+        let (room, ids) = (ActivationMemory::new(1 << 20, m.folder.path()), Sequences::new(ids.clone(), LENGTH).unwrap());
+        let see = |_, _| ControlFlow::Continue(());
+        let gradients = SequenceGradients::measure(&folder, &config, &ids, &layers, needs, &room, see).unwrap();
         for saliency in [&Taylor as &dyn Saliency, &Fisher] {
             let score = |(l, w): (&LanguageLayer, &Array2<f32>)| {
                 let measured = gradients.measured(&l.name).unwrap();
-                saliency.score(&Evidence { measured: &measured, ..Evidence::weight_only(&l.name, w.view()) }).unwrap()
+                saliency.score(&Evidence { measured: &measured, ..Evidence::weight_only(&l.name, w) }).unwrap()
             };
             let scores: Vec<Array2<f32>> = layers.iter().zip(&weights).map(score).collect();
             let by = (&Global as &dyn Allocate, Some((saliency, &gradients)));
@@ -173,10 +176,10 @@ fn an_allocation_from_outside_sees_all_weights_with_their_scores() {
     let scores: Vec<Array2<f32>> = layers
         .iter()
         .zip(&weights)
-        .map(|(l, w)| Magnitude::default().score(&Evidence::weight_only(&l.name, w.view())).unwrap())
+        .map(|(l, w)| Magnitude::default().score(&Evidence::weight_only(&l.name, w)).unwrap())
         .collect();
     let seen: Vec<Layer<'_>> = (0..layers.len())
-        .map(|i| Layer { scores: Some(scores[i].view()), ..Layer::linear(&layers[i].name, weights[i].view()) })
+        .map(|i| Layer { scores: Some(scores[i].view()), ..Layer::linear(&layers[i].name, &weights[i]) })
         .collect();
     let parts = Target::Sparsity(0.4).allocate(&Largest, &seen).unwrap();
     let expected: HashMap<String, Budget> = layers.iter().map(|l| l.name.clone()).zip(parts).collect();
@@ -193,7 +196,7 @@ fn layers_that_are_given_and_those_that_are_left_out_are_not_read() {
     let found =
         allocated_with(&folder, &config, &layers, Pattern::Unstructured, 0.5, (&given, None), &mut |r| read.push(r)).unwrap();
     let weights = weights(&m.dir, &layers);
-    let seen: Vec<Layer<'_>> = layers.iter().zip(&weights).map(|(l, w)| Layer::linear(&l.name, w.view())).collect();
+    let seen: Vec<Layer<'_>> = layers.iter().zip(&weights).map(|(l, w)| Layer::linear(&l.name, w)).collect();
     let parts = Target::Sparsity(0.5).allocate(&given, &seen).unwrap();
     assert_eq!(found, layers.iter().map(|l| l.name.clone()).zip(parts).collect());
     assert!(read.iter().all(|r| r.of == layers.len() - 1 && r.layers <= r.of), "{read:?}");

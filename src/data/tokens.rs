@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Where the token that begins a text stands.
@@ -54,7 +54,7 @@ impl FromStr for Bos {
 ///
 /// ```
 /// use lacuna::data::Tokens;
-/// let tokens = Tokens { ids: vec![5, 6, 7, 8, 9], first: Some(1), bos: "token 1 begins every window".into() };
+/// let tokens = Tokens { ids: vec![5, 6, 7, 8, 9], first: Some(1), bos: "token 1 begins every window".into(), bytes: None };
 /// let calibration = tokens.sequences(3, 2).unwrap();
 /// assert_eq!((calibration.ids(), calibration.length()), (&[1, 5, 6, 1, 7, 8][..], 3));
 /// assert!(tokens.sequences(3, 3).is_none(), "the text is too short");
@@ -67,6 +67,8 @@ pub struct Tokens {
     pub first: Option<u32>,
     /// Where the token that begins a text stands, in words.
     pub bos: String,
+    /// Bytes of the text; `None` where it came as token numbers.
+    pub bytes: Option<usize>,
 }
 
 impl Tokens {
@@ -84,7 +86,7 @@ impl Tokens {
     /// As [`windows`].
     pub fn windows(&self, context: usize, most: Option<usize>) -> Result<Windows> {
         let windows = windows(&self.ids, context, most, self.first)?;
-        Ok(Windows { windows, tokens: self.ids.len(), bos: self.bos.clone() })
+        Ok(Windows { windows, tokens: self.ids.len(), bos: self.bos.clone(), bytes: self.bytes })
     }
 }
 
@@ -176,6 +178,8 @@ pub struct Windows {
     pub tokens: usize,
     /// Where the token that begins a text stands, in words.
     pub bos: String,
+    /// Bytes of the whole text; `None` where it came as token numbers.
+    pub bytes: Option<usize>,
 }
 
 /// The windows of a text: `context` tokens each, the first `most` of them. With `first` every window begins with that token
@@ -204,6 +208,14 @@ pub fn windows(ids: &[u32], context: usize, most: Option<usize>, first: Option<u
     }
     let window = |part: &[u32]| first.iter().chain(part).copied().collect();
     Ok(ids.chunks_exact(fill).take(most.unwrap_or(usize::MAX)).map(window).collect())
+}
+
+/// The files of a list `a.txt,b.txt`. A file whose name has commas is one, if it is there.
+pub fn text_files(list: &str) -> Vec<PathBuf> {
+    if list.contains(',') && !Path::new(list).exists() {
+        return list.split(',').filter(|part| !part.is_empty()).map(PathBuf::from).collect();
+    }
+    vec![PathBuf::from(list)]
 }
 
 /// A text as it is in a file.

@@ -6,6 +6,7 @@ mod file;
 mod memory;
 mod perplexity;
 mod streamed;
+mod texts;
 
 pub use census::{Census, Counted, Sum, attention_flops, sparsity};
 pub use choices::{ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Question, answer, guess, join, read_lines};
@@ -13,6 +14,7 @@ pub use file::{FileCensus, FileTensor, PackedWeight};
 pub use memory::{available_memory, machine_memory, peak_memory};
 pub use perplexity::Perplexity;
 pub use streamed::streamed_losses;
+pub use texts::{Evaluated, TextScore};
 
 use crate::Result;
 #[doc(no_inline)]

@@ -24,7 +24,7 @@ impl Tokens {
                     (Bos::Tokenizer, _) => "none (the file has token numbers)".to_string(),
                     _ => "none".to_string(),
                 };
-                Ok(Tokens { ids, first, bos })
+                Ok(Tokens { ids, first, bos, bytes: None })
             }
             None => of_text(path, folder, config, bos),
         }
@@ -85,7 +85,7 @@ fn of_text(path: &Path, folder: &Folder, config: &Config, bos: Bos) -> Result<To
         },
         _ => "none".to_string(),
     };
-    Ok(Tokens { ids, first, bos })
+    Ok(Tokens { ids, first, bos, bytes: Some(text.len()) })
 }
 
 #[cfg(not(feature = "text"))]

@@ -4,19 +4,19 @@ use super::model::{bar, of, open, stored};
 use super::texts::{bos, say_overflow};
 use super::{print, print_json};
 use clap::Parser;
-use lacuna::data::{Bos, Windows};
+use lacuna::data::{Bos, Windows, text_files};
 use lacuna::eval::{
-    ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Perplexity, Question, answer, guess, peak_memory, read_lines,
-    streamed_losses,
+    ChoiceScore, Encoding, Evaluated, Joined, LastWord, LastWordScore, Lines, Question, TextScore, answer, guess, peak_memory,
+    read_lines,
 };
 use lacuna::io::Folder;
 use lacuna::lm::{Config, LanguageModel, Running};
+use lacuna::report::{Cell, Table};
 use lacuna::text::Tokenizer;
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// Bytes of features that a streamed model keeps between its blocks.
 const FEATURES: usize = 512 << 20;
@@ -26,9 +26,9 @@ const FEATURES: usize = 512 << 20;
 pub struct Args {
     /// The model's folder
     dir: PathBuf,
-    /// A text, as it is: tokenised once, cut into windows without overlap, the tail dropped
+    /// A text, as it is: tokenised once, cut into windows without overlap, the tail dropped; several as a.txt,b.txt
     #[arg(long, value_name = "FILE", required_unless_present_any = ["choices", "last_word"])]
-    text: Option<PathBuf>,
+    text: Option<String>,
     /// Tokens of a window
     #[arg(long, default_value_t = 1024)]
     context: usize,
@@ -68,8 +68,11 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::malformed(&args.dir, "is an encoder-decoder; eval measures decoders"));
     }
     // What is to be measured is read before the weights, so that what is wrong with it shows at once.
-    let cut = |path| Windows::read(path, &folder, &config, args.context, args.windows, args.bos);
-    let cut = args.text.as_deref().map(cut).transpose()?;
+    let cut = |path: PathBuf| {
+        Windows::read(&path, &folder, &config, args.context, args.windows, args.bos).map(|windows| (path, windows))
+    };
+    let texts = args.text.as_deref().map(text_files).unwrap_or_default();
+    let cut = texts.into_iter().map(cut).collect::<Result<Vec<_>>>()?;
     let asked = Asked::read(args, &folder, &config)?;
     let weights: usize = folder.names().filter_map(|n| folder.info(n).ok()).map(|t| 4 * t.elements()).sum();
     let running: Running = args.format.parse()?;
@@ -78,7 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
         true => None,
         false => {
             // Without a text nothing has windows, and the context is that of questions.
-            let context = if cut.is_some() { args.context } else { args.context.min(QUESTION) };
+            let context = if !cut.is_empty() { args.context } else { args.context.min(QUESTION) };
             let (model, value, line) = stored(&folder, config.clone(), running, context)?;
             storages = Some((value, line));
             Some(model)
@@ -95,8 +98,13 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(storages) = storages {
         add(storages);
     }
-    if let Some(cut) = &cut {
-        add(perplexity(args, cut, &folder, &config, model.as_ref())?);
+    if !cut.is_empty() {
+        let of_model = match &model {
+            Some(model) => Evaluated::Memory(model),
+            None => Evaluated::Streamed { folder: &folder, config: &config, features: FEATURES },
+        };
+        let scores: Vec<TextScore> = cut.iter().map(|text| score(args, text, of_model)).collect::<Result<_>>()?;
+        add(perplexities(args, &scores, &config)?);
     }
     if let (Some(model), Some(asked)) = (&model, &asked) {
         if let Some((questions, joined)) = &asked.choices {
@@ -115,52 +123,57 @@ pub fn run(args: &Args) -> Result<()> {
     if args.json { print_json(&report) } else { print(&(lines.join("\n") + "\n")) }
 }
 
-fn perplexity(
-    args: &Args,
-    cut: &Windows,
-    folder: &Folder,
-    config: &Config,
-    model: Option<&LanguageModel>,
-) -> Result<(Value, String)> {
-    let begun = Instant::now();
-    let losses = match model {
-        Some(model) => {
-            let bar = bar(cut.windows.len(), "windows");
-            let losses = cut.windows.iter().map(|ids| model.nll(ids).inspect(|_| bar.inc(1))).collect::<Result<Vec<_>>>()?;
-            bar.finish_and_clear();
-            losses
-        }
-        None => {
-            let bar = bar(0, "blocks");
-            let losses = streamed_losses(folder, config, &cut.windows, FEATURES, |done, of| {
-                bar.set_length(of as u64);
-                bar.set_position(done as u64);
-                ControlFlow::Continue(())
-            });
-            bar.finish_and_clear();
-            losses.map_err(|e| of(&args.dir, e))?
-        }
-    };
-    let seconds = begun.elapsed().as_secs_f64();
-    let Perplexity { perplexity, nll, windows, predicted } = Perplexity::of(&losses).map_err(|e| of(&args.dir, e))?;
-    say_overflow("the perplexity", perplexity, nll);
-    let tokens = windows * args.context;
-    let rate = tokens as f64 / seconds;
+/// Measures one text.
+fn score(args: &Args, (text, windows): &(PathBuf, Windows), model: Evaluated<'_>) -> Result<TextScore> {
+    let bar = bar(windows.windows.len(), if args.stream { "blocks" } else { "windows" });
+    let score = TextScore::measure(model, text, windows, &mut |done, of| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+        ControlFlow::Continue(())
+    });
+    bar.finish_and_clear();
+    let score = score.map_err(|e| of(&args.dir, e))?;
+    say_overflow("the perplexity", score.perplexity, score.nll);
+    Ok(score)
+}
+
+/// All texts: the first by its own keys, each as one of `texts`.
+fn perplexities(args: &Args, scores: &[TextScore], config: &Config) -> Result<(Value, String)> {
+    let as_json = |value: Vec<TextScore>| serde_json::to_value(value).map_err(|e| Error::setting("json", e.to_string()));
+    let texts = as_json(scores.to_vec())?;
+    let mut value = texts[0].clone();
+    value["texts"] = texts;
     let stated = config.stated_context().filter(|n| *n < args.context);
     let note = stated.map_or(String::new(), |n| format!(" (config.json states {n})"));
-    let value = json!({
-        "text": args.text, "context": args.context, "windows": windows, "tokens": tokens, "text_tokens": cut.tokens,
-        "predicted": predicted, "bos": cut.bos, "perplexity": perplexity, "nll": nll, "seconds": seconds, "tokens_per_second": rate,
-    });
-    let line = format!(
-        "context {}{note}, {windows} windows, {tokens} of {} tokens, {predicted} predicted; BOS: {}\nperplexity {perplexity:.4} (mean \
-         -ln p {nll:.6} nats)\n{rate:.1} tokens/s, {seconds:.1} s{}",
-        args.context,
-        cut.tokens,
-        cut.bos,
-        if args.stream { ", one block at a time" } else { "" },
-    );
-    Ok((value, line))
+    let streamed = if args.stream { ", one block at a time" } else { "" };
+    let line = |score: &TextScore| {
+        let TextScore { context, windows, tokens, text_tokens, predicted, bos, perplexity, nll, seconds, .. } = score;
+        let bits = score.bits_per_byte.map_or(String::new(), |bits| format!(", {bits:.4} bits a byte"));
+        format!(
+            "context {context}{note}, {windows} windows, {tokens} of {text_tokens} tokens, {predicted} predicted; BOS: {bos}\n\
+             perplexity {perplexity:.4} (mean -ln p {nll:.6} nats{bits})\n{:.1} tokens/s, {seconds:.1} s{streamed}",
+            score.tokens_per_second
+        )
+    };
+    if let [one] = scores {
+        return Ok((value, line(one)));
+    }
+    let mut table = Table::new(["text", "windows", "predicted", "perplexity", "-ln p, nats", "bits a byte", "tokens/s"]);
+    for score in scores {
+        table.row((
+            score.text.display().to_string(),
+            score.windows,
+            score.predicted,
+            Cell::float(score.perplexity, 4),
+            Cell::float(score.nll, 6),
+            Cell::from(score.bits_per_byte.map(|bits| Cell::float(bits, 4))),
+            Cell::float(score.tokens_per_second, 1),
+        ));
+    }
+    let first = &scores[0];
+    let seconds: f64 = scores.iter().map(|s| s.seconds).sum();
+    let setting = format!("context {}{note}; BOS: {}\n{seconds:.1} s{streamed}", first.context, first.bos);
+    Ok((value, format!("{}{setting}", table.to_text())))
 }
 
 /// Questions and texts in tokens.

@@ -77,6 +77,36 @@ fn perplexity_is_that_of_the_logits_window_by_window() {
 }
 
 #[test]
+fn several_texts_are_a_row_each_and_bytes_make_tokenizers_comparable() {
+    let folder = tiny();
+    let text = fs::read_to_string(folder.path("text.txt")).unwrap();
+    fs::write(folder.path("other.txt"), text.repeat(2)).unwrap();
+    let eval = |texts: &str| folder.json(&["eval", "tiny", "--text", texts, "--context", "24", "--windows", "3", "--json"]);
+    let (both, one, other) = (eval("text.txt,other.txt"), eval("text.txt"), eval("other.txt"));
+    let timeless = |mut score: Value| {
+        let score = score.as_object_mut().unwrap();
+        score.retain(|key, _| !["seconds", "tokens_per_second"].contains(&key.as_str()));
+        score.clone()
+    };
+    let rows: Vec<_> = both["texts"].as_array().unwrap().iter().cloned().map(timeless).collect();
+    assert_eq!(rows, [timeless(one["texts"][0].clone()), timeless(other["texts"][0].clone())]);
+    for key in ["text", "perplexity", "nll", "predicted", "bits_per_byte", "text_tokens"] {
+        assert!(both[key] == one[key] && !both[key].is_null(), "{key}: {both}");
+    }
+    // Tokens over bytes of the whole text, nats to bits.
+    let number = |key: &str| one[key].as_f64().unwrap();
+    let by_hand = number("nll") / 2f64.ln() * number("text_tokens") / text.len() as f64;
+    assert!((number("bits_per_byte") - by_hand).abs() < 1e-12 * by_hand, "{by_hand}: {one}");
+    let printed = folder.succeeds(&["eval", "tiny", "--text", "text.txt,other.txt", "--context", "24", "--windows", "3"]);
+    assert!(printed.contains("other.txt") && printed.contains("bits a byte"), "{printed}");
+    let line = folder.refuses(&["eval", "tiny", "--text", "text.txt,gone.txt", "--context", "24"]);
+    assert!(line.contains("gone.txt"), "{line}");
+    // A file whose name has a comma is one text.
+    fs::write(folder.path("a,b.txt"), &text).unwrap();
+    assert_eq!(eval("a,b.txt")["texts"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn choices_and_last_words_are_scored_by_the_same_losses() {
     let folder = tiny();
     let tokenizer = Tokenizer::open(folder.path("tiny")).unwrap();

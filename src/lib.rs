@@ -71,6 +71,7 @@
 //! | [`prune`] | the driver: at once, in steps, by whole units, on plain files |
 //! | [`report`] | tables, figures and pages, as strings |
 //! | [`study`] | one's own criterion beside every built-in one, over budgets and seeds |
+//! | [`advise`] | when sparse beats dense on this machine: measured once, asked for any shape |
 //! | [`paper`] | what the programs of `papers/` share: claims, rules, options |
 
 // In dependency order: a module uses only those above it (`tests/layering.rs`).
@@ -92,6 +93,7 @@ pub mod train;
 pub mod prune;
 pub mod report;
 pub mod study;
+pub mod advise;
 pub mod paper;
 
 #[doc(inline)]

@@ -33,6 +33,8 @@ enum Command {
     Pack(command::pack::Args),
     /// Times sparse products against dense ones on this machine
     Bench(command::bench::Args),
+    /// Says which storage multiplies fastest on this machine, by how much, and from which sparsity on sparse wins
+    Advise(command::advise::Args),
     /// Says what a model folder or a safetensors file holds: shapes, sparsity, bytes, and of a model what may be pruned
     Inspect(command::inspect::Args),
 }
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         }
         Command::Pack(args) => command::pack::run(&args),
         Command::Bench(args) => command::bench::run(&args),
+        Command::Advise(args) => command::advise::run(&args),
         Command::Inspect(args) => command::inspect::run(&args),
     });
     match result {

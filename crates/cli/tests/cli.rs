@@ -1,5 +1,7 @@
 //! The command as its users run it: what it writes and prints, and one line and exit code 2 for whatever is wrong.
 
+#[path = "cli/advise.rs"]
+mod advise;
 #[path = "cli/bad_input.rs"]
 mod bad_input;
 #[path = "cli/bench.rs"]

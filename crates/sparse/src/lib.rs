@@ -25,6 +25,8 @@
 //! be 0 is stored. The bits of a product do not depend on the number of threads. The crate `lacuna` has the criteria, pruners, models and files
 //! that masks come from; it re-exports this one as `lacuna::{mask, sparse}`.
 
+#![deny(missing_debug_implementations)]
+
 // In dependency order: a module uses only those above it (`tests/layering.rs` of the workspace).
 pub mod error;
 pub mod kernels;

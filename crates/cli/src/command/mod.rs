@@ -7,6 +7,7 @@ pub mod generate;
 pub mod inspect;
 mod place;
 pub mod bench;
+pub mod advise;
 pub mod import;
 pub mod logits;
 pub mod pack;

@@ -1,7 +1,8 @@
 //! Dense against sparse, on one shape where it matters.
 
-use super::bench::measure::{Contender, SPARSE, check, times};
+use super::bench::measure::{SPARSE, check, times};
 use super::largest_difference;
+use lacuna::advise::Contender;
 use lacuna::criteria::{Evidence, Magnitude, Saliency};
 use lacuna::mask::{Pattern, Scope, select};
 use lacuna::rng::Seed;
@@ -69,7 +70,7 @@ pub fn dense_against_sparse(seed: Seed) -> Result<Vec<Timing>> {
             let dense = [dense];
             let csr: [Box<dyn LinearOp>; 1] = [Box::new(csr)];
             let plan: [Box<dyn LinearOp>; 1] = [Box::new(plan)];
-            let mut contenders = vec![Contender::sparse(&plan), Contender::named(CSR, &csr)];
+            let mut contenders = vec![Contender::storages(SPARSE, &plan), Contender::storages(CSR, &csr)];
             contenders.extend(Contender::dense(&dense));
             let times = times(&mut contenders, &x, out, SECONDS)?;
             let of = |name: &str| times.iter().find(|t| t.name == name);

@@ -7,7 +7,7 @@ use ndarray::{Array2, ArrayRef2, ArrayView2, s};
 use rayon::prelude::*;
 
 /// Numbers of few bits that stand for `f32` exactly.
-pub(crate) trait Code: Sized + Send + Sync {
+pub(crate) trait Code: Sized + Send + Sync + std::fmt::Debug {
     /// Their kind, for tables.
     const NAME: &'static str;
 

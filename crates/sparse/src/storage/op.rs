@@ -8,7 +8,7 @@ use crate::mask::Mask;
 use ndarray::{Array2, ArrayRef2};
 
 /// A weight `W (out, in)` in some storage, and the product with it.
-pub trait LinearOp: Send + Sync {
+pub trait LinearOp: Send + Sync + std::fmt::Debug {
     /// The storage, for tables: `csr`.
     fn format(&self) -> &str;
 

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 /// assert_eq!(apply(&plan, &array![[1., 10., 100.]]), array![[20., 300.]]);
 /// println!("{}", plan.explain());
 /// ```
+#[derive(Debug)]
 pub struct Plan {
     mask: Mask,
     hint: Hint,
@@ -30,6 +31,7 @@ pub struct Plan {
 }
 
 /// One storage, and how it was chosen.
+#[derive(Debug)]
 struct Choice {
     format: Format,
     op: Box<dyn LinearOp>,

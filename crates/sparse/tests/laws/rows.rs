@@ -58,6 +58,7 @@ fn a_row_is_that_of_the_dense_weight_in_every_storage_and_kind_of_numbers() {
 }
 
 /// A storage of somebody else, who says nothing of rows.
+#[derive(Debug)]
 struct Foreign(Array2<f32>);
 
 impl LinearOp for Foreign {

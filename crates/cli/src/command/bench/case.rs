@@ -1,7 +1,8 @@
 //! One case of a benchmark: a weight, a mask, a number of tokens.
 
-use super::measure::{Contender, Measured, SPARSE, SPRS, Timed, check, times};
+use super::measure::{Measured, SPARSE, SPRS, check, sparse as contender, sprs, times};
 use super::room::check_threads;
+use lacuna::advise::{Contender, Timed};
 use lacuna::criteria::{Evidence, Magnitude, Saliency};
 use lacuna::io::{Checkpoint, Folder, MaskFile};
 use lacuna::kernels::Isa;
@@ -207,9 +208,9 @@ impl Case<'_> {
         let dense = vec![pruned; copies(dense_bytes)];
         let csr = if self.peers && !self.cold { Some(Csr::compress(self.weight, self.mask)?.into_sprs()?) } else { None };
         let turned = x.t().as_standard_layout().into_owned();
-        let mut contenders = vec![Contender::sparse(&sparse)];
+        let mut contenders = vec![contender(&sparse)];
         contenders.extend(Contender::dense(&dense));
-        contenders.extend(csr.iter().map(|csr| Contender::sprs(csr, &turned)));
+        contenders.extend(csr.iter().map(|csr| sprs(csr, &turned)));
         let times = times(&mut contenders, &x, out, self.seconds)?;
         let of = |name: &str| times.iter().find(|t| t.name == name);
         let dense = times.iter().filter(|t| t.name != SPARSE && t.name != SPRS).min_by(|a, b| a.us.total_cmp(&b.us));

@@ -1,10 +1,11 @@
 //! `lacuna bench check`: whether the plan keeps its promises on this machine.
 
 use super::case::{Weights, in_pool};
-use super::measure::{Contender, check, spread, times};
+use super::measure::{check, sparse as contender, spread, times};
 use super::room::{Beside, check_memory, check_rising, check_seconds, check_threads, shape};
 use crate::command::{counted, print, print_json};
 use clap::Parser;
+use lacuna::advise::Contender;
 use lacuna::mask::Pattern;
 use lacuna::report::{Cell, Table};
 use lacuna::rng::Seed;
@@ -169,7 +170,7 @@ fn measured(args: &Check, weights: &Weights, tokens: usize, threads: usize) -> R
     let weight = [Dense::new(weights.weight.clone())];
     let mut contenders: Vec<Contender<'_>> = Contender::dense(&weight).into();
     let linked = contenders.len();
-    contenders.extend(sparse.iter().map(|plan| Contender::sparse(plan)));
+    contenders.extend(sparse.iter().map(|plan| contender(plan)));
     let times = times(&mut contenders, &x, out, args.seconds * formats.len() as f64)?;
     let (dense, sparse) = times.split_at(linked);
     let fastest = dense.iter().min_by(|a, b| a.us.total_cmp(&b.us));

@@ -1,7 +1,7 @@
 //! `lacuna bench`: sparse products against the fastest dense ones, on this machine.
 
 pub(super) mod measure;
-mod room;
+pub(super) mod room;
 mod case;
 mod check;
 mod sweep;

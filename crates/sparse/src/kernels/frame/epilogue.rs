@@ -3,7 +3,7 @@
 use ndarray::ArrayRef2;
 
 /// What is done to a product on its way into y.
-#[derive(Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Epilogue<'a> {
     /// Added to each token, one number an output.
     pub bias: Option<&'a [f32]>,

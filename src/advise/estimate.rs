@@ -1,0 +1,187 @@
+//! Times of any product, from those that were measured.
+//!
+//! ```text
+//! log t(W, tokens, s) ≈ log(out · in · tokens) + f(log(out · in), log tokens, s) + g(log(out / in))
+//! ```
+//!
+//! `f` is the logarithm of the time of a weight and token in square weights, by straight lines between the measured points, first along the
+//! sparsity, then along the tokens of each shape, then along the shapes. `g` is what the measured weights of another ratio took more than square
+//! ones of their size, by a straight line that is 0 for square ones. A shape that was measured itself is read without both.
+
+use super::line::{Read, Triple, bends, read};
+use super::profile::{Cell, Median, Profile};
+use crate::mask::Pattern;
+
+/// What a time is asked of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum What {
+    /// The fastest dense product.
+    Dense,
+    /// The fastest sparse storage of a mask.
+    Sparse(Pattern, f64),
+}
+
+/// A product whose time is asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Place {
+    pub shape: (usize, usize),
+    pub tokens: usize,
+    pub from_memory: bool,
+}
+
+/// A time, and how it came about.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Estimate {
+    pub time: Median,
+    /// Along which axes it lies between measured points: shape, tokens, sparsity.
+    pub between: [bool; 3],
+    /// Along which it lies beyond them.
+    pub outside: [bool; 3],
+}
+
+pub(super) fn log2(n: usize) -> f64 {
+    (n as f64).log2()
+}
+
+fn triple(time: &Median) -> Triple {
+    [time.us.ln(), time.low.ln(), time.high.ln()]
+}
+
+fn weights(cell: &Cell) -> usize {
+    cell.shape.0 * cell.shape.1
+}
+
+/// The logarithms of the time of one cell at one sparsity, for each weight and token; none if it has no such pattern.
+fn of_cell(cell: &Cell, what: What) -> Option<Read> {
+    let each = ((weights(cell) * cell.tokens) as f64).ln();
+    let found = match what {
+        What::Dense => Read { y: triple(&cell.dense), on_point: true, outside: false },
+        What::Sparse(pattern, sparsity) => {
+            let mut points: Vec<(f64, Triple)> =
+                cell.sparse.iter().filter(|s| s.pattern == pattern).map(|s| (s.sparsity, triple(&s.time))).collect();
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let mut found = read(&points, sparsity)?;
+            let first = points[0].0;
+            if found.outside && sparsity < first {
+                // Below the first point the time grows as the number of kept weights does.
+                let more = ((1.0 - sparsity) / (1.0 - first)).ln();
+                found.y = found.y.map(|y| y + more);
+            }
+            found
+        }
+    };
+    Some(Read { y: found.y.map(|y| y - each), ..found })
+}
+
+/// The line of a shape along its tokens, and whether the sparsity is on a point, or outside.
+fn along_tokens(cells: &[&Cell], what: What) -> (Vec<(f64, Triple)>, [bool; 2]) {
+    let mut sparsity = [true, false];
+    let mut points = Vec::new();
+    for cell in cells {
+        if let Some(found) = of_cell(cell, what) {
+            points.push((log2(cell.tokens), found.y));
+            sparsity = [sparsity[0] && found.on_point, sparsity[1] || found.outside];
+        }
+    }
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    (points, sparsity)
+}
+
+impl Profile {
+    /// The shapes that were measured with weights from the caches or from memory.
+    fn shapes(&self, from_memory: bool) -> Vec<(usize, usize)> {
+        let mut shapes: Vec<_> = self.cells.iter().filter(|c| c.from_memory == from_memory).map(|c| c.shape).collect();
+        shapes.sort_by_key(|&(out, inputs)| (out * inputs, out));
+        shapes.dedup();
+        shapes
+    }
+
+    fn of_shape(&self, shape: (usize, usize), from_memory: bool) -> Vec<&Cell> {
+        self.cells.iter().filter(|c| c.from_memory == from_memory && c.shape == shape).collect()
+    }
+
+    /// The time of a product; none if nothing of the kind was measured.
+    pub(super) fn estimate(&self, place: Place, what: What) -> Option<Estimate> {
+        let Place { shape, tokens, from_memory } = place;
+        let (n, t, ratio) = (log2(shape.0 * shape.1), log2(tokens), log2(shape.0) - log2(shape.1));
+        let shapes = self.shapes(from_memory);
+        let at_tokens = |shape: (usize, usize)| {
+            let (points, sparsity) = along_tokens(&self.of_shape(shape, from_memory), what);
+            read(&points, t).map(|read| (read, sparsity))
+        };
+        let squares: Vec<_> = shapes.iter().copied().filter(|s| s.0 == s.1).collect();
+        let (mut of_tokens, mut of_sparsity) = ((true, false), [true, false]);
+        let mut line = Vec::new();
+        for &square in &squares {
+            let Some((read, sparsity)) = at_tokens(square) else { continue };
+            line.push((log2(square.0 * square.1), read.y));
+            of_tokens = (of_tokens.0 && read.on_point, of_tokens.1 || read.outside);
+            of_sparsity = [of_sparsity[0] && sparsity[0], of_sparsity[1] || sparsity[1]];
+        }
+        // Each ratio that was measured beside square weights, against those at the same size.
+        let corrections = shapes.iter().filter(|s| s.0 != s.1).filter_map(|&other| {
+            let (found, _) = at_tokens(other)?;
+            let square = read(&line, log2(other.0 * other.1))?;
+            Some((log2(other.0) - log2(other.1), found.y[0] - square.y[0]))
+        });
+        let mut ratios: Vec<(f64, Triple)> = corrections.map(|(at, more)| (at, [more; 3])).chain([(0.0, [0.0; 3])]).collect();
+        ratios.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let own = at_tokens(shape).filter(|_| shapes.contains(&shape));
+        let (y, on_shape, off_shape) = match own {
+            Some((read, sparsity)) => {
+                (of_tokens, of_sparsity) = ((read.on_point, read.outside), sparsity);
+                (read.y, true, false)
+            }
+            None => {
+                let (size, correction) = (read(&line, n)?, read(&ratios, ratio)?);
+                let y = std::array::from_fn(|i| size.y[i] + correction.y[i]);
+                (y, false, size.outside || correction.outside)
+            }
+        };
+        let all = ((shape.0 * shape.1 * tokens) as f64).ln();
+        let [us, low, high] = y.map(|y| (y + all).exp());
+        let outside = [off_shape, of_tokens.1, of_sparsity[1]];
+        let between = [!on_shape && !off_shape, !of_tokens.0 && !of_tokens.1, !of_sparsity[0] && !of_sparsity[1]];
+        Some(Estimate { time: Median { us, low: low.min(us), high: high.max(us) }, between, outside })
+    }
+
+    /// By how much the logarithm of a speed-up is off halfway between measured points, along shapes, tokens and sparsities: half of the mean bend there
+    /// over all other measured points, as a bend is measured over gaps twice as wide.
+    pub(super) fn bend(&self, pattern: Pattern) -> [f64; 3] {
+        let speedup = |cell: &Cell, sparsity: f64| {
+            let sparse = cell.sparse.iter().find(|s| s.pattern == pattern && (s.sparsity - sparsity).abs() < 1e-3)?;
+            Some([(cell.dense.us / sparse.time.us).ln(); 3])
+        };
+        let mut found: [Vec<f64>; 3] = Default::default();
+        let sparsities =
+            |cell: &Cell| cell.sparse.iter().filter(|s| s.pattern == pattern).map(|s| s.sparsity).collect::<Vec<_>>();
+        for from_memory in [false, true] {
+            let shapes = self.shapes(from_memory);
+            let squares: Vec<&Cell> =
+                self.cells.iter().filter(|c| c.from_memory == from_memory && c.shape.0 == c.shape.1).collect();
+            for cell in &squares {
+                let mut along: Vec<_> = sparsities(cell).into_iter().filter_map(|s| Some((s, speedup(cell, s)?))).collect();
+                along.sort_by(|a, b| a.0.total_cmp(&b.0));
+                found[2].extend(bends(&along));
+            }
+            for sparsity in squares.first().map(|c| sparsities(c)).unwrap_or_default() {
+                for &shape in shapes.iter().filter(|s| s.0 == s.1) {
+                    let of = squares.iter().filter(|c| c.shape == shape);
+                    let mut along: Vec<_> = of.filter_map(|c| Some((log2(c.tokens), speedup(c, sparsity)?))).collect();
+                    along.sort_by(|a, b| a.0.total_cmp(&b.0));
+                    found[1].extend(bends(&along));
+                }
+                let mut tokens: Vec<usize> = squares.iter().map(|c| c.tokens).collect();
+                tokens.sort_unstable();
+                tokens.dedup();
+                for t in tokens {
+                    let of = squares.iter().filter(|c| c.tokens == t);
+                    let mut along: Vec<_> = of.filter_map(|c| Some((log2(weights(c)), speedup(c, sparsity)?))).collect();
+                    along.sort_by(|a, b| a.0.total_cmp(&b.0));
+                    found[0].extend(bends(&along));
+                }
+            }
+        }
+        found.map(|bends| if bends.is_empty() { 0.0 } else { bends.iter().sum::<f64>() / bends.len() as f64 / 2.0 })
+    }
+}

@@ -70,6 +70,7 @@
 //! | [`train`] | training with the masks held |
 //! | [`prune`] | the driver: at once, in steps, by whole units, on plain files |
 //! | [`report`] | tables, figures and pages, as strings |
+//! | [`job`] | pruning as one value: checked, run with a callback, written as a recipe, kept in a record |
 //! | [`paper`] | what the programs of `papers/` share: claims, rules, options |
 
 // In dependency order: a module uses only those above it (`tests/layering.rs`).
@@ -90,6 +91,7 @@ pub mod eval;
 pub mod train;
 pub mod prune;
 pub mod report;
+pub mod job;
 pub mod paper;
 
 #[doc(inline)]

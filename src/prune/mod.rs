@@ -11,6 +11,7 @@ mod surgeon;
 mod units;
 
 pub use checkpoint::{LeftAlone, PrunedTensor, left_alone, prunable, prune_checkpoint};
+pub(crate) use language::matches;
 pub use language::{
     ActivationMemory, BlockOutliers, CalibrationInputs, Correction, Cost, LanguageLayer, LanguagePruning, LanguageRun,
     LayerLevel, LayerRecord, LevelSettings, Levels, Progress, PrunedFolder, SequenceGradients, Sequential, allocated,

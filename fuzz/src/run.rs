@@ -5,13 +5,17 @@ use crate::room;
 use lacuna::Result;
 use lacuna::allocate::Uniform;
 use lacuna::criteria::Magnitude;
-use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
+use lacuna::data::Sequences;
+use lacuna::io::{Dtype, Folder, FolderWriter, Layout, Output};
 use lacuna::lm::Config;
 use lacuna::mask::{Pattern, Scope};
-use lacuna::prune::{CalibrationInputs, LanguagePruning, LayerRecord, Turn, allocated, language_layers, prune_language};
+use lacuna::prune::{
+    ActivationMemory, CalibrationInputs, LanguagePruning, LanguageRun, PrunedFolder, Sequential, allocated, language_layers, prune_language,
+};
 use lacuna::solve::Scored;
 use serde_json::{Value, json};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// The config of a tiny Llama.
@@ -66,9 +70,9 @@ impl Run {
         let out = room::room().join("pruned");
         let mut run = Run { folder, config, out, described: json!({"samples": 1, "model": "m"}), done: vec![], finished: vec![] };
         run.clear();
-        let (writer, _) = run.prune(false).expect("a run");
+        let done = run.prune(false).expect("a run");
         run.done = files(&run.part());
-        writer.finish().expect("a whole folder");
+        done.finish().expect("a whole folder");
         run.finished = files(&run.out);
         run
     }
@@ -93,7 +97,7 @@ impl Run {
     ///
     /// # Errors
     /// As [`prune_language`].
-    pub fn prune(&self, resume: bool) -> Result<(FolderWriter, Vec<LayerRecord>)> {
+    pub fn prune(&self, resume: bool) -> Result<PrunedFolder> {
         let pruner = Scored(&Magnitude::default());
         let layers = language_layers(&self.folder, &self.config, &[], &[])?;
         let pattern = Pattern::Unstructured;
@@ -103,20 +107,21 @@ impl Run {
             scope: Scope::Layer,
             budgets: allocated(&self.folder, &self.config, &layers, pattern, 0.5, (&Uniform, None))?,
             inputs: CalibrationInputs::Pruned,
-            turn: Turn::Layer,
+            sequential: Sequential::Layer,
             correction: None,
             gradients: None,
-            memory: 1 << 20,
-            scratch: room::room(),
+            memory: ActivationMemory::new(1 << 20, room::room()),
         };
-        prune_language(
-            &self.folder,
-            &self.config,
-            (&[1, 2, 3, 4], 4),
-            &settings,
-            (&self.out, &self.described, resume),
-            &mut |_| {},
-        )
+        let run = LanguageRun {
+            folder: &self.folder,
+            config: &self.config,
+            calibration: &Sequences::new(vec![1, 2, 3, 4], 4)?,
+            pruning: &settings,
+            out: &Output::from(&self.out),
+            described: &self.described,
+            resume,
+        };
+        prune_language(run, &mut |_| ControlFlow::Continue(()))
     }
 }
 

@@ -10,6 +10,8 @@ mod driver;
 mod encdec;
 #[path = "language/finite.rs"]
 mod finite;
+#[path = "language/jobs.rs"]
+mod jobs;
 #[path = "language/levels.rs"]
 mod levels;
 #[path = "language/ranked.rs"]

@@ -6,6 +6,8 @@ mod close;
 mod brain_damage;
 #[path = "pipeline/common.rs"]
 mod common;
+#[path = "pipeline/jobs.rs"]
+mod jobs;
 #[path = "pipeline/measuring.rs"]
 mod measuring;
 #[path = "pipeline/one_shot.rs"]

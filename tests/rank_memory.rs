@@ -83,7 +83,11 @@ fn ranked(dir: &Path, allocation: &dyn Allocate) -> (Vec<usize>, usize, usize) {
     let mut passes = 0;
     let by = (allocation, None);
     let (budgets, bytes) = beside(|| {
-        allocated_with(&folder, &config, &layers, Pattern::Unstructured, 0.5, by, &mut |r| passes = passes.max(r.pass)).unwrap()
+        allocated_with(&folder, &config, &layers, Pattern::Unstructured, 0.5, by, &mut |r| {
+            passes = passes.max(r.pass);
+            ControlFlow::Continue(())
+        })
+        .unwrap()
     });
     (layers.iter().map(|l| budgets[&l.name].keep()).collect(), passes, bytes)
 }
@@ -103,7 +107,17 @@ fn in_memory(dir: &Path, allocation: &dyn Allocate) -> Vec<usize> {
 /// The most bytes that pruning by magnitude takes.
 fn pruned(dir: &Path) -> usize {
     let (folder, config, layers) = open(dir);
-    let budgets = allocated_with(&folder, &config, &layers, Pattern::Unstructured, 0.5, (&Global, None), &mut |_| {}).unwrap();
+    let budgets =
+        allocated_with(
+            &folder,
+            &config,
+            &layers,
+            Pattern::Unstructured,
+            0.5,
+            (&Global, None),
+            &mut |_| ControlFlow::Continue(()),
+        )
+        .unwrap();
     let magnitude = Magnitude::default();
     let settings = LanguagePruning {
         pruner: &Scored(&magnitude),

@@ -47,11 +47,11 @@ fuzz_target!(init: settle(), |data: &[u8]| {
         fs::write(run.part().join(name), bytes).expect("a file in memory");
     }
     clean(unfinished_settings(run.out()));
-    let Some((writer, records)) = clean(run.prune(true)) else { return };
-    for record in &records {
+    let Some(done) = clean(run.prune(true)) else { return };
+    for record in &done.records {
         assert!(record.shape.0 * record.shape.1 >= record.kept, "{record:?}");
     }
-    if clean(writer.finish()).is_some() && whole {
+    if clean(done.finish()).is_some() && whole {
         assert!(files(run.out()) == run.finished, "another model than that of the run");
     }
 });

@@ -10,8 +10,7 @@ use lacuna::io::{Dtype, Folder, FolderWriter, Layout, Output};
 use lacuna::lm::Config;
 use lacuna::mask::{Pattern, Scope};
 use lacuna::prune::{
-    ActivationMemory, CalibrationInputs, LanguagePruning, LanguageRun, LayerRecord, Sequential, allocated, language_layers,
-    prune_language,
+    ActivationMemory, CalibrationInputs, LanguagePruning, LanguageRun, PrunedFolder, Sequential, allocated, language_layers, prune_language,
 };
 use lacuna::solve::Scored;
 use serde_json::{Value, json};
@@ -71,9 +70,9 @@ impl Run {
         let out = room::room().join("pruned");
         let mut run = Run { folder, config, out, described: json!({"samples": 1, "model": "m"}), done: vec![], finished: vec![] };
         run.clear();
-        let (writer, _) = run.prune(false).expect("a run");
+        let done = run.prune(false).expect("a run");
         run.done = files(&run.part());
-        writer.finish().expect("a whole folder");
+        done.finish().expect("a whole folder");
         run.finished = files(&run.out);
         run
     }
@@ -98,7 +97,7 @@ impl Run {
     ///
     /// # Errors
     /// As [`prune_language`].
-    pub fn prune(&self, resume: bool) -> Result<(FolderWriter, Vec<LayerRecord>)> {
+    pub fn prune(&self, resume: bool) -> Result<PrunedFolder> {
         let pruner = Scored(&Magnitude::default());
         let layers = language_layers(&self.folder, &self.config, &[], &[])?;
         let pattern = Pattern::Unstructured;
@@ -122,8 +121,7 @@ impl Run {
             described: &self.described,
             resume,
         };
-        let done = prune_language(run, &mut |_| ControlFlow::Continue(()))?;
-        Ok((done.writer, done.records))
+        prune_language(run, &mut |_| ControlFlow::Continue(()))
     }
 }
 

@@ -128,6 +128,42 @@ pub trait Allocate: Sync {
     fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>>;
 }
 
+impl<T: Allocate + ?Sized> Allocate for &T {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn needs_scores(&self) -> bool {
+        (**self).needs_scores()
+    }
+
+    fn range(&self, layers: &[Layer<'_>]) -> Result<(usize, usize)> {
+        (**self).range(layers)
+    }
+
+    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
+        (**self).allocate(layers, total)
+    }
+}
+
+impl<T: Allocate + ?Sized> Allocate for Box<T> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn needs_scores(&self) -> bool {
+        (**self).needs_scores()
+    }
+
+    fn range(&self, layers: &[Layer<'_>]) -> Result<(usize, usize)> {
+        (**self).range(layers)
+    }
+
+    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
+        (**self).allocate(layers, total)
+    }
+}
+
 /// Checks that the total is of these layers.
 fn check(layers: &[Layer<'_>], total: Budget) -> Result<()> {
     let of: usize = layers.iter().map(Layer::len).sum();

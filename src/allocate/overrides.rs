@@ -7,6 +7,7 @@ use crate::{Error, Result};
 use std::collections::BTreeMap;
 
 /// Given sparsities for some layers; the rest share what is left of the budget by another allocation.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Overrides<A> {
     /// Layer name to sparsity, in [0, 1); 0 keeps a layer whole.
     pub sparsity: BTreeMap<String, f64>,

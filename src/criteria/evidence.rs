@@ -294,3 +294,39 @@ pub trait Saliency: Sync {
         false
     }
 }
+
+impl<T: Saliency + ?Sized> Saliency for &T {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn needs(&self) -> Needs {
+        (**self).needs()
+    }
+
+    fn score(&self, layer: &Evidence<'_>) -> Result<Array2<f32>> {
+        (**self).score(layer)
+    }
+
+    fn predicts_loss(&self) -> bool {
+        (**self).predicts_loss()
+    }
+}
+
+impl<T: Saliency + ?Sized> Saliency for Box<T> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn needs(&self) -> Needs {
+        (**self).needs()
+    }
+
+    fn score(&self, layer: &Evidence<'_>) -> Result<Array2<f32>> {
+        (**self).score(layer)
+    }
+
+    fn predicts_loss(&self) -> bool {
+        (**self).predicts_loss()
+    }
+}

@@ -164,7 +164,7 @@ impl Sequences {
     pub fn first(&self, tokens: usize) -> Result<Sequences> {
         let tokens = tokens.min(self.ids.len());
         let length = self.length.min(tokens);
-        let whole = if length == 0 { 0 } else { tokens / length * length };
+        let whole = tokens.checked_div(length).unwrap_or(0) * length;
         Sequences::new(self.ids[..whole].to_vec(), length)
     }
 }

@@ -3,6 +3,7 @@
 //! - [`atomic`]: output appears whole or not at all.
 //! - [`safetensors`]: [`Checkpoint`], weights with their masks beside them, and [`read_header`], a listing without the data.
 //! - [`folder`]: language models as folders, a tensor at a time: [`Folder`], [`FolderWriter`].
+//! - [`outputs`]: what is there already stays, and what is read is never replaced.
 //! - [`gguf`]: files of llama.cpp, which [`gguf::import`] turns into folders.
 //!
 //! Files are not trusted: every length a file states is held against what is really there before memory is asked for, and
@@ -15,6 +16,7 @@ mod row_file;
 pub mod safetensors;
 mod weights;
 pub mod folder;
+pub mod outputs;
 pub mod gguf;
 
 pub use folder::{Folder, FolderWriter, Layout, MaskFile, Output, Packing, read_ids, repack, write_sequences};

@@ -5,7 +5,7 @@ use crate::calibrate::{LayerWeights, measure};
 use crate::criteria::{Evidence, Measured, Saliency};
 use crate::mask::{Budget, Mask, Pattern, Scope, select};
 use crate::nn::{LayerInfo, Layers, Model, Network, Samples, find_layer};
-use crate::solve::{Pruned, Pruner, WoodFisher};
+use crate::solve::{Pruned, Pruner, WoodFisher, lower};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2};
 
@@ -226,21 +226,10 @@ fn masks(weights: &LayerWeights<'_>, measured: &[Measured], pruning: &Pruning<'_
 /// Scores of one layer, with what is already dropped below everything else.
 pub(super) fn scores(layer: &Evidence<'_>, pruning: &Pruning<'_>) -> Result<Array2<f32>> {
     let mut scores = pruning.saliency.score(layer).map_err(|e| e.in_layer(layer.layer))?;
-    lower(&mut scores, layer.mask, pruning.pattern);
-    Ok(scores)
-}
-
-/// Puts the scores of what a mask dropped below everything else. In a block, row or column of which something is left, what is dropped
-/// scores 0: it adds nothing to the others.
-pub(crate) fn lower(scores: &mut Array2<f32>, held: Option<&Mask>, pattern: Pattern) {
-    if let Some(mask) = held {
-        let (rows, cols) = mask.dim();
-        let (r, c) = pattern.unit(rows, cols);
-        let left = mask.block_counts(r.max(1), c.max(1));
-        for (row, col) in mask.not().iter_kept() {
-            scores[[row, col]] = if left[[row / r.max(1), col / c.max(1)]] > 0 { 0.0 } else { f32::MIN };
-        }
+    if let Some(mask) = layer.mask {
+        lower(&mut scores, mask, pruning.pattern);
     }
+    Ok(scores)
 }
 
 /// One mask a layer from scores alone: allocates the target over the layers, then selects in each.

@@ -28,11 +28,14 @@ use crate::{Error, Result};
 use ndarray::{Array1, ArrayView1};
 use rayon::prelude::*;
 
+/// The name users know.
+const NAME: &str = "dsnot";
+
 /// DSnoT on the mask of another pruner; see the module.
-#[derive(Clone, Copy)]
-pub struct DsNoT<'a> {
-    /// Who chooses the mask to begin with; its weights are not used.
-    pub pruner: &'a dyn Pruner,
+#[derive(Debug, Clone, Copy)]
+pub struct DsNoT<P> {
+    /// Who chooses the mask to begin with, owned, borrowed or boxed; its weights are not used.
+    pub pruner: P,
     /// Exchanges of a row at most.
     pub cycles: usize,
     /// The mean output error at which a row is done.
@@ -41,9 +44,9 @@ pub struct DsNoT<'a> {
     pub power: f64,
 }
 
-impl<'a> DsNoT<'a> {
+impl<P> DsNoT<P> {
     /// The authors' settings: 50 exchanges, a threshold of 0.1 for 2048 tokens, p = 1.
-    pub fn new(pruner: &'a dyn Pruner) -> Self {
+    pub fn new(pruner: P) -> Self {
         DsNoT { pruner, cycles: 50, threshold: 0.1 / 2048.0, power: 1.0 }
     }
 }
@@ -55,9 +58,9 @@ struct Inputs {
     norm: Array1<f64>,
 }
 
-impl Pruner for DsNoT<'_> {
+impl<P: Pruner> Pruner for DsNoT<P> {
     fn name(&self) -> &str {
-        "dsnot"
+        NAME
     }
 
     fn needs(&self) -> Needs {
@@ -65,6 +68,14 @@ impl Pruner for DsNoT<'_> {
     }
 
     fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
+        let DsNoT { pruner, cycles, threshold, power } = self;
+        DsNoT::<&dyn Pruner> { pruner, cycles: *cycles, threshold: *threshold, power: *power }
+            .exchanged(layer, pattern, scope, budget)
+    }
+}
+
+impl DsNoT<&dyn Pruner> {
+    fn exchanged(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
         let weight = checked_weight(layer, pattern, scope, budget)?;
         let group = match pattern {
             Pattern::Unstructured => None,
@@ -82,8 +93,8 @@ impl Pruner for DsNoT<'_> {
             return Err(Error::setting("calibration", "dsnot needs means, and no tokens were measured"));
         }
         let tokens = layer.measured.tokens as f64;
-        let squares = layer.input_squares(self.name())?;
-        let mean = layer.input_sums(self.name())? / tokens;
+        let squares = layer.input_squares(NAME)?;
+        let mean = layer.input_sums(NAME)? / tokens;
         let variance = &squares / tokens - &mean * &mean;
         let inputs = Inputs { spread: variance.mapv(|v| v.max(0.0).powf(self.power)), norm: squares.mapv(f64::sqrt), mean };
         let first = self.pruner.prune(layer, pattern, scope, budget)?.mask;
@@ -99,9 +110,7 @@ impl Pruner for DsNoT<'_> {
             .collect();
         finish(layer, Mask::from_fn(rows, cols, |r, c| exchanged[r][c]), weight)
     }
-}
 
-impl DsNoT<'_> {
     fn exchange(
         &self,
         w: ArrayView1<'_, f32>,

@@ -64,6 +64,34 @@ pub trait Pruner: Sync {
     fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned>;
 }
 
+impl<T: Pruner + ?Sized> Pruner for &T {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn needs(&self) -> Needs {
+        (**self).needs()
+    }
+
+    fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
+        (**self).prune(layer, pattern, scope, budget)
+    }
+}
+
+impl<T: Pruner + ?Sized> Pruner for Box<T> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn needs(&self) -> Needs {
+        (**self).needs()
+    }
+
+    fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
+        (**self).prune(layer, pattern, scope, budget)
+    }
+}
+
 /// ‖X (a − b)ᵀ‖²_F of two weights `(out, in)` from the Gram matrix XᵀX `(in, in)` of their inputs, in f64.
 ///
 /// The same bits for any number of threads. NaN where a weight or the matrix is.

@@ -199,21 +199,22 @@ fn dot(a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>) -> f64 {
 /// let wanda = Scored(&Wanda);
 /// assert_eq!(Reconstructed::new(&wanda, Reconstruct::default()).name(), "wanda + least squares");
 /// ```
-#[derive(Clone)]
-pub struct Reconstructed<'a> {
-    pruner: &'a dyn Pruner,
+#[derive(Debug, Clone)]
+pub struct Reconstructed<P> {
+    pruner: P,
     reconstruct: Reconstruct,
     name: String,
 }
 
-impl<'a> Reconstructed<'a> {
-    /// `pruner` chooses the mask, and its weights are where conjugate gradients begin.
-    pub fn new(pruner: &'a dyn Pruner, reconstruct: Reconstruct) -> Self {
-        Reconstructed { pruner, reconstruct, name: format!("{} + least squares", pruner.name()) }
+impl<P: Pruner> Reconstructed<P> {
+    /// `pruner`, owned, borrowed or boxed, chooses the mask, and its weights are where conjugate gradients begin.
+    pub fn new(pruner: P, reconstruct: Reconstruct) -> Self {
+        let name = format!("{} + least squares", pruner.name());
+        Reconstructed { pruner, reconstruct, name }
     }
 }
 
-impl Pruner for Reconstructed<'_> {
+impl<P: Pruner> Pruner for Reconstructed<P> {
     fn name(&self) -> &str {
         &self.name
     }

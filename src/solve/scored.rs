@@ -8,7 +8,7 @@ use crate::mask::{Budget, Pattern, Scope, select};
 
 /// The mask that a criterion and selection give, on weights that are not moved.
 ///
-/// A loss is reported if a Gram matrix was measured, which this pruner does not ask for.
+/// A loss is reported if a Gram matrix was measured, which this pruner does not ask for. The criterion may be owned, borrowed or boxed.
 ///
 /// ```
 /// use lacuna::criteria::{Evidence, Magnitude};
@@ -22,10 +22,10 @@ use crate::mask::{Budget, Pattern, Scope, select};
 /// assert_eq!(pruned.weight, array![[0., -3.], [2., 0.]]);
 /// # Ok::<(), lacuna::Error>(())
 /// ```
-#[derive(Clone, Copy)]
-pub struct Scored<'a>(pub &'a dyn Saliency);
+#[derive(Debug, Clone, Copy)]
+pub struct Scored<S>(pub S);
 
-impl Pruner for Scored<'_> {
+impl<S: Saliency> Pruner for Scored<S> {
     fn name(&self) -> &str {
         self.0.name()
     }
@@ -35,20 +35,25 @@ impl Pruner for Scored<'_> {
     }
 
     fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
-        let weight = checked_weight(layer, pattern, scope, budget)?;
-        let mut scores = self.0.score(&Evidence { weight: weight.view(), ..*layer })?;
-        if let Some(mask) = layer.mask {
-            lower(&mut scores, mask, pattern);
-        }
-        let chosen = select(&scores, pattern, scope, budget)?;
-        finish(layer, layer.mask.map_or_else(|| chosen.clone(), |m| chosen.and(m)), weight)
+        by_scores(&self.0, layer, pattern, scope, budget)
     }
 }
 
+fn by_scores(saliency: &dyn Saliency, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
+    let weight = checked_weight(layer, pattern, scope, budget)?;
+    let mut scores = saliency.score(&Evidence { weight: weight.view(), ..*layer })?;
+    if let Some(mask) = layer.mask {
+        lower(&mut scores, mask, pattern);
+    }
+    let chosen = select(&scores, pattern, scope, budget)?;
+    finish(layer, layer.mask.map_or_else(|| chosen.clone(), |m| chosen.and(m)), weight)
+}
+
 /// Ranks what a mask dropped below everything else; in a unit of which something is left it adds nothing to the others.
-pub(super) fn lower(scores: &mut ndarray::Array2<f32>, mask: &crate::mask::Mask, pattern: Pattern) {
+pub(crate) fn lower(scores: &mut ndarray::Array2<f32>, mask: &crate::mask::Mask, pattern: Pattern) {
     let (rows, cols) = mask.dim();
     let (r, c) = pattern.unit(rows, cols);
+    let (r, c) = (r.max(1), c.max(1));
     let left = mask.block_counts(r, c);
     for (row, col) in mask.not().iter_kept() {
         scores[[row, col]] = if left[[row / r, col / c]] > 0 { 0.0 } else { f32::MIN };

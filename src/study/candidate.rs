@@ -154,8 +154,7 @@ static RIA: LazyLock<Ria> = LazyLock::new(Ria::default);
 static SPARSEGPT: LazyLock<SparseGpt> = LazyLock::new(SparseGpt::default);
 static OBC: LazyLock<ExactObs> = LazyLock::new(ExactObs::default);
 static ALPS: LazyLock<Alps> = LazyLock::new(Alps::default);
-static BY_WANDA: Scored<'static> = Scored(&Wanda);
-static DSNOT: LazyLock<DsNoT<'static>> = LazyLock::new(|| DsNoT::new(&BY_WANDA));
+static DSNOT: LazyLock<DsNoT<Scored<Wanda>>> = LazyLock::new(|| DsNoT::new(Scored(Wanda)));
 static WOODFISHER: LazyLock<WoodFisher> = LazyLock::new(WoodFisher::default);
 
 fn random(seed: Seed) -> Box<dyn Saliency> {

@@ -6,8 +6,9 @@ use super::subject::{Metric, Subject};
 use crate::allocate::{Allocate, Layer, Target};
 use crate::criteria::{Evidence, Measured, Need, Needs, Saliency};
 use crate::mask::{Budget, Mask, Pattern, Scope, select};
-use crate::prune::{budgets, lower};
+use crate::prune::budgets;
 use crate::rng::Seed;
+use crate::solve::lower;
 use crate::solve::{Pruned, Pruner};
 use crate::{Error, Result};
 use ndarray::Array2;
@@ -122,7 +123,9 @@ impl<'a, S: Subject> SeedRun<'a, S> {
             if (rows, cols) != (r, c) {
                 return Err(Error::shape("scores", &[rows, cols], &[r, c]));
             }
-            lower(&mut scores, evidence.mask, self.how.pattern);
+            if let Some(mask) = evidence.mask {
+                lower(&mut scores, mask, self.how.pattern);
+            }
             Ok(scores)
         };
         (0..self.layers.len()).map(|layer| of(layer).map_err(|e| e.in_layer(self.layers[layer].name))).collect()

@@ -193,8 +193,11 @@ fn layers_that_are_given_and_those_that_are_left_out_are_not_read() {
     let layers: Vec<LanguageLayer> = all.iter().filter(|l| l.name.contains("mlp")).cloned().collect();
     let given = Overrides { sparsity: [(layers[0].name.clone(), 0.25)].into(), rest: Lamp };
     let mut read = Vec::new();
-    let found =
-        allocated_with(&folder, &config, &layers, Pattern::Unstructured, 0.5, (&given, None), &mut |r| read.push(r)).unwrap();
+    let found = allocated_with(&folder, &config, &layers, Pattern::Unstructured, 0.5, (&given, None), &mut |r| {
+        read.push(r);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     let weights = weights(&m.dir, &layers);
     let seen: Vec<Layer<'_>> = layers.iter().zip(&weights).map(|(l, w)| Layer::linear(&l.name, w)).collect();
     let parts = Target::Sparsity(0.5).allocate(&given, &seen).unwrap();

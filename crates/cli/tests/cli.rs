@@ -24,6 +24,8 @@ mod prune_language;
 mod prune_runs;
 #[path = "cli/pruning.rs"]
 mod pruning;
+#[path = "cli/recipes.rs"]
+mod recipes;
 #[path = "cli/words.rs"]
 mod words;
 #[path = "cli/readme.rs"]

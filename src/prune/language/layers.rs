@@ -36,8 +36,8 @@ pub fn language_layers(folder: &Folder, config: &Config, only: &[String], skip: 
     Ok(all)
 }
 
-/// Whether a name matches a pattern.
-fn matches(pattern: &str, name: &str) -> bool {
+/// Whether a name matches a pattern: contains it, or is it with `*` for any characters.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     if !pattern.contains('*') {
         return name.contains(pattern);
     }

@@ -32,6 +32,7 @@ mod run;
 pub use activations::ActivationMemory;
 pub use check::check_measurable;
 pub use gradients::SequenceGradients;
+pub(crate) use layers::matches;
 pub use layers::{LanguageLayer, language_layers};
 pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
 pub use read_ahead::ReadProgress;

@@ -2,11 +2,12 @@
 
 use super::gradients::SequenceGradients;
 use super::record::Place;
-use crate::Result;
 use crate::allocate::{Layer, ReadLayers, sampled_rows};
 use crate::criteria::{Evidence, Magnitude, Saliency};
 use crate::io::Folder;
+use crate::{Error, Result};
 use ndarray::{Array2, Axis};
+use std::ops::ControlFlow;
 
 /// Calls `f` with each layer and its weight `(out, in)`, the next of which is read meanwhile.
 pub(super) fn read_ahead(folder: &Folder, layers: &[&Place], mut f: impl FnMut(&Place, Array2<f32>) -> Result<()>) -> Result<()> {
@@ -50,7 +51,7 @@ pub(super) struct FolderLayers<'a> {
     pub scored: bool,
     /// What scores are by, if not by magnitude.
     pub ranking: Option<(&'a dyn Saliency, &'a SequenceGradients)>,
-    pub see: &'a mut dyn FnMut(ReadProgress),
+    pub see: &'a mut dyn FnMut(ReadProgress) -> ControlFlow<()>,
 }
 
 impl FolderLayers<'_> {
@@ -67,7 +68,7 @@ impl FolderLayers<'_> {
             let scores = self.scores(&place.name, &weight, None)?;
             f(place, weight, scores)?;
             done += 1;
-            (self.see)(ReadProgress { pass, layers: done, of });
+            Error::go_on((self.see)(ReadProgress { pass, layers: done, of }))?;
             Ok(())
         })
     }
@@ -99,7 +100,7 @@ impl ReadLayers for FolderLayers<'_> {
             let axis = Axis(usize::from(place.transposed));
             let scores = self.scores(&place.name, &weight, Some((axis, &rows)))?;
             see(i, &Layer { scores: scores.as_ref().map(|s| s.view()), ..Layer::linear(&place.name, &weight) })?;
-            (self.see)(ReadProgress { pass: 0, layers: done + 1, of: layers.len() });
+            Error::go_on((self.see)(ReadProgress { pass: 0, layers: done + 1, of: layers.len() }))?;
         }
         Ok(())
     }

@@ -48,10 +48,10 @@ pub fn allocated(
     sparsity: f64,
     by: (&dyn Allocate, Option<(&dyn Saliency, &SequenceGradients)>),
 ) -> Result<HashMap<String, Budget>> {
-    allocated_with(folder, config, layers, pattern, sparsity, by, &mut |_| {})
+    allocated_with(folder, config, layers, pattern, sparsity, by, &mut |_| ControlFlow::Continue(()))
 }
 
-/// As [`allocated`]; `see` is told after each layer that is read.
+/// As [`allocated`]; `see` is told after each layer that is read, and may stop.
 ///
 /// # Errors
 /// As [`allocated`].
@@ -62,7 +62,7 @@ pub fn allocated_with(
     pattern: Pattern,
     sparsity: f64,
     (allocation, ranking): (&dyn Allocate, Option<(&dyn Saliency, &SequenceGradients)>),
-    see: &mut dyn FnMut(ReadProgress),
+    see: &mut dyn FnMut(ReadProgress) -> ControlFlow<()>,
 ) -> Result<HashMap<String, Budget>> {
     let uniform = allocation.name() == "uniform" || matches!(pattern, Pattern::Nm { .. });
     if uniform {

@@ -2,23 +2,40 @@
 
 use crate::command::place::Force;
 use crate::command::texts::bos;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgGroup, Parser, ValueEnum};
 use lacuna::data::Bos;
+use lacuna::job::{Methods, PruneJob};
+use lacuna::mask::Scope;
+use lacuna::prune::{CalibrationInputs, Cost, Sequential};
 use std::path::PathBuf;
+
+/// How the command is called, with a target or with a recipe.
+const USAGE: &str = "lacuna prune [OPTIONS] <--sparsity <SPARSITY>|--pattern <PATTERN>> <MODEL> <OUT>
+       lacuna prune [OPTIONS] --recipe <FILE> [MODEL] [OUT]";
 
 /// Prunes a safetensors file or a language model's folder: what goes becomes 0, and the masks are stored beside the weights.
 #[derive(Parser)]
-#[command(group = ArgGroup::new("target").required(true).multiple(true).args(["sparsity", "pattern"]))]
+#[command(override_usage = USAGE)]
+#[command(group = ArgGroup::new("target").required(true).multiple(true).args(["sparsity", "pattern", "recipe", "print_recipe"]))]
 pub struct Args {
     /// The safetensors file or the model folder to prune
-    pub model: PathBuf,
+    #[arg(required_unless_present_any = ["recipe", "print_recipe"])]
+    pub model: Option<PathBuf>,
     /// The safetensors file or the folder to write; it appears whole or not at all
-    pub out: PathBuf,
+    #[arg(required_unless_present_any = ["recipe", "print_recipe"])]
+    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub force: Force,
+    /// Settings out of a file: a recipe, or the prune.json of a run. What is typed beside it holds instead
+    #[arg(long, value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
+    /// Prints all settings as a recipe, and does nothing else
+    #[arg(long)]
+    pub print_recipe: bool,
     /// Which weights matter
-    #[arg(long, value_enum, default_value = "magnitude")]
-    pub method: Method,
+    #[arg(long, value_parser = methods(), default_value = "magnitude")]
+    pub method: String,
     /// Share of the weights that goes, in [0, 1)
     #[arg(long, allow_negative_numbers = true)]
     pub sparsity: Option<f64>,
@@ -26,8 +43,8 @@ pub struct Args {
     #[arg(long)]
     pub pattern: Option<String>,
     /// How much of each layer
-    #[arg(long, value_enum, default_value = "uniform")]
-    pub allocate: Allocation,
+    #[arg(long, value_parser = allocations(), default_value = "uniform")]
+    pub allocate: String,
     /// Who competes with whom in a layer [default: row for unstructured masks of wanda, ria and dsnot, layer otherwise]
     #[arg(long, value_enum)]
     pub scope: Option<ScopeArg>,
@@ -38,7 +55,7 @@ pub struct Args {
     #[arg(long, value_name = "TENSOR=SPARSITY")]
     pub layer: Vec<String>,
     /// Seed of random scores, and of the search evolve
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = default().seed, allow_negative_numbers = true)]
     pub seed: u64,
     /// One JSON object instead of a table
     #[arg(long)]
@@ -50,67 +67,38 @@ pub struct Args {
     pub given: Vec<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Method {
-    /// |w|
-    Magnitude,
-    /// w²; differs from magnitude for blocks, rows and columns
-    MagnitudeL2,
-    /// Uniform scores
-    Random,
-    /// |w| times the norm of the input (folders)
-    Wanda,
-    /// Relative importance and activations (folders)
-    Ria,
-    /// SparseGPT (folders)
-    Sparsegpt,
-    /// ExactOBS, or optimal brain compression (folders; slow for wide layers)
-    Obc,
-    /// ALPS (folders)
-    Alps,
-    /// Wanda, then weights exchanged by DSnoT (folders)
-    Dsnot,
-    /// (gradient · weight)² (folders)
-    Taylor,
-    /// Half the diagonal empirical Fisher times w² (folders)
-    Fisher,
-    /// Blocks of the inverse empirical Fisher matrix, survivors moved (folders; 4 bytes a weight and sample on the disk)
-    Woodfisher,
+/// The values that hold unless others are given.
+fn default() -> PruneJob {
+    PruneJob::default()
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Allocation {
-    Uniform,
-    Global,
-    Er,
-    Erk,
-    Lamp,
-    /// By the outliers of each block (folders)
-    Owl,
-    /// Least sum of what the model's predictions lose when each layer alone is pruned (folders)
-    Sensitivity,
-    /// Least sum of the layers' own errors, by dynamic programming (folders)
-    Dynamic,
-    /// Evolutionary search by what the model's predictions lose (folders)
-    Evolve,
+/// A value of an option, and what it does where that is said.
+fn value(name: &str, about: &str) -> PossibleValue {
+    let value = PossibleValue::new(name.to_string());
+    if about.is_empty() { value } else { value.help(about.to_string()) }
 }
 
-impl Allocation {
-    /// Whether budgets are searched for among levels of every layer.
-    pub fn searches(self) -> bool {
-        matches!(self, Allocation::Sensitivity | Allocation::Dynamic | Allocation::Evolve)
-    }
+fn methods() -> PossibleValuesParser {
+    PossibleValuesParser::new(Methods::standard().methods().iter().map(|m| value(m.name(), m.about())))
+}
 
-    /// Whether the inputs of layers must be measured for it.
-    pub fn measures(self) -> bool {
-        self == Allocation::Owl || self.searches()
-    }
+fn allocations() -> PossibleValuesParser {
+    PossibleValuesParser::new(Methods::standard().allocations().iter().map(|a| value(a.name(), a.about())))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ScopeArg {
     Layer,
     Row,
+}
+
+impl From<ScopeArg> for Scope {
+    fn from(scope: ScopeArg) -> Scope {
+        match scope {
+            ScopeArg::Layer => Scope::Layer,
+            ScopeArg::Row => Scope::Row,
+        }
+    }
 }
 
 /// What is asked of language models alone.
@@ -121,10 +109,10 @@ pub struct Language {
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
     /// Sequences of calibration
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = default().samples)]
     pub samples: usize,
     /// Tokens of a sequence
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = default().context)]
     pub context: usize,
     /// From which model the inputs of a block come
     #[arg(long, value_enum, default_value = "pruned")]
@@ -133,13 +121,13 @@ pub struct Language {
     #[arg(long, value_enum, default_value = "layer")]
     pub turn: TurnArg,
     /// Share of the mean diagonal that is added to the Gram matrices
-    #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = default().damping, allow_negative_numbers = true)]
     pub damping: f64,
     /// λ of woodfisher
-    #[arg(long, default_value_t = 1e-5, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = default().fisher_damping, allow_negative_numbers = true)]
     pub fisher_damping: f64,
     /// Columns whose mask sparsegpt chooses together; weights of a block of woodfisher
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = default().block_size)]
     pub block_size: usize,
     /// sparsegpt visits columns by falling activation
     #[arg(long)]
@@ -163,10 +151,10 @@ pub struct Language {
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
     /// Spread of owl's densities
-    #[arg(long, default_value_t = 0.08)]
+    #[arg(long, default_value_t = default().owl_lambda)]
     pub owl_lambda: f64,
     /// Multiple of the mean score above which owl counts an outlier
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = default().owl_threshold)]
     pub owl_threshold: f64,
     /// How pruned weights are laid: weights (whole, masks beside), sparse-bitmask, sparse-24-bitmask, or a storage, as bitmask or nm:2:4
     #[arg(long, default_value = "weights", value_name = "LAYOUT")]
@@ -193,10 +181,28 @@ pub enum InputsArg {
     Dense,
 }
 
+impl From<InputsArg> for CalibrationInputs {
+    fn from(inputs: InputsArg) -> CalibrationInputs {
+        match inputs {
+            InputsArg::Pruned => CalibrationInputs::Pruned,
+            InputsArg::Dense => CalibrationInputs::Dense,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TurnArg {
     Block,
     Layer,
+}
+
+impl From<TurnArg> for Sequential {
+    fn from(turn: TurnArg) -> Sequential {
+        match turn {
+            TurnArg::Block => Sequential::Block,
+            TurnArg::Layer => Sequential::Layer,
+        }
+    }
 }
 
 /// What is asked of a search.
@@ -209,13 +215,13 @@ pub struct Search {
     #[arg(long, value_enum, default_value = "weights")]
     pub cost: CostArg,
     /// Tokens of the calibration on which sensitivity and evolve judge the model's predictions
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = default().search_tokens)]
     pub search_tokens: usize,
     /// Generations of evolve
-    #[arg(long, default_value_t = 25)]
+    #[arg(long, default_value_t = default().generations)]
     pub generations: usize,
     /// Choices that evolve tries a generation
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = default().offspring)]
     pub offspring: usize,
 }
 
@@ -227,4 +233,14 @@ pub enum CostArg {
     Bytes,
     /// Time of one token in the storages that the plan chooses, measured here
     Time,
+}
+
+impl From<CostArg> for Cost {
+    fn from(cost: CostArg) -> Cost {
+        match cost {
+            CostArg::Weights => Cost::Weights,
+            CostArg::Bytes => Cost::Bytes,
+            CostArg::Time => Cost::Time,
+        }
+    }
 }

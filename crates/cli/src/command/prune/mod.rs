@@ -1,18 +1,104 @@
 //! `lacuna prune MODEL OUT`: plain weight files, by criteria that need the weights alone; model folders, by any method.
 
 mod args;
-mod search;
-mod methods;
-mod options;
-mod report;
-mod model;
-mod file;
+mod job;
 
 pub use args::Args;
 
-use lacuna::Result;
+use crate::command::{print, print_json};
+use indicatif::{ProgressBar, ProgressStyle};
+use lacuna::job::{Event, Methods, PruneJob, Stage, unused_note};
+use lacuna::{Error, Result};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// The options beside [`PruneJob::OF_FILES`] that a plain file of weights has a use for.
+const OF_A_RUN: [&str; 4] = ["json", "force", "recipe", "print-recipe"];
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    if args.model.is_dir() { model::run(args) } else { file::run(args) }
+    let methods = Methods::standard();
+    let job = job::of(args, &methods)?;
+    if args.print_recipe {
+        job.check_ranges()?;
+        return print(&job.to_toml()?);
+    }
+    refuse_for_file(args, &job)?;
+    let mut bars = Bars(None);
+    let report = job.run(&methods, &mut |event| {
+        bars.see(event);
+        match event {
+            Event::Progress { .. } => {}
+            Event::Unused { all, changed } => say_unused(args, all, changed),
+            other => eprintln!("{other}"),
+        }
+        ControlFlow::Continue(())
+    });
+    bars.clear();
+    let report = report?;
+    if args.json {
+        let value = serde_json::to_value(&report).map_err(|e| Error::setting("json", e.to_string()))?;
+        return print_json(&value);
+    }
+    print(&report.to_text())
+}
+
+/// Refuses options that were typed, whatever their values, and that a plain file of weights has no use for.
+fn refuse_for_file(args: &Args, job: &PruneJob) -> Result<()> {
+    let of_folder = job.model.as_deref().is_none_or(Path::is_dir);
+    let first =
+        args.given.iter().find(|option| !PruneJob::OF_FILES.contains(&option.as_str()) && !OF_A_RUN.contains(&option.as_str()));
+    // Those of a search are refused by name where they were changed.
+    match first.filter(|_| !of_folder && job.levels.is_empty() && job.cost == Default::default()) {
+        None => Ok(()),
+        Some(option) => {
+            if let Some(model) = &job.model {
+                lacuna::io::refuse_gguf(model)?;
+            }
+            Err(Error::setting(option, "is for language models: give a model's folder"))
+        }
+    }
+}
+
+/// Says which options were given that change nothing of what is asked.
+fn say_unused(args: &Args, all: &[&str], changed: &[&str]) {
+    let idle: Vec<&str> =
+        all.iter().filter(|name| changed.contains(name) || args.given.iter().any(|given| given == *name)).copied().collect();
+    if let Some(text) = unused_note(&idle) {
+        eprintln!("note: {text}");
+    }
+}
+
+/// The bar of the part that runs, on a terminal; nothing elsewhere.
+struct Bars(Option<(Stage, ProgressBar)>);
+
+impl Bars {
+    fn see(&mut self, event: &Event) {
+        let Event::Progress { stage, done, of, memory } = event else { return };
+        if self.0.as_ref().is_none_or(|(current, _)| current != stage) {
+            self.clear();
+            self.0 = Some((*stage, bar(*stage)));
+        }
+        if let Some((_, bar)) = &self.0 {
+            bar.set_length(*of as u64);
+            bar.set_position(*done as u64);
+            if let Some(bytes) = memory {
+                bar.set_message(format!("{:.2} GB", *bytes as f64 / 1e9));
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some((_, bar)) = self.0.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(stage: Stage) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed} (left: {eta}) {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(stage.name());
+    bar
 }

@@ -1,0 +1,99 @@
+//! What a running job says.
+
+use std::fmt;
+
+/// A part of a run whose progress is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// The perplexity of the model before it is pruned; steps are blocks.
+    PerplexityBefore,
+    /// Gradients of the calibration's loss; steps are sequences.
+    Gradients,
+    /// Weights read to be ranked over all layers, for the allocations `global` and `lamp`; steps are layers.
+    Ranking,
+    /// Outliers of each block, for the allocation `owl`; steps are blocks.
+    Outliers,
+    /// Layers pruned at several levels, for a search; steps are blocks.
+    Levels,
+    /// What the predictions lose by each layer alone; steps are layers.
+    Sensitivity,
+    /// The evolutionary search; steps are passes.
+    Evolution,
+    /// Blocks that are pruned and written.
+    Blocks,
+    /// The perplexity of the pruned model; steps are blocks.
+    PerplexityAfter,
+}
+
+impl Stage {
+    /// In a word or two.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::PerplexityBefore => "perplexity before",
+            Stage::Gradients => "gradients",
+            Stage::Ranking => "ranking",
+            Stage::Outliers => "outliers",
+            Stage::Levels => "levels",
+            Stage::Sensitivity => "sensitivity",
+            Stage::Evolution => "evolution",
+            Stage::Blocks => "blocks",
+            Stage::PerplexityAfter => "perplexity after",
+        }
+    }
+}
+
+/// What a running job tells its callback, which answers whether the job goes on.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Something that a user should know.
+    Note(String),
+    /// Something that a user should do otherwise.
+    Warning(String),
+    /// Settings that change nothing of what is asked for.
+    Unused {
+        /// All of them, by name, whatever their values.
+        all: Vec<&'static str>,
+        /// Those among them that are not as they are by default.
+        changed: Vec<&'static str>,
+    },
+    /// How far a part of the run is.
+    Progress {
+        /// Which part.
+        stage: Stage,
+        /// Steps that are done.
+        done: usize,
+        /// All steps.
+        of: usize,
+        /// Most bytes of memory so far, where the system says and the part is [`Stage::Blocks`].
+        memory: Option<u64>,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Note(text) => write!(f, "note: {text}"),
+            Event::Warning(text) => write!(f, "warning: {text}"),
+            Event::Unused { changed, .. } => match unused_note(changed) {
+                Some(text) => write!(f, "note: {text}"),
+                None => f.write_str("note: all settings matter"),
+            },
+            Event::Progress { stage, done, of, .. } => write!(f, "{}: {done} of {of}", stage.name()),
+        }
+    }
+}
+
+/// What is said of settings that change nothing, by the names of the command's options; `None` if there are none.
+///
+/// ```
+/// use lacuna::job::unused_note;
+/// assert_eq!(unused_note(&["seed", "bits"]).unwrap(), "--bits, --seed change nothing of what is asked for here");
+/// ```
+pub fn unused_note(settings: &[&str]) -> Option<String> {
+    let mut options: Vec<String> = settings.iter().map(|name| format!("--{name}")).collect();
+    options.sort();
+    let verb = if options.len() == 1 { "changes" } else { "change" };
+    (!options.is_empty()).then(|| format!("{} {verb} nothing of what is asked for here", options.join(", ")))
+}

@@ -1,0 +1,294 @@
+//! The methods and allocations of a job by their names.
+
+use super::settings::PruneJob;
+use crate::allocate::Allocate;
+use crate::criteria::Saliency;
+use crate::solve::{Pruner, Scored};
+use crate::{Error, Result};
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+type Make<T> = Arc<dyn Fn(&PruneJob) -> Result<Box<T>> + Send + Sync>;
+
+/// What makes a method of a job's settings.
+#[derive(Clone)]
+enum Maker {
+    Criterion(Make<dyn Saliency>),
+    Pruner(Make<dyn Pruner>),
+}
+
+/// A method: a name, and what makes a criterion or a pruner of a job's settings.
+///
+/// ```
+/// use lacuna::criteria::Magnitude;
+/// use lacuna::job::PruneMethod;
+/// let method = PruneMethod::criterion("mine", "|w| again", |_| Ok(Box::new(Magnitude::default())));
+/// assert_eq!((method.name(), method.about()), ("mine", "|w| again"));
+/// ```
+#[derive(Clone)]
+pub struct PruneMethod {
+    name: Cow<'static, str>,
+    about: Cow<'static, str>,
+    reads: Vec<&'static str>,
+    by_row: bool,
+    make: Maker,
+    /// The criterion by which the layers of a pruner are ranked against one another.
+    ranking: Option<Make<dyn Saliency>>,
+}
+
+impl PruneMethod {
+    /// A criterion: what it scores lowest goes, and what stays is as it was. One that needs nothing but weights prunes plain files too.
+    pub fn criterion(
+        name: impl Into<Cow<'static, str>>,
+        about: impl Into<Cow<'static, str>>,
+        make: impl Fn(&PruneJob) -> Result<Box<dyn Saliency>> + Send + Sync + 'static,
+    ) -> PruneMethod {
+        let (name, about) = (name.into(), about.into());
+        PruneMethod { name, about, reads: Vec::new(), by_row: false, make: Maker::Criterion(Arc::new(make)), ranking: None }
+    }
+
+    /// A pruner, which chooses the mask and the weights that stay together.
+    pub fn pruner(
+        name: impl Into<Cow<'static, str>>,
+        about: impl Into<Cow<'static, str>>,
+        make: impl Fn(&PruneJob) -> Result<Box<dyn Pruner>> + Send + Sync + 'static,
+    ) -> PruneMethod {
+        let (name, about) = (name.into(), about.into());
+        PruneMethod { name, about, reads: Vec::new(), by_row: false, make: Maker::Pruner(Arc::new(make)), ranking: None }
+    }
+
+    /// The same, whose pruner's layers are ranked against one another by this criterion, where an allocation ranks and the criterion needs
+    /// gradients.
+    #[must_use]
+    pub fn ranked_by(mut self, make: impl Fn(&PruneJob) -> Result<Box<dyn Saliency>> + Send + Sync + 'static) -> PruneMethod {
+        self.ranking = Some(Arc::new(make));
+        self
+    }
+
+    /// The same, which reads these settings of a job: what it is known by, beside what all methods are, when a run is taken up again.
+    #[must_use]
+    pub fn reads(mut self, settings: impl IntoIterator<Item = &'static str>) -> PruneMethod {
+        self.reads = settings.into_iter().collect();
+        self
+    }
+
+    /// The same, whose weights compete row by row in unstructured masks, unless a job says otherwise.
+    #[must_use]
+    pub fn by_row(mut self) -> PruneMethod {
+        self.by_row = true;
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it does, in a line; may be empty.
+    pub fn about(&self) -> &str {
+        &self.about
+    }
+
+    /// Whether it reads a setting.
+    pub(super) fn reads_setting(&self, setting: &str) -> bool {
+        self.reads.contains(&setting)
+    }
+
+    pub(super) fn is_by_row(&self) -> bool {
+        self.by_row
+    }
+
+    /// Whether plain files of weights are refused: it is no criterion, or one that needs more than weights.
+    ///
+    /// # Errors
+    /// What making the criterion refuses.
+    pub fn needs_folder(&self, job: &PruneJob) -> Result<bool> {
+        let needs_nothing = |criterion: Box<dyn Saliency>| criterion.needs().iter().next().is_none();
+        Ok(!self.make_criterion(job)?.is_some_and(needs_nothing))
+    }
+
+    /// The criterion, if the method is one.
+    pub(super) fn make_criterion(&self, job: &PruneJob) -> Result<Option<Box<dyn Saliency>>> {
+        if let Maker::Criterion(make) = &self.make { make(job).map(Some) } else { Ok(None) }
+    }
+
+    /// The criterion by which layers are ranked against one another, if there is one.
+    pub(super) fn make_ranking(&self, job: &PruneJob) -> Result<Option<Box<dyn Saliency>>> {
+        match (&self.ranking, &self.make) {
+            (Some(make), _) | (None, Maker::Criterion(make)) => make(job).map(Some),
+            (None, Maker::Pruner(_)) => Ok(None),
+        }
+    }
+
+    /// The pruner, which is the criterion's where there is no other.
+    pub(super) fn make_pruner(&self, job: &PruneJob) -> Result<Box<dyn Pruner>> {
+        match &self.make {
+            Maker::Criterion(make) => Ok(Box::new(Scored(make(job)?))),
+            Maker::Pruner(make) => make(job),
+        }
+    }
+}
+
+impl fmt::Debug for PruneMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PruneMethod").field("name", &self.name).field("about", &self.about).finish_non_exhaustive()
+    }
+}
+
+/// How budgets are found.
+#[derive(Clone)]
+pub(super) enum Kind {
+    /// From weights or scores.
+    Layers(Make<dyn Allocate>),
+    /// From the outliers of each block.
+    Outliers,
+    /// From what the predictions lose by each layer alone.
+    Sensitivity,
+    /// From the layers' own errors.
+    Dynamic,
+    /// By an evolutionary search.
+    Evolve,
+}
+
+/// An allocation: a name, and how the budget is divided over layers.
+#[derive(Clone)]
+pub struct Allocation {
+    name: Cow<'static, str>,
+    about: Cow<'static, str>,
+    reads: Vec<&'static str>,
+    pub(super) kind: Kind,
+}
+
+impl Allocation {
+    /// An allocation that sees weights or scores.
+    pub fn new(
+        name: impl Into<Cow<'static, str>>,
+        about: impl Into<Cow<'static, str>>,
+        make: impl Fn(&PruneJob) -> Result<Box<dyn Allocate>> + Send + Sync + 'static,
+    ) -> Allocation {
+        Allocation { name: name.into(), about: about.into(), reads: Vec::new(), kind: Kind::Layers(Arc::new(make)) }
+    }
+
+    pub(super) fn built_in(name: &'static str, about: &'static str, kind: Kind) -> Allocation {
+        Allocation { name: name.into(), about: about.into(), reads: Vec::new(), kind }
+    }
+
+    /// The same, which reads these settings of a job.
+    #[must_use]
+    pub fn reads(mut self, settings: impl IntoIterator<Item = &'static str>) -> Allocation {
+        self.reads = settings.into_iter().collect();
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it does, in a line; may be empty.
+    pub fn about(&self) -> &str {
+        &self.about
+    }
+
+    pub(super) fn reads_setting(&self, setting: &str) -> bool {
+        self.reads.contains(&setting)
+    }
+
+    /// Whether a model must run for it.
+    pub fn needs_folder(&self) -> bool {
+        !matches!(self.kind, Kind::Layers(_))
+    }
+
+    /// Whether budgets are searched for among levels of every layer.
+    pub(super) fn searches(&self) -> bool {
+        matches!(self.kind, Kind::Sensitivity | Kind::Dynamic | Kind::Evolve)
+    }
+
+    /// Whether it compares the predictions of whole models.
+    pub(super) fn predicts(&self) -> bool {
+        matches!(self.kind, Kind::Sensitivity | Kind::Evolve)
+    }
+}
+
+impl fmt::Debug for Allocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allocation").field("name", &self.name).field("about", &self.about).finish_non_exhaustive()
+    }
+}
+
+/// The methods and allocations that jobs may name. [`Methods::standard`] has those of this library; others are added by
+/// [`Methods::register`] and [`Methods::register_allocation`].
+///
+/// ```
+/// use lacuna::criteria::{Evidence, Saliency};
+/// use lacuna::job::{PruneMethod, Methods, PruneJob};
+/// use ndarray::Array2;
+///
+/// /// Keeps the first inputs.
+/// struct First;
+/// impl Saliency for First {
+///     fn name(&self) -> &str {
+///         "first"
+///     }
+///     fn score(&self, layer: &Evidence<'_>) -> lacuna::Result<Array2<f32>> {
+///         Ok(Array2::from_shape_fn(layer.weight.dim(), |(_, col)| -(col as f32)))
+///     }
+/// }
+///
+/// let mut methods = Methods::standard();
+/// methods.register(PruneMethod::criterion("first", "the first inputs stay", |_| Ok(Box::new(First))));
+/// PruneJob::new("first").sparsity(0.5).check(&methods)?;
+/// let e = PruneJob::new("fist").sparsity(0.5).check(&methods).unwrap_err();
+/// assert_eq!(e.to_string(), "no method is named 'fist'; did you mean 'first'?");
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Methods {
+    pub(super) methods: Vec<PruneMethod>,
+    pub(super) allocations: Vec<Allocation>,
+}
+
+impl Methods {
+    /// Adds a method; one of the same name is replaced.
+    pub fn register(&mut self, method: PruneMethod) -> &mut Self {
+        self.methods.retain(|m| m.name != method.name);
+        self.methods.push(method);
+        self
+    }
+
+    /// Adds an allocation; one of the same name is replaced.
+    pub fn register_allocation(&mut self, allocation: Allocation) -> &mut Self {
+        self.allocations.retain(|a| a.name != allocation.name);
+        self.allocations.push(allocation);
+        self
+    }
+
+    /// All methods.
+    pub fn methods(&self) -> &[PruneMethod] {
+        &self.methods
+    }
+
+    /// All allocations.
+    pub fn allocations(&self) -> &[Allocation] {
+        &self.allocations
+    }
+
+    /// The method of this name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] with the nearest.
+    pub fn method(&self, name: &str) -> Result<&PruneMethod> {
+        let found = self.methods.iter().find(|m| m.name == name);
+        found.ok_or_else(|| Error::unknown_name("method", name, self.methods.iter().map(PruneMethod::name)))
+    }
+
+    /// The allocation of this name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] with the nearest.
+    pub fn allocation(&self, name: &str) -> Result<&Allocation> {
+        let found = self.allocations.iter().find(|a| a.name == name);
+        found.ok_or_else(|| Error::unknown_name("allocation", name, self.allocations.iter().map(Allocation::name)))
+    }
+}

@@ -1,0 +1,33 @@
+//! Pruning as a value: a job is made, checked, run, written as a recipe, and kept in the record of what it did.
+//!
+//! ```text
+//! recipe.toml ─► PruneJob ─► check ─► run, which tells Events and may be stopped ─► PruneReport: prune.json, a table, a page
+//!     ▲                                                                                  │
+//!     └──────────────────────────────────── job ◄────────────────────────────────────────┘
+//! ```
+//!
+//! [`PruneJob`] lists its settings. [`Methods`] turns the names `sparsegpt`, `erk`, … into methods; a user's own are registered there. A job
+//! prunes a model's folder or a plain file ([`PruneJob::run`]), or a network in memory ([`PruneJob::prune_network`]).
+
+mod event;
+mod settings;
+mod methods;
+mod standard;
+mod check;
+mod described;
+mod standing;
+mod recipe;
+mod report;
+mod page;
+mod search;
+mod quality;
+mod model;
+mod file;
+mod network;
+mod run;
+
+pub use described::FewTokens;
+pub use event::{Event, Stage, unused_note};
+pub use methods::{Allocation, Methods, PruneMethod};
+pub use report::{FileReport, ModelReport, PerplexityReport, PruneReport};
+pub use settings::PruneJob;

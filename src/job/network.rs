@@ -1,0 +1,131 @@
+//! A job on a model in memory.
+
+use super::check::{Plan, Subject};
+use super::methods::{Kind, Methods};
+use super::settings::PruneJob;
+use crate::allocate::{Overrides, Target};
+use crate::calibrate::{LayerWeights, measure};
+use crate::criteria::{Magnitude, Measured, Needs, Saliency};
+use crate::nn::{LayerInfo, Layers, Model, Samples, find_layer};
+use crate::prune::{Outcome, Pruning, matches, prune_layers_by};
+use crate::solve::Pruned;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+
+/// What must be measured of a model in memory.
+fn needs(plan: &Plan<'_>) -> Needs {
+    plan.pruner.needs().union(plan.ranking.as_ref().map_or_else(Needs::none, |ranking| ranking.needs()))
+}
+
+/// The settings that a model in memory has no use for.
+const OF_FOLDERS: [&str; 15] = [
+    "calibration",
+    "samples",
+    "context",
+    "inputs",
+    "turn",
+    "correct",
+    "activations",
+    "scratch",
+    "save",
+    "text",
+    "windows",
+    "bos",
+    "levels",
+    "cost",
+    "search-tokens",
+];
+
+impl PruneJob {
+    /// Prunes a model in memory by the same settings, a chain of layers, a language model or one of your own: measures what the method needs
+    /// on `data`, allocates, prunes every layer, and holds the masks. The model that is given stays as it was. A criterion prunes as
+    /// [`one_shot`](crate::prune::one_shot) does; a pruner is given each layer's measures of the dense model.
+    ///
+    /// ```
+    /// use lacuna::{calibrate::Calibration, job::{Methods, PruneJob}, models::{Init, mlp}, nn::{Activation, Loss}, rng::Seed};
+    /// let net = mlp(&[4, 8, 2], Activation::Relu, Init::He, Seed(0))?;
+    /// let (x, t) = (Seed(1).stream("x").normal_array(32, 4, 1.0), Seed(1).stream("t").normal_array(32, 2, 1.0));
+    /// let job = PruneJob::new("sparsegpt").sparsity(0.5);
+    /// let pruned = job.prune_model(&Methods::standard(), &net, &Calibration::new(&x, &t, Loss::SquaredError))?;
+    /// assert_eq!(pruned.masks.iter().map(|(_, mask)| mask.kept()).collect::<Vec<_>>(), [16, 8]);
+    /// # Ok::<(), lacuna::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Settings outside their range, those of folders and files, allocations that need a folder; a name in `skip`, `only` or `layer` that matches
+    /// no layer; those of measuring and of the method, naming the layer.
+    pub fn prune_model<M, S>(&self, methods: &Methods, model: &M, data: &S) -> Result<Outcome<M>>
+    where
+        M: Model + Clone,
+        S: Samples<Batch = M::Batch>,
+    {
+        let plan = self.plan_in_memory(methods)?;
+        let measured = measure(model, data, needs(&plan))?;
+        let mut pruned = model.clone();
+        let results = self.prune_in_memory(&plan, &mut pruned, &measured)?;
+        let predicted_increase = self.predicted(&plan, model, &measured, &results)?;
+        let masks = results.into_iter().map(|(name, pruned)| (name, pruned.mask)).collect();
+        Ok(Outcome { model: pruned, masks, predicted_increase })
+    }
+
+    /// What the settings mean for a model in memory.
+    fn plan_in_memory<'m>(&self, methods: &'m Methods) -> Result<Plan<'m>> {
+        self.check_names(methods)?;
+        self.check_ranges()?;
+        if let Some(option) = self.changed().into_iter().find(|option| OF_FOLDERS.contains(option)) {
+            return Err(Error::setting(option, "is for files: this job prunes a model in memory"));
+        }
+        Plan::new(self, methods, Subject::Network)
+    }
+
+    /// Prunes the layers that are wanted.
+    fn prune_in_memory(&self, plan: &Plan<'_>, model: &mut dyn Layers, measured: &[Measured]) -> Result<Vec<(String, Pruned)>> {
+        let Kind::Layers(make) = &plan.allocation.kind else {
+            return Err(Error::setting("allocate", format!("{} needs a model's folder", self.allocate)));
+        };
+        let layers = model.layers();
+        let called = |pattern: &str, layer: &LayerInfo| layer.is_called(pattern) || matches(pattern, &layer.name);
+        for pattern in self.only.iter().chain(&self.skip) {
+            if !layers.iter().any(|layer| called(pattern, layer)) {
+                return Err(Error::unknown_layer(pattern, layers.iter().map(|l| l.name.as_str())));
+            }
+        }
+        let wanted = |layer: &LayerInfo| {
+            let only = self.only.is_empty() || self.only.iter().any(|p| called(p, layer));
+            only && !self.skip.iter().any(|p| called(p, layer)) && !layer.is_empty()
+        };
+        let skip: Vec<String> = layers.iter().filter(|l| !wanted(l)).map(|l| l.name.clone()).collect();
+        if skip.len() == layers.len() {
+            return Err(Error::setting("skip", "no layer is left to prune"));
+        }
+        let named = |(name, sparsity): (&String, &f64)| Ok((find_layer(&layers, name)?.name.clone(), *sparsity));
+        let allocate =
+            Overrides { sparsity: self.layer.iter().map(named).collect::<Result<BTreeMap<_, _>>>()?, rest: make(self)? };
+        let magnitude = Magnitude::default();
+        let saliency: &dyn Saliency = plan.ranking.as_deref().unwrap_or(&magnitude);
+        let target = Target::Sparsity(plan.sparsity);
+        let pruning = Pruning { saliency, allocate: &allocate, target, pattern: self.pattern, scope: plan.scope, skip: &skip };
+        prune_layers_by(model, measured, plan.pruner.as_ref(), &pruning)
+    }
+
+    /// The sum of the scores of what went, of a criterion that predicts the loss.
+    fn predicted(
+        &self,
+        plan: &Plan<'_>,
+        before: &dyn Layers,
+        measured: &[Measured],
+        results: &[(String, Pruned)],
+    ) -> Result<Option<f64>> {
+        let criterion = if self.reconstruct.is_none() { plan.method.make_criterion(self)? } else { None };
+        let Some(criterion) = criterion.filter(|c| c.predicts_loss()) else { return Ok(None) };
+        let weights = LayerWeights::of(before)?;
+        let mut predicted = 0.0;
+        for layer in weights.evidence(measured) {
+            let Some((_, pruned)) = results.iter().find(|(name, _)| name == layer.layer) else { continue };
+            let scores = criterion.score(&layer).map_err(|e| e.in_layer(layer.layer))?;
+            let gone = layer.mask.map_or_else(|| pruned.mask.not(), |before| before.minus(&pruned.mask));
+            predicted += gone.iter_kept().map(|(r, c)| f64::from(scores[[r, c]])).sum::<f64>();
+        }
+        Ok(Some(predicted))
+    }
+}

@@ -1,0 +1,140 @@
+//! What a run leaves to be read: its record, as typed values.
+
+use super::described::FewTokens;
+use super::settings::PruneJob;
+use crate::mask::Pattern;
+use crate::prune::{LayerRecord, LeftAlone, PrunedTensor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// The outcome of a job. It serialises to the record `prune.json`, and to what the command says with `--json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[must_use]
+pub enum PruneReport {
+    /// Of a model's folder.
+    Model(Box<ModelReport>),
+    /// Of a plain file.
+    File(Box<FileReport>),
+}
+
+/// What became of a model's folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ModelReport {
+    /// The folder that was written.
+    pub out: PathBuf,
+    /// The whole job, which can be run again; `None` in records of builds that did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<PruneJob>,
+    /// What the run is known by when it is taken up again: what its settings came to, hashes of model and calibration, and under `options` those
+    /// settings that matter.
+    pub settings: Value,
+    /// Weights of the layers that were pruned.
+    pub weights: usize,
+    /// Of these, those that stay.
+    pub kept: usize,
+    /// The fraction of them that went; `None` of nothing.
+    pub sparsity: Option<f64>,
+    /// Parameters of the whole model.
+    pub parameters: usize,
+    /// The fraction of them that went.
+    pub whole_sparsity: Option<f64>,
+    /// How long it took, without measuring a perplexity.
+    pub seconds: f64,
+    /// The most bytes of memory, where the system says.
+    pub peak_bytes: Option<u64>,
+    /// Threads.
+    #[serde(default)]
+    pub threads: usize,
+    /// The instruction set of the kernels.
+    #[serde(default)]
+    pub isa: String,
+    /// What a search of budgets found: its levels with their costs and errors, the losses, and the level that was chosen for each layer; null
+    /// without one.
+    #[serde(default)]
+    pub search: Value,
+    /// Where the calibration has fewer tokens than layers have inputs.
+    #[serde(default)]
+    pub few_tokens: Option<FewTokens>,
+    /// How the end of the run was asked for: how weights are stored, what the perplexity is of.
+    #[serde(default)]
+    pub asked: Value,
+    /// The perplexity before and after, if it was measured.
+    pub perplexity: Option<PerplexityReport>,
+    /// What became of each layer.
+    pub layers: Vec<LayerRecord>,
+    /// Whether the run was finished before, so that nothing was done.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub already_finished: bool,
+}
+
+/// A perplexity before and after, with all that it takes to compare the numbers with others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PerplexityReport {
+    /// The text.
+    pub text: PathBuf,
+    /// Tokens of a window.
+    pub context: usize,
+    /// Windows.
+    pub windows: usize,
+    /// Predicted tokens.
+    pub predicted: usize,
+    /// Tokens of the whole text.
+    pub text_tokens: usize,
+    /// Where the token that begins a text stands, in words.
+    pub bos: String,
+    /// The perplexity before; infinite, and null in JSON, where it is beyond all numbers.
+    #[serde(deserialize_with = "or_infinite")]
+    pub before: f64,
+    /// The perplexity after.
+    #[serde(deserialize_with = "or_infinite")]
+    pub after: f64,
+    /// The mean of −ln p before, in nats.
+    pub nll_before: f64,
+    /// The mean of −ln p after.
+    pub nll_after: f64,
+}
+
+/// What became of a plain file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FileReport {
+    /// The file that was written.
+    pub out: PathBuf,
+    /// The whole job, which can be run again.
+    pub job: PruneJob,
+    /// The criterion.
+    pub method: String,
+    /// The shape that survivors take.
+    pub pattern: Pattern,
+    /// The allocation.
+    pub allocate: String,
+    /// Weights of the tensors that were pruned.
+    pub weights: usize,
+    /// Of these, those that stay.
+    pub kept: usize,
+    /// The fraction of them that went; `None` of nothing.
+    pub sparsity: Option<f64>,
+    /// Numbers of the whole file.
+    pub parameters: usize,
+    /// The fraction of them that went.
+    pub whole_sparsity: Option<f64>,
+    /// What became of each tensor.
+    pub layers: Vec<PrunedTensor>,
+    /// Tensors that look like weights and were left alone.
+    pub left_alone: Vec<LeftAlone>,
+    /// Numbers of the whole file that stay.
+    #[serde(skip)]
+    pub(super) whole_kept: Option<usize>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// JSON has no number for what is beyond all of them.
+fn or_infinite<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(value)?.unwrap_or(f64::INFINITY))
+}

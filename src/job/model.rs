@@ -40,7 +40,9 @@ impl PruneJob {
             let reason = format!("weight {name} is packed; 'lacuna pack DIR OUT --save weights' makes it whole");
             return Err(Error::malformed(model, reason));
         }
-        let inputs: Vec<&Path> = [Some(model), self.calibration.as_deref(), self.text.as_deref()].into_iter().flatten().collect();
+        let texts = self.texts();
+        let inputs = [Some(model), self.calibration.as_deref()].into_iter().flatten().chain(texts.iter().map(PathBuf::as_path));
+        let inputs: Vec<&Path> = inputs.collect();
         let output = match self.resume && !self.force {
             true => outputs::apart(out, &inputs).map(|()| Output::from(out))?,
             false => outputs::folder(out, &inputs, self.force)?,
@@ -78,10 +80,7 @@ impl PruneJob {
                 None
             }
         };
-        let quality = match self.text.as_deref() {
-            Some(text) => Some(Quality::new(text, self, &folder, &config, watch)?),
-            None => None,
-        };
+        let quality = Quality::new(self, &folder, &config, watch)?;
         let begun = begun + quality.as_ref().map_or(Duration::ZERO, |q| q.spent);
         let few = FewTokens::of(&plan, &layers, measured.tokens());
         let gradients = match SequenceGradients::wanted(plan.needs) {
@@ -148,12 +147,12 @@ impl PruneJob {
     ) -> Result<PruneReport> {
         let PrunedFolder { writer, records } = done;
         let whole = writer.complete()?;
-        let perplexity = match quality {
-            Some(quality) => Some(quality.before_and_after(&whole, config, watch)?),
-            None => None,
+        let texts = match quality {
+            Some(quality) => quality.before_and_after(&whole, config, watch)?,
+            None => Vec::new(),
         };
         let report = self.model_report(end, records, before)?;
-        let report = ModelReport { perplexity, ..report };
+        let report = ModelReport { perplexity: texts.first().cloned(), texts, ..report };
         let (page, report) = (report.page()?, PruneReport::Model(Box::new(report)));
         let record = serde_json::to_value(&report).map_err(|e| Error::setting("record", e.to_string()))?;
         let close = |writer: FolderWriter| {
@@ -197,6 +196,7 @@ impl PruneJob {
             few_tokens: end.few,
             asked: described::outcome(self),
             perplexity: None,
+            texts: Vec::new(),
             layers,
             already_finished: false,
         })

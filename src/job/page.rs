@@ -51,11 +51,23 @@ impl ModelReport {
             fraction(self.whole_sparsity),
             self.seconds,
             self.peak_bytes.map_or(String::new(), |bytes| format!(", {:.2} GB at most", bytes as f64 / 1e9)),
-            match &self.perplexity {
-                Some(p) => format!("perplexity {:.4} before, {:.4} after; {}\n", p.before(), p.after(), p.setting()),
-                None => String::new(),
-            },
+            self.perplexities(),
         )
+    }
+
+    /// What became of the perplexity: a line of one text, a table of several.
+    fn perplexities(&self) -> String {
+        if self.texts.len() < 2 {
+            let line = |p: &PerplexityReport| format!("perplexity {:.4} before, {:.4} after; {}\n", p.before(), p.after(), p.setting());
+            return self.perplexity.as_ref().map_or(String::new(), line);
+        }
+        let mut table = Table::new(["text", "perplexity before", "after", "ln (after / before)", "windows"]);
+        for p in &self.texts {
+            let excess = Cell::float(p.nll_after - p.nll_before, 4);
+            table.row((p.text.display().to_string(), Cell::float(p.before(), 4), Cell::float(p.after(), 4), excess, p.windows));
+        }
+        let (context, bos) = (self.texts[0].context, &self.texts[0].bos);
+        format!("{}context {context}; BOS: {bos}\n", table.to_text())
     }
 
     /// The model that was pruned.
@@ -85,7 +97,7 @@ impl ModelReport {
                 few.tokens, few.layers, few.inputs
             ));
         }
-        if let Some(perplexity) = &self.perplexity {
+        for perplexity in self.texts.iter().chain(self.perplexity.as_ref().filter(|_| self.texts.is_empty())) {
             page = perplexity.on(page)?;
         }
         page = self.figures(page)?;
@@ -163,7 +175,7 @@ impl PerplexityReport {
         table.row(("before", Cell::float(before, 4)));
         table.row(("after", Cell::float(after, 4)));
         let bars = Bars::new("Perplexity", "", "perplexity", ["before", "after"]).series("model", vec![before, after]);
-        let page = page.heading("Perplexity").text(&format!("{}.", self.setting())).table(&table);
+        let page = page.heading("Perplexity").text(&format!("{}: {}.", self.text.display(), self.setting())).table(&table);
         if before.is_finite() && after.is_finite() { Ok(page.figure(&bars.to_svg()?)) } else { Ok(page) }
     }
 }

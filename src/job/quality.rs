@@ -1,66 +1,90 @@
-//! The perplexity of a text before and after.
+//! The perplexity of texts before and after.
 
 use super::event::{Event, Stage};
 use super::report::PerplexityReport;
 use super::search::{Watch, progress};
 use super::settings::PruneJob;
-use crate::data::Windows;
-use crate::eval::{Perplexity, streamed_losses};
+use crate::data::{Windows, text_files};
+use crate::eval::{Evaluated, TextScore};
 use crate::io::Folder;
 use crate::lm::Config;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Bytes of features that a model keeps between its blocks.
+/// Bytes of hidden states that a model keeps between its blocks.
 const FEATURES: usize = 512 << 20;
 
-/// A text on which perplexity is measured, and that of the model before.
+/// Texts on which perplexity is measured, and that of the model before.
 pub(super) struct Quality {
-    text: PathBuf,
-    context: usize,
-    cut: Windows,
-    before: Perplexity,
+    texts: Vec<(PathBuf, Windows, TextScore)>,
     /// What measuring took.
     pub spent: Duration,
 }
 
+impl PruneJob {
+    /// The texts whose perplexity is measured.
+    pub(super) fn texts(&self) -> Vec<PathBuf> {
+        self.text.as_deref().map(|list| text_files(&list.to_string_lossy())).unwrap_or_default()
+    }
+}
+
 impl Quality {
-    /// Measures the model before: what is wrong with the text or the model shows before anything is pruned.
-    pub fn new(text: &Path, job: &PruneJob, folder: &Folder, config: &Config, watch: &mut Watch<'_>) -> Result<Quality> {
+    /// Measures the model before: what is wrong with a text or the model shows before anything is pruned. `None` if there is no text.
+    pub fn new(job: &PruneJob, folder: &Folder, config: &Config, watch: &mut Watch<'_>) -> Result<Option<Quality>> {
         let begun = Instant::now();
-        let cut = Windows::read(text, folder, config, job.context, job.windows, job.bos)?;
-        let before = measure(folder, config, &cut, Stage::PerplexityBefore, watch)?;
-        Ok(Quality { text: text.to_path_buf(), context: job.context, cut, before, spent: begun.elapsed() })
+        let read = |text: PathBuf| Ok((Windows::read(&text, folder, config, job.context, job.windows, job.bos)?, text));
+        let cut = job.texts().into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        let mut texts = Vec::with_capacity(cut.len());
+        for (windows, text) in cut {
+            let before = measure(folder, config, (&text, &windows), Stage::PerplexityBefore, watch)?;
+            texts.push((text, windows, before));
+        }
+        Ok((!texts.is_empty()).then(|| Quality { texts, spent: begun.elapsed() }))
     }
 
     /// Of both models, with all that it takes to compare the numbers with others.
-    pub fn before_and_after(self, after: &Folder, config: &Config, watch: &mut Watch<'_>) -> Result<PerplexityReport> {
-        let after = measure(after, config, &self.cut, Stage::PerplexityAfter, watch)?;
-        let before = self.before;
-        Ok(PerplexityReport {
-            text: self.text,
-            context: self.context,
-            windows: before.windows,
-            predicted: before.predicted,
-            text_tokens: self.cut.tokens,
-            bos: self.cut.bos,
-            before: before.perplexity,
-            after: after.perplexity,
-            nll_before: before.nll,
-            nll_after: after.nll,
-        })
+    pub fn before_and_after(self, after: &Folder, config: &Config, watch: &mut Watch<'_>) -> Result<Vec<PerplexityReport>> {
+        let mut reports = Vec::with_capacity(self.texts.len());
+        for (text, windows, before) in self.texts {
+            let after = measure(after, config, (&text, &windows), Stage::PerplexityAfter, watch)?;
+            reports.push(PerplexityReport {
+                text,
+                context: before.context,
+                windows: before.windows,
+                predicted: before.predicted,
+                text_tokens: before.text_tokens,
+                bos: before.bos,
+                before: before.perplexity,
+                after: after.perplexity,
+                nll_before: before.nll,
+                nll_after: after.nll,
+                bits_per_byte_before: before.bits_per_byte,
+                bits_per_byte_after: after.bits_per_byte,
+            });
+        }
+        Ok(reports)
     }
 }
 
 /// One block in memory at a time.
-fn measure(folder: &Folder, config: &Config, cut: &Windows, stage: Stage, watch: &mut Watch<'_>) -> Result<Perplexity> {
-    let losses = streamed_losses(folder, config, &cut.windows, FEATURES, |done, of| progress(watch, stage, done, of))?;
-    let measured = Perplexity::of(&losses).map_err(|e| Error::malformed(folder.path(), e.to_string()))?;
-    if measured.perplexity.is_infinite() {
-        let nll = measured.nll;
+fn measure(
+    folder: &Folder,
+    config: &Config,
+    (text, windows): (&Path, &Windows),
+    stage: Stage,
+    watch: &mut Watch<'_>,
+) -> Result<TextScore> {
+    let model = Evaluated::Streamed { folder, config, features: FEATURES };
+    let score = TextScore::measure(model, text, windows, &mut |done, of| progress(watch, stage, done, of));
+    let score = score.map_err(|e| match e {
+        e @ Error::Numerical { .. } => Error::malformed(folder.path(), e.to_string()),
+        e => e,
+    })?;
+    if score.perplexity.is_infinite() {
+        let nll = score.nll;
         let text = format!("the {} is beyond the largest number, e^{nll:.1}: the mean of -ln p is {nll:.4}", stage.name());
         Error::go_on(watch(&Event::Note(text)))?;
     }
-    Ok(measured)
+    Ok(score)
 }

@@ -61,8 +61,11 @@ pub struct ModelReport {
     /// How the end of the run was asked for: how weights are stored, what the perplexity is of.
     #[serde(default)]
     pub asked: Value,
-    /// The perplexity before and after, if it was measured.
+    /// The perplexity before and after, if it was measured: of several texts that of the first.
     pub perplexity: Option<PerplexityReport>,
+    /// The same of every text.
+    #[serde(default)]
+    pub texts: Vec<PerplexityReport>,
     /// What became of each layer.
     pub layers: Vec<LayerRecord>,
     /// Whether the run was finished before, so that nothing was done.
@@ -95,6 +98,12 @@ pub struct PerplexityReport {
     pub nll_before: f64,
     /// The mean of −ln p after.
     pub nll_after: f64,
+    /// Bits a byte of text before ([`TextScore::bits_per_byte`](crate::eval::TextScore)).
+    #[serde(default)]
+    pub bits_per_byte_before: Option<f64>,
+    /// Bits a byte of text after.
+    #[serde(default)]
+    pub bits_per_byte_after: Option<f64>,
 }
 
 /// What became of a plain file.

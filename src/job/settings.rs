@@ -54,7 +54,7 @@ use std::path::PathBuf;
 /// | `owl-lambda` | 0.08 | [0, 0.5] | spread of `owl`'s densities |
 /// | `owl-threshold` | 5 | from 0 | multiple of the mean score above which `owl` counts an outlier |
 /// | `save` | `weights` | [`Packing`](crate::io::Packing) | how pruned weights are stored |
-/// | `text` | | a path | a text whose perplexity is measured before and after |
+/// | `text` | | a path | a text whose perplexity is measured before and after; several as `a.txt,b.txt` |
 /// | `windows` | all | from 1 | only the first windows of that text |
 /// | `bos` | `tokenizer` | [`Bos`] | where the token that begins a text stands |
 /// | `levels` | seven around `sparsity` | at most 255 of (0, 1) | sparsities among which a search chooses |

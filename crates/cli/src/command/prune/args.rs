@@ -159,7 +159,7 @@ pub struct Language {
     /// How pruned weights are laid: weights (whole, masks beside), sparse-bitmask, sparse-24-bitmask, or a storage, as bitmask or nm:2:4
     #[arg(long, default_value = "weights", value_name = "LAYOUT")]
     pub save: String,
-    /// Measure the perplexity of this text before and after, in windows of --context tokens
+    /// Measure the perplexity of this text before and after, in windows of --context tokens; several as a.txt,b.txt
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     /// Only the first windows of that text

@@ -138,6 +138,23 @@ fn what_lies_beyond_the_measured_products_is_said_and_takes_the_nearest() {
 }
 
 #[test]
+fn shapes_that_were_measured_with_fewer_tokens_say_nothing_of_more() {
+    let mut short = machine();
+    short.cells.retain(|c| c.shape != (4096, 4096) || c.tokens == 1);
+    let ask = |shape, tokens| short.advise(&Question::new(shape, tokens, 0.8)).unwrap();
+    let inner = ask((512, 512), 8);
+    assert!(inner.extrapolated.is_empty() && near(inner.dense.us, dense((512, 512), 8)), "{inner:?}");
+    // Beyond the largest that was measured with as many tokens.
+    for shape in [(2048, 2048), (4096, 4096)] {
+        let outer = ask(shape, 64);
+        let times = (shape.0 * shape.1 / (1 << 20)) as f64;
+        assert!(outer.extrapolated == ["shape"] && near(outer.dense.us, times * dense((1024, 1024), 64)), "{outer:?}");
+    }
+    let one = ask((4096, 4096), 1);
+    assert!(one.measured && near(one.dense.us, dense((4096, 4096), 1)), "{one:?}");
+}
+
+#[test]
 fn weights_that_are_not_square_are_corrected_by_those_that_were_measured() {
     let mut machine = machine();
     for tokens in [1, 4, 64] {

@@ -109,39 +109,45 @@ impl Profile {
             let (points, sparsity) = along_tokens(&self.of_shape(shape, from_memory), what);
             read(&points, t).map(|read| (read, sparsity))
         };
-        let squares: Vec<_> = shapes.iter().copied().filter(|s| s.0 == s.1).collect();
-        let (mut of_tokens, mut of_sparsity) = ((true, false), [true, false]);
-        let mut line = Vec::new();
-        for &square in &squares {
+        // A shape of which fewer tokens were measured says nothing of more, where others do.
+        let inside = |shape: &(usize, usize)| at_tokens(*shape).is_some_and(|(read, _)| !read.outside);
+        let any_inside = shapes.iter().any(inside);
+        let telling: Vec<_> = shapes.into_iter().filter(|shape| !any_inside || inside(shape)).collect();
+        let mut squares = Vec::new();
+        for &square in telling.iter().filter(|s| s.0 == s.1) {
             let Some((read, sparsity)) = at_tokens(square) else { continue };
-            line.push((log2(square.0 * square.1), read.y));
-            of_tokens = (of_tokens.0 && read.on_point, of_tokens.1 || read.outside);
-            of_sparsity = [of_sparsity[0] && sparsity[0], of_sparsity[1] || sparsity[1]];
+            squares.push((log2(square.0 * square.1), read, sparsity));
         }
+        let line: Vec<(f64, Triple)> = squares.iter().map(|(at, read, _)| (*at, read.y)).collect();
         // Each ratio that was measured beside square weights, against those at the same size.
-        let corrections = shapes.iter().filter(|s| s.0 != s.1).filter_map(|&other| {
+        let corrections = telling.iter().filter(|s| s.0 != s.1).filter_map(|&other| {
             let (found, _) = at_tokens(other)?;
             let square = read(&line, log2(other.0 * other.1))?;
             Some((log2(other.0) - log2(other.1), found.y[0] - square.y[0]))
         });
         let mut ratios: Vec<(f64, Triple)> = corrections.map(|(at, more)| (at, [more; 3])).chain([(0.0, [0.0; 3])]).collect();
         ratios.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let own = at_tokens(shape).filter(|_| shapes.contains(&shape));
-        let (y, on_shape, off_shape) = match own {
-            Some((read, sparsity)) => {
-                (of_tokens, of_sparsity) = ((read.on_point, read.outside), sparsity);
-                (read.y, true, false)
-            }
+        let own = at_tokens(shape).filter(|_| telling.contains(&shape));
+        let (y, [on_shape, off_shape], of_tokens, of_sparsity) = match own {
+            Some((read, sparsity)) => (read.y, [true, false], [read.on_point, read.outside], sparsity),
             None => {
                 let (size, correction) = (read(&line, n)?, read(&ratios, ratio)?);
                 let y = std::array::from_fn(|i| size.y[i] + correction.y[i]);
-                (y, false, size.outside || correction.outside)
+                // What is said of the squares on both sides.
+                let after = line.partition_point(|(at, _)| *at < n);
+                let beside = &squares[after.saturating_sub(1)..squares.len().min(after + 1)];
+                let both = |of: fn(&(f64, Read, [bool; 2])) -> [bool; 2]| {
+                    let said = || beside.iter().map(of);
+                    [said().all(|[on, _]| on), said().any(|[_, outside]| outside)]
+                };
+                let off = size.outside || correction.outside;
+                (y, [false, off], both(|(_, read, _)| [read.on_point, read.outside]), both(|(_, _, sparsity)| *sparsity))
             }
         };
         let all = ((shape.0 * shape.1 * tokens) as f64).ln();
         let [us, low, high] = y.map(|y| (y + all).exp());
-        let outside = [off_shape, of_tokens.1, of_sparsity[1]];
-        let between = [!on_shape && !off_shape, !of_tokens.0 && !of_tokens.1, !of_sparsity[0] && !of_sparsity[1]];
+        let outside = [off_shape, of_tokens[1], of_sparsity[1]];
+        let between = [!on_shape && !off_shape, !of_tokens[0] && !of_tokens[1], !of_sparsity[0] && !of_sparsity[1]];
         Some(Estimate { time: Median { us, low: low.min(us), high: high.max(us) }, between, outside })
     }
 

@@ -18,6 +18,9 @@ const RANKED: usize = 2;
 /// Seconds of a product from which on it is timed a few times only.
 const SLOW: f64 = 0.01;
 
+/// Seconds for the products of a cell from which on more are no better spent on them than on larger ones.
+const ENOUGH: f64 = 1.0;
+
 /// Runs on so many threads, from 1 to 1024.
 ///
 /// # Errors
@@ -59,7 +62,7 @@ pub fn measure(grid: &Grid, threads: usize, seed: Seed, mut see: impl FnMut(usiz
                 None => Masked::new(shape, grid, seed)?,
             };
             let started = Instant::now();
-            let share = left.max(0.0) / (cells.len() - done) as f64;
+            let share = (left / (cells.len() - done) as f64).clamp(0.0, ENOUGH);
             measured.push(of_shape.cell(tokens, from_memory, share, seed)?);
             last = Some((started.elapsed().as_secs_f64(), work));
             masked = Some(of_shape);

@@ -1,6 +1,7 @@
 //! A criterion of one's own beside every built-in method: small networks on the embedded digits, three seeds, pruned at once.
 //!
-//! `cargo run --example compare_criteria` prints the tables and writes `compare_criteria.svg` and `compare_criteria.csv` into the working folder.
+//! `cargo run --example compare_criteria -- [FOLDER]` prints the tables and, if a folder is named, writes `compare_criteria.svg` and
+//! `compare_criteria.csv` into it.
 
 use lacuna::criteria::{Evidence, Need, Needs, Saliency};
 use lacuna::data::digits;
@@ -10,6 +11,7 @@ use lacuna::study::{Compare, Networks, Trained};
 use lacuna::train::{Decay, TrainConfig, fit};
 use lacuna::{Error, Result};
 use ndarray::{Array2, s};
+use std::path::PathBuf;
 
 /// |w| times the root of the summed squares of the input, and times how much the weight's gradient varies: Wanda's score with Fisher's.
 struct WandaFisher;
@@ -48,9 +50,12 @@ fn main() -> Result<()> {
     println!("{}", found.table().to_text());
     println!("{}", found.differences("wanda-fisher", "wanda")?.table().to_text());
     println!("{}", found.against("wanda-fisher")?.to_text());
+    let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else { return Ok(()) };
+    std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
     for (name, text) in [("compare_criteria.svg", found.figure().to_svg()?), ("compare_criteria.csv", found.to_csv())] {
-        std::fs::write(name, text).map_err(|e| Error::io(name, e))?;
-        println!("Written: {name}");
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(|e| Error::io(&path, e))?;
+        println!("Written: {}", path.display());
     }
     Ok(())
 }

@@ -77,13 +77,14 @@ def content(folder):
 
 
 def comparable(files):
-    """Files without what no two runs share: times, and the page that is made of them."""
+    """Files without what no two runs share: times, paths, and the page that is made of them."""
     files = dict(files)
     if "prune.html" in files:
         files["prune.html"] = b""
     if "prune.json" in files:
         report = json.loads(files["prune.json"])
-        for key in ["seconds", "peak_bytes", "out"]:
+        # The job holds the path of the output.
+        for key in ["seconds", "peak_bytes", "out", "job"]:
             report.pop(key, None)
         for layer in report["layers"]:
             layer.pop("seconds")

@@ -37,7 +37,7 @@ impl PruneJob {
         let (weights, kept) = tensors.iter().fold((0, 0), |(w, k), t| (w + t.weights, k + t.kept));
         Ok(PruneReport::File(Box::new(FileReport {
             out: out.to_path_buf(),
-            job: self.clone(),
+            job: self.clone().force(false).resume(false),
             method: saliency.name().to_string(),
             pattern: self.pattern,
             allocate: self.allocate.clone(),

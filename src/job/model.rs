@@ -181,7 +181,7 @@ impl PruneJob {
         }
         Ok(ModelReport {
             out: end.out.to_path_buf(),
-            job: Some(self.clone()),
+            job: Some(self.clone().force(false).resume(false)),
             settings,
             weights,
             kept,

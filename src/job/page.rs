@@ -58,7 +58,8 @@ impl ModelReport {
     /// What became of the perplexity: a line of one text, a table of several.
     fn perplexities(&self) -> String {
         if self.texts.len() < 2 {
-            let line = |p: &PerplexityReport| format!("perplexity {:.4} before, {:.4} after; {}\n", p.before(), p.after(), p.setting());
+            let line =
+                |p: &PerplexityReport| format!("perplexity {:.4} before, {:.4} after; {}\n", p.before(), p.after(), p.setting());
             return self.perplexity.as_ref().map_or(String::new(), line);
         }
         let mut table = Table::new(["text", "perplexity before", "after", "ln (after / before)", "windows"]);

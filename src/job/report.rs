@@ -25,7 +25,7 @@ pub enum PruneReport {
 pub struct ModelReport {
     /// The folder that was written.
     pub out: PathBuf,
-    /// The whole job, which can be run again; `None` in records of builds that did not note it.
+    /// The whole job, which can be run again, without what is of one run; `None` in records of builds that did not note it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<PruneJob>,
     /// What the run is known by when it is taken up again: what its settings came to, hashes of model and calibration, and under `options` those
@@ -112,7 +112,7 @@ pub struct PerplexityReport {
 pub struct FileReport {
     /// The file that was written.
     pub out: PathBuf,
-    /// The whole job, which can be run again.
+    /// The whole job, which can be run again, without what is of one run.
     pub job: PruneJob,
     /// The criterion.
     pub method: String,

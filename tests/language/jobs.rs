@@ -183,7 +183,7 @@ fn a_pruner_of_ones_own_is_used_by_its_name() {
     }
     // The library alone does not know it.
     let line = job.check(&Methods::standard()).unwrap_err().to_string();
-    assert_eq!(line, "no method is named 'first'; did you mean 'fisher'?");
+    assert_eq!(line, "no method is named 'first'", "none is near");
 }
 
 #[test]

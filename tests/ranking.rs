@@ -210,7 +210,7 @@ fn large_layers_take_one_pass_by_a_good_sample_and_two_by_a_misleading_one() {
     let magnitudes: Vec<Array2<f32>> = weights.iter().map(|w| w.mapv(f32::abs)).collect();
     let lamp: Vec<Array2<f32>> = weights.iter().map(|w| naive_lamp(w.view())).collect();
     for (weight, scores) in weights.iter().zip(&lamp) {
-        assert_eq!(Lamp::scores(&weight).mapv(f32::to_bits), scores.mapv(f32::to_bits));
+        assert_eq!(Lamp::scores(weight).mapv(f32::to_bits), scores.mapv(f32::to_bits));
     }
     for share in [0.2, 0.3, 0.5, 0.8] {
         let keep = (share * all as f64) as usize;

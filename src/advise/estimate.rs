@@ -87,6 +87,9 @@ fn along_tokens(cells: &[&Cell], what: What) -> (Vec<(f64, Triple)>, [bool; 2]) 
     (points, sparsity)
 }
 
+/// A square weight: the logarithm of its size, what is read there, and what is said of its sparsity.
+type Square = (f64, Read, [bool; 2]);
+
 impl Profile {
     /// The shapes that were measured with weights from the caches or from memory.
     fn shapes(&self, from_memory: bool) -> Vec<(usize, usize)> {
@@ -136,7 +139,7 @@ impl Profile {
                 // What is said of the squares on both sides.
                 let after = line.partition_point(|(at, _)| *at < n);
                 let beside = &squares[after.saturating_sub(1)..squares.len().min(after + 1)];
-                let both = |of: fn(&(f64, Read, [bool; 2])) -> [bool; 2]| {
+                let both = |of: fn(&Square) -> [bool; 2]| {
                     let said = || beside.iter().map(of);
                     [said().all(|[on, _]| on), said().any(|[_, outside]| outside)]
                 };

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`PruneJob`] lists its settings. [`Methods`] turns the names `sparsegpt`, `erk`, … into methods; a user's own are registered there. A job
-//! prunes a model's folder or a plain file ([`PruneJob::run`]), or a network in memory ([`PruneJob::prune_network`]).
+//! prunes a model's folder or a plain file ([`PruneJob::run`]), or a model in memory ([`PruneJob::prune_model`]).
 
 mod event;
 mod settings;

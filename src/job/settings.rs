@@ -11,7 +11,7 @@ use std::path::PathBuf;
 ///
 /// Settings have the names of the command's options: [`PruneJob::to_toml`] writes them as a recipe, [`PruneJob::read`] reads a recipe, or the
 /// record `prune.json` of a run. [`PruneJob::check`] refuses what cannot be meant before anything is read, [`PruneJob::run`] works on files,
-/// [`PruneJob::prune_network`] on a network in memory.
+/// [`PruneJob::prune_model`] on a model in memory.
 ///
 /// ```
 /// use lacuna::job::{Methods, PruneJob};
@@ -348,7 +348,8 @@ mod tests {
         let fields = serde_json::to_value(PruneJob::default()).unwrap();
         let (mut fields, mut names): (Vec<&str>, Vec<&str>) =
             (fields.as_object().unwrap().keys().map(String::as_str).collect(), NAMES.to_vec());
-        (fields.sort_unstable(), names.sort_unstable());
+        fields.sort_unstable();
+        names.sort_unstable();
         assert_eq!(fields, names);
     }
 

@@ -68,7 +68,7 @@ fn a_run_is_not_taken_up_by_one_that_was_asked_for_something_else() {
     let (ids, pruner) = (tokens(10), SparseGpt::default());
     let settings = settings(&m.dir, &pruner, Pattern::Unstructured);
     let run = |out: &str, described: serde_json::Value, resume: bool| {
-        begin(&m.dir, &m.out(out), &sequences(&ids), &settings, &described, resume, &mut go_on).unwrap_err().to_string()
+        begin(&m.dir, m.out(out), &sequences(&ids), &settings, &described, resume, &mut go_on).unwrap_err().to_string()
     };
     killed(&m.dir, &m.out("out"), &ids, &settings, 1, false);
     let text = run("out", json!({"a": 2}), true);
@@ -195,7 +195,7 @@ fn a_callback_that_stops_leaves_what_is_done_to_be_taken_up_to_the_same_bits_and
     let mut later = settings.clone();
     later.budgets.retain(|name, _| !name.contains("layers.0."));
     let stop = &mut |_| ControlFlow::Break(());
-    let stopped = begin(&m.dir, &m.out("never"), &sequences(&ids), &later, &json!({"a": 1}), false, stop);
+    let stopped = begin(&m.dir, m.out("never"), &sequences(&ids), &later, &json!({"a": 1}), false, stop);
     assert!(matches!(stopped.unwrap_err(), lacuna::Error::Interrupted));
     assert!(!m.out("never").exists() && !FolderWriter::working_folder(&m.out("never")).exists());
 }

@@ -19,7 +19,7 @@
 //! ∂²E/∂a_i²  = f'(a_i)² ∂²E/∂x_i² + f''(a_i) ∂E/∂x_i
 //! ```
 //!
-//! for each sample, averaged over samples. [`Curvature::GaussNewton`](crate::nn::Curvature::GaussNewton) (Levenberg and Marquardt's approximation) drops the
+//! for each sample, averaged over samples. [`Curvature::GaussNewton`] (Levenberg and Marquardt's approximation) drops the
 //! term with `f''`, so it is never negative. The recursion drops the Hessian's off-diagonal entries at every layer. It gives
 //! the exact diagonal where those are zero: for networks of one hidden layer under the squared error with elementwise
 //! outputs, for a last layer under any loss, and for chains of layers one unit wide. It is not exact where two hidden layers

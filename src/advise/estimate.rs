@@ -73,6 +73,9 @@ fn of_cell(cell: &Cell, what: What) -> Option<Read> {
     Some(Read { y: found.y.map(|y| y - each), ..found })
 }
 
+/// The logarithm of a square shape's weights, its time at the tokens asked for, and whether the sparsity is on a point, or outside.
+type Square = (f64, Read, [bool; 2]);
+
 /// The line of a shape along its tokens, and whether the sparsity is on a point, or outside.
 fn along_tokens(cells: &[&Cell], what: What) -> (Vec<(f64, Triple)>, [bool; 2]) {
     let mut sparsity = [true, false];
@@ -116,7 +119,7 @@ impl Profile {
         let inside = |shape: &(usize, usize)| at_tokens(*shape).is_some_and(|(read, _)| !read.outside);
         let any_inside = shapes.iter().any(inside);
         let telling: Vec<_> = shapes.into_iter().filter(|shape| !any_inside || inside(shape)).collect();
-        let mut squares = Vec::new();
+        let mut squares: Vec<Square> = Vec::new();
         for &square in telling.iter().filter(|s| s.0 == s.1) {
             let Some((read, sparsity)) = at_tokens(square) else { continue };
             squares.push((log2(square.0 * square.1), read, sparsity));

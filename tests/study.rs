@@ -422,7 +422,7 @@ impl Subject for HalfGone {
 
     fn measure(&self, model: &Trained, needs: Needs) -> Result<Vec<Measured>> {
         if needs.contains(Need::SynapticFlow) {
-            return Err(Error::setting("synaptic flow", "nobody knows how"));
+            return Err(Error::invalid_option("synaptic flow", "nobody knows how"));
         }
         networks().measure(model, needs)
     }

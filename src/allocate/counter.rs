@@ -96,7 +96,7 @@ impl RankCounter {
             Some(((row, col), &value)) => (row, col, f64::from(value)),
             None => (0, 0, f64::NAN),
         };
-        Err(Error::NonFinite { what: "scores".into(), row, col, value })
+        Err(Error::NotFinite { what: "scores".into(), row, col, value })
     }
 
     /// As [`RankCounter::add`], from finite scores and how often each occurs.
@@ -112,7 +112,10 @@ impl RankCounter {
         } else {
             assert!(self.added < self.layers.len(), "the first pass had {} layers", self.layers.len());
             if self.layers[self.added].upper != counts.upper {
-                return Err(Error::setting("scores", "are not those of the pass before: did the weights change meanwhile?"));
+                return Err(Error::invalid_option(
+                    "scores",
+                    "are not those of the pass before: did the weights change meanwhile?",
+                ));
             }
             self.layers[self.added] = counts;
         }

@@ -70,7 +70,7 @@ impl Builder {
     }
 
     fn refuse(&mut self, what: &str, reason: String) {
-        self.error.get_or_insert(Error::setting(what, reason));
+        self.error.get_or_insert(Error::invalid_option(what, reason));
     }
 
     /// A fully connected layer with bias.

@@ -11,6 +11,7 @@ use crate::{Error, Result};
 use ndarray::Array2;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,12 @@ pub struct Encoding<'a> {
     pub prefix: Option<u32>,
     /// The most tokens that the model reads at once.
     pub longest: Option<usize>,
+}
+
+impl fmt::Debug for Encoding<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoding").field("prefix", &self.prefix).field("longest", &self.longest).finish_non_exhaustive()
+    }
 }
 
 /// A context and its continuation in tokens.

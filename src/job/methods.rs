@@ -226,6 +226,7 @@ impl fmt::Debug for Allocation {
 /// use ndarray::Array2;
 ///
 /// /// Keeps the first inputs.
+/// #[derive(Debug)]
 /// struct First;
 /// impl Saliency for First {
 ///     fn name(&self) -> &str {

@@ -28,6 +28,7 @@ pub enum Init {
 ///     .build().unwrap();
 /// assert_eq!((net.inputs(), net.parameters()), (64, 4 * 9 + 4 + 64 * 10 + 10));
 /// ```
+#[derive(Debug)]
 pub struct Builder {
     shape: (usize, usize, usize),
     inputs: usize,

@@ -36,6 +36,7 @@ use std::fmt;
 /// use ndarray::Array2;
 ///
 /// /// Weights far from 0 go first: about the worst that can be done.
+/// #[derive(Debug)]
 /// struct Smallest;
 ///
 /// impl Saliency for Smallest {

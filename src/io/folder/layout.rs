@@ -13,6 +13,7 @@ use std::path::Path;
 type Places = Vec<(u64, u64)>;
 
 /// One file of weights to be.
+#[derive(Debug)]
 pub(super) struct Planned {
     pub file: String,
     pub tensors: Vec<(String, Element, Vec<usize>)>,
@@ -20,6 +21,7 @@ pub(super) struct Planned {
 }
 
 /// The tensors of a folder to be written: file, order, dtype and shape of each.
+#[derive(Debug)]
 pub struct Layout {
     pub(super) files: Vec<Planned>,
     index: Option<Map<String, Value>>,

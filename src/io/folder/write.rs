@@ -25,6 +25,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+#[derive(Debug)]
 struct Slot {
     file: usize,
     element: Element,
@@ -48,6 +49,7 @@ struct Slot {
 /// assert_eq!(Folder::open(&out)?.matrix("fc.weight", (1, 2))?, array![[0.5, -2.0]]);
 /// # Ok::<(), lacuna::Error>(())
 /// ```
+#[derive(Debug)]
 pub struct FolderWriter {
     out: Output,
     part: PathBuf,

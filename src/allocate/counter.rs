@@ -14,7 +14,7 @@ use crate::mask::order_key;
 use crate::{Error, Result};
 use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
-use std::ops::Range;
+use std::ops::{AddAssign, Range};
 use std::sync::{Mutex, PoisonError};
 
 /// Upper halves of keys.
@@ -57,7 +57,7 @@ pub struct RankCounter {
     passes: usize,
 }
 
-/// The counts of one layer, keys from the largest down.
+/// The counts of one layer, keys from the largest down. A count beyond 32 bits stands in several parts.
 #[derive(Debug, Clone)]
 struct LayerCounts {
     /// Upper halves.
@@ -89,7 +89,7 @@ impl RankCounter {
         let counts = if scores.len() <= FEW {
             LayerCounts::few(scores.iter().map(|&s| order_key(s)).collect(), &self.window)
         } else {
-            in_tasks(scores, || Histogram::new(self.window.clone()), |h, s| h.add(s, 1), Histogram::merge).counts()
+            in_tasks(scores, || Histogram::<u32>::new(self.window.clone()), |h, s| h.add(s, 1), Histogram::merge).counts()
         };
         if counts.is_finite() {
             return self.push(counts);
@@ -103,10 +103,8 @@ impl RankCounter {
 
     /// As [`RankCounter::add`], from finite scores and how often each occurs.
     pub(super) fn add_counted(&mut self, mut counted: impl FnMut(&mut dyn FnMut(f32, u64))) -> Result<()> {
-        let mut counts = Histogram::new(self.window.clone());
-        counted(&mut |score, count| {
-            counts.add(score, count.try_into().unwrap_or_else(|_| panic!("{count} scores in one layer")))
-        });
+        let mut counts = Histogram::<u64>::new(self.window.clone());
+        counted(&mut |score, count| counts.add(score, count));
         self.push(counts.counts())
     }
 
@@ -204,20 +202,21 @@ fn bin_of_rank(bins: &[u64], rank: u64) -> (usize, u64) {
     unreachable!("rank {rank} lies among the {above} scores counted")
 }
 
-/// Counts of the upper halves of keys, and of the keys in a window. Each thread has one, so they are of 32 bits: a layer has fewer numbers.
-struct Histogram {
-    upper: Vec<u32>,
+/// Counts of the upper halves of keys, and of the keys in a window: of 32 bits where every thread has its own, of 64 where many numbers are
+/// counted at once.
+struct Histogram<C> {
+    upper: Vec<C>,
     window: Range<usize>,
-    lower: Vec<u32>,
+    lower: Vec<C>,
 }
 
-impl Histogram {
+impl<C: Copy + Default + AddAssign + Into<u64>> Histogram<C> {
     fn new(window: Range<usize>) -> Self {
-        Histogram { upper: vec![0; BINS], lower: vec![0; window.len() << 16], window }
+        Histogram { upper: vec![C::default(); BINS], lower: vec![C::default(); window.len() << 16], window }
     }
 
     #[inline]
-    fn add(&mut self, score: f32, count: u32) {
+    fn add(&mut self, score: f32, count: C) {
         let key = order_key(score) as usize;
         let bin = key >> 16;
         self.upper[bin] += count;
@@ -228,8 +227,8 @@ impl Histogram {
         }
     }
 
-    fn merge(mut self, other: Histogram) -> Histogram {
-        let add = |all: &mut [u32], more: &[u32]| all.iter_mut().zip(more).for_each(|(a, b)| *a += b);
+    fn merge(mut self, other: Self) -> Self {
+        let add = |all: &mut [C], more: &[C]| all.iter_mut().zip(more).for_each(|(a, b)| *a += *b);
         add(&mut self.upper, &other.upper);
         add(&mut self.lower, &other.lower);
         self
@@ -241,9 +240,16 @@ impl Histogram {
 }
 
 /// The counts that are not 0, from the last down, numbered from `first` on.
-fn occurring(counts: &[u32], first: u32) -> Vec<(u32, u32)> {
-    let mut found = Vec::with_capacity(counts.iter().filter(|&&count| count > 0).count());
-    found.extend(counts.iter().enumerate().rev().filter(|(_, count)| **count > 0).map(|(i, &count)| (first + i as u32, count)));
+fn occurring<C: Copy + Into<u64>>(counts: &[C], first: u32) -> Vec<(u32, u32)> {
+    let mut found = Vec::with_capacity(counts.iter().filter(|&&count| count.into() > 0).count());
+    for (i, &count) in counts.iter().enumerate().rev() {
+        let mut left: u64 = count.into();
+        while left > 0 {
+            let part = u32::try_from(left).unwrap_or(u32::MAX);
+            found.push((first + i as u32, part));
+            left -= u64::from(part);
+        }
+    }
     found
 }
 

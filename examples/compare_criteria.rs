@@ -14,6 +14,7 @@ use ndarray::{Array2, s};
 use std::path::PathBuf;
 
 /// |w| times the root of the summed squares of the input, and times how much the weight's gradient varies: Wanda's score with Fisher's.
+#[derive(Debug)]
 struct WandaFisher;
 
 impl Saliency for WandaFisher {

@@ -162,7 +162,7 @@ fn products() -> Result<()> {
         for values in [Precision::F32, Precision::Bf16, Precision::F16, Precision::I8] {
             let op: Box<dyn LinearOp> = match format.build(&w, &mask, values) {
                 Ok(op) => op,
-                Err(Error::Setting { .. }) => continue,
+                Err(Error::InvalidOption { .. }) => continue,
                 Err(e) => return Err(e),
             };
             for tokens in [1, 2, 3, 4, 6, 7, 8, 12, 16, 17, 33, 64, 100, 130] {

@@ -18,7 +18,7 @@ fn main() -> lacuna::Result<()> {
     let mut network = match model.as_str() {
         "lenet_300_100" => lenet_300_100(Seed(0))?,
         "lenet_5" => lenet_5(Seed(0))?,
-        other => return Err(lacuna::Error::setting("model", format!("'{other}' is neither lenet_300_100 nor lenet_5"))),
+        other => return Err(lacuna::Error::invalid_option("model", format!("'{other}' is neither lenet_300_100 nor lenet_5"))),
     };
     let (train, test) = mnist(data_dir().join("mnist"))?;
     let recipe = TrainConfig {

@@ -84,7 +84,7 @@ fn on_a_language_model(methods: &Methods) -> lacuna::Result<()> {
         let job = PruneJob::new(method).sparsity(0.5).reconstruct(0).sequential(lacuna::prune::Sequential::Block);
         let job = job.calibration(&ids).samples(8).context(16).model(&model).out(folder.path().join(method));
         let PruneReport::Model(report) = job.run(methods, &mut |_| ControlFlow::Continue(()))? else {
-            return Err(lacuna::Error::setting("model", "is a folder"));
+            return Err(lacuna::Error::invalid_option("model", "is a folder"));
         };
         assert_eq!(2 * report.kept, report.weights);
         errors.push(report.layers.iter().filter(|l| l.block == 0).map(|l| (l.layer.clone(), l.error)).collect::<Vec<_>>());

@@ -89,6 +89,8 @@
 //! | [`advise`] | when sparse beats dense on this machine: measured once, asked for any shape |
 //! | [`paper`] | what the programs of `papers/` share: claims, rules, options |
 
+#![deny(missing_debug_implementations)]
+
 // In dependency order: a module uses only those above it (`tests/layering.rs`).
 pub mod rng;
 pub mod linalg;

@@ -207,7 +207,7 @@ fn exercise_storages(file: &[u8], tally: &mut Tally) {
         let read = model.published(&name);
         tally.count("published", read.is_ok());
         match read {
-            Err(Error::UnknownLayer { .. }) => {}
+            Err(Error::UnknownName { .. }) => {}
             Err(e) => assert_clean(&e),
             Ok((weight, mask)) => assert_eq!(mask.applied(&weight).mapv(f32::to_bits), weight.mapv(f32::to_bits)),
         }

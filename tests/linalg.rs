@@ -244,7 +244,7 @@ fn nan_and_infinity_are_errors_that_name_their_place() {
                 let (column, hint) = failed(result);
                 assert!(column == 17 && hint.contains("row 90"), "{b:?}: {column}, {hint}");
             }
-            let here = |e: Error| matches!(e, Error::NonFinite { row: 90, col: 17, .. });
+            let here = |e: Error| matches!(e, Error::NotFinite { row: 90, col: 17, .. });
             assert!(here(b.eigh(&a).unwrap_err()) && here(b.svd(&a).unwrap_err()));
             assert!(here(b.lstsq(&a, &normal(130, 1)).unwrap_err()) && here(b.lstsq(&spd(130), &a).unwrap_err()));
             assert!(here(b.solve_spd(&spd(130), &a).unwrap_err()));
@@ -425,7 +425,7 @@ fn gram_refuses_what_is_not_finite_or_would_overflow_and_stays_as_it_was() {
         x[[270, 150]] = v;
         let e = gram.update(&x).unwrap_err();
         match &e {
-            Error::NonFinite { row: 270, col: 150, .. } => assert!(!v.is_finite()),
+            Error::NotFinite { row: 270, col: 150, .. } => assert!(!v.is_finite()),
             Error::Numerical { .. } => assert!(v.is_finite() && e.to_string().contains("row 270, column 150"), "{e}"),
             _ => panic!("{e}"),
         }

@@ -304,7 +304,7 @@ fn stored_sparse_a_network_gives_the_same_outputs() {
 fn an_error_of_compressing_names_the_layer() {
     let network = mlp(&[4, 3, 2], Activation::Relu, Init::He, Seed(0)).unwrap();
     let e = Compressed::new(&network, |name, w, m| {
-        if name == "fc2" { Err(Error::setting("format", "none")) } else { Ok(Box::new(Csr::compress(w, m)?)) }
+        if name == "fc2" { Err(Error::invalid_option("format", "none")) } else { Ok(Box::new(Csr::compress(w, m)?)) }
     });
     assert_eq!(e.err().unwrap().to_string(), "layer fc2: format: none");
     let wrong = Compressed::new(&network, |_, w, _| Ok(Box::new(Dense::new(w.t().to_owned()))));

@@ -29,7 +29,7 @@ struct Reader<'a> {
 impl ReadLayers for Reader<'_> {
     fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &Layer<'_>) -> Result<()>) -> Result<()> {
         if self.sample == Sample::Failing {
-            return Err(lacuna::Error::setting("sample", "cannot be read"));
+            return Err(lacuna::Error::invalid_option("sample", "cannot be read"));
         }
         for &i in layers {
             let mut rows = self.weights[i].select(Axis(0), &sampled_rows(&self.names[i], self.weights[i].nrows()));

@@ -320,7 +320,7 @@ fn the_first_job_that_fails_is_told_of_and_no_later_one_is_begun() {
     let begun = std::sync::atomic::AtomicUsize::new(0);
     let job = |k: usize| {
         begun.fetch_max(k, std::sync::atomic::Ordering::SeqCst);
-        if k >= 3 { Err(lacuna::Error::setting("job", format!("{k}"))) } else { Ok(k) }
+        if k >= 3 { Err(lacuna::Error::invalid_option("job", format!("{k}"))) } else { Ok(k) }
     };
     for threads in [1, 2] {
         begun.store(0, std::sync::atomic::Ordering::SeqCst);

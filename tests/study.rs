@@ -24,6 +24,7 @@ mod common;
 const LOSS: Loss = Loss::CrossEntropy;
 
 /// |w| times the root mean square of the weights of its row: of no paper.
+#[derive(Debug)]
 struct RowScaled;
 
 impl Saliency for RowScaled {
@@ -140,6 +141,7 @@ fn a_method_compared_with_itself_differs_by_exactly_0_and_shares_its_rank() -> R
 }
 
 /// Keeps the weight of one input.
+#[derive(Debug)]
 struct Keeps(usize, &'static str);
 
 impl Saliency for Keeps {
@@ -301,6 +303,7 @@ fn every_built_in_method_has_numbers_on_a_network_or_the_reason_why_its_measure_
 }
 
 /// Keeps everything, whatever the budget.
+#[derive(Debug)]
 struct Cheats;
 
 impl Pruner for Cheats {
@@ -319,6 +322,7 @@ impl Pruner for Cheats {
 }
 
 /// Scores of a shape that is not the weight's.
+#[derive(Debug)]
 struct Misshapen;
 
 impl Saliency for Misshapen {
@@ -422,7 +426,7 @@ impl Subject for HalfGone {
 
     fn measure(&self, model: &Trained, needs: Needs) -> Result<Vec<Measured>> {
         if needs.contains(Need::SynapticFlow) {
-            return Err(Error::setting("synaptic flow", "nobody knows how"));
+            return Err(Error::invalid_option("synaptic flow", "nobody knows how"));
         }
         networks().measure(model, needs)
     }

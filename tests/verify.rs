@@ -210,7 +210,7 @@ fn bad_input_is_one_line_and_2_and_runs_nothing() {
     ] {
         assert_eq!(code(folder.path(), more, never), ExitCode::from(2), "{more:?}");
     }
-    let fails = |_: &Options| Err(Error::setting("data", "there is none"));
+    let fails = |_: &Options| Err(Error::invalid_option("data", "there is none"));
     assert_eq!(code(folder.path(), &["--verify"], fails), ExitCode::from(2));
     let shared = |options: &Options| {
         options.refuse_chosen_seeds("one teacher")?;

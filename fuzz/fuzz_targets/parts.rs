@@ -59,7 +59,7 @@ fuzz_target!(init: lacuna_fuzz::alone(), |data: &[u8]| {
     begin(data);
     let mut feed = Feed(data);
     let (format, values) = (feed.byte(), feed.byte() % 4);
-    let none = |_: &ndarray::Array2<f32>, _: &Mask| Err(Error::setting("format", "is not compressed again"));
+    let none = |_: &ndarray::Array2<f32>, _: &Mask| Err(Error::invalid_option("format", "is not compressed again"));
     match format % 7 {
         0 => {
             let CsrParts { rows, cols, offsets, indices, values } = Part::read(&mut feed);

@@ -51,22 +51,14 @@ fn tasks(options: &Options) -> Result<Vec<Task>> {
 
 impl Task {
     /// A network trained for so many steps; the members of the ensemble with dropout.
-    fn fit(
-        &self,
-        width: usize,
-        x: &Array2<f32>,
-        lesson: &dyn Objective,
-        steps: usize,
-        large: bool,
-        seed: Seed,
-    ) -> Result<Network> {
-        let mut network = mlp(&[x.ncols(), width, lesson.dim().1], Activation::Relu, Init::He, seed)?;
+    fn fit(&self, width: usize, x: &Array2<f32>, l: &dyn Objective, steps: usize, large: bool, seed: Seed) -> Result<Network> {
+        let mut network = mlp(&[x.ncols(), width, l.dim().1], Activation::Relu, Init::He, seed)?;
         let (loss, method, decay) = (Loss::CrossEntropy, Method::Adam { weight_decay: 0.0 }, Decay::Cosine);
         let epochs = (steps * BATCH).div_ceil(x.nrows());
         let learning_rate = if large { 3e-3 } else { 5e-3 };
         let recipe = TrainConfig { loss, method, learning_rate, decay, epochs, batch: BATCH, seed };
         let care = Regularization { dropout: large.then_some(Dropout { inputs: 0.0, hidden: 0.3 }), ..Regularization::default() };
-        train(&mut network, x, lesson, &recipe, &care, &mut |_, _| {})?;
+        train(&mut network, x, l, &recipe, &care, &mut |_, _| {})?;
         Ok(network)
     }
 

@@ -95,24 +95,24 @@ impl Profile {
     /// Answers a question from what was measured.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the shape, the tokens or the sparsity are out of range, the pattern does not divide the shape or was not measured, or no
+    /// [`Error::InvalidOption`] if the shape, the tokens or the sparsity are out of range, the pattern does not divide the shape or was not measured, or no
     /// weights from memory were where they are asked for.
     pub fn advise(&self, question: &Question) -> Result<Advice> {
         let &Question { shape, tokens, sparsity, pattern, from_memory } = question;
         let (out, inputs) = shape;
         if out.checked_mul(inputs).and_then(|n| n.checked_mul(tokens.max(1))).is_none_or(|n| n == 0) {
-            return Err(Error::setting("shape", format!("{out}x{inputs}, where 1x1 and more are possible")));
+            return Err(Error::invalid_option("shape", format!("{out}x{inputs}, where 1x1 and more are possible")));
         }
         if tokens == 0 {
-            return Err(Error::setting("tokens", "0, where 1 or more are possible"));
+            return Err(Error::invalid_option("tokens", "0, where 1 or more are possible"));
         }
         if !(0.0..1.0).contains(&sparsity) {
-            return Err(Error::setting("sparsity", format!("{sparsity:?} is not in [0, 1)")));
+            return Err(Error::invalid_option("sparsity", format!("{sparsity:?} is not in [0, 1)")));
         }
         pattern.check_shape(out, inputs)?;
         if !self.cells.iter().any(|c| c.from_memory == from_memory) {
             let which = if from_memory { "weights from memory" } else { "weights from the caches" };
-            return Err(Error::setting("cold", format!("no {which} were measured; measure this machine in full")));
+            return Err(Error::invalid_option("cold", format!("no {which} were measured; measure this machine in full")));
         }
         // Of more tokens than were measured from memory, arithmetic takes the time, and bringing the weight hides behind it.
         let cold = self.cells.iter().filter(|c| c.from_memory).map(|c| c.tokens).max();
@@ -122,7 +122,7 @@ impl Profile {
             let mut known: Vec<String> = self.cells.iter().flat_map(|c| &c.sparse).map(|s| s.pattern.to_string()).collect();
             known.sort();
             known.dedup();
-            Error::setting("pattern", format!("{pattern} was not measured; {} were", known.join(", ")))
+            Error::invalid_option("pattern", format!("{pattern} was not measured; {} were", known.join(", ")))
         };
         let dense = self.estimate(place, What::Dense).ok_or_else(unknown)?;
         let sparse = self.estimate(place, What::Sparse(pattern, sparsity)).ok_or_else(unknown)?;

@@ -24,7 +24,7 @@ impl Cache {
     /// `$XDG_CACHE_HOME/lacuna/advise-….json`, or the same in `~/.cache`, with a number made of the key and the grid in its name.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the system names neither folder.
+    /// [`Error::InvalidOption`] if the system names neither folder.
     pub fn of(key: &Key, grid: &Grid) -> Result<Cache> {
         Cache::within(std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME"), key, grid)
     }
@@ -33,8 +33,8 @@ impl Cache {
         // A relative name is to be passed over, says the specification of these folders.
         let named = |folder: Option<OsString>| folder.map(PathBuf::from).filter(|f| f.is_absolute());
         let folder = named(cache).or_else(|| named(home).map(|home| home.join(".cache")));
-        let none = || Error::setting("machine", "neither XDG_CACHE_HOME nor HOME names a folder; name a file");
-        let text = serde_json::to_string(&(key, grid)).map_err(|e| Error::setting("machine", e.to_string()))?;
+        let none = || Error::invalid_option("machine", "neither XDG_CACHE_HOME nor HOME names a folder; name a file");
+        let text = serde_json::to_string(&(key, grid)).map_err(|e| Error::invalid_option("machine", e.to_string()))?;
         // FNV-1a, 64 bits.
         let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         let path = folder.ok_or_else(none)?.join("lacuna").join(format!("advise-{digest:016x}.json"));

@@ -90,9 +90,6 @@ fn along_tokens(cells: &[&Cell], what: What) -> (Vec<(f64, Triple)>, [bool; 2]) 
     (points, sparsity)
 }
 
-/// A square weight: the logarithm of its size, what is read there, and what is said of its sparsity.
-type Square = (f64, Read, [bool; 2]);
-
 impl Profile {
     /// The shapes that were measured with weights from the caches or from memory.
     fn shapes(&self, from_memory: bool) -> Vec<(usize, usize)> {

@@ -24,13 +24,13 @@ const ENOUGH: f64 = 1.0;
 /// Runs on so many threads, from 1 to 1024.
 ///
 /// # Errors
-/// [`Error::Setting`] for other numbers, or if the system has no such threads.
+/// [`Error::InvalidOption`] for other numbers, or if the system has no such threads.
 pub fn in_pool<T: Send>(threads: usize, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     if !(1..=1024).contains(&threads) {
-        return Err(Error::setting("threads", format!("{threads}, where 1 to 1024 are possible")));
+        return Err(Error::invalid_option("threads", format!("{threads}, where 1 to 1024 are possible")));
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map_err(|e| Error::setting("threads", e.to_string()))?.install(run)
+    pool.map_err(|e| Error::invalid_option("threads", e.to_string()))?.install(run)
 }
 
 /// Measures this machine with so many threads: random weights, pruned by magnitude, times of each cell's dense products and sparse storages in
@@ -38,11 +38,11 @@ pub fn in_pool<T: Send>(threads: usize, run: impl FnOnce() -> Result<T> + Send) 
 /// the first is always measured.
 ///
 /// # Errors
-/// [`Error::Setting`] if the grid is empty or has a pattern that does not fit its shapes, or for an impossible number of threads.
+/// [`Error::InvalidOption`] if the grid is empty or has a pattern that does not fit its shapes, or for an impossible number of threads.
 pub fn measure(grid: &Grid, threads: usize, seed: Seed, mut see: impl FnMut(usize, usize) + Send) -> Result<Profile> {
     let cells = grid.cells();
     if cells.is_empty() || grid.masks().is_empty() {
-        return Err(Error::setting("grid", "has no shapes, tokens or masks"));
+        return Err(Error::invalid_option("grid", "has no shapes, tokens or masks"));
     }
     in_pool(threads, || {
         let begin = Instant::now();
@@ -127,7 +127,7 @@ impl Masked {
         let times = turns.time(&mut contenders, &x, out)?;
         let median = |t: &Timed| Median { us: t.us, low: t.quartiles_us[0], high: t.quartiles_us[1] };
         let fastest = |of: &mut dyn Iterator<Item = usize>| of.min_by(|&a, &b| times[a].us.total_cmp(&times[b].us));
-        let nothing = || Error::setting("grid", "nothing was timed");
+        let nothing = || Error::invalid_option("grid", "nothing was timed");
         let best = fastest(&mut (0..kernels)).ok_or_else(nothing)?;
         let mut sparse = Vec::new();
         for (i, (pattern, sparsity, _)) in self.masks.iter().enumerate() {

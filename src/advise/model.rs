@@ -114,11 +114,11 @@ impl Profile {
     /// Advice for the layers of a model with so many tokens. A layer without a mask is asked about as if pruned to `sparsity`, unstructured.
     ///
     /// # Errors
-    /// As [`Profile::advise`], naming the layer; [`Error::Setting`] if a layer has no mask and no sparsity is given.
+    /// As [`Profile::advise`], naming the layer; [`Error::InvalidOption`] if a layer has no mask and no sparsity is given.
     pub fn advise_model(&self, layers: &[Layer], tokens: usize, sparsity: Option<f64>, from_memory: bool) -> Result<ModelAdvice> {
         let mut groups: Vec<(Vec<Advice>, f64, Pattern)> = Vec::new();
         for layer in layers {
-            let missing = || Error::setting("sparsity", format!("{} has no mask; give a sparsity", layer.name));
+            let missing = || Error::invalid_option("sparsity", format!("{} has no mask; give a sparsity", layer.name));
             let (pattern, sparsity) = match (layer.mask, sparsity) {
                 (Some(mask), _) => mask,
                 (None, Some(sparsity)) => (Pattern::Unstructured, sparsity),

@@ -92,10 +92,10 @@ impl Profile {
     /// Refuses a profile from a file that no machine measures.
     ///
     /// # Errors
-    /// [`Error::Setting`] with the first cell that has no weights, tokens, or masks, times that are not positive or out of order, a sparsity outside of
+    /// [`Error::InvalidOption`] with the first cell that has no weights, tokens, or masks, times that are not positive or out of order, a sparsity outside of
     /// [0, 1), or a storage of no name; or if there is no cell.
     pub fn check(&self) -> Result<()> {
-        let refuse = |reason: String| Err(Error::setting("profile", reason));
+        let refuse = |reason: String| Err(Error::invalid_option("profile", reason));
         if self.cells.is_empty() {
             return refuse("has no cells".into());
         }

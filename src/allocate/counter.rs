@@ -15,6 +15,7 @@ use crate::{Error, Result};
 use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Upper halves of keys.
 const BINS: usize = 1 << 16;
@@ -56,7 +57,7 @@ pub struct RankCounter {
     passes: usize,
 }
 
-/// The counts of one layer, keys from the largest down. A count beyond 32 bits stands in several parts.
+/// The counts of one layer, keys from the largest down.
 #[derive(Debug, Clone)]
 struct LayerCounts {
     /// Upper halves.
@@ -82,8 +83,9 @@ impl RankCounter {
     /// If a score is not finite, naming the first; in a further pass, if the scores are not those of the first.
     ///
     /// # Panics
-    /// In a further pass, if there were fewer layers in the first.
+    /// In a further pass, if there were fewer layers in the first. If a layer has 2³² scores or more.
     pub fn add(&mut self, scores: ArrayView2<'_, f32>) -> Result<()> {
+        assert!(u32::try_from(scores.len()).is_ok(), "{} scores in one layer", scores.len());
         let counts = if scores.len() <= FEW {
             LayerCounts::few(scores.iter().map(|&s| order_key(s)).collect(), &self.window)
         } else {
@@ -96,13 +98,15 @@ impl RankCounter {
             Some(((row, col), &value)) => (row, col, f64::from(value)),
             None => (0, 0, f64::NAN),
         };
-        Err(Error::NonFinite { what: "scores".into(), row, col, value })
+        Err(Error::NotFinite { what: "scores".into(), row, col, value })
     }
 
     /// As [`RankCounter::add`], from finite scores and how often each occurs.
     pub(super) fn add_counted(&mut self, mut counted: impl FnMut(&mut dyn FnMut(f32, u64))) -> Result<()> {
         let mut counts = Histogram::new(self.window.clone());
-        counted(&mut |score, count| counts.add(score, count));
+        counted(&mut |score, count| {
+            counts.add(score, count.try_into().unwrap_or_else(|_| panic!("{count} scores in one layer")))
+        });
         self.push(counts.counts())
     }
 
@@ -112,7 +116,10 @@ impl RankCounter {
         } else {
             assert!(self.added < self.layers.len(), "the first pass had {} layers", self.layers.len());
             if self.layers[self.added].upper != counts.upper {
-                return Err(Error::setting("scores", "are not those of the pass before: did the weights change meanwhile?"));
+                return Err(Error::invalid_option(
+                    "scores",
+                    "are not those of the pass before: did the weights change meanwhile?",
+                ));
             }
             self.layers[self.added] = counts;
         }
@@ -197,11 +204,11 @@ fn bin_of_rank(bins: &[u64], rank: u64) -> (usize, u64) {
     unreachable!("rank {rank} lies among the {above} scores counted")
 }
 
-/// Counts of the upper halves of keys, and of the keys in a window.
+/// Counts of the upper halves of keys, and of the keys in a window. Each thread has one, so they are of 32 bits: a layer has fewer numbers.
 struct Histogram {
-    upper: Vec<u64>,
+    upper: Vec<u32>,
     window: Range<usize>,
-    lower: Vec<u64>,
+    lower: Vec<u32>,
 }
 
 impl Histogram {
@@ -210,7 +217,7 @@ impl Histogram {
     }
 
     #[inline]
-    fn add(&mut self, score: f32, count: u64) {
+    fn add(&mut self, score: f32, count: u32) {
         let key = order_key(score) as usize;
         let bin = key >> 16;
         self.upper[bin] += count;
@@ -222,7 +229,7 @@ impl Histogram {
     }
 
     fn merge(mut self, other: Histogram) -> Histogram {
-        let add = |all: &mut [u64], more: &[u64]| all.iter_mut().zip(more).for_each(|(a, b)| *a += b);
+        let add = |all: &mut [u32], more: &[u32]| all.iter_mut().zip(more).for_each(|(a, b)| *a += b);
         add(&mut self.upper, &other.upper);
         add(&mut self.lower, &other.lower);
         self
@@ -234,43 +241,46 @@ impl Histogram {
 }
 
 /// The counts that are not 0, from the last down, numbered from `first` on.
-fn occurring(counts: &[u64], first: u32) -> Vec<(u32, u32)> {
+fn occurring(counts: &[u32], first: u32) -> Vec<(u32, u32)> {
     let mut found = Vec::with_capacity(counts.iter().filter(|&&count| count > 0).count());
-    for (i, &count) in counts.iter().enumerate().rev() {
-        let mut left = count;
-        while left > 0 {
-            let part = u32::try_from(left).unwrap_or(u32::MAX);
-            found.push((first + i as u32, part));
-            left -= u64::from(part);
-        }
-    }
+    found.extend(counts.iter().enumerate().rev().filter(|(_, count)| **count > 0).map(|(i, &count)| (first + i as u32, count)));
     found
 }
 
-/// One count of all numbers of a matrix, in tasks of whole rows.
+/// One count of all numbers of a matrix, in tasks of whole rows. There are as many counts at once as threads work on them; `merge` must give
+/// the same in any order.
 pub(super) fn in_tasks<T: Send>(
     matrix: ArrayView2<'_, f32>,
     zero: impl Fn() -> T + Sync,
     add: impl Fn(&mut T, f32) + Sync,
     merge: impl Fn(T, T) -> T + Sync,
 ) -> T {
-    let of_rows = |rows: ArrayView2<'_, f32>| {
-        let mut counts = zero();
+    let add_rows = |counts: &mut T, rows: ArrayView2<'_, f32>| {
         for row in rows.rows() {
             match row.as_slice() {
-                Some(row) => row.iter().for_each(|&s| add(&mut counts, s)),
-                None => row.iter().for_each(|&s| add(&mut counts, s)),
+                Some(row) => row.iter().for_each(|&s| add(counts, s)),
+                None => row.iter().for_each(|&s| add(counts, s)),
             }
         }
-        counts
     };
     let (rows, cols) = matrix.dim();
     let step = TASK.div_ceil(cols.max(1)).max(rows.div_ceil(TASKS)).max(1);
     if step >= rows {
-        return of_rows(matrix);
+        let mut counts = zero();
+        add_rows(&mut counts, matrix);
+        return counts;
     }
-    let parts = matrix.axis_chunks_iter(Axis(0), step).into_par_iter().map(of_rows);
-    parts.reduce_with(&merge).unwrap_or_else(&zero)
+    // All of them at once, so that what memory it takes does not hang on which thread is faster.
+    let threads = rayon::current_num_threads().min(rows.div_ceil(step));
+    let idle = Mutex::new((0..threads).map(|_| zero()).collect::<Vec<T>>());
+    matrix.axis_chunks_iter(Axis(0), step).into_par_iter().for_each(|rows| {
+        let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut counts = taken.unwrap_or_else(&zero);
+        add_rows(&mut counts, rows);
+        idle.lock().unwrap_or_else(PoisonError::into_inner).push(counts);
+    });
+    let all = idle.into_inner().unwrap_or_else(PoisonError::into_inner);
+    all.into_iter().reduce(&merge).unwrap_or_else(&zero)
 }
 
 /// Scores of some rows of each layer, from which a [`RankCounter`] predicts where the budget falls.

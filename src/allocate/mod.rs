@@ -86,7 +86,7 @@ impl<'a> Layer<'a> {
 /// let parts = Uniform.allocate(&layers, Budget::new(8, 15).unwrap()).unwrap();
 /// assert_eq!(parts.iter().map(|p| p.keep()).collect::<Vec<_>>(), [5, 3]);
 /// ```
-pub trait Allocate: Sync {
+pub trait Allocate: Send + Sync + std::fmt::Debug {
     /// The name users know, lower case: `erk`.
     fn name(&self) -> &str;
 
@@ -168,7 +168,7 @@ impl<T: Allocate + ?Sized> Allocate for Box<T> {
 fn check(layers: &[Layer<'_>], total: Budget) -> Result<()> {
     let of: usize = layers.iter().map(Layer::len).sum();
     if layers.is_empty() || of == 0 {
-        return Err(Error::setting("layers", "there are no weights to allocate a budget to"));
+        return Err(Error::invalid_option("layers", "there are no weights to allocate a budget to"));
     }
     if of != total.of() {
         let reason = format!("the {} layers have {of} weights together", layers.len());

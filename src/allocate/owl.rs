@@ -98,17 +98,20 @@ impl Owl {
     pub fn shares(&self, outliers: &[f64], weights: &[usize], total: Budget) -> Result<Vec<Budget>> {
         let of: usize = weights.iter().sum();
         if outliers.len() != weights.len() || of == 0 {
-            return Err(Error::setting("owl", format!("{} shares of outliers for {} blocks", outliers.len(), weights.len())));
+            return Err(Error::invalid_option(
+                "owl",
+                format!("{} shares of outliers for {} blocks", outliers.len(), weights.len()),
+            ));
         }
         if total.of() != of {
             let reason = format!("the {} blocks have {of} weights together", weights.len());
             return Err(Error::Budget { keep: total.keep(), of: total.of(), reason });
         }
         if !(0.0..=0.5).contains(&self.lambda) {
-            return Err(Error::setting("lambda", format!("{} is not in [0, 0.5]; 0.08 is usual", self.lambda)));
+            return Err(Error::invalid_option("lambda", format!("{} is not in [0, 0.5]; 0.08 is usual", self.lambda)));
         }
         if let Some(bad) = outliers.iter().find(|d| !d.is_finite()) {
-            return Err(Error::setting("owl", format!("a share of outliers is {bad}")));
+            return Err(Error::invalid_option("owl", format!("a share of outliers is {bad}")));
         }
         let low = outliers.iter().copied().fold(f64::INFINITY, f64::min);
         let high = outliers.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -68,15 +68,15 @@ pub fn sampled_rows(name: &str, rows: usize) -> Vec<usize> {
 ///     fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &Layer<'_>) -> lacuna::Result<()>) -> lacuna::Result<()> {
 ///         layers.iter().try_for_each(|&i| {
 ///             let rows = self.read(i).select(Axis(0), &sampled_rows("name", 4));
-///             see(i, &Layer::linear("name", rows.view()))
+///             see(i, &Layer::linear("name", &rows))
 ///         })
 ///     }
 ///     fn pass(&mut self, layers: &[usize], _: usize, see: &mut dyn FnMut(&Layer<'_>) -> lacuna::Result<()>) -> lacuna::Result<()> {
-///         layers.iter().try_for_each(|&i| see(&Layer::linear("name", self.read(i).view())))
+///         layers.iter().try_for_each(|&i| see(&Layer::linear("name", &self.read(i))))
 ///     }
 /// }
 /// let zero = Array2::zeros((1, 1));
-/// let shape = Layer::linear("name", zero.broadcast((4, 3)).unwrap()); // no weights
+/// let shape = Layer { weight: zero.broadcast((4, 3)).unwrap(), ..Layer::linear("name", &zero) }; // no weights
 /// let parts = by_rank(&Lamp, &[shape, shape], Budget::new(6, 24)?, &mut Files)?;
 /// assert_eq!(parts.iter().map(|p| p.keep()).collect::<Vec<_>>(), [3, 3]);
 /// # Ok::<(), lacuna::Error>(())

@@ -61,7 +61,7 @@ pub fn dynamic(layers: &[Vec<Level>], budget: u64, steps: usize) -> Result<Vec<u
     // A budget of nothing is one step all the same, which is not to be spent.
     let mut left = if budget == 0 { 0 } else { width - 1 };
     if !best[left].is_finite() {
-        return Err(Error::setting(
+        return Err(Error::invalid_option(
             "budget",
             format!("{budget} in {steps} steps is too coarse for the cheapest levels; use more steps"),
         ));
@@ -102,10 +102,10 @@ pub fn evolve(
 ) -> Result<(Vec<usize>, f64)> {
     check(layers, budget)?;
     if start.len() != layers.len() || start.iter().zip(layers).any(|(&i, levels)| i >= levels.len()) {
-        return Err(Error::setting("start", format!("{} levels for {} layers", start.len(), layers.len())));
+        return Err(Error::invalid_option("start", format!("{} levels for {} layers", start.len(), layers.len())));
     }
     if cost(layers, start) > u128::from(budget) {
-        return Err(Error::setting("start", format!("costs {}, more than the budget of {budget}", cost(layers, start))));
+        return Err(Error::invalid_option("start", format!("costs {}, more than the budget of {budget}", cost(layers, start))));
     }
     let mut stream = search.seed.stream("evolution");
     // NaN would lose every comparison and so never be seen, or win the first.
@@ -170,18 +170,18 @@ fn mutate(layers: &[Vec<Level>], parent: &[usize], budget: u64, stream: &mut Str
 
 fn check(layers: &[Vec<Level>], budget: u64) -> Result<()> {
     if layers.is_empty() {
-        return Err(Error::setting("layers", "there are none to choose levels for"));
+        return Err(Error::invalid_option("layers", "there are none to choose levels for"));
     }
     if let Some((l, levels)) = layers.iter().enumerate().find(|(_, levels)| levels.is_empty() || levels.len() > 256) {
-        return Err(Error::setting("levels", format!("layer {l} has {} levels, not 1 to 256", levels.len())));
+        return Err(Error::invalid_option("levels", format!("layer {l} has {} levels, not 1 to 256", levels.len())));
     }
     if let Some((l, i)) = layers.iter().enumerate().find_map(|(l, v)| v.iter().position(|e| !e.loss.is_finite()).map(|i| (l, i)))
     {
-        return Err(Error::setting("levels", format!("layer {l} loses {} at level {i}", layers[l][i].loss)));
+        return Err(Error::invalid_option("levels", format!("layer {l} loses {} at level {i}", layers[l][i].loss)));
     }
     let least: u128 = layers.iter().map(|levels| u128::from(levels.iter().map(|e| e.cost).min().unwrap_or(0))).sum();
     if least > u128::from(budget) {
-        return Err(Error::setting("budget", format!("{budget} is less than the {least} of the cheapest levels")));
+        return Err(Error::invalid_option("budget", format!("{budget} is less than the {least} of the cheapest levels")));
     }
     Ok(())
 }

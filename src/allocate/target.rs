@@ -43,13 +43,13 @@ impl Target {
                     |parts: &[Budget]| -> usize { parts.iter().zip(layers).map(|(p, l)| 2 * p.keep() * l.positions).sum() };
                 let dense: usize = layers.iter().map(|l| 2 * l.len() * l.positions).sum();
                 if limit > dense {
-                    return Err(Error::setting("flops", format!("{limit} is more than the {dense} of the dense layers")));
+                    return Err(Error::invalid_option("flops", format!("{limit} is more than the {dense} of the dense layers")));
                 }
                 let (mut low, mut high) = allocation.range(layers)?;
                 let mut best = allocation.allocate(layers, Budget::new(low, of)?)?;
                 let least = flops(&best);
                 if limit < least {
-                    return Err(Error::setting("flops", format!("{limit} is less than the {least} of what must stay")));
+                    return Err(Error::invalid_option("flops", format!("{limit} is less than the {least} of what must stay")));
                 }
                 while low < high {
                     let keep = low + (high - low).div_ceil(2);

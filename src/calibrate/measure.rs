@@ -31,7 +31,7 @@ where
     let (samples, Passes { batch, minibatch, curvature }) = (data.len(), data.passes());
     if samples == 0 || batch == 0 || minibatch == 0 {
         let reason = format!("{samples} samples in batches of {batch}, mini-batches of {minibatch}");
-        return Err(Error::setting("calibration", reason));
+        return Err(Error::invalid_option("calibration", reason));
     }
     data.check(model.widths())?;
     model.check_finite()?;
@@ -280,7 +280,8 @@ where
     }
     let found = statistics.finish()?;
     for (layer, measured) in layers.iter().zip(all) {
-        let missing = || Error::setting("calibration", format!("the model does not show the inputs of layer {}", layer.name));
+        let missing =
+            || Error::invalid_option("calibration", format!("the model does not show the inputs of layer {}", layer.name));
         let of = found.iter().find(|f| f.layers.contains(&layer.name)).ok_or_else(missing)?.inputs();
         measured.tokens = of.tokens;
         measured.gram = of.gram.clone();

@@ -187,7 +187,7 @@ impl<'a> Evidence<'a> {
     ///
     /// # Errors
     /// [`Error::MissingEvidence`] if it was not measured, [`Error::Shape`] if it is of another shape, and
-    /// [`Error::Setting`] if `need` is one of the inputs' measures, which have another shape.
+    /// [`Error::InvalidOption`] if `need` is one of the inputs' measures, which have another shape.
     pub fn elementwise(&self, criterion: &str, need: Need) -> Result<&'a Array2<f32>> {
         let found = match need {
             Need::Gradient => &self.measured.gradient,
@@ -196,7 +196,7 @@ impl<'a> Evidence<'a> {
             Need::HessianGradient => &self.measured.hessian_gradient,
             Need::SynapticFlow => &self.measured.synaptic_flow,
             Need::InputSquares | Need::Gram | Need::InputSums | Need::SampleGradients => {
-                return Err(Error::setting(criterion, format!("{need} is not one number a weight")));
+                return Err(Error::invalid_option(criterion, format!("{need} is not one number a weight")));
             }
         };
         let Some(array) = found else {
@@ -213,14 +213,14 @@ impl<'a> Evidence<'a> {
     ///
     /// # Errors
     /// [`Error::MissingEvidence`] if neither was measured, [`Error::Shape`] if it has not one entry an input, and
-    /// [`Error::NonFinite`] at the first that is not a finite number of at least 0.
+    /// [`Error::NotFinite`] at the first that is not a finite number of at least 0.
     pub fn input_squares(&self, criterion: &str) -> Result<Array1<f64>> {
         let diagonal = || self.measured.gram.as_ref().map(|g| g.diag().to_owned());
         let found = self.measured.input_squares.clone().or_else(diagonal);
         let squares = self.one_an_input(criterion, Need::InputSquares, found)?;
         match squares.iter().position(|s| !(s.is_finite() && *s >= 0.0)) {
             None => Ok(squares),
-            Some(col) => Err(Error::NonFinite { what: Need::InputSquares.to_string(), row: 0, col, value: squares[col] }),
+            Some(col) => Err(Error::NotFinite { what: Need::InputSquares.to_string(), row: 0, col, value: squares[col] }),
         }
     }
 
@@ -232,7 +232,7 @@ impl<'a> Evidence<'a> {
         let sums = self.one_an_input(criterion, Need::InputSums, self.measured.input_sums.clone())?;
         match sums.iter().position(|s| !s.is_finite()) {
             None => Ok(sums),
-            Some(col) => Err(Error::NonFinite { what: Need::InputSums.to_string(), row: 0, col, value: sums[col] }),
+            Some(col) => Err(Error::NotFinite { what: Need::InputSums.to_string(), row: 0, col, value: sums[col] }),
         }
     }
 
@@ -249,7 +249,7 @@ impl<'a> Evidence<'a> {
     ///
     /// # Errors
     /// [`Error::MissingEvidence`] if it was not measured, [`Error::Shape`] if its order is not the number of inputs,
-    /// [`Error::NonFinite`] at its first NaN or infinity.
+    /// [`Error::NotFinite`] at its first NaN or infinity.
     pub fn gram(&self, criterion: &str) -> Result<&'a Array2<f64>> {
         let missing =
             || Error::MissingEvidence { criterion: criterion.into(), need: Need::Gram.to_string(), layer: self.layer.into() };
@@ -260,7 +260,7 @@ impl<'a> Evidence<'a> {
         }
         match gram.indexed_iter().find(|(_, v)| !v.is_finite()) {
             None => Ok(gram),
-            Some(((row, col), &value)) => Err(Error::NonFinite { what: Need::Gram.to_string(), row, col, value }),
+            Some(((row, col), &value)) => Err(Error::NotFinite { what: Need::Gram.to_string(), row, col, value }),
         }
     }
 }
@@ -274,7 +274,7 @@ impl<'a> Evidence<'a> {
 /// let scores = Magnitude::default().score(&Evidence::weight_only("fc1", &w)).unwrap();
 /// assert_eq!(scores, array![[1., 3.], [2., 0.]]);
 /// ```
-pub trait Saliency: Sync {
+pub trait Saliency: Send + Sync + fmt::Debug {
     /// The name users know, lower case: `obd`.
     fn name(&self) -> &str;
 

@@ -41,7 +41,7 @@ impl InputSums {
     /// Adds inputs `(tokens, in)`.
     ///
     /// # Errors
-    /// [`Error::NonFinite`](crate::Error::NonFinite) at the first that is not finite, its row counted over all tokens;
+    /// [`Error::NotFinite`](crate::Error::NotFinite) at the first that is not finite, its row counted over all tokens;
     /// [`Error::Shape`](crate::Error::Shape) if there are not as many inputs as before.
     pub fn add(&mut self, x: &ArrayRef2<f32>) -> Result<()> {
         let cols = x.ncols();
@@ -89,7 +89,7 @@ impl Measured {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NonFinite`](crate::Error::NonFinite) at the first that is not finite.
+    /// [`Error::NotFinite`](crate::Error::NotFinite) at the first that is not finite.
     pub fn of_inputs(x: &ArrayRef2<f32>) -> Result<Measured> {
         let mut sums =
             InputSums::new([Need::Gram, Need::InputSquares, Need::InputSums].into_iter().fold(Needs::none(), Needs::and));

@@ -55,7 +55,10 @@ impl Saliency for Ria {
 
     fn score(&self, layer: &Evidence<'_>) -> Result<Array2<f32>> {
         if !(self.power.is_finite() && self.power >= 0.0) {
-            return Err(Error::setting("power", format!("{} is not a finite number of at least 0; 0.5 is usual", self.power)));
+            return Err(Error::invalid_option(
+                "power",
+                format!("{} is not a finite number of at least 0; 0.5 is usual", self.power),
+            ));
         }
         let norms: Array1<f64> = layer.input_squares("ria")?.mapv(|s| s.sqrt().powf(self.power));
         let magnitude = layer.weight.mapv(|w| f64::from(w.abs()));

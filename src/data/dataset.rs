@@ -32,8 +32,8 @@ impl Dataset {
     /// width)` of one sample.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the number of labels is not `n` or `shape` does not multiply to `features`; [`Error::Setting`] if
-    /// a label is not below `classes`; [`Error::NonFinite`] if a value is NaN or infinite.
+    /// [`Error::Shape`] if the number of labels is not `n` or `shape` does not multiply to `features`; [`Error::InvalidOption`] if
+    /// a label is not below `classes`; [`Error::NotFinite`] if a value is NaN or infinite.
     pub fn new(x: Array2<f32>, labels: Vec<usize>, classes: usize, shape: (usize, usize, usize)) -> Result<Self> {
         let (n, features) = x.dim();
         if labels.len() != n {
@@ -44,10 +44,13 @@ impl Dataset {
             return Err(Error::shape(format!("samples of {features} features"), &[features], &[channels, height, width]));
         }
         if let Some((row, label)) = labels.iter().enumerate().find(|(_, l)| **l >= classes) {
-            return Err(Error::setting("labels", format!("label {label} of row {row} is not below the {classes} classes")));
+            return Err(Error::invalid_option(
+                "labels",
+                format!("label {label} of row {row} is not below the {classes} classes"),
+            ));
         }
         if let Some(((row, col), value)) = x.indexed_iter().find(|(_, v)| !v.is_finite()) {
-            return Err(Error::NonFinite { what: "samples".into(), row, col, value: f64::from(*value) });
+            return Err(Error::NotFinite { what: "samples".into(), row, col, value: f64::from(*value) });
         }
         Ok(Dataset { x, labels, classes, shape })
     }

@@ -64,7 +64,7 @@ impl Dataset {
 
 fn check(height: usize, width: usize) -> Result<()> {
     let reason = || format!("{height} x {width} pixels: an image has rows and columns");
-    if height * width == 0 { Err(Error::setting("size of images", reason())) } else { Ok(()) }
+    if height * width == 0 { Err(Error::invalid_option("size of images", reason())) } else { Ok(()) }
 }
 
 /// Of each of `new` pixels, which of `old` it covers, and their shares of it.

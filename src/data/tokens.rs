@@ -46,7 +46,7 @@ impl FromStr for Bos {
     /// If the text is none of tokenizer, none and window.
     fn from_str(s: &str) -> Result<Bos> {
         let found = Bos::ALL.into_iter().find(|bos| bos.name() == s);
-        found.ok_or_else(|| Error::setting("bos", format!("'{s}' is none of tokenizer, none, window")))
+        found.ok_or_else(|| Error::invalid_option("bos", format!("'{s}' is none of tokenizer, none, window")))
     }
 }
 
@@ -112,10 +112,13 @@ impl Sequences {
     /// Sequences of `length` tokens each.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there are no tokens, or they are not whole sequences of `length`.
+    /// [`Error::InvalidOption`] if there are no tokens, or they are not whole sequences of `length`.
     pub fn new(ids: Vec<u32>, length: usize) -> Result<Sequences> {
         if length == 0 || ids.is_empty() || ids.len() % length != 0 {
-            return Err(Error::setting("calibration", format!("{} tokens are not whole sequences of {length}", ids.len())));
+            return Err(Error::invalid_option(
+                "calibration",
+                format!("{} tokens are not whole sequences of {length}", ids.len()),
+            ));
         }
         Ok(Sequences { ids, length })
     }
@@ -160,7 +163,7 @@ impl Sequences {
     /// As many of the first sequences as `tokens` tokens have room for; where they are fewer than one sequence, one that is cut to them.
     ///
     /// # Errors
-    /// [`Error::Setting`] if no token is left.
+    /// [`Error::InvalidOption`] if no token is left.
     pub fn first(&self, tokens: usize) -> Result<Sequences> {
         let tokens = tokens.min(self.ids.len());
         let length = self.length.min(tokens);
@@ -194,17 +197,20 @@ pub struct Windows {
 /// ```
 ///
 /// # Errors
-/// [`Error::Setting`] if a window has fewer than 2 tokens of the text in it, `most` is 0, or the text does not fill one window.
+/// [`Error::InvalidOption`] if a window has fewer than 2 tokens of the text in it, `most` is 0, or the text does not fill one window.
 pub fn windows(ids: &[u32], context: usize, most: Option<usize>, first: Option<u32>) -> Result<Vec<Vec<u32>>> {
     let fill = context.saturating_sub(usize::from(first.is_some()));
     if context < 2 || fill < 1 {
-        return Err(Error::setting("context", format!("{context} tokens leave none to predict; at least 2 are needed")));
+        return Err(Error::invalid_option("context", format!("{context} tokens leave none to predict; at least 2 are needed")));
     }
     if most == Some(0) {
-        return Err(Error::setting("windows", "0 windows have no perplexity"));
+        return Err(Error::invalid_option("windows", "0 windows have no perplexity"));
     }
     if ids.len() < fill {
-        return Err(Error::setting("context", format!("the text has {} tokens, fewer than one window of {fill}", ids.len())));
+        return Err(Error::invalid_option(
+            "context",
+            format!("the text has {} tokens, fewer than one window of {fill}", ids.len()),
+        ));
     }
     let window = |part: &[u32]| first.iter().chain(part).copied().collect();
     Ok(ids.chunks_exact(fill).take(most.unwrap_or(usize::MAX)).map(window).collect())
@@ -226,6 +232,6 @@ pub fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        Error::malformed(path, format!("is not UTF-8 from byte {at} on"))
+        Error::malformed(path, format!("is not UTF-8 from byte {at} on")).at_byte(at as u64)
     })
 }

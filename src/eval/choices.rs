@@ -11,6 +11,7 @@ use crate::{Error, Result};
 use ndarray::Array2;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,12 @@ pub struct Encoding<'a> {
     pub prefix: Option<u32>,
     /// The most tokens that the model reads at once.
     pub longest: Option<usize>,
+}
+
+impl fmt::Debug for Encoding<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoding").field("prefix", &self.prefix).field("longest", &self.longest).finish_non_exhaustive()
+    }
 }
 
 /// A context and its continuation in tokens.
@@ -116,11 +123,11 @@ impl<T> Lines<T> {
 /// Reads a file of one JSON object a line; empty lines are passed over. At most `most` are read. Lines count from 1, the empty ones too.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Malformed`] naming the line that is no such object, or if there is none; [`Error::Setting`] if `most` is 0.
+/// [`Error::Io`]; [`Error::Malformed`] naming the line that is no such object, or if there is none; [`Error::InvalidOption`] if `most` is 0.
 pub fn read_lines<T: DeserializeOwned>(path: impl AsRef<Path>, most: Option<usize>) -> Result<Lines<T>> {
     let path = path.as_ref();
     if most == Some(0) {
-        return Err(Error::setting("items", "0 lines have no score"));
+        return Err(Error::invalid_option("items", "0 lines have no score"));
     }
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
     let mut source = BufReader::new(file);
@@ -154,15 +161,15 @@ impl Question {
     /// Checks that there are choices, that each has a text, and that the right one is among them.
     ///
     /// # Errors
-    /// [`Error::Setting`] with the numbers.
+    /// [`Error::InvalidOption`] with the numbers.
     pub fn check(&self) -> Result<()> {
         let (gold, n) = (self.gold, self.choices.len());
         if gold >= n {
-            return Err(Error::setting("gold", format!("is {gold}, and there are {n} choices, which count from 0")));
+            return Err(Error::invalid_option("gold", format!("is {gold}, and there are {n} choices, which count from 0")));
         }
         match self.choices.iter().position(String::is_empty) {
             None => Ok(()),
-            Some(i) => Err(Error::setting("choices", format!("choice {i} of {n} has no text"))),
+            Some(i) => Err(Error::invalid_option("choices", format!("choice {i} of {n} has no text"))),
         }
     }
 
@@ -202,10 +209,11 @@ impl LastWord {
 /// ```
 ///
 /// # Errors
-/// What the encoding returns; [`Error::Setting`] if the continuation has no tokens or more than the model has positions, or there is
+/// What the encoding returns; [`Error::InvalidOption`] if the continuation has no tokens or more than the model has positions, or there is
 /// neither a context nor a token that stands for one.
 pub fn join(encoding: &Encoding<'_>, context: &str, continuation: &str) -> Result<Joined> {
-    let refuse = |reason: String| Err(Error::setting("continuation", format!("'{}': {reason}", one_line(continuation, 60))));
+    let refuse =
+        |reason: String| Err(Error::invalid_option("continuation", format!("'{}': {reason}", one_line(continuation, 60))));
     let apart = context.ends_with(char::is_whitespace) || continuation.starts_with(char::is_whitespace) || context.is_empty();
     let whole = format!("{context}{}{continuation}", if apart { "" } else { " " });
     let before = context.trim_end();
@@ -275,7 +283,7 @@ pub fn answer(
 /// `logits(ids, from)` gives those of what follows each token from the one before `from` on but the last, `(tokens from from on, vocab)`.
 ///
 /// # Errors
-/// What `logits` returns; [`Error::Setting`] for a token outside the vocabulary; [`Error::Numerical`] if the logits are not finite.
+/// What `logits` returns; [`Error::InvalidOption`] for a token outside the vocabulary; [`Error::Numerical`] if the logits are not finite.
 ///
 /// # Panics
 /// If `logits` gives another number of rows than there are tokens.
@@ -287,7 +295,7 @@ pub fn guess(text: &Joined, mut logits: impl FnMut(&[u32], usize) -> Result<Arra
     for (row, &id) in logits.rows().into_iter().zip(&ids[*from..]) {
         let Some(&said) = row.get(id as usize) else {
             let reason = format!("token {id} is outside the model's vocabulary of {}", row.len());
-            return Err(Error::setting("continuation", reason));
+            return Err(Error::invalid_option("continuation", reason));
         };
         let (best, top) = row.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (i, &z)| if z > b.1 { (i, z) } else { b });
         // A NaN anywhere in the row is one in the sum, and so is an infinity that is the largest.

@@ -27,7 +27,7 @@ impl Perplexity {
     /// The perplexity of these losses, one list a window.
     ///
     /// # Errors
-    /// [`Error::Numerical`] if a loss is NaN or infinite; [`Error::Setting`] if there is none.
+    /// [`Error::Numerical`] if a loss is NaN or infinite; [`Error::InvalidOption`] if there is none.
     pub fn of(losses: &[Vec<f64>]) -> Result<Perplexity> {
         let (mut sum, mut predicted) = (0.0, 0);
         for (w, window) in losses.iter().enumerate() {
@@ -40,7 +40,7 @@ impl Perplexity {
             predicted += window.len();
         }
         if predicted == 0 {
-            return Err(Error::setting("windows", "no token was predicted"));
+            return Err(Error::invalid_option("windows", "no token was predicted"));
         }
         let nll = sum / predicted as f64;
         Ok(Perplexity { perplexity: nll.exp(), nll, windows: losses.len(), predicted })

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 /// The numbers are those of [`LanguageModel::nll`](crate::lm::LanguageModel::nll), to the bit.
 ///
 /// # Errors
-/// [`Error::Setting`] for an encoder-decoder; if a tensor is missing or has another shape than the config says; [`Error::Interrupted`] if
+/// [`Error::InvalidOption`] for an encoder-decoder; if a tensor is missing or has another shape than the config says; [`Error::Interrupted`] if
 /// `see` stops.
 pub fn streamed_losses(
     weights: &dyn Weights,
@@ -22,7 +22,7 @@ pub fn streamed_losses(
     mut see: impl FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Vec<Vec<f64>>> {
     if config.is_encoder_decoder() {
-        return Err(Error::setting("model_type", "an encoder-decoder has no perplexity of a text alone"));
+        return Err(Error::invalid_option("model_type", "an encoder-decoder has no perplexity of a text alone"));
     }
     let longest = windows.iter().map(Vec::len).max().unwrap_or(1);
     let group = (budget / (size_of::<f32>() * longest * config.hidden()).max(1)).max(1);

@@ -28,7 +28,7 @@ fn is_in(path: &Path, folder: &Path) -> bool {
 }
 
 fn exists(out: &Path) -> Error {
-    Error::malformed(out, "exists already; name another, or replace it with --force")
+    Error::exists(out, "exists already; name another, or replace it with --force")
 }
 
 /// Refuses a file that may not be written: an input, a file of an input's folder, or one that is there without `force`.
@@ -58,7 +58,7 @@ pub fn file(out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
 /// [`Error::Malformed`] with the reason.
 pub fn apart(out: &Path, inputs: &[&Path]) -> Result<()> {
     match inputs.iter().any(|input| is_same(out, input)) {
-        true => Err(Error::malformed(out, "exists already and is what is read here; name another")),
+        true => Err(Error::exists(out, "exists already and is what is read here; name another")),
         false => Ok(()),
     }
 }

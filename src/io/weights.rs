@@ -19,7 +19,7 @@ pub trait Weights {
     /// The shape of a tensor, without reading it.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such tensor.
+    /// [`Error::UnknownName`] if there is no such tensor.
     fn shape(&self, name: &str) -> Result<Vec<usize>>;
 
     /// A tensor as `f32`, in standard layout, in its own shape.

@@ -34,7 +34,7 @@ impl PruneJob {
     /// way round, where there is a model. Reads no weights.
     ///
     /// # Errors
-    /// [`Error::Setting`] with the setting, its value and the range; [`Error::UnknownName`].
+    /// [`Error::InvalidOption`] with the setting, its value and the range; [`Error::UnknownName`].
     pub fn check(&self, methods: &Methods) -> Result<()> {
         match &self.model {
             Some(model) if !model.is_dir() => self.check_file(methods, || Ok(())).map(|_| ()),
@@ -58,13 +58,13 @@ impl PruneJob {
     /// Refuses numbers outside their range, whatever the method reads.
     ///
     /// # Errors
-    /// [`Error::Setting`] with the setting, its value and the range.
+    /// [`Error::InvalidOption`] with the setting, its value and the range.
     pub fn check_ranges(&self) -> Result<()> {
         if let Some(s) = self.sparsity {
             Budget::from_sparsity(1, s)?;
         }
         for s in self.layer.values() {
-            Budget::from_sparsity(1, *s).map_err(|e| Error::setting("layer", e.to_string()))?;
+            Budget::from_sparsity(1, *s).map_err(|e| Error::invalid_option("layer", e.to_string()))?;
         }
         self.check_numbers()?;
         if !self.levels.is_empty() {
@@ -78,35 +78,37 @@ impl PruneJob {
     fn check_numbers(&self) -> Result<()> {
         let at_least_0 = |option: &str, value: f64, usual: &str| match value.is_finite() && value >= 0.0 {
             true => Ok(()),
-            false => Err(Error::setting(option, format!("{value} is not a finite number of at least 0; {usual} is usual"))),
+            false => {
+                Err(Error::invalid_option(option, format!("{value} is not a finite number of at least 0; {usual} is usual")))
+            }
         };
         at_least_0("damping", self.damping, "0.01")?;
         at_least_0("owl-threshold", self.owl_threshold, "5")?;
         if !(self.fisher_damping.is_finite() && self.fisher_damping > 0.0) {
             let reason = format!("{} is not a finite number above 0; 1e-5 is usual", self.fisher_damping);
-            return Err(Error::setting("fisher-damping", reason));
+            return Err(Error::invalid_option("fisher-damping", reason));
         }
         if !(0.0..=0.5).contains(&self.owl_lambda) {
-            return Err(Error::setting("owl-lambda", format!("{} is not in [0, 0.5]; 0.08 is usual", self.owl_lambda)));
+            return Err(Error::invalid_option("owl-lambda", format!("{} is not in [0, 0.5]; 0.08 is usual", self.owl_lambda)));
         }
         if self.block_size == 0 {
-            return Err(Error::setting("block-size", "0 columns have no mask to choose; 128 is usual"));
+            return Err(Error::invalid_option("block-size", "0 columns have no mask to choose; 128 is usual"));
         }
         if let Some(bits) = self.bits.filter(|bits| !(1..=16).contains(bits)) {
-            return Err(Error::setting("bits", format!("{bits} is not 1 to 16")));
+            return Err(Error::invalid_option("bits", format!("{bits} is not 1 to 16")));
         }
         match self.reconstruct.filter(|steps| *steps > STEPS) {
-            Some(steps) => Err(Error::setting("reconstruct", format!("{steps} steps; at most {STEPS} are run"))),
+            Some(steps) => Err(Error::invalid_option("reconstruct", format!("{steps} steps; at most {STEPS} are run"))),
             None => Ok(()),
         }
     }
 
     fn check_levels(&self) -> Result<()> {
         if let Some(bad) = self.levels.iter().find(|s| !(**s > 0.0 && **s < 1.0)) {
-            return Err(Error::setting("levels", format!("{bad}: {:?} are not sparsities between 0 and 1", self.levels)));
+            return Err(Error::invalid_option("levels", format!("{bad}: {:?} are not sparsities between 0 and 1", self.levels)));
         }
         if self.levels.len() > 255 {
-            return Err(Error::setting("levels", format!("{} sparsities; at most 255 are searched", self.levels.len())));
+            return Err(Error::invalid_option("levels", format!("{} sparsities; at most 255 are searched", self.levels.len())));
         }
         Ok(())
     }
@@ -117,7 +119,7 @@ impl PruneJob {
             return Ok(());
         }
         if self.search_tokens < 2 {
-            return Err(Error::setting("search-tokens", format!("{} tokens have none to predict", self.search_tokens)));
+            return Err(Error::invalid_option("search-tokens", format!("{} tokens have none to predict", self.search_tokens)));
         }
         self.check_levels()?;
         match self.generations.checked_mul(self.offspring).filter(|n| *n <= TRIED) {
@@ -125,7 +127,7 @@ impl PruneJob {
             None => {
                 let reason =
                     format!("{} of {} offspring each; at most {TRIED} choices are tried", self.generations, self.offspring);
-                Err(Error::setting("generations", reason))
+                Err(Error::invalid_option("generations", reason))
             }
         }
     }
@@ -135,7 +137,7 @@ impl PruneJob {
         let option = if self.levels.is_empty() { "cost" } else { "levels" };
         let given = !self.levels.is_empty() || self.cost != Default::default();
         if given && !searches {
-            return Err(Error::setting(option, "is for --allocate sensitivity, dynamic or evolve"));
+            return Err(Error::invalid_option(option, "is for --allocate sensitivity, dynamic or evolve"));
         }
         Ok(())
     }
@@ -149,7 +151,10 @@ impl PruneJob {
     pub(super) fn activation_bytes(&self) -> Result<Option<usize>> {
         let bytes = |megabytes: usize| {
             megabytes.checked_mul(1 << 20).ok_or_else(|| {
-                Error::setting("activations", format!("{megabytes} megabytes; at most {} can be counted", usize::MAX >> 20))
+                Error::invalid_option(
+                    "activations",
+                    format!("{megabytes} megabytes; at most {} can be counted", usize::MAX >> 20),
+                )
             })
         };
         self.activations.map(bytes).transpose()
@@ -160,11 +165,11 @@ impl PruneJob {
         match (self.sparsity, self.pattern) {
             (Some(s), pattern @ Pattern::Nm { .. }) => {
                 let reason = format!("{s} given with pattern {pattern}, which fixes the sparsity; leave one out");
-                Err(Error::setting("sparsity", reason))
+                Err(Error::invalid_option("sparsity", reason))
             }
             (None, Pattern::Nm { n, m }) => Ok(1.0 - n as f64 / m as f64),
             (Some(s), _) => Budget::from_sparsity(1, s).map(|_| s),
-            (None, pattern) => Err(Error::setting("sparsity", format!("pattern {pattern} needs one: give --sparsity"))),
+            (None, pattern) => Err(Error::invalid_option("sparsity", format!("pattern {pattern} needs one: give --sparsity"))),
         }
     }
 
@@ -173,7 +178,7 @@ impl PruneJob {
         self.check_names(methods)?;
         self.fraction()?;
         if !self.layer.is_empty() {
-            return Err(Error::setting("layer", "sparsities of single layers are for files; use --only in several runs"));
+            return Err(Error::invalid_option("layer", "sparsities of single layers are for files; use --only in several runs"));
         }
         let allocation = methods.allocation(&self.allocate)?;
         self.check_numbers()?;
@@ -183,7 +188,7 @@ impl PruneJob {
         fits(self.packing()?, self.pattern)?;
         if matches!(self.pattern, Pattern::Nm { .. }) && allocation.needs_folder() {
             let reason = format!("pattern {} fixes the sparsity of every layer; nothing is left to move", self.pattern);
-            return Err(Error::setting("allocate", reason));
+            return Err(Error::invalid_option("allocate", reason));
         }
         Ok(())
     }
@@ -191,7 +196,7 @@ impl PruneJob {
     /// What must be right of the calibration before it is read: there is one where something is measured.
     pub(super) fn check_measured(&self, methods: &Methods) -> Result<()> {
         if let Some(folder) = self.scratch.as_ref().filter(|folder| !folder.is_dir()) {
-            return Err(Error::setting("scratch", format!("{} is no folder", folder.display())));
+            return Err(Error::invalid_option("scratch", format!("{} is no folder", folder.display())));
         }
         self.check_calibration(methods)
     }
@@ -204,16 +209,16 @@ impl PruneJob {
                 false => Ok(()),
                 true => {
                     let reason = "this method measures inputs: give --calibration FILE, text or token numbers";
-                    Err(Error::setting("calibration", reason))
+                    Err(Error::invalid_option("calibration", reason))
                 }
             };
         }
         if self.samples.checked_mul(self.context).is_none_or(|n| n == 0) {
-            return Err(Error::setting("samples", format!("{} sequences of {} tokens", self.samples, self.context)));
+            return Err(Error::invalid_option("samples", format!("{} sequences of {} tokens", self.samples, self.context)));
         }
         if SequenceGradients::wanted(needs) && self.context < 2 {
             let reason = format!("{} token has none that follows it, so there is no gradient", self.context);
-            return Err(Error::setting("context", reason));
+            return Err(Error::invalid_option("context", reason));
         }
         Ok(())
     }
@@ -230,10 +235,10 @@ impl PruneJob {
         opened()?;
         self.refuse_search(false)?;
         if let Some(option) = self.changed().into_iter().find(|option| !PruneJob::OF_FILES.contains(option)) {
-            return Err(Error::setting(option, "is for language models: give a model's folder"));
+            return Err(Error::invalid_option(option, "is for language models: give a model's folder"));
         }
         if self.resume {
-            return Err(Error::setting("resume", "is for language models: give a model's folder"));
+            return Err(Error::invalid_option("resume", "is for language models: give a model's folder"));
         }
         // An N:M pattern has no sparsity, and that of others is checked where it is divided.
         let nm = matches!(self.pattern, Pattern::Nm { .. });
@@ -243,10 +248,10 @@ impl PruneJob {
         let criterion = methods.method(&self.method)?.make_criterion(self)?;
         let Some(criterion) = criterion.filter(|criterion| criterion.needs().iter().next().is_none()) else {
             let reason = "needs the inputs of the layers: give a model's folder, not a file of weights";
-            return Err(Error::setting("method", reason));
+            return Err(Error::invalid_option("method", reason));
         };
         if nm && !self.layer.is_empty() {
-            return Err(Error::setting("layer", format!("pattern {} fixes the sparsity of every tensor", self.pattern)));
+            return Err(Error::invalid_option("layer", format!("pattern {} fixes the sparsity of every tensor", self.pattern)));
         }
         Ok(criterion)
     }
@@ -261,7 +266,7 @@ impl PruneJob {
                 let hidden_states = self.correct.get(1).copied().unwrap_or(0.0);
                 Ok(Some(Correction { inputs, hidden_states, damping: self.damping }))
             }
-            _ => Err(Error::setting("correct", format!("'{text}' is not one or two shares in [0, 1], as 1 or 1,0.5"))),
+            _ => Err(Error::invalid_option("correct", format!("'{text}' is not one or two shares in [0, 1], as 1 or 1,0.5"))),
         }
     }
 }
@@ -274,7 +279,7 @@ fn fits(packing: Packing, pattern: Pattern) -> Result<()> {
         (Packing::Storage(Format::Bsr(r, c)), p) => p == Pattern::Block { rows: r, cols: c },
         _ => true,
     };
-    if held { Ok(()) } else { Err(Error::setting("save", format!("{packing} cannot hold pattern {pattern}"))) }
+    if held { Ok(()) } else { Err(Error::invalid_option("save", format!("{packing} cannot hold pattern {pattern}"))) }
 }
 
 /// What the settings of a job come to.
@@ -305,7 +310,7 @@ impl<'a> Plan<'a> {
             if given && !method.reads_setting(option) {
                 let those =
                     methods.methods().iter().filter(|m| m.reads_setting(option)).map(PruneMethod::name).collect::<Vec<_>>();
-                return Err(Error::setting(option, format!("is for --method {}", those.join(" or "))));
+                return Err(Error::invalid_option(option, format!("is for --method {}", those.join(" or "))));
             }
         }
         let first = method.make_pruner(job)?;
@@ -320,7 +325,7 @@ impl<'a> Plan<'a> {
         let dense = job.inputs == CalibrationInputs::Dense;
         let correction = job.correction()?;
         if correction.is_some() && (job.sequential == Sequential::Block || dense) {
-            return Err(Error::setting("correct", "layers make up for earlier ones only where they are pruned in turn"));
+            return Err(Error::invalid_option("correct", "layers make up for earlier ones only where they are pruned in turn"));
         }
         let row = match job.scope {
             Some(scope) => scope == Scope::Row,

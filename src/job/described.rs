@@ -79,7 +79,7 @@ pub(super) fn asked(job: &PruneJob, plan: &Plan<'_>, folder: &Folder, calibratio
 /// The same with its budgets and what a search found, as it is kept beside what is written.
 pub(super) fn described(mut asked: Value, budgets: &HashMap<String, Budget>, found: &Value) -> Result<Value> {
     let budgets: BTreeMap<&String, &Budget> = budgets.iter().collect();
-    asked["budgets"] = serde_json::to_value(budgets).map_err(|e| Error::setting("budgets", e.to_string()))?;
+    asked["budgets"] = serde_json::to_value(budgets).map_err(|e| Error::invalid_option("budgets", e.to_string()))?;
     asked["found"] = found.clone();
     Ok(asked)
 }

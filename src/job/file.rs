@@ -20,7 +20,7 @@ impl PruneJob {
         let left = left_alone(&checkpoint);
         let given = named(&checkpoint, &left, &self.layer)?;
         let Kind::Layers(make) = &methods.allocation(&self.allocate)?.kind else {
-            return Err(Error::setting("allocate", "this one needs the inputs of the layers: give a model's folder"));
+            return Err(Error::invalid_option("allocate", "this one needs the inputs of the layers: give a model's folder"));
         };
         let allocate = Overrides { sparsity: given, rest: make(self)? };
         let pruning = Pruning {
@@ -56,7 +56,7 @@ impl PruneJob {
 /// Sparsities by the tensors that hold the weights; of one that is left alone none can be asked for.
 fn named(file: &Checkpoint, left: &[LeftAlone], given: &BTreeMap<String, f64>) -> Result<BTreeMap<String, f64>> {
     let one = |(name, sparsity): (&String, &f64)| match left.iter().find(|l| l.name == *name) {
-        Some(l) => Err(Error::setting("layer", format!("'{name}' is left alone: {}, {}", l.dtype, l.why))),
+        Some(l) => Err(Error::invalid_option("layer", format!("'{name}' is left alone: {}, {}", l.dtype, l.why))),
         None => Ok((file.tensor_of(name).map_or_else(|_| name.clone(), String::from), *sparsity)),
     };
     given.iter().map(one).collect()

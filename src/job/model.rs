@@ -55,7 +55,7 @@ impl PruneJob {
             check_measurable(&config).map_err(|e| Error::malformed(model, e.to_string()))?;
         }
         if self.text.is_some() && config.is_encoder_decoder() {
-            return Err(Error::setting("text", "an encoder-decoder has no perplexity of a text alone"));
+            return Err(Error::invalid_option("text", "an encoder-decoder has no perplexity of a text alone"));
         }
         let layers = language_layers(&folder, &config, &self.only, &self.skip)?;
         readable(&folder, &layers)?;
@@ -154,7 +154,7 @@ impl PruneJob {
         let report = self.model_report(end, records, before)?;
         let report = ModelReport { perplexity: texts.first().cloned(), texts, ..report };
         let (page, report) = (report.page()?, PruneReport::Model(Box::new(report)));
-        let record = serde_json::to_value(&report).map_err(|e| Error::setting("record", e.to_string()))?;
+        let record = serde_json::to_value(&report).map_err(|e| Error::invalid_option("record", e.to_string()))?;
         let close = |writer: FolderWriter| {
             writer.json("prune.json", &record)?;
             writer.file("prune.html", page.as_bytes())?;
@@ -229,7 +229,7 @@ impl PruneJob {
         let above = || out.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), PathBuf::from);
         let Some(asked) = &self.scratch else { return Ok(above()) };
         if !asked.is_dir() {
-            return Err(Error::setting("scratch", format!("{} is no folder", asked.display())));
+            return Err(Error::invalid_option("scratch", format!("{} is no folder", asked.display())));
         }
         tempfile::tempfile_in(asked).map_err(|e| Error::io(asked, e))?;
         Ok(asked.clone())
@@ -239,7 +239,10 @@ impl PruneJob {
     fn read_calibration(&self, folder: &Folder, config: &Config) -> Result<(Sequences, String)> {
         let Some(file) = &self.calibration else { return Ok((Sequences::nothing(), String::new())) };
         if let Some(positions) = config.stated_context().filter(|p| self.context > *p) {
-            return Err(Error::setting("context", format!("{} tokens; this model has {positions} positions", self.context)));
+            return Err(Error::invalid_option(
+                "context",
+                format!("{} tokens; this model has {positions} positions", self.context),
+            ));
         }
         let tokens = Tokens::read(file, folder, config, self.bos)?;
         let short = || {
@@ -250,7 +253,7 @@ impl PruneJob {
                 self.samples,
                 self.context
             );
-            Error::setting("calibration", reason)
+            Error::invalid_option("calibration", reason)
         };
         let sequences = tokens.sequences(self.context, self.samples).ok_or_else(short)?;
         Ok((sequences, tokens.bos))

@@ -73,7 +73,7 @@ impl PruneJob {
         self.check_names(methods)?;
         self.check_ranges()?;
         if let Some(option) = self.changed().into_iter().find(|option| OF_FOLDERS.contains(option)) {
-            return Err(Error::setting(option, "is for files: this job prunes a model in memory"));
+            return Err(Error::invalid_option(option, "is for files: this job prunes a model in memory"));
         }
         Plan::new(self, methods, Subject::Network)
     }
@@ -81,7 +81,7 @@ impl PruneJob {
     /// Prunes the layers that are wanted.
     fn prune_in_memory(&self, plan: &Plan<'_>, model: &mut dyn Layers, measured: &[Measured]) -> Result<Vec<(String, Pruned)>> {
         let Kind::Layers(make) = &plan.allocation.kind else {
-            return Err(Error::setting("allocate", format!("{} needs a model's folder", self.allocate)));
+            return Err(Error::invalid_option("allocate", format!("{} needs a model's folder", self.allocate)));
         };
         let layers = model.layers();
         let called = |pattern: &str, layer: &LayerInfo| layer.is_called(pattern) || matches(pattern, &layer.name);
@@ -96,7 +96,7 @@ impl PruneJob {
         };
         let skip: Vec<String> = layers.iter().filter(|l| !wanted(l)).map(|l| l.name.clone()).collect();
         if skip.len() == layers.len() {
-            return Err(Error::setting("skip", "no layer is left to prune"));
+            return Err(Error::invalid_option("skip", "no layer is left to prune"));
         }
         let named = |(name, sparsity): (&String, &f64)| Ok((find_layer(&layers, name)?.name.clone(), *sparsity));
         let allocate =

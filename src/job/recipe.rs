@@ -39,7 +39,7 @@ impl PruneJob {
     pub fn from_toml(text: &str) -> Result<PruneJob> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            Error::setting(format!("line {}", before.matches('\n').count() + 1), one_line(e.message(), 300))
+            Error::invalid_option(format!("line {}", before.matches('\n').count() + 1), one_line(e.message(), 300))
         })?;
         for (name, value) in &table {
             let shown = || value.to_string();
@@ -47,16 +47,16 @@ impl PruneJob {
             of_kind(name, toml::Value::Table([(name.clone(), value.clone())].into_iter().collect()), shown)?;
         }
         PruneJob::deserialize(toml::Value::Table(table))
-            .map_err(|e| Error::setting("recipe", one_line(e.message(), 300)))?
+            .map_err(|e| Error::invalid_option("recipe", one_line(e.message(), 300)))?
             .in_range()
     }
 
     /// All settings, one a line, those that are not set behind a `#`. [`PruneJob::from_toml`] gives the job back.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a number is beyond the 64 bits with a sign that the format has, or a path is not UTF-8.
+    /// [`Error::InvalidOption`] if a number is beyond the 64 bits with a sign that the format has, or a path is not UTF-8.
     pub fn to_toml(&self) -> Result<String> {
-        let table = toml::Table::try_from(self).map_err(|e| Error::setting("recipe", one_line(&e.to_string(), 300)))?;
+        let table = toml::Table::try_from(self).map_err(|e| Error::invalid_option("recipe", one_line(&e.to_string(), 300)))?;
         let mut text = String::from("# The settings of lacuna prune; those behind # are not set.\n");
         for name in NAMES {
             match table.get(name) {
@@ -77,21 +77,21 @@ impl PruneJob {
 /// The job of a run's record.
 fn of_record(text: &str) -> Result<PruneJob> {
     let value: serde_json::Value =
-        serde_json::from_str(text).map_err(|e| Error::setting("record", one_line(&e.to_string(), 300)))?;
+        serde_json::from_str(text).map_err(|e| Error::invalid_option("record", one_line(&e.to_string(), 300)))?;
     let Some(job) = value.get("job").and_then(|job| job.as_object()) else {
-        return Err(Error::setting("job", "is not in this record: it is of a build that did not note it"));
+        return Err(Error::invalid_option("job", "is not in this record: it is of a build that did not note it"));
     };
     for (name, value) in job {
         known(name)?;
         of_kind(name, serde_json::json!({ name: value }), || value.to_string())?;
     }
     let whole = serde_json::Value::Object(job.clone());
-    PruneJob::deserialize(whole).map_err(|e| Error::setting("job", one_line(&e.to_string(), 300)))?.in_range()
+    PruneJob::deserialize(whole).map_err(|e| Error::invalid_option("job", one_line(&e.to_string(), 300)))?.in_range()
 }
 
 fn known(name: &str) -> Result<()> {
     if OF_A_RUN.contains(&name) {
-        return Err(Error::setting(name, "is an option of one run, and no setting of a recipe"));
+        return Err(Error::invalid_option(name, "is an option of one run, and no setting of a recipe"));
     }
     if NAMES.contains(&name) { Ok(()) } else { Err(Error::unknown_name("setting", name, NAMES.into_iter())) }
 }
@@ -103,7 +103,7 @@ fn of_kind<'de, D: Deserializer<'de>>(name: &str, alone: D, value: impl Fn() -> 
     let reason = text.lines().next().unwrap_or_default();
     // Some say themselves which setting they are of.
     let reason = reason.strip_prefix(&format!("{name}: ")).unwrap_or(reason);
-    Err(Error::setting(name, format!("{}: {}", one_line(&value(), 60), one_line(reason, 300))))
+    Err(Error::invalid_option(name, format!("{}: {}", one_line(&value(), 60), one_line(reason, 300))))
 }
 
 #[cfg(test)]
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_recipe_is_one_line_with_the_key_and_the_value() {
         for (text, line) in [
-            ("sparsty = 0.5", "no setting is named 'sparsty'; did you mean 'sparsity'?"),
+            ("sparsty = 0.5", "no setting is named 'sparsty' among 36; did you mean 'sparsity'?"),
             ("force = true", "force: is an option of one run, and no setting of a recipe"),
             ("sparsity = \"half\"", "sparsity: \"half\": invalid type: string \"half\", expected f64"),
             ("sparsity = 1.5", "sparsity: 1.5 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),

@@ -36,7 +36,7 @@ impl PruneJob {
     /// As [`PruneJob::check`]; if `model` or `out` is not set; what is wrong with model, calibration or text, and whatever a method refuses
     /// (naming the layer); [`Error::Interrupted`]. [`Error::Unfinished`] around any of them where a part is kept.
     pub fn run(&self, methods: &Methods, watch: &mut dyn FnMut(&Event) -> ControlFlow<()>) -> Result<PruneReport> {
-        let missing = |name: &str, what: &str| Error::setting(name, format!("is not set: {what}"));
+        let missing = |name: &str, what: &str| Error::invalid_option(name, format!("is not set: {what}"));
         let model = self.model.as_deref().ok_or_else(|| missing("model", "the folder or the file to prune"))?;
         let out = self.out.as_deref().ok_or_else(|| missing("out", "the folder or the file to write"))?;
         if model.is_dir() { self.run_model(model, out, methods, watch) } else { self.run_file(model, out, methods) }

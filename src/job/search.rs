@@ -62,7 +62,7 @@ impl PruneJob {
         let Model { folder, config, calibration, layers } = model;
         let compared = calibration.first(self.search_tokens)?;
         if compared.length() < 2 {
-            return Err(Error::setting("search-tokens", format!("{} tokens have none to predict", self.search_tokens)));
+            return Err(Error::invalid_option("search-tokens", format!("{} tokens have none to predict", self.search_tokens)));
         }
         let sparsities = self.sparsities(sparsity);
         let settings = LevelSettings { sparsities: &sparsities, cost: self.cost, ..settings };

@@ -42,7 +42,7 @@ impl Standing {
                 return Err(Error::malformed(out, reason));
             }
             return match differs {
-                Some(d) => Err(Error::setting(
+                Some(d) => Err(Error::invalid_option(
                     d.option,
                     format!("the finished run {} has {}, this one {}; name a new folder", out.display(), d.before, d.now),
                 )),
@@ -106,7 +106,7 @@ impl Difference {
     fn refuse(self, out: &Path) -> Error {
         let part = FolderWriter::working_folder(out);
         let Difference { option, before, now } = self;
-        Error::setting(
+        Error::invalid_option(
             option,
             format!("the unfinished run has {before}, this one {now}; ask for the same, or remove {}", part.display()),
         )

@@ -36,7 +36,7 @@ impl Cross {
     /// Adds aᵀb.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the widths or the numbers of tokens do not fit, [`Error::NonFinite`] if the product is not finite.
+    /// [`Error::Shape`] if the widths or the numbers of tokens do not fit, [`Error::NotFinite`] if the product is not finite.
     pub fn update(&mut self, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Result<()> {
         let (left, right) = self.sum.dim();
         if (a.ncols(), b.ncols()) != (left, right) || a.nrows() != b.nrows() {
@@ -55,7 +55,7 @@ impl Cross {
         });
         match self.sum.indexed_iter().find(|(_, v)| !v.is_finite()) {
             None => Ok(()),
-            Some(((row, col), &value)) => Err(Error::NonFinite { what: "product of two streams".into(), row, col, value }),
+            Some(((row, col), &value)) => Err(Error::NotFinite { what: "product of two streams".into(), row, col, value }),
         }
     }
 

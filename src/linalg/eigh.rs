@@ -18,7 +18,7 @@ use ndarray::{Array1, Array2, ArrayRef2, s};
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`] if a is not square, [`Error::NonFinite`] if its lower triangle holds a NaN or an infinity,
+/// [`Error::Shape`] if a is not square, [`Error::NotFinite`] if its lower triangle holds a NaN or an infinity,
 /// [`Error::Numerical`] if the iteration does not converge.
 pub fn eigh(a: &ArrayRef2<f64>) -> Result<Eigh> {
     Backend::default().eigh(a)
@@ -34,7 +34,7 @@ impl Backend {
         square(WHAT, a)?;
         for (row, entries) in a.rows().into_iter().enumerate() {
             if let Some((col, &value)) = entries.slice(s![..=row]).indexed_iter().find(|(_, v)| !v.is_finite()) {
-                return Err(Error::NonFinite { what: WHAT.into(), row, col, value });
+                return Err(Error::NotFinite { what: WHAT.into(), row, col, value });
             }
         }
         if a.is_empty() {

@@ -73,7 +73,7 @@ impl Gram {
     /// Adds xᵀx for x `(tokens, dim)`, of any strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if x has not `dim` columns, [`Error::NonFinite`] at the first NaN or infinity, [`Error::Numerical`]
+    /// [`Error::Shape`] if x has not `dim` columns, [`Error::NotFinite`] at the first NaN or infinity, [`Error::Numerical`]
     /// at a number beyond ±1e18, whose square overflows. After an error the sum is as it was before.
     pub fn update(&mut self, x: &ArrayRef2<f32>) -> Result<()> {
         let (tokens, dim) = x.dim();
@@ -138,6 +138,6 @@ impl Gram {
                 format!("{value:e} at row {row}, column {col}: its square overflows; scale the inputs to at most {LARGEST:e}");
             return Err(Error::Numerical { what, reason });
         }
-        Err(Error::NonFinite { what, row, col, value: f64::from(value) })
+        Err(Error::NotFinite { what, row, col, value: f64::from(value) })
     }
 }

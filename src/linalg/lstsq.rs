@@ -22,7 +22,7 @@ use ndarray::{Array2, ArrayRef2, s};
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`] if b has not m rows; [`Error::NonFinite`] if a or b holds a NaN or an infinity; [`Error::Numerical`]
+/// [`Error::Shape`] if b has not m rows; [`Error::NotFinite`] if a or b holds a NaN or an infinity; [`Error::Numerical`]
 /// naming the first dependent column, which exists whenever m < n.
 pub fn lstsq(a: &ArrayRef2<f64>, b: &ArrayRef2<f64>) -> Result<Array2<f64>> {
     Backend::default().lstsq(a, b)

@@ -90,7 +90,7 @@ pub fn cholesky_of_inverse_f32(a: &ArrayRef2<f64>, diagonal: &[f64]) -> Result<A
 /// ```
 ///
 /// # Errors
-/// As [`cholesky`]; also [`Error::Shape`] if b has not n rows, and [`Error::NonFinite`] if b holds a NaN or an infinity.
+/// As [`cholesky`]; also [`Error::Shape`] if b has not n rows, and [`Error::NotFinite`] if b holds a NaN or an infinity.
 pub fn solve_spd(a: &ArrayRef2<f64>, b: &ArrayRef2<f64>) -> Result<Array2<f64>> {
     Backend::default().solve_spd(a, b)
 }
@@ -243,6 +243,6 @@ pub(super) fn square(what: &str, a: &ArrayRef2<f64>) -> Result<()> {
 pub(super) fn finite(what: &str, a: &ArrayRef2<f64>) -> Result<()> {
     match a.indexed_iter().find(|(_, v)| !v.is_finite()) {
         None => Ok(()),
-        Some(((row, col), &value)) => Err(Error::NonFinite { what: what.into(), row, col, value }),
+        Some(((row, col), &value)) => Err(Error::NotFinite { what: what.into(), row, col, value }),
     }
 }

@@ -19,7 +19,7 @@ use ndarray::{Array1, Array2, ArrayRef2};
 /// ```
 ///
 /// # Errors
-/// [`Error::NonFinite`] if a holds a NaN or an infinity, [`Error::Numerical`] if the iteration does not converge.
+/// [`Error::NotFinite`] if a holds a NaN or an infinity, [`Error::Numerical`] if the iteration does not converge.
 pub fn svd(a: &ArrayRef2<f64>) -> Result<Svd> {
     Backend::default().svd(a)
 }

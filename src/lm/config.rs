@@ -57,10 +57,10 @@ impl Config {
     /// Checks a config and reads what its family needs.
     ///
     /// # Errors
-    /// [`Error::Setting`] naming the key: an unknown `model_type` (with those that are known), a key that is missing, of another
+    /// [`Error::InvalidOption`] naming the key: an unknown `model_type` (with those that are known), a key that is missing, of another
     /// type, or contradicts another one.
     pub fn parse(json: &Value) -> Result<Self> {
-        let raw = json.as_object().ok_or_else(|| Error::setting("config.json", "is not a JSON object"))?;
+        let raw = json.as_object().ok_or_else(|| Error::invalid_option("config.json", "is not a JSON object"))?;
         Config::from_raw(raw.clone())
     }
 
@@ -230,15 +230,15 @@ impl Config {
     pub fn with_blocks(&self, blocks: &[usize]) -> Result<Self> {
         let n = self.layers();
         let Some(key) = self.family.depth_key() else {
-            return Err(Error::setting("blocks", "of an encoder-decoder cannot be left out"));
+            return Err(Error::invalid_option("blocks", "of an encoder-decoder cannot be left out"));
         };
         if blocks.is_empty() || blocks.iter().any(|&b| b >= n) {
-            return Err(Error::setting("blocks", format!("{blocks:?} are not some of {n}")));
+            return Err(Error::invalid_option("blocks", format!("{blocks:?} are not some of {n}")));
         }
         let key_of_number = "scale_attn_by_inverse_layer_idx";
         if self.raw.get(key_of_number).and_then(Value::as_bool) == Some(true) && blocks.iter().enumerate().any(|(i, &b)| i != b) {
             let reason = format!("{blocks:?} change the numbers of blocks, by which {key_of_number} scales");
-            return Err(Error::setting("blocks", reason));
+            return Err(Error::invalid_option("blocks", reason));
         }
         let mut raw = self.raw.clone();
         raw.insert(key.into(), blocks.len().into());

@@ -68,7 +68,7 @@ impl EmbeddingHead {
         };
         let head_bias = format!("{}.bias", names.head);
         if tie.tied && recipe.head_bias && reader.contains(&head_bias) {
-            return Err(Error::setting("weights", format!("a tied head with the bias '{head_bias}' is not known here")));
+            return Err(Error::invalid_option("weights", format!("a tied head with the bias '{head_bias}' is not known here")));
         }
         Ok(EmbeddingHead { embedding, positions, norm, head, copies: tie.copies, recipe: recipe.clone() })
     }
@@ -111,7 +111,7 @@ impl EmbeddingHead {
     pub(super) fn check(&self, ids: &[u32], last: usize) -> Result<()> {
         known(ids.iter().copied(), self.recipe.vocab)?;
         match self.recipe.positions {
-            Some(n) if last > n => Err(Error::setting("ids", format!("{last} positions; the model has learned {n}"))),
+            Some(n) if last > n => Err(Error::invalid_option("ids", format!("{last} positions; the model has learned {n}"))),
             _ => Ok(()),
         }
     }
@@ -233,7 +233,7 @@ impl EmbeddingHead {
         }
         let count = objective.count(rows);
         if count == 0 {
-            return Err(Error::setting("ids", "there is no token to predict"));
+            return Err(Error::invalid_option("ids", "there is no token to predict"));
         }
         let (x, head) = (self.before_head(h), self.head());
         let weight = head.dense_weight();

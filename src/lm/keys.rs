@@ -116,7 +116,7 @@ impl<'a> Keys<'a> {
 
 /// An error that names a key of the config.
 pub(super) fn setting(key: &str, reason: impl Into<String>) -> Error {
-    Error::setting(format!("config.json: {key}"), reason)
+    Error::invalid_option(format!("config.json: {key}"), reason)
 }
 
 fn wrong(key: &str, value: &Value, expected: &str) -> Error {

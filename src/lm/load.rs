@@ -51,11 +51,11 @@ impl<'a> Reader<'a> {
         if !self.weights.contains(name) {
             let names = self.weights.names();
             let near = match Error::unknown_layer(name, names.iter().map(String::as_str)) {
-                Error::UnknownLayer { nearest: Some(near), .. } => format!("; the nearest is {}", quoted(&near)),
+                Error::UnknownName { nearest: Some(near), .. } => format!("; the nearest is {}", quoted(&near)),
                 _ => String::new(),
             };
             let reason = format!("tensor {} is missing among {}{near}", quoted(name), names.len());
-            return Err(Error::setting("weights", reason));
+            return Err(Error::invalid_option("weights", reason));
         }
         self.read.borrow_mut().insert(name.to_string());
         Ok(())
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
             None => Ok(()),
             Some(first) => {
                 let reason = format!("tensor {} belongs to no part of the model ({} such)", quoted(first), extra.len());
-                Err(Error::setting("weights", reason))
+                Err(Error::invalid_option("weights", reason))
             }
         }
     }

@@ -144,7 +144,7 @@ impl LanguageModel {
     /// A linear layer by its name.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] with the nearest name.
+    /// [`Error::UnknownName`] with the nearest name.
     pub fn linear(&self, name: &str) -> Result<&Linear> {
         let head = self.ends.head();
         let found = self.linears().into_iter().chain([head]).find(|l| l.name() == name);
@@ -154,7 +154,7 @@ impl LanguageModel {
     /// A linear layer by its name, to be changed. A tied head is the embedding and cannot be.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] with the nearest name.
+    /// [`Error::UnknownName`] with the nearest name.
     pub fn linear_mut(&mut self, name: &str) -> Result<&mut Linear> {
         // The nearest name is looked for only where it is needed.
         if self.find_mut(name).is_none() {
@@ -244,7 +244,7 @@ impl LanguageModel {
     /// As [`LanguageModel::forward`], and if there is no token.
     pub fn step(&self, ids: &[u32], cache: &mut Cache) -> Result<Array1<f32>> {
         if ids.is_empty() {
-            return Err(Error::setting("ids", "there is no token"));
+            return Err(Error::invalid_option("ids", "there is no token"));
         }
         let regime = self.config.recipe().rotary.as_ref().map_or(0, |rotary| rotary.regime(cache.len() + ids.len()));
         if !cache.is_empty() && regime != cache.regime {
@@ -408,7 +408,7 @@ impl LanguageModel {
         let mut names = Vec::new();
         self.visit(&mut |name, _, _| names.push(name.to_string()));
         if names.iter().any(|n| n == name) {
-            return Error::setting("mask", format!("{name} is not the weight of a linear layer"));
+            return Error::invalid_option("mask", format!("{name} is not the weight of a linear layer"));
         }
         Error::unknown_layer(name, names.iter().map(String::as_str))
     }
@@ -416,7 +416,7 @@ impl LanguageModel {
 
 fn decoder_only(config: &Config) -> Result<()> {
     if config.family() == Family::T5 {
-        return Err(Error::setting("model_type", "t5 is an encoder-decoder, not a decoder alone"));
+        return Err(Error::invalid_option("model_type", "t5 is an encoder-decoder, not a decoder alone"));
     }
     Ok(())
 }

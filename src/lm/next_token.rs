@@ -132,7 +132,7 @@ pub(super) fn rows_with(x: &mut Array2<f32>, with: &mut [f64], f: impl Fn(usize,
 /// How many whole sequences there are.
 pub(super) fn sequences(ids: &[u32], length: usize) -> Result<usize> {
     if length == 0 || ids.is_empty() || ids.len() % length != 0 {
-        return Err(Error::setting("ids", format!("{} tokens are not whole sequences of {length}", ids.len())));
+        return Err(Error::invalid_option("ids", format!("{} tokens are not whole sequences of {length}", ids.len())));
     }
     Ok(ids.len() / length)
 }
@@ -140,7 +140,7 @@ pub(super) fn sequences(ids: &[u32], length: usize) -> Result<usize> {
 /// Refuses ids that the vocabulary has not.
 pub(super) fn known(ids: impl Iterator<Item = u32>, vocab: usize) -> Result<()> {
     match ids.enumerate().find(|(_, id)| *id as usize >= vocab) {
-        Some((at, id)) => Err(Error::setting("ids", format!("token {at} is {id}; the vocabulary has {vocab}"))),
+        Some((at, id)) => Err(Error::invalid_option("ids", format!("token {at} is {id}; the vocabulary has {vocab}"))),
         None => Ok(()),
     }
 }

@@ -93,7 +93,7 @@ impl Outline {
         let tensors = layers.iter().map(|l| (l.tensor(), l.stored_shape()));
         for (tensor, wanted) in tensors.chain([(embedding.clone(), [shape.0, shape.1])]) {
             if !weights.contains(&tensor) {
-                return Err(Error::setting("weights", format!("tensor {} is missing", quoted(&tensor))));
+                return Err(Error::invalid_option("weights", format!("tensor {} is missing", quoted(&tensor))));
             }
             let found = weights.shape(&tensor)?;
             if found != wanted {

@@ -61,12 +61,15 @@ impl Seq2Seq {
         let recipe = config.recipe();
         let (Some(relative), [first, second]) = (recipe.relative, &recipe.stacks[..]) else {
             let reason = format!("{} is a decoder alone, not an encoder-decoder", config.family());
-            return Err(Error::setting("model_type", reason));
+            return Err(Error::invalid_option("model_type", reason));
         };
         let reader = Reader::new(weights, &config);
         let heads = recipe.layers[0].heads.queries;
         if let Some(i) = recipe.layers.iter().position(|l| l.heads.queries != heads) {
-            return Err(Error::setting("layer_widths", format!("block {i}: all blocks of T5 share one bias of {heads} heads")));
+            return Err(Error::invalid_option(
+                "layer_widths",
+                format!("block {i}: all blocks of T5 share one bias of {heads} heads"),
+            ));
         }
         let model = Seq2Seq {
             ends: EmbeddingHead::read(&reader, &config)?,
@@ -119,7 +122,7 @@ impl Seq2Seq {
     /// A linear layer by its name.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] with the nearest name.
+    /// [`Error::UnknownName`] with the nearest name.
     pub fn linear(&self, name: &str) -> Result<&Linear> {
         let found = self.linears().into_iter().find(|l| l.name() == name);
         found.ok_or_else(|| Error::unknown_layer(name, self.linears().into_iter().map(Linear::name)))
@@ -128,7 +131,7 @@ impl Seq2Seq {
     /// A linear layer by its name, to be changed.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] with the nearest name.
+    /// [`Error::UnknownName`] with the nearest name.
     pub fn linear_mut(&mut self, name: &str) -> Result<&mut Linear> {
         // The nearest name is looked for only where it is needed.
         if self.find_mut(name).is_none() {
@@ -405,7 +408,7 @@ impl Seq2Seq {
         let mut names = Vec::new();
         self.visit(&mut |name, _, _| names.push(name.to_string()));
         if names.iter().any(|n| n == name) {
-            return Error::setting("mask", format!("{name} is not the weight of a linear layer"));
+            return Error::invalid_option("mask", format!("{name} is not the weight of a linear layer"));
         }
         Error::unknown_layer(name, names.iter().map(String::as_str))
     }

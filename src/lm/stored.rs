@@ -60,12 +60,12 @@ impl LanguageModel {
     /// or 16 bits where these hold every number exactly. What is computed is what the masked weights give, up to the order of sums.
     ///
     /// # Errors
-    /// As [`LanguageModel::load`]; [`Error::Setting`] naming the layer if its mask does not fit the storage that was asked for, or if one
+    /// As [`LanguageModel::load`]; [`Error::InvalidOption`] naming the layer if its mask does not fit the storage that was asked for, or if one
     /// was asked for and nothing is pruned.
     pub fn load_stored(folder: &Folder, config: Config, running: Running, tokens: usize) -> Result<(Self, Vec<Kept>)> {
         if let (Running::In(format), false) = (running, folder.is_pruned()) {
             let reason = format!("{} has no masks, and {format} stores what a mask keeps", folder.path().display());
-            return Err(Error::setting("format", reason));
+            return Err(Error::invalid_option("format", reason));
         }
         let mut kept = Vec::new();
         let model = LanguageModel::load_with(folder, config, &mut |layer| {
@@ -99,7 +99,7 @@ fn keeps_all(layer: &Linear, mask: &Mask) -> Result<()> {
     }
     let reason =
         format!("{lost} weights that its mask drops are not 0; the masks are of other weights: remove them, or prune again");
-    Err(Error::setting("mask", reason).in_layer(layer.name()))
+    Err(Error::invalid_option("mask", reason).in_layer(layer.name()))
 }
 
 fn whole(layer: &mut Linear, tokens: usize) -> (String, String) {

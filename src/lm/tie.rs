@@ -43,7 +43,7 @@ pub(super) fn find(name: impl Fn(&str) -> String, weights: &dyn Weights, recipe:
         let [a, b] = [tensor(&embedding), tensor(&other)];
         if !weights.same(&a, &b)? {
             let reason = format!("tensor {} differs from {}; they are one embedding here", quoted(&b), quoted(&a));
-            return Err(Error::setting("weights", reason));
+            return Err(Error::invalid_option("weights", reason));
         }
         copies.push(b);
     }

@@ -42,7 +42,7 @@ impl Windows {
             return Err(Error::malformed(folder.path(), "is an encoder-decoder, which has no perplexity of a text alone"));
         }
         if let Some(learned) = config.max_positions().filter(|n| *n < context) {
-            return Err(Error::setting("context", format!("{context} tokens; the model has learned {learned} positions")));
+            return Err(Error::invalid_option("context", format!("{context} tokens; the model has learned {learned} positions")));
         }
         let tokens = Tokens::read(path, folder, config, bos)?;
         tokens.windows(context, most).map_err(|e| Error::malformed(path, e.to_string()))

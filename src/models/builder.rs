@@ -28,6 +28,7 @@ pub enum Init {
 ///     .build().unwrap();
 /// assert_eq!((net.inputs(), net.parameters()), (64, 4 * 9 + 4 + 64 * 10 + 10));
 /// ```
+#[derive(Debug)]
 pub struct Builder {
     shape: (usize, usize, usize),
     inputs: usize,
@@ -70,7 +71,7 @@ impl Builder {
     }
 
     fn refuse(&mut self, what: &str, reason: String) {
-        self.error.get_or_insert(Error::setting(what, reason));
+        self.error.get_or_insert(Error::invalid_option(what, reason));
     }
 
     /// A fully connected layer with bias.

@@ -9,6 +9,7 @@ use ndarray::{Array2, ArrayRef2};
 /// A network for inference whose linear and convolutional weights are [`LinearOp`]s.
 ///
 /// A convolution multiplies its patches: `(batch * positions, in)` tokens.
+#[derive(Debug)]
 pub struct Compressed {
     network: Network,
     ops: Vec<Option<Box<dyn LinearOp>>>,

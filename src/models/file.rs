@@ -65,7 +65,7 @@ pub fn to_checkpoint(network: &Network) -> Result<Checkpoint> {
     let mut file = Checkpoint::new();
     for (name, param) in network.params() {
         let tensor = ArrayD::from_shape_vec(param.shape(), param.as_slice().to_vec());
-        file.insert(&name, tensor.map_err(|e| Error::setting(&name, e.to_string()))?, Dtype::F32)?;
+        file.insert(&name, tensor.map_err(|e| Error::invalid_option(&name, e.to_string()))?, Dtype::F32)?;
         if let Some(mask) = param.mask() {
             file.insert_mask(&name, mask)?;
         }
@@ -87,7 +87,7 @@ pub fn to_checkpoint(network: &Network) -> Result<Checkpoint> {
         };
         chain.layers.push((name.clone(), kind));
     }
-    let json = serde_json::to_string(&chain).map_err(|e| Error::setting(KEY, e.to_string()))?;
+    let json = serde_json::to_string(&chain).map_err(|e| Error::invalid_option(KEY, e.to_string()))?;
     file.insert_metadata(KEY, json);
     Ok(file)
 }

@@ -12,7 +12,10 @@ use crate::rng::Seed;
 /// If there are fewer than two widths, or one is 0.
 pub fn mlp(widths: &[usize], activation: Activation, init: Init, seed: Seed) -> Result<Network> {
     let [inputs, hidden @ .., outputs] = widths else {
-        return Err(crate::Error::setting("widths", format!("{widths:?}: at least an input and an output width are needed")));
+        return Err(crate::Error::invalid_option(
+            "widths",
+            format!("{widths:?}: at least an input and an output width are needed"),
+        ));
     };
     let builder = Builder::vector(*inputs, init, seed);
     hidden.iter().fold(builder, |b, &w| b.linear(w).activation(activation)).linear(*outputs).build()

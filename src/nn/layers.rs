@@ -60,7 +60,7 @@ pub trait Layers {
     /// The weight of a layer, `(out, in)`.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is none of this name; if it cannot be read.
+    /// [`Error::UnknownName`] if there is none of this name; if it cannot be read.
     fn read(&self, name: &str) -> Result<CowArray<'_, f32, Ix2>>;
 
     /// The mask that a layer has already, if any.
@@ -84,7 +84,7 @@ pub(crate) fn layer_name(name: &str) -> &str {
 /// The layer that is called so, by its name or by that of its weight.
 ///
 /// # Errors
-/// [`Error::UnknownLayer`] with the nearest name.
+/// [`Error::UnknownName`] with the nearest name.
 pub fn find_layer<'l>(layers: &'l [LayerInfo], name: &str) -> Result<&'l LayerInfo> {
     let found = layers.iter().find(|l| l.is_called(name));
     found.ok_or_else(|| Error::unknown_layer(name, layers.iter().map(|l| l.name.as_str())))

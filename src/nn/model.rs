@@ -118,7 +118,7 @@ pub trait Model: Parameters + Layers {
     /// Refuses parameters, and what else it computes with, that are not finite.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] at the first, in its layer.
+    /// [`Error::NotFinite`] at the first, in its layer.
     fn check_finite(&self) -> Result<()> {
         let mut found = Ok(());
         self.visit(&mut |name, values, _| {
@@ -185,7 +185,7 @@ fn finite(name: &str, values: &ArrayViewD<'_, f32>) -> Result<()> {
         Some((at, &value)) => {
             let (layer, what) = name.rsplit_once('.').unwrap_or((name, "parameter"));
             let (row, col) = (at / cols, at % cols);
-            Err(Error::NonFinite { what: what.into(), row, col, value: f64::from(value) }.in_layer(layer))
+            Err(Error::NotFinite { what: what.into(), row, col, value: f64::from(value) }.in_layer(layer))
         }
     }
 }

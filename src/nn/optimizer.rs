@@ -107,7 +107,7 @@ impl Optimizer {
             };
         })?;
         if let Some(reason) = wrong {
-            return Err(Error::setting("training", reason));
+            return Err(Error::invalid_option("training", reason));
         }
         self.step += 1;
         model.visit_mut(&mut |name, values, mask| {

@@ -60,7 +60,7 @@ pub trait Parameters {
     /// Holds a mask on a parameter from now on: what it drops becomes 0, and stays 0 through training. None lets all of it move again.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if no parameter has that name, [`Error::Shape`] if the mask has another shape.
+    /// [`Error::UnknownName`] if no parameter has that name, [`Error::Shape`] if the mask has another shape.
     fn set_mask(&mut self, name: &str, mask: Option<Mask>) -> Result<()>;
 
     /// The masks that are held, by the parameters' names.

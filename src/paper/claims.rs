@@ -36,7 +36,7 @@ impl Claim {
     /// # Errors
     /// If there is no number, or one is not finite.
     pub fn holds(&self) -> Result<bool> {
-        self.rule.holds(&self.numbers()).map_err(|e| Error::setting(format!("claim '{}'", self.what), e.to_string()))
+        self.rule.holds(&self.numbers()).map_err(|e| Error::invalid_option(format!("claim '{}'", self.what), e.to_string()))
     }
 
     fn numbers(&self) -> Vec<f64> {
@@ -92,7 +92,7 @@ impl Claims {
         let (paper_setting, setting) = self.settings.clone();
         let what = what.into();
         if self.all.iter().any(|c| (&c.what, &c.setting) == (&what, &setting)) {
-            return Err(Error::setting(format!("claim '{what}'"), "added before"));
+            return Err(Error::invalid_option(format!("claim '{what}'"), "added before"));
         }
         let claim = Claim { what, paper_setting, paper: paper.into(), setting, rule: rule.parse()?, digits, values: Vec::new() };
         self.all.push(claim);
@@ -138,16 +138,16 @@ impl Claims {
     pub fn from_csv(text: &str) -> Result<Self> {
         let table = Table::from_csv(text)?;
         if table.columns() != COLUMNS {
-            return Err(Error::setting("results", format!("the columns are not {}", COLUMNS.join(", "))));
+            return Err(Error::invalid_option("results", format!("the columns are not {}", COLUMNS.join(", "))));
         }
         if table.rows().is_empty() {
-            return Err(Error::setting("results", "no rows: a table without claims says nothing"));
+            return Err(Error::invalid_option("results", "no rows: a table without claims says nothing"));
         }
         let mut claims = Claims::default();
         let mut said: Vec<String> = Vec::new();
         for (i, row) in table.rows().iter().enumerate() {
             let cells: Vec<String> = row.iter().map(Cell::exact).collect();
-            let wrong = |what: &str| Error::setting("results", format!("row {}: {what}", i + 1));
+            let wrong = |what: &str| Error::invalid_option("results", format!("row {}: {what}", i + 1));
             let digits = cells[5].parse().ok().filter(|digits| *digits <= MOST_DIGITS);
             let digits: usize = digits.ok_or_else(|| wrong(&format!("the digits are no whole number up to {MOST_DIGITS}")))?;
             let seed = cells[6].parse().map(Seed).map_err(|_| wrong("the seed is no whole number"))?;
@@ -169,7 +169,7 @@ impl Claims {
             let holds = Cell::from(claim.holds()?).exact();
             if holds != *said {
                 let reason = format!("by its numbers and its rule it is '{holds}', the file says '{said}'");
-                return Err(Error::setting(format!("claim '{}'", claim.what), reason));
+                return Err(Error::invalid_option(format!("claim '{}'", claim.what), reason));
             }
         }
         Ok(claims)

@@ -32,7 +32,7 @@ impl FromStr for Run {
         [Run::Quick, Run::Full]
             .into_iter()
             .find(|run| run.to_string() == text)
-            .ok_or_else(|| Error::setting("run", format!("{} is neither quick nor full", quoted(text))))
+            .ok_or_else(|| Error::invalid_option("run", format!("{} is neither quick nor full", quoted(text))))
     }
 }
 
@@ -82,12 +82,12 @@ impl Excuses {
     pub fn from_csv(text: &str) -> Result<Self> {
         let table = Table::from_csv(text)?;
         if table.columns() != COLUMNS {
-            return Err(Error::setting("excuses", format!("the columns are not {}", COLUMNS.join(", "))));
+            return Err(Error::invalid_option("excuses", format!("the columns are not {}", COLUMNS.join(", "))));
         }
         let mut all: Vec<Excuse> = Vec::new();
         for (i, row) in table.rows().iter().enumerate() {
             let [run, claim, setting, reason] = [0, 1, 2, 3].map(|c| row[c].exact());
-            let wrong = |what: String| Error::setting("excuses", format!("row {}: {what}", i + 1));
+            let wrong = |what: String| Error::invalid_option("excuses", format!("row {}: {what}", i + 1));
             let excuse = Excuse { run: run.parse().map_err(|e: Error| wrong(e.to_string()))?, claim, setting, reason };
             if excuse.reason.trim().is_empty() {
                 return Err(wrong(format!("no reason why '{}' does not hold", excuse.claim)));
@@ -132,7 +132,7 @@ impl Excuses {
         for excuse in self.0.iter().filter(|e| e.run == run && !claims.all().iter().any(|c| e.is_of(c))) {
             wrong.push(format!("'{}' on {} is excused and no claim", excuse.claim, excuse.setting));
         }
-        if wrong.is_empty() { Ok(()) } else { Err(Error::setting(format!("claims of the {run} run"), wrong.join("; "))) }
+        if wrong.is_empty() { Ok(()) } else { Err(Error::invalid_option(format!("claims of the {run} run"), wrong.join("; "))) }
     }
 
     /// What stands between the markers of a README: each claim of a run that does not hold, and why.

@@ -50,7 +50,7 @@ impl Study {
     /// If there is none.
     pub fn table(&self, name: &str) -> Result<&Table> {
         let found = self.tables.iter().find(|(n, _)| n == name).map(|(_, table)| table);
-        found.ok_or_else(|| Error::setting(format!("table '{name}'"), "the study has none of this name"))
+        found.ok_or_else(|| Error::invalid_option(format!("table '{name}'"), "the study has none of this name"))
     }
 
     /// Reads what [`Study::write`] wrote to `folder`: `results.csv`, and the other tables in the order of their names.

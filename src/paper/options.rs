@@ -62,14 +62,15 @@ impl Options {
                 None => (word, None),
             };
             if let (Some(value), "--quick" | "--held-out" | "--redraw" | "--help") = (&given, name.as_str()) {
-                return Err(Error::setting(&name, format!("takes no value, and '{value}' was given")));
+                return Err(Error::invalid_option(&name, format!("takes no value, and '{value}' was given")));
             }
             if name == "--verify" {
                 let row = given.or_else(|| words.next_if(|next| !next.starts_with('-')));
                 options.verify.get_or_insert_default().extend(row);
                 continue;
             }
-            let mut value = || given.clone().or_else(|| words.next()).ok_or_else(|| Error::setting(&name, "needs a value"));
+            let mut value =
+                || given.clone().or_else(|| words.next()).ok_or_else(|| Error::invalid_option(&name, "needs a value"));
             match name.as_str() {
                 "--quick" => options.quick = true,
                 "--held-out" => options.held_out = true,
@@ -79,17 +80,17 @@ impl Options {
                 "--help" | "-h" => return Ok(None),
                 _ => {
                     let known = "unknown; there are --quick, --held-out, --seeds 0,1,2, --seed 0, --out FOLDER, --redraw, --verify ROW and --help";
-                    return Err(Error::setting(&name, known));
+                    return Err(Error::invalid_option(&name, known));
                 }
             }
         }
         if options.redraw && options.seeds_chosen {
-            return Err(Error::setting("--redraw", "runs nothing, so there is no seed to give it"));
+            return Err(Error::invalid_option("--redraw", "runs nothing, so there is no seed to give it"));
         }
         if options.verify.is_some() && (options.redraw || options.held_out) {
             let other =
                 if options.redraw { "--redraw writes files" } else { "--held-out is judged on other samples than the rows" };
-            return Err(Error::setting("--verify", format!("runs rows again and writes nothing, and {other}")));
+            return Err(Error::invalid_option("--verify", format!("runs rows again and writes nothing, and {other}")));
         }
         Ok(Some(options))
     }
@@ -130,7 +131,7 @@ impl Options {
     /// # Errors
     /// If `--held-out` was given.
     pub fn refuse_held_out(&self) -> Result<()> {
-        let refused = || Err(Error::setting("--held-out", "this study holds no samples out"));
+        let refused = || Err(Error::invalid_option("--held-out", "this study holds no samples out"));
         if self.held_out { refused() } else { Ok(()) }
     }
 
@@ -139,7 +140,7 @@ impl Options {
     /// # Errors
     /// If rows are to be verified with chosen seeds; the reason is part of the message.
     pub fn refuse_chosen_seeds(&self, reason: &str) -> Result<()> {
-        let refused = || Err(Error::setting("--verify", format!("with all seeds alone: {reason}")));
+        let refused = || Err(Error::invalid_option("--verify", format!("with all seeds alone: {reason}")));
         if self.verify.is_some() && self.seeds_chosen { refused() } else { Ok(()) }
     }
 
@@ -153,7 +154,7 @@ impl Options {
 const LARGEST: u64 = u64::MAX / 1000 - 1;
 
 fn seeds(option: &str, text: &str) -> Result<Vec<Seed>> {
-    let wrong = |reason: &str| Error::setting(option, format!("'{text}' {reason}"));
+    let wrong = |reason: &str| Error::invalid_option(option, format!("'{text}' {reason}"));
     let seeds: Vec<Seed> = text
         .split(',')
         .map(|word| word.trim().parse().map(Seed))

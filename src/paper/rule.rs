@@ -82,7 +82,9 @@ impl FromStr for ClaimRule {
         };
         match every.zip(test) {
             Some((every, test)) => Ok(ClaimRule { every, test }),
-            None => Err(Error::setting("rule", format!("{} is not like 'mean <= 14' or 'every in 0.5 .. 1.5'", quoted(text)))),
+            None => {
+                Err(Error::invalid_option("rule", format!("{} is not like 'mean <= 14' or 'every in 0.5 .. 1.5'", quoted(text))))
+            }
         }
     }
 }

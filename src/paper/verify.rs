@@ -242,7 +242,10 @@ pub(super) fn seeds(file: &Claims, asked: &[String], options: &Options) -> Resul
     let known = of(&mut rows.iter().map(|&at| &file.all()[at]));
     if let Some(unknown) = options.seeds.iter().find(|s| !known.contains(s)) {
         let known = known.iter().map(|s| s.0.to_string()).collect::<Vec<_>>().join(", ");
-        return Err(Error::setting("--seeds", format!("the file has no number of seed {}; it has those of {known}", unknown.0)));
+        return Err(Error::invalid_option(
+            "--seeds",
+            format!("the file has no number of seed {}; it has those of {known}", unknown.0),
+        ));
     }
     Ok(options.seeds.clone())
 }
@@ -261,7 +264,7 @@ fn rows(claims: &Claims, asked: &[String]) -> Result<Vec<usize>> {
             Ok(number) if (1..=n).contains(&number) => vec![number - 1],
             _ => {
                 let names: Vec<String> = claims.all().iter().enumerate().map(|(i, c)| format!("{} {}", i + 1, c.what)).collect();
-                return Err(Error::setting("--verify", format!("no row is {} among {}", quoted(row), names.join("; "))));
+                return Err(Error::invalid_option("--verify", format!("no row is {} among {}", quoted(row), names.join("; "))));
             }
         };
         found.into_iter().for_each(|at| wanted[at] = true);

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2};
 
 /// What to prune by, how much, and in what shape.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Pruning<'a> {
     /// Which weights matter.
     pub saliency: &'a dyn Saliency,

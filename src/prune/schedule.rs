@@ -52,7 +52,10 @@ impl Schedule {
         Budget::from_sparsity(1, first)?;
         Budget::from_sparsity(1, last)?;
         if first > last {
-            return Err(crate::Error::setting("sparsity", format!("a schedule grows: it cannot go from {first} to {last}")));
+            return Err(crate::Error::invalid_option(
+                "sparsity",
+                format!("a schedule grows: it cannot go from {first} to {last}"),
+            ));
         }
         let steps = match self {
             Schedule::OneShot => return Ok(vec![last]),
@@ -69,7 +72,7 @@ impl Schedule {
             }
         };
         if steps == 0 {
-            return Err(crate::Error::setting("steps", "a schedule has at least one step"));
+            return Err(crate::Error::invalid_option("steps", "a schedule has at least one step"));
         }
         Ok((1..=steps).map(at).collect())
     }
@@ -108,7 +111,7 @@ where
 fn steps(model: &dyn Layers, pruning: &Pruning<'_>, schedule: Schedule, sparsity: f64) -> Result<Vec<f64>> {
     if matches!(pruning.pattern, Pattern::Nm { .. }) && schedule != Schedule::OneShot {
         let reason = format!("pattern {} has one sparsity, which cannot be reached in steps", pruning.pattern);
-        return Err(crate::Error::setting("schedule", reason));
+        return Err(crate::Error::invalid_option("schedule", reason));
     }
     let (mut kept, mut of) = (0, 0);
     for layer in model.layers().iter().filter(|l| !pruning.skip.iter().any(|s| l.is_called(s))) {

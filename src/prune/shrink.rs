@@ -34,7 +34,7 @@ pub fn shrink(network: &Network) -> Result<Network> {
 fn shrink_group(network: &Network, group: &Group) -> Result<Network> {
     let layers = network.layers();
     let (Layer::Affine(producer), Layer::Affine(consumer)) = (&layers[group.producer].1, &layers[group.consumer].1) else {
-        return Err(Error::setting("group", "its producer and consumer are linear or convolutional layers"));
+        return Err(Error::invalid_option("group", "its producer and consumer are linear or convolutional layers"));
     };
     let padded = matches!(&consumer.map, Map::Conv2d(c) if c.padding > 0);
     let rows = producer.weight.mask().map(Mask::row_counts);

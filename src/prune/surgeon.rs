@@ -77,7 +77,7 @@ impl Surgeon {
                     let mut row = row.mapv(f64::from);
                     if let Some(col) = row.iter().position(|v| !v.is_finite()) {
                         let what = "derivatives (samples, parameters)".into();
-                        return Err(Error::NonFinite { what, row: from + sample, col, value: row[col] });
+                        return Err(Error::NotFinite { what, row: from + sample, col, value: row[col] });
                     }
                     gone.iter().for_each(|&q| row[q] = 0.0);
                     inverse.absorb(&row, samples as f64);

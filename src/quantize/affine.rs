@@ -38,7 +38,7 @@ impl AffineGrid {
     /// If `bits` is not 1 to 16, or a weight is not finite.
     pub fn fit(self, weight: &ArrayRef2<f32>) -> Result<Grids> {
         if !(1..=16).contains(&self.bits) {
-            return Err(Error::setting("bits", format!("{} is not 1 to 16", self.bits)));
+            return Err(Error::invalid_option("bits", format!("{} is not 1 to 16", self.bits)));
         }
         check_finite(weight, "weights")?;
         let top = ((1u32 << self.bits) - 1) as f32;

@@ -58,7 +58,7 @@ impl Grid {
             Grid::Ternary => 3,
         };
         if !(2..256).contains(&count) {
-            return Err(Error::setting("levels", format!("{count}: from 2 to 255")));
+            return Err(Error::invalid_option("levels", format!("{count}: from 2 to 255")));
         }
         let half = count / 2;
         let positive: Vec<f32> = match self {
@@ -77,7 +77,7 @@ impl Grid {
         let levels = self.levels()?;
         check_finite(weight, "weights")?;
         if !scale.is_finite() {
-            return Err(Error::setting("scale", format!("{scale} is not finite")));
+            return Err(Error::invalid_option("scale", format!("{scale} is not finite")));
         }
         Ok(weight.mapv(|w| scale * nearest(&levels, if scale > 0.0 { w / scale } else { 0.0 })))
     }
@@ -97,7 +97,7 @@ impl Grid {
         let levels = self.levels()?;
         let numbers: Vec<f32> = numbers.into_iter().collect();
         if let Some((row, v)) = numbers.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-            return Err(Error::NonFinite { what: "weights".into(), row, col: 0, value: f64::from(*v) });
+            return Err(Error::NotFinite { what: "weights".into(), row, col: 0, value: f64::from(*v) });
         }
         let largest = numbers.iter().fold(0.0f32, |m, w| m.max(w.abs()));
         if largest == 0.0 {

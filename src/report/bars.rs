@@ -82,7 +82,7 @@ impl Bars {
         let values = || self.series.iter().flat_map(|(_, values)| values).copied().filter(|v| drawable(*v));
         if values().next().is_none() {
             let reason = format!("nothing to draw: {bars} series, {groups} categories, no finite value");
-            return Err(Error::setting(format!("figure '{}'", self.words.title), reason));
+            return Err(Error::invalid_option(format!("figure '{}'", self.words.title), reason));
         }
         let scale = Scale::fit(self.y, "y", values().chain([0.0]))?;
         let ticks = scale.ticks(6);

@@ -57,7 +57,7 @@ pub(super) fn read_records(text: &str) -> Result<Vec<Record>> {
 
 /// One field and what follows it: nothing, a comma or a line break.
 fn read_field(text: &str, line: usize) -> Result<(Cell, &str)> {
-    let error = |reason: &str| Err(Error::setting(format!("CSV line {line}"), reason));
+    let error = |reason: &str| Err(Error::invalid_option(format!("CSV line {line}"), reason));
     let Some(mut rest) = text.strip_prefix('"') else {
         let end = text.find([',', '\n']).unwrap_or(text.len());
         let at_break = text[end..].starts_with('\n');

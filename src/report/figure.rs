@@ -162,7 +162,7 @@ impl Figure {
             }
         }
         if line.is_empty() {
-            return Err(Error::setting(format!("line '{name}'"), format!("no row has numbers in '{x}' and '{y}'")));
+            return Err(Error::invalid_option(format!("line '{name}'"), format!("no row has numbers in '{x}' and '{y}'")));
         }
         Ok(self.series(name, Point::line(line)?))
     }
@@ -176,10 +176,10 @@ impl Figure {
     pub fn level(self, name: impl Into<String>, table: &Table, y: &str) -> Result<Self> {
         let name = name.into();
         let values: Vec<f64> = table.column(y)?.filter_map(Cell::number).collect();
-        let all = Summary::of(&values).map_err(|e| Error::setting(format!("line '{name}'"), e.to_string()))?;
+        let all = Summary::of(&values).map_err(|e| Error::invalid_option(format!("line '{name}'"), e.to_string()))?;
         let (least, most) = self.shown().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.x), b.max(p.x)));
         if least > most {
-            return Err(Error::setting(format!("line '{name}'"), "a level runs along other lines, and there is none"));
+            return Err(Error::invalid_option(format!("line '{name}'"), "a level runs along other lines, and there is none"));
         }
         Ok(self.series(name, vec![Point::of(least, &all), Point::of(most, &all)]))
     }
@@ -193,7 +193,7 @@ impl Figure {
         if self.shown().next().is_none() {
             let given: usize = self.series.iter().map(|(_, points)| points.len()).sum();
             let reason = format!("nothing to draw: {} series, {given} points, none with a place on the axes", self.series.len());
-            return Err(Error::setting(format!("figure '{}'", self.words.title), reason));
+            return Err(Error::invalid_option(format!("figure '{}'", self.words.title), reason));
         }
         let x_scale = Scale::fit(self.x, "x", self.shown().map(|point| point.x))?;
         let y_scale = Scale::fit(self.y, "y", self.shown().flat_map(|p| [p.mean, p.low, p.high]).filter(|v| self.y.holds(*v)))?;

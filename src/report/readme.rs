@@ -27,10 +27,10 @@ pub fn replace_between(document: &str, name: &str, text: &str) -> Result<String>
     let at_begin = only(document, &begin)?;
     let at_end = only(document, &end)?;
     if at_end < at_begin {
-        return Err(Error::setting(end, "stands before its begin"));
+        return Err(Error::invalid_option(end, "stands before its begin"));
     }
     if let Some(marker) = [&begin, &end].into_iter().find(|marker| text.contains(marker.as_str())) {
-        return Err(Error::setting(marker, "stands in the text that is to go between the markers"));
+        return Err(Error::invalid_option(marker, "stands in the text that is to go between the markers"));
     }
     let newline = if document.contains("\r\n") { "\r\n" } else { "\n" };
     let text = text.trim_matches(['\r', '\n']).replace("\r\n", "\n").replace('\n', newline);
@@ -42,9 +42,9 @@ pub fn replace_between(document: &str, name: &str, text: &str) -> Result<String>
 /// Where the marker stands, if it stands exactly once.
 fn only(document: &str, marker: &str) -> Result<usize> {
     let mut places = document.match_indices(marker).map(|(place, _)| place);
-    let first = places.next().ok_or_else(|| Error::setting(marker, "missing from the document"))?;
+    let first = places.next().ok_or_else(|| Error::invalid_option(marker, "missing from the document"))?;
     match places.count() {
         0 => Ok(first),
-        more => Err(Error::setting(marker, format!("stands {} times in the document, not once", more + 1))),
+        more => Err(Error::invalid_option(marker, format!("stands {} times in the document, not once", more + 1))),
     }
 }

@@ -48,7 +48,7 @@ impl Scale {
         if let Some((low, high)) = kind.range {
             if !(low < high && kind.holds(low) && kind.holds(high)) {
                 let domain = if kind.log { "finite, increasing and above 0 on a log axis" } else { "finite and increasing" };
-                return Err(Error::setting(format!("{name}_range"), format!("{low} to {high}; it must be {domain}")));
+                return Err(Error::invalid_option(format!("{name}_range"), format!("{low} to {high}; it must be {domain}")));
             }
             return Ok(Scale { kind, low, high });
         }

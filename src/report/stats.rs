@@ -90,7 +90,7 @@ impl Summary {
 pub fn quantile(values: &[f64], q: f64) -> Result<f64> {
     check(values)?;
     if !(0.0..=1.0).contains(&q) {
-        return Err(Error::setting("quantile", format!("{q:?} is not in [0, 1]")));
+        return Err(Error::invalid_option("quantile", format!("{q:?} is not in [0, 1]")));
     }
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -122,11 +122,11 @@ pub fn median(values: &[f64]) -> Result<f64> {
 
 fn check(values: &[f64]) -> Result<()> {
     if values.is_empty() {
-        return Err(Error::setting("values", "none given; a summary needs at least one"));
+        return Err(Error::invalid_option("values", "none given; a summary needs at least one"));
     }
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
-        Some(row) => Err(Error::NonFinite { what: "values".to_string(), row, col: 0, value: values[row] }),
+        Some(row) => Err(Error::NotFinite { what: "values".to_string(), row, col: 0, value: values[row] }),
     }
 }
 

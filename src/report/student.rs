@@ -29,10 +29,10 @@ use std::f64::consts::FRAC_PI_2;
 /// When the level is not between 0 and 1, or there are no degrees of freedom.
 pub fn student_t(level: f64, degrees: usize) -> Result<f64> {
     if !(level > 0.0 && level < 1.0) {
-        return Err(Error::setting("level", format!("{level:?} is not between 0 and 1; 0.95 is usual")));
+        return Err(Error::invalid_option("level", format!("{level:?} is not between 0 and 1; 0.95 is usual")));
     }
     if degrees == 0 {
-        return Err(Error::setting("degrees of freedom", "there are none: one value alone has no spread"));
+        return Err(Error::invalid_option("degrees of freedom", "there are none: one value alone has no spread"));
     }
     let (mut low, mut high) = (0.0, FRAC_PI_2);
     loop {

@@ -77,8 +77,8 @@ impl Table {
     /// When no column has the name; the message lists those that exist.
     pub fn column(&self, name: &str) -> Result<impl Iterator<Item = &Cell> + use<'_>> {
         let index = self.columns.iter().position(|column| column == name);
-        let index =
-            index.ok_or_else(|| Error::setting(format!("column '{name}'"), format!("not among {}", self.columns.join(", "))))?;
+        let index = index
+            .ok_or_else(|| Error::invalid_option(format!("column '{name}'"), format!("not among {}", self.columns.join(", "))))?;
         Ok(self.rows.iter().map(move |row| &row[index]))
     }
 
@@ -154,7 +154,7 @@ impl Table {
     /// none may; the message gives the line.
     pub fn from_csv(text: &str) -> Result<Self> {
         let mut records = csv::read_records(text)?.into_iter();
-        let header = records.next().ok_or_else(|| Error::setting("CSV", "empty: there is no header line"))?;
+        let header = records.next().ok_or_else(|| Error::invalid_option("CSV", "empty: there is no header line"))?;
         let columns: Vec<String> = header.cells.iter().map(Cell::exact).collect();
         let mut rows = Vec::new();
         for record in records {
@@ -162,7 +162,7 @@ impl Table {
             if found != expected {
                 let fields = if found == 1 { "field" } else { "fields" };
                 let reason = format!("{found} {fields} where the header has {expected}");
-                return Err(Error::setting(format!("CSV line {}", record.line), reason));
+                return Err(Error::invalid_option(format!("CSV line {}", record.line), reason));
             }
             rows.push(record.cells);
         }

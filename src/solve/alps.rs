@@ -71,7 +71,7 @@ impl Pruner for Alps {
     fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
         let mut weight = checked_weight(layer, pattern, scope, budget)?;
         if !(self.rho.is_finite() && self.rho > 0.0) {
-            return Err(Error::setting("rho", format!("{} is not a finite number above 0; 0.1 is usual", self.rho)));
+            return Err(Error::invalid_option("rho", format!("{} is not a finite number above 0; 0.1 is usual", self.rho)));
         }
         let Damped { matrix, dead } = damped(self.name(), layer, self.damping)?;
         // ρ alone would make a singular matrix solvable, and the back solve would not see it.

@@ -81,16 +81,19 @@ impl DsNoT<&dyn Pruner> {
             Pattern::Unstructured => None,
             Pattern::Nm { m, .. } => Some(m),
             _ => {
-                return Err(Error::setting("pattern", format!("dsnot exchanges single weights, which {pattern} does not allow")));
+                return Err(Error::invalid_option(
+                    "pattern",
+                    format!("dsnot exchanges single weights, which {pattern} does not allow"),
+                ));
             }
         };
         for (option, value) in [("threshold", self.threshold), ("power", self.power)] {
             if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::setting(option, format!("{value} is not a finite number of at least 0")));
+                return Err(Error::invalid_option(option, format!("{value} is not a finite number of at least 0")));
             }
         }
         if layer.measured.tokens == 0 {
-            return Err(Error::setting("calibration", "dsnot needs means, and no tokens were measured"));
+            return Err(Error::invalid_option("calibration", "dsnot needs means, and no tokens were measured"));
         }
         let tokens = layer.measured.tokens as f64;
         let squares = layer.input_squares(NAME)?;

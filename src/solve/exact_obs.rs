@@ -131,7 +131,7 @@ impl Pruner for ExactObs {
         let (height, width) = pattern.unit(rows, cols);
         if pattern == Pattern::Rows {
             let reason = "obc makes up for a weight within its row, and a row that goes whole leaves none; use columns or blocks";
-            return Err(Error::setting("pattern", reason));
+            return Err(Error::invalid_option("pattern", reason));
         }
         if cols % width != 0 {
             let reason = format!("obc takes whole blocks only, and {width} does not divide the {cols} inputs");

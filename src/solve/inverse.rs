@@ -43,7 +43,10 @@ impl InverseHessian {
     /// If α is not a positive number whose inverse is finite.
     pub fn new(n: usize, alpha: f64) -> Result<Self> {
         if !(alpha > 0.0 && alpha.is_finite() && alpha.recip().is_finite()) {
-            return Err(Error::setting("alpha", format!("{alpha}: the inverse begins at 1/alpha, so it must be positive")));
+            return Err(Error::invalid_option(
+                "alpha",
+                format!("{alpha}: the inverse begins at 1/alpha, so it must be positive"),
+            ));
         }
         Ok(InverseHessian { matrix: Array2::from_diag_elem(n, alpha.recip()), left: vec![true; n] })
     }
@@ -81,7 +84,7 @@ impl InverseHessian {
     /// If `patterns` is not positive.
     pub fn of_rows(x: &ArrayRef2<f32>, patterns: f64, alpha: f64) -> Result<Self> {
         if let Some(((row, col), &value)) = x.indexed_iter().find(|(_, v)| !v.is_finite()) {
-            return Err(Error::NonFinite { what: "derivatives".into(), row, col, value: f64::from(value) });
+            return Err(Error::NotFinite { what: "derivatives".into(), row, col, value: f64::from(value) });
         }
         let mut inverse = InverseHessian::new(x.ncols(), alpha)?;
         for row in x.axis_iter(Axis(0)) {

@@ -48,7 +48,7 @@ impl Pruned {
 /// assert!((pruned.weight[[0, 1]] - 3.).abs() < 1e-4 && pruned.weight[[0, 0]] == 0.);
 /// # Ok::<(), lacuna::Error>(())
 /// ```
-pub trait Pruner: Sync {
+pub trait Pruner: Send + Sync + std::fmt::Debug {
     /// The name users know, lower case: `sparsegpt`.
     fn name(&self) -> &str;
 
@@ -163,7 +163,7 @@ pub(super) fn damped(method: &str, layer: &Evidence<'_>, damping: f64) -> Result
 /// becomes 1 before damping. The mean counts it as 0.
 pub(super) fn damped_diagonal(layer: &Evidence<'_>, gram: &Array2<f64>, damping: f64) -> Result<(Vec<f64>, Vec<bool>)> {
     if !(damping.is_finite() && damping >= 0.0) {
-        return Err(Error::setting("damping", format!("{damping} is not a finite number of at least 0; 0.01 is usual")));
+        return Err(Error::invalid_option("damping", format!("{damping} is not a finite number of at least 0; 0.01 is usual")));
     }
     let diagonal = gram.diag().to_vec();
     let n = diagonal.len();

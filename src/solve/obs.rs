@@ -94,14 +94,17 @@ pub fn surgery(weights: &mut [f64], inverse: &mut InverseHessian, may_go: &[bool
                 return Err(Error::Numerical { what: "inverse Hessian".into(), reason });
             }
             if !saliency.is_finite() {
-                return Err(Error::NonFinite { what: "saliencies".into(), row: 0, col: index, value: saliency });
+                return Err(Error::NotFinite { what: "saliencies".into(), row: 0, col: index, value: saliency });
             }
             if best.is_none_or(|b| saliency < b.saliency) {
                 best = Some(Cut { index, saliency });
             }
         }
         let Some(cut) = best else {
-            return Err(Error::setting("count", format!("{count} parameters are to go, and after {gone} none is left to go")));
+            return Err(Error::invalid_option(
+                "count",
+                format!("{count} parameters are to go, and after {gone} none is left to go"),
+            ));
         };
         remove(weights, inverse, cut.index);
         cuts.push(cut);

@@ -43,7 +43,7 @@ pub fn channel_order(scores: &ArrayRef2<f32>, n: usize, m: usize) -> Result<Vec<
     let pattern = Pattern::Nm { n, m };
     pattern.check_shape(rows, cols)?;
     if let Some(((row, col), &value)) = scores.indexed_iter().find(|(_, s)| !(s.is_finite() && **s >= 0.0)) {
-        return Err(Error::NonFinite { what: "scores of channels".into(), row, col, value: f64::from(value) });
+        return Err(Error::NotFinite { what: "scores of channels".into(), row, col, value: f64::from(value) });
     }
     let natural: Vec<usize> = (0..cols).collect();
     if n == m || cols == m {

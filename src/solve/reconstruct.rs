@@ -87,7 +87,10 @@ impl Reconstruct {
         if let Solver::Gradients { tolerance, .. } = self.solver
             && !(tolerance.is_finite() && tolerance >= 0.0)
         {
-            return Err(Error::setting("tolerance", format!("{tolerance} is not a finite number of at least 0; 1e-5 is usual")));
+            return Err(Error::invalid_option(
+                "tolerance",
+                format!("{tolerance} is not a finite number of at least 0; 1e-5 is usual"),
+            ));
         }
         let gram = damped("reconstruction", layer, self.damping)?;
         let mut weight = match self.solver {

@@ -61,13 +61,13 @@ impl Retarget<'_> {
         };
         let finite = |what: &str, share: f64, products: &Array2<f64>| {
             if !share.is_finite() {
-                return Err(Error::setting(format!("share of the {what}"), format!("{share} is not finite")));
+                return Err(Error::invalid_option(format!("share of the {what}"), format!("{share} is not finite")));
             }
             match products.indexed_iter().find(|(_, v)| !v.is_finite()) {
                 None => Ok(()),
                 Some(((row, col), &value)) => {
                     let what = format!("products of the {what} of layer {}", layer.layer);
-                    Err(Error::NonFinite { what, row, col, value })
+                    Err(Error::NotFinite { what, row, col, value })
                 }
             }
         };

@@ -119,7 +119,7 @@ impl SparseGpt {
     /// Columns of a block, whole groups of the pattern.
     fn span(&self, pattern: Pattern, cols: usize) -> Result<usize> {
         if self.block == 0 {
-            return Err(Error::setting("block", "0 columns have no mask to choose; 128 is usual"));
+            return Err(Error::invalid_option("block", "0 columns have no mask to choose; 128 is usual"));
         }
         let group = match pattern {
             Pattern::Unstructured | Pattern::Cols => 1,
@@ -127,12 +127,12 @@ impl SparseGpt {
             Pattern::Block { cols, .. } => cols,
             Pattern::Rows => {
                 let reason = "sparsegpt moves weights along a row, and a row that goes whole leaves none; use columns or blocks";
-                return Err(Error::setting("pattern", reason));
+                return Err(Error::invalid_option("pattern", reason));
             }
         };
         if self.order == Order::Activation && group > 1 {
             let reason = format!("by activation it would tear apart the groups of {group} columns of pattern {pattern}");
-            return Err(Error::setting("order", reason));
+            return Err(Error::invalid_option("order", reason));
         }
         Ok((self.block / group).max(1).saturating_mul(group).min(cols))
     }

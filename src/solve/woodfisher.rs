@@ -79,10 +79,10 @@ impl WoodFisher {
     fn check(&self) -> Result<()> {
         if !(self.damping > 0.0 && self.damping.is_finite() && self.damping.recip().is_finite()) {
             let reason = format!("{}: the inverse begins at 1/damping, so it must be positive", self.damping);
-            return Err(Error::setting("damping", reason));
+            return Err(Error::invalid_option("damping", reason));
         }
         if self.block == 0 {
-            return Err(Error::setting("block", "a block has at least one weight"));
+            return Err(Error::invalid_option("block", "a block has at least one weight"));
         }
         Ok(())
     }
@@ -244,7 +244,7 @@ impl Saliency for WoodFisher {
         let diagonal = self.inverse_diagonal(&g)?;
         let score = |(&w, &inverse): (&f32, &f64)| (0.5 * f64::from(w) * f64::from(w) / inverse) as f32;
         let scores: Vec<f32> = layer.weight.iter().zip(&diagonal).map(score).collect();
-        Array2::from_shape_vec(layer.weight.dim(), scores).map_err(|e| Error::setting("woodfisher", e.to_string()))
+        Array2::from_shape_vec(layer.weight.dim(), scores).map_err(|e| Error::invalid_option("woodfisher", e.to_string()))
     }
 
     fn predicts_loss(&self) -> bool {
@@ -272,11 +272,11 @@ impl Pruner for WoodFisher {
 
 fn check_gradients(g: &ArrayRef2<f32>) -> Result<()> {
     if g.nrows() == 0 {
-        return Err(Error::setting("gradients", "there is none, so there is no Fisher matrix"));
+        return Err(Error::invalid_option("gradients", "there is none, so there is no Fisher matrix"));
     }
     match g.indexed_iter().find(|(_, v)| !v.is_finite()) {
         None => Ok(()),
-        Some(((row, col), &value)) => Err(Error::NonFinite { what: "gradients".into(), row, col, value: f64::from(value) }),
+        Some(((row, col), &value)) => Err(Error::NotFinite { what: "gradients".into(), row, col, value: f64::from(value) }),
     }
 }
 

@@ -180,7 +180,7 @@ pub(super) fn built_in(name: &str) -> Result<Candidate<'static>> {
         "alps" => Candidate::pruner(&*ALPS),
         "dsnot" => Candidate::pruner(&*DSNOT),
         "woodfisher" => Candidate::pruner(&*WOODFISHER).ranked_by(&*WOODFISHER),
-        _ => return Err(Error::setting("built-in method", format!("'{name}' is not among {}", BUILT_IN.join(", ")))),
+        _ => return Err(Error::invalid_option("built-in method", format!("'{name}' is not among {}", BUILT_IN.join(", ")))),
     };
     Ok(candidate)
 }

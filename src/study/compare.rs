@@ -36,6 +36,7 @@ use std::fmt;
 /// use ndarray::Array2;
 ///
 /// /// Weights far from 0 go first: about the worst that can be done.
+/// #[derive(Debug)]
 /// struct Smallest;
 ///
 /// impl Saliency for Smallest {
@@ -228,10 +229,10 @@ impl<'a> Compare<'a> {
         unique("seeds", self.seeds.iter().map(|s| s.0))?;
         unique("metrics", metrics.iter().map(|m| &m.name))?;
         if candidates.iter().any(|c| c.name() == DENSE) {
-            return Err(Error::setting("methods", format!("'{DENSE}' is the name of what was not pruned")));
+            return Err(Error::invalid_option("methods", format!("'{DENSE}' is the name of what was not pruned")));
         }
         if let Some(wrong) = sparsities.iter().find(|s| !(0.0..1.0).contains(*s)) {
-            return Err(Error::setting("sparsities", format!("{wrong:?} is not in [0, 1)")));
+            return Err(Error::invalid_option("sparsities", format!("{wrong:?} is not in [0, 1)")));
         }
         self.pattern.check_scope(self.scope)?;
         Ok((candidates, sparsities))
@@ -242,10 +243,10 @@ impl<'a> Compare<'a> {
 fn unique<T: PartialEq + fmt::Debug>(what: &str, items: impl Iterator<Item = T>) -> Result<()> {
     let items: Vec<T> = items.collect();
     if items.is_empty() {
-        return Err(Error::setting(what, "there are none"));
+        return Err(Error::invalid_option(what, "there are none"));
     }
     match (1..items.len()).find(|&i| items[..i].contains(&items[i])) {
-        Some(i) => Err(Error::setting(what, format!("{:?} is there twice", items[i]))),
+        Some(i) => Err(Error::invalid_option(what, format!("{:?} is there twice", items[i]))),
         None => Ok(()),
     }
 }

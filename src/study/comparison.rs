@@ -74,7 +74,7 @@ impl Comparison {
     pub fn by(&self, metric: &str) -> Result<Comparison> {
         let names = || self.metrics.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
         let found = self.metrics.iter().position(|m| m.name == metric);
-        let shown = found.ok_or_else(|| Error::setting(format!("metric '{metric}'"), format!("not among {}", names())))?;
+        let shown = found.ok_or_else(|| Error::invalid_option(format!("metric '{metric}'"), format!("not among {}", names())))?;
         Ok(Comparison { shown, ..self.clone() })
     }
 
@@ -85,7 +85,7 @@ impl Comparison {
     pub fn complete(self) -> Result<Comparison> {
         for trial in &self.trials {
             if let Err(reason) = &trial.outcome {
-                return Err(Error::setting(
+                return Err(Error::invalid_option(
                     format!("{} at {:?} with seed {}", trial.method, trial.sparsity, trial.seed.0),
                     reason,
                 ));
@@ -131,7 +131,7 @@ impl Comparison {
     pub fn trial(&self, method: &str, sparsity: f64, seed: Seed) -> Result<&Trial> {
         let (m, s) = (self.method(method)?, self.place(sparsity)?);
         let k = self.seeds.iter().position(|k| *k == seed);
-        let k = k.ok_or_else(|| Error::setting(format!("seed {}", seed.0), "was not run"))?;
+        let k = k.ok_or_else(|| Error::invalid_option(format!("seed {}", seed.0), "was not run"))?;
         Ok(self.at(k, m, s))
     }
 
@@ -253,12 +253,12 @@ impl Comparison {
 
     fn method(&self, name: &str) -> Result<usize> {
         let found = self.methods.iter().position(|m| m == name);
-        found.ok_or_else(|| Error::setting(format!("method '{name}'"), format!("not among {}", self.methods.join(", "))))
+        found.ok_or_else(|| Error::invalid_option(format!("method '{name}'"), format!("not among {}", self.methods.join(", "))))
     }
 
     fn place(&self, sparsity: f64) -> Result<usize> {
         let found = self.sparsities.iter().position(|s| *s == sparsity);
-        found.ok_or_else(|| Error::setting(format!("sparsity {sparsity:?}"), format!("not among {:?}", self.sparsities)))
+        found.ok_or_else(|| Error::invalid_option(format!("sparsity {sparsity:?}"), format!("not among {:?}", self.sparsities)))
     }
 
     fn at(&self, seed: usize, method: usize, sparsity: usize) -> &Trial {

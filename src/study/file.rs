@@ -64,17 +64,17 @@ impl Comparison {
     pub fn from_csv(text: &str) -> Result<Comparison> {
         let table = Table::from_csv(text)?;
         if table.columns() != COLUMNS {
-            return Err(Error::setting("comparison", format!("the columns are not {}", COLUMNS.join(", "))));
+            return Err(Error::invalid_option("comparison", format!("the columns are not {}", COLUMNS.join(", "))));
         }
         let mut rows = Vec::new();
         for (i, cells) in table.rows().iter().enumerate() {
-            let row = Row::of(cells).map_err(|what| Error::setting("comparison", format!("row {}: {what}", i + 1)))?;
+            let row = Row::of(cells).map_err(|what| Error::invalid_option("comparison", format!("row {}: {what}", i + 1)))?;
             rows.push(row);
         }
-        let Some(first) = rows.first() else { return Err(Error::setting("comparison", "no rows")) };
+        let Some(first) = rows.first() else { return Err(Error::invalid_option("comparison", "no rows")) };
         let setting = first.setting.clone();
         if let Some(i) = rows.iter().position(|r| r.setting != setting) {
-            return Err(Error::setting("comparison", format!("row {}: another setting than in the rows before", i + 1)));
+            return Err(Error::invalid_option("comparison", format!("row {}: another setting than in the rows before", i + 1)));
         }
         let pruned = || rows.iter().filter(|r| r.method != DENSE);
         let (metrics, methods) =
@@ -83,8 +83,9 @@ impl Comparison {
         let mut taken = 0;
         let mut run = |method: &str, sparsity: f64, seed: Seed| -> Result<std::result::Result<Measurement, String>> {
             let of: Vec<&Row> = rows.iter().filter(|r| r.method == method && r.sparsity == sparsity && r.seed == seed).collect();
-            let wrong =
-                |what: &str| Error::setting("comparison", format!("{method} at {sparsity:?} with seed {}: {what}", seed.0));
+            let wrong = |what: &str| {
+                Error::invalid_option("comparison", format!("{method} at {sparsity:?} with seed {}: {what}", seed.0))
+            };
             taken += of.len();
             match of[..] {
                 [] => Err(wrong("no row")),
@@ -105,7 +106,8 @@ impl Comparison {
         for &seed in &seeds {
             let of = run(DENSE, 0.0, seed)?;
             dense.push(
-                of.map_err(|_| Error::setting("comparison", format!("no number of the dense model of seed {}", seed.0)))?.values,
+                of.map_err(|_| Error::invalid_option("comparison", format!("no number of the dense model of seed {}", seed.0)))?
+                    .values,
             );
             for method in &methods {
                 for &sparsity in &sparsities {
@@ -114,10 +116,10 @@ impl Comparison {
             }
         }
         if taken != rows.len() {
-            return Err(Error::setting("comparison", format!("{} rows belong to no run", rows.len() - taken)));
+            return Err(Error::invalid_option("comparison", format!("{} rows belong to no run", rows.len() - taken)));
         }
         if methods.is_empty() {
-            return Err(Error::setting("comparison", "no method beside the dense model"));
+            return Err(Error::invalid_option("comparison", "no method beside the dense model"));
         }
         Ok(Comparison { setting, metrics, methods, sparsities, seeds, dense, trials, shown: 0 })
     }

@@ -81,7 +81,7 @@ impl Subject for LayerLists<'_> {
     fn measure(&self, model: &Self::Model, needs: Needs) -> Result<Vec<Measured>> {
         for (name, _, measured) in model {
             if let Some(need) = needs.iter().find(|need| !has(measured, *need)) {
-                return Err(Error::setting(need.to_string(), format!("not among what was measured of layer {name}")));
+                return Err(Error::invalid_option(need.to_string(), format!("not among what was measured of layer {name}")));
             }
         }
         Ok(model.iter().map(|(_, _, measured)| measured.clone()).collect())
@@ -97,7 +97,7 @@ impl Subject for LayerLists<'_> {
         for (layer, (name, dense, measured)) in model.iter().enumerate() {
             let Some(gram) = measured.gram.as_ref().filter(|g| g.dim() == (dense.ncols(), dense.ncols())) else {
                 let reason = format!("its Gram matrix {0} x {0} is not among what was measured", dense.ncols());
-                return Err(Error::setting("relative output error", reason).in_layer(name));
+                return Err(Error::invalid_option("relative output error", reason).in_layer(name));
             };
             let whole = squared_error(dense, &Array2::zeros(dense.dim()), gram);
             let lost = squared_error(weight(layer), dense, gram);

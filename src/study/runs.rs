@@ -61,7 +61,7 @@ impl<'a, S: Subject> SeedRun<'a, S> {
         }
         let places: Vec<usize> = (0..all.len()).filter(|&l| !how.skip.iter().any(|name| name == all[l].name)).collect();
         if places.is_empty() {
-            return Err(Error::setting("layers", format!("none of {} is left to prune", all.len())));
+            return Err(Error::invalid_option("layers", format!("none of {} is left to prune", all.len())));
         }
         let layers = places.iter().map(|&l| Layer { scores: None, ..all[l] }).collect();
         let held = places.iter().map(|&l| subject.mask(model, l)).collect();
@@ -72,7 +72,7 @@ impl<'a, S: Subject> SeedRun<'a, S> {
 
     /// The metrics of the dense model.
     pub(super) fn dense(&self) -> Result<Vec<f64>> {
-        let wrong = |reason: String| Error::setting(format!("dense model of seed {}", self.seed.0), reason);
+        let wrong = |reason: String| Error::invalid_option(format!("dense model of seed {}", self.seed.0), reason);
         self.checked(self.subject.judge(self.model, self.seed, &[])?).map_err(wrong)
     }
 
@@ -138,7 +138,7 @@ impl<'a, S: Subject> SeedRun<'a, S> {
             Some(scores) => layers.iter_mut().zip(scores).for_each(|(layer, scores)| layer.scores = Some(scores.view())),
             None if self.how.allocate.needs_scores() => {
                 let reason = "ranks scores, and this pruner was given none to be ranked by";
-                return Err(Error::setting(format!("allocation {}", self.how.allocate.name()), reason));
+                return Err(Error::invalid_option(format!("allocation {}", self.how.allocate.name()), reason));
             }
             None => {}
         }

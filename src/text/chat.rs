@@ -109,7 +109,7 @@ impl ChatTemplate {
                 .trim_blocks(true)
                 .lstrip_blocks(true)
                 .build()
-                .map_err(|e| Error::setting("chat", e.to_string()))?,
+                .map_err(|e| Error::invalid_option("chat", e.to_string()))?,
         );
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);

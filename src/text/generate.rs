@@ -43,7 +43,7 @@ pub struct Generation {
 /// ```
 ///
 /// # Errors
-/// [`Error::Setting`] if the prompt has no tokens; what `step`, `see` and [`Sampler::pick`] return.
+/// [`Error::InvalidOption`] if the prompt has no tokens; what `step`, `see` and [`Sampler::pick`] return.
 pub fn generate(
     step: impl FnMut(&[u32]) -> Result<Vec<f32>>,
     prompt: &[u32],
@@ -68,7 +68,7 @@ pub fn generate_until(
     mut see: impl FnMut(u32) -> Result<ControlFlow<()>>,
 ) -> Result<Generation> {
     if prompt.is_empty() {
-        return Err(Error::setting("prompt", "it has no tokens, so there is nothing to continue"));
+        return Err(Error::invalid_option("prompt", "it has no tokens, so there is nothing to continue"));
     }
     let mut ids = Vec::new();
     let mut new = prompt.to_vec();

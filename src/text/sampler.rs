@@ -49,14 +49,14 @@ impl Sampler {
     /// A sampler; the same seed draws the same tokens from the same logits.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the temperature is not a number from 0 on, or `top_p` is not in (0, 1].
+    /// [`Error::InvalidOption`] if the temperature is not a number from 0 on, or `top_p` is not in (0, 1].
     pub fn new(sampling: Sampling, seed: Seed) -> Result<Sampler> {
         let Sampling { temperature, top_p, .. } = sampling;
         if !(temperature >= 0.0 && temperature.is_finite()) {
-            return Err(Error::setting("temperature", format!("{temperature} is no number from 0 on")));
+            return Err(Error::invalid_option("temperature", format!("{temperature} is no number from 0 on")));
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
-            return Err(Error::setting("top-p", format!("{top_p} is not in (0, 1]")));
+            return Err(Error::invalid_option("top-p", format!("{top_p} is not in (0, 1]")));
         }
         Ok(Sampler { sampling, random: seed.stream("sample") })
     }
@@ -64,16 +64,16 @@ impl Sampler {
     /// The token of these logits.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] if a logit is NaN or an infinity; [`Error::Setting`] if there are none.
+    /// [`Error::NotFinite`] if a logit is NaN or an infinity; [`Error::InvalidOption`] if there are none.
     pub fn pick(&mut self, logits: &[f32]) -> Result<u32> {
         if let Some((col, &value)) = logits.iter().enumerate().find(|(_, z)| !z.is_finite()) {
-            return Err(Error::NonFinite { what: "logits".into(), row: 0, col, value: f64::from(value) });
+            return Err(Error::NotFinite { what: "logits".into(), row: 0, col, value: f64::from(value) });
         }
         let largest = logits.iter().enumerate().fold(None, |best: Option<(usize, f32)>, (i, &z)| match best {
             Some((_, b)) if z <= b => best,
             _ => Some((i, z)),
         });
-        let Some((first, top)) = largest else { return Err(Error::setting("logits", "there are none")) };
+        let Some((first, top)) = largest else { return Err(Error::invalid_option("logits", "there are none")) };
         if self.sampling.temperature == 0.0 {
             return Ok(first as u32);
         }

@@ -26,11 +26,11 @@ impl Stops {
     /// Stops at the first of these texts to come; of none it lets everything through.
     ///
     /// # Errors
-    /// [`Error::Setting`] if one is empty.
+    /// [`Error::InvalidOption`] if one is empty.
     pub fn new<T: Into<String>>(texts: impl IntoIterator<Item = T>) -> Result<Stops> {
         let texts: Vec<String> = texts.into_iter().map(Into::into).collect();
         if texts.iter().any(String::is_empty) {
-            return Err(Error::setting("stop", "an empty text stands everywhere"));
+            return Err(Error::invalid_option("stop", "an empty text stands everywhere"));
         }
         Ok(Stops { texts, held: String::new(), met: false })
     }

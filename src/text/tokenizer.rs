@@ -5,6 +5,7 @@ use crate::io::{one_line, quoted};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::cell::Cell;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Text into tokens and back, as `tokenizer.json` says.
@@ -15,6 +16,12 @@ pub struct Tokenizer {
     around: [Vec<u32>; 2],
     /// `tokenizer_config.json`, which names the tokens that begin and end a text.
     settings: Map<String, Value>,
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("path", &self.path).field("around", &self.around).finish_non_exhaustive()
+    }
 }
 
 /// The file that names a tokenizer's special tokens.
@@ -206,6 +213,7 @@ fn around(inner: &tokenizers::Tokenizer) -> std::result::Result<[Vec<u32>; 2], S
 }
 
 /// See [`Tokenizer::typist`].
+#[derive(Debug)]
 pub struct StreamDecoder<'a> {
     tokenizer: &'a Tokenizer,
     /// The last tokens: those whose text was given out last, and those whose text was not yet.

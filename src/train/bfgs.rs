@@ -42,7 +42,7 @@ pub fn bfgs(network: &mut Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, 
     }
     for (option, value) in [("decay", how.decay), ("tolerance", how.tolerance)] {
         if !(value.is_finite() && value >= 0.0) {
-            return Err(Error::setting(option, format!("{value}; it must be a finite number of at least 0")));
+            return Err(Error::invalid_option(option, format!("{value}; it must be a finite number of at least 0")));
         }
     }
     let (x, target) = (x.to_owned(), target.to_owned());
@@ -167,7 +167,7 @@ fn objective(
         let ((k, i), params) = (free[at], network.params());
         let (name, param) = &params[k];
         let cols = param.value().ncols();
-        let error = Error::NonFinite { what: "gradient".into(), row: i / cols, col: i % cols, value: gradient[at] };
+        let error = Error::NotFinite { what: "gradient".into(), row: i / cols, col: i % cols, value: gradient[at] };
         return Err(error.in_layer(name));
     }
     Ok((value, gradient))

@@ -36,10 +36,10 @@ impl<'a> Distil<'a> {
     /// If τ is not positive, h not in [0, 1], the shapes differ, or a logit is not finite.
     pub fn new(teacher: &'a ArrayRef2<f32>, labels: &'a ArrayRef2<f32>, temperature: f32, hard: f32) -> Result<Self> {
         if !(temperature > 0.0 && temperature.is_finite()) {
-            return Err(Error::setting("temperature", format!("{temperature}: it must be positive")));
+            return Err(Error::invalid_option("temperature", format!("{temperature}: it must be positive")));
         }
         if !(0.0..=1.0).contains(&hard) {
-            return Err(Error::setting("hard", format!("{hard} is not in [0, 1]: 0 learns from the teacher alone")));
+            return Err(Error::invalid_option("hard", format!("{hard} is not in [0, 1]: 0 learns from the teacher alone")));
         }
         if teacher.dim() != labels.dim() {
             let (a, b) = (teacher.dim(), labels.dim());

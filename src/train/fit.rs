@@ -136,7 +136,7 @@ pub(super) fn check(
 ) -> Result<()> {
     let (samples, (rows, outputs)) = (x.nrows(), objective.dim());
     if samples == 0 || recipe.batch == 0 {
-        return Err(Error::setting("training", format!("{samples} samples in batches of {}", recipe.batch)));
+        return Err(Error::invalid_option("training", format!("{samples} samples in batches of {}", recipe.batch)));
     }
     if x.ncols() != network.inputs() || rows != samples {
         let found = [samples, x.ncols(), rows];
@@ -149,20 +149,23 @@ pub(super) fn check(
     crate::io::check_finite("training samples", x)?;
     check_settings(recipe)?;
     if let Some(most) = care.max_norm.filter(|n| !(n.is_finite() && *n > 0.0)) {
-        return Err(Error::setting(
+        return Err(Error::invalid_option(
             "max-norm",
             format!("{most}; the largest norm of a unit's weights must be a finite number above 0"),
         ));
     }
     if let Some(d) = care.dropout.filter(|d| ![d.inputs, d.hidden].iter().all(|s| (0.0..1.0).contains(s))) {
-        return Err(Error::setting("dropout", format!("{} of the inputs, {} of the units: not in [0, 1)", d.inputs, d.hidden)));
+        return Err(Error::invalid_option(
+            "dropout",
+            format!("{} of the inputs, {} of the units: not in [0, 1)", d.inputs, d.hidden),
+        ));
     }
     let Some(Jitter { shape: (c, h, w), pixels }) = care.jitter else { return Ok(()) };
     if c.checked_mul(h).and_then(|n| n.checked_mul(w)) != Some(x.ncols()) {
         return Err(Error::shape("images to jitter", &[c, h, w], &[x.ncols()]));
     }
     if pixels >= h.min(w) {
-        return Err(Error::setting(
+        return Err(Error::invalid_option(
             "jitter",
             format!("images of {h} x {w} moved by up to {pixels} pixels may lose all that is in them"),
         ));

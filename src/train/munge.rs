@@ -47,16 +47,19 @@ pub fn munge(x: &ArrayRef2<f32>, nominal: &[bool], how: &Munge) -> Result<Array2
     let sound = (0.0..=1.0).contains(&how.swap) && how.variance > 0.0 && how.variance.is_finite();
     if !sound {
         let reason = format!("swap {} must be in [0, 1], variance {} positive", how.swap, how.variance);
-        return Err(Error::setting("munge", reason));
+        return Err(Error::invalid_option("munge", reason));
     }
     if let Some(((row, col), &v)) = x.indexed_iter().find(|(_, v)| !v.is_finite()) {
-        return Err(Error::NonFinite { what: "samples".into(), row, col, value: f64::from(v) });
+        return Err(Error::NotFinite { what: "samples".into(), row, col, value: f64::from(v) });
     }
     let mut random = how.seed.stream("munge");
     let Some(made) =
         how.times.checked_mul(n).filter(|made| made.checked_mul(d.max(1)).is_some_and(|all| all < isize::MAX as usize / 4))
     else {
-        return Err(Error::setting("munge", format!("{} times {n} samples of {d} attributes are beyond any memory", how.times)));
+        return Err(Error::invalid_option(
+            "munge",
+            format!("{} times {n} samples of {d} attributes are beyond any memory", how.times),
+        ));
     };
     let mut all = Array2::zeros((made, d));
     for time in 0..how.times {
@@ -78,7 +81,7 @@ pub fn munge(x: &ArrayRef2<f32>, nominal: &[bool], how: &Munge) -> Result<Array2
         }
         if let Some(((row, col), &v)) = t.indexed_iter().find(|(_, v)| !v.is_finite()) {
             let what = format!("samples made with variance {}", how.variance);
-            return Err(Error::NonFinite { what, row: time * n + row, col, value: f64::from(v) });
+            return Err(Error::NotFinite { what, row: time * n + row, col, value: f64::from(v) });
         }
         all.slice_mut(s![time * n..(time + 1) * n, ..]).assign(&t);
     }

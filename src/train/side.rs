@@ -23,7 +23,7 @@ pub fn side_by_side<T: Send>(jobs: usize, job: impl Fn(usize) -> Result<T> + Syn
     let done = Mutex::new(Vec::with_capacity(jobs));
     let work = || -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-        let pool = pool.map_err(|e| Error::setting("threads", e.to_string()))?;
+        let pool = pool.map_err(|e| Error::invalid_option("threads", e.to_string()))?;
         while !failed.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= jobs {

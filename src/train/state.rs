@@ -27,7 +27,7 @@ pub fn save_optimizer(optimizer: &Optimizer, path: impl AsRef<Path>) -> Result<(
             file.insert(&format!("{name}{SECOND}"), Array1::from(second.clone()), Dtype::F32)?;
         }
     }
-    let method = serde_json::to_string(&optimizer.method()).map_err(|e| Error::setting("optimizer", e.to_string()))?;
+    let method = serde_json::to_string(&optimizer.method()).map_err(|e| Error::invalid_option("optimizer", e.to_string()))?;
     file.insert_metadata(METHOD, method);
     file.insert_metadata(STEPS, optimizer.steps().to_string());
     file.write(path)

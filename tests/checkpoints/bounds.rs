@@ -126,20 +126,20 @@ fn as_many_classes_as_samples_are_numbered_soon() {
 fn whatever_texts_are_in_an_error_it_is_one_line() {
     let text = || "a\nb\r\t\u{1b}[2J".to_string();
     let errors = [
-        Error::setting(text(), text()),
+        Error::invalid_option(text(), text()),
         Error::malformed(text(), text()),
         Error::io(text(), std::io::Error::other(text())),
         Error::shape(text(), &[1], &[2]),
         Error::unknown_layer(&text(), [text().as_str()].into_iter()),
-        Error::NonFinite { what: text(), row: 0, col: 0, value: 0.0 },
+        Error::NotFinite { what: text(), row: 0, col: 0, value: 0.0 },
         Error::Numerical { what: text(), reason: text() },
-        Error::setting("a", "b").in_layer(text()),
+        Error::invalid_option("a", "b").in_layer(text()),
     ];
     for e in errors {
         let line = e.to_string();
         assert!(!line.contains(char::is_control), "{line:?}");
     }
-    assert_eq!(Error::setting("a\n", "naïve ▁").to_string(), "a\\n: naïve ▁");
+    assert_eq!(Error::invalid_option("a\n", "naïve ▁").to_string(), "a\\n: naïve ▁");
 }
 
 #[test]

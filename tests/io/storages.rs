@@ -165,7 +165,7 @@ fn storages_that_are_not_what_they_say_are_refused_in_one_line() {
     assert_eq!(says(&shaped), "'fc.weight.scales' has shape [2, 4]; a part of a storage has one dimension");
     let line = model.storage_as::<Nm<f32>>("fc.weight").unwrap_err().to_string();
     assert_eq!(line, "(new checkpoint): tensor 'fc.weight.storage' is 'nm' of 'i8', not nm of f32");
-    assert!(matches!(model.storage("fc"), Err(Error::UnknownLayer { .. })));
+    assert!(matches!(model.storage("fc"), Err(Error::UnknownName { .. })));
     let mut taken = Checkpoint::new();
     taken.insert("fc.values", weight(1, 1), Dtype::F32).unwrap();
     let line = taken.insert_storage("fc", &Csr::compress(&w, &mask).unwrap()).unwrap_err().to_string();
@@ -190,7 +190,7 @@ fn published_layouts_are_read_as_their_own_writer_meant_them() {
     }
     let (weight, mask) = model.published("model.b.weight").unwrap();
     assert_eq!(Nm::<bf16>::with_pattern(&weight, &mask, 2, 4).unwrap().to_dense(), weight);
-    assert!(matches!(model.published("model.c.weight"), Err(Error::UnknownLayer { .. })));
+    assert!(matches!(model.published("model.c.weight"), Err(Error::UnknownName { .. })));
 }
 
 #[test]

@@ -169,6 +169,7 @@ fn an_error_behind_the_first_block_says_how_to_go_on_and_before_it_leaves_nothin
 }
 
 /// One pruner for the layers of a block, another for the rest.
+#[derive(Debug)]
 struct Mixed<'a> {
     sound: &'a SparseGpt,
     broken: &'a SparseGpt,

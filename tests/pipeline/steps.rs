@@ -50,7 +50,7 @@ fn a_schedule_that_cannot_be_is_refused() {
     for schedule in schedules(3) {
         for (first, last) in [(0.5, 0.4), (-0.1, 0.5), (0.0, 1.0), (f64::NAN, 0.5), (0.0, f64::NAN)] {
             let e = schedule.sparsities(first, last).unwrap_err();
-            assert!(matches!(e, Error::Setting { .. }), "{schedule:?} from {first} to {last}: {e}");
+            assert!(matches!(e, Error::InvalidOption { .. }), "{schedule:?} from {first} to {last}: {e}");
         }
     }
     for schedule in &schedules(0)[1..] {
@@ -132,7 +132,7 @@ fn an_error_of_recovery_ends_the_run() {
     let result =
         iterative(&small_mlp(1), &data, &pruning(&saliency, &Uniform, 0.0), Schedule::Linear { steps: 4 }, 0.5, |_, step| {
             calls += 1;
-            if step == 1 { Err(Error::setting("recovery", "enough")) } else { Ok(()) }
+            if step == 1 { Err(Error::invalid_option("recovery", "enough")) } else { Ok(()) }
         });
     assert_eq!((result.unwrap_err().to_string().as_str(), calls), ("recovery: enough", 2));
 }

@@ -100,8 +100,8 @@ fn training_refuses_what_does_not_fit_and_a_loss_that_runs_away() {
     let ((x, t), _) = split_digits(4, 40, 1);
     let plain = recipe(ADAM, 1e-3, 1);
     let error = |x: &Array2<f32>, t: &Array2<f32>, r: &TrainConfig| fit(&mut small_mlp(5), x, t, r).unwrap_err();
-    assert!(matches!(error(&x.slice(s![..0, ..]).to_owned(), &t, &plain), Error::Setting { .. }));
-    assert!(matches!(error(&x, &t, &TrainConfig { batch: 0, ..plain.clone() }), Error::Setting { .. }));
+    assert!(matches!(error(&x.slice(s![..0, ..]).to_owned(), &t, &plain), Error::InvalidOption { .. }));
+    assert!(matches!(error(&x, &t, &TrainConfig { batch: 0, ..plain.clone() }), Error::InvalidOption { .. }));
     assert!(matches!(error(&x.slice(s![.., ..63]).to_owned(), &t, &plain), Error::Shape { .. }));
     assert!(matches!(error(&x, &t.slice(s![..39, ..]).to_owned(), &plain), Error::Shape { .. }));
     assert!(matches!(error(&x, &t.slice(s![.., ..9]).to_owned(), &plain), Error::Shape { .. }));

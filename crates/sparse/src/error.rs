@@ -31,10 +31,20 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it, with the numbers.
         reason: String,
+        /// The byte at which it was found, where that is known.
+        offset: Option<u64>,
     },
-    /// A setting lies outside its domain.
+    /// Something stands where something is to be written.
+    #[error("{}: {}", whole(path.display()), line(reason))]
+    Exists {
+        /// What is in the way.
+        path: PathBuf,
+        /// What to do about it.
+        reason: String,
+    },
+    /// An option lies outside its range, contradicts another, or cannot be met.
     #[error("{}: {}", line(option), line(reason))]
-    Setting {
+    InvalidOption {
         /// The option as its user knows it, for example `sparsity`.
         option: String,
         /// The value and the values that are allowed.
@@ -42,7 +52,7 @@ pub enum Error {
     },
     /// A NaN or an infinity where only finite numbers have a meaning.
     #[error("{}: {value} at row {row}, column {col}; only finite numbers can be ranked or stored", line(what))]
-    NonFinite {
+    NotFinite {
         /// What was read, for example `scores`.
         what: String,
         /// Row of the first such entry.
@@ -104,9 +114,11 @@ pub enum Error {
         /// The layer.
         layer: String,
     },
-    /// A layer or tensor that does not exist.
-    #[error("no layer is named '{}' among {known}{}", shown(name), nearest.as_ref().map(|n| format!("; did you mean '{}'?", shown(n))).unwrap_or_default())]
-    UnknownLayer {
+    /// A name of something that does not exist: a layer, a method, an allocation, a setting.
+    #[error("no {kind} is named '{}' among {known}{}", shown(name), nearest.as_ref().map(|n| format!("; did you mean '{}'?", shown(n))).unwrap_or_default())]
+    UnknownName {
+        /// What was to have the name, for example `layer` or `method`.
+        kind: String,
         /// The name that was asked for.
         name: String,
         /// The nearest name that exists.
@@ -149,16 +161,6 @@ pub enum Error {
         layer: String,
         /// What went wrong there.
         source: Box<Error>,
-    },
-    /// A name of something that does not exist: a method, an allocation, a setting.
-    #[error("no {kind} is named '{}'{}", shown(name), nearest.as_ref().map(|n| format!("; did you mean '{}'?", shown(n))).unwrap_or_default())]
-    UnknownName {
-        /// What was to have the name, for example `method`.
-        kind: String,
-        /// The name that was asked for.
-        name: String,
-        /// The nearest name that exists.
-        nearest: Option<String>,
     },
     /// A callback asked a run to stop.
     #[error("interrupted")]
@@ -213,14 +215,27 @@ fn nearest(name: &str, known: &[&str]) -> Option<String> {
 }
 
 impl Error {
-    /// A setting outside its domain.
-    pub fn setting(option: impl Into<String>, reason: impl Into<String>) -> Self {
-        Error::Setting { option: option.into(), reason: reason.into() }
+    /// An option outside its range.
+    pub fn invalid_option(option: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::InvalidOption { option: option.into(), reason: reason.into() }
     }
 
     /// A file that is not what it should be.
     pub fn malformed(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
-        Error::Malformed { path: path.into(), reason: reason.into() }
+        Error::Malformed { path: path.into(), reason: reason.into(), offset: None }
+    }
+
+    /// The same error of a file, with the byte at which it was found; others stay as they are.
+    pub fn at_byte(self, at: u64) -> Self {
+        match self {
+            Error::Malformed { path, reason, .. } => Error::Malformed { path, reason, offset: Some(at) },
+            e => e,
+        }
+    }
+
+    /// What stands in the way of an output.
+    pub fn exists(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Error::Exists { path: path.into(), reason: reason.into() }
     }
 
     /// Something that is not known here.
@@ -246,19 +261,18 @@ impl Error {
     /// assert!(e.to_string().ends_with("did you mean 'fc1.weight'?"));
     /// ```
     pub fn unknown_layer<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Self {
-        let known: Vec<&str> = known.collect();
-        Error::UnknownLayer { name: name.to_string(), nearest: nearest(name, &known), known: known.len() }
+        Error::unknown_name("layer", name, known)
     }
 
     /// An unknown name of a method, a setting or the like, with the nearest of the known ones as a suggestion.
     ///
     /// ```
     /// let e = lacuna_sparse::Error::unknown_name("method", "wnada", ["magnitude", "wanda"].into_iter());
-    /// assert_eq!(e.to_string(), "no method is named 'wnada'; did you mean 'wanda'?");
+    /// assert_eq!(e.to_string(), "no method is named 'wnada' among 2; did you mean 'wanda'?");
     /// ```
     pub fn unknown_name<'a>(kind: impl Into<String>, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
         let known: Vec<&str> = known.collect();
-        Error::UnknownName { kind: kind.into(), name: name.to_string(), nearest: nearest(name, &known) }
+        Error::UnknownName { kind: kind.into(), name: name.to_string(), nearest: nearest(name, &known), known: known.len() }
     }
 
     /// What a callback said: to go on, or to stop, which is [`Error::Interrupted`].
@@ -272,6 +286,25 @@ impl Error {
     /// The same error, saying where what was done before it is kept.
     pub fn unfinished(self, part: impl Into<PathBuf>) -> Self {
         Error::Unfinished { part: part.into(), source: Box::new(self) }
+    }
+
+    /// Whether the error says that it is of this layer.
+    pub fn is_of_layer(&self, name: &str) -> bool {
+        match self {
+            Error::Layer { layer, source } => layer == name || source.is_of_layer(name),
+            Error::MissingEvidence { layer, .. } => layer == name,
+            Error::UnknownName { name: unknown, .. } => unknown == name,
+            Error::Shape { what, .. } | Error::NotPositiveDefinite { what, .. } | Error::Numerical { what, .. } => {
+                what.split_whitespace().any(|word| word == name)
+            }
+            Error::Unfinished { source, .. } => source.is_of_layer(name),
+            _ => false,
+        }
+    }
+
+    /// The same error, saying in which layer it was met, if it does not say so already.
+    pub fn within_layer(self, name: &str) -> Self {
+        if self.is_of_layer(name) { self } else { self.in_layer(name) }
     }
 
     /// The same error, saying in which layer it was met.

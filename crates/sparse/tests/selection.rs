@@ -330,14 +330,14 @@ fn the_first_score_that_is_not_finite_is_named() {
             let budget = budgets(pattern, 700, 128)[0];
             let error = pool.install(|| select(&scores, pattern, scope, budget)).unwrap_err();
             let text = error.to_string();
-            let Error::NonFinite { row, col, value, .. } = error else { panic!("{pattern}: {text}") };
+            let Error::NotFinite { row, col, value, .. } = error else { panic!("{pattern}: {text}") };
             assert_eq!((row, col, value.to_bits()), (340, 126, f64::from(bad).to_bits()), "{pattern} {scope:?}");
             assert!(text.starts_with("scores: ") && text.contains("at row 340, column 126"), "{text}");
         }
         let mirrored = scores.slice(s![.., ..;-1]);
         let half = Pattern::Unstructured.budget(700, 128, 0.5).unwrap();
         let error = select(&mirrored, Pattern::Unstructured, Scope::Layer, half).unwrap_err();
-        assert!(matches!(error, Error::NonFinite { row: 340, col: 0, .. }), "{error}");
+        assert!(matches!(error, Error::NotFinite { row: 340, col: 0, .. }), "{error}");
     }
 }
 

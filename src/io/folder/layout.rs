@@ -13,6 +13,7 @@ use std::path::Path;
 type Places = Vec<(u64, u64)>;
 
 /// One file of weights to be.
+#[derive(Debug)]
 pub(super) struct Planned {
     pub file: String,
     pub tensors: Vec<(String, Element, Vec<usize>)>,
@@ -20,6 +21,7 @@ pub(super) struct Planned {
 }
 
 /// The tensors of a folder to be written: file, order, dtype and shape of each.
+#[derive(Debug)]
 pub struct Layout {
     pub(super) files: Vec<Planned>,
     index: Option<Map<String, Value>>,
@@ -40,20 +42,23 @@ impl Layout {
     /// has a file of its own).
     ///
     /// # Errors
-    /// [`Error::Setting`] if a name stands there twice or is the format's own, or a tensor has more bytes than a machine can
+    /// [`Error::InvalidOption`] if a name stands there twice or is the format's own, or a tensor has more bytes than a machine can
     /// address.
     pub fn new(tensors: impl IntoIterator<Item = (String, Dtype, Vec<usize>)>, largest: u64) -> Result<Layout> {
         let mut files: Vec<Vec<(String, Element, Vec<usize>)>> = vec![vec![]];
         let (mut filled, mut names) = (0u64, HashSet::new());
         for (name, dtype, shape) in tensors {
             if name == METADATA || !names.insert(name.clone()) {
-                return Err(Error::setting(
+                return Err(Error::invalid_option(
                     "tensor name",
                     format!("{} stands there twice or is the format's own", quoted(&name)),
                 ));
             }
             let Some(bytes) = bytes_of(dtype.element(), &shape) else {
-                return Err(Error::setting("shape", format!("tensor {}: {shape:?} of {dtype} is too large", quoted(&name))));
+                return Err(Error::invalid_option(
+                    "shape",
+                    format!("tensor {}: {shape:?} of {dtype} is too large", quoted(&name)),
+                ));
             };
             if filled > 0 && filled + bytes as u64 > largest {
                 files.push(vec![]);
@@ -96,12 +101,15 @@ impl Layout {
     /// Gives tensors other shapes, as a model of smaller layers needs; `shape` is asked for each.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a tensor has more bytes than a machine can address.
+    /// [`Error::InvalidOption`] if a tensor has more bytes than a machine can address.
     pub fn reshape(&mut self, mut shape: impl FnMut(&str, &[usize]) -> Vec<usize>) -> Result<()> {
         for (name, element, dims) in self.files.iter_mut().flat_map(|f| &mut f.tensors) {
             *dims = shape(name, dims);
             if bytes_of(*element, dims).is_none() {
-                return Err(Error::setting("shape", format!("tensor {}: {dims:?} of {element} is too large", quoted(name))));
+                return Err(Error::invalid_option(
+                    "shape",
+                    format!("tensor {}: {dims:?} of {element} is too large", quoted(name)),
+                ));
             }
         }
         Ok(())
@@ -167,7 +175,7 @@ impl Layout {
     /// Adds a file of masks for these weights, which must be in the layout.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such weight, [`Error::Setting`] if one is named twice.
+    /// [`Error::UnknownName`] if there is no such weight, [`Error::InvalidOption`] if one is named twice.
     pub fn masks<'a>(&mut self, weights: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let mut planned = Planned { file: MASKS.to_string(), tensors: Vec::new(), metadata: BTreeMap::new() };
         for weight in weights {
@@ -191,7 +199,7 @@ impl Planned {
         let cols: usize = shape.iter().skip(1).product();
         let name = format!("{weight}{SUFFIX}");
         if self.metadata.insert(format!("{name}.cols"), cols.to_string()).is_some() {
-            return Err(Error::setting("masks", format!("{} is named twice", quoted(weight))));
+            return Err(Error::invalid_option("masks", format!("{} is named twice", quoted(weight))));
         }
         self.tensors.push((name, Element::U8, vec![rows, cols.div_ceil(8)]));
         Ok(())

@@ -12,6 +12,7 @@ use std::path::Path;
 ///
 /// The mask of `NAME`, `(rows, cols)` where the dimensions after the first are laid in one row, is the U8 tensor `NAME.mask`,
 /// `(rows, ceil(cols / 8))`, with `cols` in the metadata under `NAME.mask.cols`.
+#[derive(Debug)]
 pub struct MaskFile {
     shard: Shard,
 }

@@ -95,7 +95,7 @@ impl Output {
             return Ok(parent);
         }
         if !self.replaces {
-            return Err(Error::malformed(out, "exists already; name a new folder"));
+            return Err(Error::exists(out, "exists already; name a new folder"));
         }
         if !is_model(out) {
             return Err(Error::malformed(

@@ -42,7 +42,7 @@ impl FromStr for Packing {
             _ => {}
         }
         match s.parse() {
-            Ok(Format::Dense) | Err(_) => Err(Error::setting(
+            Ok(Format::Dense) | Err(_) => Err(Error::invalid_option(
                 "save",
                 format!(
                     "'{s}' is none of weights, sparse-bitmask, sparse-24-bitmask, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], \

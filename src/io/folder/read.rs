@@ -160,7 +160,7 @@ impl Folder {
     /// What is listed of a tensor.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such tensor.
+    /// [`Error::UnknownName`] if there is no such tensor.
     pub fn info(&self, name: &str) -> Result<TensorInfo> {
         if let Some(packed) = self.packed.get(name) {
             let dtype = packed.dtype().map_or("I8".to_string(), |d| d.to_string());
@@ -174,7 +174,7 @@ impl Folder {
     /// The shape of a tensor.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such tensor.
+    /// [`Error::UnknownName`] if there is no such tensor.
     pub fn shape(&self, name: &str) -> Result<&[usize]> {
         match self.packed.get(name) {
             Some(packed) => Ok(&packed.shape),
@@ -185,7 +185,7 @@ impl Folder {
     /// How the numbers of a weight are stored.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such tensor, [`Error::Malformed`] if it holds no F32, F16 or BF16.
+    /// [`Error::UnknownName`] if there is no such tensor, [`Error::Malformed`] if it holds no F32, F16 or BF16.
     pub fn dtype(&self, name: &str) -> Result<Dtype> {
         if let Some(packed) = self.packed.get(name) {
             // Numbers of 8 bits with their scales need all 32.

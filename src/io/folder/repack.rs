@@ -112,7 +112,7 @@ impl Parcel {
 /// `see` is told after each packed weight how many of all are done. The writer is to be finished by the caller.
 ///
 /// # Errors
-/// [`Error::Setting`] if nothing in the folder is pruned and `packing` is not [`Packing::Whole`]; [`Error::Violation`] naming the weight
+/// [`Error::InvalidOption`] if nothing in the folder is pruned and `packing` is not [`Packing::Whole`]; [`Error::Violation`] naming the weight
 /// if a mask has not the pattern that a layout needs; as [`FolderWriter::create`] and [`Folder::read`].
 pub fn repack(from: &Folder, out: impl Into<Output>, packing: Packing, see: impl FnMut(usize, usize)) -> Result<FolderWriter> {
     laid(from, packing, see, |layout| FolderWriter::create(out, layout))
@@ -139,7 +139,7 @@ fn laid(
     let pruned: Vec<String> =
         from.names().filter(|n| from.packed.contains_key(*n) || from.has_mask(n)).map(String::from).collect();
     if pruned.is_empty() && packing != Packing::Whole {
-        return Err(Error::setting("save", format!("{} has no masks; prune it first", from.path().display())));
+        return Err(Error::invalid_option("save", format!("{} has no masks; prune it first", from.path().display())));
     }
     // The sizes of packed weights are known only once they are packed: so once for the layout, once for the bytes.
     let mut layout = Layout::of(from);

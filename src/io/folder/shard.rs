@@ -31,6 +31,7 @@ impl Listed {
 }
 
 /// An open file, its header checked against its length.
+#[derive(Debug)]
 pub(super) struct Shard {
     pub path: PathBuf,
     pub tensors: Vec<Listed>,

@@ -47,7 +47,7 @@ pub fn read_ids(path: impl AsRef<Path>, name: &str) -> Result<Option<Array2<i64>
 /// are then written, so that one sequence is in memory.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Setting`] if the tensor is larger than a machine can address; what `part` returns.
+/// [`Error::Io`]; [`Error::InvalidOption`] if the tensor is larger than a machine can address; what `part` returns.
 ///
 /// # Panics
 /// If `part` gives another shape than `(rows, cols)`.
@@ -60,7 +60,7 @@ pub fn write_sequences(
     let path = path.as_ref();
     let dims = vec![shape.0, shape.1, shape.2];
     let Some(bytes) = bytes_of(Element::F32, &dims) else {
-        return Err(Error::setting("ids", format!("{dims:?} numbers are more than a machine can address")));
+        return Err(Error::invalid_option("ids", format!("{dims:?} numbers are more than a machine can address")));
     };
     let header = encode(path, [(name.to_string(), Element::F32, dims, bytes)].into_iter(), &BTreeMap::new())?;
     let mut failed = None;

@@ -39,7 +39,7 @@ pub(super) fn own(layout: &Layout) -> BTreeSet<String> {
 
 /// Notes what belongs to writers.
 pub(super) fn mark(part: &Path, own: &BTreeSet<String>) -> Result<()> {
-    let names = serde_json::to_vec(own).map_err(|e| Error::setting("mark", e.to_string()))?;
+    let names = serde_json::to_vec(own).map_err(|e| Error::invalid_option("mark", e.to_string()))?;
     atomic::write_bytes(part.join(MARK), &names)
 }
 

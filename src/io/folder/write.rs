@@ -25,6 +25,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+#[derive(Debug)]
 struct Slot {
     file: usize,
     element: Element,
@@ -48,6 +49,7 @@ struct Slot {
 /// assert_eq!(Folder::open(&out)?.matrix("fc.weight", (1, 2))?, array![[0.5, -2.0]]);
 /// # Ok::<(), lacuna::Error>(())
 /// ```
+#[derive(Debug)]
 pub struct FolderWriter {
     out: Output,
     part: PathBuf,
@@ -217,15 +219,18 @@ impl FolderWriter {
     /// Writes a weight to its place, rounded to its dtype. One that was written before is replaced.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if the layout has no such tensor, [`Error::Shape`] if it has another shape there,
-    /// [`Error::Setting`] if a finite number is too large for the dtype, [`Error::Io`] if the disk refuses.
+    /// [`Error::UnknownName`] if the layout has no such tensor, [`Error::Shape`] if it has another shape there,
+    /// [`Error::InvalidOption`] if a finite number is too large for the dtype, [`Error::Io`] if the disk refuses.
     pub fn write<D: Dimension>(&mut self, name: &str, values: &ArrayRef<f32, D>) -> Result<()> {
         let slot = self.slot(name)?;
         if slot.shape != values.shape() {
             return Err(Error::shape(format!("tensor {}", quoted(name)), &slot.shape, values.shape()));
         }
         let Some(dtype) = Dtype::of(slot.element) else {
-            return Err(Error::setting("dtype", format!("tensor {} is {}, which holds no weights", quoted(name), slot.element)));
+            return Err(Error::invalid_option(
+                "dtype",
+                format!("tensor {} is {}, which holds no weights", quoted(name), slot.element),
+            ));
         };
         let standard = values.as_standard_layout();
         let numbers = standard.as_slice().expect("the standard layout lies row by row");
@@ -233,7 +238,7 @@ impl FolderWriter {
         let part = |(i, numbers): (usize, &[f32])| {
             if let Some(at) = dtype.first_too_large(numbers) {
                 let place = format!("{} at number {}", numbers[at], i * CHUNK + at);
-                return Err(Error::setting("dtype", format!("tensor {}: {place} is too large for {dtype}", quoted(name))));
+                return Err(Error::invalid_option("dtype", format!("tensor {}: {place} is too large for {dtype}", quoted(name))));
             }
             let bytes = dtype.bytes_of(numbers);
             let place = slot.start + (i * CHUNK * dtype.bytes()) as u64;
@@ -258,7 +263,7 @@ impl FolderWriter {
     /// Copies a tensor of any dtype from another folder, byte by byte.
     ///
     /// # Errors
-    /// As [`FolderWriter::write`] and [`Folder::read`]; [`Error::Setting`] if the dtypes differ.
+    /// As [`FolderWriter::write`] and [`Folder::read`]; [`Error::InvalidOption`] if the dtypes differ.
     pub fn copy(&mut self, name: &str, from: &Folder) -> Result<()> {
         let (shard, tensor) = from.find(name)?;
         let slot = self.slot(name)?;
@@ -267,7 +272,7 @@ impl FolderWriter {
         }
         if slot.element != tensor.element {
             let (is, to) = (tensor.element, slot.element);
-            return Err(Error::setting("dtype", format!("tensor {} is {is} and cannot be copied as {to}", quoted(name))));
+            return Err(Error::invalid_option("dtype", format!("tensor {} is {is} and cannot be copied as {to}", quoted(name))));
         }
         let mut bytes = vec![0; (4u64 << 20).min(tensor.bytes) as usize];
         let mut at = 0;
@@ -313,7 +318,7 @@ impl FolderWriter {
     /// # Errors
     /// As [`FolderWriter::file`].
     pub fn json(&self, name: &str, value: &Value) -> Result<()> {
-        let text = serde_json::to_string_pretty(value).map_err(|e| Error::setting(name, e.to_string()))?;
+        let text = serde_json::to_string_pretty(value).map_err(|e| Error::invalid_option(name, e.to_string()))?;
         self.file(name, (text + "\n").as_bytes())
     }
 
@@ -336,7 +341,7 @@ impl FolderWriter {
     /// Reads back a matrix that was written, as it is in the file.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if the layout has no such tensor, [`Error::Malformed`] if it was not written, [`Error::Shape`] if it is no
+    /// [`Error::UnknownName`] if the layout has no such tensor, [`Error::Malformed`] if it was not written, [`Error::Shape`] if it is no
     /// matrix, [`Error::Io`] if the disk refuses.
     pub fn read_matrix(&self, name: &str) -> Result<Array2<f32>> {
         let slot = self.slot(name)?;
@@ -378,7 +383,7 @@ impl FolderWriter {
     /// # Errors
     /// [`Error::Io`] if the system has no more handles of files.
     pub fn sync_later(&self, (name, value): (&str, &Value)) -> Result<impl FnOnce() -> Result<()> + Send + use<>> {
-        let text = serde_json::to_string_pretty(value).map_err(|e| Error::setting(name, e.to_string()))?;
+        let text = serde_json::to_string_pretty(value).map_err(|e| Error::invalid_option(name, e.to_string()))?;
         self.owns(name)?;
         self.note(Some((self.part.join(name), text + "\n")))
     }
@@ -386,7 +391,7 @@ impl FolderWriter {
     fn note(&self, then: Option<(PathBuf, String)>) -> Result<impl FnOnce() -> Result<()> + Send + use<>> {
         let (out, journal) = (self.out.path().to_path_buf(), self.part.join(JOURNAL));
         let files = self.files.iter().map(File::try_clone).collect::<io::Result<Vec<_>>>().map_err(|e| Error::io(&out, e))?;
-        let written = serde_json::to_vec(&self.written).map_err(|e| Error::setting("journal", e.to_string()))?;
+        let written = serde_json::to_vec(&self.written).map_err(|e| Error::invalid_option("journal", e.to_string()))?;
         Ok(move || {
             files.iter().try_for_each(File::sync_all).map_err(|e| Error::io(&out, e))?;
             atomic::write_bytes(journal, &written)?;
@@ -480,7 +485,7 @@ impl FolderWriter {
     /// Writes the mask of a weight.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if the layout has no mask for it, [`Error::Shape`] if the mask has another shape, [`Error::Io`] if
+    /// [`Error::UnknownName`] if the layout has no mask for it, [`Error::Shape`] if the mask has another shape, [`Error::Io`] if
     /// the disk refuses.
     pub fn write_mask(&mut self, weight: &str, mask: &Mask) -> Result<()> {
         self.write_bytes(&format!("{weight}{SUFFIX}"), &[mask.rows(), mask.cols().div_ceil(8)], &mask.to_bytes())

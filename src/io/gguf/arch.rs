@@ -222,11 +222,11 @@ impl Arch {
     /// The architecture of this name.
     ///
     /// # Errors
-    /// [`Error::Setting`] listing those that are known.
+    /// [`Error::InvalidOption`] listing those that are known.
     pub fn of(name: &str) -> Result<&'static Arch> {
         ARCHES.iter().find(|a| a.name == name).ok_or_else(|| {
             let known = ARCHES.iter().map(|a| a.name).collect::<Vec<_>>().join(", ");
-            Error::setting("general.architecture", format!("{} is none of {known}", crate::io::quoted(name)))
+            Error::invalid_option("general.architecture", format!("{} is none of {known}", crate::io::quoted(name)))
         })
     }
 

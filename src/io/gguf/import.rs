@@ -48,7 +48,7 @@ struct Step {
 ///
 /// # Errors
 /// [`Error::Malformed`] if the file lacks a tensor or key, has a tensor that its architecture has not or of another shape, says what a
-/// `config.json` cannot, or its tokenizer is of a kind that is not read; [`Error::Setting`] if the architecture is not known (the line
+/// `config.json` cannot, or its tokenizer is of a kind that is not read; [`Error::InvalidOption`] if the architecture is not known (the line
 /// lists those that are); what [`FolderWriter`] reports.
 pub fn import(file: &Gguf, out: impl Into<Output>, dtype: Option<Dtype>) -> Result<Imported> {
     import_checked(file, out, dtype, |_| Ok(()))

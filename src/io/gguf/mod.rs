@@ -165,7 +165,7 @@ impl Gguf {
     /// Reads a tensor's numbers as `f32`, in its own shape. Memory: the result and some blocks a thread.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such tensor; [`Error::Io`] if the disk refuses or the file was cut short.
+    /// [`Error::UnknownName`] if there is no such tensor; [`Error::Io`] if the disk refuses or the file was cut short.
     pub fn read(&self, name: &str) -> Result<ArrayD<f32>> {
         let known = || self.tensors.iter().map(|t| t.name.as_str());
         let tensor = self.tensor(name).ok_or_else(|| Error::unknown_layer(name, known()))?;

@@ -49,7 +49,7 @@ impl<'a, R: Read> Cursor<'a, R> {
     }
 
     pub fn refuse<T>(&self, reason: String) -> Result<T> {
-        Err(Error::malformed(self.path, one_line(&reason, 500)))
+        Err(Error::malformed(self.path, one_line(&reason, 500)).at_byte(self.at))
     }
 
     /// Holds a count that the file states, of things of at least `least` bytes, against what is left.

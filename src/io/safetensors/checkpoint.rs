@@ -197,7 +197,7 @@ impl Checkpoint {
     /// What [`read_header`](super::read_header) would list of this tensor.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such tensor.
+    /// [`Error::UnknownName`] if there is no such tensor.
     pub fn info(&self, name: &str) -> Result<TensorInfo> {
         let t = self.tensor(name)?;
         let (dtype, shape) = (t.element().to_string(), t.shape().to_vec());
@@ -215,7 +215,7 @@ impl Checkpoint {
     /// A weight in its own shape.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such tensor; [`Error::Malformed`], naming file, tensor and dtype, if it does not
+    /// [`Error::UnknownName`] if there is no such tensor; [`Error::Malformed`], naming file, tensor and dtype, if it does not
     /// hold numbers of dtype F32, F16 or BF16.
     pub fn get(&self, name: &str) -> Result<&ArrayD<f32>> {
         self.weight(name).map(|(values, _)| values)
@@ -245,11 +245,11 @@ impl Checkpoint {
     /// [`Checkpoint::get`] gives what a reader of the file will see.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a finite number is too large for `dtype`, or the name is the format's own `__metadata__`;
+    /// [`Error::InvalidOption`] if a finite number is too large for `dtype`, or the name is the format's own `__metadata__`;
     /// [`Error::Shape`] if the weight it replaces has a mask of another shape.
     pub fn insert<D: Dimension>(&mut self, name: &str, values: Array<f32, D>, dtype: Dtype) -> Result<()> {
         if name == METADATA {
-            return Err(Error::setting("tensor name", format!("'{METADATA}' is the format's own")));
+            return Err(Error::invalid_option("tensor name", format!("'{METADATA}' is the format's own")));
         }
         if self.has_mask(name) {
             let (old, new) = (self.mask_shape(name)?, flat(values.shape()));
@@ -262,7 +262,7 @@ impl Checkpoint {
         if let Some(at) = dtype.first_too_large(numbers) {
             let cols = flat(values.shape()).1;
             let place = format!("{} at row {}, column {}", numbers[at], at / cols, at % cols);
-            return Err(Error::setting("dtype", format!("tensor {}: {place} is too large for {dtype}", quoted(name))));
+            return Err(Error::invalid_option("dtype", format!("tensor {}: {place} is too large for {dtype}", quoted(name))));
         }
         values.mapv_inplace(|v| dtype.round(v));
         self.put(name.to_string(), Tensor::Weight(values.into_dyn(), dtype));
@@ -287,7 +287,7 @@ impl Checkpoint {
     /// Takes a tensor out, with its mask if it has one.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such tensor.
+    /// [`Error::UnknownName`] if there is no such tensor.
     pub fn remove(&mut self, name: &str) -> Result<()> {
         self.tensor(name)?;
         self.remove_mask(name);
@@ -382,12 +382,12 @@ fn standard<D: Dimension>(values: Array<f32, D>) -> Array<f32, D> {
 /// ```
 ///
 /// # Errors
-/// [`Error::NonFinite`] with the name, and the place of the first such number.
+/// [`Error::NotFinite`] with the name, and the place of the first such number.
 pub fn check_finite<D: Dimension>(name: &str, values: &ArrayRef<f32, D>) -> Result<()> {
     if values.fold(true, |ok, v| ok & v.is_finite()) {
         return Ok(());
     }
     let (at, value) = values.iter().copied().enumerate().find(|(_, v)| !v.is_finite()).unwrap_or((0, f32::NAN));
     let cols = flat(values.shape()).1;
-    Err(Error::NonFinite { what: format!("tensor {}", quoted(name)), row: at / cols, col: at % cols, value: f64::from(value) })
+    Err(Error::NotFinite { what: format!("tensor {}", quoted(name)), row: at / cols, col: at % cols, value: f64::from(value) })
 }

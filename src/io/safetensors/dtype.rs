@@ -156,11 +156,11 @@ impl FromStr for Dtype {
     /// Reads `f32`, `f16` or `bf16`, in any case.
     ///
     /// # Errors
-    /// [`Error::Setting`] for any other text.
+    /// [`Error::InvalidOption`] for any other text.
     fn from_str(s: &str) -> Result<Self> {
         let all = [Dtype::F32, Dtype::F16, Dtype::BF16];
         let found = all.into_iter().find(|d| d.to_string().eq_ignore_ascii_case(s));
-        found.ok_or_else(|| Error::setting("dtype", format!("{} is none of f32, f16, bf16", quoted(s))))
+        found.ok_or_else(|| Error::invalid_option("dtype", format!("{} is none of f32, f16, bf16", quoted(s))))
     }
 }
 

@@ -89,7 +89,7 @@ impl Checkpoint {
     /// weight's numbers stay as they are: nothing is set to zero here.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such weight, [`Error::Shape`] if the mask's shape is not that of
+    /// [`Error::UnknownName`] if there is no such weight, [`Error::Shape`] if the mask's shape is not that of
     /// [`Checkpoint::matrix`]; a vector of `n` numbers has a mask of `(n, 1)`. [`Error::Malformed`] if a tensor that is no mask of this
     /// weight has the name that its mask would get.
     pub fn insert_mask(&mut self, name: &str, mask: &Mask) -> Result<()> {
@@ -120,7 +120,7 @@ impl Checkpoint {
     /// The mask of a weight, in whatever form it is there (see the [module](crate::io::safetensors)); `None` if it has none.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no such weight. [`Error::Malformed`] if the metadata says that there is a mask and it
+    /// [`Error::UnknownName`] if there is no such weight. [`Error::Malformed`] if the metadata says that there is a mask and it
     /// is missing, is not U8, has not the weight's shape, or sets bits past the last column.
     pub fn mask(&self, name: &str) -> Result<Option<Mask>> {
         let weight = self.tensor(name);
@@ -159,7 +159,7 @@ impl Checkpoint {
     /// All masks with the names of their weights, in the order of the weights.
     ///
     /// # Errors
-    /// As [`Checkpoint::mask`]; [`Error::UnknownLayer`] if the metadata has a mask without its weight.
+    /// As [`Checkpoint::mask`]; [`Error::UnknownName`] if the metadata has a mask without its weight.
     pub fn masks(&self) -> Result<Vec<(String, Mask)>> {
         for weight in self.metadata.keys().filter_map(|key| key.strip_suffix(&cols_key(""))) {
             self.tensor(weight)?;
@@ -177,7 +177,7 @@ impl Checkpoint {
     /// `fc.parametrizations.weight.original`, and each of them for the layer's own name, `fc`. A tensor of that very name goes first.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is none.
+    /// [`Error::UnknownName`] if there is none.
     pub fn tensor_of<'a>(&'a self, weight: &'a str) -> Result<&'a str> {
         if self.contains(weight) {
             return Ok(weight);

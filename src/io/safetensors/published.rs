@@ -28,7 +28,7 @@ impl Checkpoint {
     /// Puts in what a mask keeps of the weight `name`, in the layout `sparse-bitmask`; a weight of that name in either layout is replaced.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the mask has another shape; [`Error::Setting`] if a kept number is too large for `dtype`.
+    /// [`Error::Shape`] if the mask has another shape; [`Error::InvalidOption`] if a kept number is too large for `dtype`.
     pub fn insert_sparse_bitmask(&mut self, name: &str, weight: &ArrayRef2<f32>, mask: &Mask, dtype: Dtype) -> Result<()> {
         let compressed = kept_values(name, weight, mask)?;
         let mut before = 0i64;
@@ -62,7 +62,7 @@ impl Checkpoint {
     /// The weight `name` of either layout, with zeros where its mask drops, and its mask.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if neither layout has it; [`Error::Malformed`] if a tensor is missing or of another type or shape, or they
+    /// [`Error::UnknownName`] if neither layout has it; [`Error::Malformed`] if a tensor is missing or of another type or shape, or they
     /// contradict one another.
     pub fn published(&self, name: &str) -> Result<(Array2<f32>, Mask)> {
         let prefixes = [layer(name), name];

@@ -98,7 +98,7 @@ impl Checkpoint {
     /// shape of its weight, and none of these is found under the name of a weight (`NAME.weight`).
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`](crate::Error::UnknownLayer) if there is no such tensor.
+    /// [`Error::UnknownName`](crate::Error::UnknownName) if there is no such tensor.
     pub fn role(&self, name: &str) -> Result<Role> {
         let tensor = self.tensor(name)?;
         Ok(self.judge(name, tensor, &self.packed_parts(), &self.mask_tensors()))
@@ -114,7 +114,7 @@ impl Checkpoint {
     /// Numbers of a tensor that are not 0; `None` if its type does not say.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`](crate::Error::UnknownLayer) if there is no such tensor.
+    /// [`Error::UnknownName`](crate::Error::UnknownName) if there is no such tensor.
     pub fn filled(&self, name: &str) -> Result<Option<usize>> {
         Ok(match self.tensor(name)? {
             Tensor::Weight(values, _) => Some(values.iter().filter(|v| **v != 0.0).count()),

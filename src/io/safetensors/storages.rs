@@ -105,7 +105,7 @@ impl Checkpoint {
     /// Puts a storage in under a name, `fc.weight`; one of that name is replaced. Other tensors stay as they are.
     ///
     /// # Errors
-    /// [`Error::Setting`] if a tensor has the name of one of its parts and does not belong to a storage.
+    /// [`Error::InvalidOption`] if a tensor has the name of one of its parts and does not belong to a storage.
     pub fn insert_storage<S: Stored>(&mut self, name: &str, storage: &S) -> Result<()> {
         self.insert_parts(name, storage.to_parts())
     }
@@ -115,14 +115,14 @@ impl Checkpoint {
         for (part, _) in &lists {
             let tensor = format!("{name}.{part}");
             if self.contains(&tensor) && !old {
-                return Err(Error::setting("storage", format!("there is a tensor {} already", quoted(&tensor))));
+                return Err(Error::invalid_option("storage", format!("there is a tensor {} already", quoted(&tensor))));
             }
         }
         self.remove_storage(name);
         for (part, numbers) in lists {
             self.put(format!("{name}.{part}"), tensor_of(numbers));
         }
-        let json = serde_json::to_string(&Line::of(&sizes)).map_err(|e| Error::setting("storage", e.to_string()))?;
+        let json = serde_json::to_string(&Line::of(&sizes)).map_err(|e| Error::invalid_option("storage", e.to_string()))?;
         self.insert_metadata(key(name), json);
         Ok(())
     }
@@ -130,7 +130,7 @@ impl Checkpoint {
     /// Packs what the mask keeps of a weight in a format, and puts it in as [`Checkpoint::insert_storage`] does.
     ///
     /// # Errors
-    /// As there; [`Error::Setting`] for [`Format::Dense`], or if the format has no such numbers or cannot hold the mask.
+    /// As there; [`Error::InvalidOption`] for [`Format::Dense`], or if the format has no such numbers or cannot hold the mask.
     pub fn insert_packed(
         &mut self,
         name: &str,
@@ -157,7 +157,7 @@ impl Checkpoint {
     /// A storage of whatever format the file says.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if there is no storage of that name; [`Error::Malformed`] if the file's version or format is
+    /// [`Error::UnknownName`] if there is no storage of that name; [`Error::Malformed`] if the file's version or format is
     /// unknown, a part is missing or of another type, or an invariant of the storage is broken.
     pub fn storage(&self, name: &str) -> Result<Box<dyn LinearOp>> {
         let parts = self.parts(name)?;
@@ -185,10 +185,10 @@ impl Checkpoint {
     /// What is wrong with a storage, where it stands: a list that is named, or what the line says.
     fn of_part(&self, name: &str, format: &str, error: Error) -> Error {
         match error {
-            Error::Setting { option, reason } if option == format => {
+            Error::InvalidOption { option, reason } if option == format => {
                 self.malformed(&key(name), &format!("is no {option}: {reason}"))
             }
-            Error::Setting { option, reason } => self.malformed(&format!("{name}.{option}"), &reason),
+            Error::InvalidOption { option, reason } => self.malformed(&format!("{name}.{option}"), &reason),
             other => other,
         }
     }

@@ -63,7 +63,7 @@ impl Network {
         let mut features = inputs;
         for (i, (name, layer)) in layers.iter().enumerate() {
             if layers[..i].iter().any(|(n, l)| n == name && !l.params().is_empty()) && !layer.params().is_empty() {
-                return Err(Error::setting("layer name", format!("'{name}' is given twice")));
+                return Err(Error::invalid_option("layer name", format!("'{name}' is given twice")));
             }
             if let Some(expected) = layer.inputs().filter(|&e| e != features) {
                 return Err(Error::shape(format!("input of layer {name}"), &[expected], &[features]));
@@ -110,7 +110,7 @@ impl Network {
     /// The parameter of this name, for example `fc1.weight`.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] with the nearest name.
+    /// [`Error::UnknownName`] with the nearest name.
     pub fn param(&self, name: &str) -> Result<&Param> {
         let params = self.params();
         match params.iter().find(|(n, _)| n == name) {
@@ -122,7 +122,7 @@ impl Network {
     /// As [`Network::param`].
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] with the nearest name.
+    /// [`Error::UnknownName`] with the nearest name.
     pub fn param_mut(&mut self, name: &str) -> Result<&mut Param> {
         self.param(name)?;
         self.params_mut()

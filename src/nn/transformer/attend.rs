@@ -111,7 +111,7 @@ pub(super) fn weigh(row: &mut [f32], keys: &Range<usize>, query: usize, rule: &A
 }
 
 /// What attention reads: queries `(tokens, queries · dim)` and, of the same sequence, keys and values `(keys, keys · dim)`.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
     /// Queries.
     pub q: ArrayView2<'a, f32>,

@@ -13,6 +13,7 @@ use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 
 /// Gradients of queries, keys and values, shaped as they are.
+#[derive(Debug)]
 pub struct Back {
     /// Of the queries.
     pub q: Array2<f32>,

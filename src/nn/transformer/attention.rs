@@ -71,7 +71,7 @@ impl Attention {
         check(&output, q, output.shape().1)?;
         if heads.keys == 0 || heads.queries % heads.keys != 0 {
             let reason = format!("{} heads of queries do not share {} heads of keys evenly", heads.queries, heads.keys);
-            return Err(Error::setting(output.name(), reason));
+            return Err(Error::invalid_option(output.name(), reason));
         }
         Ok(Attention { inputs, output, heads, rule })
     }

@@ -182,7 +182,7 @@ impl Linear {
                 Storage::Dense(dense) => hold(mask, dense.as_slice_mut()),
                 Storage::Packed(op) => {
                     let reason = format!("{tensor} is stored as {}; masks are held on dense weights, in 32 bits", op.format());
-                    return Err(Error::setting("mask", reason));
+                    return Err(Error::invalid_option("mask", reason));
                 }
             }
         }
@@ -327,7 +327,7 @@ impl Linear {
             Storage::Dense(dense) => f(&tensor, dense.as_slice_mut(), self.mask.as_ref()),
             Storage::Packed(_) => {
                 let reason = format!("{tensor} is stored as {}; only dense weights train, in 32 bits", self.op().format());
-                return Err(Error::setting("training", reason));
+                return Err(Error::invalid_option("training", reason));
             }
         }
         let tensor = self.bias_tensor();

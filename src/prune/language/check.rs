@@ -7,14 +7,14 @@ use crate::{Error, Result};
 /// the weights alone prune it like any other.
 ///
 /// # Errors
-/// [`Error::Setting`] that says what does work.
+/// [`Error::InvalidOption`] that says what does work.
 pub fn check_measurable(config: &Config) -> Result<()> {
     if !config.is_encoder_decoder() {
         return Ok(());
     }
     let reason = "an encoder-decoder, whose layers' inputs and gradients are not measured; it is pruned by its weights alone: \
                   magnitude, magnitude-l2 or random, allocated by uniform, global, er, erk or lamp";
-    Err(Error::setting("model", reason))
+    Err(Error::invalid_option("model", reason))
 }
 
 /// Refuses what needs more bytes of memory than are free, where the system says how many are.
@@ -24,7 +24,7 @@ pub(super) fn fits_memory(option: &str, what: &str, bytes: Option<u64>) -> Resul
         Some(bytes) if bytes <= free => Ok(()),
         _ => {
             let needed = bytes.map_or("more than can be counted".to_string(), |n| format!("{:.1} GB", gigabytes(n)));
-            Err(Error::setting(option, format!("{what} need {needed} of memory; {:.1} GB are free", gigabytes(free))))
+            Err(Error::invalid_option(option, format!("{what} need {needed} of memory; {:.1} GB are free", gigabytes(free))))
         }
     }
 }

@@ -50,7 +50,7 @@ impl Evaluator {
         check_measurable(config)?;
         let (ids, length, count) = (tokens.ids(), tokens.length(), tokens.len());
         if length < 2 {
-            return Err(Error::setting("search-tokens", format!("sequences of {length} token have none to predict")));
+            return Err(Error::invalid_option("search-tokens", format!("sequences of {length} token have none to predict")));
         }
         let a_token = config.layers().checked_mul(config.hidden()).and_then(|n| n.checked_add(config.vocab()));
         let bytes = a_token.and_then(|n| n.checked_mul(ids.len())?.checked_mul(size_of::<f32>()));

@@ -85,7 +85,7 @@ impl SequenceGradients {
     /// What was measured of a layer.
     ///
     /// # Errors
-    /// [`Error::UnknownLayer`] if it was not among those that were measured; [`Error::Io`] if the disk refuses.
+    /// [`Error::UnknownName`] if it was not among those that were measured; [`Error::Io`] if the disk refuses.
     pub fn measured(&self, layer: &str) -> Result<Measured> {
         let (group, shape) = self.find(layer)?;
         self.gather(shape, &|row| self.rows.row(group, row))
@@ -124,7 +124,7 @@ impl SequenceGradients {
                 return Ok(None);
             }
             next += 1;
-            Array2::from_shape_vec(shape, row(next - 1)?).map(Some).map_err(|e| Error::setting("gradients", e.to_string()))
+            Array2::from_shape_vec(shape, row(next - 1)?).map(Some).map_err(|e| Error::invalid_option("gradients", e.to_string()))
         };
         let (gradient, squared_gradients) = (sum(Need::Gradient)?, sum(Need::SquaredGradients)?);
         let sample_gradients = match self.needs.contains(Need::SampleGradients) {
@@ -185,7 +185,7 @@ impl Sums {
         if let Some(at) = numbers.iter().position(|v| !v.is_finite()) {
             let cols = gradient.shape().get(1).copied().unwrap_or(1);
             let what = format!("gradient of sequence {n}");
-            return Err(Error::NonFinite { what, row: at / cols, col: at % cols, value: f64::from(numbers[at]) });
+            return Err(Error::NotFinite { what, row: at / cols, col: at % cols, value: f64::from(numbers[at]) });
         }
         let (all, mut next) = (self.sequences, 0);
         for (need, of) in [(Need::Gradient, (|g| g) as fn(f32) -> f32), (Need::SquaredGradients, |g| g * g)] {

@@ -31,7 +31,7 @@ pub fn language_layers(folder: &Folder, config: &Config, only: &[String], skip: 
     }
     all.retain(|l| (only.is_empty() || only.iter().any(|p| matches(p, &l.name))) && !skip.iter().any(|p| matches(p, &l.name)));
     if all.is_empty() {
-        return Err(Error::setting("skip", "no layer is left to prune"));
+        return Err(Error::invalid_option("skip", "no layer is left to prune"));
     }
     Ok(all)
 }

@@ -89,10 +89,10 @@ impl<'a> LevelSettings<'a> {
         sparsities.sort_by(f64::total_cmp);
         sparsities.dedup();
         if sparsities.is_empty() || sparsities.iter().any(|s| !(*s > 0.0 && *s < 1.0)) {
-            return Err(Error::setting("levels", format!("{sparsities:?} are not sparsities between 0 and 1")));
+            return Err(Error::invalid_option("levels", format!("{sparsities:?} are not sparsities between 0 and 1")));
         }
         if sparsities.len() > 255 {
-            return Err(Error::setting("levels", format!("{} sparsities; at most 255 are searched", sparsities.len())));
+            return Err(Error::invalid_option("levels", format!("{} sparsities; at most 255 are searched", sparsities.len())));
         }
         Ok(sparsities)
     }
@@ -142,7 +142,10 @@ impl<'a> Levels<'a> {
         check_measurable(config)?;
         let sparsities = settings.checked_sparsities()?;
         if matches!(settings.pattern, Pattern::Nm { .. }) {
-            return Err(Error::setting("allocate", format!("pattern {} fixes the sparsity of every layer", settings.pattern)));
+            return Err(Error::invalid_option(
+                "allocate",
+                format!("pattern {} fixes the sparsity of every layer", settings.pattern),
+            ));
         }
         let rows = RowFile::new(&settings.memory.folder, layers.iter().map(|l| (1 + sparsities.len(), l.shape.0 * l.shape.1)))?;
         let mut levels = Levels { folder, config, layers: layers.to_vec(), table: vec![Vec::new(); layers.len()], rows };
@@ -155,7 +158,7 @@ impl<'a> Levels<'a> {
             walk.at_once(&mut block, CalibrationInputs::Dense, &mut |block, found, names| {
                 for (l, of) in layers.iter().enumerate().filter(|(_, l)| names.contains(&l.name)) {
                     let Some(layer) = block.linears().into_iter().find(|found| found.name() == of.name) else { continue };
-                    let in_layer = |e: Error| if e.to_string().contains(&of.name) { e } else { e.in_layer(&of.name) };
+                    let in_layer = |e: Error| e.within_layer(&of.name);
                     let (weight, old) = (layer.dense_weight(), mask_before(&layer.tensor(), layer.is_transposed(), folder)?);
                     let measured = with_gradients(found, &of.name, settings.gradients)?;
                     let evidence = Evidence { layer: &of.name, weight: weight.view(), mask: old.as_ref(), measured };
@@ -214,7 +217,7 @@ impl<'a> Levels<'a> {
     /// If there is no such layer or level.
     pub fn weight(&self, layer: usize, level: usize) -> Result<Array2<f32>> {
         let weight = Array2::from_shape_vec(self.layers[layer].shape, self.rows.row(layer, level)?);
-        weight.map_err(|e| Error::setting("levels", e.to_string()))
+        weight.map_err(|e| Error::invalid_option("levels", e.to_string()))
     }
 
     /// What all layers cost dense.

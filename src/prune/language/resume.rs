@@ -46,7 +46,7 @@ pub(super) fn begin(out: &Output, layout: Layout, described: &Value, resume: boo
         if let Some((key, value)) = now.iter().find(differs) {
             let (old, new) = (short(&before[key]), short(value));
             let reason = format!("the unfinished run has {old}, this one {new}; ask for the same, or remove {}", part.display());
-            return Err(Error::setting(key, reason));
+            return Err(Error::invalid_option(key, reason));
         }
     }
     let writer = FolderWriter::resume(out.clone(), layout)?;

@@ -198,7 +198,7 @@ struct Saver(Option<JoinHandle<Result<()>>>);
 impl Saver {
     fn save(&mut self, records: &[LayerRecord], writer: &FolderWriter) -> Result<()> {
         self.end()?;
-        let value = serde_json::to_value(records).map_err(|e| Error::setting("records", e.to_string()))?;
+        let value = serde_json::to_value(records).map_err(|e| Error::invalid_option("records", e.to_string()))?;
         let sync = writer.sync_later((RECORDS, &value))?;
         self.0 = Some(std::thread::spawn(sync));
         Ok(())
@@ -222,13 +222,13 @@ impl Drop for Saver {
 fn check(settings: &LanguagePruning<'_>) -> Result<()> {
     if settings.inputs == CalibrationInputs::Dense && settings.sequential == Sequential::Layer {
         let reason = "dense inputs have no pruned layers before them; prune by whole blocks, or with pruned inputs";
-        return Err(Error::setting("inputs", reason));
+        return Err(Error::invalid_option("inputs", reason));
     }
     if settings.correction.is_some() && settings.sequential == Sequential::Block {
-        return Err(Error::setting("correct", "layers make up for earlier ones only where they are pruned in turn"));
+        return Err(Error::invalid_option("correct", "layers make up for earlier ones only where they are pruned in turn"));
     }
     if settings.budgets.is_empty() {
-        return Err(Error::setting("layers", "none is left to prune"));
+        return Err(Error::invalid_option("layers", "none is left to prune"));
     }
     Ok(())
 }
@@ -283,7 +283,7 @@ fn one(
     with_gradients(found, name, settings.gradients)?;
     let measured = found.inputs();
     let evidence = Evidence { layer: name, weight, mask: old.as_ref(), measured };
-    let in_layer = |e: Error| if e.to_string().contains(name) { e } else { e.in_layer(name) };
+    let in_layer = |e: Error| e.within_layer(name);
     let target = match settings.correction {
         None => None,
         Some(c) => {

@@ -133,7 +133,10 @@ pub fn outliers(
     mut see: impl FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Vec<BlockOutliers>> {
     if !(threshold.is_finite() && threshold >= 0.0) {
-        return Err(Error::setting("owl-threshold", format!("{threshold} is not a finite number of at least 0; 5 is usual")));
+        return Err(Error::invalid_option(
+            "owl-threshold",
+            format!("{threshold} is not a finite number of at least 0; 5 is usual"),
+        ));
     }
     let needs = Needs::none().and(Need::InputSquares);
     let mut walk = Walk::new(folder, config, calibration, needs, false, memory)?;

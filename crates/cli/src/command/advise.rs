@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
     check_threads(&[args.threads])?;
     check_sparsity(args.sparsity.as_slice())?;
     if args.tokens == 0 {
-        return Err(Error::setting("tokens", "0, where 1 or more are possible"));
+        return Err(Error::invalid_option("tokens", "0, where 1 or more are possible"));
     }
     let grid = if args.quick { Grid::quick() } else { Grid::full() };
     let asked = args.shape.as_deref().map(|text| question(args, text)).transpose()?;
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
     match (asked, &folder) {
         (Some(question), _) => of_shape(args, &profile, &cache, &question),
         (None, Some(folder)) => of_model(args, &profile, &cache, folder),
-        (None, None) => Err(Error::setting("shape", "give one, or a folder")),
+        (None, None) => Err(Error::invalid_option("shape", "give one, or a folder")),
     }
 }
 
@@ -79,7 +79,7 @@ fn question(args: &Args, text: &str) -> Result<Question> {
     let sparsity = match (args.sparsity, pattern) {
         (Some(sparsity), _) => sparsity,
         (None, Pattern::Nm { .. }) => 0.0,
-        (None, _) => return Err(Error::setting("sparsity", format!("{pattern} says none; give one, as 0.6"))),
+        (None, _) => return Err(Error::invalid_option("sparsity", format!("{pattern} says none; give one, as 0.6"))),
     };
     let plain = Question::new(shape, args.tokens, sparsity).with_pattern(pattern);
     Ok(if args.cold { plain.from_memory() } else { plain })

@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
             stored = Some(store(&network, &trained[0], &args.out.join("pruned.safetensors"))?);
         }
     }
-    let Some(stored) = stored else { return Err(Error::setting("demo", "no pruned network was made")) };
+    let Some(stored) = stored else { return Err(Error::invalid_option("demo", "no pruned network was made")) };
     rows.sort_by(|a, b| {
         (a.seed, a.method, a.retrained).cmp(&(b.seed, b.method, b.retrained)).then(a.sparsity.total_cmp(&b.sparsity))
     });

@@ -139,7 +139,7 @@ fn score(args: &Args, (text, windows): &(PathBuf, Windows), model: Evaluated<'_>
 
 /// All texts: the first by its own keys, each as one of `texts`.
 fn perplexities(args: &Args, scores: &[TextScore], config: &Config) -> Result<(Value, String)> {
-    let as_json = |value: Vec<TextScore>| serde_json::to_value(value).map_err(|e| Error::setting("json", e.to_string()));
+    let as_json = |value: Vec<TextScore>| serde_json::to_value(value).map_err(|e| Error::invalid_option("json", e.to_string()));
     let texts = as_json(scores.to_vec())?;
     let mut value = texts[0].clone();
     value["texts"] = texts;
@@ -238,7 +238,7 @@ fn shortened(cut: usize) -> String {
 
 /// A score with what is not the library's to know.
 fn with(score: impl serde::Serialize, bos: &str) -> Result<Value> {
-    let mut value = serde_json::to_value(score).map_err(|e| Error::setting("json", e.to_string()))?;
+    let mut value = serde_json::to_value(score).map_err(|e| Error::invalid_option("json", e.to_string()))?;
     if let Some(object) = value.as_object_mut() {
         object.insert("bos".to_string(), json!(bos));
     }

@@ -74,7 +74,7 @@ struct Prompt {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     if args.top_k == Some(0) {
-        return Err(Error::setting("top-k", "0 leaves no token to draw"));
+        return Err(Error::invalid_option("top-k", "0 leaves no token to draw"));
     }
     let drawn = args.top_k.is_some() || args.top_p.is_some();
     let sampling = Sampling {
@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut stops = Stops::new(args.stop.iter())?;
     let (folder, config) = open(&args.dir)?;
     if config.is_encoder_decoder() && running != Running::Auto {
-        return Err(Error::setting("format", "an encoder-decoder runs dense"));
+        return Err(Error::invalid_option("format", "an encoder-decoder runs dense"));
     }
     let tokenizer = Tokenizer::open(&args.dir)?;
     let prompt = Prompt::read(args, &config, &tokenizer)?;
@@ -189,7 +189,7 @@ impl Prompt {
         };
         tokenizer.fits(&ids, config.vocab())?;
         if ids.is_empty() {
-            return Err(Error::setting("prompt", "it has no tokens, so there is nothing to continue"));
+            return Err(Error::invalid_option("prompt", "it has no tokens, so there is nothing to continue"));
         }
         Ok(Prompt { text, rendered, ids })
     }
@@ -201,7 +201,7 @@ fn standard_input() -> Result<String> {
     std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Error::io("standard input", e))?;
     let mut text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        Error::setting("prompt", format!("standard input is not UTF-8 from byte {at} on"))
+        Error::invalid_option("prompt", format!("standard input is not UTF-8 from byte {at} on"))
     })?;
     let end = text.strip_suffix('\n').map(|t| t.strip_suffix('\r').unwrap_or(t).len());
     text.truncate(end.unwrap_or(text.len()));
@@ -230,7 +230,7 @@ fn check_room(tokens: usize, prompt: usize, config: &Config) -> Result<()> {
     let whole = prompt.saturating_add(tokens);
     let asked = format!("{tokens} tokens behind a prompt of {prompt}");
     if let Some(learned) = config.max_positions().filter(|n| *n < whole) {
-        return Err(Error::setting("tokens", format!("{asked}; the model has learned {learned} positions")));
+        return Err(Error::invalid_option("tokens", format!("{asked}; the model has learned {learned} positions")));
     }
     let width = |i: usize| config.widths(i).kv_heads * config.widths(i).head_dim;
     let each: usize = (0..config.layers()).map(|i| 2 * size_of::<f32>() * width(i)).sum();
@@ -238,7 +238,7 @@ fn check_room(tokens: usize, prompt: usize, config: &Config) -> Result<()> {
     if let Some(memory) = lacuna::eval::machine_memory().filter(|memory| needed > *memory as f64) {
         let (needed, memory) = (needed / 1e9, memory as f64 / 1e9);
         let reason = format!("{asked} need {needed:.1} GB for keys and values; this machine has {memory:.1} GB of memory");
-        return Err(Error::setting("tokens", reason));
+        return Err(Error::invalid_option("tokens", reason));
     }
     if let Some(stated) = config.stated_context().filter(|n| *n < whole && !config.is_encoder_decoder()) {
         eprintln!(

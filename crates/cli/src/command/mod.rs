@@ -43,13 +43,13 @@ pub fn counted(n: usize, thing: &str) -> String {
 pub fn largest_difference(a: &Array2<f32>, b: &Array2<f32>) -> Result<f64> {
     let apart = a - b;
     match apart.indexed_iter().find(|(_, d)| d.is_nan()) {
-        Some(((row, col), &value)) => Err(Error::NonFinite { what: "difference".into(), row, col, value: f64::from(value) }),
+        Some(((row, col), &value)) => Err(Error::NotFinite { what: "difference".into(), row, col, value: f64::from(value) }),
         None => Ok(f64::from(apart.fold(0.0, |m, d| f32::max(m, d.abs())))),
     }
 }
 
 /// One line of JSON on standard output.
 pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let json = serde_json::to_string(value).map_err(|e| Error::setting("json", e.to_string()))?;
+    let json = serde_json::to_string(value).map_err(|e| Error::invalid_option("json", e.to_string()))?;
     print(&(json + "\n"))
 }

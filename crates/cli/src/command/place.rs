@@ -21,7 +21,7 @@ pub struct Force {
 }
 
 fn exists(out: &Path) -> Error {
-    Error::malformed(out, "exists already; name another, or replace it with --force")
+    Error::exists(out, "exists already; name another, or replace it with --force")
 }
 
 /// Refuses a folder of reports in which files of these names are, unless the first of them is a page that this library has made, or `force`

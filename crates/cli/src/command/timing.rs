@@ -76,7 +76,7 @@ pub fn dense_against_sparse(seed: Seed) -> Result<Vec<Timing>> {
             let of = |name: &str| times.iter().find(|t| t.name == name);
             let best = times.iter().filter(|t| t.name != SPARSE && t.name != CSR).min_by(|a, b| a.us.total_cmp(&b.us));
             let (Some(plan), Some(csr), Some(best)) = (of(SPARSE), of(CSR), best) else {
-                return Err(Error::setting("timing", "nothing was timed"));
+                return Err(Error::invalid_option("timing", "nothing was timed"));
             };
             rows.push(Timing {
                 tokens,

@@ -84,12 +84,12 @@ impl Budget {
 /// Refuses a sparsity outside [0, 1), NaN included.
 ///
 /// # Errors
-/// [`Error::Setting`] with the value.
+/// [`Error::InvalidOption`] with the value.
 pub(crate) fn check_sparsity(sparsity: f64) -> Result<()> {
     if (0.0..1.0).contains(&sparsity) {
         return Ok(());
     }
-    Err(Error::setting("sparsity", format!("{sparsity} is not in [0, 1): 0 keeps all, 0.9 drops nine of ten")))
+    Err(Error::invalid_option("sparsity", format!("{sparsity} is not in [0, 1): 0 keeps all, 0.9 drops nine of ten")))
 }
 
 /// Who competes with whom inside one matrix.

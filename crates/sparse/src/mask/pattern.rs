@@ -111,7 +111,7 @@ impl Pattern {
     pub fn check_scope(self, scope: Scope) -> Result<()> {
         match (self, scope) {
             (Pattern::Rows | Pattern::Cols, Scope::Row) => {
-                Err(Error::setting("scope", format!("pattern {self} cannot be chosen row by row; use the layer scope")))
+                Err(Error::invalid_option("scope", format!("pattern {self} cannot be chosen row by row; use the layer scope")))
             }
             _ => Ok(()),
         }
@@ -203,7 +203,7 @@ impl FromStr for Pattern {
             let (a, b) = text.split_once(sep)?;
             Some((a.parse().ok()?, b.parse().ok()?))
         };
-        let refuse = |reason: String| Err(Error::setting("pattern", reason));
+        let refuse = |reason: String| Err(Error::invalid_option("pattern", reason));
         match s {
             "unstructured" => Ok(Pattern::Unstructured),
             "rows" => Ok(Pattern::Rows),

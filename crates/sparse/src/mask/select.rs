@@ -35,7 +35,7 @@ use rayon::prelude::*;
 ///
 /// # Errors
 /// If the pattern does not fit the shape ([`Pattern::check_shape`]), the budget is not one of this pattern's units, the
-/// scope leaves no choice, or a score is not finite ([`Error::NonFinite`] names the first).
+/// scope leaves no choice, or a score is not finite ([`Error::NotFinite`] names the first).
 pub fn select(scores: &ArrayRef2<f32>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Mask> {
     let (rows, cols) = scores.dim();
     let units = pattern.units(rows, cols)?;
@@ -100,7 +100,7 @@ fn share(total: usize, parts: usize, i: usize) -> usize {
 /// Refuses an infinity or a NaN, and names the first.
 ///
 /// # Errors
-/// [`Error::NonFinite`] with the place of the first; `what` says what the numbers are.
+/// [`Error::NotFinite`] with the place of the first; `what` says what the numbers are.
 pub fn check_finite(numbers: &ArrayRef2<f32>, what: &str) -> Result<()> {
     check_finite_from(numbers, what, 0)
 }
@@ -118,7 +118,7 @@ pub fn check_finite_from(numbers: &ArrayRef2<f32>, what: &str, first: usize) -> 
         .map(|(r, _)| r);
     let Some(row) = bad else { return Ok(()) };
     let (col, value) = numbers.row(row).iter().copied().enumerate().find(|(_, s)| !s.is_finite()).unwrap_or((0, f32::NAN));
-    Err(Error::NonFinite { what: what.into(), row: first + row, col, value: f64::from(value) })
+    Err(Error::NotFinite { what: what.into(), row: first + row, col, value: f64::from(value) })
 }
 
 /// A mask written row by row, in parallel.

@@ -73,7 +73,7 @@ impl<T: Expand> Bitmask<T> {
         let (rows, cols) = kept.dim();
         let n = kept.check_sizes(FORMAT)?;
         if words == 0 {
-            return Err(Error::setting("tile", "0 words, where 1 or more are possible"));
+            return Err(Error::invalid_option("tile", "0 words, where 1 or more are possible"));
         }
         kept.check_scalable()?;
         let row_words = cols.div_ceil(64);
@@ -144,7 +144,7 @@ impl<T: Expand> BitmaskParts<T> {
 
     fn check(&self) -> Result<()> {
         let BitmaskParts { rows, cols, tile, ref blocks, ref starts, ref words, ref values, ref scales } = *self;
-        let refuse = |reason: String| Err(Error::setting(FORMAT, reason));
+        let refuse = |reason: String| Err(Error::invalid_option(FORMAT, reason));
         let row_words = cols.div_ceil(64);
         if tile == 0 || tile > row_words.max(1) {
             return refuse(format!("tiles of {tile} words in rows of {row_words}"));

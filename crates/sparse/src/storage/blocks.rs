@@ -60,7 +60,7 @@ pub(super) fn block_of(blocks: &[u32], row: usize) -> Range<usize> {
 
 /// Whether blocks cover the rows in order, none longer than `longest`.
 pub(super) fn check(format: &'static str, blocks: &[u32], rows: usize, longest: usize) -> Result<()> {
-    let refuse = |reason: String| Err(Error::setting(format, reason));
+    let refuse = |reason: String| Err(Error::invalid_option(format, reason));
     if blocks.first() != Some(&0) || blocks.last().map(|&b| b as usize) != Some(rows) {
         return refuse(format!("blocks run from {:?} to {:?} over {rows} rows", blocks.first(), blocks.last()));
     }
@@ -72,7 +72,7 @@ pub(super) fn check(format: &'static str, blocks: &[u32], rows: usize, longest: 
 
 /// Whether `starts` rise from 0 to `end`.
 pub(super) fn check_starts(format: &'static str, starts: &[u32], lists: usize, end: usize) -> Result<()> {
-    let refuse = |reason: String| Err(Error::setting(format, reason));
+    let refuse = |reason: String| Err(Error::invalid_option(format, reason));
     if starts.len().checked_sub(1) != Some(lists) {
         return refuse(format!("{} starts for {lists} lists, where each has one and the end another", starts.len()));
     }

@@ -208,7 +208,7 @@ impl<T: Value> Bsr<T> {
 
 fn check_block(r: usize, c: usize) -> Result<()> {
     if r == 0 || c == 0 || u32::try_from(r.max(c)).is_err() {
-        return Err(Error::setting(FORMAT, format!("blocks of {r} x {c}, where 1 x 1 and more are possible")));
+        return Err(Error::invalid_option(FORMAT, format!("blocks of {r} x {c}, where 1 x 1 and more are possible")));
     }
     Ok(())
 }
@@ -230,7 +230,7 @@ impl<T: Value> BsrParts<T> {
     fn check(&self) -> Result<()> {
         let BsrParts { rows, cols, r, c, ref shares, ref starts, ref value_starts, ref columns, ref values, group, ref scales } =
             *self;
-        let refuse = |reason: String| Err(Error::setting(FORMAT, reason));
+        let refuse = |reason: String| Err(Error::invalid_option(FORMAT, reason));
         check_block(r, c)?;
         check(FORMAT, shares, rows, rows.max(1))?;
         if let Some(s) = shares[..shares.len() - 1].iter().find(|s| **s as usize % r != 0) {

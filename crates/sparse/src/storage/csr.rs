@@ -108,7 +108,7 @@ pub(super) fn check_lines(
     indices: &[u32],
     values: usize,
 ) -> Result<()> {
-    let refuse = |reason: String| Err(Error::setting("csr", reason));
+    let refuse = |reason: String| Err(Error::invalid_option("csr", reason));
     if indices.len() != values {
         return refuse(format!("{} indices for {values} values", indices.len()));
     }

@@ -27,7 +27,7 @@ impl Csr {
     pub fn from_sprs<I: SpIndex + 'static, Iptr: SpIndex + 'static>(matrix: CsMatI<f32, I, Iptr>) -> Result<Self> {
         let ((rows, cols), by_rows) = (matrix.shape(), matrix.is_csr());
         if !by_rows && u32::try_from(rows).is_err() {
-            return Err(Error::setting("csr", format!("the sprs matrix has {rows} rows, which do not fit 32 bits")));
+            return Err(Error::invalid_option("csr", format!("the sprs matrix has {rows} rows, which do not fit 32 bits")));
         }
         let (offsets, indices, values) = matrix.into_raw_storage();
         let (mut offsets, indices) = (narrowed(offsets, "offset")?, narrowed(indices, "index")?);
@@ -50,7 +50,7 @@ impl Csr {
     pub fn to_sprs(&self) -> Result<CsMat<f32>> {
         let wide = |list: &[u32]| list.iter().map(|&i| i as usize).collect::<Vec<usize>>();
         CsMat::try_new((self.rows, self.cols), wide(&self.offsets), wide(&self.indices), self.values.clone())
-            .map_err(|(_, _, _, e)| Error::setting("csr", e.to_string()))
+            .map_err(|(_, _, _, e)| Error::invalid_option("csr", e.to_string()))
     }
 
     /// This weight as a matrix of `sprs`, which takes its memory over without a copy.
@@ -59,7 +59,7 @@ impl Csr {
     /// Never for a weight that keeps the invariants.
     pub fn into_sprs(self) -> Result<CsMatI<f32, u32>> {
         CsMatI::try_new((self.rows, self.cols), self.offsets, self.indices, self.values)
-            .map_err(|(_, _, _, e)| Error::setting("csr", e.to_string()))
+            .map_err(|(_, _, _, e)| Error::invalid_option("csr", e.to_string()))
     }
 }
 
@@ -77,7 +77,7 @@ impl<'a> CsrView<'a> {
     {
         let indptr = matrix.proper_indptr();
         let (true, std::borrow::Cow::Borrowed(offsets)) = (matrix.is_csr(), indptr) else {
-            return Err(Error::setting("csr", "the sprs matrix is stored by columns or is a slice of another"));
+            return Err(Error::invalid_option("csr", "the sprs matrix is stored by columns or is a slice of another"));
         };
         let (rows, cols) = matrix.shape();
         CsrView::new(rows, cols, offsets, matrix.indices(), matrix.data())
@@ -89,7 +89,7 @@ impl<'a> CsrView<'a> {
     /// Never for a weight that keeps the invariants.
     pub fn to_sprs(&self) -> Result<CsMatViewI<'a, f32, u32>> {
         CsMatViewI::try_new((self.rows, self.cols), self.offsets, self.indices, self.values)
-            .map_err(|(_, _, _, e)| Error::setting("csr", e.to_string()))
+            .map_err(|(_, _, _, e)| Error::invalid_option("csr", e.to_string()))
     }
 }
 
@@ -101,7 +101,7 @@ fn narrowed<I: SpIndex + 'static>(numbers: Vec<I>, what: &str) -> Result<Vec<u32
     }
     let one = |i: I| {
         let fits = i.try_index().and_then(|i| u32::try_from(i).ok());
-        fits.ok_or_else(|| Error::setting("csr", format!("{what} {i:?} of the sprs matrix does not fit 32 bits")))
+        fits.ok_or_else(|| Error::invalid_option("csr", format!("{what} {i:?} of the sprs matrix does not fit 32 bits")))
     };
     numbers.into_iter().flatten().map(one).collect()
 }

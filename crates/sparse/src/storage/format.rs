@@ -18,9 +18,10 @@ impl Precision {
     pub(crate) fn scaling(self, format: Format, tile: usize) -> Result<Scaling> {
         match self {
             Precision::I8Grouped(inputs) if inputs == tile => Ok(Scaling::Tile),
-            Precision::I8Grouped(_) => {
-                Err(Error::setting("values", format!("{self}, where {format} has a scale a row, or one a tile as i8:{tile}")))
-            }
+            Precision::I8Grouped(_) => Err(Error::invalid_option(
+                "values",
+                format!("{self}, where {format} has a scale a row, or one a tile as i8:{tile}"),
+            )),
             _ => Ok(Scaling::Row),
         }
     }
@@ -71,7 +72,7 @@ macro_rules! with_storage {
     ($format:expr, $values:expr, $source:expr, |$op:ident| $do:expr) => {
         match ($format, $values) {
             (Format::Dense | Format::Csr, values) => {
-                return Err(Error::setting("values", format!("{} keeps f32 only, not {values}", $format)));
+                return Err(Error::invalid_option("values", format!("{} keeps f32 only, not {values}", $format)));
             }
             (Format::TileCsr(tile), values) => {
                 let scaling = values.scaling($format, tile)?;
@@ -86,7 +87,7 @@ macro_rules! with_storage {
                 with_values!(values, $source, Bitmask::pack(tile.div_ceil(64), scaling), |$op| $do)
             }
             (Format::Sell(_), values @ Precision::I8Grouped(_)) => {
-                return Err(Error::setting("values", format!("{values}, where {} has a scale a row", $format)));
+                return Err(Error::invalid_option("values", format!("{values}, where {} has a scale a row", $format)));
             }
             (Format::Sell(slots), values) => with_values!(values, $source, Sell::pack(lanes_here(), slots), |$op| $do),
             (Format::Nm(n, m), values) => with_values!(values, $source, Nm::pack((n, m), values.group()), |$op| $do),
@@ -203,7 +204,7 @@ impl Format {
         match self {
             Format::Csr if values == Precision::F32 => Ok(Csr::pack(&source.kept()?)?.to_parts()),
             Format::Dense | Format::Csr => {
-                Err(Error::setting("format", format!("{self} of {values} is no storage that files hold")))
+                Err(Error::invalid_option("format", format!("{self} of {values} is no storage that files hold")))
             }
             _ => Ok(with_storage!(self, values, source, |op| op.to_parts())),
         }
@@ -262,7 +263,7 @@ impl FromStr for Format {
     /// If the text names no storage, or a tile that it cannot have.
     fn from_str(s: &str) -> Result<Self> {
         let (name, tile) = s.split_once(':').map_or((s, None), |(name, tile)| (name, Some(tile)));
-        let refuse = |reason: String| Err(Error::setting("format", reason));
+        let refuse = |reason: String| Err(Error::invalid_option("format", reason));
         if let ("nm" | "bsr", tile) = (name, tile) {
             let pattern = match (name, tile) {
                 ("nm", tile) => tile.unwrap_or("2:4").to_string(),

@@ -36,7 +36,7 @@ pub fn weight_gradient(mask: &Mask, dy: &ArrayRef2<f32>, x: &ArrayRef2<f32>) -> 
     assert!(found == (rows, cols) && tokens.0 == tokens.1, "mask {rows} x {cols}: dy {:?}, x {:?}", dy.dim(), x.dim());
     let kept = mask.kept();
     if u32::try_from(kept.max(cols)).is_err() {
-        return Err(Error::setting("csr", format!("{kept} weights in {rows} x {cols} do not fit 32-bit indices")));
+        return Err(Error::invalid_option("csr", format!("{kept} weights in {rows} x {cols} do not fit 32-bit indices")));
     }
     let mut offsets = vec![0u32; rows + 1];
     for (r, count) in mask.row_counts().into_iter().enumerate() {

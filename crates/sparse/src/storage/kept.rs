@@ -52,7 +52,7 @@ impl<'a> Source<'a> {
             Origin::Dense(weight) => Ok(Kept::of(weight, self.mask)),
             Origin::Rows(csr) => Ok(Kept { mask: self.mask, numbers: Numbers::Rows(csr.view()) }),
             Origin::Same(entries) => Kept::same(entries, self.mask)
-                .ok_or_else(|| Error::setting("values", format!("are {}, not {}", entries.precision(), T::NAME))),
+                .ok_or_else(|| Error::invalid_option("values", format!("are {}, not {}", entries.precision(), T::NAME))),
         }
     }
 }
@@ -85,7 +85,7 @@ impl<'a, T: Value> Kept<'a, T> {
         }
         let kept = self.mask.kept();
         if u32::try_from(kept.max(rows).max(cols)).is_err() {
-            return Err(Error::setting(format, format!("{kept} weights in {rows} x {cols} do not fit 32-bit indices")));
+            return Err(Error::invalid_option(format, format!("{kept} weights in {rows} x {cols} do not fit 32-bit indices")));
         }
         Ok(kept)
     }
@@ -98,7 +98,7 @@ impl<'a, T: Value> Kept<'a, T> {
         let infinite = |&(r, c): &(usize, usize)| !self.weight(r, c).is_finite();
         match self.mask.iter_kept().find(infinite) {
             Some((row, col)) => {
-                Err(Error::NonFinite { what: format!("weight for {}", T::NAME), row, col, value: self.weight(row, col).into() })
+                Err(Error::NotFinite { what: format!("weight for {}", T::NAME), row, col, value: self.weight(row, col).into() })
             }
             None => Ok(()),
         }

@@ -198,10 +198,10 @@ fn wide(m: usize) -> usize {
 
 fn check_groups(cols: usize, n: usize, m: usize) -> Result<()> {
     if n == 0 || n > m || m > 16 {
-        return Err(Error::setting(FORMAT, format!("{n}:{m}, where 1 <= N <= M <= 16 is possible")));
+        return Err(Error::invalid_option(FORMAT, format!("{n}:{m}, where 1 <= N <= M <= 16 is possible")));
     }
     if cols % m != 0 {
-        return Err(Error::setting(FORMAT, format!("groups of {m} do not divide rows of {cols}")));
+        return Err(Error::invalid_option(FORMAT, format!("groups of {m} do not divide rows of {cols}")));
     }
     Ok(())
 }
@@ -244,7 +244,7 @@ fn in_pairs(bits: &[u64]) -> Vec<usize> {
 impl<T: Expand> NmParts<T> {
     fn check(&self) -> Result<()> {
         let NmParts { rows, cols, n, m, ref blocks, ref order, ref words, ref values, group, ref scales } = *self;
-        let refuse = |reason: String| Err(Error::setting(FORMAT, reason));
+        let refuse = |reason: String| Err(Error::invalid_option(FORMAT, reason));
         check_groups(cols, n, m)?;
         check(FORMAT, blocks, rows, CUT.longest)?;
         let (each, row_words) = (cols / m * n, cols.div_ceil(wide(m)));

@@ -32,7 +32,7 @@ impl Sizes {
     }
 
     fn missing(&self, what: &str) -> Error {
-        Error::setting("storage", format!("has no {what}"))
+        Error::invalid_option("storage", format!("has no {what}"))
     }
 
     /// The width of tiles.
@@ -117,7 +117,7 @@ impl Parts {
     /// Takes a list out.
     fn take(&mut self, name: &'static str) -> Result<Part> {
         let at = self.lists.iter().position(|(n, _)| *n == name);
-        let at = at.ok_or_else(|| Error::setting(name, format!("is missing; {} needs it", self.sizes.format)))?;
+        let at = at.ok_or_else(|| Error::invalid_option(name, format!("is missing; {} needs it", self.sizes.format)))?;
         Ok(self.lists.swap_remove(at).1)
     }
 
@@ -130,12 +130,12 @@ impl Parts {
     pub(super) fn values<T: Value>(&mut self, name: &'static str) -> Result<Vec<T>> {
         let part = self.take(name)?;
         let element = part.element();
-        let wanted = || Error::setting(name, format!("is {element}, not {}", T::NAME.to_uppercase()));
+        let wanted = || Error::invalid_option(name, format!("is {element}, not {}", T::NAME.to_uppercase()));
         let Part::Values(values) = part else { return Err(wanted()) };
         if let Values::I8(v) = &values
             && v.contains(&-128)
         {
-            return Err(Error::setting(name, "holds -128, where -127 to 127 are possible"));
+            return Err(Error::invalid_option(name, "holds -128, where -127 to 127 are possible"));
         }
         T::of_list(values).ok_or_else(wanted)
     }
@@ -153,7 +153,7 @@ macro_rules! lists {
             $(pub(super) fn $name(&mut self, name: &'static str) -> Result<Vec<$t>> {
                 match self.take(name)? {
                     Part::$part(list) => Ok(list),
-                    other => Err(Error::setting(name, format!("is {}, not {}", other.element(), stringify!($part)))),
+                    other => Err(Error::invalid_option(name, format!("is {}, not {}", other.element(), stringify!($part)))),
                 }
             })*
         }

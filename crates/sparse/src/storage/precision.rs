@@ -48,7 +48,10 @@ impl FromStr for Precision {
             .chain(grouped)
             .find(|p| p.to_string() == s)
             .ok_or_else(|| {
-                Error::setting("values", format!("'{s}' is none of f32, bf16, f16, i8 and i8:INPUTS, of 1 to 65536 inputs"))
+                Error::invalid_option(
+                    "values",
+                    format!("'{s}' is none of f32, bf16, f16, i8 and i8:INPUTS, of 1 to 65536 inputs"),
+                )
             })
     }
 }

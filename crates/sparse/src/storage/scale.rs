@@ -31,7 +31,7 @@ pub(super) fn scales_by(scales: &[f32], cols: usize, group: Option<usize>, part:
 
 /// Refuses groups that are not some whole parts of a row, each of so many inputs.
 pub(super) fn check_group<T: Value>(format: &'static str, group: Option<usize>, part: usize) -> Result<()> {
-    let refuse = |reason: String| Err(Error::setting(format, reason));
+    let refuse = |reason: String| Err(Error::invalid_option(format, reason));
     match group {
         Some(inputs) if !T::SCALED => refuse(format!("groups of {inputs} inputs with a scale, where {} has none", T::NAME)),
         Some(inputs) if inputs == 0 || inputs % part != 0 => {
@@ -48,7 +48,7 @@ pub(super) fn check_scales<T: Value>(
     (rows, cols): (usize, usize),
     group: Option<usize>,
 ) -> Result<()> {
-    let refuse = |reason: String| Err(Error::setting(format, reason));
+    let refuse = |reason: String| Err(Error::invalid_option(format, reason));
     let wanted = if T::SCALED { rows.checked_mul(groups(cols, group)) } else { Some(0) };
     if wanted != Some(scales.len()) {
         let each = group.map_or(String::new(), |inputs| format!(" of {} groups", cols.div_ceil(inputs)));

@@ -159,7 +159,7 @@ impl<T: Expand> Sell<T> {
         }
         let longest = parts.values.len().max(parts.places.len()).max(parts.late_lanes.len());
         if u32::try_from(longest).is_err() {
-            return Err(Error::setting(FORMAT, format!("{longest} slots do not fit 32-bit indices")));
+            return Err(Error::invalid_option(FORMAT, format!("{longest} slots do not fit 32-bit indices")));
         }
         Ok(Sell::with_slack(parts))
     }
@@ -211,7 +211,7 @@ pub(super) fn lanes_here() -> usize {
 fn check_lanes(lanes: usize) -> Result<()> {
     match lanes {
         8 | 16 => Ok(()),
-        _ => Err(Error::setting(FORMAT, format!("slices of {lanes} rows, where 8 and 16 are possible"))),
+        _ => Err(Error::invalid_option(FORMAT, format!("slices of {lanes} rows, where 8 and 16 are possible"))),
     }
 }
 
@@ -240,7 +240,7 @@ impl<T: Value> SellParts<T> {
 
     fn check(&self) -> Result<()> {
         let SellParts { rows, cols, lanes, ref order, ref steps, .. } = *self;
-        let refuse = |reason: String| Err(Error::setting(FORMAT, reason));
+        let refuse = |reason: String| Err(Error::invalid_option(FORMAT, reason));
         check_lanes(lanes)?;
         if u32::try_from(rows.max(cols)).is_err() || order.len() != rows {
             return refuse(format!("{} rows in order of {rows} x {cols}", order.len()));
@@ -273,7 +273,7 @@ impl<T: Value> SellParts<T> {
     /// What belongs to one block; its weights are put into the mask.
     fn check_block(&self, block: usize, stored: &mut Mask) -> Result<()> {
         let SellParts { cols, lanes, .. } = *self;
-        let refuse = |reason: String| Err(Error::setting(FORMAT, format!("block {block}: {reason}")));
+        let refuse = |reason: String| Err(Error::invalid_option(FORMAT, format!("block {block}: {reason}")));
         let of = |starts: &[u32]| starts[block] as usize..starts[block + 1] as usize;
         let of_block = sell_slices(self.rows, lanes, block);
         let slices = of_block.len();

@@ -26,7 +26,7 @@ pub trait Stored: LinearOp + Sized {
         let (format, values) = Self::kind();
         if (parts.sizes.format.as_str(), parts.sizes.values.as_str()) != (format, values) {
             let (f, v) = (&parts.sizes.format, &parts.sizes.values);
-            return Err(Error::setting("storage", format!("is '{f}' of '{v}', not {format} of {values}")));
+            return Err(Error::invalid_option("storage", format!("is '{f}' of '{v}', not {format} of {values}")));
         }
         Self::checked(parts)
     }
@@ -49,7 +49,7 @@ impl Parts {
                     "bf16" => $t::<bf16>::checked(self).map(|s| Box::new(s) as Box<dyn LinearOp>),
                     "f16" => $t::<f16>::checked(self).map(|s| Box::new(s) as Box<dyn LinearOp>),
                     "i8" => $t::<i8>::checked(self).map(|s| Box::new(s) as Box<dyn LinearOp>),
-                    other => Err(Error::setting("storage", format!("'{other}' is none of f32, bf16, f16, i8"))),
+                    other => Err(Error::invalid_option("storage", format!("'{other}' is none of f32, bf16, f16, i8"))),
                 }
             };
         }
@@ -61,9 +61,10 @@ impl Parts {
             "sell" => of!(Sell),
             "nm" => of!(Nm),
             "bsr" => of!(Bsr),
-            other => {
-                Err(Error::setting("storage", format!("'{other}' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr")))
-            }
+            other => Err(Error::invalid_option(
+                "storage",
+                format!("'{other}' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr"),
+            )),
         }
     }
 
@@ -71,7 +72,7 @@ impl Parts {
         match self.any("columns")? {
             Part::U8(c) => Ok(Columns::Narrow(c)),
             Part::U16(c) => Ok(Columns::Wide(c)),
-            other => Err(Error::setting("columns", format!("is {}, not U16", other.element()))),
+            other => Err(Error::invalid_option("columns", format!("is {}, not U16", other.element()))),
         }
     }
 }
@@ -169,7 +170,7 @@ impl<T: Value> Stored for TilePairs<T> {
         let (pairs, rest) = pairs.as_chunks::<5>();
         if !rest.is_empty() {
             let numbers = 5 * pairs.len() + rest.len();
-            return Err(Error::setting("tile-pairs", format!("{numbers} numbers for pairs of five each")));
+            return Err(Error::invalid_option("tile-pairs", format!("{numbers} numbers for pairs of five each")));
         }
         TilePairs::new(TilePairsParts {
             rows: from.sizes.rows,
@@ -329,7 +330,7 @@ impl<T: Value> Stored for Bsr<T> {
         let columns = match from.any("columns")? {
             Part::U16(c) => BlockColumns::Narrow(c),
             Part::U32(c) => BlockColumns::Wide(c),
-            other => return Err(Error::setting("columns", format!("is {}, not U32", other.element()))),
+            other => return Err(Error::invalid_option("columns", format!("is {}, not U32", other.element()))),
         };
         Bsr::new(BsrParts {
             rows: from.sizes.rows,

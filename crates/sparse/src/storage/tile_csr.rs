@@ -129,7 +129,7 @@ impl<T: Value> TileCsr<T> {
         let (rows, cols) = kept.dim();
         let n = kept.check_sizes(FORMAT)?;
         if tile == 0 || tile > 1 << 16 {
-            return Err(Error::setting("tile", format!("{tile} columns, where 1 to 65536 are possible")));
+            return Err(Error::invalid_option("tile", format!("{tile} columns, where 1 to 65536 are possible")));
         }
         kept.check_scalable()?;
         let lists = rows * cols.div_ceil(tile);
@@ -211,7 +211,7 @@ impl<T: Value> TileCsrParts<T> {
 
     fn check(&self) -> Result<()> {
         let TileCsrParts { rows, cols, tile, ref blocks, ref starts, ref order, ref columns, ref values, ref scales } = *self;
-        let refuse = |reason: String| Err(Error::setting(FORMAT, reason));
+        let refuse = |reason: String| Err(Error::invalid_option(FORMAT, reason));
         let width = if matches!(columns, Columns::Narrow(_)) { 256 } else { 1 << 16 };
         if tile == 0 || tile > width {
             return refuse(format!("tiles of {tile} columns with indices for {width}"));

@@ -139,7 +139,10 @@ impl<T: Value> TilePairs<T> {
 
 fn check_tile(tile: usize) -> Result<()> {
     if tile == 0 || tile % 64 != 0 || tile > 1 << 15 {
-        return Err(Error::setting(FORMAT, format!("tiles of {tile} columns, where multiples of 64 up to 32768 are possible")));
+        return Err(Error::invalid_option(
+            FORMAT,
+            format!("tiles of {tile} columns, where multiples of 64 up to 32768 are possible"),
+        ));
     }
     Ok(())
 }
@@ -273,7 +276,7 @@ impl<T: Value> TilePairsParts<T> {
     }
 
     fn check(&self) -> Result<()> {
-        let refuse = |reason: String| Err(Error::setting(FORMAT, reason));
+        let refuse = |reason: String| Err(Error::invalid_option(FORMAT, reason));
         let TilePairsParts { rows, cols, tile, ref blocks, ref pairs, ref scales, .. } = *self;
         check_tile(tile)?;
         check(FORMAT, blocks, rows, CUT.longest)?;

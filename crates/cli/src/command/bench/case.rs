@@ -40,7 +40,7 @@ impl Weights {
     pub fn open(path: &Path, tensor: &str) -> Result<Weights> {
         let (weight, stored) = if path.is_dir() { of_folder(path, tensor)? } else { of_file(path, tensor)? };
         if weight.is_empty() {
-            return Err(Error::setting("tensor", format!("{tensor} has no weights")));
+            return Err(Error::invalid_option("tensor", format!("{tensor} has no weights")));
         }
         Ok(Weights { name: tensor.to_string(), weight, stored })
     }
@@ -53,7 +53,7 @@ impl Weights {
             (None, Pattern::Nm { .. }, _) => 0.0,
             (None, ..) => {
                 let reason = format!("{} has no mask of that pattern stored; give --sparsity", self.name);
-                return Err(Error::setting("sparsity", reason));
+                return Err(Error::invalid_option("sparsity", reason));
             }
             (Some(s), ..) => s,
         };
@@ -161,7 +161,7 @@ pub fn beyond_caches() -> usize {
 pub fn in_pool<T: Send>(threads: usize, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     check_threads(&[threads])?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map_err(|e| Error::setting("threads", e.to_string()))?.install(run)
+    pool.map_err(|e| Error::invalid_option("threads", e.to_string()))?.install(run)
 }
 
 impl Case<'_> {
@@ -215,7 +215,7 @@ impl Case<'_> {
         let of = |name: &str| times.iter().find(|t| t.name == name);
         let dense = times.iter().filter(|t| t.name != SPARSE && t.name != SPRS).min_by(|a, b| a.us.total_cmp(&b.us));
         let (Some(sparse), Some(dense)) = (of(SPARSE), dense) else {
-            return Err(Error::setting("format", "nothing was timed"));
+            return Err(Error::invalid_option("format", "nothing was timed"));
         };
         let &Timed { name: dense_kernel, us: dense_us, .. } = dense;
         Ok(Measured {

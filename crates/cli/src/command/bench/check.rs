@@ -134,7 +134,7 @@ pub fn run(args: &Check) -> Result<()> {
         broken.len(),
         broken.join("; ")
     );
-    Err(Error::setting("plan", reason))
+    Err(Error::invalid_option("plan", reason))
 }
 
 /// Plans for all sparsities of one shape and number of tokens, again where one is at fault.
@@ -174,14 +174,14 @@ fn measured(args: &Check, weights: &Weights, tokens: usize, threads: usize) -> R
     let times = times(&mut contenders, &x, out, args.seconds * formats.len() as f64)?;
     let (dense, sparse) = times.split_at(linked);
     let fastest = dense.iter().min_by(|a, b| a.us.total_cmp(&b.us));
-    let best = *fastest.ok_or_else(|| Error::setting("plan", "no dense product is linked"))?;
+    let best = *fastest.ok_or_else(|| Error::invalid_option("plan", "no dense product is linked"))?;
     let mut sparse = sparse.iter();
     let mut shortest = f64::INFINITY;
     let mut found = Vec::with_capacity(formats.len());
     for (&sparsity, format) in args.sparsity.iter().zip(formats) {
         // The first of the dense products is the plan's.
         let time = if format == Format::Dense { dense.first() } else { sparse.next() };
-        let plan = *time.ok_or_else(|| Error::setting("plan", "one was not timed"))?;
+        let plan = *time.ok_or_else(|| Error::invalid_option("plan", "one was not timed"))?;
         let plan_us = plan.us;
         let growth = if shortest.is_finite() { plan_us / shortest } else { 1.0 };
         shortest = shortest.min(plan_us);

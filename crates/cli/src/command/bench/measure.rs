@@ -105,7 +105,7 @@ pub fn check(op: &dyn LinearOp, x: &Array2<f32>) -> Result<Off> {
         let error = (f64::from(y) - exact).abs();
         if error.is_nan() || error > bound * size + f64::from(f32::MIN_POSITIVE) {
             let (format, (t, r)) = (op.format(), at);
-            return Err(Error::setting("format", format!("{format} gives {y} for {exact} at token {t}, output {r}")));
+            return Err(Error::invalid_option("format", format!("{format} gives {y} for {exact} at token {t}, output {r}")));
         }
         worst.largest = worst.largest.max(error);
         worst.of_sizes = worst.of_sizes.max(if size > 0.0 { error / size } else { 0.0 });

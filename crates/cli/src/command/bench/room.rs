@@ -15,12 +15,12 @@ const SECONDS: f64 = 3600.0;
 pub fn shape(text: &str) -> Result<(usize, usize)> {
     let pair = text.split_once('x').and_then(|(out, inputs)| Some((out.parse::<usize>().ok()?, inputs.parse::<usize>().ok()?)));
     match pair {
-        Some((out, inputs)) if out == 0 || inputs == 0 => Err(Error::setting("shape", format!("'{text}' has no weights"))),
+        Some((out, inputs)) if out == 0 || inputs == 0 => Err(Error::invalid_option("shape", format!("'{text}' has no weights"))),
         Some((out, inputs)) if out.checked_mul(inputs).is_none_or(|n| n > LARGEST) => {
-            Err(Error::setting("shape", format!("'{text}' has more than {LARGEST} weights")))
+            Err(Error::invalid_option("shape", format!("'{text}' has more than {LARGEST} weights")))
         }
         Some(pair) => Ok(pair),
-        _ => Err(Error::setting("shape", format!("'{text}' is not OUTxIN, as 4096x4096"))),
+        _ => Err(Error::invalid_option("shape", format!("'{text}' is not OUTxIN, as 4096x4096"))),
     }
 }
 
@@ -29,13 +29,13 @@ pub fn check_seconds(seconds: f64) -> Result<()> {
     if (0.0..=SECONDS).contains(&seconds) {
         return Ok(());
     }
-    Err(Error::setting("seconds", format!("{seconds:?}, where 0 to {SECONDS} are possible")))
+    Err(Error::invalid_option("seconds", format!("{seconds:?}, where 0 to {SECONDS} are possible")))
 }
 
 /// Refuses shares that nothing can be pruned by.
 pub fn check_sparsity(sparsity: &[f64]) -> Result<()> {
     match sparsity.iter().find(|s| !(0.0..1.0).contains(*s)) {
-        Some(s) => Err(Error::setting("sparsity", format!("{s:?} is not in [0, 1)"))),
+        Some(s) => Err(Error::invalid_option("sparsity", format!("{s:?} is not in [0, 1)"))),
         None => Ok(()),
     }
 }
@@ -43,7 +43,7 @@ pub fn check_sparsity(sparsity: &[f64]) -> Result<()> {
 /// Refuses sparsities that do not rise.
 pub fn check_rising(sparsity: &[f64]) -> Result<()> {
     if sparsity.is_empty() || !sparsity.is_sorted_by(|a, b| a < b) {
-        return Err(Error::setting("sparsity", "give rising numbers, as 0.5,0.7,0.9"));
+        return Err(Error::invalid_option("sparsity", "give rising numbers, as 0.5,0.7,0.9"));
     }
     check_sparsity(sparsity)
 }
@@ -51,7 +51,7 @@ pub fn check_rising(sparsity: &[f64]) -> Result<()> {
 /// Refuses numbers of threads that no pool has.
 pub fn check_threads(threads: &[usize]) -> Result<()> {
     match threads.iter().find(|t| !(1..=THREADS).contains(*t)) {
-        Some(t) => Err(Error::setting("threads", format!("{t}, where 1 to {THREADS} are possible"))),
+        Some(t) => Err(Error::invalid_option("threads", format!("{t}, where 1 to {THREADS} are possible"))),
         None => Ok(()),
     }
 }
@@ -70,7 +70,7 @@ pub struct Beside {
 /// A weight is held as it is, pruned, in the storages that are tried, and twice in f64 for the check of the answers; x and y likewise.
 pub fn check_memory(shapes: &[(usize, usize)], tokens: &[usize], beside: Beside) -> Result<()> {
     if tokens.contains(&0) {
-        return Err(Error::setting("tokens", "0, where 1 or more are possible"));
+        return Err(Error::invalid_option("tokens", "0, where 1 or more are possible"));
     }
     // Where the system does not say what is free, what an address can name is a bound.
     let free = available_memory().unwrap_or(1 << 46);
@@ -87,7 +87,7 @@ pub fn check_memory(shapes: &[(usize, usize)], tokens: &[usize], beside: Beside)
                     bytes(needed),
                     bytes(free.into())
                 );
-                return Err(Error::setting(option, reason));
+                return Err(Error::invalid_option(option, reason));
             }
         }
     }

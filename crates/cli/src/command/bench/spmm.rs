@@ -69,9 +69,9 @@ pub fn run(args: &Spmm) -> Result<()> {
     let values: Vec<Precision> = args.values.iter().map(|v| v.parse()).collect::<Result<_>>()?;
     let sparsities: Vec<Option<f64>> = match (&args.sparsity[..], pattern, &args.weights) {
         ([], Pattern::Nm { .. }, _) | ([], _, Some(_)) => vec![None],
-        ([], _, None) => return Err(Error::setting("sparsity", format!("pattern {pattern} needs one: give --sparsity"))),
+        ([], _, None) => return Err(Error::invalid_option("sparsity", format!("pattern {pattern} needs one: give --sparsity"))),
         (_, Pattern::Nm { .. }, _) => {
-            return Err(Error::setting("sparsity", format!("pattern {pattern} fixes the sparsity; leave one out")));
+            return Err(Error::invalid_option("sparsity", format!("pattern {pattern} fixes the sparsity; leave one out")));
         }
         (some, ..) => some.iter().map(|&s| Some(s)).collect(),
     };

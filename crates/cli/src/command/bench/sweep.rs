@@ -193,7 +193,7 @@ fn best(args: &Sweep, weights: &Weights, tokens: usize, sparsity: f64) -> Result
             best = Some(m);
         }
     }
-    best.ok_or_else(|| Error::setting("format", "no storage to try"))
+    best.ok_or_else(|| Error::invalid_option("format", "no storage to try"))
 }
 
 /// Where the speed-up crosses 1 for good, by a straight line between neighbours.

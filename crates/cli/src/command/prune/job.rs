@@ -78,13 +78,13 @@ pub fn of(args: &Args, methods: &Methods) -> Result<PruneJob> {
 fn sparsities(given: &[String]) -> Result<BTreeMap<String, f64>> {
     let pair = |text: &String| {
         let parsed = text.rsplit_once('=').and_then(|(name, s)| Some((name.to_string(), s.parse::<f64>().ok()?)));
-        parsed.ok_or_else(|| Error::setting("layer", format!("'{text}' is not TENSOR=SPARSITY, as fc1.weight=0.5")))
+        parsed.ok_or_else(|| Error::invalid_option("layer", format!("'{text}' is not TENSOR=SPARSITY, as fc1.weight=0.5")))
     };
     given.iter().map(pair).collect()
 }
 
 /// One or two fractions behind one another.
 fn fractions(text: &str) -> Result<Vec<f64>> {
-    let refuse = || Error::setting("correct", format!("'{text}' is not one or two shares in [0, 1], as 1 or 1,0.5"));
+    let refuse = || Error::invalid_option("correct", format!("'{text}' is not one or two shares in [0, 1], as 1 or 1,0.5"));
     text.split(',').map(|s| s.trim().parse().map_err(|_| refuse())).collect()
 }

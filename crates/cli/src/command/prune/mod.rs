@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
     bars.clear();
     let report = report?;
     if args.json {
-        let value = serde_json::to_value(&report).map_err(|e| Error::setting("json", e.to_string()))?;
+        let value = serde_json::to_value(&report).map_err(|e| Error::invalid_option("json", e.to_string()))?;
         return print_json(&value);
     }
     print(&report.to_text())
@@ -55,7 +55,7 @@ fn refuse_for_file(args: &Args, job: &PruneJob) -> Result<()> {
             if let Some(model) = &job.model {
                 lacuna::io::refuse_gguf(model)?;
             }
-            Err(Error::setting(option, "is for language models: give a model's folder"))
+            Err(Error::invalid_option(option, "is for language models: give a model's folder"))
         }
     }
 }

@@ -93,7 +93,7 @@ impl Isa {
     pub fn chosen() -> Result<Isa> {
         let asked = std::env::var_os("LACUNA_ISA").unwrap_or_default();
         let asked = asked.to_string_lossy();
-        let refuse = |reason: &str| Err(Error::setting("LACUNA_ISA", format!("{} {reason}", shown(&asked))));
+        let refuse = |reason: &str| Err(Error::invalid_option("LACUNA_ISA", format!("{} {reason}", shown(&asked))));
         match Isa::ALL.into_iter().find(|isa| isa.name() == asked) {
             _ if asked.is_empty() => Ok(Isa::detected()),
             Some(isa) if isa.runs_here() => Ok(isa),
@@ -133,7 +133,7 @@ pub fn check_environment() -> Result<()> {
     if asked.is_empty() || asked.parse().is_ok_and(|threads: usize| threads <= THREADS) {
         return Ok(());
     }
-    Err(Error::setting("RAYON_NUM_THREADS", format!("{}, where 1 to {THREADS} are possible, or 0 for all", shown(&asked))))
+    Err(Error::invalid_option("RAYON_NUM_THREADS", format!("{}, where 1 to {THREADS} are possible, or 0 for all", shown(&asked))))
 }
 
 /// A value, fit for a message of one line.

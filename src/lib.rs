@@ -20,11 +20,11 @@
 //! # The way of the data
 //!
 //! ```text
-//! network + samples ── measure ──► Measured ── evidence ──► Evidence ── Saliency ──► scores
+//! model + samples ─── measure ──► Measured ── evidence ──► Evidence ── Saliency ──► scores
 //!                                                                                      │
 //! layers + Target ──────────────────────── Allocate ──► Budget (one a layer) ── select ┤ Pattern, Scope
 //!                                                                                      ▼
-//!                  fit, masks held ◄── Network ◄──────────────── set_mask ◄────────── Mask ──► file
+//!                  fit, masks held ◄── Model ◄────────────────── set_mask ◄────────── Mask ──► file
 //!                        │                │                                            │
 //!                 score, Size          shrink                                       Compress
 //!                        ▼                ▼                                            ▼
@@ -33,6 +33,20 @@
 //!
 //! Each arrow is a function whose result can be looked at and tested alone. Pruning, shrinking and compressing return new values
 //! and leave their input as it was; training ([`train::fit`]) changes the network that it is given.
+//!
+//! # Where to begin
+//!
+//! | to | begin with |
+//! |---|---|
+//! | score a weight and choose its mask | [`criteria::Saliency`], [`mask::select`] |
+//! | prune several weights under one budget | [`nn::NamedLayers`], [`prune::prune_layers`], [`prune::prune_layers_by`] |
+//! | prune a model in memory, at once or in steps | [`prune::one_shot`], [`prune::iterative`] |
+//! | prune a model of one's own | the traits [`nn::Parameters`], [`nn::Layers`] and [`nn::Model`] (`examples/own_model.rs`) |
+//! | prune a language model's folder, as the command does | [`job::PruneJob`] |
+//! | open, run and measure a language model | [`lm::LanguageModel`], [`eval::Perplexity`] |
+//! | store what is left and multiply by it | [`sparse::Plan`], [`sparse::LinearOp`] |
+//! | ask when sparse beats dense | [`advise::Profile`] |
+//! | compare a method with all others | [`study::Compare`] |
 //!
 //! # Conventions
 //!
@@ -44,7 +58,7 @@
 //! - A kept weight that happens to be 0 is stored: `nnz == mask.kept()`. Masks are saved, never inferred from zeros.
 //! - Weights, activations and scores are `f32`; Gram matrices, factorisations, losses and sums of scores are `f64`.
 //! - The same [`Seed`](rng::Seed) gives the same bits for any number of threads.
-//! - Density is the share that stays, sparsity the share that goes.
+//! - Density is the fraction that stays, sparsity the fraction that goes.
 //! - What a user or a file can get wrong is an [`Error`] with the numbers in it; a broken contract panics, and is listed under
 //!   `# Panics`.
 //!
@@ -59,7 +73,7 @@
 //! | [`allocate`] | how much of each layer stays |
 //! | [`quantize`] | weights of few values |
 //! | [`solve`] | masks and the weights that survive, chosen together |
-//! | [`nn`] | layers with hand-written derivatives, losses, optimisers |
+//! | [`nn`] | layers with hand-written derivatives, losses, optimisers; the traits that join all models |
 //! | [`io`] | checkpoints, model folders, GGUF |
 //! | [`data`] | labelled samples, real ones inside the crate; tokens of texts |
 //! | [`text`] | tokenizers, chat templates, sampling, generation |

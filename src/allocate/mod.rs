@@ -86,6 +86,7 @@ impl<'a> Layer<'a> {
 /// let parts = Uniform.allocate(&layers, Budget::new(8, 15).unwrap()).unwrap();
 /// assert_eq!(parts.iter().map(|p| p.keep()).collect::<Vec<_>>(), [5, 3]);
 /// ```
+#[auto_impl::auto_impl(&, Box)]
 pub trait Allocate: Send + Sync + std::fmt::Debug {
     /// The name users know, lower case: `erk`.
     fn name(&self) -> &str;
@@ -126,42 +127,6 @@ pub trait Allocate: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// If there are no layers, `total.of()` is not their number of weights, or the total cannot be met.
     fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>>;
-}
-
-impl<T: Allocate + ?Sized> Allocate for &T {
-    fn name(&self) -> &str {
-        (**self).name()
-    }
-
-    fn needs_scores(&self) -> bool {
-        (**self).needs_scores()
-    }
-
-    fn range(&self, layers: &[Layer<'_>]) -> Result<(usize, usize)> {
-        (**self).range(layers)
-    }
-
-    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
-        (**self).allocate(layers, total)
-    }
-}
-
-impl<T: Allocate + ?Sized> Allocate for Box<T> {
-    fn name(&self) -> &str {
-        (**self).name()
-    }
-
-    fn needs_scores(&self) -> bool {
-        (**self).needs_scores()
-    }
-
-    fn range(&self, layers: &[Layer<'_>]) -> Result<(usize, usize)> {
-        (**self).range(layers)
-    }
-
-    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
-        (**self).allocate(layers, total)
-    }
 }
 
 /// Checks that the total is of these layers.

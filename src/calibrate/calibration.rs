@@ -1,7 +1,7 @@
 //! Samples and targets of a chain of layers, and how they are measured.
 
 use crate::mask::check_finite;
-use crate::nn::{Curvature, Loss, Objective, Passes, Samples};
+use crate::nn::{Curvature, Loss, Objective, Passes, Samples, Targets};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, Axis};
 
@@ -37,9 +37,9 @@ impl Objective for Calibration<'_> {
     }
 
     fn loss(&self, rows: &[usize], outputs: &mut Array2<f32>, count: usize) -> f64 {
-        let target = self.target.select(Axis(0), rows);
-        let sum = self.loss.values(outputs, &target).sum();
-        *outputs = self.loss.gradient(outputs, &target);
+        let Calibration { target, loss, .. } = *self;
+        let sum = Targets { target, loss }.loss(rows, outputs, 1);
+        // What is measured is divided, where a step of training multiplies by the inverse: the last bits differ.
         *outputs /= count as f32;
         sum
     }

@@ -274,6 +274,7 @@ impl<'a> Evidence<'a> {
 /// let scores = Magnitude::default().score(&Evidence::weight_only("fc1", &w)).unwrap();
 /// assert_eq!(scores, array![[1., 3.], [2., 0.]]);
 /// ```
+#[auto_impl::auto_impl(&, Box)]
 pub trait Saliency: Send + Sync + fmt::Debug {
     /// The name users know, lower case: `obd`.
     fn name(&self) -> &str;
@@ -292,41 +293,5 @@ pub trait Saliency: Send + Sync + fmt::Debug {
     /// Whether the score is the increase of the loss that removing the weight is predicted to cause.
     fn predicts_loss(&self) -> bool {
         false
-    }
-}
-
-impl<T: Saliency + ?Sized> Saliency for &T {
-    fn name(&self) -> &str {
-        (**self).name()
-    }
-
-    fn needs(&self) -> Needs {
-        (**self).needs()
-    }
-
-    fn score(&self, layer: &Evidence<'_>) -> Result<Array2<f32>> {
-        (**self).score(layer)
-    }
-
-    fn predicts_loss(&self) -> bool {
-        (**self).predicts_loss()
-    }
-}
-
-impl<T: Saliency + ?Sized> Saliency for Box<T> {
-    fn name(&self) -> &str {
-        (**self).name()
-    }
-
-    fn needs(&self) -> Needs {
-        (**self).needs()
-    }
-
-    fn score(&self, layer: &Evidence<'_>) -> Result<Array2<f32>> {
-        (**self).score(layer)
-    }
-
-    fn predicts_loss(&self) -> bool {
-        (**self).predicts_loss()
     }
 }

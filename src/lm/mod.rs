@@ -20,6 +20,7 @@ mod family;
 mod config;
 mod tie;
 mod load;
+mod linears;
 mod next_token;
 mod embedding_head;
 mod model;

@@ -1,6 +1,7 @@
 //! [`LanguageModel`]: a decoder of any family.
 
 use super::embedding_head::EmbeddingHead;
+use super::linears::{Taps, infos, no_weight};
 use super::load::Reader;
 use super::next_token::{NextToken, next_tokens, sequences};
 use super::{Config, Family};
@@ -328,7 +329,7 @@ impl Parameters for LanguageModel {
     fn set_mask(&mut self, name: &str, mask: Option<Mask>) -> Result<()> {
         match name.strip_suffix(".weight").map(|layer| self.linear_mut(layer)) {
             Some(Ok(linear)) => linear.set_mask(mask),
-            _ => Err(self.no_weight(name)),
+            _ => Err(no_weight(self, name)),
         }
     }
 }
@@ -353,10 +354,7 @@ impl LanguageTape {
 /// The linear layers of all blocks, in the order in which they run.
 impl Layers for LanguageModel {
     fn layers(&self) -> Vec<LayerInfo> {
-        self.linears()
-            .into_iter()
-            .map(|l| LayerInfo { parameter: l.tensor(), ..LayerInfo::linear(l.name(), l.shape()) })
-            .collect()
+        infos(self.linears())
     }
 
     fn read(&self, name: &str) -> Result<CowArray<'_, f32, Ix2>> {
@@ -383,34 +381,18 @@ impl Model for LanguageModel {
 
     fn backward(&self, tape: LanguageTape, objective: &dyn Objective, rows: &[usize], sink: &mut Sink<'_>) -> Result<f64> {
         let LanguageTape { ids, length, at, inputs, h } = tape;
-        let (mut carry, count) = (Carry::new(sink), objective.count(rows));
-        let (mut loss, mut d, tied) = self.ends.back(&h, (objective, rows), &mut carry)?;
-        let mut hidden = |number: Option<usize>, h: &Array2<f32>, d: &mut Array2<f32>| {
-            if let Some(number) = number.filter(|n| objective.taps().contains(n)) {
-                loss += objective.hidden_loss(number, rows, h, d, count);
-            }
-        };
-        hidden(self.blocks.len().checked_sub(1), &h, &mut d);
+        let mut carry = Carry::new(sink);
+        let (loss, mut d, tied) = self.ends.back(&h, (objective, rows), &mut carry)?;
+        let mut taps = Taps { objective, rows, count: objective.count(rows), loss };
+        taps.behind(self.blocks.len().checked_sub(1), &h, &mut d);
         drop(h);
         for (number, (block, h)) in self.blocks.iter().zip(inputs).enumerate().rev() {
             block.back(&h, &at, &mut d, None, &mut carry);
             // What goes into a block is what the one before it gave.
-            hidden(number.checked_sub(1), &h, &mut d);
+            taps.behind(number.checked_sub(1), &h, &mut d);
         }
         self.ends.embed_back(&[(&ids, &d)], length, tied, &mut carry);
-        Ok(loss)
-    }
-}
-
-impl LanguageModel {
-    /// What is said of a parameter that no mask is held on.
-    fn no_weight(&self, name: &str) -> Error {
-        let mut names = Vec::new();
-        self.visit(&mut |name, _, _| names.push(name.to_string()));
-        if names.iter().any(|n| n == name) {
-            return Error::invalid_option("mask", format!("{name} is not the weight of a linear layer"));
-        }
-        Error::unknown_layer(name, names.iter().map(String::as_str))
+        Ok(taps.loss)
     }
 }
 

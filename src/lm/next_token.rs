@@ -78,6 +78,9 @@ impl Objective for NextToken {
     }
 
     fn loss(&self, rows: &[usize], outputs: &mut Array2<f32>, count: usize) -> f64 {
+        if !outputs.is_standard_layout() {
+            *outputs = outputs.as_standard_layout().into_owned();
+        }
         let mut losses = vec![0.0; rows.len()];
         rows_with(outputs, &mut losses, |t, row, loss| softmax_slope(row, self.targets[rows[t]], count, loss));
         losses.iter().sum()

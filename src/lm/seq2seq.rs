@@ -2,6 +2,7 @@
 
 use super::Config;
 use super::embedding_head::EmbeddingHead;
+use super::linears::{Taps, infos, named, no_weight};
 use super::load::Reader;
 use super::next_token::{NextToken, sequences};
 use super::relative::Bias;
@@ -124,8 +125,7 @@ impl Seq2Seq {
     /// # Errors
     /// [`Error::UnknownName`] with the nearest name.
     pub fn linear(&self, name: &str) -> Result<&Linear> {
-        let found = self.linears().into_iter().find(|l| l.name() == name);
-        found.ok_or_else(|| Error::unknown_layer(name, self.linears().into_iter().map(Linear::name)))
+        named(self.linears(), name)
     }
 
     /// A linear layer by its name, to be changed.
@@ -311,7 +311,7 @@ impl Parameters for Seq2Seq {
     fn set_mask(&mut self, name: &str, mask: Option<Mask>) -> Result<()> {
         match name.strip_suffix(".weight").map(|layer| self.linear_mut(layer)) {
             Some(Ok(linear)) => linear.set_mask(mask),
-            _ => Err(self.no_weight(name)),
+            _ => Err(no_weight(self, name)),
         }
     }
 }
@@ -342,10 +342,7 @@ pub struct Seq2SeqTape {
 /// The linear layers of all blocks, those of the encoder first.
 impl Layers for Seq2Seq {
     fn layers(&self) -> Vec<LayerInfo> {
-        self.linears()
-            .into_iter()
-            .map(|l| LayerInfo { parameter: l.tensor(), ..LayerInfo::linear(l.name(), l.shape()) })
-            .collect()
+        infos(self.linears())
     }
 
     fn read(&self, name: &str) -> Result<CowArray<'_, f32, Ix2>> {
@@ -373,21 +370,17 @@ impl Model for Seq2Seq {
 
     fn backward(&self, tape: Seq2SeqTape, objective: &dyn Objective, rows: &[usize], sink: &mut Sink<'_>) -> Result<f64> {
         let Seq2SeqTape { ids, shifted, at, decoder_at, encoder_inputs, encoded, memory, inputs, h } = tape;
-        let (mut carry, count) = (Carry::new(sink), objective.count(rows));
-        let (mut loss, mut d, tied) = self.ends.back(&h, (objective, rows), &mut carry)?;
-        let mut hidden = |number: Option<usize>, h: &Array2<f32>, d: &mut Array2<f32>| {
-            if let Some(number) = number.filter(|n| objective.taps().contains(n)) {
-                loss += objective.hidden_loss(number, rows, h, d, count);
-            }
-        };
-        hidden(self.decoder.len().checked_sub(1), &h, &mut d);
+        let mut carry = Carry::new(sink);
+        let (loss, mut d, tied) = self.ends.back(&h, (objective, rows), &mut carry)?;
+        let mut taps = Taps { objective, rows, count: objective.count(rows), loss };
+        taps.behind(self.decoder.len().checked_sub(1), &h, &mut d);
         drop(h);
         let sums = |at: &Positions| at.distances.as_ref().map(|d| Array2::zeros(d.dim()));
         let mut d_memory = Array2::zeros(memory.dim());
         carry.distances = sums(&decoder_at);
         for (number, (block, h)) in self.decoder.iter().zip(inputs).enumerate().rev() {
             block.back(&h, &decoder_at, &mut d, Some((&memory, &mut d_memory)), &mut carry);
-            hidden(number.checked_sub(1), &h, &mut d);
+            taps.behind(number.checked_sub(1), &h, &mut d);
         }
         self.decoder_bias.back(shifted.len(), &mut carry);
         let mut d_encoded = Array2::zeros(encoded.dim());
@@ -398,18 +391,6 @@ impl Model for Seq2Seq {
         }
         self.encoder_bias.back(ids.len(), &mut carry);
         self.ends.embed_back(&[(&shifted, &d), (&ids, &d_encoded)], shifted.len(), tied, &mut carry);
-        Ok(loss)
-    }
-}
-
-impl Seq2Seq {
-    /// What is said of a parameter that no mask is held on.
-    fn no_weight(&self, name: &str) -> Error {
-        let mut names = Vec::new();
-        self.visit(&mut |name, _, _| names.push(name.to_string()));
-        if names.iter().any(|n| n == name) {
-            return Error::invalid_option("mask", format!("{name} is not the weight of a linear layer"));
-        }
-        Error::unknown_layer(name, names.iter().map(String::as_str))
+        Ok(taps.loss)
     }
 }

@@ -48,6 +48,7 @@ impl Pruned {
 /// assert!((pruned.weight[[0, 1]] - 3.).abs() < 1e-4 && pruned.weight[[0, 0]] == 0.);
 /// # Ok::<(), lacuna::Error>(())
 /// ```
+#[auto_impl::auto_impl(&, Box)]
 pub trait Pruner: Send + Sync + std::fmt::Debug {
     /// The name users know, lower case: `sparsegpt`.
     fn name(&self) -> &str;
@@ -62,34 +63,6 @@ pub trait Pruner: Send + Sync + std::fmt::Debug {
     /// If something that [`Pruner::needs`] names was not measured or does not fit, weights or measures are not finite, the Gram
     /// matrix is not positive definite with the damping given, or pattern, scope and budget do not fit the layer or the method.
     fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned>;
-}
-
-impl<T: Pruner + ?Sized> Pruner for &T {
-    fn name(&self) -> &str {
-        (**self).name()
-    }
-
-    fn needs(&self) -> Needs {
-        (**self).needs()
-    }
-
-    fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
-        (**self).prune(layer, pattern, scope, budget)
-    }
-}
-
-impl<T: Pruner + ?Sized> Pruner for Box<T> {
-    fn name(&self) -> &str {
-        (**self).name()
-    }
-
-    fn needs(&self) -> Needs {
-        (**self).needs()
-    }
-
-    fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
-        (**self).prune(layer, pattern, scope, budget)
-    }
 }
 
 /// ‖X (a − b)ᵀ‖²_F of two weights `(out, in)` from the Gram matrix XᵀX `(in, in)` of their inputs, in f64.

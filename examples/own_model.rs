@@ -14,8 +14,8 @@ pub struct Residual(NamedLayers);
 
 impl Residual {
     /// Of the weights A `(hidden, in)`, B `(in, hidden)` and C `(out, in)`.
-    pub fn new(a: Array2<f32>, b: Array2<f32>, c: Array2<f32>) -> Self {
-        Residual(NamedLayers::from_iter([("a", a), ("b", b), ("c", c)]))
+    pub fn new(a: Array2<f32>, b: Array2<f32>, c: Array2<f32>) -> Result<Self> {
+        NamedLayers::new([("a", a), ("b", b), ("c", c)]).map(Residual)
     }
 }
 
@@ -91,7 +91,7 @@ fn main() -> Result<()> {
     let data = Calibration::new(&x, &target, Loss::CrossEntropy);
     let mut stream = Seed(0).stream("weights");
     let mut drawn = |rows, cols| stream.normal_array(rows, cols, 0.1);
-    let mut model = Residual::new(drawn(32, 64), drawn(64, 32), drawn(10, 64));
+    let mut model = Residual::new(drawn(32, 64), drawn(64, 32), drawn(10, 64))?;
     let method = Method::Adam { weight_decay: 0.0 };
     let (loss, decay, seed) = (Loss::CrossEntropy, Decay::Constant, Seed(0));
     let recipe = TrainConfig { loss, method, learning_rate: 3e-3, decay, epochs: 4, batch: 64, seed };

@@ -55,7 +55,7 @@ fn chain() -> lacuna::nn::Network {
 fn own() -> Residual {
     let mut stream = Seed(2).stream("own");
     let mut drawn = |rows, cols| stream.normal_array(rows, cols, 0.15);
-    Residual::new(drawn(16, 64), drawn(64, 16), drawn(10, 64))
+    Residual::new(drawn(16, 64), drawn(64, 16), drawn(10, 64)).unwrap()
 }
 
 /// A small Llama, and a text in which every token follows from the one before it.
@@ -303,7 +303,7 @@ fn own_layers_share_one_budget_and_a_pruner_moves_what_stays() {
     let mut stream = Seed(5).stream("own layers");
     let mut drawn = |rows: usize, cols: usize| stream.normal_array(rows, cols, 1.0);
     let (a, b, x, y) = (drawn(6, 8), drawn(4, 6), drawn(40, 8), drawn(40, 6));
-    let own = NamedLayers::from_iter([("a", a.clone()), ("b", b.clone())]);
+    let own = NamedLayers::new([("a", a.clone()), ("b", b.clone())]).unwrap();
     let measured = [Measured::of_inputs(&x).unwrap(), Measured::of_inputs(&y).unwrap()];
     let mut pruned = own.clone();
     let (magnitude, pruner) = (Magnitude::default(), SparseGpt::default());

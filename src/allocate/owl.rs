@@ -4,7 +4,7 @@
 //! sauce for pruning LLMs to high sparsity.* ICML 2024, arXiv:2310.05175, equations 2 and 3.
 //!
 //! ```text
-//! D_l = 100 · share of the Wanda scores A of block l that are above M · mean A
+//! D_l = 100 · fraction of the Wanda scores A of block l that are above M · mean A
 //! density_l = 2 λ (D_l − min D) / (max D − min D) + c,    c such that the weights that stay are as many as asked for
 //! ```
 //!

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 /// How much of the layers together may stay.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Target {
-    /// This share of the weights goes; in [0, 1).
+    /// This fraction of the weights goes; in [0, 1).
     Sparsity(f64),
     /// At most this many weights stay.
     Parameters(usize),

@@ -29,7 +29,7 @@ impl InputStatistics {
         result.map_err(|e| e.in_layer(together(&self.layers)))
     }
 
-    /// Adds what the dense model has in the place of the x that was added last: its inputs, and by how much its stream differs. Errors
+    /// Adds what the dense model has in the place of the x that was added last: its inputs, and by how much its hidden states differ. Errors
     /// name the layers.
     pub fn compare(&mut self, x: &ArrayRef2<f32>, dense: &ArrayRef2<f32>, drift: Option<&Array2<f32>>) -> Result<()> {
         let result = self.cross(x, dense, drift);
@@ -41,7 +41,7 @@ impl InputStatistics {
         check_finite_from(dense, "inputs in the dense model (tokens, in)", before)?;
         self.crossed.get_or_insert_with(|| Cross::new(dense.ncols(), x.ncols())).update(dense, x)?;
         if let Some(drift) = drift {
-            check_finite_from(drift, "distance of the stream from the dense model's (tokens, features)", before)?;
+            check_finite_from(drift, "distance of the hidden states from the dense model's (tokens, features)", before)?;
             self.drift.get_or_insert_with(|| Cross::new(drift.ncols(), x.ncols())).update(drift, x)?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use crate::nn::{Gradients, LayerInfo, Layers, Mode, Model, Passes, Samples};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayD, CowArray, Ix2, s};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Measures what `needs` asks of every layer of a model, in the order of [`Layers::layers`].
 ///
@@ -39,37 +39,50 @@ where
     let mut all: Vec<Measured> = layers.iter().map(|_| Measured::default()).collect();
     let objective = data.objective();
 
-    let gradient = |samples: &[usize]| gradient_of(model, data, samples).map(Some);
+    // What a model cannot be measured by is said before anything runs for long.
+    let flow = match needs.contains(Need::SynapticFlow) {
+        true => Some(model.synaptic_flow().ok_or_else(|| no_pass(Need::SynapticFlow))?),
+        false => None,
+    };
+    if needs.contains(Need::HessianGradient) {
+        let (first, rows) = (data.batch(&[0]), data.rows(&[0]));
+        let direction = gradient_of(model, data, &[0], None)?;
+        model.hessian_times(&first, objective, &rows, &direction)?.ok_or_else(|| no_pass(Need::HessianGradient))?;
+    }
+    let names: BTreeSet<&str> = layers.iter().map(|l| l.parameter.as_str()).collect();
+    // The mean of a loss is over the rows that have something to learn, that of single gradients over samples.
+    let (by_rows, by_samples) = (|part: &[usize]| objective.count(&data.rows(part)), |part: &[usize]| part.len());
     if needs.contains(Need::Gradient) {
-        let found = mean(data, Need::Gradient, &mut |part| gradient(part))?;
+        let pass = &mut |part: &[usize]| gradient_of(model, data, part, Some(&names)).map(Some);
+        let found = mean(data, Need::Gradient, &by_rows, pass)?;
         each(&layers, found, &mut all, |m, g| m.gradient = Some(g))?;
     }
     if needs.contains(Need::SquaredGradients) {
-        let found = mean(data, Need::SquaredGradients, &mut |part| match model.squared_gradients(
+        let found = mean(data, Need::SquaredGradients, &by_samples, &mut |part| match model.squared_gradients(
             &data.batch(part),
             objective,
             &data.rows(part),
         )? {
             Some(squares) => Ok(Some(squares)),
-            None => squares_of(model, data, part).map(Some),
+            None => squares_of(model, data, part, Some(&names)).map(Some),
         })?;
         each(&layers, found, &mut all, |m, g| m.squared_gradients = Some(g))?;
     }
     if needs.contains(Need::SecondDerivatives) {
-        let found = mean(data, Need::SecondDerivatives, &mut |part| {
+        let found = mean(data, Need::SecondDerivatives, &by_rows, &mut |part| {
             model.second_derivatives(&data.batch(part), objective, &data.rows(part), curvature)
         })?;
         each(&layers, found, &mut all, |m, h| m.second_derivatives = Some(h))?;
     }
     if needs.contains(Need::HessianGradient) {
-        let direction = mean(data, Need::Gradient, &mut |part| gradient(part))?;
-        let found = mean(data, Need::HessianGradient, &mut |part| {
+        let pass = &mut |part: &[usize]| gradient_of(model, data, part, None).map(Some);
+        let direction = mean(data, Need::Gradient, &by_rows, pass)?;
+        let found = mean(data, Need::HessianGradient, &by_rows, &mut |part| {
             model.hessian_times(&data.batch(part), objective, &data.rows(part), &direction)
         })?;
         each(&layers, found, &mut all, |m, h| m.hessian_gradient = Some(h))?;
     }
-    if needs.contains(Need::SynapticFlow) {
-        let flow = model.synaptic_flow().ok_or_else(|| no_pass(Need::SynapticFlow))?;
+    if let Some(flow) = flow {
         all.iter_mut().zip(flow).for_each(|(m, f)| m.synaptic_flow = Some(f));
     }
     if needs.contains(Need::SampleGradients) {
@@ -157,17 +170,31 @@ fn parts(samples: usize, batch: usize) -> impl Iterator<Item = Vec<usize>> {
     (0..samples).step_by(batch).map(move |from| (from..(from + batch).min(samples)).collect())
 }
 
-/// The gradient of the mean loss of these samples at every parameter.
-fn gradient_of<M: Model, S: Samples<Batch = M::Batch>>(model: &M, data: &S, samples: &[usize]) -> Result<Gradients> {
+/// The gradient of the mean loss of these samples, at the parameters of these names, or at all.
+fn gradient_of<M, S>(model: &M, data: &S, samples: &[usize], of: Option<&BTreeSet<&str>>) -> Result<Gradients>
+where
+    M: Model,
+    S: Samples<Batch = M::Batch>,
+{
     let tape = model.forward(&data.batch(samples), Mode::Eval, &mut ())?;
-    Gradients::of(|sink| model.backward(tape, data.objective(), &data.rows(samples), sink)).map(|(_, gradients)| gradients)
+    let mut kept = Vec::new();
+    model.backward(tape, data.objective(), &data.rows(samples), &mut |name, gradient| {
+        if of.is_none_or(|of| of.contains(name)) {
+            kept.push((name.to_string(), gradient));
+        }
+    })?;
+    Ok(kept.into_iter().collect())
 }
 
 /// The mean of the squares of each sample's gradient, one sample after another.
-fn squares_of<M: Model, S: Samples<Batch = M::Batch>>(model: &M, data: &S, samples: &[usize]) -> Result<Gradients> {
+fn squares_of<M, S>(model: &M, data: &S, samples: &[usize], of: Option<&BTreeSet<&str>>) -> Result<Gradients>
+where
+    M: Model,
+    S: Samples<Batch = M::Batch>,
+{
     let mut sums = Means::default();
     for sample in samples {
-        let mut gradients = gradient_of(model, data, &[*sample])?;
+        let mut gradients = gradient_of(model, data, &[*sample], of)?;
         gradients.square();
         sums.add(gradients, 1.0)?;
     }
@@ -193,13 +220,20 @@ impl Means {
     }
 }
 
-/// The mean over all samples of what `pass` gives as means over some of them.
-fn mean<S: Samples>(data: &S, need: Need, pass: &mut dyn FnMut(&[usize]) -> Result<Option<Gradients>>) -> Result<Gradients> {
-    let mut sums = Means::default();
+/// The mean of what `pass` gives as means over some samples, which weigh as much as `weight` says of them.
+fn mean<S: Samples>(
+    data: &S,
+    need: Need,
+    weight: &dyn Fn(&[usize]) -> usize,
+    pass: &mut dyn FnMut(&[usize]) -> Result<Option<Gradients>>,
+) -> Result<Gradients> {
+    let (mut sums, mut of) = (Means::default(), 0);
     for part in parts(data.len(), data.passes().batch) {
-        sums.add(pass(&part)?.ok_or_else(|| no_pass(need))?, part.len() as f64)?;
+        let weight = weight(&part);
+        sums.add(pass(&part)?.ok_or_else(|| no_pass(need))?, weight as f64)?;
+        of += weight;
     }
-    Ok(sums.mean(data.len()))
+    Ok(sums.mean(of))
 }
 
 /// Gives each layer what was found of its weight.
@@ -211,7 +245,9 @@ fn each(
 ) -> Result<()> {
     let mut found: BTreeMap<String, ArrayD<f32>> = found.into_iter().collect();
     for (layer, measured) in layers.iter().zip(all) {
-        let array = found.remove(&layer.parameter).ok_or_else(|| Error::unknown_layer(&layer.parameter, std::iter::empty()))?;
+        let Some(array) = found.remove(&layer.parameter) else {
+            return Err(Error::unknown_layer(&layer.parameter, found.keys().map(String::as_str)));
+        };
         give(measured, matrix(layer, array)?);
     }
     Ok(())
@@ -237,6 +273,7 @@ where
         places.insert(name.to_string(), from..from + values.len());
         from += values.len();
     });
+    let names: BTreeSet<&str> = layers.iter().map(|l| l.parameter.as_str()).collect();
     let mut rows: Vec<Array2<f32>> = layers.iter().map(|l| Array2::zeros((samples.div_ceil(minibatch), l.len()))).collect();
     // Single samples side by side, but few at a time; a mini-batch's mean is one gradient.
     let step = if minibatch == 1 { batch.min(32) } else { minibatch };
@@ -255,11 +292,13 @@ where
             continue;
         }
         for (i, of) in part.chunks(minibatch).enumerate() {
-            let gradients = gradient_of(model, data, of)?;
+            let mut gradients: BTreeMap<String, ArrayD<f32>> = gradient_of(model, data, of, Some(&names))?.into_iter().collect();
             for (layer, rows) in layers.iter().zip(&mut rows) {
-                let missing = || Error::unknown_layer(&layer.parameter, gradients.iter().map(|(name, _)| name));
-                let gradient = gradients.get(&layer.parameter).ok_or_else(missing)?;
-                rows.row_mut(first / minibatch + i).iter_mut().zip(gradient).for_each(|(out, &g)| *out = g);
+                let Some(gradient) = gradients.remove(&layer.parameter) else {
+                    return Err(Error::unknown_layer(&layer.parameter, gradients.keys().map(String::as_str)));
+                };
+                let gradient = matrix(layer, gradient)?;
+                rows.row_mut(first / minibatch + i).iter_mut().zip(&gradient).for_each(|(out, &g)| *out = g);
             }
         }
     }
@@ -275,18 +314,21 @@ where
 {
     let mut statistics = ModelStatistics::new(needs);
     for part in parts(data.len(), data.passes().batch) {
-        model.forward(&data.batch(&part), Mode::Eval, &mut statistics)?;
+        model.observe(&data.batch(&part), &mut statistics)?;
         statistics.check()?;
     }
-    let found = statistics.finish()?;
-    for (layer, measured) in layers.iter().zip(all) {
+    let mut found = statistics.finish()?;
+    for (i, (layer, measured)) in layers.iter().zip(all).enumerate() {
         let missing =
             || Error::invalid_option("calibration", format!("the model does not show the inputs of layer {}", layer.name));
-        let of = found.iter().find(|f| f.layers.contains(&layer.name)).ok_or_else(missing)?.inputs();
+        let group = found.iter_mut().find(|f| f.layers.contains(&layer.name)).ok_or_else(missing)?;
+        // The last layer that reads an input takes what was measured of it, the others a copy.
+        let again = layers[i + 1..].iter().any(|later| group.layers.contains(&later.name));
+        let of = if again { group.inputs().clone() } else { std::mem::take(group.inputs_mut()) };
         measured.tokens = of.tokens;
-        measured.gram = of.gram.clone();
-        measured.input_squares = of.input_squares.clone();
-        measured.input_sums = of.input_sums.clone();
+        measured.gram = of.gram;
+        measured.input_squares = of.input_squares;
+        measured.input_sums = of.input_sums;
     }
     Ok(())
 }

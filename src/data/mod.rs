@@ -22,6 +22,7 @@ pub use idx::mnist;
 pub use monks::{Monk, Monks};
 pub use standard::Standard;
 pub use table::table;
+pub(crate) use tokens::check_windows;
 pub use tokens::{Bos, Sequences, Tokens, Windows, read_text, text_files, windows};
 
 use std::ffi::OsString;

@@ -199,13 +199,8 @@ pub struct Windows {
 /// # Errors
 /// [`Error::InvalidOption`] if a window has fewer than 2 tokens of the text in it, `most` is 0, or the text does not fill one window.
 pub fn windows(ids: &[u32], context: usize, most: Option<usize>, first: Option<u32>) -> Result<Vec<Vec<u32>>> {
-    let fill = context.saturating_sub(usize::from(first.is_some()));
-    if context < 2 || fill < 1 {
-        return Err(Error::invalid_option("context", format!("{context} tokens leave none to predict; at least 2 are needed")));
-    }
-    if most == Some(0) {
-        return Err(Error::invalid_option("windows", "0 windows have no perplexity"));
-    }
+    check_windows(context, most)?;
+    let fill = context - usize::from(first.is_some());
     if ids.len() < fill {
         return Err(Error::invalid_option(
             "context",
@@ -216,12 +211,29 @@ pub fn windows(ids: &[u32], context: usize, most: Option<usize>, first: Option<u
     Ok(ids.chunks_exact(fill).take(most.unwrap_or(usize::MAX)).map(window).collect())
 }
 
-/// The files of a list `a.txt,b.txt`. A file whose name has commas is one, if it is there.
-pub fn text_files(list: &str) -> Vec<PathBuf> {
-    if list.contains(',') && !Path::new(list).exists() {
-        return list.split(',').filter(|part| !part.is_empty()).map(PathBuf::from).collect();
+/// Refuses windows in which nothing is predicted, and none at all.
+pub(crate) fn check_windows(context: usize, most: Option<usize>) -> Result<()> {
+    if context < 2 {
+        return Err(Error::invalid_option("context", format!("{context} tokens leave none to predict; at least 2 are needed")));
     }
-    vec![PathBuf::from(list)]
+    match most {
+        Some(0) => Err(Error::invalid_option("windows", "0 windows have no perplexity")),
+        _ => Ok(()),
+    }
+}
+
+/// The files of a list `a.txt,b.txt`. A file whose name has commas is one, if it is there.
+///
+/// # Errors
+/// [`Error::InvalidOption`] if a part of the list is empty.
+pub fn text_files(list: &Path) -> Result<Vec<PathBuf>> {
+    let Some(text) = list.to_str().filter(|text| text.contains(',') && !list.exists()) else {
+        return Ok(vec![list.to_path_buf()]);
+    };
+    if text.split(',').any(str::is_empty) {
+        return Err(Error::invalid_option("text", format!("'{text}' names an empty file; several are a.txt,b.txt")));
+    }
+    Ok(text.split(',').map(PathBuf::from).collect())
 }
 
 /// A text as it is in a file.

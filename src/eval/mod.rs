@@ -112,7 +112,7 @@ pub struct Size {
     pub weights: usize,
     /// Of these, those that are not masked.
     pub kept_weights: usize,
-    /// FLOPs of one sample with the kept weights; two a use.
+    /// FLOPs of one sample with the kept weights of the layers, of a language model of one token without head and attention; two a use.
     pub flops: usize,
     /// Bytes of all parameters in f32.
     pub bytes: usize,
@@ -124,7 +124,7 @@ impl Size {
     /// The size of a model.
     ///
     /// # Errors
-    /// If a mask cannot be read, which is so of models in files alone.
+    /// If a mask cannot be read.
     pub fn of<M: Parameters + Layers + ?Sized>(model: &M) -> Result<Self> {
         let mut size = Size { parameters: model.parameter_count(), kept: model.kept_parameters(), ..Size::default() };
         size.bytes = size_of::<f32>() * size.parameters;

@@ -76,9 +76,7 @@ impl TextScore {
                 let mut losses = Vec::with_capacity(all.len());
                 for ids in all {
                     losses.push(model.nll(ids)?);
-                    if see(losses.len(), all.len()).is_break() {
-                        return Err(Error::Interrupted);
-                    }
+                    Error::go_on(see(losses.len(), all.len()))?;
                 }
                 losses
             }

@@ -3,6 +3,7 @@
 //! Models load through [`Weights`] one tensor at a time, so a model larger than memory can be read block by block.
 
 use super::{Checkpoint, Dtype, quoted};
+use crate::mask::Mask;
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayD, ArrayViewD, Ix1, Ix2};
 
@@ -29,6 +30,14 @@ pub trait Weights {
     /// [`Error::Io`] if reading fails.
     fn read(&self, name: &str) -> Result<ArrayD<f32>>;
 
+    /// The mask of a weight, in the weight's own layout; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if there is one that is none, or of another shape.
+    fn mask(&self, _name: &str) -> Result<Option<Mask>> {
+        Ok(None)
+    }
+
     /// Whether two tensors have one shape and the same numbers.
     ///
     /// # Errors
@@ -46,6 +55,12 @@ pub trait WeightsMut {
     /// # Errors
     /// If it cannot be stored: for example a shape that this place does not expect, or a number too large for its dtype.
     fn write(&mut self, name: &str, values: ArrayViewD<'_, f32>) -> Result<()>;
+
+    /// Takes the mask of a weight that was written, in the weight's own layout.
+    ///
+    /// # Errors
+    /// If it cannot be stored: masks are never left out in silence.
+    fn write_mask(&mut self, name: &str, mask: &Mask) -> Result<()>;
 }
 
 /// A matrix of exactly this shape.
@@ -96,12 +111,20 @@ impl Weights for Checkpoint {
     fn read(&self, name: &str) -> Result<ArrayD<f32>> {
         self.get(name).cloned()
     }
+
+    fn mask(&self, name: &str) -> Result<Option<Mask>> {
+        Checkpoint::mask(self, name)
+    }
 }
 
 impl WeightsMut for Checkpoint {
     fn write(&mut self, name: &str, values: ArrayViewD<'_, f32>) -> Result<()> {
         let dtype = if self.contains(name) { self.dtype(name)? } else { Dtype::F32 };
         self.insert(name, values.to_owned(), dtype)
+    }
+
+    fn write_mask(&mut self, name: &str, mask: &Mask) -> Result<()> {
+        self.insert_mask(name, mask)
     }
 }
 

@@ -40,7 +40,7 @@ impl PruneJob {
             let reason = format!("weight {name} is packed; 'lacuna pack DIR OUT --save weights' makes it whole");
             return Err(Error::malformed(model, reason));
         }
-        let texts = self.texts();
+        let texts = self.texts()?;
         let inputs = [Some(model), self.calibration.as_deref()].into_iter().flatten().chain(texts.iter().map(PathBuf::as_path));
         let inputs: Vec<&Path> = inputs.collect();
         let output = match self.resume && !self.force {

@@ -24,8 +24,8 @@ pub(super) struct Quality {
 
 impl PruneJob {
     /// The texts whose perplexity is measured.
-    pub(super) fn texts(&self) -> Vec<PathBuf> {
-        self.text.as_deref().map(|list| text_files(&list.to_string_lossy())).unwrap_or_default()
+    pub(super) fn texts(&self) -> Result<Vec<PathBuf>> {
+        self.text.as_deref().map_or(Ok(vec![]), text_files)
     }
 }
 
@@ -34,7 +34,7 @@ impl Quality {
     pub fn new(job: &PruneJob, folder: &Folder, config: &Config, watch: &mut Watch<'_>) -> Result<Option<Quality>> {
         let begun = Instant::now();
         let read = |text: PathBuf| Ok((Windows::read(&text, folder, config, job.context, job.windows, job.bos)?, text));
-        let cut = job.texts().into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        let cut = job.texts()?.into_iter().map(read).collect::<Result<Vec<_>>>()?;
         let mut texts = Vec::with_capacity(cut.len());
         for (windows, text) in cut {
             let before = measure(folder, config, (&text, &windows), Stage::PerplexityBefore, watch)?;

@@ -1,4 +1,4 @@
-//! The product AᵀB of two streams of the same tokens.
+//! The product AᵀB of two arrays of the same tokens, a few rows at a time.
 
 use crate::linalg::{Threads, gemm};
 use crate::{Error, Result};
@@ -41,7 +41,7 @@ impl Cross {
         let (left, right) = self.sum.dim();
         if (a.ncols(), b.ncols()) != (left, right) || a.nrows() != b.nrows() {
             let found = [a.nrows(), a.ncols(), b.nrows(), b.ncols()];
-            return Err(Error::shape("tokens and widths of two streams", &[a.nrows(), left, a.nrows(), right], &found));
+            return Err(Error::shape("tokens and widths of two arrays", &[a.nrows(), left, a.nrows(), right], &found));
         }
         // Panels are tasks, as in `Gram`.
         let panels: Vec<_> = self.sum.axis_chunks_iter_mut(Axis(0), PANEL).enumerate().collect();
@@ -55,7 +55,7 @@ impl Cross {
         });
         match self.sum.indexed_iter().find(|(_, v)| !v.is_finite()) {
             None => Ok(()),
-            Some(((row, col), &value)) => Err(Error::NotFinite { what: "product of two streams".into(), row, col, value }),
+            Some(((row, col), &value)) => Err(Error::NotFinite { what: "product AᵀB".into(), row, col, value }),
         }
     }
 

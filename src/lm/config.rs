@@ -113,7 +113,7 @@ impl Config {
         self.recipe.vocab
     }
 
-    /// Features of the stream between blocks.
+    /// Features of the hidden states between blocks.
     pub fn hidden(&self) -> usize {
         self.recipe.hidden
     }

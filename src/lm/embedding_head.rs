@@ -8,7 +8,7 @@ use crate::io::{Weights, WeightsMut};
 use crate::kernels::vector;
 use crate::linalg::{Threads, gemm};
 use crate::nn::attention::Carry;
-use crate::nn::{Change, Linear, Norm, Objective, See};
+use crate::nn::{Change, Linear, Norm, Objective, See, check_rows};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, Axis, s};
 
@@ -219,19 +219,15 @@ impl EmbeddingHead {
         self.check(&known, 0)
     }
 
-    /// The sum of the losses of rows `rows` of the objective, the gradient of their mean at `h`, and the gradient of the embedding's
+    /// The sum of the losses of rows `rows` of the objective, the gradient of the sum divided by `count` at `h`, and the gradient of the embedding's
     /// weight as a head where they are one. Other parameters' gradients go to the sink.
     pub(super) fn back(
         &self,
         h: &Array2<f32>,
-        (objective, rows): (&dyn Objective, &[usize]),
+        (objective, rows, count): (&dyn Objective, &[usize], usize),
         carry: &mut Carry<'_, '_>,
     ) -> Result<(f64, Array2<f32>, Option<Array2<f32>>)> {
-        if rows.len() != h.nrows() || objective.dim().1 != self.recipe.vocab {
-            let found = [rows.len(), objective.dim().1];
-            return Err(Error::shape("rows of an objective and their outputs", &[h.nrows(), self.recipe.vocab], &found));
-        }
-        let count = objective.count(rows);
+        check_rows(objective, rows, (h.nrows(), self.recipe.vocab))?;
         if count == 0 {
             return Err(Error::invalid_option("ids", "there is no token to predict"));
         }

@@ -4,9 +4,11 @@ use super::Config;
 use super::architecture::{Architecture, Parts, UpNames};
 use super::tie::{self, Tie};
 use crate::io::{self, Weights, quoted};
+use crate::mask::Mask;
 use crate::nn::{Attention, AttentionRule, Block, FeedForward, Heads, Linear, Norm, QkvProjection, UpProjection};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2};
+use rayon::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashSet;
 
@@ -93,7 +95,13 @@ impl<'a> Reader<'a> {
             self.matrix(&tensor, (out, inputs))?
         };
         let bias = if bias { Some(self.vector(&format!("{name}.bias"), out)?) } else { None };
-        Ok(Linear::new(name, weight, bias).held_transposed(transposed))
+        let mut linear = Linear::new(name, weight, bias).held_transposed(transposed);
+        if let Some(mask) = self.weights.mask(&tensor)? {
+            let mask = if transposed { turned(&mask) } else { mask };
+            keeps_all(&linear, &mask)?;
+            linear.set_mask(Some(mask))?;
+        }
+        Ok(linear)
     }
 
     pub(super) fn block(&self, i: usize) -> Result<Block> {
@@ -201,4 +209,23 @@ impl<'a> Reader<'a> {
 /// If the file has two embeddings that differ, or cannot be read.
 pub fn remark(weights: &dyn Weights, config: &Config) -> Result<Option<String>> {
     Reader::new(weights, config).tie().map(|tie| tie.remark)
+}
+
+/// Refuses a mask that drops weights which are not 0: it is of other weights, and what is computed would depend on the storage.
+fn keeps_all(layer: &Linear, mask: &Mask) -> Result<()> {
+    let weight = layer.dense_weight();
+    let rows = weight.outer_iter().into_par_iter().enumerate();
+    let lost: usize = rows.map(|(r, row)| row.iter().enumerate().filter(|(c, w)| **w != 0.0 && !mask.get(r, *c)).count()).sum();
+    if lost == 0 {
+        return Ok(());
+    }
+    let reason =
+        format!("{lost} weights that its mask drops are not 0; the masks are of other weights: remove them, or prune again");
+    Err(Error::invalid_option("mask", reason).in_layer(layer.name()))
+}
+
+/// The mask in the other layout of its weight.
+pub(super) fn turned(mask: &Mask) -> Mask {
+    let (rows, cols) = mask.dim();
+    Mask::from_fn(cols, rows, |r, c| mask.get(c, r))
 }

@@ -2,7 +2,7 @@
 
 use super::embedding_head::EmbeddingHead;
 use super::linears::{Taps, infos, no_weight};
-use super::load::Reader;
+use super::load::{Reader, turned};
 use super::next_token::{NextToken, next_tokens, sequences};
 use super::{Config, Family};
 use crate::data::Sequences;
@@ -12,7 +12,7 @@ use crate::mask::Mask;
 use crate::nn::attention::Carry;
 use crate::nn::{
     Block, Change, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer, Parameters, Positions, See, Sink,
-    layer_name,
+    check_taps, layer_name,
 };
 use crate::solve::Pruned;
 use crate::{Error, Result};
@@ -178,7 +178,7 @@ impl LanguageModel {
     /// # Errors
     /// If an id is not in the vocabulary, or there are more tokens than learned positions.
     pub fn forward(&self, ids: &[u32]) -> Result<Array2<f32>> {
-        Ok(self.ends.logits(&self.stream(ids, ids.len(), &mut ())?))
+        Ok(self.ends.logits(&self.hidden_states(ids, ids.len(), &mut ())?))
     }
 
     /// What the last block gives, `(tokens, hidden)`, for sequences of `length` tokens one after another; `observer` sees every
@@ -186,7 +186,7 @@ impl LanguageModel {
     ///
     /// # Errors
     /// As [`LanguageModel::forward`], and if the tokens are not whole sequences.
-    pub fn stream(&self, ids: &[u32], length: usize, observer: &mut dyn Observer) -> Result<Array2<f32>> {
+    pub fn hidden_states(&self, ids: &[u32], length: usize, observer: &mut dyn Observer) -> Result<Array2<f32>> {
         let at = self.positions(sequences(ids, length)?, length);
         let mut h = self.ends.embed(ids, length, 0)?;
         self.blocks.iter().for_each(|block| block.forward(&mut h, &at, observer));
@@ -198,7 +198,7 @@ impl LanguageModel {
     /// # Errors
     /// As [`LanguageModel::forward`].
     pub fn nll(&self, ids: &[u32]) -> Result<Vec<f64>> {
-        self.ends.nll(&self.stream(ids, ids.len(), &mut ())?, &next_tokens(ids, ids.len()))
+        self.ends.nll(&self.hidden_states(ids, ids.len(), &mut ())?, &next_tokens(ids, ids.len()))
     }
 
     /// `-ln p` of the tokens of one sequence from `from` on, given those before them. The last token is not read, so there may be one more
@@ -211,7 +211,7 @@ impl LanguageModel {
     /// If `from` is 0 or no token stands there.
     pub fn nll_from(&self, ids: &[u32], from: usize) -> Result<Vec<f64>> {
         let targets: Vec<Option<u32>> = ids[from.min(ids.len())..].iter().copied().map(Some).collect();
-        self.ends.nll(&self.stream_from(ids, from)?, &targets)
+        self.ends.nll(&self.hidden_from(ids, from)?, &targets)
     }
 
     /// Logits `(tokens from from on, vocab)` of what follows each token from the one before `from` on, but for the last, which is not read.
@@ -222,14 +222,14 @@ impl LanguageModel {
     /// # Panics
     /// If `from` is 0 or no token stands there.
     pub fn logits_from(&self, ids: &[u32], from: usize) -> Result<Array2<f32>> {
-        Ok(self.ends.logits(&self.stream_from(ids, from)?))
+        Ok(self.ends.logits(&self.hidden_from(ids, from)?))
     }
 
     /// What the last block gives for all tokens but the last, from the one before `from` on.
-    fn stream_from(&self, ids: &[u32], from: usize) -> Result<Array2<f32>> {
+    fn hidden_from(&self, ids: &[u32], from: usize) -> Result<Array2<f32>> {
         assert!((1..ids.len()).contains(&from), "from token {from} of {}", ids.len());
         let read = &ids[..ids.len() - 1];
-        let h = self.stream(read, read.len(), &mut ())?;
+        let h = self.hidden_states(read, read.len(), &mut ())?;
         Ok(h.slice_move(s![from - 1.., ..]))
     }
 
@@ -273,7 +273,7 @@ impl LanguageModel {
     /// [`Model::backward`] is the same for any objective.
     ///
     /// # Errors
-    /// As [`LanguageModel::stream`], and if there is no token to predict.
+    /// As [`LanguageModel::hidden_states`], and if there is no token to predict.
     pub fn backward(&self, ids: &[u32], length: usize, sink: &mut Sink<'_>) -> Result<f64> {
         let tape = self.tape(ids, length, &mut ())?;
         let text = NextToken::of(next_tokens(ids, length), self.config.vocab())?;
@@ -294,7 +294,7 @@ impl LanguageModel {
         Ok(LanguageTape { ids: ids.to_vec(), length, at, inputs, h })
     }
 
-    /// Writes every tensor under its checkpoint name, in its checkpoint layout; zeros where a sparse storage keeps nothing. An embedding that
+    /// Writes every tensor under its checkpoint name, in its checkpoint layout, and the masks; zeros where a sparse storage keeps nothing. An embedding that
     /// the file held twice is written twice.
     ///
     /// # Errors
@@ -303,10 +303,13 @@ impl LanguageModel {
         let transposed = self.config.recipe().transposed.then(|| self.linears().into_iter().map(Linear::tensor).collect());
         let transposed: std::collections::HashSet<String> = transposed.unwrap_or_default();
         let mut result = Ok(());
-        self.visit(&mut |name, values, _| {
+        self.visit(&mut |name, values, mask| {
             if result.is_ok() {
-                let turned = transposed.contains(name);
-                result = to.write(name, if turned { values.reversed_axes() } else { values });
+                let other = transposed.contains(name);
+                result = to.write(name, if other { values.reversed_axes() } else { values });
+            }
+            if let (Ok(()), Some(mask)) = (&result, mask) {
+                result = if transposed.contains(name) { to.write_mask(name, &turned(mask)) } else { to.write_mask(name, mask) };
             }
         });
         result?;
@@ -362,7 +365,7 @@ impl Layers for LanguageModel {
     }
 
     fn mask(&self, name: &str) -> Result<Option<Cow<'_, Mask>>> {
-        Ok(self.linear(layer_name(name))?.mask().map(Cow::Borrowed))
+        Ok(self.linear(layer_name(name))?.kept())
     }
 
     fn write(&mut self, name: &str, pruned: Pruned) -> Result<()> {
@@ -379,11 +382,17 @@ impl Model for LanguageModel {
         self.tape(batch.ids(), batch.length(), observer)
     }
 
+    fn observe(&self, batch: &Sequences, observer: &mut dyn Observer) -> Result<()> {
+        self.hidden_states(batch.ids(), batch.length(), observer).map(drop)
+    }
+
     fn backward(&self, tape: LanguageTape, objective: &dyn Objective, rows: &[usize], sink: &mut Sink<'_>) -> Result<f64> {
         let LanguageTape { ids, length, at, inputs, h } = tape;
         let mut carry = Carry::new(sink);
-        let (loss, mut d, tied) = self.ends.back(&h, (objective, rows), &mut carry)?;
-        let mut taps = Taps { objective, rows, count: objective.count(rows), loss };
+        check_taps(objective, self.blocks.len())?;
+        let count = objective.count(rows);
+        let (loss, mut d, tied) = self.ends.back(&h, (objective, rows, count), &mut carry)?;
+        let mut taps = Taps { objective, rows, count, loss };
         taps.behind(self.blocks.len().checked_sub(1), &h, &mut d);
         drop(h);
         for (number, (block, h)) in self.blocks.iter().zip(inputs).enumerate().rev() {

@@ -6,13 +6,14 @@ use super::linears::{Taps, infos, named, no_weight};
 use super::load::Reader;
 use super::next_token::{NextToken, sequences};
 use super::relative::Bias;
+use super::text_pairs::TextPair;
 use crate::io::{Weights, WeightsMut};
 use crate::kernels::awake;
 use crate::mask::Mask;
 use crate::nn::attention::{Carry, Source};
 use crate::nn::{
-    Block, Change, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Norm, Objective, Observer, Parameters, Positions, See,
-    Sink, layer_name,
+    Block, Change, Gradients, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Norm, Objective, Observer, Parameters,
+    Positions, See, Sink, check_rows, check_taps, layer_name,
 };
 use crate::solve::Pruned;
 use crate::{Error, Result};
@@ -245,7 +246,7 @@ impl Seq2Seq {
         let tape = self.tape(ids, labels, &mut ())?;
         let objective = NextToken::of(labels.iter().copied().map(Some).collect(), self.config.vocab())?;
         let rows: Vec<usize> = (0..labels.len()).collect();
-        Ok(Model::backward(self, tape, &objective, &rows, sink)? / labels.len() as f64)
+        Ok(self.back(tape, (&objective, &rows, labels.len()), sink)? / labels.len() as f64)
     }
 
     /// Runs and keeps what every block was given.
@@ -270,16 +271,19 @@ impl Seq2Seq {
         Ok(Seq2SeqTape { ids: ids.to_vec(), shifted, at, decoder_at, encoder_inputs, encoded, memory, inputs, h })
     }
 
-    /// Writes every tensor under its checkpoint name; zeros where a sparse storage keeps nothing. An embedding that the file held under
+    /// Writes every tensor under its checkpoint name, and the masks; zeros where a sparse storage keeps nothing. An embedding that the file held under
     /// several names is written under each.
     ///
     /// # Errors
     /// As [`WeightsMut::write`].
     pub fn write(&self, to: &mut dyn WeightsMut) -> Result<()> {
         let mut result = Ok(());
-        self.visit(&mut |name, values, _| {
+        self.visit(&mut |name, values, mask| {
             if result.is_ok() {
                 result = to.write(name, values);
+            }
+            if let (Ok(()), Some(mask)) = (&result, mask) {
+                result = to.write_mask(name, mask);
             }
         });
         result?;
@@ -316,15 +320,6 @@ impl Parameters for Seq2Seq {
     }
 }
 
-/// A text and the labels that are to be written for it: what a [`Seq2Seq`] is run on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seq2SeqBatch {
-    /// Tokens that the encoder reads.
-    pub ids: Vec<u32>,
-    /// Tokens that the decoder is to write.
-    pub labels: Vec<u32>,
-}
-
 /// What a run keeps for the way back: the hidden states before each block, and behind the last of both stacks.
 #[derive(Debug, Clone)]
 pub struct Seq2SeqTape {
@@ -350,7 +345,7 @@ impl Layers for Seq2Seq {
     }
 
     fn mask(&self, name: &str) -> Result<Option<Cow<'_, Mask>>> {
-        Ok(self.linear(layer_name(name))?.mask().map(Cow::Borrowed))
+        Ok(self.linear(layer_name(name))?.kept())
     }
 
     fn write(&mut self, name: &str, pruned: Pruned) -> Result<()> {
@@ -358,21 +353,57 @@ impl Layers for Seq2Seq {
     }
 }
 
-/// Run on a text and its labels; a row of outputs is a label, its outputs are the logits. Hidden states that an objective asks for are
+/// Run on texts and their labels, one after another; a row of outputs is a label, its outputs are the logits. Hidden states that an objective asks for are
 /// those of the decoder's blocks.
 impl Model for Seq2Seq {
-    type Batch = Seq2SeqBatch;
-    type Tape = Seq2SeqTape;
+    type Batch = Vec<TextPair>;
+    type Tape = Vec<Seq2SeqTape>;
 
-    fn forward(&self, batch: &Seq2SeqBatch, _: Mode, observer: &mut dyn Observer) -> Result<Seq2SeqTape> {
-        self.tape(&batch.ids, &batch.labels, observer)
+    fn forward(&self, batch: &Vec<TextPair>, _: Mode, observer: &mut dyn Observer) -> Result<Vec<Seq2SeqTape>> {
+        batch.iter().map(|pair| self.tape(&pair.ids, &pair.labels, observer)).collect()
     }
 
-    fn backward(&self, tape: Seq2SeqTape, objective: &dyn Objective, rows: &[usize], sink: &mut Sink<'_>) -> Result<f64> {
+    fn observe(&self, batch: &Vec<TextPair>, observer: &mut dyn Observer) -> Result<()> {
+        batch.iter().try_for_each(|pair| {
+            let memory = self.encode(&pair.ids, observer)?;
+            self.decode(&pair.labels, &memory, observer).map(drop)
+        })
+    }
+
+    fn backward(&self, tapes: Vec<Seq2SeqTape>, objective: &dyn Objective, rows: &[usize], sink: &mut Sink<'_>) -> Result<f64> {
+        check_taps(objective, self.decoder.len())?;
+        let labels: usize = tapes.iter().map(|tape| tape.shifted.len()).sum();
+        check_rows(objective, rows, (labels, self.config.vocab()))?;
+        let (count, mut left, mut loss) = (objective.count(rows), rows, 0.0);
+        let alone = tapes.len() == 1;
+        let mut sums = Gradients::default();
+        for tape in tapes {
+            let (own, behind) = left.split_at(tape.shifted.len());
+            left = behind;
+            if alone {
+                return self.back(tape, (objective, own, count), sink);
+            }
+            let (part, gradients) = Gradients::of(|sink| self.back(tape, (objective, own, count), sink))?;
+            loss += part;
+            sums.add(gradients)?;
+        }
+        sums.into_iter().for_each(|(name, gradient)| sink(&name, gradient));
+        Ok(loss)
+    }
+}
+
+impl Seq2Seq {
+    /// Goes back over one pair.
+    fn back(
+        &self,
+        tape: Seq2SeqTape,
+        (objective, rows, count): (&dyn Objective, &[usize], usize),
+        sink: &mut Sink<'_>,
+    ) -> Result<f64> {
         let Seq2SeqTape { ids, shifted, at, decoder_at, encoder_inputs, encoded, memory, inputs, h } = tape;
         let mut carry = Carry::new(sink);
-        let (loss, mut d, tied) = self.ends.back(&h, (objective, rows), &mut carry)?;
-        let mut taps = Taps { objective, rows, count: objective.count(rows), loss };
+        let (loss, mut d, tied) = self.ends.back(&h, (objective, rows, count), &mut carry)?;
+        let mut taps = Taps { objective, rows, count, loss };
         taps.behind(self.decoder.len().checked_sub(1), &h, &mut d);
         drop(h);
         let sums = |at: &Positions| at.distances.as_ref().map(|d| Array2::zeros(d.dim()));

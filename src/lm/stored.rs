@@ -6,7 +6,6 @@ use crate::mask::Mask;
 use crate::nn::Linear;
 use crate::sparse::{Format, Hint, Plan, Precision, exact};
 use crate::{Error, Result};
-use rayon::prelude::*;
 use serde::Serialize;
 use std::str::FromStr;
 
@@ -69,11 +68,7 @@ impl LanguageModel {
         }
         let mut kept = Vec::new();
         let model = LanguageModel::load_with(folder, config, &mut |layer| {
-            let mask = folder.mask(&layer.tensor())?;
-            let mask = mask.map(|mask| if layer.is_transposed() { turned(&mask) } else { mask });
-            if let Some(mask) = &mask {
-                keeps_all(layer, mask)?;
-            }
+            let mask = layer.mask().cloned();
             let pruned = mask.is_some();
             let (format, values) = match mask {
                 Some(mask) if running != Running::Dense => {
@@ -87,19 +82,6 @@ impl LanguageModel {
         })?;
         Ok((model, kept))
     }
-}
-
-/// Refuses a mask that drops weights which are not 0: it is of other weights, and what is computed would depend on the storage.
-fn keeps_all(layer: &Linear, mask: &Mask) -> Result<()> {
-    let weight = layer.dense_weight();
-    let rows = weight.outer_iter().into_par_iter().enumerate();
-    let lost: usize = rows.map(|(r, row)| row.iter().enumerate().filter(|(c, w)| **w != 0.0 && !mask.get(r, *c)).count()).sum();
-    if lost == 0 {
-        return Ok(());
-    }
-    let reason =
-        format!("{lost} weights that its mask drops are not 0; the masks are of other weights: remove them, or prune again");
-    Err(Error::invalid_option("mask", reason).in_layer(layer.name()))
 }
 
 fn whole(layer: &mut Linear, tokens: usize) -> (String, String) {
@@ -135,9 +117,4 @@ fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, running: Running, toke
     };
     layer.set_op(op)?;
     Ok((format.to_string(), precision.to_string()))
-}
-
-fn turned(mask: &Mask) -> Mask {
-    let (rows, cols) = mask.dim();
-    Mask::from_fn(cols, rows, |r, c| mask.get(c, r))
 }

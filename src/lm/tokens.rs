@@ -2,7 +2,7 @@
 //! file.
 
 use super::Config;
-use crate::data::{Bos, Tokens, Windows};
+use crate::data::{Bos, Tokens, Windows, check_windows};
 use crate::io::{Folder, read_ids};
 use crate::{Error, Result};
 #[cfg(feature = "text")]
@@ -44,6 +44,7 @@ impl Windows {
         if let Some(learned) = config.max_positions().filter(|n| *n < context) {
             return Err(Error::invalid_option("context", format!("{context} tokens; the model has learned {learned} positions")));
         }
+        check_windows(context, most)?;
         let tokens = Tokens::read(path, folder, config, bos)?;
         tokens.windows(context, most).map_err(|e| Error::malformed(path, e.to_string()))
     }

@@ -95,7 +95,7 @@ pub fn find_layer<'l>(layers: &'l [LayerInfo], name: &str) -> Result<&'l LayerIn
 /// ```
 /// use lacuna::nn::{Layers, NamedLayers};
 /// use ndarray::array;
-/// let own = NamedLayers::from_iter([("a", array![[1., 2.]]), ("b", array![[3.], [4.]])]);
+/// let own = NamedLayers::new([("a", array![[1., 2.]]), ("b", array![[3.], [4.]])])?;
 /// assert_eq!(own.layers()[1].shape, (2, 1));
 /// assert_eq!(own.read("b.weight")?, array![[3.], [4.]]);
 /// # Ok::<(), lacuna::Error>(())
@@ -103,14 +103,23 @@ pub fn find_layer<'l>(layers: &'l [LayerInfo], name: &str) -> Result<&'l LayerIn
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NamedLayers(Vec<(LayerInfo, Array2<f32>, Option<Mask>)>);
 
-impl<N: Into<String>> FromIterator<(N, Array2<f32>)> for NamedLayers {
-    fn from_iter<I: IntoIterator<Item = (N, Array2<f32>)>>(weights: I) -> Self {
-        let one = |(name, weight): (N, Array2<f32>)| (LayerInfo::linear(name, weight.dim()), weight, None);
-        NamedLayers(weights.into_iter().map(one).collect())
-    }
-}
-
 impl NamedLayers {
+    /// Of weights `(out, in)` by their names.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if a name is given twice.
+    pub fn new<N: Into<String>>(weights: impl IntoIterator<Item = (N, Array2<f32>)>) -> Result<Self> {
+        let mut layers: Vec<(LayerInfo, Array2<f32>, Option<Mask>)> = Vec::new();
+        for (name, weight) in weights {
+            let layer = LayerInfo::linear(name, weight.dim());
+            if layers.iter().any(|(other, ..)| other.is_called(&layer.name) || layer.is_called(&other.name)) {
+                return Err(Error::invalid_option("layers", format!("'{}' is given twice", layer.name)));
+            }
+            layers.push((layer, weight, None));
+        }
+        Ok(NamedLayers(layers))
+    }
+
     /// The weights, the masks and the names of all layers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Array2<f32>, Option<&Mask>)> {
         self.0.iter().map(|(layer, weight, mask)| (layer.name.as_str(), weight, mask.as_ref()))

@@ -29,6 +29,7 @@ pub use layers::{LayerInfo, Layers, NamedLayers, find_layer};
 pub use loss::{Loss, softmax};
 pub use model::{Curvature, Mode, Model, Passes, Samples};
 pub use objective::{Objective, Targets};
+pub(crate) use objective::{check_rows, check_taps};
 pub use observer::{Observer, Sink};
 pub use optimizer::{Method, Moments, Optimizer};
 pub use parameters::{Change, Gradients, Parameters, See, check_mask};

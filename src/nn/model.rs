@@ -100,6 +100,14 @@ pub trait Model: Parameters + Layers {
     /// If the batch does not fit.
     fn forward(&self, batch: &Self::Batch, mode: Mode, observer: &mut dyn Observer) -> Result<Self::Tape>;
 
+    /// Runs only to show the inputs of layers, and keeps nothing.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    fn observe(&self, batch: &Self::Batch, observer: &mut dyn Observer) -> Result<()> {
+        self.forward(batch, Mode::Eval, observer).map(drop)
+    }
+
     /// Goes back. Gives the sum of the losses over `rows`, those that the run made outputs for, in order; the gradient of their mean (the
     /// sum divided by [`Objective::count`]) of every parameter goes to `sink`, once.
     ///

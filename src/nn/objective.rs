@@ -1,6 +1,7 @@
 //! What is minimised, from rows of outputs.
 
 use super::Loss;
+use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, Axis};
 
 /// What is minimised: a loss of each row of outputs, and its slope there.
@@ -45,6 +46,9 @@ pub trait Objective: Sync {
 
     /// The sum of the losses of rows number `rows`, whose outputs are `outputs (rows, outputs)`. These become the slope of the sum
     /// divided by `count`: ∂/∂outputs of the mean, where `count` is [`Objective::count`] of all rows of a step.
+    ///
+    /// # Panics
+    /// If there is no such row, or the outputs are not as many.
     fn loss(&self, rows: &[usize], outputs: &mut Array2<f32>, count: usize) -> f64;
 
     /// The targets `(rows, outputs)`, if this is a [`Loss`] on some: second derivatives are asked of it.
@@ -68,6 +72,32 @@ pub trait Objective: Sync {
         _count: usize,
     ) -> f64 {
         0.0
+    }
+}
+
+/// Refuses rows of an objective that are not those of the outputs `(rows, outputs)`, and gives the count that a mean loss is divided by.
+///
+/// # Errors
+/// [`Error::Shape`].
+pub(crate) fn check_rows(objective: &dyn Objective, rows: &[usize], outputs: (usize, usize)) -> Result<usize> {
+    let (all, width) = objective.dim();
+    if (rows.len(), width) != outputs {
+        let what = "rows of an objective and their outputs";
+        return Err(Error::shape(what, &[outputs.0, outputs.1], &[rows.len(), width]));
+    }
+    match rows.iter().find(|row| **row >= all) {
+        Some(row) => Err(Error::invalid_option("objective", format!("has no row {row}, but {all} in all"))),
+        None => Ok(objective.count(rows)),
+    }
+}
+
+/// Refuses hidden states that a model with so many layers or blocks has not.
+pub(crate) fn check_taps(objective: &dyn Objective, layers: usize) -> Result<()> {
+    match objective.taps().iter().find(|tap| **tap >= layers) {
+        Some(tap) => {
+            Err(Error::invalid_option("objective", format!("asks for the hidden states of layer {tap}; there are {layers}")))
+        }
+        None => Ok(()),
     }
 }
 

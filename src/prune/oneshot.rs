@@ -51,6 +51,7 @@ where
     M: Model + Clone,
     S: Samples<Batch = M::Batch>,
 {
+    check_pruning(model, pruning)?;
     let measured = measure(model, data, pruning.saliency.needs())?;
     let mut pruned = model.clone();
     let (masks, predicted_increase) = prune_layers(&mut pruned, &measured, pruning)?;
@@ -67,11 +68,27 @@ where
     M: Model + Clone,
     S: Samples<Batch = M::Batch>,
 {
+    check_pruning(model, pruning)?;
+    woodfisher.check()?;
     let measured = measure(model, data, pruning.saliency.needs().union(Saliency::needs(woodfisher)))?;
     let mut pruned = model.clone();
     let (masks, _) = prune_layers(&mut pruned, &measured, pruning)?;
     let predicted = answer(&mut pruned, (model, &measured), &masks, woodfisher)?;
     Ok(Outcome { model: pruned, masks, predicted_increase: Some(predicted) })
+}
+
+/// Refuses before anything is measured what cannot be pruned so: unknown names in `skip`, a pattern that does not fit a layer, nothing left.
+///
+/// # Errors
+/// Naming the layer.
+pub(crate) fn check_pruning(model: &dyn Layers, pruning: &Pruning<'_>) -> Result<()> {
+    let layers = model.layers();
+    let skipped = pruning.skip.iter().map(|name| find_layer(&layers, name)).collect::<Result<Vec<_>>>()?;
+    pruning.pattern.check_scope(pruning.scope)?;
+    for layer in layers.iter().filter(|layer| !skipped.contains(layer) && !layer.is_empty()) {
+        pruning.pattern.units(layer.shape.0, layer.shape.1).map_err(|e| e.in_layer(&layer.name))?;
+    }
+    Ok(())
 }
 
 /// Moves the survivors of each layer, and says by how much the loss is predicted to grow.
@@ -104,7 +121,7 @@ pub type NamedMasks = Vec<(String, Mask)>;
 /// use lacuna::{allocate::{Global, Target}, criteria::{Magnitude, Measured}, mask::{Pattern, Scope}, nn::NamedLayers};
 /// use lacuna::prune::{Pruning, prune_layers};
 /// use ndarray::array;
-/// let mut own = NamedLayers::from_iter([("a", array![[1., 2.], [3., 4.]]), ("b", array![[9., 8., 0.5]])]);
+/// let mut own = NamedLayers::new([("a", array![[1., 2.], [3., 4.]]), ("b", array![[9., 8., 0.5]])])?;
 /// let magnitude = Magnitude::default();
 /// let pruning = Pruning {
 ///     saliency: &magnitude, allocate: &Global, target: Target::Parameters(3), pattern: Pattern::Unstructured, scope: Scope::Layer,
@@ -139,7 +156,7 @@ pub fn prune_layers(model: &mut dyn Layers, measured: &[Measured], pruning: &Pru
 /// use lacuna::{allocate::{Lamp, Target}, criteria::{Magnitude, Measured}, mask::{Pattern, Scope}, nn::NamedLayers};
 /// use lacuna::{prune::{Pruning, prune_layers_by}, solve::SparseGpt};
 /// use ndarray::array;
-/// let mut own = NamedLayers::from_iter([("a", array![[1., 2.], [3., 4.]]), ("b", array![[9., 8.]])]);
+/// let mut own = NamedLayers::new([("a", array![[1., 2.], [3., 4.]]), ("b", array![[9., 8.]])])?;
 /// let x = array![[1., 0.5], [0.5, 1.], [1., 1.]];
 /// let measured = [Measured::of_inputs(&x)?, Measured::of_inputs(&x)?];
 /// let magnitude = Magnitude::default();

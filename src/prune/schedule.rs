@@ -2,9 +2,11 @@
 
 use crate::Result;
 use crate::allocate::Target;
+use crate::calibrate::measure;
 use crate::mask::{Budget, Pattern};
 use crate::nn::{Layers, Model, Samples};
-use crate::prune::{Outcome, Pruning, one_shot};
+use crate::prune::oneshot::{check_pruning, prune_layers};
+use crate::prune::{Outcome, Pruning};
 use serde::{Deserialize, Serialize};
 
 /// How sparsity grows from `s₀` to `s₁` over `T` steps; `t` counts from 1 to `T`.
@@ -85,7 +87,7 @@ impl Schedule {
 /// The outcome's predicted increase is the last step's.
 ///
 /// # Errors
-/// Those of [`one_shot`], of the schedule (a model that is sparser already), and of `recover`; an N:M pattern, which has
+/// Those of [`one_shot`](crate::prune::one_shot), of the schedule (a model that is sparser already), and of `recover`; an N:M pattern, which has
 /// one sparsity, with a schedule of several steps.
 pub fn iterative<M, S>(
     model: &M,
@@ -101,7 +103,10 @@ where
 {
     let mut outcome = Outcome { model: model.clone(), masks: Vec::new(), predicted_increase: None };
     for (step, sparsity) in steps(model, pruning, schedule, sparsity)?.into_iter().enumerate() {
-        outcome = one_shot(&outcome.model, data, &Pruning { target: Target::Sparsity(sparsity), ..*pruning })?;
+        let pruning = Pruning { target: Target::Sparsity(sparsity), ..*pruning };
+        check_pruning(&outcome.model, &pruning)?;
+        let measured = measure(&outcome.model, data, pruning.saliency.needs())?;
+        (outcome.masks, outcome.predicted_increase) = prune_layers(&mut outcome.model, &measured, &pruning)?;
         recover(&mut outcome.model, step)?;
     }
     Ok(outcome)

@@ -36,7 +36,7 @@ use ndarray::{Array2, ArrayRef2, Axis, Zip};
 /// ALPS; see the module.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Alps {
-    /// The share of the mean diagonal that is added to the diagonal.
+    /// The fraction of the mean diagonal that is added to the diagonal.
     pub damping: f64,
     /// ρ at the start.
     pub rho: f64,

@@ -38,7 +38,7 @@ use rayon::prelude::*;
 /// ExactOBS, or Optimal Brain Compression; see the module.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ExactObs {
-    /// λ: the share of the mean diagonal that is added to the diagonal.
+    /// λ: the fraction of the mean diagonal that is added to the diagonal.
     pub damping: f64,
 }
 

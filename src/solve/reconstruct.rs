@@ -42,7 +42,7 @@ pub enum Solver {
 /// Least squares on a mask; see the module.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reconstruct {
-    /// λ: the share of the mean diagonal that is added to the diagonal.
+    /// λ: the fraction of the mean diagonal that is added to the diagonal.
     pub damping: f64,
     /// How the systems are solved.
     pub solver: Solver,

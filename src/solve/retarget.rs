@@ -1,6 +1,6 @@
 //! The weight that a layer should have had, given inputs that earlier layers have changed.
 //!
-//! Inputs of a layer in a pruned model, X, are not those of the dense one, X₀; nor is the stream S that its output joins the dense
+//! Inputs of a layer in a pruned model, X, are not those of the dense one, X₀; nor are the hidden states S that its output joins the dense
 //! one's, S₀. The layer can make up for a part of both: the weight nearest to W that does so best is
 //!
 //! ```text
@@ -10,7 +10,7 @@
 //!
 //! Pruning W̃ with the same damped H then lessens the distance to Y, since the two differ by a constant. With α = 1 this is the
 //! asymmetric calibration of GPTAQ (Li et al., ICML 2025, arXiv:2504.02692) as one solve instead of a term in each step; β is the
-//! same for the residual stream.
+//! same for the hidden states (the residual stream).
 //!
 //! Cost: one Cholesky factor, `in³ / 3`, and `2 out · in²` multiplications.
 
@@ -23,12 +23,12 @@ use ndarray::Array2;
 /// W̃ `(out, in)`; see the module.
 #[derive(Debug, Clone, Copy)]
 pub struct Retarget<'a> {
-    /// λ as a share of the mean diagonal of H.
+    /// λ as a fraction of the mean diagonal of H.
     pub damping: f64,
     /// α, and X₀ᵀX `(in, in)`.
     pub inputs: Option<(f64, &'a Array2<f64>)>,
     /// β, and (S₀ − S)ᵀX `(out, in)`.
-    pub stream: Option<(f64, &'a Array2<f64>)>,
+    pub hidden_states: Option<(f64, &'a Array2<f64>)>,
 }
 
 impl Retarget<'_> {
@@ -43,7 +43,7 @@ impl Retarget<'_> {
     /// let w = array![[3.]];
     /// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) };
     /// let crossed = array![[8.]];
-    /// let retarget = Retarget { damping: 0., inputs: Some((1., &crossed)), stream: None };
+    /// let retarget = Retarget { damping: 0., inputs: Some((1., &crossed)), hidden_states: None };
     /// assert_eq!(retarget.run(&layer)?, array![[6.]]);
     /// # Ok::<(), lacuna::Error>(())
     /// ```
@@ -61,7 +61,7 @@ impl Retarget<'_> {
         };
         let finite = |what: &str, share: f64, products: &Array2<f64>| {
             if !share.is_finite() {
-                return Err(Error::invalid_option(format!("share of the {what}"), format!("{share} is not finite")));
+                return Err(Error::invalid_option(format!("fraction of the {what}"), format!("{share} is not finite")));
             }
             match products.indexed_iter().find(|(_, v)| !v.is_finite()) {
                 None => Ok(()),
@@ -78,11 +78,11 @@ impl Retarget<'_> {
             finite("inputs", share, crossed)?;
             right += &(weight.dot(&(crossed - layer.gram("retargeting")?)) * share);
         }
-        if let Some((share, drift)) = self.stream {
+        if let Some((share, drift)) = self.hidden_states {
             if drift.dim() != (out, cols) {
-                return Err(misfit("products of the stream's drift and the inputs", [out, cols], drift));
+                return Err(misfit("products of the hidden states' drift and the inputs", [out, cols], drift));
             }
-            finite("stream", share, drift)?;
+            finite("hidden states", share, drift)?;
             right.scaled_add(share, drift);
         }
         let moved = solve_spd(&gram.matrix, &right.t()).map_err(|e| explain(e, layer, self.damping))?;

@@ -50,7 +50,7 @@ pub enum Order {
 /// SparseGPT; see the module.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SparseGpt {
-    /// λ: the share of the mean diagonal that is added to the diagonal.
+    /// λ: the fraction of the mean diagonal that is added to the diagonal.
     pub damping: f64,
     /// Columns whose mask is chosen together. Raised to a multiple of what a group or block of the pattern spans.
     pub block: usize,

@@ -76,7 +76,11 @@ impl Default for WoodFisher {
 }
 
 impl WoodFisher {
-    fn check(&self) -> Result<()> {
+    /// Refuses settings that are no numbers for what they set.
+    ///
+    /// # Errors
+    /// If the damping is not positive, or a block has no weight.
+    pub fn check(&self) -> Result<()> {
         if !(self.damping > 0.0 && self.damping.is_finite() && self.damping.recip().is_finite()) {
             let reason = format!("{}: the inverse begins at 1/damping, so it must be positive", self.damping);
             return Err(Error::invalid_option("damping", reason));

@@ -40,8 +40,8 @@ pub fn train_discretised(
     network: &mut Network,
     x: &ArrayRef2<f32>,
     objective: &dyn Objective,
-    recipe: &TrainConfig,
-    care: &Regularization,
+    config: &TrainConfig,
+    regularization: &Regularization,
     grid: Grid,
     biases: bool,
 ) -> Result<(Network, Vec<f64>)> {
@@ -56,7 +56,7 @@ pub fn train_discretised(
         }
         Ok((loss, rounded))
     };
-    check(network, x, objective, recipe, care)?;
+    check(network, x, objective, config, regularization)?;
     let mut best = judged(network)?;
     let mut seen = |n: &Network, _: usize, _: f64| {
         let now = judged(n)?;
@@ -66,6 +66,6 @@ pub fn train_discretised(
         Ok(())
     };
     let through = |n: &Network| discretised(n, grid, biases).map(Some);
-    let losses = train_through(network, x, objective, recipe, care, &through, &mut seen)?;
+    let losses = train_through(network, x, objective, config, regularization, &through, &mut seen)?;
     Ok((best.1, losses))
 }

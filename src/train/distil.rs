@@ -9,7 +9,7 @@
 //! ∂/∂z τ² KL(p ‖ q) = τ (q − p)  →  (z − v) / N  for τ → ∞, for z and v of mean 0 over the N classes
 //! ```
 //!
-//! The factor τ² keeps the share of the two terms when τ changes: without it the soft gradient falls as 1/τ². For τ → ∞ this is
+//! The factor τ² keeps the weight of the two terms when τ changes: without it the soft gradient falls as 1/τ². For τ → ∞ this is
 //! matching the logits, as in model compression (Bucilă, Caruana, Niculescu-Mizil 2006).
 //!
 //! Departure: the paper's soft term is the cross-entropy of p and q; the divergence differs from it by the entropy of p, which

@@ -1,7 +1,7 @@
 //! Training of chains of layers, whatever is learnt, with dropout, max-norm and jitter.
 
 use super::steps::{Hooks, check_settings, run};
-use crate::nn::{Dropout, Layer, Mode, Network, Objective, Samples};
+use crate::nn::{Dropout, Layer, Mode, Model, Network, Objective, Samples};
 use crate::rng::Stream;
 use crate::train::TrainConfig;
 use crate::{Error, Result};
@@ -52,9 +52,9 @@ pub struct Regularization {
 }
 
 /// Trains on `x (samples, inputs)`, samples in a new random order each epoch, calling `seen(epoch, mean loss)` after each, and
-/// returns these losses. Masks are held as by [`fit`](crate::train::fit); the recipe's loss is not used, the objective's is.
+/// returns these losses. Masks are held as by [`fit`](crate::train::fit); the config's loss is not used, the objective's is.
 ///
-/// The same network, data, recipe and care give the same bits for any number of threads.
+/// The same network, data, config and regularization give the same bits for any number of threads.
 ///
 /// # Errors
 /// If there is no data, its shapes do not fit the network, a sample or a setting is not a number that it can be (the batch is 0, the
@@ -63,15 +63,15 @@ pub fn train(
     network: &mut Network,
     x: &ArrayRef2<f32>,
     objective: &dyn Objective,
-    recipe: &TrainConfig,
-    care: &Regularization,
+    config: &TrainConfig,
+    regularization: &Regularization,
     seen: &mut dyn FnMut(usize, f64),
 ) -> Result<Vec<f64>> {
     let mut seen = |_: &Network, epoch: usize, loss: f64| {
         seen(epoch, loss);
         Ok(())
     };
-    train_through(network, x, objective, recipe, care, &|_| Ok(None), &mut seen)
+    train_through(network, x, objective, config, regularization, &|_| Ok(None), &mut seen)
 }
 
 /// As [`train`], but losses and gradients are those of the network that `through` makes of the one that is trained, if it makes one.
@@ -79,30 +79,30 @@ pub(super) fn train_through(
     network: &mut Network,
     x: &ArrayRef2<f32>,
     objective: &dyn Objective,
-    recipe: &TrainConfig,
-    care: &Regularization,
+    config: &TrainConfig,
+    regularization: &Regularization,
     through: &dyn Fn(&Network) -> Result<Option<Network>>,
     seen: &mut dyn FnMut(&Network, usize, f64) -> Result<()>,
 ) -> Result<Vec<f64>> {
-    check(network, x, objective, recipe, care)?;
-    let mut dropped = recipe.seed.stream("dropout");
-    let mut moved = recipe.seed.stream("jitter");
+    check(network, x, objective, config, regularization)?;
+    let mut dropped = config.seed.stream("dropout");
+    let mut moved = config.seed.stream("jitter");
     let forward = &mut |network: &Network, mut x: Array2<f32>| {
-        if let Some(jitter) = care.jitter {
+        if let Some(jitter) = regularization.jitter {
             jitter.apply(&mut x, &mut moved);
         }
-        Ok(match care.dropout {
+        Ok(match regularization.dropout {
             Some(dropout) => network.run_dropped(x, dropout, &mut dropped),
             None => network.run(x, Mode::Train),
         })
     };
     let after = &mut |network: &mut Network| {
-        if let Some(most) = care.max_norm {
+        if let Some(most) = regularization.max_norm {
             shorten(network, most);
         }
     };
     let seen = &mut |network: &mut Network, epoch: usize, loss: f64| seen(network, epoch, loss);
-    run(network, &Learnt { x, objective }, recipe, Hooks { forward, through, after, seen })
+    run(network, &Learnt { x, objective }, config, Hooks { forward, through, after, seen })
 }
 
 /// Samples of a network, and an objective.
@@ -131,36 +131,36 @@ pub(super) fn check(
     network: &Network,
     x: &ArrayRef2<f32>,
     objective: &dyn Objective,
-    recipe: &TrainConfig,
-    care: &Regularization,
+    config: &TrainConfig,
+    regularization: &Regularization,
 ) -> Result<()> {
     let (samples, (rows, outputs)) = (x.nrows(), objective.dim());
-    if samples == 0 || recipe.batch == 0 {
-        return Err(Error::invalid_option("training", format!("{samples} samples in batches of {}", recipe.batch)));
+    if samples == 0 || config.batch == 0 {
+        return Err(Error::invalid_option("training", format!("{samples} samples in batches of {}", config.batch)));
     }
     if x.ncols() != network.inputs() || rows != samples {
         let found = [samples, x.ncols(), rows];
         return Err(Error::shape("training samples, inputs and targets", &[samples, network.inputs(), samples], &found));
     }
-    let expected = network.layers().iter().fold(network.inputs(), |f, (_, l)| l.outputs(f));
+    let (_, expected) = network.widths().unwrap_or((network.inputs(), outputs));
     if outputs != expected {
         return Err(Error::shape("training targets", &[samples, expected], &[samples, outputs]));
     }
     crate::io::check_finite("training samples", x)?;
-    check_settings(recipe)?;
-    if let Some(most) = care.max_norm.filter(|n| !(n.is_finite() && *n > 0.0)) {
+    check_settings(config)?;
+    if let Some(most) = regularization.max_norm.filter(|n| !(n.is_finite() && *n > 0.0)) {
         return Err(Error::invalid_option(
             "max-norm",
             format!("{most}; the largest norm of a unit's weights must be a finite number above 0"),
         ));
     }
-    if let Some(d) = care.dropout.filter(|d| ![d.inputs, d.hidden].iter().all(|s| (0.0..1.0).contains(s))) {
+    if let Some(d) = regularization.dropout.filter(|d| ![d.inputs, d.hidden].iter().all(|s| (0.0..1.0).contains(s))) {
         return Err(Error::invalid_option(
             "dropout",
             format!("{} of the inputs, {} of the units: not in [0, 1)", d.inputs, d.hidden),
         ));
     }
-    let Some(Jitter { shape: (c, h, w), pixels }) = care.jitter else { return Ok(()) };
+    let Some(Jitter { shape: (c, h, w), pixels }) = regularization.jitter else { return Ok(()) };
     if c.checked_mul(h).and_then(|n| n.checked_mul(w)) != Some(x.ncols()) {
         return Err(Error::shape("images to jitter", &[c, h, w], &[x.ncols()]));
     }

@@ -83,13 +83,13 @@ pub struct TrainConfig {
 /// Trains on `x (samples, inputs)` and `target (samples, outputs)`, samples in a new random order each epoch, and returns the
 /// mean training loss of each epoch. Masks are held: masked parameters are 0 after every step, and so is their momentum.
 ///
-/// The same network, data and recipe give the same bits for any number of threads.
+/// The same network, data and config give the same bits for any number of threads.
 ///
 /// # Errors
 /// If there is no data, its shapes do not fit the network, a sample or a setting is not a number that it can be, or the loss or a
 /// parameter is no longer finite.
-pub fn fit(network: &mut Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, recipe: &TrainConfig) -> Result<Vec<f64>> {
-    fit_with(network, x, target, recipe, &mut |_, _| {})
+pub fn fit(network: &mut Network, x: &ArrayRef2<f32>, target: &ArrayRef2<f32>, config: &TrainConfig) -> Result<Vec<f64>> {
+    fit_with(network, x, target, config, &mut |_, _| {})
 }
 
 /// As [`fit`], calling `seen(epoch, mean loss)` after each epoch.
@@ -100,8 +100,8 @@ pub fn fit_with(
     network: &mut Network,
     x: &ArrayRef2<f32>,
     target: &ArrayRef2<f32>,
-    recipe: &TrainConfig,
+    config: &TrainConfig,
     seen: &mut dyn FnMut(usize, f64),
 ) -> Result<Vec<f64>> {
-    train(network, x, &Targets { target, loss: recipe.loss }, recipe, &Regularization::default(), seen)
+    train(network, x, &Targets { target, loss: config.loss }, config, &Regularization::default(), seen)
 }

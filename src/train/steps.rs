@@ -7,7 +7,7 @@ use crate::{Error, Result};
 /// Runs a model on a batch.
 type Forward<'f, M> = dyn FnMut(&M, <M as Model>::Batch) -> Result<<M as Model>::Tape> + 'f;
 
-/// What a loop does beside its steps; nothing of it, if nothing is said.
+/// What a loop does beside its steps.
 pub(super) struct Hooks<'h, M: Model> {
     /// The run forward of a step.
     pub forward: &'h mut Forward<'h, M>,
@@ -19,12 +19,12 @@ pub(super) struct Hooks<'h, M: Model> {
     pub seen: &'h mut dyn FnMut(&mut M, usize, f64) -> Result<()>,
 }
 
-/// Trains any model: a language model as a chain of layers. Samples come in a new random order each epoch, `recipe.batch` of them a step;
+/// Trains any model: a language model as a chain of layers. Samples come in a new random order each epoch, `config.batch` of them a step;
 /// masks are held: what they drop is 0 after every step, and so is its momentum. `seen(model, epoch, mean loss)` is called after each
-/// epoch. Returns these losses, means over the rows that have something to learn. The recipe's loss is not used, the objective of the
+/// epoch. Returns these losses, means over the rows that have something to learn. The config's loss is not used, the objective of the
 /// samples is.
 ///
-/// The same model, data and recipe give the same bits for any number of threads.
+/// The same model, data and config give the same bits for any number of threads.
 ///
 /// ```
 /// use lacuna::{calibrate::Calibration, models::{Init, mlp}, nn::{Activation, Loss, Method}, rng::Seed};
@@ -34,8 +34,8 @@ pub(super) struct Hooks<'h, M: Model> {
 /// let (x, t) = (array![[1.], [2.]], array![[2.], [4.]]);
 /// let method = Method::Sgd { momentum: 0., weight_decay: 0. };
 /// let (loss, decay, seed) = (Loss::SquaredError, Decay::Constant, Seed(0));
-/// let recipe = TrainConfig { loss, method, learning_rate: 0.1, decay, epochs: 200, batch: 2, seed };
-/// let losses = train_model(&mut net, &Calibration::new(&x, &t, loss), &recipe, &mut |_, _, _| Ok(()))?;
+/// let config = TrainConfig { loss, method, learning_rate: 0.1, decay, epochs: 200, batch: 2, seed };
+/// let losses = train_model(&mut net, &Calibration::new(&x, &t, loss), &config, &mut |_, _, _| Ok(()))?;
 /// assert!(losses[199] < losses[0] / 10.);
 /// # Ok::<(), lacuna::Error>(())
 /// ```
@@ -46,7 +46,7 @@ pub(super) struct Hooks<'h, M: Model> {
 pub fn train_model<M, S>(
     model: &mut M,
     data: &S,
-    recipe: &TrainConfig,
+    config: &TrainConfig,
     seen: &mut dyn FnMut(&mut M, usize, f64) -> Result<()>,
 ) -> Result<Vec<f64>>
 where
@@ -54,29 +54,30 @@ where
     S: Samples<Batch = M::Batch>,
 {
     let samples = data.len();
-    if samples == 0 || recipe.batch == 0 {
-        return Err(Error::invalid_option("training", format!("{samples} samples in batches of {}", recipe.batch)));
+    if samples == 0 || config.batch == 0 {
+        return Err(Error::invalid_option("training", format!("{samples} samples in batches of {}", config.batch)));
     }
     data.check(model.widths())?;
-    check_settings(recipe)?;
+    model.check_finite()?;
+    check_settings(config)?;
     let forward = &mut |model: &M, batch: M::Batch| model.forward(&batch, Mode::Train, &mut ());
-    run(model, data, recipe, Hooks { forward, through: &|_| Ok(None), after: &mut |_| (), seen })
+    run(model, data, config, Hooks { forward, through: &|_| Ok(None), after: &mut |_| (), seen })
 }
 
 /// The loop.
-pub(super) fn run<M, S>(model: &mut M, data: &S, recipe: &TrainConfig, hooks: Hooks<'_, M>) -> Result<Vec<f64>>
+pub(super) fn run<M, S>(model: &mut M, data: &S, config: &TrainConfig, hooks: Hooks<'_, M>) -> Result<Vec<f64>>
 where
     M: Model,
     S: Samples<Batch = M::Batch>,
 {
     let (samples, objective) = (data.len(), data.objective());
-    let mut optimizer = Optimizer::new(recipe.method);
-    let mut order = recipe.seed.stream("order of samples");
-    let steps = recipe.epochs.saturating_mul(samples.div_ceil(recipe.batch));
+    let mut optimizer = Optimizer::new(config.method);
+    let mut order = config.seed.stream("order of samples");
+    let steps = config.epochs.saturating_mul(samples.div_ceil(config.batch));
     let (mut step, mut losses) = (0, Vec::new());
-    for epoch in 0..recipe.epochs {
+    for epoch in 0..config.epochs {
         let (mut sum, mut count) = (0.0, 0);
-        for part in order.permutation(samples).chunks(recipe.batch) {
+        for part in order.permutation(samples).chunks(config.batch) {
             let rows = data.rows(part);
             let made = (hooks.through)(model)?;
             let tape = (hooks.forward)(made.as_ref().unwrap_or(model), data.batch(part))?;
@@ -85,19 +86,26 @@ where
             let (loss, gradients) = Gradients::of(back)?;
             sum += loss;
             count += objective.count(&rows);
-            optimizer.step(model, &gradients, recipe.learning_rate * recipe.decay.factor(step, steps))?;
+            if !loss.is_finite() {
+                return Err(failed(&format!("the loss is {loss}"), epoch, config));
+            }
+            optimizer.step(model, &gradients, config.learning_rate * config.decay.factor(step, steps))?;
             (hooks.after)(model);
             step += 1;
         }
         let loss = sum / count as f64;
         if let Some(met) = broken(model, loss) {
-            let reason = format!("{met} in epoch {epoch} at learning rate {}; a lower rate would help", recipe.learning_rate);
-            return Err(Error::Numerical { what: "training".into(), reason });
+            return Err(failed(&met, epoch, config));
         }
         (hooks.seen)(model, epoch, loss)?;
         losses.push(loss);
     }
     Ok(losses)
+}
+
+fn failed(met: &str, epoch: usize, config: &TrainConfig) -> Error {
+    let reason = format!("{met} in epoch {epoch} at learning rate {}; a lower rate would help", config.learning_rate);
+    Error::Numerical { what: "training".into(), reason }
 }
 
 /// What went wrong in an epoch, if anything.
@@ -115,16 +123,16 @@ fn broken(model: &dyn Parameters, loss: f64) -> Option<String> {
     found
 }
 
-/// Refuses numbers that a recipe cannot have.
-pub(super) fn check_settings(recipe: &TrainConfig) -> Result<()> {
+/// Refuses numbers that a config cannot have.
+pub(super) fn check_settings(config: &TrainConfig) -> Result<()> {
     let at_least_0 = |option: &str, value: f32| {
         let reason = || format!("{value}; it must be a finite number of at least 0");
         if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(Error::invalid_option(option, reason())) }
     };
-    at_least_0("learning rate", recipe.learning_rate)?;
-    let (Method::Sgd { weight_decay, .. } | Method::Adam { weight_decay } | Method::AdamW { weight_decay }) = recipe.method;
+    at_least_0("learning rate", config.learning_rate)?;
+    let (Method::Sgd { weight_decay, .. } | Method::Adam { weight_decay } | Method::AdamW { weight_decay }) = config.method;
     at_least_0("weight decay", weight_decay)?;
-    if let Method::Sgd { momentum, .. } = recipe.method
+    if let Method::Sgd { momentum, .. } = config.method
         && !(0.0..1.0).contains(&momentum)
     {
         return Err(Error::invalid_option("momentum", format!("{momentum} is not in [0, 1)")));

@@ -163,7 +163,7 @@ impl Observer for Grams {
 /// What the layers of a model see of these tokens.
 pub fn seen(model: &LanguageModel, ids: &[u32]) -> HashMap<String, Measured> {
     let mut grams = Grams::default();
-    model.stream(ids, LENGTH, &mut grams).unwrap();
+    model.hidden_states(ids, LENGTH, &mut grams).unwrap();
     let measured = |g: Gram| Measured { tokens: g.tokens(), gram: Some(g.matrix()), ..Measured::default() };
     grams.0.into_iter().map(|(name, g)| (name, measured(g))).collect()
 }

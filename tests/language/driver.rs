@@ -112,7 +112,7 @@ fn every_method_meets_its_pattern_and_leaves_the_rest_as_it_was() {
 fn corrected_layers_bring_the_stream_nearer_to_the_dense_models() {
     let m = Model::new(Dtype::F32);
     let (ids, pruner) = (tokens(60), SparseGpt::default());
-    let stream = |dir: &std::path::Path| model(dir).stream(&ids, LENGTH, &mut ()).unwrap();
+    let stream = |dir: &std::path::Path| model(dir).hidden_states(&ids, LENGTH, &mut ()).unwrap();
     let dense = stream(&m.dir);
     let distance = |a: &Array2<f32>| (a - &dense).mapv(|d| d * d).sum();
     let run = |name: &str, correction| {

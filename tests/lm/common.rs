@@ -135,7 +135,7 @@ impl Model {
 
     pub fn observer(&self, golden: &Golden, observer: &mut dyn Observer) {
         match self {
-            Model::Decoder(m) => drop(m.stream(&golden.ids, golden.ids.len(), observer).unwrap()),
+            Model::Decoder(m) => drop(m.hidden_states(&golden.ids, golden.ids.len(), observer).unwrap()),
             Model::Both(m) => {
                 let memory = m.encode(&golden.ids, observer).unwrap();
                 m.decode(&golden.labels, &memory, observer).unwrap();

@@ -99,7 +99,7 @@ fn ids_outside_the_vocabulary_and_behind_the_last_position_are_refused() {
     assert_eq!(model.step(&[3], &mut cache).unwrap_err().to_string(), "ids: 25 positions; the model has learned 24");
     assert_eq!(cache.len(), 24);
     let both = [3, 4, 5];
-    let e = model.stream(&both, 2, &mut ()).unwrap_err().to_string();
+    let e = model.hidden_states(&both, 2, &mut ()).unwrap_err().to_string();
     assert_eq!(e, "ids: 3 tokens are not whole sequences of 2");
 }
 

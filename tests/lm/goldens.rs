@@ -90,7 +90,7 @@ fn sequences_beside_one_another_are_as_each_alone() {
         turned.reverse();
         moved.rotate_left(1);
         let both = [golden.ids.clone(), turned.clone()].concat();
-        let stream = |ids: &[u32]| model.stream(ids, n, &mut ()).unwrap();
+        let stream = |ids: &[u32]| model.hidden_states(ids, n, &mut ()).unwrap();
         let together = stream(&both);
         let part = |all: &Array2<f32>, i: usize| all.slice(ndarray::s![i * n..(i + 1) * n, ..]).to_owned();
         // Whatever is beside a sequence, its bits are the same.

@@ -24,8 +24,8 @@ fn no_tokens_are_an_error_that_says_so_and_nothing_is_divided_by_them() {
         match golden.model() {
             Model::Decoder(model) => {
                 refused("forward", model.forward(&[]).err());
-                refused("stream", model.stream(&[], 0, &mut ()).err());
-                refused("stream, length 0", model.stream(ids, 0, &mut ()).err());
+                refused("stream", model.hidden_states(&[], 0, &mut ()).err());
+                refused("stream, length 0", model.hidden_states(ids, 0, &mut ()).err());
                 refused("nll", model.nll(&[]).err());
                 refused("step", model.step(&[], &mut model.cache()).err());
                 refused("backward", model.backward(ids, 0, &mut |_, _| {}).err());

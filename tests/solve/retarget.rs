@@ -27,7 +27,7 @@ fn the_weight_is_the_least_squares_solution_towards_the_dense_outputs_and_stream
     let layer = Layer::new(weight.clone(), &changed);
     let (crossed, drifted) = (cross(&dense, &changed), cross(&drift, &changed));
     for (alpha, beta) in [(1.0, 0.0), (0.0, 1.0), (0.5, 0.25)] {
-        let retarget = Retarget { damping: 0.0, inputs: Some((alpha, &crossed)), stream: Some((beta, &drifted)) };
+        let retarget = Retarget { damping: 0.0, inputs: Some((alpha, &crossed)), hidden_states: Some((beta, &drifted)) };
         let found = retarget.run(&layer.evidence()).unwrap();
         // Y = X Wᵀ + α (X₀ − X) Wᵀ + β drift: by QR, on the inputs themselves.
         let wide = |a: &Array2<f32>| a.mapv(f64::from);
@@ -37,7 +37,7 @@ fn the_weight_is_the_least_squares_solution_towards_the_dense_outputs_and_stream
         let expected = lacuna::linalg::lstsq(&wide(&changed), &y).unwrap();
         assert_close(&wide(&found), &expected.t(), 1e-4f64.next_down(), format!("α {alpha}, β {beta}"));
     }
-    let stiff = Retarget { damping: 1e9, inputs: Some((1.0, &crossed)), stream: None }.run(&layer.evidence()).unwrap();
+    let stiff = Retarget { damping: 1e9, inputs: Some((1.0, &crossed)), hidden_states: None }.run(&layer.evidence()).unwrap();
     assert!(distance(&stiff, &weight) < 1e-6, "damping draws to the weight");
 }
 
@@ -46,7 +46,7 @@ fn pruning_towards_it_comes_nearer_to_the_dense_outputs() {
     let (dense, changed, weight, _) = inputs();
     let layer = Layer::new(weight.clone(), &changed);
     let crossed = cross(&dense, &changed);
-    let target = Retarget { damping: 0.01, inputs: Some((1.0, &crossed)), stream: None }.run(&layer.evidence()).unwrap();
+    let target = Retarget { damping: 0.01, inputs: Some((1.0, &crossed)), hidden_states: None }.run(&layer.evidence()).unwrap();
     let wanted = dense.dot(&weight.t());
     let error = |w: &Array2<f32>| (changed.dot(&w.t()) - &wanted).mapv(|d| f64::from(d * d)).sum();
     let budget = keep(30, 60);
@@ -63,15 +63,20 @@ fn products_of_other_shapes_are_errors_with_both() {
     let (dense, changed, weight, _) = inputs();
     let layer = Layer::new(weight, &changed);
     let wrong = cross(&dense, &dense.slice(ndarray::s![.., ..7]).to_owned());
-    let text =
-        Retarget { damping: 0.0, inputs: Some((1.0, &wrong)), stream: None }.run(&layer.evidence()).unwrap_err().to_string();
+    let text = Retarget { damping: 0.0, inputs: Some((1.0, &wrong)), hidden_states: None }
+        .run(&layer.evidence())
+        .unwrap_err()
+        .to_string();
     assert_eq!(text, "products of dense and pruned inputs of layer blocks.3.o: expected shape [12, 12], found [12, 7]");
-    let text =
-        Retarget { damping: 0.0, inputs: None, stream: Some((1.0, &wrong)) }.run(&layer.evidence()).unwrap_err().to_string();
+    let text = Retarget { damping: 0.0, inputs: None, hidden_states: Some((1.0, &wrong)) }
+        .run(&layer.evidence())
+        .unwrap_err()
+        .to_string();
     assert!(text.ends_with("expected shape [5, 12], found [12, 7]"), "{text}");
     let (right, nan) = (cross(&dense, &changed), cross(&dense, &changed).mapv(|_| f64::NAN));
-    let fail =
-        |inputs| Retarget { damping: 0.0, inputs: Some(inputs), stream: None }.run(&layer.evidence()).unwrap_err().to_string();
+    let fail = |inputs| {
+        Retarget { damping: 0.0, inputs: Some(inputs), hidden_states: None }.run(&layer.evidence()).unwrap_err().to_string()
+    };
     assert_eq!(fail((f64::NAN, &right)), "share of the inputs: NaN is not finite");
     assert!(fail((1.0, &nan)).starts_with("products of the inputs of layer blocks.3.o: NaN at row 0, column 0"));
     let mut cross = Cross::new(2, 3);

@@ -24,6 +24,7 @@ mod count;
 mod layout;
 mod working;
 mod write;
+mod model;
 mod repack;
 
 pub use layout::Layout;

@@ -448,6 +448,10 @@ impl crate::io::Weights for Folder {
         Folder::read(self, name)
     }
 
+    fn mask(&self, name: &str) -> Result<Option<Mask>> {
+        Folder::mask(self, name)
+    }
+
     fn same(&self, a: &str, b: &str) -> Result<bool> {
         if self.packed.contains_key(a) || self.packed.contains_key(b) {
             return Ok(Folder::shape(self, a)? == Folder::shape(self, b)? && Folder::read(self, a)? == Folder::read(self, b)?);

@@ -5,7 +5,7 @@
 //! memory, and those are the caller's. What may be removed of a working folder, [`super::working`] says.
 
 use super::layout::Layout;
-use super::names::{CONFIG, JOURNAL, SUFFIX};
+use super::names::{CONFIG, JOURNAL};
 use super::output::Output;
 use super::read::Folder;
 use super::shard::CHUNK;
@@ -14,7 +14,6 @@ use crate::io::atomic;
 use crate::io::place::{read_exact_at, write_all_at};
 use crate::io::safetensors::{Dtype, Element};
 use crate::io::{one_line, quoted};
-use crate::mask::Mask;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef, Dimension};
 use rayon::prelude::*;
@@ -358,6 +357,11 @@ impl FolderWriter {
         Array2::from_shape_vec((rows, cols), values).map_err(|e| Error::malformed(self.out.path(), e.to_string()))
     }
 
+    /// Whether the layout has a tensor of this name.
+    pub(super) fn has_place(&self, name: &str) -> bool {
+        self.slots.contains_key(name)
+    }
+
     /// Whether a tensor was written.
     pub fn is_written(&self, name: &str) -> bool {
         self.written.contains(name)
@@ -472,27 +476,5 @@ impl Drop for FolderWriter {
             self.files.clear();
             working::clear(&self.part, &self.own.borrow());
         }
-    }
-}
-
-impl crate::io::WeightsMut for FolderWriter {
-    fn write(&mut self, name: &str, values: ndarray::ArrayViewD<'_, f32>) -> Result<()> {
-        FolderWriter::write(self, name, &values)
-    }
-}
-
-impl FolderWriter {
-    /// Writes the mask of a weight.
-    ///
-    /// # Errors
-    /// [`Error::UnknownName`] if the layout has no mask for it, [`Error::Shape`] if the mask has another shape, [`Error::Io`] if
-    /// the disk refuses.
-    pub fn write_mask(&mut self, weight: &str, mask: &Mask) -> Result<()> {
-        self.write_bytes(&format!("{weight}{SUFFIX}"), &[mask.rows(), mask.cols().div_ceil(8)], &mask.to_bytes())
-    }
-
-    /// Whether the mask of a weight was written.
-    pub(crate) fn is_mask_written(&self, weight: &str) -> bool {
-        self.is_written(&format!("{weight}{SUFFIX}"))
     }
 }

@@ -1,10 +1,10 @@
 //! The weights of a file as layers.
 
 use super::{Checkpoint, Role};
-use crate::Result;
 use crate::mask::Mask;
 use crate::nn::{LayerInfo, Layers};
 use crate::solve::Pruned;
+use crate::{Error, Result};
 use ndarray::{CowArray, Ix2};
 use std::borrow::Cow;
 
@@ -25,7 +25,9 @@ impl Layers for Checkpoint {
     }
 
     fn read(&self, name: &str) -> Result<CowArray<'_, f32, Ix2>> {
-        Ok(self.matrix(self.tensor_of(name)?)?.into())
+        let tensor = self.tensor_of(name)?;
+        let (found, dim) = (self.get(tensor)?, self.matrix_shape(tensor)?);
+        found.to_shape(dim).map_err(|_| Error::shape(tensor, &[dim.0, dim.1], found.shape()))
     }
 
     fn mask(&self, name: &str) -> Result<Option<Cow<'_, Mask>>> {
@@ -34,7 +36,7 @@ impl Layers for Checkpoint {
 
     fn write(&mut self, name: &str, pruned: Pruned) -> Result<()> {
         let tensor = self.tensor_of(name)?.to_string();
-        let found = self.matrix(&tensor)?.dim();
+        let found = self.matrix_shape(&tensor)?;
         pruned.check(&tensor, found)?;
         self.set_matrix(&tensor, pruned.weight)?;
         self.insert_mask(&tensor, &pruned.mask)

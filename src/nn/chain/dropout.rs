@@ -41,7 +41,7 @@ impl Network {
 }
 
 impl Tape {
-    /// Leaves a share of the last values out, and remembers which.
+    /// Leaves a fraction of the last values out, and remembers which.
     fn drop_last(&mut self, share: f32, random: &mut Stream) {
         let last = self.values.len() - 1;
         let factors = (share > 0.0).then(|| {

@@ -4,13 +4,20 @@ use super::passes::{At, Gradient, Pass};
 use super::{Affine, BatchNorm, Layer, Map, Network, Tape};
 use crate::criteria::Need;
 use crate::mask::{Mask, check_finite};
-use crate::nn::{Curvature, Gradients, LayerInfo, Layers, Loss, Mode, Model, Objective, Observer, Sink, layer_name};
+use crate::nn::{
+    Curvature, Gradients, LayerInfo, Layers, Loss, Mode, Model, Objective, Observer, Sink, check_rows, check_taps, layer_name,
+};
 use crate::solve::Pruned;
 use crate::{Error, Result};
 use ndarray::{Array2, Axis, CowArray, Ix2};
 use std::borrow::Cow;
 
 impl Network {
+    /// Features of the output.
+    fn outputs(&self) -> usize {
+        self.layers.iter().fold(self.inputs, |features, (_, layer)| layer.outputs(features))
+    }
+
     /// The linear or convolutional layer of this name, or whose weight has it.
     fn affine(&self, name: &str) -> Result<&Affine> {
         let found = self.affines().find(|(_, n, _)| *n == layer_name(name));
@@ -52,6 +59,10 @@ impl Model for Network {
     type Tape = Tape;
 
     fn forward(&self, batch: &Array2<f32>, mode: Mode, observer: &mut dyn Observer) -> Result<Tape> {
+        if batch.ncols() != self.inputs {
+            let found = [batch.nrows(), batch.ncols()];
+            return Err(Error::shape("samples (samples, inputs)", &[batch.nrows(), self.inputs], &found));
+        }
         let tape = self.run(batch.clone(), mode);
         if observer.is_watching() {
             for (i, name, a) in self.affines() {
@@ -66,10 +77,19 @@ impl Model for Network {
 
     fn backward(&self, tape: Tape, objective: &dyn Objective, rows: &[usize], sink: &mut Sink<'_>) -> Result<f64> {
         let mut d = tape.output().clone();
-        let count = objective.count(rows);
+        let count = check_rows(objective, rows, d.dim())?;
+        check_taps(objective, self.layers.len())?;
+        if count == 0 {
+            return Err(Error::invalid_option("objective", "has nothing to learn in these rows"));
+        }
         let mut pass = Learning { gradient: Gradient::default(), objective, rows, count, loss: 0.0 };
         pass.loss = objective.loss(rows, &mut d, count);
         self.walk_back(&tape, d, &mut pass);
+        // Layers before the first that has parameters are not walked: what they lose counts, though it moves nothing.
+        for &layer in objective.taps().iter().filter(|layer| **layer < self.first()) {
+            let hidden = &tape.values[layer + 1];
+            pass.loss += objective.hidden_loss(layer, rows, hidden, &mut Array2::zeros(hidden.dim()), count);
+        }
         let gradients = pass.gradient.in_order();
         self.params().into_iter().zip(gradients).for_each(|((name, _), gradient)| sink(&name, gradient.into_dyn()));
         Ok(pass.loss)
@@ -80,7 +100,7 @@ impl Model for Network {
     }
 
     fn widths(&self) -> Option<(usize, usize)> {
-        Some((self.inputs, self.layers.iter().fold(self.inputs, |features, (_, layer)| layer.outputs(features))))
+        Some((self.inputs, self.outputs()))
     }
 
     fn check_finite(&self) -> Result<()> {
@@ -98,6 +118,11 @@ impl Model for Network {
     }
 
     fn sample_gradients(&self, batch: &Array2<f32>, objective: &dyn Objective, rows: &[usize]) -> Result<Option<Array2<f32>>> {
+        // With hidden states to learn there are losses inside, which only the way back of each sample alone has.
+        if !objective.taps().is_empty() {
+            return Ok(None);
+        }
+        check_rows(objective, rows, (batch.nrows(), self.outputs()))?;
         let tape = self.run(batch.clone(), Mode::Eval);
         let mut d = tape.output().clone();
         objective.loss(rows, &mut d, 1);
@@ -105,6 +130,11 @@ impl Model for Network {
     }
 
     fn squared_gradients(&self, batch: &Array2<f32>, objective: &dyn Objective, rows: &[usize]) -> Result<Option<Gradients>> {
+        // With hidden states to learn there are losses inside, which only the way back of each sample alone has.
+        if !objective.taps().is_empty() {
+            return Ok(None);
+        }
+        check_rows(objective, rows, (batch.nrows(), self.outputs()))?;
         let tape = self.run(batch.clone(), Mode::Eval);
         let mut d = tape.output().clone();
         objective.loss(rows, &mut d, 1);
@@ -149,7 +179,7 @@ impl Model for Network {
 /// The loss, and the targets of these rows.
 fn targets(objective: &dyn Objective, rows: &[usize], need: Need) -> Result<(Loss, Array2<f32>)> {
     let unknown = || Error::unsupported(need.to_string(), "is known of losses on targets alone, not of another objective");
-    let (loss, target) = objective.targets().ok_or_else(unknown)?;
+    let (loss, target) = objective.targets().filter(|_| objective.taps().is_empty()).ok_or_else(unknown)?;
     Ok((loss, target.select(Axis(0), rows)))
 }
 

@@ -53,6 +53,11 @@ pub(super) trait Pass {
 }
 
 impl Network {
+    /// The first layer that has parameters.
+    pub(super) fn first(&self) -> usize {
+        self.layers.iter().position(|(_, l)| !l.params().is_empty()).unwrap_or(self.layers.len())
+    }
+
     /// Walks from the last layer to the first that has parameters, calling `pass` at each with `d = ∂L/∂y`.
     ///
     /// # Panics
@@ -60,7 +65,7 @@ impl Network {
     pub(super) fn walk_back(&self, tape: &Tape, d: Array2<f32>, pass: &mut impl Pass) {
         assert_eq!(d.dim(), tape.output().dim(), "the derivative has not the output's shape");
         let mut d = if d.is_standard_layout() { d } else { d.as_standard_layout().into_owned() };
-        let first = self.layers.iter().position(|(_, l)| !l.params().is_empty()).unwrap_or(self.layers.len());
+        let first = self.first();
         for (index, (_, layer)) in self.layers.iter().enumerate().skip(first).rev() {
             let (x, mut y, mut whole) = (&tape.values[index], &tape.values[index + 1], None);
             pass.hidden(index, y, &mut d);

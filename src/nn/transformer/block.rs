@@ -22,7 +22,7 @@ pub struct Block {
     pub(crate) norm: Norm,
     /// Attention of the sequence to itself.
     pub(crate) attention: Attention,
-    /// Behind attention, before its output joins the stream.
+    /// Behind attention, before its output joins the hidden states.
     pub(crate) attention_after: Option<Norm>,
     /// Attention to a memory, with the norm before it.
     pub(crate) cross: Option<(Norm, Attention)>,
@@ -140,7 +140,7 @@ impl Block {
         self.attention.mix(x, at, Source::Own, None, &mut ()).into_mixed()
     }
 
-    /// Lets attention's output join the stream.
+    /// Lets attention's output join the hidden states.
     pub(crate) fn add_attention(&self, h: &mut Array2<f32>, mixed: &Array2<f32>) {
         self.join(&self.attention_after, h, |h| self.attention.output().add_to(mixed, h));
     }
@@ -150,7 +150,7 @@ impl Block {
         self.feed.inner(&self.feed.open(x, &mut ()))
     }
 
-    /// Lets the feed-forward layers' output join the stream.
+    /// Lets the feed-forward layers' output join the hidden states.
     pub(crate) fn add_feed(&self, h: &mut Array2<f32>, inner: &Array2<f32>) {
         self.join(&self.feed_after, h, |h| self.feed.down().add_to(inner, h));
     }
@@ -207,7 +207,7 @@ impl Block {
             let through = self.before_join(&self.feed_after, d, |y| self.feed.down().add_to(&inner, y), carry);
             self.feed.back(feed_x, &open, &inner, through.as_ref().unwrap_or(d), &mut d_feed_x, carry);
         }
-        // Where the feed-forward layers run beside attention, both read x; else their norm leads to the stream.
+        // Where the feed-forward layers run beside attention, both read x; else their norm leads to the hidden states.
         let mut dx = match &self.feed_norm {
             Some(norm) => {
                 norm.back(&between.stream, &d_feed_x, d, carry.sink);
@@ -228,7 +228,7 @@ impl Block {
         self.norm.back(h, &dx, d, carry.sink);
     }
 
-    /// The gradient before a norm that an output passes on its way into the stream, if there is such a norm.
+    /// The gradient before a norm that an output passes on its way into the hidden states, if there is such a norm.
     fn before_join(
         &self,
         after: &Option<Norm>,

@@ -11,6 +11,7 @@ use crate::sparse::{Dense, Epilogue, LinearOp, narrow};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -170,6 +171,15 @@ impl Linear {
         self.mask.as_ref()
     }
 
+    /// Which weights are kept: the mask that is held, or what a sparse storage keeps. `None` where all are.
+    pub fn kept(&self) -> Option<Cow<'_, Mask>> {
+        let stored = || match &self.storage {
+            Storage::Packed(op) if op.nnz() < op.shape().0 * op.shape().1 => Some(Cow::Owned(op.entries().mask())),
+            _ => None,
+        };
+        self.mask.as_ref().map(Cow::Borrowed).or_else(stored)
+    }
+
     /// Holds a mask on the weight from now on: what it drops becomes 0, and stays 0 through training. None lets all of it move again.
     ///
     /// # Errors
@@ -311,7 +321,7 @@ impl Linear {
 
     /// Calls `f` with each parameter's tensor name and numbers, a weight as `(out, in)`.
     pub(crate) fn visit(&self, f: &mut See<'_>) {
-        f(&self.tensor(), self.dense_weight().view().into_dyn(), self.mask.as_ref());
+        f(&self.tensor(), self.dense_weight().view().into_dyn(), self.kept().as_deref());
         if let Some(bias) = &self.bias {
             f(&self.bias_tensor(), bias.view().into_dyn(), None);
         }

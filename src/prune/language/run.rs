@@ -289,7 +289,7 @@ fn one(
         Some(c) => {
             let inputs = found.crossed.as_ref().map(|m| (c.inputs, m.matrix()));
             let stream = found.drift.as_ref().map(|m| (c.hidden_states, m.matrix()));
-            Some(Retarget { damping: c.damping, inputs, stream }.run(&evidence).map_err(in_layer)?)
+            Some(Retarget { damping: c.damping, inputs, hidden_states: stream }.run(&evidence).map_err(in_layer)?)
         }
     };
     let evidence = Evidence { weight: target.as_ref().map_or(weight, |t| t.view()), ..evidence };

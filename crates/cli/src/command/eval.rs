@@ -28,7 +28,7 @@ pub struct Args {
     dir: PathBuf,
     /// A text, as it is: tokenised once, cut into windows without overlap, the tail dropped; several as a.txt,b.txt
     #[arg(long, value_name = "FILE", required_unless_present_any = ["choices", "last_word"])]
-    text: Option<String>,
+    text: Option<PathBuf>,
     /// Tokens of a window
     #[arg(long, default_value_t = 1024)]
     context: usize,
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
     let cut = |path: PathBuf| {
         Windows::read(&path, &folder, &config, args.context, args.windows, args.bos).map(|windows| (path, windows))
     };
-    let texts = args.text.as_deref().map(text_files).unwrap_or_default();
+    let texts = args.text.as_deref().map_or(Ok(vec![]), text_files)?;
     let cut = texts.into_iter().map(cut).collect::<Result<Vec<_>>>()?;
     let asked = Asked::read(args, &folder, &config)?;
     let weights: usize = folder.names().filter_map(|n| folder.info(n).ok()).map(|t| 4 * t.elements()).sum();

@@ -13,6 +13,7 @@ LACUNA is the binary, COUNT how many runs are killed. MODEL is a folder with a m
 and after the run that goes on:
 
 - exit code 0, and every file has the bytes of an unbroken run (of prune.json but for times and memory, of prune.html that it is there);
+  where the output was there already, and a file of another's is all that its working folder still holds, that file is named instead;
 - nothing of the run is left beside the output.
 
 Prints a line for each fault and exits with 1 if there was one.
@@ -200,6 +201,10 @@ class Trial:
         """Whether the output is not the working folder under another name: another's file then stays there."""
         return "--save" in self.options
 
+    def is_in_the_way(self):
+        """Whether a file of another's, and nothing of a run, is where the next run would work."""
+        return self.inside is not None and self.part.is_dir() and set(content(self.part)) == {self.inside}
+
     def check_beside(self):
         own = {"lm", "ids.safetensors", "out"} | {Path(name).parts[0] for name in self.foreign}
         rest = {p.name for p in self.work.iterdir()} - own
@@ -292,6 +297,11 @@ def trials(lacuna, seed, count, root, model, vocab):
                     break
                 trial.put_inside()
             code, said, errors = trial.run(True)
+            if code != 0 and trial.there() and trial.is_in_the_way():
+                if trial.inside not in errors:
+                    raise Fault(f"{trial.inside} is in the way and is not named: {errors.strip()}")
+                (trial.part / trial.inside).unlink()
+                code, said, errors = trial.run(True)
             if code != 0:
                 raise Fault(f"exit code {code} of the run that goes on: {errors.strip()}")
             lines = [line for line in errors.splitlines() if not line.startswith("note: there is no unfinished run")]

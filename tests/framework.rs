@@ -1,4 +1,5 @@
-//! What is written once against the traits holds for a chain of layers, a language model, and a model that is not of this library.
+//! What is written once against the traits holds for a chain of layers, a decoder, an encoder-decoder, and a model that is not of this
+//! library.
 
 #[allow(dead_code)]
 #[path = "../examples/own_model.rs"]
@@ -12,15 +13,15 @@ use lacuna::calibrate::{Calibration, LayerWeights, measure};
 use lacuna::criteria::{Evidence, Fisher, InputSums, Magnitude, Measured, Need, Needs, Obd, Saliency, Taylor};
 use lacuna::data::Sequences;
 use lacuna::io::Checkpoint;
-use lacuna::lm::{Config, LanguageModel, NextToken};
+use lacuna::lm::{Config, LanguageModel, NextToken, Seq2Seq, TextPair, TextPairs};
 use lacuna::mask::{Budget, Mask, Pattern, Scope};
 use lacuna::models::{Init, mlp};
-use lacuna::nn::{Activation, Gradients, Layers, Loss, Method, Mode, Model, NamedLayers, Passes, Samples};
+use lacuna::nn::{Activation, Gradients, LayerInfo, Layers, Loss, Method, Mode, Model, NamedLayers, Objective, Passes, Samples};
 use lacuna::prune::{Pruning, Schedule, compensated, iterative, one_shot, prune_layers_by};
 use lacuna::rng::Seed;
 use lacuna::solve::{Pruned, Pruner, SparseGpt, WoodFisher};
 use lacuna::train::{Decay, TrainConfig, train_model};
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, ArrayRef2, Axis};
 use own_model::Residual;
 use std::path::Path;
 
@@ -58,23 +59,41 @@ fn own() -> Residual {
     Residual::new(drawn(16, 64), drawn(64, 16), drawn(10, 64)).unwrap()
 }
 
-/// A small Llama, and a text in which every token follows from the one before it.
-fn language() -> (LanguageModel, NextToken) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lm/goldens/llama.safetensors");
+/// The weights and the config of a small language model.
+fn golden(family: &str) -> (Checkpoint, Config) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/lm/goldens/{family}.safetensors"));
     let file = Checkpoint::read(path).unwrap();
     let json: serde_json::Value = serde_json::from_str(&file.metadata()["config"]).unwrap();
     let mut weights = Checkpoint::new();
     for (name, values) in file.weights().filter(|(name, _)| !name.starts_with("expected.")) {
         weights.insert(name, values.clone(), lacuna::io::Dtype::F32).unwrap();
     }
-    let model = LanguageModel::load(&weights, Config::parse(&json).unwrap()).unwrap();
+    (weights, Config::parse(&json).unwrap())
+}
+
+/// A small T5, and texts whose labels are the same tokens, each one further on.
+fn encoder_decoder() -> (Seq2Seq, TextPairs) {
+    let (weights, config) = golden("t5");
+    let model = Seq2Seq::load(&weights, config).unwrap();
+    let vocab = model.config().vocab() as u32;
+    let pair = |i: u32| {
+        let ids: Vec<u32> = (0..10 + i % 3).map(|t| (t * 5 + i * 7) % vocab).collect();
+        TextPair { labels: ids.iter().map(|id| (id + 1) % vocab).collect(), ids }
+    };
+    (model, TextPairs::new((0..12).map(pair).collect(), vocab as usize).unwrap())
+}
+
+/// A small Llama, and a text in which every token follows from the one before it.
+fn language() -> (LanguageModel, NextToken) {
+    let (weights, config) = golden("llama");
+    let model = LanguageModel::load(&weights, config).unwrap();
     let vocab = model.config().vocab() as u32;
     let ids: Vec<u32> = (0..12 * 16).map(|t: u32| (t * 7 + t / 16 * 3) % vocab).collect();
     let text = NextToken::new(Sequences::new(ids, 16).unwrap(), vocab as usize).unwrap();
     (model, text)
 }
 
-/// Runs the same test on all three.
+/// Runs the same test on all of them.
 macro_rules! on_every_model {
     ($($name:ident)*) => {$(
         #[test]
@@ -84,7 +103,9 @@ macro_rules! on_every_model {
             hold::$name("a chain", &chain(), &data);
             hold::$name("a model of one's own", &own(), &data);
             let (model, text) = language();
-            hold::$name("a language model", &model, &text);
+            hold::$name("a decoder", &model, &text);
+            let (model, pairs) = encoder_decoder();
+            hold::$name("an encoder-decoder", &model, &pairs);
         }
     )*};
 }
@@ -166,22 +187,33 @@ mod hold {
         let needs = needs.into_iter().fold(Needs::none(), Needs::and);
         let (layers, measured) = (model.layers(), measure(model, data, needs).unwrap());
         assert_eq!(measured.len(), layers.len(), "{name}");
+        means_of_single_gradients(name, &layers, &measured, data);
         for (layer, m) in layers.iter().zip(&measured) {
-            let rows = m.sample_gradients.as_ref().unwrap();
-            assert_eq!(rows.dim(), (data.len(), layer.len()), "{name}: {}", layer.name);
-            let (gradient, squares) = (m.gradient.as_ref().unwrap(), m.squared_gradients.as_ref().unwrap());
-            let mean = |of: fn(f32) -> f32| rows.mapv(of).mean_axis(Axis(0)).unwrap();
-            let apart = |mean: ndarray::Array1<f32>, whole: &Array2<f32>| {
-                let largest = whole.iter().fold(0.0f32, |m, w| m.max(w.abs()));
-                mean.iter().zip(whole).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / largest
-            };
-            assert!(apart(mean(|g| g), gradient) < 1e-4, "{name}: gradient of {}", layer.name);
-            assert!(apart(mean(|g| g * g), squares) < 1e-4, "{name}: squares of {}", layer.name);
+            assert_eq!(m.sample_gradients.as_ref().unwrap().dim(), (data.len(), layer.len()), "{name}: {}", layer.name);
             let (gram, sums) = (m.gram.as_ref().unwrap(), m.input_sums.as_ref().unwrap());
             assert_eq!((gram.dim(), sums.len()), ((layer.shape.1, layer.shape.1), layer.shape.1), "{name}");
             for (a, b) in gram.diag().iter().zip(m.input_squares.as_ref().unwrap()) {
                 assert!((a - b).abs() <= 1e-6 * b.abs().max(1e-9), "{name}: {a} and {b} in {}", layer.name);
             }
+        }
+    }
+
+    /// The gradients of single samples add up to that of all, where each counts as often as it has rows to learn; the mean of their squares
+    /// is one over samples.
+    pub fn means_of_single_gradients<S: Samples>(name: &str, layers: &[LayerInfo], measured: &[Measured], data: &S) {
+        let counts = |i: usize| data.objective().count(&data.rows(&[i])) as f32;
+        let all: f32 = (0..data.len()).map(counts).sum();
+        for (layer, m) in layers.iter().zip(measured) {
+            let rows = m.sample_gradients.as_ref().unwrap();
+            let (gradient, squares) = (m.gradient.as_ref().unwrap(), m.squared_gradients.as_ref().unwrap());
+            let weighted = Array2::from_shape_fn(rows.dim(), |(i, j)| rows[[i, j]] * counts(i) / all).sum_axis(Axis(0));
+            let apart = |mean: ndarray::Array1<f32>, whole: &Array2<f32>| {
+                let largest = whole.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+                mean.iter().zip(whole).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / largest
+            };
+            assert!(apart(weighted, gradient) < 1e-4, "{name}: gradient of {}", layer.name);
+            let mean = rows.mapv(|g| g * g).mean_axis(Axis(0)).unwrap();
+            assert!(apart(mean, squares) < 1e-4, "{name}: squares of {}", layer.name);
         }
     }
 
@@ -259,6 +291,97 @@ mod hold {
         let (answered, alone) = (loss(&answered.model, data), loss(&alone.model, data));
         assert!(answered < alone, "{name}: {answered} with an answer, {alone} without");
     }
+}
+
+/// What other samples ask for, and that the hidden states of some layers are small: ½ of the sum of their squares.
+struct SmallStates<S> {
+    samples: S,
+    layers: Vec<usize>,
+}
+
+impl<S: Samples> Samples for SmallStates<S>
+where
+    S: Sync,
+{
+    type Batch = S::Batch;
+
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn batch(&self, samples: &[usize]) -> S::Batch {
+        self.samples.batch(samples)
+    }
+
+    fn rows(&self, samples: &[usize]) -> Vec<usize> {
+        self.samples.rows(samples)
+    }
+
+    fn objective(&self) -> &dyn Objective {
+        self
+    }
+
+    fn passes(&self) -> Passes {
+        self.samples.passes()
+    }
+}
+
+impl<S: Samples + Sync> Objective for SmallStates<S> {
+    fn dim(&self) -> (usize, usize) {
+        self.samples.objective().dim()
+    }
+
+    fn count(&self, rows: &[usize]) -> usize {
+        self.samples.objective().count(rows)
+    }
+
+    fn loss(&self, rows: &[usize], outputs: &mut Array2<f32>, count: usize) -> f64 {
+        self.samples.objective().loss(rows, outputs, count)
+    }
+
+    fn taps(&self) -> &[usize] {
+        &self.layers
+    }
+
+    fn hidden_loss(
+        &self,
+        layer: usize,
+        rows: &[usize],
+        hidden: &ArrayRef2<f32>,
+        slope: &mut ArrayRef2<f32>,
+        count: usize,
+    ) -> f64 {
+        assert!(self.layers.contains(&layer) && hidden.nrows() == rows.len() && hidden.dim() == slope.dim());
+        slope.zip_mut_with(hidden, |s, h| *s += h / count as f32);
+        hidden.iter().map(|h| f64::from(*h).powi(2) / 2.0).sum()
+    }
+}
+
+#[test]
+fn hidden_states_are_learnt_beside_the_outputs() {
+    fn holds<M: Model + Clone, S: Samples<Batch = M::Batch> + Sync>(name: &str, model: &M, samples: S) {
+        let alone = loss(model, &samples);
+        let mut data = SmallStates { samples, layers: vec![0, 1] };
+        let before = loss(model, &data);
+        assert!(before > alone + 0.01, "{name}: {before} with hidden states, {alone} without");
+        hold::gradients_agree_with_differences(name, model, &data);
+        // Evidence of gradients of single samples has them too.
+        let needs = Needs::none().and(Need::Gradient).and(Need::SquaredGradients).and(Need::SampleGradients);
+        hold::means_of_single_gradients(name, &model.layers(), &measure(model, &data, needs).unwrap(), &data);
+        let mut trained = model.clone();
+        train_model(&mut trained, &data, &recipe(3, 8, 1e-3), &mut |_, _, _| Ok(())).unwrap();
+        assert!(loss(&trained, &data) < before, "{name}");
+        data.layers = vec![0, 99];
+        let tape = model.forward(&data.batch(&[0]), Mode::Eval, &mut ()).unwrap();
+        let line = model.backward(tape, &data, &data.rows(&[0]), &mut |_, _| {}).unwrap_err().to_string();
+        assert!(line.starts_with("objective: asks for the hidden states of layer 99; there are "), "{line}");
+    }
+    let (x, target) = digits();
+    holds("a chain", &chain(), Calibration { batch: 64, ..Calibration::new(&x, &target, Loss::CrossEntropy) });
+    let (model, text) = language();
+    holds("a decoder", &model, text);
+    let (model, pairs) = encoder_decoder();
+    holds("an encoder-decoder", &model, pairs);
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod jobs;
 mod measuring;
 #[path = "pipeline/one_shot.rs"]
 mod one_shot;
+#[path = "pipeline/refused.rs"]
+mod refused;
 #[path = "pipeline/steps.rs"]
 mod steps;
 #[path = "pipeline/training.rs"]

@@ -1,6 +1,7 @@
 //! Steps of an optimiser along a model's gradients.
 
-use crate::common::{ALL, Golden};
+use crate::common::{ALL, Golden, Model};
+use lacuna::io::{Checkpoint, Dtype, Weights};
 use lacuna::mask::Mask;
 use lacuna::nn::{Gradients, Method, Optimizer};
 
@@ -99,4 +100,34 @@ fn an_optimiser_out_of_a_file_goes_on_with_the_same_bits() {
     lacuna::io::Checkpoint::new().write(&path).unwrap();
     let e = lacuna::train::load_optimizer(&path).unwrap_err().to_string();
     assert!(e.ends_with("has no optimizer.method: no optimiser"), "{e}");
+}
+
+#[test]
+fn masks_are_written_with_the_weights_and_held_again_when_they_are_read() {
+    for golden in ALL.map(Golden::read) {
+        let mut model = golden.model();
+        let layers: Vec<(String, (usize, usize))> = model.linears().iter().map(|l| (l.tensor(), l.shape())).collect();
+        for (tensor, (rows, cols)) in layers.iter().step_by(2) {
+            let mask = Mask::from_fn(*rows, *cols, |r, c| (r * 5 + c * 3) % 4 != 0);
+            model.parameters().set_mask(tensor, Some(mask)).unwrap();
+        }
+        let mut file = Checkpoint::new();
+        model.write(&mut file);
+        let mut again = Model::load(&file, golden.config()).unwrap();
+        for (i, (new, old)) in again.linears().into_iter().zip(model.linears()).enumerate() {
+            assert_eq!((new.mask(), new.weight()), (old.mask(), old.weight()), "{}: {}", golden.name, old.name());
+            assert_eq!(new.mask().is_some(), i % 2 == 0, "{}: {}", golden.name, old.name());
+        }
+        let (_, gradients) = again.gradients(&golden);
+        Optimizer::new(Method::AdamW { weight_decay: 0.01 }).step(again.parameters(), &gradients, 0.01).unwrap();
+        for layer in again.linears().into_iter().step_by(2) {
+            let (mask, weight) = (layer.mask().unwrap(), layer.weight().unwrap());
+            assert!(weight.indexed_iter().all(|((r, c), w)| mask.get(r, c) || *w == 0.0), "{}", golden.name);
+        }
+        // Masks of other weights are not laid over them in silence.
+        let (tensor, shape) = (&layers[0].0, file.shape(&layers[0].0).unwrap());
+        file.insert(tensor, ndarray::ArrayD::from_elem(shape, 0.5), Dtype::F32).unwrap();
+        let line = Model::load(&file, golden.config()).err().unwrap().to_string();
+        assert!(line.contains("weights that its mask drops are not 0"), "{line}");
+    }
 }

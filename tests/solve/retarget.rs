@@ -77,7 +77,7 @@ fn products_of_other_shapes_are_errors_with_both() {
     let fail = |inputs| {
         Retarget { damping: 0.0, inputs: Some(inputs), hidden_states: None }.run(&layer.evidence()).unwrap_err().to_string()
     };
-    assert_eq!(fail((f64::NAN, &right)), "share of the inputs: NaN is not finite");
+    assert_eq!(fail((f64::NAN, &right)), "fraction of the inputs: NaN is not finite");
     assert!(fail((1.0, &nan)).starts_with("products of the inputs of layer blocks.3.o: NaN at row 0, column 0"));
     let mut cross = Cross::new(2, 3);
     assert!(cross.update(&Array2::zeros((4, 2)), &Array2::zeros((5, 3))).is_err());

@@ -101,6 +101,10 @@ fn several_texts_are_a_row_each_and_bytes_make_tokenizers_comparable() {
     assert!(printed.contains("other.txt") && printed.contains("bits a byte"), "{printed}");
     let line = folder.refuses(&["eval", "tiny", "--text", "text.txt,gone.txt", "--context", "24"]);
     assert!(line.contains("gone.txt"), "{line}");
+    for list in [",", "text.txt,", ",text.txt", "text.txt,,other.txt"] {
+        let line = folder.refuses(&["eval", "tiny", "--text", list, "--context", "24"]);
+        assert!(line.contains(&format!("'{list}' names an empty file")), "{line}");
+    }
     // A file whose name has a comma is one text.
     fs::write(folder.path("a,b.txt"), &text).unwrap();
     assert_eq!(eval("a,b.txt")["texts"].as_array().unwrap().len(), 1);

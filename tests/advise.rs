@@ -1,6 +1,8 @@
 //! Advice against machines that are made up, whose times are known at every place; and one short measurement.
 
-use lacuna::advise::{Advice, Cache, Cell, Grid, Key, Layer, Median, Profile, Question, Sparse, measure};
+use lacuna::advise::{
+    Advice, Key, LayerShape, Measurement, MeasurementGrid, Median, Profile, ProfileFile, Query, Sparse, measure,
+};
 use lacuna::mask::Pattern;
 use lacuna::rng::Seed;
 use lacuna::sparse::Format;
@@ -29,7 +31,7 @@ fn gain(tokens: usize, sparsity: f64) -> f64 {
     (3.0 * (sparsity - 0.7) - 0.1 * (tokens as f64).log2()).exp()
 }
 
-fn cell(shape: (usize, usize), tokens: usize, from_memory: bool, slower: f64) -> Cell {
+fn cell(shape: (usize, usize), tokens: usize, from_memory: bool, slower: f64) -> Measurement {
     let us = slower * dense(shape, tokens);
     let of = |pattern: Pattern, sparsity: f64, format: &str| {
         let time = about(us / gain(tokens, sparsity), 0.01);
@@ -40,7 +42,7 @@ fn cell(shape: (usize, usize), tokens: usize, from_memory: bool, slower: f64) ->
         .map(|s| of(Pattern::Unstructured, s, if s < 0.7 { "bitmask:128" } else { "sell:padded" }))
         .collect();
     sparse.extend([of(NM, 0.5, "nm:2:4"), of(BLOCKS, 0.5, "bsr:16x1"), of(BLOCKS, 0.9, "bsr:16x1")]);
-    Cell { shape, tokens, from_memory, dense: about(us, 0.01), dense_kernel: "lacuna".into(), sparse }
+    Measurement { shape, tokens, from_memory, dense: about(us, 0.01), dense_kernel: "lacuna".into(), sparse }
 }
 
 /// A machine of squares from 256 to 4096 and 1 to 64 tokens, on which weights from memory take twice as long.
@@ -52,7 +54,7 @@ fn machine() -> Profile {
         }
         cells.push(cell((side, side), 1, true, 2.0));
     }
-    Profile { key: key(), grid: Grid::full(), seconds: 1.0, cells }
+    Profile { key: key(), grid: MeasurementGrid::full(), seconds: 1.0, last_cache: 32 << 20, cells }
 }
 
 fn near(found: f64, expected: f64) -> bool {
@@ -64,8 +66,8 @@ fn what_was_measured_is_answered_with_its_own_numbers() {
     let machine = machine();
     for c in &machine.cells {
         for s in &c.sparse {
-            let plain = Question::new(c.shape, c.tokens, s.sparsity);
-            let a = machine.advise(&Question { pattern: s.pattern, from_memory: c.from_memory, ..plain }).unwrap();
+            let plain = Query::new(c.shape, c.tokens, s.sparsity);
+            let a = machine.advise(&Query { pattern: s.pattern, from_memory: c.from_memory, ..plain }).unwrap();
             assert!(a.measured && a.extrapolated.is_empty(), "{a:?}");
             assert!(near(a.dense.us, c.dense.us) && near(a.sparse_time.us, s.time.us), "{a:?}");
             assert!(near(a.sparse_time.low, s.time.low) && near(a.dense.high, c.dense.high), "{a:?}");
@@ -83,7 +85,7 @@ proptest! {
     fn between_measured_products_straight_lines_of_logarithms_are_found(
         side in 256..=4096usize, tokens in 1..=64usize, sparsity in 0.5..0.95f64,
     ) {
-        let a = machine().advise(&Question::new((side, side), tokens, sparsity)).unwrap();
+        let a = machine().advise(&Query::new((side, side), tokens, sparsity)).unwrap();
         prop_assert!(a.extrapolated.is_empty(), "{:?}", a);
         prop_assert!(near(a.dense.us, dense((side, side), tokens)), "{:?}", a);
         // A sparsity within 0.0005 of a measured one is taken for it, over which the gain changes by 0.15 %.
@@ -102,7 +104,7 @@ fn sparse_wins_always_or_never_where_it_does_at_all_sparsities_that_were_measure
         for s in machine.cells.iter_mut().flat_map(|c| &mut c.sparse) {
             s.time = about(s.time.us * factor, 0.01);
         }
-        machine.advise(&Question::new((1024, 1024), 1, 0.6)).unwrap()
+        machine.advise(&Query::new((1024, 1024), 1, 0.6)).unwrap()
     };
     let (always, never) = (with(0.1), with(10.0));
     assert_eq!((always.wins_from, always.wins_at_all, always.storage.as_str()), (Some(0.5), true, "bitmask:128"));
@@ -112,7 +114,7 @@ fn sparse_wins_always_or_never_where_it_does_at_all_sparsities_that_were_measure
 #[test]
 fn what_lies_beyond_the_measured_products_is_said_and_takes_the_nearest() {
     let machine = machine();
-    let ask = |shape, tokens, sparsity| machine.advise(&Question::new(shape, tokens, sparsity)).unwrap();
+    let ask = |shape, tokens, sparsity| machine.advise(&Query::new(shape, tokens, sparsity)).unwrap();
     let one = ask((1024, 1024), 1, 0.6);
     for (a, axes) in [
         (ask((8192, 8192), 1, 0.6), vec!["shape"]),
@@ -124,7 +126,7 @@ fn what_lies_beyond_the_measured_products_is_said_and_takes_the_nearest() {
         (ask((2048, 512), 1, 0.6), vec!["shape"]),
         (ask((64, 64), 512, 0.0), vec!["shape", "tokens", "sparsity"]),
     ] {
-        assert!(a.extrapolated == axes && !a.measured, "{:?}: {:?}", a.question, a.extrapolated);
+        assert!(a.extrapolated == axes && !a.measured, "{:?}: {:?}", a.query, a.extrapolated);
     }
     // The time of a weight and token stays that of the nearest.
     let large = ask((8192, 8192), 1, 0.6);
@@ -138,10 +140,46 @@ fn what_lies_beyond_the_measured_products_is_said_and_takes_the_nearest() {
 }
 
 #[test]
+fn bounds_are_wider_the_less_was_measured_around() {
+    let width = |machine: &Profile, query: Query| {
+        let s = machine.advise(&query).unwrap().speedup;
+        assert!(s.low < s.median && s.median < s.high, "{s:?}");
+        s.high / s.low
+    };
+    let full = machine();
+    let inner = width(&full, Query::new((1024, 1024), 4, 0.8));
+    // Logarithms that are straight lines have no bends: between points nothing is added.
+    assert!(near(width(&full, Query::new((1024, 1024), 4, 0.7)), inner));
+    // Beyond them as much as neighbours differ by: 0.1 for each doubling of the tokens, which were 4 and 16 fold.
+    let beyond = width(&full, Query::new((1024, 1024), 256, 0.8));
+    assert!(near(beyond / inner, (2.0 * 0.1 * (2.0 + 4.0) / 2.0f64).exp()), "{beyond} {inner}");
+    // Of two sparsities nobody knows how the line bends between them.
+    let mut two = machine();
+    for cell in &mut two.cells {
+        cell.sparse.retain(|s| s.pattern != Pattern::Unstructured || [0.5, 0.95].contains(&s.sparsity));
+    }
+    let between = width(&two, Query::new((1024, 1024), 4, 0.8));
+    assert!(near(between / inner, (2.0 * 3.0 * 0.45 / 2.0f64).exp()), "{between} {inner}");
+    // Of one shape nothing is known of another: a factor of 2 on both sides.
+    let mut one = machine();
+    one.cells.retain(|c| c.shape == (1024, 1024));
+    assert!(near(width(&one, Query::new((512, 512), 4, 0.8)) / inner, 4.0));
+}
+
+#[test]
+fn more_tokens_than_were_measured_from_memory_are_answered_from_the_caches_and_said_to_be() {
+    let machine = machine();
+    let ask = |tokens| machine.advise(&Query::new((1024, 1024), tokens, 0.8).from_memory()).unwrap();
+    let (one, four) = (ask(1), ask(4));
+    assert!(one.from_memory && near(one.dense.us, 2.0 * dense((1024, 1024), 1)), "{one:?}");
+    assert!(!four.from_memory && four.query.from_memory && near(four.dense.us, dense((1024, 1024), 4)), "{four:?}");
+}
+
+#[test]
 fn shapes_that_were_measured_with_fewer_tokens_say_nothing_of_more() {
     let mut short = machine();
     short.cells.retain(|c| c.shape != (4096, 4096) || c.tokens == 1);
-    let ask = |shape, tokens| short.advise(&Question::new(shape, tokens, 0.8)).unwrap();
+    let ask = |shape, tokens| short.advise(&Query::new(shape, tokens, 0.8)).unwrap();
     let inner = ask((512, 512), 8);
     assert!(inner.extrapolated.is_empty() && near(inner.dense.us, dense((512, 512), 8)), "{inner:?}");
     // Beyond the largest that was measured with as many tokens.
@@ -163,7 +201,7 @@ fn weights_that_are_not_square_are_corrected_by_those_that_were_measured() {
         tall.dense = about(1.44 * tall.dense.us, 0.01);
         machine.cells.push(tall);
     }
-    let ask = |shape| machine.advise(&Question::new(shape, 4, 0.8)).unwrap();
+    let ask = |shape| machine.advise(&Query::new(shape, 4, 0.8)).unwrap();
     let own = ask((2048, 512));
     assert!(own.measured && near(own.dense.us, 1.44 * dense((1024, 1024), 4)), "{own:?}");
     // Another size of that ratio, and half of the ratio in logarithms.
@@ -183,7 +221,7 @@ fn bounds_are_wider_between_points_that_do_not_lie_on_straight_lines() {
         c.dense = about(2.0 * c.dense.us, 0.01);
     }
     let width = |machine: &Profile, tokens| {
-        let s = machine.advise(&Question::new((1024, 1024), tokens, 0.6)).unwrap().speedup;
+        let s = machine.advise(&Query::new((1024, 1024), tokens, 0.6)).unwrap().speedup;
         assert!(s.low < s.median && s.median < s.high);
         s.high / s.low
     };
@@ -195,31 +233,31 @@ fn bounds_are_wider_between_points_that_do_not_lie_on_straight_lines() {
 #[test]
 fn weights_from_memory_have_times_of_their_own_for_as_few_tokens_as_were_measured() {
     let machine = machine();
-    let ask = |tokens| machine.advise(&Question::new((1024, 1024), tokens, 0.8).from_memory()).unwrap();
+    let ask = |tokens| machine.advise(&Query::new((1024, 1024), tokens, 0.8).from_memory()).unwrap();
     assert!(near(ask(1).dense.us, 2.0 * dense((1024, 1024), 1)));
     assert!(near(ask(64).dense.us, dense((1024, 1024), 64)) && ask(64).extrapolated.is_empty());
     let mut warm = machine.clone();
     warm.cells.retain(|c| !c.from_memory);
-    let says = warm.advise(&Question::new((1024, 1024), 1, 0.8).from_memory()).unwrap_err().to_string();
+    let says = warm.advise(&Query::new((1024, 1024), 1, 0.8).from_memory()).unwrap_err().to_string();
     assert_eq!(says, "cold: no weights from memory were measured; measure this machine in full");
 }
 
 #[test]
 fn questions_that_have_no_answer_are_refused_with_the_numbers() {
     let machine = machine();
-    let says = |question: Question| machine.advise(&question).unwrap_err().to_string();
-    let plain = Question::new((16, 16), 1, 0.5);
-    assert_eq!(says(Question { shape: (0, 5), ..plain }), "shape: 0x5, where 1x1 and more are possible");
+    let says = |query: Query| machine.advise(&query).unwrap_err().to_string();
+    let plain = Query::new((16, 16), 1, 0.5);
+    assert_eq!(says(Query { shape: (0, 5), ..plain }), "shape: 0x5, where 1x1 and more are possible");
     assert_eq!(
-        says(Question { shape: (usize::MAX, 2), ..plain }),
+        says(Query { shape: (usize::MAX, 2), ..plain }),
         format!("shape: {}x2, where 1x1 and more are possible", usize::MAX)
     );
-    assert_eq!(says(Question { tokens: 0, ..plain }), "tokens: 0, where 1 or more are possible");
-    assert_eq!(says(Question { sparsity: 1.0, ..plain }), "sparsity: 1.0 is not in [0, 1)");
-    assert_eq!(says(Question { sparsity: f64::NAN, ..plain }), "sparsity: NaN is not in [0, 1)");
+    assert_eq!(says(Query { tokens: 0, ..plain }), "tokens: 0, where 1 or more are possible");
+    assert_eq!(says(Query { sparsity: 1.0, ..plain }), "sparsity: 1.0 is not in [0, 1)");
+    assert_eq!(says(Query { sparsity: f64::NAN, ..plain }), "sparsity: NaN is not in [0, 1)");
     let eight = Pattern::Nm { n: 4, m: 8 };
     assert_eq!(says(plain.with_pattern(eight)), "pattern: 4:8 was not measured; 2:4, block16x1, unstructured were");
-    let odd = Question::new((16, 18), 1, 0.0).with_pattern(NM);
+    let odd = Query::new((16, 18), 1, 0.0).with_pattern(NM);
     assert_eq!(says(odd), "pattern 2:4 does not fit a 16 x 18 matrix: 4 does not divide the 18 inputs of a row");
     assert_eq!(odd.sparsity, 0.5);
 }
@@ -227,7 +265,7 @@ fn questions_that_have_no_answer_are_refused_with_the_numbers() {
 #[test]
 fn a_model_is_the_sum_of_its_layers_each_in_its_faster_storage() {
     let machine = machine();
-    let layer = |name: &str, shape, mask| Layer { name: name.into(), shape, mask };
+    let layer = |name: &str, shape, mask| LayerShape { name: name.into(), shape, mask };
     let un = |s| Some((Pattern::Unstructured, s));
     let layers = [
         layer("a", (1024, 1024), un(0.8)),
@@ -265,13 +303,13 @@ fn a_model_is_the_sum_of_its_layers_each_in_its_faster_storage() {
 fn profiles_come_back_from_their_files_and_those_of_other_machines_do_not() {
     let dir = tempfile::tempdir().unwrap();
     let (machine, file) = (machine(), dir.path().join("machine.json"));
-    let cache = Cache::file(&file);
+    let cache = ProfileFile::file(&file);
     let (own, other) = (key(), Key { threads: 2, ..key() });
     assert_eq!(cache.read(&own, &machine.grid).unwrap(), None);
     cache.write(&machine).unwrap();
     // Who names a file gets what is in it.
     assert_eq!(cache.read(&own, &machine.grid).unwrap(), Some(machine.clone()));
-    assert_eq!(cache.read(&other, &Grid::quick()).unwrap(), Some(machine.clone()));
+    assert_eq!(cache.read(&other, &MeasurementGrid::quick()).unwrap(), Some(machine.clone()));
     let says = |text: &str| {
         std::fs::write(&file, text).unwrap();
         let says = cache.read(&own, &machine.grid).unwrap_err().to_string();
@@ -293,7 +331,7 @@ fn profiles_come_back_from_their_files_and_those_of_other_machines_do_not() {
 
 #[test]
 fn a_short_measurement_has_all_masks_and_answers_what_it_measured() {
-    let grid = Grid::quick();
+    let grid = MeasurementGrid::quick();
     let mut told = Vec::new();
     let profile = measure(&grid, 1, Seed(0), |done, of| told.push((done, of))).unwrap();
     profile.check().unwrap();
@@ -304,13 +342,13 @@ fn a_short_measurement_has_all_masks_and_answers_what_it_measured() {
     for cell in &profile.cells {
         for s in &cell.sparse {
             assert!(matches!(s.format.parse::<Format>(), Ok(format) if format != Format::Dense), "{}", s.format);
-            let question = Question { pattern: s.pattern, ..Question::new(cell.shape, cell.tokens, s.sparsity) };
-            let a = profile.advise(&question).unwrap();
+            let query = Query { pattern: s.pattern, ..Query::new(cell.shape, cell.tokens, s.sparsity) };
+            let a = profile.advise(&query).unwrap();
             assert!(a.measured && near(a.sparse_time.us, s.time.us) && near(a.dense.us, cell.dense.us), "{a:?}");
         }
     }
     let says = measure(&grid, 0, Seed(0), |_, _| {}).unwrap_err().to_string();
     assert_eq!(says, "threads: 0, where 1 to 1024 are possible");
-    let none = Grid { shapes: vec![], ..grid };
+    let none = MeasurementGrid { shapes: vec![], ..grid };
     assert_eq!(measure(&none, 1, Seed(0), |_, _| {}).unwrap_err().to_string(), "grid: has no shapes, tokens or masks");
 }

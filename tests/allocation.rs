@@ -365,7 +365,7 @@ fn global_refuses_scores_that_are_missing_of_another_shape_or_not_finite_and_nam
     layers[1].scores = None;
     assert_eq!(message(&layers), "global needs the scores of layer layer1.weight, which was not measured");
     layers[1].scores = Some(net.scores[0].view());
-    assert_eq!(message(&layers), "scores of layer layer1.weight: expected shape [1, 4], found [2, 3]");
+    assert_eq!(message(&layers), "layer layer1.weight: scores: expected shape [1, 4], found [2, 3]");
     let scores = ndarray::array![[1.0, 2.0, f32::NAN, f32::INFINITY]];
     layers[1].scores = Some(scores.view());
     assert_eq!(

@@ -150,7 +150,7 @@ fn evidence_of_another_shape_is_an_error_that_names_the_layer_and_both_shapes() 
         // Evidence is (2, 3); a weight (3, 2) has as many numbers.
         let error = score(criterion, &Array2::ones((3, 2)), &everything()).unwrap_err();
         let shapes = if criterion.needs().contains(Need::InputSquares) { ("[2]", "[3]") } else { ("[3, 2]", "[2, 3]") };
-        assert_eq!(error.to_string(), format!("{called} of layer fc1: expected shape {}, found {}", shapes.0, shapes.1));
+        assert_eq!(error.to_string(), format!("layer fc1: {called}: expected shape {}, found {}", shapes.0, shapes.1));
     }
 }
 

@@ -448,7 +448,7 @@ fn own_layers_share_one_budget_and_a_pruner_moves_what_stays() {
     // Of another shape, nothing is taken.
     let wrong = Pruned { mask: Mask::full(2, 2), weight: Array2::zeros((2, 2)), loss: None };
     let line = pruned.write("b", wrong).unwrap_err().to_string();
-    assert_eq!(line, "mask of layer b: expected shape [4, 6], found [2, 2]");
+    assert_eq!(line, "layer b: mask: expected shape [4, 6], found [2, 2]");
 }
 
 #[test]

@@ -15,16 +15,16 @@ const AGAIN: f64 = 0.05;
 /// |---|---|---|---|
 /// | `shape` | | 1 and more | `(out, in)` |
 /// | `tokens` | | 1 and more | rows of x |
-/// | `sparsity` | | [0, 1) | share of the weights that is pruned; 2:4 fixes it |
+/// | `sparsity` | | [0, 1) | fraction of the weights that is pruned; 2:4 fixes it |
 /// | `pattern` | unstructured | those of the profile | shape that survivors take |
 /// | `from_memory` | false | | weights come from memory at each product, as those of a model do that is larger than the caches; of more tokens than were measured so, the times are those from the caches |
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Question {
+pub struct Query {
     /// `(out, in)`.
     pub shape: (usize, usize),
     /// Rows of x.
     pub tokens: usize,
-    /// Share of the weights that is pruned.
+    /// Fraction of the weights that is pruned.
     pub sparsity: f64,
     /// Shape that survivors take.
     pub pattern: Pattern,
@@ -32,21 +32,21 @@ pub struct Question {
     pub from_memory: bool,
 }
 
-impl Question {
+impl Query {
     /// An unstructured mask of a weight from the caches.
-    pub fn new(shape: (usize, usize), tokens: usize, sparsity: f64) -> Question {
-        Question { shape, tokens, sparsity, pattern: Pattern::Unstructured, from_memory: false }
+    pub fn new(shape: (usize, usize), tokens: usize, sparsity: f64) -> Query {
+        Query { shape, tokens, sparsity, pattern: Pattern::Unstructured, from_memory: false }
     }
 
     /// The same with another pattern; one of N:M says the sparsity.
-    pub fn with_pattern(self, pattern: Pattern) -> Question {
+    pub fn with_pattern(self, pattern: Pattern) -> Query {
         let sparsity = if let Pattern::Nm { n, m } = pattern { 1.0 - n as f64 / m as f64 } else { self.sparsity };
-        Question { pattern, sparsity, ..self }
+        Query { pattern, sparsity, ..self }
     }
 
     /// The same of weights that come from memory.
-    pub fn from_memory(self) -> Question {
-        Question { from_memory: true, ..self }
+    pub fn from_memory(self) -> Query {
+        Query { from_memory: true, ..self }
     }
 }
 
@@ -64,8 +64,8 @@ pub struct Speedup {
 /// What to do with a weight.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Advice {
-    /// The question.
-    pub question: Question,
+    /// The query.
+    pub query: Query,
     /// The faster: `dense`, or a storage as [`Format`](crate::sparse::Format) is written.
     pub storage: String,
     /// The fastest sparse storage, whether or not dense is faster.
@@ -73,7 +73,7 @@ pub struct Advice {
     /// The fastest dense product.
     pub dense_kernel: String,
     /// Of the fastest sparse storage over the fastest dense product. The bounds are those of the quartiles of single products and at least 5 % wide;
-    /// between measured points they are wider by what the points lie off straight lines themselves.
+    /// between measured points they are wider by what the points lie off straight lines themselves, beyond them by what neighbours differ by.
     pub speedup: Speedup,
     /// Microseconds of a dense product, and its quartiles.
     pub dense: Median,
@@ -85,6 +85,8 @@ pub struct Advice {
     pub wins_at_all: bool,
     /// Whether shape, tokens and sparsity were measured just so.
     pub measured: bool,
+    /// Whether the times are those of weights from memory: of more tokens than were measured so, they are not, whatever was asked.
+    pub from_memory: bool,
     /// Of what the answer is extrapolated: `shape`, `tokens`, `sparsity`.
     pub extrapolated: Vec<&'static str>,
 }
@@ -92,13 +94,13 @@ pub struct Advice {
 const AXES: [&str; 3] = ["shape", "tokens", "sparsity"];
 
 impl Profile {
-    /// Answers a question from what was measured.
+    /// Answers a query from what was measured.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] if the shape, the tokens or the sparsity are out of range, the pattern does not divide the shape or was not measured, or no
     /// weights from memory were where they are asked for.
-    pub fn advise(&self, question: &Question) -> Result<Advice> {
-        let &Question { shape, tokens, sparsity, pattern, from_memory } = question;
+    pub fn advise(&self, query: &Query) -> Result<Advice> {
+        let &Query { shape, tokens, sparsity, pattern, from_memory } = query;
         let (out, inputs) = shape;
         if out.checked_mul(inputs).and_then(|n| n.checked_mul(tokens.max(1))).is_none_or(|n| n == 0) {
             return Err(Error::invalid_option("shape", format!("{out}x{inputs}, where 1x1 and more are possible")));
@@ -131,7 +133,7 @@ impl Profile {
         let (wins_from, wins_at_all) = self.break_even(place, pattern, &dense);
         let any = |axis: usize| dense.outside[axis] || sparse.outside[axis];
         Ok(Advice {
-            question: *question,
+            query: *query,
             storage: if speedup.median > 1.0 { format.clone() } else { "dense".to_string() },
             sparse: format,
             dense_kernel,
@@ -141,6 +143,7 @@ impl Profile {
             wins_from,
             wins_at_all,
             measured: (0..3).all(|axis| !any(axis) && !sparse.between[axis]),
+            from_memory: place.from_memory,
             extrapolated: (0..3).filter(|&axis| any(axis)).map(|axis| AXES[axis]).collect(),
         })
     }
@@ -148,9 +151,14 @@ impl Profile {
     fn speedup(&self, pattern: Pattern, dense: &Estimate, sparse: &Estimate) -> Speedup {
         let (d, s) = (&dense.time, &sparse.time);
         let median = d.us / s.us;
-        let bend: f64 = self.bend(pattern).iter().zip(sparse.between).filter(|(_, between)| *between).map(|(bend, _)| bend).sum();
-        let low = (d.low / s.high).min(median / (1.0 + AGAIN)) * (-bend).exp();
-        let high = (d.high / s.low).max(median * (1.0 + AGAIN)) * bend.exp();
+        let doubts = self.doubts(pattern).into_iter().enumerate().map(|(axis, doubt)| match axis {
+            _ if sparse.outside[axis] || dense.outside[axis] => doubt.beyond,
+            _ if sparse.between[axis] => doubt.between,
+            _ => 0.0,
+        });
+        let off = doubts.sum::<f64>().exp();
+        let low = (d.low / s.high).min(median / (1.0 + AGAIN)) / off;
+        let high = (d.high / s.low).max(median * (1.0 + AGAIN)) * off;
         Speedup { median, low, high }
     }
 

@@ -8,8 +8,8 @@
 //! sparsity, then along the tokens of each shape, then along the shapes. `g` is what the measured weights of another ratio took more than square
 //! ones of their size, by a straight line that is 0 for square ones. A shape that was measured itself is read without both.
 
-use super::line::{Read, Triple, bends, read};
-use super::profile::{Cell, Median, Profile};
+use super::line::{Read, Triple, bends, read, steps};
+use super::profile::{Measurement, Median, Profile};
 use crate::mask::Pattern;
 
 /// What a time is asked of.
@@ -39,6 +39,13 @@ pub(super) struct Estimate {
     pub outside: [bool; 3],
 }
 
+/// By how much the logarithm of a speed-up may be off along an axis.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Doubt {
+    pub between: f64,
+    pub beyond: f64,
+}
+
 pub(super) fn log2(n: usize) -> f64 {
     (n as f64).log2()
 }
@@ -47,12 +54,12 @@ fn triple(time: &Median) -> Triple {
     [time.us.ln(), time.low.ln(), time.high.ln()]
 }
 
-fn weights(cell: &Cell) -> usize {
+fn weights(cell: &Measurement) -> usize {
     cell.shape.0 * cell.shape.1
 }
 
 /// The logarithms of the time of one cell at one sparsity, for each weight and token; none if it has no such pattern.
-fn of_cell(cell: &Cell, what: What) -> Option<Read> {
+fn of_cell(cell: &Measurement, what: What) -> Option<Read> {
     let each = ((weights(cell) * cell.tokens) as f64).ln();
     let found = match what {
         What::Dense => Read { y: triple(&cell.dense), on_point: true, outside: false },
@@ -77,7 +84,7 @@ fn of_cell(cell: &Cell, what: What) -> Option<Read> {
 type Square = (f64, Read, [bool; 2]);
 
 /// The line of a shape along its tokens, and whether the sparsity is on a point, or outside.
-fn along_tokens(cells: &[&Cell], what: What) -> (Vec<(f64, Triple)>, [bool; 2]) {
+fn along_tokens(cells: &[&Measurement], what: What) -> (Vec<(f64, Triple)>, [bool; 2]) {
     let mut sparsity = [true, false];
     let mut points = Vec::new();
     for cell in cells {
@@ -99,7 +106,7 @@ impl Profile {
         shapes
     }
 
-    fn of_shape(&self, shape: (usize, usize), from_memory: bool) -> Vec<&Cell> {
+    fn of_shape(&self, shape: (usize, usize), from_memory: bool) -> Vec<&Measurement> {
         self.cells.iter().filter(|c| c.from_memory == from_memory && c.shape == shape).collect()
     }
 
@@ -154,31 +161,38 @@ impl Profile {
         Some(Estimate { time: Median { us, low: low.min(us), high: high.max(us) }, between, outside })
     }
 
-    /// By how much the logarithm of a speed-up is off halfway between measured points, along shapes, tokens and sparsities: half of the mean bend there
-    /// over all other measured points, as a bend is measured over gaps twice as wide.
-    pub(super) fn bend(&self, pattern: Pattern) -> [f64; 3] {
-        let speedup = |cell: &Cell, sparsity: f64| {
+    /// By how much the logarithm of a speed-up may be off, along shapes, tokens and sparsities.
+    ///
+    /// Between measured points: half of the mean bend there over all other measured points, as a bend is measured over gaps twice as wide; where
+    /// there are no three in a row, half of what neighbours differ by. Beyond them: what neighbours differ by, over one more step; where there are
+    /// no two, a factor of 2.
+    pub(super) fn doubts(&self, pattern: Pattern) -> [Doubt; 3] {
+        let speedup = |cell: &Measurement, sparsity: f64| {
             let sparse = cell.sparse.iter().find(|s| s.pattern == pattern && (s.sparsity - sparsity).abs() < 1e-3)?;
             Some([(cell.dense.us / sparse.time.us).ln(); 3])
         };
-        let mut found: [Vec<f64>; 3] = Default::default();
+        let mut found: [[Vec<f64>; 2]; 3] = Default::default();
+        let mut add = |axis: usize, along: &[(f64, Triple)]| {
+            found[axis][0].extend(bends(along));
+            found[axis][1].extend(steps(along));
+        };
         let sparsities =
-            |cell: &Cell| cell.sparse.iter().filter(|s| s.pattern == pattern).map(|s| s.sparsity).collect::<Vec<_>>();
+            |cell: &Measurement| cell.sparse.iter().filter(|s| s.pattern == pattern).map(|s| s.sparsity).collect::<Vec<_>>();
         for from_memory in [false, true] {
             let shapes = self.shapes(from_memory);
-            let squares: Vec<&Cell> =
+            let squares: Vec<&Measurement> =
                 self.cells.iter().filter(|c| c.from_memory == from_memory && c.shape.0 == c.shape.1).collect();
             for cell in &squares {
                 let mut along: Vec<_> = sparsities(cell).into_iter().filter_map(|s| Some((s, speedup(cell, s)?))).collect();
                 along.sort_by(|a, b| a.0.total_cmp(&b.0));
-                found[2].extend(bends(&along));
+                add(2, &along);
             }
             for sparsity in squares.first().map(|c| sparsities(c)).unwrap_or_default() {
                 for &shape in shapes.iter().filter(|s| s.0 == s.1) {
                     let of = squares.iter().filter(|c| c.shape == shape);
                     let mut along: Vec<_> = of.filter_map(|c| Some((log2(c.tokens), speedup(c, sparsity)?))).collect();
                     along.sort_by(|a, b| a.0.total_cmp(&b.0));
-                    found[1].extend(bends(&along));
+                    add(1, &along);
                 }
                 let mut tokens: Vec<usize> = squares.iter().map(|c| c.tokens).collect();
                 tokens.sort_unstable();
@@ -187,10 +201,14 @@ impl Profile {
                     let of = squares.iter().filter(|c| c.tokens == t);
                     let mut along: Vec<_> = of.filter_map(|c| Some((log2(weights(c)), speedup(c, sparsity)?))).collect();
                     along.sort_by(|a, b| a.0.total_cmp(&b.0));
-                    found[0].extend(bends(&along));
+                    add(0, &along);
                 }
             }
         }
-        found.map(|bends| if bends.is_empty() { 0.0 } else { bends.iter().sum::<f64>() / bends.len() as f64 / 2.0 })
+        let mean = |of: &[f64]| (!of.is_empty()).then(|| of.iter().sum::<f64>() / of.len() as f64);
+        found.map(|[bends, steps]| {
+            let beyond = mean(&steps).unwrap_or(std::f64::consts::LN_2);
+            Doubt { between: mean(&bends).unwrap_or(beyond) / 2.0, beyond }
+        })
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Shapes, tokens, sparsities and patterns that are measured, and how many seconds that may take.
 ///
-/// | field | [`Grid::full`] | [`Grid::quick`] | meaning |
+/// | field | [`MeasurementGrid::full`] | [`MeasurementGrid::quick`] | meaning |
 /// |---|---|---|---|
 /// | `shapes` | 512, 1024, 2048, 4096 square; 1024 x 4096, 4096 x 1024 | 128, 256 square | `(out, in)`, the smallest first |
 /// | `cold` | 1024, 2048, 4096 square | none | shapes that are also measured with weights from memory |
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// | `patterns` | 2:4; block16x1 at 0.5, 0.7, 0.9 | 2:4 | other patterns, each with its sparsities |
 /// | `seconds` | 100 | 1.5 | time that measuring may take, about |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Grid {
+pub struct MeasurementGrid {
     /// `(out, in)`, the smallest first.
     pub shapes: Vec<(usize, usize)>,
     /// Shapes that are also measured with weights from memory.
@@ -32,10 +32,10 @@ pub struct Grid {
     pub seconds: f64,
 }
 
-impl Grid {
+impl MeasurementGrid {
     /// Some 250 products on a minute and a half.
-    pub fn full() -> Grid {
-        Grid {
+    pub fn full() -> MeasurementGrid {
+        MeasurementGrid {
             shapes: vec![(512, 512), (1024, 1024), (2048, 2048), (1024, 4096), (4096, 1024), (4096, 4096)],
             cold: vec![(1024, 1024), (2048, 2048), (4096, 4096)],
             tokens: vec![1, 4, 16, 64, 256],
@@ -47,8 +47,8 @@ impl Grid {
     }
 
     /// Two small shapes in a second or two: whether all works, no basis for a decision.
-    pub fn quick() -> Grid {
-        Grid {
+    pub fn quick() -> MeasurementGrid {
+        MeasurementGrid {
             shapes: vec![(128, 128), (256, 256)],
             cold: Vec::new(),
             tokens: vec![1, 4],
@@ -57,6 +57,12 @@ impl Grid {
             patterns: vec![(Pattern::Nm { n: 2, m: 4 }, vec![0.5])],
             seconds: 1.5,
         }
+    }
+
+    /// The patterns of its masks.
+    pub fn patterns(&self) -> Vec<Pattern> {
+        let unstructured = (!self.sparsities.is_empty()).then_some(Pattern::Unstructured);
+        unstructured.into_iter().chain(self.patterns.iter().map(|(pattern, _)| *pattern)).collect()
     }
 
     /// Masks of one shape: patterns with their sparsities.

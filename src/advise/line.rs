@@ -42,6 +42,11 @@ pub(super) fn bends(points: &[(f64, Triple)]) -> impl Iterator<Item = f64> {
     })
 }
 
+/// How far neighbours lie apart, the first of each three numbers.
+pub(super) fn steps(points: &[(f64, Triple)]) -> impl Iterator<Item = f64> {
+    points.windows(2).map(|w| (w[1].1[0] - w[0].1[0]).abs())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +72,6 @@ mod tests {
         let found: Vec<f64> = bends(&POINTS).collect();
         assert!(found.len() == 1 && (found[0] - (3.0 - 7.0 / 3.0)).abs() < 1e-12, "{found:?}");
         assert_eq!(bends(&POINTS[..2]).count(), 0);
+        assert_eq!(steps(&POINTS).collect::<Vec<_>>(), [2.0, 0.0]);
     }
 }

@@ -1,12 +1,12 @@
 //! Measures a machine: dense products and sparse storages in turns, at the points of a grid.
 
-use super::grid::Grid;
-use super::profile::{Cell, Key, Median, Profile, Sparse};
-use super::turns::{Contender, Timed, Turns};
+use super::grid::MeasurementGrid;
+use super::profile::{Key, Measurement, Median, Profile, Sparse};
+use super::round_robin::{Contender, RoundRobin, Timed};
 use crate::eval::available_memory;
 use crate::mask::{Mask, Pattern, Scope, select};
 use crate::rng::Seed;
-use crate::sparse::{Dense, Format, Hint, LinearOp, Plan, Precision};
+use crate::sparse::{Dense, Format, Hint, LinearOp, Machine, Plan, Precision};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
 use std::time::Instant;
@@ -17,6 +17,8 @@ const SPARSE: &str = "sparse";
 const RANKED: usize = 2;
 /// Seconds of a product from which on it is timed a few times only.
 const SLOW: f64 = 0.01;
+/// Seconds from which on it is timed once, whatever its quartiles would be.
+const VERY_SLOW: f64 = 0.25;
 
 /// Seconds for the products of a cell from which on more are no better spent on them than on larger ones.
 const ENOUGH: f64 = 1.0;
@@ -39,14 +41,14 @@ pub fn in_pool<T: Send>(threads: usize, run: impl FnOnce() -> Result<T> + Send) 
 ///
 /// # Errors
 /// [`Error::InvalidOption`] if the grid is empty or has a pattern that does not fit its shapes, or for an impossible number of threads.
-pub fn measure(grid: &Grid, threads: usize, seed: Seed, mut see: impl FnMut(usize, usize) + Send) -> Result<Profile> {
+pub fn measure(grid: &MeasurementGrid, threads: usize, seed: Seed, mut see: impl FnMut(usize, usize) + Send) -> Result<Profile> {
     let cells = grid.cells();
     if cells.is_empty() || grid.masks().is_empty() {
         return Err(Error::invalid_option("grid", "has no shapes, tokens or masks"));
     }
     in_pool(threads, || {
         let begin = Instant::now();
-        let (mut measured, mut masked): (Vec<Cell>, Option<Masked>) = (Vec::new(), None);
+        let (mut measured, mut masked): (Vec<Measurement>, Option<Masked>) = (Vec::new(), None);
         // Seconds of the last cell, and multiplications of it: the next one takes about as long for each.
         let mut last: Option<(f64, f64)> = None;
         for (done, &(shape, tokens, from_memory)) in cells.iter().enumerate() {
@@ -68,14 +70,16 @@ pub fn measure(grid: &Grid, threads: usize, seed: Seed, mut see: impl FnMut(usiz
             masked = Some(of_shape);
             see(done + 1, cells.len());
         }
-        Ok(Profile { key: Key::here(threads), grid: grid.clone(), seconds: begin.elapsed().as_secs_f64(), cells: measured })
+        let (key, last_cache) = (Key::here(threads), Machine::here().l3);
+        Ok(Profile { key, grid: grid.clone(), seconds: begin.elapsed().as_secs_f64(), last_cache, cells: measured })
     })
 }
 
 /// Whether a shape's weight and all of its storages fit the free memory.
-fn fits((out, inputs): (usize, usize), grid: &Grid) -> bool {
+fn fits((out, inputs): (usize, usize), grid: &MeasurementGrid) -> bool {
     let storages = (RANKED + 1) * grid.masks().len() + 4;
-    available_memory().is_none_or(|free| (out * inputs * 4 * storages) as u64 <= free)
+    let bytes = [out, inputs, 4, storages].into_iter().try_fold(1usize, usize::checked_mul);
+    available_memory().is_none_or(|free| bytes.is_some_and(|bytes| bytes as u64 <= free))
 }
 
 /// A storage of a mask, by its place among the masks.
@@ -92,7 +96,7 @@ struct Masked {
 }
 
 impl Masked {
-    fn new((out, inputs): (usize, usize), grid: &Grid, seed: Seed) -> Result<Masked> {
+    fn new((out, inputs): (usize, usize), grid: &MeasurementGrid, seed: Seed) -> Result<Masked> {
         let weight = seed.stream(&format!("advise/weight {out}x{inputs}")).normal_array(out, inputs, 1.0);
         let scores = weight.mapv(f32::abs);
         let mask = |(pattern, sparsity): (Pattern, f64)| {
@@ -104,7 +108,7 @@ impl Masked {
     }
 
     /// All products of this many tokens, in about so many seconds.
-    fn cell(&self, tokens: usize, from_memory: bool, seconds: f64, seed: Seed) -> Result<Cell> {
+    fn cell(&self, tokens: usize, from_memory: bool, seconds: f64, seed: Seed) -> Result<Measurement> {
         let ((out, inputs), begun) = (self.weight.dim(), Instant::now());
         let x = seed.stream("advise/x").normal_array(tokens, inputs, 1.0);
         let hint = Hint { from_memory, ..Hint::tokens(tokens) };
@@ -137,22 +141,21 @@ impl Masked {
             sparse.push(Sparse { pattern: *pattern, sparsity: *sparsity, format, time });
         }
         let (dense, dense_kernel) = (median(&times[best]), times[best].name.to_string());
-        Ok(Cell { shape: (out, inputs), tokens, from_memory, dense, dense_kernel, sparse })
+        Ok(Measurement { shape: (out, inputs), tokens, from_memory, dense, dense_kernel, sparse })
     }
 }
 
 /// How turns are taken where one product takes as long as this one: the usual way, or a few products of each where they are slow.
-fn turns_for(op: &dyn LinearOp, x: &ArrayRef2<f32>, from_memory: bool, seconds: f64) -> Turns {
+fn turns_for(op: &dyn LinearOp, x: &ArrayRef2<f32>, from_memory: bool, seconds: f64) -> RoundRobin {
     let mut y = Array2::zeros((x.nrows(), op.shape().0));
     op.apply_into(x, &mut y);
     let begun = Instant::now();
     op.apply_into(x, &mut y);
     let slow = begun.elapsed().as_secs_f64() > SLOW;
-    let usual = Turns::of(seconds);
+    let usual = RoundRobin::of(seconds);
     match (from_memory, slow) {
-        (true, _) => Turns { runs: 1, rounds: 9, from_memory, ..usual },
-        (false, true) => Turns { runs: 2, rounds: 3, turn: 0.0, ..usual },
-        // A contender that takes longer than `seconds` is timed once alone; none of these does.
-        (false, false) => Turns { seconds: seconds.max(SLOW), ..usual },
+        (true, _) => RoundRobin { runs: 1, rounds: 9, from_memory, ..usual },
+        (false, true) => RoundRobin { runs: 2, rounds: 3, turn: 0.0, once_above: VERY_SLOW, ..usual },
+        (false, false) => RoundRobin { once_above: VERY_SLOW, ..usual },
     }
 }

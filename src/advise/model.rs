@@ -1,6 +1,6 @@
 //! Advice for every linear layer of a model's folder.
 
-use super::advice::{Advice, Question, Speedup};
+use super::advice::{Advice, Query, Speedup};
 use super::profile::Profile;
 use crate::io::Folder;
 use crate::lm::{Config, Outline};
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 /// A linear layer: what is asked of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Layer {
+pub struct LayerShape {
     /// Its tensor.
     pub name: String,
     /// `(out, in)`.
@@ -19,12 +19,23 @@ pub struct Layer {
     pub mask: Option<(Pattern, f64)>,
 }
 
+impl LayerShape {
+    /// The pattern and the sparsity that are asked about: those of its mask; without one, unstructured at `sparsity`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if it has no mask and no sparsity is given.
+    pub fn asked(&self, sparsity: Option<f64>) -> Result<(Pattern, f64)> {
+        let missing = || Error::invalid_option("sparsity", format!("{} has no mask; give a sparsity", self.name));
+        self.mask.or(sparsity.map(|sparsity| (Pattern::Unstructured, sparsity))).ok_or_else(missing)
+    }
+}
+
 /// The linear layers of a model, with what their masks keep: those of the outline if the model is of a known family, its head among them, else all matrices that
 /// have a mask. Of each mask the pattern is looked for among those that a profile knows.
 ///
 /// # Errors
 /// As [`Folder::mask`]; [`Error::Malformed`] if the folder has neither.
-pub fn layers_of(folder: &Folder, patterns: &[Pattern]) -> Result<Vec<Layer>> {
+pub fn layers_of(folder: &Folder, patterns: &[Pattern]) -> Result<Vec<LayerShape>> {
     let outline = Config::of(folder).and_then(|config| Outline::of(folder, &config)).ok();
     let named: Vec<(String, bool)> = match &outline {
         Some(outline) => outline.layers.iter().map(|l| (l.tensor(), l.transposed)).collect(),
@@ -35,14 +46,14 @@ pub fn layers_of(folder: &Folder, patterns: &[Pattern]) -> Result<Vec<Layer>> {
         let &[rows, cols] = folder.shape(&name)? else { continue };
         let mask = match folder.mask(&name)? {
             Some(mask) => Some(mask),
-            None => folder.storage(&name)?.map(|op| op.entries().mask()),
+            None => folder.storage(&name)?.map(|op| op.mask()),
         };
         let mask = match (mask, transposed) {
-            (Some(mask), true) => Some(Mask::from_fn(cols, rows, |r, c| mask.get(c, r))),
+            (Some(mask), true) => Some(mask.transpose()),
             (mask, _) => mask,
         };
         let shape = if transposed { (cols, rows) } else { (rows, cols) };
-        layers.push(Layer { name, shape, mask: mask.map(|mask| (pattern_of(&mask, patterns), mask.sparsity())) });
+        layers.push(LayerShape { name, shape, mask: mask.map(|mask| (pattern_of(&mask, patterns), mask.sparsity())) });
     }
     if layers.is_empty() {
         return Err(Error::malformed(folder.path(), "is no model of a known family and has no masks"));
@@ -66,7 +77,7 @@ pub struct Row {
     pub pattern: Pattern,
     /// How many layers.
     pub layers: usize,
-    /// Share of their weights that is pruned.
+    /// Fraction of their weights that is pruned.
     pub sparsity: f64,
     /// The storage of most of them.
     pub storage: String,
@@ -95,7 +106,7 @@ pub struct ModelAdvice {
     pub best_us: f64,
     /// The one over the other: of the linear layers alone, not of a whole pass.
     pub speedup: Speedup,
-    /// Whether weights were taken to come from memory.
+    /// Whether the times are those of weights from memory; see [`Advice::from_memory`].
     pub from_memory: bool,
 }
 
@@ -115,21 +126,22 @@ impl Profile {
     ///
     /// # Errors
     /// As [`Profile::advise`], naming the layer; [`Error::InvalidOption`] if a layer has no mask and no sparsity is given.
-    pub fn advise_model(&self, layers: &[Layer], tokens: usize, sparsity: Option<f64>, from_memory: bool) -> Result<ModelAdvice> {
+    pub fn advise_model(
+        &self,
+        layers: &[LayerShape],
+        tokens: usize,
+        sparsity: Option<f64>,
+        from_memory: bool,
+    ) -> Result<ModelAdvice> {
         let mut groups: Vec<(Vec<Advice>, f64, Pattern)> = Vec::new();
         for layer in layers {
-            let missing = || Error::invalid_option("sparsity", format!("{} has no mask; give a sparsity", layer.name));
-            let (pattern, sparsity) = match (layer.mask, sparsity) {
-                (Some(mask), _) => mask,
-                (None, Some(sparsity)) => (Pattern::Unstructured, sparsity),
-                (None, None) => return Err(missing()),
-            };
-            // All of a weight may be pruned; the nearest question is that of one weight left.
+            let (pattern, sparsity) = layer.asked(sparsity)?;
+            // All of a weight may be pruned; the nearest query is that of one weight left.
             let most = 1.0 - 1.0 / (layer.shape.0 * layer.shape.1).max(1) as f64;
-            let plain = Question::new(layer.shape, tokens, sparsity.min(most));
-            let question = Question { pattern, from_memory, ..plain };
-            let advice = self.advise(&question).map_err(|e| e.in_layer(&layer.name))?;
-            let same = |(advice, _, of): &(Vec<Advice>, f64, Pattern)| advice[0].question.shape == layer.shape && *of == pattern;
+            let plain = Query::new(layer.shape, tokens, sparsity.min(most));
+            let query = Query { pattern, from_memory, ..plain };
+            let advice = self.advise(&query).map_err(|e| e.in_layer(&layer.name))?;
+            let same = |(advice, _, of): &(Vec<Advice>, f64, Pattern)| advice[0].query.shape == layer.shape && *of == pattern;
             match groups.iter_mut().find(|group| same(group)) {
                 Some((group, sum, _)) => {
                     group.push(advice);
@@ -141,6 +153,7 @@ impl Profile {
         let rows: Vec<Row> = groups.iter().map(|(advice, sum, pattern)| row(advice, *sum, *pattern)).collect();
         let all: Vec<&Advice> = groups.iter().flat_map(|(advice, ..)| advice).collect();
         let (dense_us, best_us) = (rows.iter().map(|r| r.dense_us).sum(), rows.iter().map(|r| r.best_us).sum());
+        let from_memory = all.iter().any(|advice| advice.from_memory);
         Ok(ModelAdvice { rows, dense_us, best_us, speedup: together(&all, best), from_memory })
     }
 }
@@ -170,7 +183,7 @@ fn row(advice: &[Advice], sparsities: f64, pattern: Pattern) -> Row {
     extrapolated.sort_unstable();
     extrapolated.dedup();
     Row {
-        shape: first.question.shape,
+        shape: first.query.shape,
         pattern,
         layers: advice.len(),
         sparsity: sparsities / advice.len() as f64,

@@ -1,6 +1,6 @@
 //! What was measured of a machine.
 
-use super::grid::Grid;
+use super::grid::MeasurementGrid;
 use crate::kernels::Isa;
 use crate::mask::Pattern;
 use crate::sparse::Format;
@@ -60,7 +60,7 @@ pub struct Sparse {
 
 /// Products of one shape and number of tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Cell {
+pub struct Measurement {
     /// `(out, in)`.
     pub shape: (usize, usize),
     /// Rows of x.
@@ -81,11 +81,13 @@ pub struct Profile {
     /// Which machine.
     pub key: Key,
     /// What was to be measured.
-    pub grid: Grid,
+    pub grid: MeasurementGrid,
     /// Seconds that it took.
     pub seconds: f64,
+    /// Bytes of its last cache: weights of a model that are more come from memory.
+    pub last_cache: usize,
     /// What was measured; the largest are not there if time or memory ended.
-    pub cells: Vec<Cell>,
+    pub cells: Vec<Measurement>,
 }
 
 impl Profile {

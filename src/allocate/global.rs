@@ -40,7 +40,8 @@ impl Ranking for Global {
         let scores = scores(layer)?;
         let (expected, found) = (layer.weight.dim(), scores.dim());
         if expected != found {
-            return Err(Error::shape(format!("scores of layer {}", layer.name), &[expected.0, expected.1], &[found.0, found.1]));
+            let misfit = Error::shape("scores", &[expected.0, expected.1], &[found.0, found.1]);
+            return Err(misfit.in_layer(layer.name));
         }
         counter.add(scores).map_err(|e| e.in_layer(layer.name))
     }

@@ -2,13 +2,13 @@
 
 use super::counter::{RankCounter, RankSample};
 use super::{Allocate, Layer, budgets, check};
-use crate::Result;
 use crate::mask::Budget;
 use crate::rng::Seed;
+use crate::{Error, Result};
 use ndarray::Axis;
 
 /// What an allocation by rank ranks: gives the scores of one layer to a [`RankCounter`].
-pub trait Ranking: Sync {
+pub trait Ranking: Send + Sync + std::fmt::Debug {
     /// Adds the scores of a layer.
     ///
     /// # Errors
@@ -97,6 +97,7 @@ pub fn by_rank(allocation: &dyn Allocate, layers: &[Layer<'_>], total: Budget, r
     let seen = read.sample(&rest, &mut |i, rows| ranking.sample(rows, layers[i].len(), &mut sample));
     let mut counter = match seen {
         Ok(()) => RankCounter::predicted(keep, &sample),
+        Err(Error::Interrupted) => return Err(Error::Interrupted),
         Err(_) => RankCounter::new(keep),
     };
     let mut pass = 0;

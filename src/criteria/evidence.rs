@@ -178,7 +178,7 @@ impl<'a> Evidence<'a> {
         };
         if rows.ncols() != self.weight.len() {
             let (n, found) = rows.dim();
-            return Err(Error::shape(format!("{need} of layer {}", self.layer), &[n, self.weight.len()], &[n, found]));
+            return Err(Error::shape(need.to_string(), &[n, self.weight.len()], &[n, found]).in_layer(self.layer));
         }
         Ok(rows)
     }
@@ -204,7 +204,7 @@ impl<'a> Evidence<'a> {
         };
         if array.dim() != self.weight.dim() {
             let ((r, c), (fr, fc)) = (self.weight.dim(), array.dim());
-            return Err(Error::shape(format!("{need} of layer {}", self.layer), &[r, c], &[fr, fc]));
+            return Err(Error::shape(need.to_string(), &[r, c], &[fr, fc]).in_layer(self.layer));
         }
         Ok(array)
     }
@@ -240,7 +240,7 @@ impl<'a> Evidence<'a> {
         let missing = || Error::MissingEvidence { criterion: criterion.into(), need: need.to_string(), layer: self.layer.into() };
         let array = found.ok_or_else(missing)?;
         if array.len() != self.weight.ncols() {
-            return Err(Error::shape(format!("{need} of layer {}", self.layer), &[self.weight.ncols()], &[array.len()]));
+            return Err(Error::shape(need.to_string(), &[self.weight.ncols()], &[array.len()]).in_layer(self.layer));
         }
         Ok(array)
     }
@@ -255,8 +255,8 @@ impl<'a> Evidence<'a> {
             || Error::MissingEvidence { criterion: criterion.into(), need: Need::Gram.to_string(), layer: self.layer.into() };
         let (gram, n) = (self.measured.gram.as_ref().ok_or_else(missing)?, self.weight.ncols());
         if gram.dim() != (n, n) {
-            let what = format!("{} of layer {}", Need::Gram, self.layer);
-            return Err(Error::shape(what, &[n, n], &[gram.nrows(), gram.ncols()]));
+            let (what, found) = (Need::Gram.to_string(), [gram.nrows(), gram.ncols()]);
+            return Err(Error::shape(what, &[n, n], &found).in_layer(self.layer));
         }
         match gram.indexed_iter().find(|(_, v)| !v.is_finite()) {
             None => Ok(gram),

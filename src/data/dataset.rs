@@ -1,5 +1,6 @@
 //! [`Dataset`]: samples with labels.
 
+use crate::mask::check_finite;
 use crate::{Error, Result};
 use ndarray::{Array2, Axis};
 
@@ -49,9 +50,7 @@ impl Dataset {
                 format!("label {label} of row {row} is not below the {classes} classes"),
             ));
         }
-        if let Some(((row, col), value)) = x.indexed_iter().find(|(_, v)| !v.is_finite()) {
-            return Err(Error::NotFinite { what: "samples".into(), row, col, value: f64::from(*value) });
-        }
+        check_finite(&x, "samples")?;
         Ok(Dataset { x, labels, classes, shape })
     }
 

@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
         let bias = if bias { Some(self.vector(&format!("{name}.bias"), out)?) } else { None };
         let mut linear = Linear::new(name, weight, bias).held_transposed(transposed);
         if let Some(mask) = self.weights.mask(&tensor)? {
-            let mask = if transposed { turned(&mask) } else { mask };
+            let mask = if transposed { mask.transpose() } else { mask };
             keeps_all(&linear, &mask)?;
             linear.set_mask(Some(mask))?;
         }
@@ -222,10 +222,4 @@ fn keeps_all(layer: &Linear, mask: &Mask) -> Result<()> {
     let reason =
         format!("{lost} weights that its mask drops are not 0; the masks are of other weights: remove them, or prune again");
     Err(Error::invalid_option("mask", reason).in_layer(layer.name()))
-}
-
-/// The mask in the other layout of its weight.
-pub(super) fn turned(mask: &Mask) -> Mask {
-    let (rows, cols) = mask.dim();
-    Mask::from_fn(cols, rows, |r, c| mask.get(c, r))
 }

@@ -1,6 +1,6 @@
 //! Language models of the literature, opened from their checkpoints.
 //!
-//! [`Config`] reads a `config.json`; [`LanguageModel`] holds a decoder of any [`Family`] and runs it, with a [`Cache`] token by
+//! [`Config`] reads a `config.json`; [`LanguageModel`] holds a decoder of any [`Family`] and runs it, with a [`KvCache`] token by
 //! token, backward for gradients, or part by part ([`EmbeddingHead`], [`load_block`]) where it is larger than memory. A family is one
 //! file that says which parts its blocks have and what their tensors are called; the parts are those of [`nn`](crate::nn).
 
@@ -37,7 +37,7 @@ pub use config::{Config, Widths};
 pub use embedding_head::EmbeddingHead;
 pub use family::Family;
 pub use load::remark;
-pub use model::{Cache, LanguageModel, LanguageTape, load_block, positions};
+pub use model::{KvCache, LanguageModel, LanguageTape, load_block, positions};
 pub use next_token::{NextToken, next_tokens};
 pub use outline::{Kind, Outline, Outlined};
 pub use seq2seq::{Seq2Seq, Seq2SeqCache, Seq2SeqTape};

@@ -2,7 +2,7 @@
 
 use super::embedding_head::EmbeddingHead;
 use super::linears::{Taps, infos, no_weight};
-use super::load::{Reader, turned};
+use super::load::Reader;
 use super::next_token::{NextToken, next_tokens, sequences};
 use super::{Config, Family};
 use crate::data::Sequences;
@@ -31,13 +31,13 @@ pub struct LanguageModel {
 
 /// Keys and values of the tokens so far, of every block; and the tokens, since a model may have other rotary frequencies for longer texts.
 #[derive(Debug, Clone)]
-pub struct Cache {
+pub struct KvCache {
     layers: Vec<LayerCache>,
     ids: Vec<u32>,
     regime: usize,
 }
 
-impl Cache {
+impl KvCache {
     /// Number of tokens.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -234,8 +234,8 @@ impl LanguageModel {
     }
 
     /// An empty cache.
-    pub fn cache(&self) -> Cache {
-        Cache { layers: vec![LayerCache::default(); self.blocks.len()], ids: Vec::new(), regime: 0 }
+    pub fn cache(&self) -> KvCache {
+        KvCache { layers: vec![LayerCache::default(); self.blocks.len()], ids: Vec::new(), regime: 0 }
     }
 
     /// Appends tokens to the cache and gives the logits `(vocab)` of what follows them. Where the text passes a length from which rotary
@@ -243,7 +243,7 @@ impl LanguageModel {
     ///
     /// # Errors
     /// As [`LanguageModel::forward`], and if there is no token.
-    pub fn step(&self, ids: &[u32], cache: &mut Cache) -> Result<Array1<f32>> {
+    pub fn step(&self, ids: &[u32], cache: &mut KvCache) -> Result<Array1<f32>> {
         if ids.is_empty() {
             return Err(Error::invalid_option("ids", "there is no token"));
         }
@@ -309,7 +309,8 @@ impl LanguageModel {
                 result = to.write(name, if other { values.reversed_axes() } else { values });
             }
             if let (Ok(()), Some(mask)) = (&result, mask) {
-                result = if transposed.contains(name) { to.write_mask(name, &turned(mask)) } else { to.write_mask(name, mask) };
+                result =
+                    if transposed.contains(name) { to.write_mask(name, &mask.transpose()) } else { to.write_mask(name, mask) };
             }
         });
         result?;

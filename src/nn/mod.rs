@@ -36,5 +36,5 @@ pub use parameters::{Change, Gradients, Parameters, See, check_mask};
 pub(crate) use transformer::attention;
 pub use transformer::{
     Attention, AttentionRule, Back, Block, Distances, FeedForward, Heads, LayerCache, Linear, Norm, NormKind, Positions,
-    QkvProjection, RopeScaling, Rotary, Seen, Turns, UpProjection, attend, attend_back,
+    QkvProjection, RopeScaling, Rotary, RotaryTable, Seen, UpProjection, attend, attend_back,
 };

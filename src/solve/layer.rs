@@ -25,7 +25,7 @@ impl Pruned {
     pub fn check(&self, layer: &str, (rows, cols): (usize, usize)) -> Result<()> {
         for (what, found) in [("mask", self.mask.dim()), ("pruned weight", self.weight.dim())] {
             if found != (rows, cols) {
-                return Err(Error::shape(format!("{what} of layer {layer}"), &[rows, cols], &[found.0, found.1]));
+                return Err(Error::shape(what, &[rows, cols], &[found.0, found.1]).in_layer(layer));
             }
         }
         Ok(())
@@ -103,7 +103,7 @@ pub(super) fn checked_weight(layer: &Evidence<'_>, pattern: Pattern, scope: Scop
         && mask.dim() != (rows, cols)
     {
         let found = [mask.rows(), mask.cols()];
-        return Err(Error::shape(format!("mask of layer {}", layer.layer), &[rows, cols], &found));
+        return Err(Error::shape("mask", &[rows, cols], &found).in_layer(layer.layer));
     }
     check_finite(&layer.weight, "weights")?;
     let mut weight = layer.weight.as_standard_layout().into_owned();
@@ -161,7 +161,7 @@ pub(super) fn explain(error: Error, layer: &Evidence<'_>, damping: f64) -> Error
     let few = if tokens < order { format!("at least {order} tokens, or ") } else { String::new() };
     let hint =
         format!("{tokens} tokens, damping {damping} of the mean diagonal: give {few}a damping above {}", damping.max(1e-3));
-    Error::NotPositiveDefinite { what: format!("Gram matrix of layer {}", layer.layer), order, column, hint }
+    Error::NotPositiveDefinite { what: "Gram matrix".into(), order, column, hint }.in_layer(layer.layer)
 }
 
 /// The result of a pruner, with its error measured.

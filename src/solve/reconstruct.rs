@@ -80,8 +80,8 @@ impl Reconstruct {
         let (rows, cols) = layer.weight.dim();
         for found in [mask.dim(), start.dim()] {
             if found != (rows, cols) {
-                let what = format!("mask and weights to reconstruct of layer {}", layer.layer);
-                return Err(Error::shape(what, &[rows, cols], &[found.0, found.1]));
+                let what = "mask and weights to reconstruct";
+                return Err(Error::shape(what, &[rows, cols], &[found.0, found.1]).in_layer(layer.layer));
             }
         }
         if let Solver::Gradients { tolerance, .. } = self.solver

@@ -57,7 +57,7 @@ impl Retarget<'_> {
         let weight = layer.weight.mapv(f64::from);
         let mut right = Array2::<f64>::zeros((out, cols));
         let misfit = |what: &str, expected: [usize; 2], found: &Array2<f64>| {
-            Error::shape(format!("{what} of layer {}", layer.layer), &expected, found.shape())
+            Error::shape(what, &expected, found.shape()).in_layer(layer.layer)
         };
         let finite = |what: &str, share: f64, products: &Array2<f64>| {
             if !share.is_finite() {
@@ -66,8 +66,8 @@ impl Retarget<'_> {
             match products.indexed_iter().find(|(_, v)| !v.is_finite()) {
                 None => Ok(()),
                 Some(((row, col), &value)) => {
-                    let what = format!("products of the {what} of layer {}", layer.layer);
-                    Err(Error::NotFinite { what, row, col, value })
+                    let what = format!("products of the {what}");
+                    Err(Error::NotFinite { what, row, col, value }.in_layer(layer.layer))
                 }
             }
         };

@@ -16,6 +16,7 @@
 //!
 //! Cost: `k n² d` for `n` samples of `d` attributes.
 
+use crate::mask::{check_finite, check_finite_from};
 use crate::rng::Seed;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, ArrayView1, s};
@@ -49,9 +50,7 @@ pub fn munge(x: &ArrayRef2<f32>, nominal: &[bool], how: &Munge) -> Result<Array2
         let reason = format!("swap {} must be in [0, 1], variance {} positive", how.swap, how.variance);
         return Err(Error::invalid_option("munge", reason));
     }
-    if let Some(((row, col), &v)) = x.indexed_iter().find(|(_, v)| !v.is_finite()) {
-        return Err(Error::NotFinite { what: "samples".into(), row, col, value: f64::from(v) });
-    }
+    check_finite(x, "samples")?;
     let mut random = how.seed.stream("munge");
     let Some(made) =
         how.times.checked_mul(n).filter(|made| made.checked_mul(d.max(1)).is_some_and(|all| all < isize::MAX as usize / 4))
@@ -79,10 +78,7 @@ pub fn munge(x: &ArrayRef2<f32>, nominal: &[bool], how: &Munge) -> Result<Array2
                 }
             }
         }
-        if let Some(((row, col), &v)) = t.indexed_iter().find(|(_, v)| !v.is_finite()) {
-            let what = format!("samples made with variance {}", how.variance);
-            return Err(Error::NotFinite { what, row: time * n + row, col, value: f64::from(v) });
-        }
+        check_finite_from(&t, &format!("samples made with variance {}", how.variance), time * n)?;
         all.slice_mut(s![time * n..(time + 1) * n, ..]).assign(&t);
     }
     Ok(all)

@@ -197,7 +197,7 @@ fn settings_that_exclude_each_other_and_names_of_no_layer_are_errors() {
     let mut singular = base.clone();
     singular.pruner = &few;
     let text = prune(&m.dir, &m.out("singular"), &ids[..12], &singular).unwrap_err().to_string();
-    assert!(text.starts_with("Gram matrix of layer model.layers.0.self_attn.q_proj: the 16 x 16 matrix is not"), "{text}");
+    assert!(text.starts_with("layer model.layers.0.self_attn.q_proj: Gram matrix: the 16 x 16 matrix is not"), "{text}");
     assert!(text.contains("12 tokens, damping 0"), "{text}");
     // Nothing is left of runs that did nothing: only the model.
     assert_eq!(std::fs::read_dir(m.folder.path()).unwrap().count(), 1);

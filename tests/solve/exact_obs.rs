@@ -151,7 +151,7 @@ fn the_number_of_threads_changes_no_bit() {
 fn what_cannot_be_done_is_said_with_the_numbers() {
     let layer = Layer::random(4, 40, 12, 65);
     let text = layer.prune(&PLAIN, Pattern::Unstructured, 0.5).unwrap_err().to_string();
-    assert!(text.starts_with("Gram matrix of layer blocks.3.o: the 40 x 40 matrix is not positive definite"), "{text}");
+    assert!(text.starts_with("layer blocks.3.o: Gram matrix: the 40 x 40 matrix is not positive definite"), "{text}");
     let text = layer.prune(&ExactObs::default(), Pattern::Rows, 0.5).unwrap_err().to_string();
     assert!(text.starts_with("pattern: obc makes up for a weight within its row"), "{text}");
     let text = layer.prune(&ExactObs::default(), Pattern::Block { rows: 1, cols: 3 }, 0.5).unwrap_err().to_string();

@@ -125,10 +125,10 @@ fn the_number_of_threads_changes_no_bit() {
 fn singular_blocks_and_shapes_that_do_not_fit_are_errors_with_the_numbers() {
     let layer = Layer::random(3, 40, 10, 45);
     let error = EXACT.run(&layer.evidence(), &half(&layer), &layer.weight).unwrap_err().to_string();
-    assert!(error.starts_with("Gram matrix of layer blocks.3.o: the 20 x 20 matrix is not positive definite"), "{error}");
+    assert!(error.starts_with("layer blocks.3.o: Gram matrix: the 20 x 20 matrix is not positive definite"), "{error}");
     assert!(error.contains("10 tokens, damping 0 of the mean diagonal"), "{error}");
     let error = EXACT.run(&layer.evidence(), &Mask::full(3, 41), &layer.weight).unwrap_err().to_string();
-    assert_eq!(error, "mask and weights to reconstruct of layer blocks.3.o: expected shape [3, 40], found [3, 41]");
+    assert_eq!(error, "layer blocks.3.o: mask and weights to reconstruct: expected shape [3, 40], found [3, 41]");
     let error = EXACT.run(&layer.evidence(), &Mask::full(3, 40), &Array2::zeros((2, 40))).unwrap_err().to_string();
     assert!(error.ends_with("expected shape [3, 40], found [2, 40]"), "{error}");
     let error = gradients(3, f64::NAN).run(&layer.evidence(), &half(&layer), &layer.weight).unwrap_err().to_string();

@@ -67,7 +67,7 @@ fn products_of_other_shapes_are_errors_with_both() {
         .run(&layer.evidence())
         .unwrap_err()
         .to_string();
-    assert_eq!(text, "products of dense and pruned inputs of layer blocks.3.o: expected shape [12, 12], found [12, 7]");
+    assert_eq!(text, "layer blocks.3.o: products of dense and pruned inputs: expected shape [12, 12], found [12, 7]");
     let text = Retarget { damping: 0.0, inputs: None, hidden_states: Some((1.0, &wrong)) }
         .run(&layer.evidence())
         .unwrap_err()
@@ -78,7 +78,7 @@ fn products_of_other_shapes_are_errors_with_both() {
         Retarget { damping: 0.0, inputs: Some(inputs), hidden_states: None }.run(&layer.evidence()).unwrap_err().to_string()
     };
     assert_eq!(fail((f64::NAN, &right)), "fraction of the inputs: NaN is not finite");
-    assert!(fail((1.0, &nan)).starts_with("products of the inputs of layer blocks.3.o: NaN at row 0, column 0"));
+    assert!(fail((1.0, &nan)).starts_with("layer blocks.3.o: products of the inputs: NaN at row 0, column 0"));
     let mut cross = Cross::new(2, 3);
     assert!(cross.update(&Array2::zeros((4, 2)), &Array2::zeros((5, 3))).is_err());
     assert!(cross.update(&Array2::from_elem((4, 2), f32::INFINITY), &Array2::ones((4, 3))).is_err());

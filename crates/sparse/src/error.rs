@@ -288,27 +288,19 @@ impl Error {
         Error::Unfinished { part: part.into(), source: Box::new(self) }
     }
 
-    /// Whether the error says that it is of this layer.
-    pub fn is_of_layer(&self, name: &str) -> bool {
+    /// The same error, saying in which layer it was met, if it does not say so already.
+    pub fn in_layer(self, layer: impl Into<String>) -> Self {
+        let layer = layer.into();
+        if self.names_layer(&layer) { self } else { Error::Layer { layer, source: Box::new(self) } }
+    }
+
+    fn names_layer(&self, name: &str) -> bool {
         match self {
-            Error::Layer { layer, source } => layer == name || source.is_of_layer(name),
+            Error::Layer { layer, source } => layer == name || source.names_layer(name),
             Error::MissingEvidence { layer, .. } => layer == name,
             Error::UnknownName { name: unknown, .. } => unknown == name,
-            Error::Shape { what, .. } | Error::NotPositiveDefinite { what, .. } | Error::Numerical { what, .. } => {
-                what.split_whitespace().any(|word| word == name)
-            }
-            Error::Unfinished { source, .. } => source.is_of_layer(name),
+            Error::Unfinished { source, .. } => source.names_layer(name),
             _ => false,
         }
-    }
-
-    /// The same error, saying in which layer it was met, if it does not say so already.
-    pub fn within_layer(self, name: &str) -> Self {
-        if self.is_of_layer(name) { self } else { self.in_layer(name) }
-    }
-
-    /// The same error, saying in which layer it was met.
-    pub fn in_layer(self, layer: impl Into<String>) -> Self {
-        Error::Layer { layer: layer.into(), source: Box::new(self) }
     }
 }

@@ -57,7 +57,7 @@ impl Pruned {
         };
         let dtype = from.dtype(name)?;
         let stored = if matches!(packing, Packing::Storage(_)) { from.storage(name)? } else { None };
-        let values = match stored.filter(|op| op.entries().mask() == mask) {
+        let values = match stored.filter(|op| op.mask() == mask) {
             Some(op) => Values::Stored(op),
             None => Values::Dense(from.matrix(name, (rows, cols))?),
         };

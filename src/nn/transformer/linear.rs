@@ -174,7 +174,7 @@ impl Linear {
     /// Which weights are kept: the mask that is held, or what a sparse storage keeps. `None` where all are.
     pub fn kept(&self) -> Option<Cow<'_, Mask>> {
         let stored = || match &self.storage {
-            Storage::Packed(op) if op.nnz() < op.shape().0 * op.shape().1 => Some(Cow::Owned(op.entries().mask())),
+            Storage::Packed(op) if op.nnz() < op.shape().0 * op.shape().1 => Some(Cow::Owned(op.mask())),
             _ => None,
         };
         self.mask.as_ref().map(Cow::Borrowed).or_else(stored)

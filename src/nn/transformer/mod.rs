@@ -18,4 +18,4 @@ pub use feedforward::{FeedForward, UpProjection};
 pub use linear::Linear;
 pub use norm::{Norm, NormKind};
 pub use positions::{LayerCache, Positions};
-pub use rotary::{RopeScaling, Rotary, Turns};
+pub use rotary::{RopeScaling, Rotary, RotaryTable};

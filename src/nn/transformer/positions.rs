@@ -1,6 +1,6 @@
 //! Where the tokens of a pass stand, and what earlier passes left in the cache.
 
-use super::{Distances, Turns};
+use super::{Distances, RotaryTable};
 use ndarray::{Array2, ArrayRef2, ArrayView2, s};
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ pub struct Positions {
     /// Position of the first token of each.
     pub first: usize,
     /// Cosines and sines, where positions are rotary.
-    pub turns: Option<Turns>,
+    pub turns: Option<RotaryTable>,
     /// Biases of scores, where positions are relative.
     pub distances: Option<Distances>,
 }

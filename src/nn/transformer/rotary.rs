@@ -159,14 +159,14 @@ impl Rotary {
     }
 
     /// Cosines and sines at `length` positions from `first` on, of a text that ends with them; times the amplitude.
-    pub fn turns(&self, first: usize, length: usize) -> Turns {
+    pub fn turns(&self, first: usize, length: usize) -> RotaryTable {
         let frequencies = match &self.beyond {
             Some((most, long)) if first + length > *most => long,
             _ => &self.frequencies,
         };
         let angle = |(t, i): (usize, usize)| f64::from((first + t) as f32 * frequencies[i]);
         let dim = (length, frequencies.len());
-        Turns {
+        RotaryTable {
             cos: Array2::from_shape_fn(dim, |at| self.amplitude * angle(at).cos() as f32),
             sin: Array2::from_shape_fn(dim, |at| self.amplitude * angle(at).sin() as f32),
         }
@@ -175,12 +175,12 @@ impl Rotary {
 
 /// Cosines and sines, `(positions, pairs)`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Turns {
+pub struct RotaryTable {
     cos: Array2<f32>,
     sin: Array2<f32>,
 }
 
-impl Turns {
+impl RotaryTable {
     /// Turns every head of `x (tokens, heads · head_dim)`; its rows run through the positions once for each sequence.
     ///
     /// # Panics
@@ -192,7 +192,7 @@ impl Turns {
     /// Turns back, which is the derivative of turning.
     ///
     /// # Panics
-    /// As [`Turns::turn`].
+    /// As [`RotaryTable::turn`].
     pub fn turn_back(&self, x: &mut ArrayRef2<f32>, head_dim: usize) {
         self.by(x, head_dim, -1.0);
     }

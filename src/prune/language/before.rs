@@ -6,8 +6,7 @@ use crate::mask::Mask;
 
 /// A mask in the other layout of the weight, if that is how the checkpoint holds it.
 pub(super) fn turned(mask: Mask, transposed: bool) -> Mask {
-    let (rows, cols) = mask.dim();
-    if transposed { Mask::from_fn(cols, rows, |r, c| mask.get(c, r)) } else { mask }
+    if transposed { mask.transpose() } else { mask }
 }
 
 /// The mask `(out, in)` that an earlier run has left beside the weight.

@@ -158,7 +158,7 @@ impl<'a> Levels<'a> {
             walk.at_once(&mut block, CalibrationInputs::Dense, &mut |block, found, names| {
                 for (l, of) in layers.iter().enumerate().filter(|(_, l)| names.contains(&l.name)) {
                     let Some(layer) = block.linears().into_iter().find(|found| found.name() == of.name) else { continue };
-                    let in_layer = |e: Error| e.within_layer(&of.name);
+                    let in_layer = |e: Error| e.in_layer(&of.name);
                     let (weight, old) = (layer.dense_weight(), mask_before(&layer.tensor(), layer.is_transposed(), folder)?);
                     let measured = with_gradients(found, &of.name, settings.gradients)?;
                     let evidence = Evidence { layer: &of.name, weight: weight.view(), mask: old.as_ref(), measured };

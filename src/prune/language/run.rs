@@ -283,7 +283,7 @@ fn one(
     with_gradients(found, name, settings.gradients)?;
     let measured = found.inputs();
     let evidence = Evidence { layer: name, weight, mask: old.as_ref(), measured };
-    let in_layer = |e: Error| e.within_layer(name);
+    let in_layer = |e: Error| e.in_layer(name);
     let target = match settings.correction {
         None => None,
         Some(c) => {

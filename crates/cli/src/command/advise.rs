@@ -4,12 +4,13 @@ use super::bench::room::{check_sparsity, check_threads, shape};
 use super::model::bar;
 use super::{counted, print, print_json};
 use clap::Parser;
-use lacuna::advise::{Advice, Cache, Grid, Key, ModelAdvice, Profile, Question, Speedup, layers_of, measure};
+use lacuna::advise::{
+    Advice, Key, LayerShape, MeasurementGrid, ModelAdvice, Profile, ProfileFile, Query, Speedup, layers_of, measure,
+};
 use lacuna::io::Folder;
 use lacuna::mask::Pattern;
 use lacuna::report::{Cell, Table};
 use lacuna::rng::Seed;
-use lacuna::sparse::Machine;
 use lacuna::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ pub struct Args {
     /// Rows of x
     #[arg(long, default_value_t = 1)]
     tokens: usize,
-    /// Share of the weights that is pruned, in [0, 1); of a folder: where layers have no masks; 2:4 fixes it
+    /// Fraction of the weights that is pruned, in [0, 1); of a folder: where layers have no masks; 2:4 fixes it
     #[arg(long, allow_negative_numbers = true)]
     sparsity: Option<f64>,
     /// Shape that survivors take: unstructured, 2:4 or block16x1; masks of a folder say it themselves
@@ -61,34 +62,52 @@ pub fn run(args: &Args) -> Result<()> {
     if args.tokens == 0 {
         return Err(Error::invalid_option("tokens", "0, where 1 or more are possible"));
     }
-    let grid = if args.quick { Grid::quick() } else { Grid::full() };
+    let grid = if args.quick { MeasurementGrid::quick() } else { MeasurementGrid::full() };
     let asked = args.shape.as_deref().map(|text| question(args, text)).transpose()?;
+    if let (Some(query), None) = (&asked, &args.machine)
+        && !grid.patterns().contains(&query.pattern)
+    {
+        let known: Vec<String> = grid.patterns().iter().map(Pattern::to_string).collect();
+        return Err(Error::invalid_option("pattern", format!("{} is not measured; {} are", query.pattern, known.join(", "))));
+    }
     let folder = args.dir.as_ref().map(Folder::open).transpose()?;
+    let layers = folder.as_ref().map(|folder| layers_of(folder, &grid.patterns())).transpose()?;
+    layers.iter().flatten().try_for_each(|layer| layer.asked(args.sparsity).map(drop))?;
     let (profile, cache) = profile(args, &grid)?;
-    match (asked, &folder) {
-        (Some(question), _) => of_shape(args, &profile, &cache, &question),
-        (None, Some(folder)) => of_model(args, &profile, &cache, folder),
+    match (asked, folder.zip(layers)) {
+        (Some(query), _) => of_shape(args, &profile, &cache, &query),
+        (None, Some((folder, layers))) => {
+            let layers = if profile.patterns() == grid.patterns() { layers } else { layers_of(&folder, &profile.patterns())? };
+            of_model(args, &profile, &cache, (&folder, &layers))
+        }
         (None, None) => Err(Error::invalid_option("shape", "give one, or a folder")),
     }
 }
 
 /// What is asked of one shape.
-fn question(args: &Args, text: &str) -> Result<Question> {
+fn question(args: &Args, text: &str) -> Result<Query> {
     let (shape, pattern): (_, Pattern) = (shape(text)?, args.pattern.parse()?);
     pattern.check_shape(shape.0, shape.1)?;
     let sparsity = match (args.sparsity, pattern) {
+        (Some(sparsity), Pattern::Nm { n, m }) if sparsity != 1.0 - n as f64 / m as f64 => {
+            let fixed = 1.0 - n as f64 / m as f64;
+            return Err(Error::invalid_option(
+                "sparsity",
+                format!("{sparsity}, where {pattern} fixes it at {fixed}; leave it out"),
+            ));
+        }
         (Some(sparsity), _) => sparsity,
         (None, Pattern::Nm { .. }) => 0.0,
         (None, _) => return Err(Error::invalid_option("sparsity", format!("{pattern} says none; give one, as 0.6"))),
     };
-    let plain = Question::new(shape, args.tokens, sparsity).with_pattern(pattern);
+    let plain = Query::new(shape, args.tokens, sparsity).with_pattern(pattern);
     Ok(if args.cold { plain.from_memory() } else { plain })
 }
 
 /// The profile of this machine, from its file or measured, and the file.
-fn profile(args: &Args, grid: &Grid) -> Result<(Profile, Cache)> {
+fn profile(args: &Args, grid: &MeasurementGrid) -> Result<(Profile, ProfileFile)> {
     let key = Key::here(args.threads);
-    let cache = args.machine.as_ref().map_or_else(|| Cache::of(&key, grid), |file| Ok(Cache::file(file)))?;
+    let cache = args.machine.as_ref().map_or_else(|| ProfileFile::of(&key, grid), |file| Ok(ProfileFile::file(file)))?;
     let kept = if args.renew { None } else { cache.read(&key, grid)? };
     if let Some(profile) = kept {
         if profile.key != key {
@@ -117,8 +136,8 @@ fn machine(key: &Key) -> String {
     format!("{}, {}, {}", key.cpu, key.isa, counted(key.threads, "thread"))
 }
 
-fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
+fn percent(fraction: f64) -> String {
+    format!("{:.1} %", fraction * 100.0)
 }
 
 /// From where on sparse wins, in words.
@@ -130,23 +149,32 @@ fn wins(from: Option<f64>, at_all: bool) -> String {
     }
 }
 
+/// Where weights came from, in words.
+fn of_memory(asked: bool, measured: bool) -> &'static str {
+    match (asked, measured) {
+        (_, true) => ", weights from memory",
+        (true, false) => ", weights from the caches (from memory, so many tokens were not measured)",
+        (false, false) => "",
+    }
+}
+
 fn bounds(s: &Speedup) -> String {
     format!("{:.2} ({:.2} to {:.2})", s.median, s.low, s.high)
 }
 
-fn of_shape(args: &Args, profile: &Profile, cache: &Cache, question: &Question) -> Result<()> {
-    let a: Advice = profile.advise(question)?;
-    let ((out, inputs), key) = (question.shape, &profile.key);
+fn of_shape(args: &Args, profile: &Profile, cache: &ProfileFile, query: &Query) -> Result<()> {
+    let a: Advice = profile.advise(query)?;
+    let ((out, inputs), key) = (query.shape, &profile.key);
     if args.json {
         return print_json(&json!({
-            "shape": format!("{out}x{inputs}"), "tokens": question.tokens, "pattern": question.pattern, "sparsity": question.sparsity,
-            "cold": question.from_memory, "storage": a.storage, "sparse": a.sparse, "speedup": a.speedup.median, "speedup_low": a.speedup.low,
+            "shape": format!("{out}x{inputs}"), "tokens": query.tokens, "pattern": query.pattern, "sparsity": query.sparsity,
+            "cold": a.from_memory, "storage": a.storage, "sparse": a.sparse, "speedup": a.speedup.median, "speedup_low": a.speedup.low,
             "speedup_high": a.speedup.high, "dense_us": a.dense.us, "dense_kernel": a.dense_kernel, "sparse_us": a.sparse_time.us,
             "wins_from": a.wins_from, "wins_at_all_measured": a.wins_at_all, "measured": a.measured, "extrapolated": a.extrapolated,
             "machine": key, "profile": cache.path(),
         }));
     }
-    let from = if question.from_memory { ", weights from memory" } else { "" };
+    let from = of_memory(query.from_memory, a.from_memory);
     let source = match (a.measured, a.extrapolated.is_empty()) {
         (true, _) => "measured".to_string(),
         (false, true) => "interpolated between measured products".to_string(),
@@ -154,9 +182,9 @@ fn of_shape(args: &Args, profile: &Profile, cache: &Cache, question: &Question) 
     };
     print(&format!(
         "{out}x{inputs}, {}, {} at {}{from}: {}\nspeed-up of {} over dense ({}) {}, {:.1} µs and {:.1} µs; {source}\n{}\n{}: {}\n",
-        counted(question.tokens, "token"),
-        question.pattern,
-        percent(question.sparsity),
+        counted(query.tokens, "token"),
+        query.pattern,
+        percent(query.sparsity),
         a.storage,
         a.sparse,
         a.dense_kernel,
@@ -169,12 +197,11 @@ fn of_shape(args: &Args, profile: &Profile, cache: &Cache, question: &Question) 
     ))
 }
 
-fn of_model(args: &Args, profile: &Profile, cache: &Cache, folder: &Folder) -> Result<()> {
-    let layers = layers_of(folder, &profile.patterns())?;
+fn of_model(args: &Args, profile: &Profile, cache: &ProfileFile, (folder, layers): (&Folder, &[LayerShape])) -> Result<()> {
     let bytes: usize = layers.iter().map(|l| 4 * l.shape.0 * l.shape.1).sum();
     let far = profile.cells.iter().any(|c| c.from_memory);
-    let from_memory = args.cold || (far && bytes > Machine::here().l3);
-    let model: ModelAdvice = profile.advise_model(&layers, args.tokens, args.sparsity, from_memory)?;
+    let from_memory = args.cold || (far && bytes > profile.last_cache);
+    let model: ModelAdvice = profile.advise_model(layers, args.tokens, args.sparsity, from_memory)?;
     let key = &profile.key;
     if args.json {
         let rows: Vec<_> = model
@@ -190,7 +217,7 @@ fn of_model(args: &Args, profile: &Profile, cache: &Cache, folder: &Folder) -> R
             })
             .collect();
         return print_json(&json!({
-            "folder": folder.path(), "tokens": args.tokens, "cold": from_memory, "rows": rows, "dense_us": model.dense_us,
+            "folder": folder.path(), "tokens": args.tokens, "cold": model.from_memory, "rows": rows, "dense_us": model.dense_us,
             "best_us": model.best_us, "speedup": model.speedup.median, "speedup_low": model.speedup.low,
             "speedup_high": model.speedup.high, "machine": key, "profile": cache.path(),
         }));
@@ -230,7 +257,7 @@ fn of_model(args: &Args, profile: &Profile, cache: &Cache, folder: &Folder) -> R
         "{}\nall linear layers, {}{}: {:.1} µs dense, {:.1} µs each in its faster storage, speed-up {}\n{}: {}\n",
         table.to_text(),
         counted(args.tokens, "token"),
-        if from_memory { ", weights from memory" } else { "" },
+        of_memory(from_memory, model.from_memory),
         model.dense_us,
         model.best_us,
         bounds(&model.speedup),

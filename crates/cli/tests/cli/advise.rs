@@ -2,7 +2,7 @@
 
 use crate::common::Folder;
 use crate::prune_language::folder;
-use lacuna::advise::{Cell, Grid, Key, Median, Profile, Sparse};
+use lacuna::advise::{Key, Measurement, MeasurementGrid, Median, Profile, Sparse};
 use lacuna::mask::Pattern;
 
 /// A machine on which a weight and token take a nanosecond dense, and twice or half as long at sparsities of 0.5 and 0.9.
@@ -23,7 +23,7 @@ fn made_up(key: Key) -> Profile {
                 of(Pattern::Unstructured, 0.9, "sell:padded", 0.5),
                 of(Pattern::Nm { n: 2, m: 4 }, 0.5, "nm:2:4", 0.8),
             ];
-            cells.push(Cell {
+            cells.push(Measurement {
                 shape: (side, side),
                 tokens,
                 from_memory: false,
@@ -33,7 +33,7 @@ fn made_up(key: Key) -> Profile {
             });
         }
     }
-    Profile { key, grid: Grid::full(), seconds: 1.0, cells }
+    Profile { key, grid: MeasurementGrid::full(), seconds: 1.0, last_cache: 32 << 20, cells }
 }
 
 /// The folder with such a machine in `machine.json`.
@@ -61,10 +61,27 @@ fn a_shape_is_answered_from_what_was_measured() {
     assert_eq!(far["extrapolated"], serde_json::json!(["shape"]), "{far}");
     let text = folder.succeeds(&["advise", "--machine", "machine.json", "--shape", "4096x4096", "--sparsity", "0.9"]);
     assert!(
-        text.contains("speed-up of sell:padded over dense (gemm) 2.00 (") && text.contains("sparse wins from 70 % on"),
+        text.contains("speed-up of sell:padded over dense (gemm) 2.00 (") && text.contains("sparse wins from 70.0 % on"),
         "{text}"
     );
     assert!(text.contains("extrapolated: shape beyond what was measured"), "{text}");
+}
+
+#[test]
+fn what_is_wrong_with_a_question_shows_before_anything_is_measured() {
+    // Without a file of a machine every question would measure this one for a minute and a half.
+    let folder = folder();
+    for (question, says) in [
+        (&["lm"][..], "sparsity: model.layers.0.self_attn.q_proj.weight has no mask; give a sparsity"),
+        (&["--shape", "8x8", "--pattern", "4:8"], "pattern: 4:8 is not measured; unstructured, 2:4, block16x1 are"),
+        (&["--shape", "8x8", "--pattern", "2:4", "--sparsity", "0.6"], "sparsity: 0.6, where 2:4 fixes it at 0.5; leave it out"),
+        (&["--shape", "8x8"], "sparsity: unstructured says none; give one, as 0.6"),
+        (&["--shape", "8x8", "--sparsity", "1.0"], "sparsity"),
+    ] {
+        let begun = std::time::Instant::now();
+        let line = folder.refuses(&[&["advise"], question].concat());
+        assert!(line.contains(says) && begun.elapsed().as_secs() < 20, "{line}");
+    }
 }
 
 #[test]

@@ -87,6 +87,20 @@ impl Mask {
         Mask::from_fn(keep.nrows(), keep.ncols(), |r, c| keep[[r, c]])
     }
 
+    /// The mask of the transposed matrix.
+    ///
+    /// ```
+    /// use lacuna_sparse::mask::Mask;
+    /// let mask = Mask::from_fn(2, 3, |r, c| c > r);
+    /// assert_eq!(mask.transpose(), Mask::from_fn(3, 2, |r, c| r > c));
+    /// ```
+    #[must_use]
+    pub fn transpose(&self) -> Mask {
+        let mut turned = Mask::empty(self.cols, self.rows);
+        self.iter_kept().for_each(|(r, c)| turned.set(c, r, true));
+        turned
+    }
+
     /// The mask as a boolean array, true = kept.
     pub fn to_array(&self) -> Array2<bool> {
         Array2::from_shape_fn((self.rows, self.cols), |(r, c)| self.get(r, c))

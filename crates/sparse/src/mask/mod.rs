@@ -11,4 +11,4 @@ mod select;
 pub use bits::Mask;
 pub use budget::{Budget, Scope};
 pub use pattern::Pattern;
-pub use select::{check_finite, check_finite_from, order_key, rank_cut, select, unit_scores};
+pub use select::{check_finite, check_finite_from, order_key, select, unit_scores};

@@ -260,7 +260,7 @@ fn histogram(scores: &[&ArrayRef2<f32>], bin: impl Fn(f32) -> Option<u32> + Sync
 ///
 /// # Panics
 /// If `keep` is not from 1 to the number of scores. These must be finite.
-pub fn rank_cut(scores: &[&ArrayRef2<f32>], keep: usize) -> (f32, usize) {
+fn rank_cut(scores: &[&ArrayRef2<f32>], keep: usize) -> (f32, usize) {
     let all: usize = scores.iter().map(|s| s.len()).sum();
     assert!((1..=all).contains(&keep), "rank {keep} of {all} scores");
     let (high, above) = bin_of_rank(&histogram(scores, |s| Some(order_key(s) >> 16)), keep);

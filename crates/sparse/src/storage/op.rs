@@ -60,6 +60,11 @@ pub trait LinearOp: Send + Sync + std::fmt::Debug {
         Entries::of_all(self.shape(), |row, to| self.row_into(row, to))
     }
 
+    /// Which weights are kept: those of [`LinearOp::entries`].
+    fn mask(&self) -> Mask {
+        self.entries().mask()
+    }
+
     /// The kept weights in compressed rows, to the bit those of [`LinearOp::to_dense`], in memory of their number. Of a dense storage all are
     /// kept, as in [`LinearOp::entries`].
     ///

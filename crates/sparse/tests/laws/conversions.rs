@@ -44,7 +44,7 @@ fn all_become_all(formats: &[Format], w: &Array2<f32>, mask: &Mask, name: &str) 
             // What is stored, without the zeros of what is dropped.
             let stored = op.to_dense();
             assert_eq!(op.to_csr(), Csr::compress(&stored, mask).unwrap(), "{}", case(Format::Csr));
-            assert_eq!(op.entries().mask(), *mask, "{}", case(Format::Csr));
+            assert_eq!(op.mask(), *mask, "{}", case(Format::Csr));
             for &to in formats {
                 let values = if from == Format::Csr { Precision::F32 } else { kept(to, values) };
                 let (found, parts) = (to.convert(op.as_ref()).unwrap(), to.convert_parts(op.as_ref(), values).unwrap());

@@ -79,7 +79,7 @@ fn of_folder(path: &Path, tensor: &str) -> Result<Masked> {
     if !turned {
         return Ok((weight, mask));
     }
-    let mask = mask.map(|mask| Mask::from_fn(cols, rows, |r, c| mask.get(c, r)));
+    let mask = mask.map(|mask| mask.transpose());
     Ok((weight.reversed_axes().as_standard_layout().into_owned(), mask))
 }
 
@@ -89,7 +89,7 @@ fn of_file(file: &Path, tensor: &str) -> Result<Masked> {
         let storage = checkpoint.storage(tensor)?;
         let (weight, (rows, cols)) = (storage.to_dense(), storage.shape());
         let mask = beside(file, tensor, (rows, cols))?;
-        let kept = mask.unwrap_or_else(|| storage.entries().mask());
+        let kept = mask.unwrap_or_else(|| storage.mask());
         return Ok((weight, Some(kept)));
     }
     if checkpoint.published_names().iter().any(|name| name == tensor) {

@@ -1,7 +1,7 @@
 //! Contenders, taken in turns.
 
 use ::sprs::CsMatI;
-use lacuna::advise::{Contender, Timed, Turns};
+use lacuna::advise::{Contender, RoundRobin, Timed};
 use lacuna::sparse::{LinearOp, apply};
 use lacuna::{Error, Result};
 use ndarray::{Array2, ArrayViewMut2};
@@ -79,7 +79,7 @@ pub fn sprs<'a>(csr: &'a CsMatI<f32, u32>, turned: &'a Array2<f32>) -> Contender
 
 /// Times contenders in their turns, in `seconds` for all of them.
 pub fn times(contenders: &mut [Contender<'_>], x: &Array2<f32>, out: usize, seconds: f64) -> Result<Vec<Timed>> {
-    Turns::of(seconds).time(contenders, x, out)
+    RoundRobin::of(seconds).time(contenders, x, out)
 }
 
 /// How far a product is off.

@@ -65,12 +65,13 @@ impl<'a> Contender<'a> {
 /// | `turn` | 0.005 | 0 and more | seconds of a turn at least, and of what goes before it untimed |
 /// | `runs` | 3 | 1 and more | products of a turn at least |
 /// | `rounds` | 4 | 1 and more | turns of each contender at least |
+/// | `once_above` | `seconds` | 0 and more | seconds of a product above which it is timed once |
 /// | `from_memory` | false | | the caches are emptied before each product, and a turn is `runs` products |
 ///
 /// The time before a turn lets clocks and caches settle. A last cache that others filled may take ten passes until it holds a weight: with less,
 /// whoever reads what the one before it read looks faster (by a fifth, with 9 MB in a cache of 32).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Turns {
+pub struct RoundRobin {
     /// Seconds for all contenders together.
     pub seconds: f64,
     /// Seconds of a turn at least.
@@ -79,14 +80,16 @@ pub struct Turns {
     pub runs: usize,
     /// Turns of each contender at least.
     pub rounds: usize,
+    /// Seconds of a product above which it is timed once.
+    pub once_above: f64,
     /// Whether weights come from memory at each product.
     pub from_memory: bool,
 }
 
-impl Turns {
+impl RoundRobin {
     /// The usual turns, in so many seconds for all contenders together.
-    pub fn of(seconds: f64) -> Turns {
-        Turns { seconds, turn: 5e-3, runs: 3, rounds: 4, from_memory: false }
+    pub fn of(seconds: f64) -> RoundRobin {
+        RoundRobin { seconds, turn: 5e-3, runs: 3, rounds: 4, once_above: seconds, from_memory: false }
     }
 }
 
@@ -103,16 +106,16 @@ pub struct Timed {
     pub timed: usize,
 }
 
-impl Turns {
-    /// Times each contender on `x (tokens, in)` with outputs `(tokens, out)`. They take turns; one that needs more than `seconds` for one product
+impl RoundRobin {
+    /// Times each contender on `x (tokens, in)` with outputs `(tokens, out)`. They take turns; one that needs more than `once_above` for one product
     /// runs once. In their order.
     ///
     /// ```
-    /// use lacuna::advise::{Contender, Turns};
+    /// use lacuna::advise::{Contender, RoundRobin};
     /// use ndarray::Array2;
     /// let weight = Array2::<f32>::eye(4);
     /// let by_hand = Contender::new("ndarray", |x, y| y.assign(&x.dot(&weight.t())));
-    /// let timed = Turns { turn: 1e-4, ..Turns::of(0.01) }.time(&mut [by_hand], &Array2::ones((2, 4)), 4)?;
+    /// let timed = RoundRobin { turn: 1e-4, ..RoundRobin::of(0.01) }.time(&mut [by_hand], &Array2::ones((2, 4)), 4)?;
     /// assert!(timed[0].name == "ndarray" && timed[0].us > 0.0 && timed[0].timed >= 12);
     /// # Ok::<(), lacuna::Error>(())
     /// ```
@@ -131,7 +134,7 @@ impl Turns {
             for i in 0..n {
                 let i = if rounds % 2 == 0 { i } else { n - 1 - i };
                 let (contender, times) = (&mut contenders[i], &mut times[i]);
-                if times.first().is_some_and(|us| us * 1e-6 > self.seconds) {
+                if times.first().is_some_and(|us| us * 1e-6 > self.once_above) {
                     continue;
                 }
                 let mut once = || {
@@ -159,7 +162,7 @@ impl Turns {
     fn warm_turn(&self, first: bool, times: &mut Vec<f64>, once: &mut impl FnMut() -> f64) {
         let turn = Instant::now();
         let us = once();
-        if turn.elapsed().as_secs_f64() > self.seconds && first {
+        if turn.elapsed().as_secs_f64() > self.once_above && first {
             times.push(us);
             return;
         }

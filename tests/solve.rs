@@ -6,6 +6,8 @@ mod close;
 mod alps;
 #[path = "solve/common.rs"]
 mod common;
+#[path = "solve/configs.rs"]
+mod configs;
 #[path = "solve/dsnot.rs"]
 mod dsnot;
 #[path = "solve/exact_obs.rs"]

@@ -5,7 +5,7 @@ use crate::linalg::{Product, Threads};
 use crate::report::{median, quantile};
 use crate::sparse::{Dense, LinearOp, Machine};
 use ndarray::{Array2, ArrayRef2};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// Writes x · Wᵀ of some weight.
@@ -70,7 +70,7 @@ impl<'a> Contender<'a> {
 ///
 /// The time before a turn lets clocks and caches settle. A last cache that others filled may take ten passes until it holds a weight: with less,
 /// whoever reads what the one before it read looks faster (by a fifth, with 9 MB in a cache of 32).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RoundRobin {
     /// Seconds for all contenders together.
     pub seconds: f64,

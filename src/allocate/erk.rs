@@ -15,9 +15,10 @@
 use super::{Allocate, Layer, apportion::apportion, budgets, check};
 use crate::Result;
 use crate::mask::Budget;
+use serde::{Deserialize, Serialize};
 
 /// Erdős-Rényi, kernels not counted; see the module.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Er;
 
 /// Erdős-Rényi with kernels; see the module.

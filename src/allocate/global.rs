@@ -6,13 +6,14 @@ use super::{Allocate, Layer, check};
 use crate::mask::Budget;
 use crate::{Error, Result};
 use ndarray::ArrayView2;
+use serde::{Deserialize, Serialize};
 
 /// As many of each layer as have their scores among the `keep` largest of all layers; of equal scores the first layer's.
 ///
 /// Scores must mean the same in every layer (see each criterion's page). A layer may be left with nothing.
 ///
 /// Cost: one pass over the scores, or two ([`RankCounter`]), with no copy of them.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Global;
 
 impl Allocate for Global {

@@ -25,6 +25,7 @@ use crate::Result;
 use crate::mask::{Budget, check_finite};
 use ndarray::{Array2, ArrayRef2, ArrayView2};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// Weights below which magnitudes are sorted in any case.
 const FEW: usize = 1 << 16;
@@ -36,7 +37,7 @@ const INDEX: u32 = 33;
 const MAGNITUDE: u32 = !(1 << 31);
 
 /// Counts by rank of the LAMP scores; see the module.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lamp;
 
 impl Lamp {

@@ -4,10 +4,11 @@ use super::ranking::Ranking;
 use super::{Allocate, Layer, check};
 use crate::mask::Budget;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Given sparsities for some layers; the rest share what is left of the budget by another allocation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Overrides<A> {
     /// Layer name to sparsity, in [0, 1); 0 keeps a layer whole.
     pub sparsity: BTreeMap<String, f64>,

@@ -23,6 +23,7 @@ use super::apportion::apportion;
 use crate::mask::Budget;
 use crate::{Error, Result};
 use ndarray::ArrayRef2;
+use serde::{Deserialize, Serialize};
 
 /// Counts the outliers among the scores of one block, matrix by matrix.
 #[derive(Debug, Clone)]
@@ -67,7 +68,7 @@ impl Outliers {
 }
 
 /// Densities from shares of outliers; see the module.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Owl {
     /// λ: densities spread over 2 λ.
     pub lambda: f64,

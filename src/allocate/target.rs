@@ -3,9 +3,10 @@
 use super::{Allocate, Layer};
 use crate::mask::Budget;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// How much of the layers together may stay.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Target {
     /// This fraction of the weights goes; in [0, 1).
     Sparsity(f64),

@@ -3,9 +3,10 @@
 use super::{Allocate, Layer, apportion::apportion, budgets, check};
 use crate::Result;
 use crate::mask::Budget;
+use serde::{Deserialize, Serialize};
 
 /// The same share of every layer, as nearly as whole weights allow: shares are rounded by largest remainder.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Uniform;
 
 impl Allocate for Uniform {

@@ -15,9 +15,10 @@
 use crate::Result;
 use crate::criteria::{Evidence, Need, Needs, Saliency};
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
 /// ½ F w²; see the module.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Fisher;
 
 impl Saliency for Fisher {

@@ -18,9 +18,10 @@
 use crate::Result;
 use crate::criteria::{Evidence, Saliency};
 use ndarray::{Array2, Zip};
+use serde::{Deserialize, Serialize};
 
 /// Which norm a unit of several weights is measured by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum MagnitudeNorm {
     /// Sum of absolute values.
     #[default]
@@ -30,7 +31,7 @@ pub enum MagnitudeNorm {
 }
 
 /// Absolute values or squares; see the module.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Magnitude {
     /// L1 or L2.
     pub norm: MagnitudeNorm,

@@ -21,6 +21,7 @@
 use crate::Result;
 use crate::criteria::{Evidence, Need, Needs, Saliency};
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
 /// ½ h w²; see the module.
 ///
@@ -32,7 +33,7 @@ use ndarray::Array2;
 /// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) };
 /// assert_eq!(Obd.score(&layer).unwrap(), array![[2., 4.]]);
 /// ```
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Obd;
 
 impl Saliency for Obd {

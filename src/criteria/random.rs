@@ -7,9 +7,10 @@ use crate::Result;
 use crate::criteria::{Evidence, Saliency};
 use crate::rng::Seed;
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
 /// Uniform scores; see the module.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Random {
     /// From which the streams follow.
     pub seed: Seed,

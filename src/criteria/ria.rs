@@ -19,6 +19,7 @@
 use crate::criteria::{Evidence, Need, Needs, Saliency};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, Axis};
+use serde::{Deserialize, Serialize};
 
 /// Relative importance times ‖x‖^a; see the module.
 ///
@@ -31,7 +32,7 @@ use ndarray::{Array1, Array2, Axis};
 /// // (1/2 + 1/4) · 2, 3/4 + 3/4, (1/2 + 1/2) · 2, 1/4 + 1/2
 /// assert_eq!(Ria::default().score(&layer).unwrap(), array![[1.5, 1.5], [2., 0.75]]);
 /// ```
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Ria {
     /// The exponent a of the input norm; at least 0.
     pub power: f64,

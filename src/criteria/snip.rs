@@ -16,9 +16,10 @@
 use crate::Result;
 use crate::criteria::{Evidence, Need, Needs, Saliency};
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
 /// |w g|; see the module.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snip;
 
 impl Saliency for Snip {

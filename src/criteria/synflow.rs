@@ -19,9 +19,10 @@
 use crate::Result;
 use crate::criteria::{Evidence, Need, Needs, Saliency};
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
 /// |w| ∂R/∂|w|; see the module.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct SynFlow;
 
 impl Saliency for SynFlow {

@@ -18,9 +18,10 @@
 use crate::Result;
 use crate::criteria::{Evidence, Need, Needs, Saliency};
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
 /// (g w)²; see the module.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Taylor;
 
 impl Saliency for Taylor {

@@ -22,6 +22,7 @@
 use crate::Result;
 use crate::criteria::{Evidence, Need, Needs, Saliency};
 use ndarray::{Array1, Array2};
+use serde::{Deserialize, Serialize};
 
 /// |w| ‖x‖; see the module.
 ///
@@ -33,7 +34,7 @@ use ndarray::{Array1, Array2};
 /// let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) };
 /// assert_eq!(Wanda.score(&layer).unwrap(), array![[4., 5.]]);
 /// ```
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Wanda;
 
 impl Saliency for Wanda {

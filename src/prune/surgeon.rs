@@ -6,9 +6,10 @@ use crate::nn::{Mode, Model, Network};
 use crate::solve::{InverseHessian, obs};
 use crate::{Error, Result};
 use ndarray::{Array2, Axis, s};
+use serde::{Deserialize, Serialize};
 
 /// Which parameter goes next, and what the others do about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Criterion {
     /// Optimal Brain Surgeon: least w² / (2 [H⁻¹]_qq); the others answer.
     Obs,
@@ -33,7 +34,7 @@ pub enum Criterion {
 /// assert_eq!((cuts.len(), smaller.kept_parameters()), (1, 2));
 /// # Ok::<(), lacuna::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Surgeon {
     /// Which goes next.
     pub criterion: Criterion,

@@ -15,9 +15,10 @@
 use crate::mask::check_finite;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
+use serde::{Deserialize, Serialize};
 
 /// How many values a grid has, and whether they lie evenly about 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AffineGrid {
     /// `2^bits` values; 1 to 16.
     pub bits: u32,

@@ -32,9 +32,10 @@ use crate::linalg::{Threads, cholesky, eigh, gemm};
 use crate::mask::{Budget, Mask, Pattern, Scope, select};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, Axis, Zip};
+use serde::{Deserialize, Serialize};
 
 /// ALPS; see the module.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Alps {
     /// The fraction of the mean diagonal that is added to the diagonal.
     pub damping: f64,

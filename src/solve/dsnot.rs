@@ -27,12 +27,13 @@ use crate::mask::{Budget, Mask, Pattern, Scope};
 use crate::{Error, Result};
 use ndarray::{Array1, ArrayView1};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// The name users know.
 const NAME: &str = "dsnot";
 
 /// DSnoT on the mask of another pruner; see the module.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DsNoT<P> {
     /// Who chooses the mask to begin with, owned, borrowed or boxed; its weights are not used.
     pub pruner: P,

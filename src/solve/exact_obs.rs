@@ -34,9 +34,10 @@ use crate::mask::{Budget, Mask, Pattern, Scope};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// ExactOBS, or Optimal Brain Compression; see the module.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ExactObs {
     /// λ: the fraction of the mean diagonal that is added to the diagonal.
     pub damping: f64,

@@ -24,9 +24,10 @@ use crate::mask::{Budget, Mask, Pattern, Scope};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView1, Axis, Zip};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// How the systems are solved.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Solver {
     /// By one Cholesky factor a row, in f64.
     Exact,
@@ -40,7 +41,7 @@ pub enum Solver {
 }
 
 /// Least squares on a mask; see the module.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Reconstruct {
     /// λ: the fraction of the mean diagonal that is added to the diagonal.
     pub damping: f64,

@@ -35,9 +35,10 @@ use crate::quantize::{AffineGrid, Grids};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// In which order columns are visited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Order {
     /// As they stand.
     #[default]
@@ -48,7 +49,7 @@ pub enum Order {
 }
 
 /// SparseGPT; see the module.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SparseGpt {
     /// λ: the fraction of the mean diagonal that is added to the diagonal.
     pub damping: f64,

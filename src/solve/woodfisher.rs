@@ -41,6 +41,7 @@ use crate::solve::InverseHessian;
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, Axis, s};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// Columns that one task of Woodbury's identity works on.
 const CHUNK: usize = 1024;
@@ -60,7 +61,7 @@ const CHUNK: usize = 1024;
 /// assert_eq!(scores, array![[2., 2.5]]);
 /// # Ok::<(), lacuna::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct WoodFisher {
     /// λ, added to the diagonal of the Fisher matrix.
     pub damping: f64,

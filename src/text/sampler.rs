@@ -2,7 +2,7 @@
 
 use crate::rng::{Seed, Stream};
 use crate::{Error, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How a token is chosen.
 ///
@@ -11,7 +11,7 @@ use serde::Serialize;
 /// ```
 ///
 /// A temperature of 0 takes the largest logit, of equals the first.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// 0 for the largest; 1 draws from the model's own distribution.
     pub temperature: f64,

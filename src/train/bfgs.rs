@@ -14,9 +14,10 @@
 use crate::nn::{Loss, Mode, Network};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2};
+use serde::{Deserialize, Serialize};
 
 /// How to minimise.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Bfgs {
     /// What is made small.
     pub loss: Loss,

@@ -21,9 +21,10 @@ use crate::rng::Seed;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, ArrayView1, s};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// The settings of [`munge`].
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Munge {
     /// k: so many times as many samples come out as go in.
     pub times: usize,

@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// Where activations, sums of gradients and layers pruned at several levels lie while a run lasts. No result depends on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivationMemory {
     /// Bytes of them that stay in memory.
     pub bytes: usize,

@@ -11,6 +11,19 @@ const LONGEST: usize = 500;
 /// The crates of the workspace by the folder of their sources; of a binary, the root file.
 const CRATES: [(&str, &str); 3] = [("crates/sparse/src", "lib.rs"), ("src", "lib.rs"), ("crates/cli/src", "main.rs")];
 
+/// What stands beside the sources: held to the length of files alone.
+const BESIDE: [(&str, &str); 9] = [
+    ("tests", ""),
+    ("crates/sparse/tests", ""),
+    ("crates/cli/tests", ""),
+    ("examples", ""),
+    ("papers", ""),
+    ("benches", ""),
+    ("crates/sparse/benches", ""),
+    ("fuzz/src", ""),
+    ("fuzz/fuzz_targets", ""),
+];
+
 /// A source file, without comments and the insides of literals.
 struct Source {
     /// Path from the root of the workspace.
@@ -323,7 +336,10 @@ fn what_is_unsafe_or_foreign_is_named_in_its_room_alone() {
 
 #[test]
 fn no_source_file_is_a_drawer_for_everything() {
-    let sources: Vec<Source> = CRATES.iter().flat_map(|(folder, root)| sources(folder, root)).collect();
+    let all = CRATES.iter().chain(&BESIDE).filter(|(folder, _)| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).exists());
+    let sources: Vec<Source> = all.flat_map(|(folder, root)| sources(folder, root)).collect();
+    let of = |folder: &str| sources.iter().filter(|s| s.path.starts_with(folder)).count();
+    assert!(of("tests/") > 60 && of("papers/") > 5 && of("crates/cli/tests/") > 5, "are tests and papers being looked at?");
     let long: Vec<_> = sources.iter().filter(|s| s.lines > LONGEST).map(|s| format!("{}: {} lines", s.path, s.lines)).collect();
     assert!(long.is_empty(), "more than {LONGEST} lines: {long:?}");
     let named = |s: &&Source| s.path.rsplit('/').next() == Some("utils.rs") || s.path.split('/').any(|p| p == "utils");

@@ -214,7 +214,7 @@ fn distilling_knowledge_holds_at_quick_scale() {
 fn options_that_cannot_be_meant_are_refused() {
     let parse = |text: &str| Options::parse(text.split(' ').map(String::from)).map(Option::unwrap_or_default);
     let options = parse("--quick --seeds=7,8 --out a=b").unwrap();
-    assert_eq!((options.quick, &options.seeds[..]), (true, &[Seed(7), Seed(8)][..]));
+    assert_eq!((options.quick, options.seeds()), (true, &[Seed(7), Seed(8)][..]));
     assert_eq!(options.out, Some(PathBuf::from("a=b")));
     assert!(parse("--redraw --out x").unwrap().redraw);
     let rows = |text: &str| parse(text).unwrap().verify;
@@ -224,7 +224,12 @@ fn options_that_cannot_be_meant_are_refused() {
     );
     assert_eq!(rows("--verify=a --verify b"), Some(vec!["a".to_string(), "b".to_string()]));
     let one = parse("--verify 2 --seed 4").unwrap();
-    assert_eq!((&one.seeds[..], one.seeds_chosen), (&[Seed(4)][..], true));
+    assert_eq!(one.seeds, Some(vec![Seed(4)]));
+    // None are chosen: those of the rows that are verified, or else the usual ones.
+    let none = parse("--quick").unwrap();
+    assert_eq!((&none.seeds, none.seeds()), (&None, &[Seed(0), Seed(1), Seed(2)][..]));
+    let verified = Options { of_rows: Some(vec![Seed(9)]), ..none };
+    assert_eq!((verified.seeds(), Options { of_rows: Some(vec![Seed(9)]), ..one }.seeds()), (&[Seed(9)][..], &[Seed(4)][..]));
     for (text, says) in [
         ("--quick=false", "--quick: takes no value, and 'false' was given"),
         ("--redraw=no", "--redraw: takes no value, and 'no' was given"),

@@ -93,7 +93,7 @@ type Student = (usize, f32, usize, bool);
 pub fn run(options: &Options) -> Result<Study> {
     options.refuse_chosen_seeds("one teacher, by the first seed, teaches the students of every seed")?;
     let p = plan(options)?;
-    let (seeds, n, (t, s), [_, plain_epochs, taught_epochs]) = (&options.seeds, options.seeds.len(), p.hidden, p.epochs);
+    let (seeds, n, (t, s), [_, plain_epochs, taught_epochs]) = (options.seeds(), options.seeds().len(), p.hidden, p.epochs);
     let hard = Targets { target: &p.train.one_hot(1.0, 0.0), loss: Loss::CrossEntropy };
     let mut undistilled = side_by_side(1 + seeds.len(), |k| match k {
         0 => p.train((t, seeds[0], p.epochs[0]), p.train.x(), &hard, &p.care),

@@ -85,7 +85,7 @@ fn logits(members: &[Network], x: &Array2<f32>) -> Array2<f32> {
 pub fn run(options: &Options) -> Result<Study> {
     let mut study = Study::default();
     let mut rows = Table::new(["table", "seed", "model", "synthetic samples", "parameters", "test accuracy, %"]);
-    let (seeds, n) = (&options.seeds, options.seeds.len());
+    let (seeds, n) = (options.seeds(), options.seeds().len());
     for task in tasks(options)? {
         let ((members, width, epochs), (small, small_epochs)) = (task.large, task.small);
         let each = 1 + members as usize; // the small network on the labels alone, and the ensemble

@@ -83,7 +83,7 @@ pub fn run(options: &Options) -> Result<Study> {
     let mut rows = Table::new(["seed", "method", "share deleted", "training MSE", "test MSE", "test error, %", "predicted"]);
     let mut values: [Vec<(Seed, f64)>; 9] = Default::default();
     let mut parameters = 0;
-    for &seed in &options.seeds {
+    for &seed in options.seeds() {
         let task = Task::load(options, seed)?;
         parameters = task.network.kept_parameters();
         let dense = task.fit(task.network.clone(), task.epochs.0)?;

@@ -30,7 +30,7 @@ fn monk(problem: Monk, options: &Options, study: &mut Study, [rows, curves]: [&m
     let shape = format!("MONK {}, 17-{hidden}-1 net of {size} weights", problem.number());
     let mut values: [Vec<(Seed, f64)>; 7] = Default::default();
     let mut source = (0, false); // training samples, and whether they are from files
-    for &seed in &options.seeds {
+    for &seed in options.seeds() {
         let monks = if options.quick { problem.sample(seed)? } else { problem.load(seed)? };
         source = (monks.train.len(), monks.from_files);
         let part = |d: &Dataset| (d.x().clone(), d.one_hot(1.0, -1.0).slice(s![.., 1..]).to_owned());
@@ -113,7 +113,7 @@ fn xor(options: &Options, study: &mut Study) -> Result<()> {
     let knows = |n: &Network| score(n, data.x, data.target, LOSS).loss < 0.02;
     let starts = options.pick(12, 60);
     let mut shares: [Vec<(Seed, f64)>; 3] = Default::default();
-    for &seed in &options.seeds {
+    for &seed in options.seeds() {
         let (mut learnt, mut right) = (0.0, [0.0; 3]);
         for start in 0..starts {
             let mut dense = net(2, 2, Activation::Sigmoid, Init::He, Seed(1000 * seed.0 + start))?;

@@ -92,7 +92,7 @@ pub fn run(options: &Options) -> Result<Study> {
     for task in [parity(PROBLEMS[0], 2, 4, options), parity(PROBLEMS[1], 4, 12, options), scanned(options)] {
         let (mut dense, mut gains) = (Vec::new(), vec![Vec::new(); LEVELS.len()]);
         let mut seven = Vec::new();
-        for &seed in &options.seeds {
+        for &seed in options.seeds() {
             let (continuous, of) = task.compare(seed, &grids)?;
             dense.push((seed, continuous));
             for (i, (grid, [rounded, through])) in grids.iter().zip(of).enumerate() {

@@ -54,7 +54,7 @@ pub fn run(options: &Options) -> Result<Study> {
     // Of a quick run a seed has two networks, which differ in accuracy by more than methods do; of a full one only one.
     let each = options.pick(2, 1);
     let numbered = |seed: &Seed| (0..each).map(|k| options.pick(Seed(1000 * seed.0 + k), *seed)).collect::<Vec<_>>();
-    let seeds: Vec<Seed> = options.seeds.iter().flat_map(numbered).collect();
+    let seeds: Vec<Seed> = options.seeds().iter().flat_map(numbered).collect();
     let networks = side_by_side(seeds.len(), |k| Ok((seeds[k].0, trained(options, seeds[k])?)))?;
     let networks: HashMap<u64, Trained> = networks.into_iter().collect();
     let networks = Networks::new(|seed| Ok(networks[&seed.0].clone()));
@@ -79,7 +79,7 @@ pub fn run(options: &Options) -> Result<Study> {
     };
     let (mut dense, mut gaps, mut halves) = (Vec::new(), vec![Vec::new(); 3], Vec::new());
     let mut by_block = vec![Vec::new(); blocks.len()];
-    for (i, &seed) in options.seeds.iter().enumerate() {
+    for (i, &seed) in options.seeds().iter().enumerate() {
         let base = mean(&methods, "dense", SPARSITIES[0], i)?;
         dense.push((seed, base));
         rows.row((seed.0, "dense", 0.0, base));

@@ -47,10 +47,10 @@ impl Study {
     /// The table of this name.
     ///
     /// # Errors
-    /// If there is none.
+    /// [`Error::UnknownName`] with the nearest.
     pub fn table(&self, name: &str) -> Result<&Table> {
         let found = self.tables.iter().find(|(n, _)| n == name).map(|(_, table)| table);
-        found.ok_or_else(|| Error::invalid_option(format!("table '{name}'"), "the study has none of this name"))
+        found.ok_or_else(|| Error::unknown_name("table", name, self.tables.iter().map(|(n, _)| n.as_str())))
     }
 
     /// Reads what [`Study::write`] wrote to `folder`: `results.csv`, and the other tables in the order of their names.
@@ -187,7 +187,7 @@ pub fn main_of(
 /// use lacuna::paper::{Options, Study, verify};
 /// let program = |options: &Options| -> lacuna::Result<Study> {
 ///     let mut study = Study::default();
-///     let numbers = options.seeds.iter().map(|seed| (*seed, 95.0 + seed.0 as f64));
+///     let numbers = options.seeds().iter().map(|seed| (*seed, 95.0 + seed.0 as f64));
 ///     study.claims.setting("large", "small").add("accuracy, %", "99", "mean > 90", 1)?.extend(numbers);
 ///     Ok(study)
 /// };
@@ -210,8 +210,8 @@ pub fn verify(slug: &str, options: &Options, run: impl FnOnce(&Options) -> Resul
     let excused = excuses(&lying)?;
     let mut options = options.clone();
     if let Some(file) = &file {
-        options.seeds = verify::seeds(file, &asked, &options)?;
+        options.of_rows = Some(verify::seeds(file, &asked, &options)?);
     }
     let study = run(&options)?;
-    Verification::new(file.as_ref(), &study.claims, &asked, &options.seeds, |claim| excused.excuses(which, claim))
+    Verification::new(file.as_ref(), &study.claims, &asked, options.seeds(), |claim| excused.excuses(which, claim))
 }

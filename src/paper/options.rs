@@ -5,37 +5,37 @@ use crate::rng::Seed;
 use crate::{Error, Result};
 use std::path::PathBuf;
 
-/// `--quick`, `--held-out`, `--seeds 0,1,2`, `--out FOLDER`, `--redraw`, `--verify [ROW]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `--quick`, `--held-out`, `--seeds 0,1,2`, `--out FOLDER`, `--redraw`, `--verify [ROW]`. By default a full run with the usual seeds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// Small data and short training.
     pub quick: bool,
     /// Judged on training samples that are held out, and not on the test samples.
     pub held_out: bool,
-    /// One run for each.
-    pub seeds: Vec<Seed>,
+    /// The seeds that were chosen, if some were; [`Options::seeds`] gives those that are run.
+    pub seeds: Option<Vec<Seed>>,
     /// Where files go, if said.
     pub out: Option<PathBuf>,
     /// Nothing is run: the figures and the README are made anew from the tables that lie in the folder.
     pub redraw: bool,
     /// Nothing is written: these rows, claims by name or by number from 1, are run again and compared; all of them if it names none.
     pub verify: Option<Vec<String>>,
-    /// Whether the seeds were chosen.
-    pub seeds_chosen: bool,
+    /// The seeds of the rows that are verified, where none were chosen.
+    pub of_rows: Option<Vec<Seed>>,
 }
 
-impl Default for Options {
-    /// A full run with seeds 0, 1 and 2.
-    fn default() -> Self {
-        let seeds = vec![Seed(0), Seed(1), Seed(2)];
-        Options { quick: false, held_out: false, seeds, out: None, redraw: false, verify: None, seeds_chosen: false }
-    }
-}
+/// The seeds where nothing else is said.
+const USUAL: [Seed; 3] = [Seed(0), Seed(1), Seed(2)];
 
 impl Options {
-    /// A quick run with seeds 0, 1 and 2.
+    /// A quick run with the usual seeds.
     pub fn quick() -> Self {
         Options { quick: true, ..Options::default() }
+    }
+
+    /// The seeds, one run for each: those chosen, or else those of the rows that are verified, or else 0, 1 and 2.
+    pub fn seeds(&self) -> &[Seed] {
+        self.seeds.as_deref().or(self.of_rows.as_deref()).unwrap_or(&USUAL)
     }
 
     /// Reads the arguments after the program's name; nothing if help is asked for.
@@ -44,7 +44,7 @@ impl Options {
     /// use lacuna::paper::Options;
     /// let words = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
     /// let options = Options::parse(words("--quick --seeds 3,5"))?.unwrap_or_default();
-    /// assert!(options.quick && options.seeds.len() == 2);
+    /// assert!(options.quick && options.seeds().len() == 2);
     /// let error = Options::parse(words("--seeds 3,x")).unwrap_err();
     /// assert_eq!(error.to_string(), "--seeds: '3,x' is not a list of whole numbers such as 0,1,2");
     /// # Ok::<(), lacuna::Error>(())
@@ -74,7 +74,7 @@ impl Options {
             match name.as_str() {
                 "--quick" => options.quick = true,
                 "--held-out" => options.held_out = true,
-                "--seeds" | "--seed" => (options.seeds, options.seeds_chosen) = (seeds(&name, &value()?)?, true),
+                "--seeds" | "--seed" => options.seeds = Some(seeds(&name, &value()?)?),
                 "--out" => options.out = Some(PathBuf::from(value()?)),
                 "--redraw" => options.redraw = true,
                 "--help" | "-h" => return Ok(None),
@@ -84,7 +84,7 @@ impl Options {
                 }
             }
         }
-        if options.redraw && options.seeds_chosen {
+        if options.redraw && options.seeds.is_some() {
             return Err(Error::invalid_option("--redraw", "runs nothing, so there is no seed to give it"));
         }
         if options.verify.is_some() && (options.redraw || options.held_out) {
@@ -141,7 +141,7 @@ impl Options {
     /// If rows are to be verified with chosen seeds; the reason is part of the message.
     pub fn refuse_chosen_seeds(&self, reason: &str) -> Result<()> {
         let refused = || Err(Error::invalid_option("--verify", format!("with all seeds alone: {reason}")));
-        if self.verify.is_some() && self.seeds_chosen { refused() } else { Ok(()) }
+        if self.verify.is_some() && self.seeds.is_some() { refused() } else { Ok(()) }
     }
 
     /// One of two settings: the quick one or the full one.

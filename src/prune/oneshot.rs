@@ -3,7 +3,7 @@
 use crate::allocate::{Allocate, Layer, Target};
 use crate::calibrate::{LayerWeights, measure};
 use crate::criteria::{Evidence, Measured, Saliency};
-use crate::mask::{Budget, Mask, Pattern, Scope, select};
+use crate::mask::{Budget, Mask, Pattern, Scope, check_finite, select};
 use crate::nn::{LayerInfo, Layers, Model, Network, Samples, find_layer};
 use crate::solve::{Pruned, Pruner, WoodFisher, lower};
 use crate::{Error, Result};
@@ -170,7 +170,7 @@ pub fn prune_layers(model: &mut dyn Layers, measured: &[Measured], pruning: &Pru
 /// ```
 ///
 /// # Errors
-/// Those of scoring, allocating and pruning, naming the layer; an unknown name in `skip`.
+/// Those of scoring, allocating and pruning, naming the layer; what the pruner gave and [`Pruned::fulfils`] refuses; an unknown name in `skip`.
 ///
 /// # Panics
 /// If there is not one measure a layer.
@@ -183,19 +183,43 @@ pub fn prune_layers_by(
     let pruned = {
         let weights = LayerWeights::of(model)?;
         let (infos, layers) = wanted(&weights, measured, pruning)?;
-        let ranks = pruning.allocate.needs_scores() && !matches!(pruning.pattern, Pattern::Nm { .. });
-        let score = |e: &Evidence<'_>| ranks.then(|| scores(e, pruning)).transpose();
+        let ranks = ranks(pruning.allocate, pruning.pattern);
+        let score = |e: &Evidence<'_>| ranks.then(|| scores(e, pruning.saliency, pruning.pattern)).transpose();
         let scores: Vec<Option<Array2<f32>>> = layers.iter().map(score).collect::<Result<_>>()?;
         let shapes = shapes(&infos, &layers, scores.iter().map(|s| s.as_ref().map(|s| s.view())));
         let budgets = budgets(&shapes, pruning.allocate, pruning.target, pruning.pattern)?;
         let one = |(layer, budget): (&Evidence<'_>, Budget)| {
-            let pruned = pruner.prune(layer, pruning.pattern, pruning.scope, budget);
-            Ok((layer.layer.to_string(), pruned.map_err(|e| e.in_layer(layer.layer))?))
+            Ok((layer.layer.to_string(), prune_one(layer, pruner, pruning.pattern, pruning.scope, budget)?))
         };
         layers.iter().zip(budgets).map(one).collect::<Result<Vec<_>>>()?
     };
     pruned.iter().try_for_each(|(name, pruned)| model.write(name, pruned.clone()))?;
     Ok(pruned)
+}
+
+/// One layer by a pruner, whose result is held to what was asked. A layer without weights has a mask without bits.
+///
+/// # Errors
+/// The pruner's, and those of [`Pruned::fulfils`], naming the layer.
+pub(crate) fn prune_one(
+    layer: &Evidence<'_>,
+    pruner: &dyn Pruner,
+    pattern: Pattern,
+    scope: Scope,
+    budget: Budget,
+) -> Result<Pruned> {
+    if layer.weight.is_empty() {
+        let (rows, cols) = layer.weight.dim();
+        return Ok(Pruned { mask: Mask::full(rows, cols), weight: layer.weight.to_owned(), loss: None });
+    }
+    let pruned = pruner.prune(layer, pattern, scope, budget).map_err(|e| e.in_layer(layer.layer))?;
+    pruned.fulfils(layer, pattern, budget)?;
+    Ok(pruned)
+}
+
+/// Whether budgets hang on scores: an N:M pattern fixes each layer's, whatever the allocation.
+pub(crate) fn ranks(allocate: &dyn Allocate, pattern: Pattern) -> bool {
+    allocate.needs_scores() && !matches!(pattern, Pattern::Nm { .. })
 }
 
 /// The layers that are not skipped.
@@ -227,7 +251,7 @@ fn shapes<'a>(
 /// The masks of the layers that are not skipped, and the sum of the scores of what goes.
 fn masks(weights: &LayerWeights<'_>, measured: &[Measured], pruning: &Pruning<'_>) -> Result<(Vec<(String, Mask)>, f64)> {
     let (infos, layers) = wanted(weights, measured, pruning)?;
-    let scores: Vec<Array2<f32>> = layers.iter().map(|e| scores(e, pruning)).collect::<Result<_>>()?;
+    let scores: Vec<Array2<f32>> = layers.iter().map(|e| scores(e, pruning.saliency, pruning.pattern)).collect::<Result<_>>()?;
     let shapes = shapes(&infos, &layers, scores.iter().map(|s| Some(s.view())));
     let chosen = choose(&shapes, pruning.allocate, pruning.target, pruning.pattern, pruning.scope)?;
     let (mut masks, mut predicted) = (Vec::new(), 0.0);
@@ -241,12 +265,23 @@ fn masks(weights: &LayerWeights<'_>, measured: &[Measured], pruning: &Pruning<'_
 }
 
 /// Scores of one layer, with what is already dropped below everything else.
-pub(super) fn scores(layer: &Evidence<'_>, pruning: &Pruning<'_>) -> Result<Array2<f32>> {
-    let mut scores = pruning.saliency.score(layer).map_err(|e| e.in_layer(layer.layer))?;
-    if let Some(mask) = layer.mask {
-        lower(&mut scores, mask, pruning.pattern);
-    }
-    Ok(scores)
+///
+/// # Errors
+/// The criterion's; scores of another shape than the weight's, or that are not finite: naming the layer.
+pub(crate) fn scores(layer: &Evidence<'_>, saliency: &dyn Saliency, pattern: Pattern) -> Result<Array2<f32>> {
+    let of = || {
+        let mut scores = saliency.score(layer)?;
+        let ((rows, cols), (r, c)) = (layer.weight.dim(), scores.dim());
+        if (rows, cols) != (r, c) {
+            return Err(Error::shape("scores", &[rows, cols], &[r, c]));
+        }
+        if let Some(mask) = layer.mask {
+            lower(&mut scores, mask, pattern);
+        }
+        check_finite(&scores, "scores")?;
+        Ok(scores)
+    };
+    of().map_err(|e| e.in_layer(layer.layer))
 }
 
 /// One mask a layer from scores alone: allocates the target over the layers, then selects in each.

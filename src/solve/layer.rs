@@ -30,6 +30,78 @@ impl Pruned {
         }
         Ok(())
     }
+
+    /// Holds what a pruner gave to what it was asked for, whoever wrote the pruner: the layer's shape, the pattern, exactly the budget (no more
+    /// than it, where the layer's own mask has left fewer), nothing kept that this mask dropped, 0 wherever the mask drops, finite numbers.
+    ///
+    /// ```
+    /// use lacuna::criteria::Evidence;
+    /// use lacuna::mask::{Budget, Mask, Pattern};
+    /// use lacuna::solve::Pruned;
+    /// use ndarray::array;
+    /// let w = array![[1., 2.]];
+    /// let all = Pruned { mask: Mask::full(1, 2), weight: w.clone(), loss: None };
+    /// let wrong = all.fulfils(&Evidence::weight_only("fc1", &w), Pattern::Unstructured, Budget::new(1, 2)?).unwrap_err();
+    /// assert_eq!(wrong.to_string(), "layer fc1: budget: cannot keep 1 of 2: the pruner kept 2");
+    /// # Ok::<(), lacuna::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The first of these that is not so, naming the layer.
+    pub fn fulfils(&self, layer: &Evidence<'_>, pattern: Pattern, budget: Budget) -> Result<()> {
+        self.check(layer.layer, layer.weight.dim())?;
+        if self.weight.is_empty() {
+            return Ok(());
+        }
+        self.fulfils_within(layer.mask, pattern, budget).map_err(|e| e.in_layer(layer.layer))
+    }
+
+    fn fulfils_within(&self, old: Option<&Mask>, pattern: Pattern, budget: Budget) -> Result<()> {
+        let (rows, cols) = self.mask.dim();
+        if let Some(old) = old.filter(|old| old.dim() != (rows, cols)) {
+            return Err(Error::shape("older mask", &[rows, cols], &[old.rows(), old.cols()]));
+        }
+        check_finite(&self.weight, "weights after pruning")?;
+        let wrong =
+            |row: usize, col: usize, what: &str| Err(Error::invalid_option("pruner", format!("row {row}, column {col} {what}")));
+        if let Some((row, col)) = old.and_then(|old| self.mask.minus(old).iter_kept().next()) {
+            return wrong(row, col, "was dropped before, and is kept again");
+        }
+        let dropped = |&((row, col), w): &((usize, usize), &f32)| *w != 0.0 && !self.mask.get(row, col);
+        if let Some(((row, col), w)) = self.weight.indexed_iter().find(dropped) {
+            return wrong(row, col, &format!("holds {w}, and the mask drops it"));
+        }
+        // With what an older mask dropped put back into units of which something is kept, the mask must be one of the pattern.
+        let (r, c) = pattern.unit(rows, cols);
+        let single = (r, c) == (1, 1);
+        let counts = |mask: &Mask| mask.block_counts(r, c);
+        let whole = match old {
+            Some(_) if !single => {
+                let kept = counts(&self.mask);
+                let dropped = |row: usize, col: usize| old.is_some_and(|old| !old.get(row, col));
+                Mask::from_fn(rows, cols, |row, col| {
+                    self.mask.get(row, col) || (kept[[row / r, col / c]] > 0 && dropped(row, col))
+                })
+            }
+            _ => self.mask.clone(),
+        };
+        match (pattern, old) {
+            (Pattern::Nm { n, m }, Some(_)) => {
+                pattern.check_shape(rows, cols)?;
+                if let Some(((row, group), kept)) = self.mask.block_counts(1, m).indexed_iter().find(|(_, kept)| **kept > n) {
+                    let place = format!("row {row}, columns {}..{}", group * m, (group + 1) * m);
+                    return Err(Error::Violation { pattern: pattern.to_string(), place, found: format!("keep {kept}, not {n}") });
+                }
+            }
+            _ => pattern.check(&whole)?,
+        }
+        let kept = if single { self.mask.kept() } else { counts(&self.mask).iter().filter(|kept| **kept > 0).count() };
+        if kept > budget.keep() || (kept < budget.keep() && old.is_none()) {
+            let reason = format!("the pruner kept {kept}");
+            return Err(Error::Budget { keep: budget.keep(), of: budget.of(), reason });
+        }
+        Ok(())
+    }
 }
 
 /// Chooses the mask of one layer, and the weights that survive under it.

@@ -1,8 +1,8 @@
 //! The comparison: which methods, at which sparsities, with which seeds, and the runs.
 
-use super::candidate::{BUILT_IN, Candidate, built_in};
+use super::candidate::{Candidate, built_in, built_in_names};
 use super::comparison::{Comparison, DENSE, Setting, Trial};
-use super::runs::{How, SeedRun, only_sparsity};
+use super::runs::{How, SeedRun, only_sparsity, wanted};
 use super::subject::{Metric, Subject};
 use crate::allocate::{Allocate, Uniform};
 use crate::criteria::Saliency;
@@ -18,11 +18,11 @@ use std::fmt;
 /// | setting | default | meaning |
 /// |---|---|---|
 /// | [`criterion`](Compare::criterion), [`pruner`](Compare::pruner), [`with`](Compare::with) | none | the caller's own methods |
-/// | [`built_in`](Compare::built_in) | all of [`BUILT_IN`] | the others |
+/// | [`built_in`](Compare::built_in) | all of [`built_in_names`] | the others |
 /// | [`sparsities`](Compare::sparsities) | 0.5, 0.8, 0.9, 0.95; that of an N:M pattern | shares of the weights that go, in \[0, 1) |
 /// | [`seeds`](Compare::seeds) | 0, 1, 2 | one model each |
 /// | [`pattern`](Compare::pattern) | unstructured | the shape survivors take |
-/// | [`scope`](Compare::scope) | the layer | who competes with whom in a layer |
+/// | [`scope`](Compare::scope) | the method's: the row for `wanda`, `ria`, `dsnot` with unstructured masks, otherwise the layer | who competes with whom in a layer |
 /// | [`allocate`](Compare::allocate) | [`Uniform`] | how much of each layer |
 /// | [`skip`](Compare::skip) | none | layers left alone, by name |
 ///
@@ -71,7 +71,7 @@ pub struct Compare<'a> {
     sparsities: Option<Vec<f64>>,
     seeds: Vec<Seed>,
     pattern: Pattern,
-    scope: Scope,
+    scope: Option<Scope>,
     allocate: &'a dyn Allocate,
     skip: Vec<String>,
     seen: Option<&'a (dyn Fn(&Trial) + Sync)>,
@@ -96,11 +96,11 @@ impl Default for Compare<'_> {
     fn default() -> Self {
         Compare {
             own: Vec::new(),
-            built_in: BUILT_IN.map(String::from).to_vec(),
+            built_in: built_in_names(),
             sparsities: None,
             seeds: vec![Seed(0), Seed(1), Seed(2)],
             pattern: Pattern::Unstructured,
-            scope: Scope::Layer,
+            scope: None,
             allocate: &Uniform,
             skip: Vec::new(),
             seen: None,
@@ -130,7 +130,7 @@ impl<'a> Compare<'a> {
         self
     }
 
-    /// Chooses among the methods of [`BUILT_IN`], instead of all of them: these, in this order.
+    /// Chooses among the methods of [`built_in_names`], instead of all of them: these, in this order.
     pub fn built_in<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.built_in = names.into_iter().map(Into::into).collect();
         self
@@ -160,14 +160,14 @@ impl<'a> Compare<'a> {
         self
     }
 
-    /// Who competes with whom in a layer.
+    /// Who competes with whom in a layer, for all methods alike; see also [`Candidate::by_row`].
     pub fn scope(mut self, scope: Scope) -> Self {
-        self.scope = scope;
+        self.scope = Some(scope);
         self
     }
 
     /// How much of each layer. An allocation that ranks goes by a criterion's own scores; a pruner has to be given some by
-    /// [`Candidate::ranked_by`].
+    /// [`Candidate::ranked_by`]. An N:M pattern fixes the budget of every layer, whatever the allocation.
     pub fn allocate(mut self, allocate: &'a dyn Allocate) -> Self {
         self.allocate = allocate;
         self
@@ -191,13 +191,19 @@ impl<'a> Compare<'a> {
     /// side by side. The same numbers to the bit for any number of threads. All models, and the measures of one seed, are in memory.
     ///
     /// # Errors
-    /// Methods, sparsities or seeds that are none, twice, unknown or out of range; a pattern that cannot be chosen in this scope; an unknown
-    /// name in `skip`; the subject's errors of making, measuring and judging dense models. What a method cannot do at a sparsity is no error:
-    /// it is in the table.
+    /// Before a model is made: methods, metrics, sparsities or seeds that are none, twice, unknown ([`Error::UnknownName`] with the nearest) or out of
+    /// range; a pattern that no weight can have, or that cannot be chosen in this scope. As soon as there is a model: an unknown name in `skip`,
+    /// no layer left. Then the subject's errors of making, measuring and judging dense models. What a method cannot do at a sparsity is no
+    /// error: it is in the table.
     pub fn run<S: Subject>(&self, subject: &S) -> Result<Comparison> {
         let metrics = subject.metrics();
         let (candidates, sparsities) = self.check(&metrics)?;
-        let models = spread(self.seeds.len(), |k| subject.model(self.seeds[k]))?;
+        let made = |k: usize| {
+            let model = subject.model(self.seeds[k])?;
+            wanted(subject.layers(&model), &self.skip)?;
+            Ok(model)
+        };
+        let models = spread(self.seeds.len(), made)?;
         let how =
             How { pattern: self.pattern, scope: self.scope, allocate: self.allocate, skip: &self.skip, sparsities: &sparsities };
         let (mut dense, mut trials) = (Vec::new(), Vec::new());
@@ -209,7 +215,7 @@ impl<'a> Compare<'a> {
         }
         let setting = Setting {
             pattern: self.pattern.to_string(),
-            scope: if self.scope == Scope::Row { "row" } else { "layer" }.into(),
+            scope: self.scope.map_or("the method's", |scope| if scope == Scope::Row { "row" } else { "layer" }).into(),
             allocate: self.allocate.name().into(),
         };
         let methods = candidates.iter().map(|c| c.name().to_string()).collect();
@@ -222,6 +228,9 @@ impl<'a> Compare<'a> {
         for name in &self.built_in {
             candidates.push(built_in(name)?);
         }
+        // As it is read, which refuses what no weight can have.
+        self.pattern.to_string().parse::<Pattern>()?;
+        self.scope.map_or(Ok(()), |scope| self.pattern.check_scope(scope))?;
         let usual = only_sparsity(self.pattern).map_or_else(|| vec![0.5, 0.8, 0.9, 0.95], |s| vec![s]);
         let sparsities = self.sparsities.clone().unwrap_or(usual);
         unique("methods", candidates.iter().map(Candidate::name))?;
@@ -234,7 +243,6 @@ impl<'a> Compare<'a> {
         if let Some(wrong) = sparsities.iter().find(|s| !(0.0..1.0).contains(*s)) {
             return Err(Error::invalid_option("sparsities", format!("{wrong:?} is not in [0, 1)")));
         }
-        self.pattern.check_scope(self.scope)?;
         Ok((candidates, sparsities))
     }
 }

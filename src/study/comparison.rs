@@ -14,7 +14,7 @@ pub(super) const DENSE: &str = "dense";
 pub struct Setting {
     /// The shape survivors took.
     pub pattern: String,
-    /// Who competed with whom in a layer.
+    /// Who competed with whom in a layer: `layer`, `row`, or `the method's`.
     pub scope: String,
     /// How budgets were shared out over layers.
     pub allocate: String,
@@ -70,11 +70,10 @@ impl Comparison {
     /// The same comparison, whose tables, figures and differences are of this metric.
     ///
     /// # Errors
-    /// If there is no metric of this name.
+    /// [`Error::UnknownName`] with the nearest.
     pub fn by(&self, metric: &str) -> Result<Comparison> {
-        let names = || self.metrics.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
         let found = self.metrics.iter().position(|m| m.name == metric);
-        let shown = found.ok_or_else(|| Error::invalid_option(format!("metric '{metric}'"), format!("not among {}", names())))?;
+        let shown = found.ok_or_else(|| Error::unknown_name("metric", metric, self.metrics.iter().map(|m| m.name.as_str())))?;
         Ok(Comparison { shown, ..self.clone() })
     }
 
@@ -253,7 +252,7 @@ impl Comparison {
 
     fn method(&self, name: &str) -> Result<usize> {
         let found = self.methods.iter().position(|m| m == name);
-        found.ok_or_else(|| Error::invalid_option(format!("method '{name}'"), format!("not among {}", self.methods.join(", "))))
+        found.ok_or_else(|| Error::unknown_name("method", name, self.methods.iter().map(String::as_str)))
     }
 
     fn place(&self, sparsity: f64) -> Result<usize> {

@@ -1,12 +1,13 @@
 //! Layers that the caller measured, of whatever model, as a subject.
 
 use super::subject::{Metric, Subject};
-use crate::allocate::Layer;
 use crate::criteria::{Measured, Need, Needs};
+use crate::nn::{Layers, NamedLayers};
 use crate::rng::Seed;
 use crate::solve::{Pruned, squared_error};
 use crate::{Error, Result};
 use ndarray::Array2;
+use std::borrow::Cow;
 use std::fmt;
 
 /// A layer's name, its weight `(out, in)`, and what was measured of it.
@@ -63,7 +64,8 @@ impl<'a> LayerLists<'a> {
 }
 
 impl Subject for LayerLists<'_> {
-    type Model = Vec<MeasuredLayer>;
+    /// The layers, and what was measured of each.
+    type Model = (NamedLayers, Vec<Measured>);
 
     fn metrics(&self) -> Vec<Metric> {
         let usual = || vec![Metric::smaller("relative output error")];
@@ -71,39 +73,40 @@ impl Subject for LayerLists<'_> {
     }
 
     fn model(&self, seed: Seed) -> Result<Self::Model> {
-        (self.give)(seed)
+        let (layers, measured): (Vec<_>, Vec<_>) = (self.give)(seed)?.into_iter().map(|(name, w, m)| ((name, w), m)).unzip();
+        Ok((NamedLayers::new(layers)?, measured))
     }
 
-    fn layers<'m>(&self, model: &'m Self::Model) -> Vec<Layer<'m>> {
-        model.iter().map(|(name, weight, _)| Layer::linear(name, weight)).collect()
+    fn layers<'m>(&self, (layers, _): &'m Self::Model) -> &'m dyn Layers {
+        layers
     }
 
-    fn measure(&self, model: &Self::Model, needs: Needs) -> Result<Vec<Measured>> {
-        for (name, _, measured) in model {
+    fn measure<'m>(&self, (layers, all): &'m Self::Model, needs: Needs) -> Result<Cow<'m, [Measured]>> {
+        for ((name, ..), measured) in layers.iter().zip(all) {
             if let Some(need) = needs.iter().find(|need| !has(measured, *need)) {
                 return Err(Error::invalid_option(need.to_string(), format!("not among what was measured of layer {name}")));
             }
         }
-        Ok(model.iter().map(|(_, _, measured)| measured.clone()).collect())
+        Ok(Cow::Borrowed(all))
     }
 
-    fn judge(&self, model: &Self::Model, seed: Seed, pruned: &[(usize, Pruned)]) -> Result<Vec<f64>> {
-        let weight = |layer: usize| pruned.iter().find(|(at, _)| *at == layer).map_or(&model[layer].1, |(_, p)| &p.weight);
+    fn judge(&self, (layers, all): &Self::Model, seed: Seed, pruned: &[(String, Pruned)]) -> Result<Vec<f64>> {
+        let now = |name: &str| pruned.iter().find(|(n, _)| n == name).map(|(_, p)| &p.weight);
         if let Some((_, judge)) = &self.judge {
-            let weights: Vec<(&str, &Array2<f32>)> = (0..model.len()).map(|l| (model[l].0.as_str(), weight(l))).collect();
+            let weights: Vec<(&str, &Array2<f32>)> = layers.iter().map(|(name, w, _)| (name, now(name).unwrap_or(w))).collect();
             return judge(&weights, seed);
         }
         let mut sum = 0.0;
-        for (layer, (name, dense, measured)) in model.iter().enumerate() {
+        for ((name, dense, _), measured) in layers.iter().zip(all) {
             let Some(gram) = measured.gram.as_ref().filter(|g| g.dim() == (dense.ncols(), dense.ncols())) else {
                 let reason = format!("its Gram matrix {0} x {0} is not among what was measured", dense.ncols());
                 return Err(Error::invalid_option("relative output error", reason).in_layer(name));
             };
             let whole = squared_error(dense, &Array2::zeros(dense.dim()), gram);
-            let lost = squared_error(weight(layer), dense, gram);
+            let lost = squared_error(now(name).unwrap_or(dense), dense, gram);
             sum += if whole == 0.0 { 0.0 } else { lost / whole };
         }
-        Ok(vec![sum / model.len() as f64])
+        Ok(vec![sum / all.len() as f64])
     }
 }
 

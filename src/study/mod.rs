@@ -9,7 +9,7 @@
 //!
 //! | subject | models | judged by |
 //! |---|---|---|
-//! | [`Networks`] | chains of layers, trained for each seed; at once or after recovery | accuracy and loss, or a closure |
+//! | [`Networks`] | chains of layers, or any model that runs on arrays, trained for each seed; at once or after recovery | accuracy and loss, or a closure |
 //! | [`LayerLists`] | measured layers of any model | the error of the outputs, or a closure: the perplexity of a language model, for one |
 //! | the trait [`Subject`] | one's own | one's own |
 //!
@@ -26,7 +26,7 @@ mod file;
 mod runs;
 mod compare;
 
-pub use candidate::{BUILT_IN, Candidate};
+pub use candidate::{Candidate, built_in_names};
 pub use compare::Compare;
 pub use comparison::{Comparison, Measurement, Setting, Trial};
 pub use differences::{Differences, PairedDifference};

@@ -4,29 +4,53 @@ use super::candidate::{Candidate, Chooser};
 use super::comparison::{Measurement, Trial};
 use super::subject::{Metric, Subject};
 use crate::allocate::{Allocate, Layer, Target};
+use crate::calibrate::LayerWeights;
 use crate::criteria::{Evidence, Measured, Need, Needs, Saliency};
-use crate::mask::{Budget, Mask, Pattern, Scope, select};
-use crate::prune::budgets;
+use crate::mask::{Pattern, Scope};
+use crate::nn::{LayerInfo, Layers, find_layer};
+use crate::prune::{budgets, choose, prune_one, ranks, scores};
 use crate::rng::Seed;
-use crate::solve::lower;
 use crate::solve::{Pruned, Pruner};
 use crate::{Error, Result};
 use ndarray::Array2;
+use std::borrow::Cow;
 
 /// How layers are pruned, and how much.
 #[derive(Clone, Copy)]
 pub(super) struct How<'a> {
     pub pattern: Pattern,
-    pub scope: Scope,
+    /// Nothing for that of each method.
+    pub scope: Option<Scope>,
     pub allocate: &'a dyn Allocate,
     pub skip: &'a [String],
     pub sparsities: &'a [f64],
+}
+
+impl How<'_> {
+    /// Whether budgets hang on scores.
+    fn ranks(&self) -> bool {
+        ranks(self.allocate, self.pattern)
+    }
 }
 
 /// The one sparsity of an N:M pattern.
 pub(super) fn only_sparsity(pattern: Pattern) -> Option<f64> {
     let Pattern::Nm { n, m } = pattern else { return None };
     Some(1.0 - n as f64 / m as f64)
+}
+
+/// Which layers are pruned, one for each: those that are not skipped.
+///
+/// # Errors
+/// [`Error::UnknownName`] for a name of no layer; if none is left.
+pub(super) fn wanted(model: &dyn Layers, skip: &[String]) -> Result<Vec<bool>> {
+    let all = model.layers();
+    let skipped = skip.iter().map(|name| find_layer(&all, name)).collect::<Result<Vec<_>>>()?;
+    let wanted: Vec<bool> = all.iter().map(|layer| !skipped.contains(&layer)).collect();
+    if !wanted.contains(&true) {
+        return Err(Error::invalid_option("layers", format!("none of {} is left to prune", all.len())));
+    }
+    Ok(wanted)
 }
 
 /// One seed's model with everything that was measured of it.
@@ -36,15 +60,13 @@ pub(super) struct SeedRun<'a, S: Subject> {
     seed: Seed,
     metrics: &'a [Metric],
     how: How<'a>,
-    /// Those that are pruned, by their places in [`Subject::layers`].
-    places: Vec<usize>,
-    layers: Vec<Layer<'a>>,
-    held: Vec<Option<&'a Mask>>,
-    measures: Measures,
+    weights: LayerWeights<'a>,
+    wanted: Vec<bool>,
+    measures: Measures<'a>,
 }
 
 /// What a method makes of the layers: them as pruned, and the increase of the loss that it predicts.
-type Made = (Vec<(usize, Pruned)>, Option<f64>);
+type Made = (Vec<(String, Pruned)>, Option<f64>);
 
 impl<'a, S: Subject> SeedRun<'a, S> {
     pub(super) fn new(
@@ -55,19 +77,11 @@ impl<'a, S: Subject> SeedRun<'a, S> {
         how: How<'a>,
         candidates: &[Candidate<'_>],
     ) -> Result<Self> {
-        let all = subject.layers(model);
-        if let Some(unknown) = how.skip.iter().find(|name| !all.iter().any(|l| l.name == name.as_str())) {
-            return Err(Error::unknown_layer(unknown, all.iter().map(|l| l.name)));
-        }
-        let places: Vec<usize> = (0..all.len()).filter(|&l| !how.skip.iter().any(|name| name == all[l].name)).collect();
-        if places.is_empty() {
-            return Err(Error::invalid_option("layers", format!("none of {} is left to prune", all.len())));
-        }
-        let layers = places.iter().map(|&l| Layer { scores: None, ..all[l] }).collect();
-        let held = places.iter().map(|&l| subject.mask(model, l)).collect();
-        let needs = candidates.iter().fold(Needs::none(), |needs, c| needs.union(c.of(seed).needs()));
-        let measures = Measures::of(subject, model, needs, all.len())?;
-        Ok(SeedRun { subject, model, seed, metrics, how, places, layers, held, measures })
+        let layers = subject.layers(model);
+        let (weights, wanted) = (LayerWeights::of(layers)?, wanted(layers, how.skip)?);
+        let needs = candidates.iter().fold(Needs::none(), |needs, c| needs.union(c.of(seed).needs(how.ranks())));
+        let measures = Measures::of(subject, model, needs, wanted.len())?;
+        Ok(SeedRun { subject, model, seed, metrics, how, weights, wanted, measures })
     }
 
     /// The metrics of the dense model.
@@ -79,8 +93,9 @@ impl<'a, S: Subject> SeedRun<'a, S> {
     /// A method at every sparsity.
     pub(super) fn trials(&self, candidate: &Candidate<'_>, seen: Option<&(dyn Fn(&Trial) + Sync)>) -> Vec<Trial> {
         let chooser = candidate.of(self.seed);
+        let (ranks, scope) = (self.how.ranks(), candidate.scope(self.how.scope, self.how.pattern));
         // Scores do not hang on the sparsity.
-        let ready = match (self.measures.reason(chooser.needs()), chooser.scores()) {
+        let ready = match (self.measures.reason(chooser.needs(ranks)), chooser.scores(ranks)) {
             (Some(reason), _) => Err(reason),
             (None, None) => Ok(None),
             (None, Some(criterion)) => self.scores(criterion).map(Some).map_err(|e| e.to_string()),
@@ -91,12 +106,12 @@ impl<'a, S: Subject> SeedRun<'a, S> {
             }
             let scores = ready.as_ref().map_err(String::clone)?.as_deref();
             let (pruned, predicted) = match &chooser {
-                Chooser::Criterion(held) => self.by_scores(held.get(), scores.unwrap_or_default(), sparsity),
-                Chooser::Pruner(pruner, _) => self.by_pruner(*pruner, scores, sparsity),
+                Chooser::Criterion(held) => self.by_scores(held.get(), scores.unwrap_or_default(), scope, sparsity),
+                Chooser::Pruner(pruner, _) => self.by_pruner(*pruner, scores, scope, sparsity),
             }
             .map_err(|e| e.to_string())?;
             let kept = pruned.iter().map(|(_, p)| p.mask.kept()).sum();
-            let of = self.layers.iter().map(Layer::len).sum();
+            let of = pruned.iter().map(|(_, p)| p.mask.len()).sum();
             let values = self.subject.judge(self.model, self.seed, &pruned).map_err(|e| e.to_string())?;
             Ok(Measurement { values: self.checked(values)?, kept, of, predicted })
         };
@@ -108,93 +123,56 @@ impl<'a, S: Subject> SeedRun<'a, S> {
         self.how.sparsities.iter().map(trial).collect()
     }
 
-    /// A layer with what was measured of it.
-    fn evidence(&self, layer: usize) -> Evidence<'_> {
-        let Layer { name, weight, .. } = self.layers[layer];
-        Evidence { layer: name, weight, mask: self.held[layer], measured: &self.measures.layers[self.places[layer]] }
+    /// The layers that are pruned, with what was measured of them.
+    fn evidence(&self) -> Vec<Evidence<'_>> {
+        let all = self.weights.evidence(&self.measures.layers);
+        all.into_iter().zip(&self.wanted).filter(|(_, wanted)| **wanted).map(|(evidence, _)| evidence).collect()
     }
 
     /// The scores of every layer, what was dropped before below everything else.
     fn scores(&self, criterion: &dyn Saliency) -> Result<Vec<Array2<f32>>> {
-        let of = |layer: usize| {
-            let evidence = self.evidence(layer);
-            let mut scores = criterion.score(&evidence)?;
-            let ((rows, cols), (r, c)) = (evidence.weight.dim(), scores.dim());
-            if (rows, cols) != (r, c) {
-                return Err(Error::shape("scores", &[rows, cols], &[r, c]));
-            }
-            if let Some(mask) = evidence.mask {
-                lower(&mut scores, mask, self.how.pattern);
-            }
-            Ok(scores)
-        };
-        (0..self.layers.len()).map(|layer| of(layer).map_err(|e| e.in_layer(self.layers[layer].name))).collect()
+        self.evidence().iter().map(|layer| scores(layer, criterion, self.how.pattern)).collect()
     }
 
-    /// How much of each layer stays.
-    fn budgets(&self, scores: Option<&[Array2<f32>]>, sparsity: f64) -> Result<Vec<Budget>> {
-        let mut layers: Vec<Layer<'_>> = self.layers.iter().map(|l| Layer { ..*l }).collect();
-        match scores {
-            Some(scores) => layers.iter_mut().zip(scores).for_each(|(layer, scores)| layer.scores = Some(scores.view())),
-            None if self.how.allocate.needs_scores() => {
-                let reason = "ranks scores, and this pruner was given none to be ranked by";
-                return Err(Error::invalid_option(format!("allocation {}", self.how.allocate.name()), reason));
-            }
-            None => {}
-        }
-        budgets(&layers, self.how.allocate, Target::Sparsity(sparsity), self.how.pattern)
+    /// The layers as an allocation sees them.
+    fn layers<'e>(&'e self, evidence: &[Evidence<'e>], scores: Option<&'e [Array2<f32>]>) -> Vec<Layer<'e>> {
+        let infos = self.weights.layers().iter().zip(&self.wanted).filter(|(_, wanted)| **wanted);
+        let one = |(l, (e, (info, _))): (usize, (&Evidence<'e>, (&LayerInfo, &bool)))| {
+            let (kernel, positions) = (info.kernel, info.positions);
+            Layer { name: e.layer, weight: e.weight, kernel, positions, scores: scores.map(|all| all[l].view()) }
+        };
+        evidence.iter().zip(infos).enumerate().map(one).collect()
     }
 
     /// As [`prune::one_shot`](crate::prune::one_shot) does it.
-    fn by_scores(&self, criterion: &dyn Saliency, scores: &[Array2<f32>], sparsity: f64) -> Result<Made> {
+    fn by_scores(&self, criterion: &dyn Saliency, scores: &[Array2<f32>], scope: Scope, sparsity: f64) -> Result<Made> {
+        let evidence = self.evidence();
+        let layers = self.layers(&evidence, Some(scores));
+        let masks = choose(&layers, self.how.allocate, Target::Sparsity(sparsity), self.how.pattern, scope)?;
         let (mut made, mut predicted) = (Vec::new(), 0.0);
-        for (layer, budget) in self.budgets(Some(scores), sparsity)?.into_iter().enumerate() {
-            let Layer { name, weight, .. } = self.layers[layer];
-            let (rows, cols) = weight.dim();
-            let chosen = match weight.is_empty() {
-                true => Mask::full(rows, cols),
-                false => select(&scores[layer], self.how.pattern, self.how.scope, budget).map_err(|e| e.in_layer(name))?,
-            };
-            let mask = self.held[layer].map_or_else(|| chosen.clone(), |old| chosen.and(old));
-            let removed = self.held[layer].map_or_else(|| mask.not(), |old| old.minus(&mask));
-            predicted += removed.iter_kept().map(|(r, c)| f64::from(scores[layer][[r, c]])).sum::<f64>();
-            let weight = mask.applied(&weight);
-            made.push((self.places[layer], Pruned { mask, weight, loss: None }));
+        for ((layer, scores), chosen) in evidence.iter().zip(scores).zip(masks) {
+            let mask = layer.mask.map_or_else(|| chosen.clone(), |old| chosen.and(old));
+            let removed = layer.mask.map_or_else(|| mask.not(), |old| old.minus(&mask));
+            predicted += removed.iter_kept().map(|(r, c)| f64::from(scores[[r, c]])).sum::<f64>();
+            let weight = mask.applied(&layer.weight);
+            made.push((layer.layer.to_string(), Pruned { mask, weight, loss: None }));
         }
         Ok((made, criterion.predicts_loss().then_some(predicted)))
     }
 
     /// Every layer for itself.
-    fn by_pruner(&self, pruner: &dyn Pruner, scores: Option<&[Array2<f32>]>, sparsity: f64) -> Result<Made> {
-        let (pattern, scope) = (self.how.pattern, self.how.scope);
-        let one = |(layer, budget): (usize, Budget)| {
-            let Layer { weight, .. } = self.layers[layer];
-            let (rows, cols) = weight.dim();
-            if weight.is_empty() {
-                return Ok(Pruned { mask: Mask::full(rows, cols), weight: weight.to_owned(), loss: None });
-            }
-            let pruned = pruner.prune(&self.evidence(layer), pattern, scope, budget)?;
-            // What a pruner of the caller's gives is held to what all others are held to.
-            if pruned.mask.dim() != weight.dim() || pruned.weight.dim() != weight.dim() {
-                let ((r, c), (x, y)) = (pruned.mask.dim(), pruned.weight.dim());
-                return Err(Error::shape("mask and weight of a pruner", &[rows, cols, rows, cols], &[r, c, x, y]));
-            }
-            pattern.check(&pruned.mask)?;
-            let (r, c) = pattern.unit(rows, cols);
-            let most = r * c * budget.keep();
-            if pruned.mask.kept() > most {
-                let reason = format!("{} weights were kept, and the budget has {most}", pruned.mask.kept());
-                return Err(Error::Budget { keep: budget.keep(), of: budget.of(), reason });
-            }
-            Ok(pruned)
+    fn by_pruner(&self, pruner: &dyn Pruner, scores: Option<&[Array2<f32>]>, scope: Scope, sparsity: f64) -> Result<Made> {
+        if scores.is_none() && self.how.ranks() {
+            let reason = "ranks scores, and this pruner was given none to be ranked by";
+            return Err(Error::invalid_option(format!("allocation {}", self.how.allocate.name()), reason));
+        }
+        let evidence = self.evidence();
+        let layers = self.layers(&evidence, scores);
+        let budgets = budgets(&layers, self.how.allocate, Target::Sparsity(sparsity), self.how.pattern)?;
+        let of = |(layer, budget): (&Evidence<'_>, _)| {
+            Ok((layer.layer.to_string(), prune_one(layer, pruner, self.how.pattern, scope, budget)?))
         };
-        let budgets = self.budgets(scores, sparsity)?;
-        let of = |(layer, budget)| -> Result<(usize, Pruned)> {
-            let mut pruned = one((layer, budget)).map_err(|e| e.in_layer(self.layers[layer].name))?;
-            pruned.mask.apply(&mut pruned.weight);
-            Ok((self.places[layer], pruned))
-        };
-        Ok((budgets.into_iter().enumerate().map(of).collect::<Result<_>>()?, None))
+        Ok((evidence.iter().zip(budgets).map(of).collect::<Result<_>>()?, None))
     }
 
     /// One finite number for each metric.
@@ -210,14 +188,14 @@ impl<'a, S: Subject> SeedRun<'a, S> {
 }
 
 /// What was measured of one model, and what could not be.
-struct Measures {
-    layers: Vec<Measured>,
+struct Measures<'m> {
+    layers: Cow<'m, [Measured]>,
     failed: Vec<(Need, String)>,
 }
 
-impl Measures {
+impl<'m> Measures<'m> {
     /// All needs in one go, or if that fails each for itself, so that a need that cannot be measured leaves the others.
-    fn of<S: Subject>(subject: &S, model: &S::Model, needs: Needs, layers: usize) -> Result<Self> {
+    fn of<S: Subject>(subject: &S, model: &'m S::Model, needs: Needs, layers: usize) -> Result<Self> {
         let measured = |needs: Needs| {
             let found = subject.measure(model, needs)?;
             if found.len() == layers { Ok(found) } else { Err(Error::shape("measures of layers", &[layers], &[found.len()])) }
@@ -228,7 +206,9 @@ impl Measures {
         let mut all = Measures { layers: measured(Needs::none())?, failed: Vec::new() };
         for need in needs.iter() {
             match measured(Needs::none().and(need)) {
-                Ok(more) => all.layers.iter_mut().zip(more).for_each(|(old, new)| merge(old, new)),
+                // What lies in the model is lent again and again.
+                Ok(more) if std::ptr::eq(more.as_ptr(), all.layers.as_ptr()) => {}
+                Ok(more) => all.layers.to_mut().iter_mut().zip(more.iter()).for_each(|(old, new)| merge(old, new)),
                 Err(e) => all.failed.push((need, e.to_string())),
             }
         }
@@ -243,18 +223,20 @@ impl Measures {
 }
 
 /// Takes over what the other has and this has not.
-fn merge(old: &mut Measured, new: Measured) {
-    fn take<T>(old: &mut Option<T>, new: Option<T>) {
-        *old = old.take().or(new);
+fn merge(old: &mut Measured, new: &Measured) {
+    fn take<T: Clone>(old: &mut Option<T>, new: &Option<T>) {
+        if old.is_none() {
+            old.clone_from(new);
+        }
     }
     old.tokens = old.tokens.max(new.tokens);
-    take(&mut old.input_squares, new.input_squares);
-    take(&mut old.gram, new.gram);
-    take(&mut old.input_sums, new.input_sums);
-    take(&mut old.gradient, new.gradient);
-    take(&mut old.squared_gradients, new.squared_gradients);
-    take(&mut old.second_derivatives, new.second_derivatives);
-    take(&mut old.hessian_gradient, new.hessian_gradient);
-    take(&mut old.synaptic_flow, new.synaptic_flow);
-    take(&mut old.sample_gradients, new.sample_gradients);
+    take(&mut old.input_squares, &new.input_squares);
+    take(&mut old.gram, &new.gram);
+    take(&mut old.input_sums, &new.input_sums);
+    take(&mut old.gradient, &new.gradient);
+    take(&mut old.squared_gradients, &new.squared_gradients);
+    take(&mut old.second_derivatives, &new.second_derivatives);
+    take(&mut old.hessian_gradient, &new.hessian_gradient);
+    take(&mut old.synaptic_flow, &new.synaptic_flow);
+    take(&mut old.sample_gradients, &new.sample_gradients);
 }

@@ -1,11 +1,11 @@
 //! What methods are compared on.
 
 use crate::Result;
-use crate::allocate::Layer;
 use crate::criteria::{Measured, Needs};
-use crate::mask::Mask;
+use crate::nn::Layers;
 use crate::rng::Seed;
 use crate::solve::Pruned;
+use std::borrow::Cow;
 
 /// A number by which a model is judged, and which way is better.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Metric {
 
 /// Gives a dense model for each seed, measures it, and judges what pruning leaves of it.
 ///
-/// [`Networks`](super::Networks) is one for chains of layers, [`LayerLists`](super::LayerLists) for layers that the caller measured, of
+/// [`Networks`](super::Networks) is one for chains of layers and other models that run on arrays, [`LayerLists`](super::LayerLists) for layers that the caller measured, of
 /// whatever model. All methods of a seed are given the same model and the same measures, so that differences between methods are paired.
 /// For the same seed the same model must come back, to the bit.
 pub trait Subject: Sync {
@@ -46,26 +46,20 @@ pub trait Subject: Sync {
     /// The subject's own: they end the comparison.
     fn model(&self, seed: Seed) -> Result<Self::Model>;
 
-    /// The layers that may be pruned, without scores.
-    fn layers<'m>(&self, model: &'m Self::Model) -> Vec<Layer<'m>>;
+    /// The layers that may be pruned. What a mask that is held on one has dropped stays dropped.
+    fn layers<'m>(&self, model: &'m Self::Model) -> &'m dyn Layers;
 
-    /// The mask already held on a layer, by its place in [`Subject::layers`]; what it dropped stays dropped.
-    fn mask<'m>(&self, model: &'m Self::Model, layer: usize) -> Option<&'m Mask> {
-        let _ = (model, layer);
-        None
-    }
-
-    /// What `needs` asks of every layer, in the order of [`Subject::layers`].
+    /// What `needs` asks of every layer, in the order of [`Layers::layers`]; lent where it lies in the model.
     ///
     /// # Errors
     /// If something cannot be measured: the methods that need it are then in the table with this reason. An error for no needs at all ends
     /// the comparison.
-    fn measure(&self, model: &Self::Model, needs: Needs) -> Result<Vec<Measured>>;
+    fn measure<'m>(&self, model: &'m Self::Model, needs: Needs) -> Result<Cow<'m, [Measured]>>;
 
-    /// The metrics, in their order, of the model in which these layers, by their places in [`Subject::layers`], are pruned; of the dense
-    /// model for none. A subject that trains after pruning does it here.
+    /// The metrics, in their order, of the model in which the layers of these names are pruned; of the dense model for none. A subject that
+    /// trains after pruning does it here.
     ///
     /// # Errors
     /// The subject's own: the reason in the table, or the end of the comparison for the dense model.
-    fn judge(&self, model: &Self::Model, seed: Seed, pruned: &[(usize, Pruned)]) -> Result<Vec<f64>>;
+    fn judge(&self, model: &Self::Model, seed: Seed, pruned: &[(String, Pruned)]) -> Result<Vec<f64>>;
 }

@@ -2,6 +2,8 @@
 
 #[path = "../crates/sparse/tests/close/mod.rs"]
 mod close;
+#[path = "language/budgets.rs"]
+mod budgets;
 #[path = "language/common.rs"]
 mod common;
 #[path = "language/driver.rs"]
@@ -18,7 +20,5 @@ mod levels;
 mod ranked;
 #[path = "language/resume.rs"]
 mod resume;
-#[path = "language/share.rs"]
-mod share;
 #[path = "language/working.rs"]
 mod working;

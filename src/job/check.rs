@@ -1,34 +1,35 @@
 //! What a job is refused for before anything is read, and what its settings come to.
 
-use super::methods::{Allocation, Methods, PruneMethod};
+use super::methods::{Allocation, Kind, Methods, PruneMethod};
 use super::settings::PruneJob;
 use crate::criteria::{Need, Needs, Saliency};
-use crate::io::Packing;
+use crate::io::{Packing, refuse_gguf};
 use crate::mask::{Budget, Pattern, Scope};
 use crate::prune::{CalibrationInputs, Correction, SequenceGradients, Sequential};
 use crate::solve::{Pruner, Reconstruct, Reconstructed, Solver};
 use crate::sparse::Format;
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 
 /// Steps of conjugate gradients that are still a number and no slip.
 const STEPS: usize = 1_000_000;
 /// Choices that a search is asked to try and that are no slip.
 const TRIED: usize = 100_000_000;
+/// What is said of a setting that a plain file has no use for.
+const OF_MODELS: &str = "is for language models: give a model's folder";
 
-/// What is pruned.
+/// What is pruned, where layers are ranked against one another in different ways.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
-    /// A model's folder.
+    /// A model's folder, of which one layer is read at a time.
     Folder,
-    /// A plain file of weights.
-    File,
-    /// A network in memory.
+    /// A model in memory.
     Network,
 }
 
 impl PruneJob {
     /// The settings, by name, that a plain file of weights has a use for.
-    pub const OF_FILES: [&str; 8] = ["method", "sparsity", "pattern", "allocate", "scope", "skip", "layer", "seed"];
+    const OF_FILES: [&str; 8] = ["method", "sparsity", "pattern", "allocate", "scope", "skip", "layer", "seed"];
 
     /// Refuses settings that are outside their range, exclude one another, or name no method; those of a folder for a plain file, and the other
     /// way round, where there is a model. Reads no weights.
@@ -38,10 +39,23 @@ impl PruneJob {
     pub fn check(&self, methods: &Methods) -> Result<()> {
         match &self.model {
             Some(model) if !model.is_dir() => self.check_file(methods, || Ok(())).map(|_| ()),
-            _ => {
-                self.check_folder(methods)?;
-                self.check_measured(methods)?;
-                Plan::new(self, methods, Subject::Folder).map(|_| ())
+            _ => self.plan_of_folder(methods).map(|_| ()),
+        }
+    }
+
+    /// Refuses settings, by name and whatever their values, that a plain file of weights has no use for, where `model` is one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] with the first of them; what [`refuse_gguf`] says of the model.
+    pub fn check_given<'n>(&self, mut given: impl Iterator<Item = &'n str>) -> Result<()> {
+        let Some(model) = self.model.as_deref().filter(|model| !model.is_dir()) else { return Ok(()) };
+        // Those of a search are refused by what they are for.
+        let searches = !self.levels.is_empty() || self.cost != Default::default();
+        match given.find(|name| !searches && !PruneJob::OF_FILES.contains(name)) {
+            None => Ok(()),
+            Some(name) => {
+                refuse_gguf(model)?;
+                Err(Error::invalid_option(name, OF_MODELS))
             }
         }
     }
@@ -55,16 +69,20 @@ impl PruneJob {
         methods.allocation(&self.allocate).map(|_| ())
     }
 
-    /// Refuses numbers outside their range, whatever the method reads.
+    /// Refuses numbers outside their range, whatever the method reads, and paths that no recipe and no record can hold.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] with the setting, its value and the range.
     pub fn check_ranges(&self) -> Result<()> {
+        self.check_paths()?;
         if let Some(s) = self.sparsity {
             Budget::from_sparsity(1, s)?;
         }
-        for s in self.layer.values() {
-            Budget::from_sparsity(1, *s).map_err(|e| Error::invalid_option("layer", e.to_string()))?;
+        for (name, &s) in &self.layer {
+            Budget::from_sparsity(1, s).map_err(|e| match e {
+                Error::InvalidOption { reason, .. } => Error::invalid_option("layer", format!("'{name}': {reason}")),
+                e => e,
+            })?;
         }
         self.check_numbers()?;
         if !self.levels.is_empty() {
@@ -74,8 +92,45 @@ impl PruneJob {
         self.correction().map(|_| ())
     }
 
+    /// Refuses paths that are not UTF-8: recipes and records are text.
+    pub(super) fn check_paths(&self) -> Result<()> {
+        let paths = [
+            ("model", &self.model),
+            ("out", &self.out),
+            ("calibration", &self.calibration),
+            ("scratch", &self.scratch),
+            ("text", &self.text),
+        ];
+        for (name, path) in paths {
+            if let Some(path) = path.as_deref().filter(|path| path.to_str().is_none()) {
+                let reason = format!("{} is not UTF-8, which the record of the run could not hold", path.display());
+                return Err(Error::invalid_option(name, reason));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses numbers of a model's folder outside their domain, whether the method reads them or not.
     fn check_numbers(&self) -> Result<()> {
+        let counts = [
+            ("samples", Some(self.samples), 1, "; 64 is usual"),
+            ("context", Some(self.context), 1, "; 1024 is usual"),
+            ("block-size", Some(self.block_size), 1, ": no column has a mask to choose; 128 is usual"),
+            ("windows", self.windows, 1, ""),
+            ("search-tokens", Some(self.search_tokens), 2, ": there is none to predict; 1024 is usual"),
+            ("generations", Some(self.generations), 1, "; 25 is usual"),
+            ("offspring", Some(self.offspring), 1, "; 8 is usual"),
+        ];
+        if let Some((option, Some(value), least, why)) =
+            counts.into_iter().find(|(_, value, least, _)| value.is_some_and(|value| value < *least))
+        {
+            return Err(Error::invalid_option(option, format!("{value} is not at least {least}{why}")));
+        }
+        if self.samples.checked_mul(self.context).is_none() {
+            let reason = format!("{} sequences of {} tokens are more than can be counted", self.samples, self.context);
+            return Err(Error::invalid_option("samples", reason));
+        }
+        self.activation_bytes()?;
         let at_least_0 = |option: &str, value: f64, usual: &str| match value.is_finite() && value >= 0.0 {
             true => Ok(()),
             false => {
@@ -90,9 +145,6 @@ impl PruneJob {
         }
         if !(0.0..=0.5).contains(&self.owl_lambda) {
             return Err(Error::invalid_option("owl-lambda", format!("{} is not in [0, 0.5]; 0.08 is usual", self.owl_lambda)));
-        }
-        if self.block_size == 0 {
-            return Err(Error::invalid_option("block-size", "0 columns have no mask to choose; 128 is usual"));
         }
         if let Some(bits) = self.bits.filter(|bits| !(1..=16).contains(bits)) {
             return Err(Error::invalid_option("bits", format!("{bits} is not 1 to 16")));
@@ -113,15 +165,11 @@ impl PruneJob {
         Ok(())
     }
 
-    /// Refuses numbers of a search, where something is searched.
+    /// Refuses more choices than a search can try, where something is searched.
     fn check_search(&self, allocation: &Allocation) -> Result<()> {
         if !allocation.searches() {
             return Ok(());
         }
-        if self.search_tokens < 2 {
-            return Err(Error::invalid_option("search-tokens", format!("{} tokens have none to predict", self.search_tokens)));
-        }
-        self.check_levels()?;
         match self.generations.checked_mul(self.offspring).filter(|n| *n <= TRIED) {
             Some(_) => Ok(()),
             None => {
@@ -173,60 +221,35 @@ impl PruneJob {
         }
     }
 
-    /// What must be right of a folder's job before the folder is opened.
-    pub(super) fn check_folder(&self, methods: &Methods) -> Result<()> {
+    /// What a folder's job comes to, with all that must be right before the folder is opened.
+    pub(super) fn plan_of_folder<'m>(&self, methods: &'m Methods) -> Result<Plan<'m>> {
         self.check_names(methods)?;
         self.fraction()?;
         if !self.layer.is_empty() {
             return Err(Error::invalid_option("layer", "sparsities of single layers are for files; use --only in several runs"));
         }
         let allocation = methods.allocation(&self.allocate)?;
-        self.check_numbers()?;
+        self.check_ranges()?;
         self.check_search(allocation)?;
-        self.activation_bytes()?;
         self.refuse_search(allocation.searches())?;
         fits(self.packing()?, self.pattern)?;
         if matches!(self.pattern, Pattern::Nm { .. }) && allocation.needs_folder() {
             let reason = format!("pattern {} fixes the sparsity of every layer; nothing is left to move", self.pattern);
             return Err(Error::invalid_option("allocate", reason));
         }
-        Ok(())
-    }
-
-    /// What must be right of the calibration before it is read: there is one where something is measured.
-    pub(super) fn check_measured(&self, methods: &Methods) -> Result<()> {
+        let plan = Plan::new(self, methods, Subject::Folder)?;
         if let Some(folder) = self.scratch.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(Error::invalid_option("scratch", format!("{} is no folder", folder.display())));
         }
-        self.check_calibration(methods)
-    }
-
-    /// The same, without looking for the scratch folder.
-    pub(super) fn check_calibration(&self, methods: &Methods) -> Result<()> {
-        let needs = methods.method(&self.method)?.make_pruner(self)?.needs();
-        if self.calibration.is_none() {
-            return match self.measures(needs, methods.allocation(&self.allocate)?) {
-                false => Ok(()),
-                true => {
-                    let reason = "this method measures inputs: give --calibration FILE, text or token numbers";
-                    Err(Error::invalid_option("calibration", reason))
-                }
-            };
+        if self.calibration.is_none() && plan.measures {
+            let reason = "this method measures inputs: give --calibration FILE, text or token numbers";
+            return Err(Error::invalid_option("calibration", reason));
         }
-        if self.samples.checked_mul(self.context).is_none_or(|n| n == 0) {
-            return Err(Error::invalid_option("samples", format!("{} sequences of {} tokens", self.samples, self.context)));
-        }
-        if SequenceGradients::wanted(needs) && self.context < 2 {
+        if SequenceGradients::wanted(plan.needs) && self.context < 2 {
             let reason = format!("{} token has none that follows it, so there is no gradient", self.context);
             return Err(Error::invalid_option("context", reason));
         }
-        Ok(())
-    }
-
-    /// Whether inputs of layers, gradients or predictions must be measured for a method of these needs.
-    pub(super) fn measures(&self, needs: Needs, allocation: &Allocation) -> bool {
-        let of_weights = needs.iter().next().is_none();
-        !of_weights || allocation.needs_folder() || self.reconstruct.is_some() || !self.correct.is_empty()
+        Ok(plan)
     }
 
     /// What must be right of a file's job before the file is read, and its criterion. `opened` is asked once the job is known to be of a file.
@@ -234,26 +257,29 @@ impl PruneJob {
         self.check_names(methods)?;
         opened()?;
         self.refuse_search(false)?;
-        if let Some(option) = self.changed().into_iter().find(|option| !PruneJob::OF_FILES.contains(option)) {
-            return Err(Error::invalid_option(option, "is for language models: give a model's folder"));
+        let others = self.changed().into_iter().chain(self.resume.then_some("resume"));
+        if let Some(option) = others.into_iter().find(|option| !PruneJob::OF_FILES.contains(option)) {
+            return Err(Error::invalid_option(option, OF_MODELS));
         }
-        if self.resume {
-            return Err(Error::invalid_option("resume", "is for language models: give a model's folder"));
-        }
-        // An N:M pattern has no sparsity, and that of others is checked where it is divided.
-        let nm = matches!(self.pattern, Pattern::Nm { .. });
-        if self.sparsity.is_none() || nm {
-            self.fraction()?;
-        }
+        self.fraction()?;
+        self.check_ranges()?;
         let criterion = methods.method(&self.method)?.make_criterion(self)?;
         let Some(criterion) = criterion.filter(|criterion| criterion.needs().iter().next().is_none()) else {
             let reason = "needs the inputs of the layers: give a model's folder, not a file of weights";
             return Err(Error::invalid_option("method", reason));
         };
-        if nm && !self.layer.is_empty() {
-            return Err(Error::invalid_option("layer", format!("pattern {} fixes the sparsity of every tensor", self.pattern)));
-        }
+        self.refuse_layers_of_nm("tensor")?;
+        self.pattern.check_scope(self.scope.unwrap_or_default())?;
+        methods.allocation(&self.allocate)?.make(self)?;
         Ok(criterion)
+    }
+
+    /// Refuses sparsities of single layers beside a pattern that fixes them.
+    pub(super) fn refuse_layers_of_nm(&self, what: &str) -> Result<()> {
+        if matches!(self.pattern, Pattern::Nm { .. }) && !self.layer.is_empty() {
+            return Err(Error::invalid_option("layer", format!("pattern {} fixes the sparsity of every {what}", self.pattern)));
+        }
+        Ok(())
     }
 
     fn correction(&self) -> Result<Option<Correction>> {
@@ -266,9 +292,23 @@ impl PruneJob {
                 let hidden_states = self.correct.get(1).copied().unwrap_or(0.0);
                 Ok(Some(Correction { inputs, hidden_states, damping: self.damping }))
             }
-            _ => Err(Error::invalid_option("correct", format!("'{text}' is not one or two shares in [0, 1], as 1 or 1,0.5"))),
+            _ => Err(Error::invalid_option("correct", format!("'{text}' is not one or two fractions in [0, 1], as 1 or 1,0.5"))),
         }
     }
+}
+
+/// Sparsities of single layers by the names that `of` finds for them.
+///
+/// # Errors
+/// If two of them are of one layer; what `of` returns.
+pub(super) fn each_once(given: &BTreeMap<String, f64>, of: impl Fn(&str) -> Result<String>) -> Result<BTreeMap<String, f64>> {
+    let mut found: BTreeMap<String, (&str, f64)> = BTreeMap::new();
+    for (name, &sparsity) in given {
+        if let Some((other, _)) = found.insert(of(name)?, (name, sparsity)) {
+            return Err(Error::invalid_option("layer", format!("'{other}' and '{name}' are one layer, which is given twice")));
+        }
+    }
+    Ok(found.into_iter().map(|(name, (_, sparsity))| (name, sparsity)).collect())
 }
 
 /// Refuses layouts that cannot hold the pattern.
@@ -286,11 +326,13 @@ fn fits(packing: Packing, pattern: Pattern) -> Result<()> {
 pub(super) struct Plan<'a> {
     pub method: &'a PruneMethod,
     pub allocation: &'a Allocation,
-    /// By which layers are ranked against one another, if there is one.
+    /// By which layers are ranked against one another, where the allocation ranks; by magnitude if there is none.
     pub ranking: Option<Box<dyn Saliency>>,
+    /// Whether layers are ranked by magnitude because what the criterion looks at is not known when they are.
+    pub ranks_by_magnitude: bool,
     /// The method, with least squares behind it where they were asked for.
     pub pruner: Box<dyn Pruner>,
-    /// What the method itself needs.
+    /// What the method itself needs, and what layers of a folder are ranked by.
     pub needs: Needs,
     /// The fraction that goes.
     pub sparsity: f64,
@@ -314,7 +356,18 @@ impl<'a> Plan<'a> {
             }
         }
         let first = method.make_pruner(job)?;
-        let needs = first.needs();
+        let of_method = first.needs();
+        let ranks = match &allocation.kind {
+            Kind::Layers(make) => make(job)?.needs_scores() && !matches!(job.pattern, Pattern::Nm { .. }),
+            _ => false,
+        };
+        let ranking = match subject {
+            _ if !ranks => None,
+            Subject::Network => method.make_ranking(job)?,
+            Subject::Folder => method.make_folder_ranking(job)?,
+        };
+        let of_ranking = ranking.as_ref().filter(|_| subject == Subject::Folder).map_or_else(Needs::none, |r| r.needs());
+        let needs = of_method.union(of_ranking);
         let pruner: Box<dyn Pruner> = match job.reconstruct {
             Some(steps) => {
                 let solver = Solver::Gradients { steps, tolerance: 1e-6 };
@@ -329,19 +382,23 @@ impl<'a> Plan<'a> {
         }
         let row = match job.scope {
             Some(scope) => scope == Scope::Row,
-            None => method.is_by_row() && job.pattern == Pattern::Unstructured && subject != Subject::File,
+            None => method.is_by_row() && job.pattern == Pattern::Unstructured,
         };
+        let scope = if row { Scope::Row } else { Scope::Layer };
+        job.pattern.check_scope(scope)?;
+        let of_weights = needs.iter().next().is_none();
         Ok(Plan {
             method,
             allocation,
-            ranking: method.make_ranking(job)?,
+            ranks_by_magnitude: ranks && ranking.is_none() && method.is_criterion() && of_method.iter().next().is_some(),
+            ranking,
             pruner,
             needs,
             sparsity: job.fraction()?,
-            scope: if row { Scope::Row } else { Scope::Layer },
+            scope,
             sequential: if dense { Sequential::Block } else { job.sequential },
             correction,
-            measures: job.measures(needs, allocation),
+            measures: !of_weights || allocation.needs_folder() || job.reconstruct.is_some() || correction.is_some(),
         })
     }
 

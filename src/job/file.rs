@@ -1,6 +1,7 @@
 //! A job on a plain file of weights, by criteria that need the weights alone.
 
-use super::methods::{Kind, Methods};
+use super::check::each_once;
+use super::methods::Methods;
 use super::report::{FileReport, PruneReport};
 use super::settings::PruneJob;
 use crate::allocate::{Overrides, Target};
@@ -19,10 +20,8 @@ impl PruneJob {
         let checkpoint = Checkpoint::read(model)?;
         let left = left_alone(&checkpoint);
         let given = named(&checkpoint, &left, &self.layer)?;
-        let Kind::Layers(make) = &methods.allocation(&self.allocate)?.kind else {
-            return Err(Error::invalid_option("allocate", "this one needs the inputs of the layers: give a model's folder"));
-        };
-        let allocate = Overrides { sparsity: given, rest: make(self)? };
+        let allocation = methods.allocation(&self.allocate)?.make(self)?;
+        let allocate = Overrides { sparsity: given, rest: allocation };
         let pruning = Pruning {
             saliency: saliency.as_ref(),
             allocate: &allocate,
@@ -55,9 +54,8 @@ impl PruneJob {
 
 /// Sparsities by the tensors that hold the weights; of one that is left alone none can be asked for.
 fn named(file: &Checkpoint, left: &[LeftAlone], given: &BTreeMap<String, f64>) -> Result<BTreeMap<String, f64>> {
-    let one = |(name, sparsity): (&String, &f64)| match left.iter().find(|l| l.name == *name) {
+    each_once(given, |name| match left.iter().find(|l| l.name == name) {
         Some(l) => Err(Error::invalid_option("layer", format!("'{name}' is left alone: {}, {}", l.dtype, l.why))),
-        None => Ok((file.tensor_of(name).map_or_else(|_| name.clone(), String::from), *sparsity)),
-    };
-    given.iter().map(one).collect()
+        None => Ok(file.tensor_of(name).map_or_else(|_| name.to_string(), String::from)),
+    })
 }

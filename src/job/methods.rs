@@ -3,6 +3,7 @@
 use super::settings::PruneJob;
 use crate::allocate::Allocate;
 use crate::criteria::Saliency;
+use crate::prune::SequenceGradients;
 use crate::solve::{Pruner, Scored};
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -33,19 +34,24 @@ pub struct PruneMethod {
     reads: Vec<&'static str>,
     by_row: bool,
     make: Maker,
-    /// The criterion by which the layers of a pruner are ranked against one another.
+    /// The criterion by which layers are ranked against one another, where it is another than the method's own.
     ranking: Option<Make<dyn Saliency>>,
+    /// Whether layers of a folder are ranked by magnitude, though the criterion needs weights alone.
+    by_magnitude: bool,
 }
 
 impl PruneMethod {
+    fn new(name: Cow<'static, str>, about: Cow<'static, str>, make: Maker) -> PruneMethod {
+        PruneMethod { name, about, reads: Vec::new(), by_row: false, make, ranking: None, by_magnitude: false }
+    }
+
     /// A criterion: what it scores lowest goes, and what stays is as it was. One that needs nothing but weights prunes plain files too.
     pub fn criterion(
         name: impl Into<Cow<'static, str>>,
         about: impl Into<Cow<'static, str>>,
         make: impl Fn(&PruneJob) -> Result<Box<dyn Saliency>> + Send + Sync + 'static,
     ) -> PruneMethod {
-        let (name, about) = (name.into(), about.into());
-        PruneMethod { name, about, reads: Vec::new(), by_row: false, make: Maker::Criterion(Arc::new(make)), ranking: None }
+        PruneMethod::new(name.into(), about.into(), Maker::Criterion(Arc::new(make)))
     }
 
     /// A pruner, which chooses the mask and the weights that stay together.
@@ -54,12 +60,12 @@ impl PruneMethod {
         about: impl Into<Cow<'static, str>>,
         make: impl Fn(&PruneJob) -> Result<Box<dyn Pruner>> + Send + Sync + 'static,
     ) -> PruneMethod {
-        let (name, about) = (name.into(), about.into());
-        PruneMethod { name, about, reads: Vec::new(), by_row: false, make: Maker::Pruner(Arc::new(make)), ranking: None }
+        PruneMethod::new(name.into(), about.into(), Maker::Pruner(Arc::new(make)))
     }
 
-    /// The same, whose pruner's layers are ranked against one another by this criterion, where an allocation ranks and the criterion needs
-    /// gradients.
+    /// The same, whose layers are ranked against one another by this criterion, where an allocation ranks. Without it those of a criterion are
+    /// ranked by itself, those of a pruner by magnitude. Of a folder's layers weights and gradients are known when they are ranked: one that
+    /// needs anything else is refused there, and a criterion that does gives way to magnitude.
     #[must_use]
     pub fn ranked_by(mut self, make: impl Fn(&PruneJob) -> Result<Box<dyn Saliency>> + Send + Sync + 'static) -> PruneMethod {
         self.ranking = Some(Arc::new(make));
@@ -77,6 +83,12 @@ impl PruneMethod {
     #[must_use]
     pub fn by_row(mut self) -> PruneMethod {
         self.by_row = true;
+        self
+    }
+
+    /// The same, whose layers are ranked by magnitude in folders, as they have always been.
+    pub(super) fn by_magnitude_in_folders(mut self) -> PruneMethod {
+        self.by_magnitude = true;
         self
     }
 
@@ -99,13 +111,8 @@ impl PruneMethod {
         self.by_row
     }
 
-    /// Whether plain files of weights are refused: it is no criterion, or one that needs more than weights.
-    ///
-    /// # Errors
-    /// What making the criterion refuses.
-    pub fn needs_folder(&self, job: &PruneJob) -> Result<bool> {
-        let needs_nothing = |criterion: Box<dyn Saliency>| criterion.needs().iter().next().is_none();
-        Ok(!self.make_criterion(job)?.is_some_and(needs_nothing))
+    pub(super) fn is_criterion(&self) -> bool {
+        matches!(self.make, Maker::Criterion(_))
     }
 
     /// The criterion, if the method is one.
@@ -118,6 +125,28 @@ impl PruneMethod {
         match (&self.ranking, &self.make) {
             (Some(make), _) | (None, Maker::Criterion(make)) => make(job).map(Some),
             (None, Maker::Pruner(_)) => Ok(None),
+        }
+    }
+
+    /// The same of layers that are read one at a time, whose weights and gradients are known; by magnitude if there is none.
+    ///
+    /// # Errors
+    /// If the criterion was asked for ([`PruneMethod::ranked_by`]) and needs anything else.
+    pub(super) fn make_folder_ranking(&self, job: &PruneJob) -> Result<Option<Box<dyn Saliency>>> {
+        let Some(criterion) = self.make_ranking(job)?.filter(|_| !self.by_magnitude) else { return Ok(None) };
+        match criterion.needs().iter().find(|need| !SequenceGradients::NEEDS.contains(need)) {
+            None => Ok(Some(criterion)),
+            Some(_) if self.ranking.is_none() => Ok(None),
+            Some(need) => {
+                let reason = format!(
+                    "{} ranks the layers of {} by {}, which needs {need}: of a folder's layers weights and gradients alone are known before \
+                     they are pruned",
+                    job.allocate,
+                    self.name,
+                    criterion.name()
+                );
+                Err(Error::invalid_option("allocate", reason))
+            }
         }
     }
 
@@ -198,6 +227,17 @@ impl Allocation {
     /// Whether a model must run for it.
     pub fn needs_folder(&self) -> bool {
         !matches!(self.kind, Kind::Layers(_))
+    }
+
+    /// What makes the budgets of layers of their weights or scores.
+    ///
+    /// # Errors
+    /// If a model must run for them.
+    pub(super) fn make(&self, job: &PruneJob) -> Result<Box<dyn Allocate>> {
+        match &self.kind {
+            Kind::Layers(make) => make(job),
+            _ => Err(Error::invalid_option("allocate", format!("{} needs the inputs of the layers: give a model's folder", self.name))),
+        }
     }
 
     /// Whether budgets are searched for among levels of every layer.

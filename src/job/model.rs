@@ -1,6 +1,6 @@
 //! A job on a model's folder, block by block.
 
-use super::check::{Plan, Subject};
+use super::check::Plan;
 use super::described::{self, FewTokens};
 use super::event::{Event, Stage};
 use super::methods::{Kind, Methods};
@@ -33,8 +33,8 @@ impl PruneJob {
     /// Prunes the folder `model`, and writes the folder `out`.
     pub(super) fn run_model(&self, model: &Path, out: &Path, methods: &Methods, watch: &mut Watch<'_>) -> Result<PruneReport> {
         let begun = Instant::now();
-        self.check_folder(methods)?;
-        let allocation = methods.allocation(&self.allocate)?;
+        let plan = self.plan_of_folder(methods)?;
+        let allocation = plan.allocation;
         let folder = Folder::open(model)?;
         if let Some(name) = folder.packed().next() {
             let reason = format!("weight {name} is packed; 'lacuna pack DIR OUT --save weights' makes it whole");
@@ -50,8 +50,7 @@ impl PruneJob {
         let config =
             Config::parse(&Value::Object(folder.config().clone())).map_err(|e| Error::malformed(model, e.to_string()))?;
         remarks(&folder, &config, watch)?;
-        let needs = methods.method(&self.method)?.make_pruner(self)?.needs();
-        if self.measures(needs, allocation) {
+        if plan.measures {
             check_measurable(&config).map_err(|e| Error::malformed(model, e.to_string()))?;
         }
         if self.text.is_some() && config.is_encoder_decoder() {
@@ -59,11 +58,12 @@ impl PruneJob {
         }
         let layers = language_layers(&folder, &config, &self.only, &self.skip)?;
         readable(&folder, &layers)?;
-        let whole = SequenceGradients::wanted(needs) || allocation.predicts();
+        for layer in &layers {
+            self.pattern.units(layer.shape.0, layer.shape.1).map_err(|e| e.in_layer(&layer.name))?;
+        }
+        let whole = SequenceGradients::wanted(plan.needs) || allocation.predicts();
         let memory = ActivationMemory::new(self.memory(whole, &folder)?, self.scratch_folder(out)?);
-        self.check_calibration(methods)?;
         let (calibration, bos) = self.read_calibration(&folder, &config)?;
-        let plan = Plan::new(self, methods, Subject::Folder)?;
         let nothing = Sequences::nothing();
         // Where nothing is measured nothing needs to run.
         let measured = if plan.reads_inputs() { &calibration } else { &nothing };
@@ -113,13 +113,15 @@ impl PruneJob {
             standing::check_budgets(out, before, &described["budgets"])?;
         }
         let mut warned = false;
+        // What does not matter may be another than it was when the run was begun.
+        let noted = before.as_ref().unwrap_or(&described);
         let run = LanguageRun {
             folder: &folder,
             config: &config,
             calibration: measured,
             pruning: &pruning,
             out: &output,
-            described: &described,
+            described: noted,
             resume: before.is_some(),
         };
         let done = prune_language(run, &mut |p| {
@@ -270,8 +272,12 @@ impl PruneJob {
         let Model { folder, config, calibration, layers } = model;
         match &plan.allocation.kind {
             Kind::Layers(make) => {
-                let (allocation, ranking) = (make(self)?, plan.ranking.as_deref().zip(pruning.gradients));
-                let choice = (allocation.as_ref(), ranking);
+                if plan.ranks_by_magnitude {
+                    let text = format!("{} ranks the layers by magnitude: what {} looks at is measured as they are pruned", self.allocate, self.method);
+                    Error::go_on(watch(&Event::Note(text)))?;
+                }
+                let allocation = make(self)?;
+                let choice = (allocation.as_ref(), plan.ranking.as_deref().map(|ranking| (ranking, pruning.gradients)));
                 let mut again = false;
                 let budgets = allocated_with(folder, config, layers, self.pattern, plan.sparsity, choice, &mut |reading| {
                     if reading.pass == 2 && !std::mem::replace(&mut again, true) {

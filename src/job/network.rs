@@ -1,20 +1,41 @@
 //! A job on a model in memory.
 
-use super::check::{Plan, Subject};
-use super::methods::{Kind, Methods};
+use super::check::{Plan, Subject, each_once};
+use super::methods::Methods;
 use super::settings::PruneJob;
-use crate::allocate::{Overrides, Target};
+use crate::allocate::{Allocate, Layer, Overrides, Target};
 use crate::calibrate::{LayerWeights, measure};
-use crate::criteria::{Magnitude, Measured, Needs, Saliency};
+use crate::criteria::{Magnitude, Measured, Needs};
+use crate::mask::{Budget, Pattern};
 use crate::nn::{LayerInfo, Layers, Model, Samples, find_layer};
-use crate::prune::{Outcome, Pruning, matches, prune_layers_by};
+use crate::prune::{Outcome, Pruning, budgets, check_pruning, matches, prune_layers_by};
 use crate::solve::Pruned;
 use crate::{Error, Result};
-use std::collections::BTreeMap;
+use ndarray::Array2;
 
 /// What must be measured of a model in memory.
 fn needs(plan: &Plan<'_>) -> Needs {
     plan.pruner.needs().union(plan.ranking.as_ref().map_or_else(Needs::none, |ranking| ranking.needs()))
+}
+
+/// Refuses, before anything is measured, budgets that shapes alone show to be impossible.
+fn check_budgets(model: &dyn Layers, pruning: &Pruning<'_>) -> Result<()> {
+    let (infos, none) = (model.layers(), Array2::zeros((1, 1)));
+    let wanted = infos.iter().filter(|info| !pruning.skip.contains(&info.name));
+    let shape = |info| {
+        let LayerInfo { name, shape, kernel, positions, .. }: &LayerInfo = info;
+        Some(Layer { name, weight: none.broadcast(*shape)?, kernel: *kernel, positions: *positions, scores: None })
+    };
+    let shapes: Vec<Layer<'_>> = wanted.filter_map(shape).collect();
+    if matches!(pruning.pattern, Pattern::Nm { .. }) {
+        return Ok(());
+    }
+    if pruning.allocate.needs_scores() || pruning.allocate.needs_weights() {
+        let Target::Sparsity(sparsity) = pruning.target else { return Ok(()) };
+        let total = Budget::from_sparsity(shapes.iter().map(Layer::len).sum(), sparsity)?;
+        return pruning.allocate.given(&shapes, total).map(|_| ());
+    }
+    budgets(&shapes, pruning.allocate, pruning.target, pruning.pattern).map(|_| ())
 }
 
 /// The settings that a model in memory has no use for.
@@ -60,9 +81,21 @@ impl PruneJob {
         S: Samples<Batch = M::Batch>,
     {
         let plan = self.plan_in_memory(methods)?;
+        let (skip, allocate) = self.layers_in_memory(&plan, model)?;
+        let magnitude = Magnitude::default();
+        let pruning = Pruning {
+            saliency: plan.ranking.as_deref().unwrap_or(&magnitude),
+            allocate: &allocate,
+            target: Target::Sparsity(plan.sparsity),
+            pattern: self.pattern,
+            scope: plan.scope,
+            skip: &skip,
+        };
+        check_pruning(model, &pruning)?;
+        check_budgets(model, &pruning)?;
         let measured = measure(model, data, needs(&plan))?;
         let mut pruned = model.clone();
-        let results = self.prune_in_memory(&plan, &mut pruned, &measured)?;
+        let results = prune_layers_by(&mut pruned, &measured, plan.pruner.as_ref(), &pruning)?;
         let predicted_increase = self.predicted(&plan, model, &measured, &results)?;
         let masks = results.into_iter().map(|(name, pruned)| (name, pruned.mask)).collect();
         Ok(Outcome { model: pruned, masks, predicted_increase })
@@ -75,14 +108,16 @@ impl PruneJob {
         if let Some(option) = self.changed().into_iter().find(|option| OF_FOLDERS.contains(option)) {
             return Err(Error::invalid_option(option, "is for files: this job prunes a model in memory"));
         }
+        self.refuse_layers_of_nm("layer")?;
         Plan::new(self, methods, Subject::Network)
     }
 
-    /// Prunes the layers that are wanted.
-    fn prune_in_memory(&self, plan: &Plan<'_>, model: &mut dyn Layers, measured: &[Measured]) -> Result<Vec<(String, Pruned)>> {
-        let Kind::Layers(make) = &plan.allocation.kind else {
+    /// The names of the layers that are left alone, and how the budget is divided over the others.
+    fn layers_in_memory(&self, plan: &Plan<'_>, model: &dyn Layers) -> Result<(Vec<String>, Overrides<Box<dyn Allocate>>)> {
+        let allocation = plan.allocation;
+        if allocation.needs_folder() {
             return Err(Error::invalid_option("allocate", format!("{} needs a model's folder", self.allocate)));
-        };
+        }
         let layers = model.layers();
         let called = |pattern: &str, layer: &LayerInfo| layer.is_called(pattern) || matches(pattern, &layer.name);
         for pattern in self.only.iter().chain(&self.skip) {
@@ -98,14 +133,8 @@ impl PruneJob {
         if skip.len() == layers.len() {
             return Err(Error::invalid_option("skip", "no layer is left to prune"));
         }
-        let named = |(name, sparsity): (&String, &f64)| Ok((find_layer(&layers, name)?.name.clone(), *sparsity));
-        let allocate =
-            Overrides { sparsity: self.layer.iter().map(named).collect::<Result<BTreeMap<_, _>>>()?, rest: make(self)? };
-        let magnitude = Magnitude::default();
-        let saliency: &dyn Saliency = plan.ranking.as_deref().unwrap_or(&magnitude);
-        let target = Target::Sparsity(plan.sparsity);
-        let pruning = Pruning { saliency, allocate: &allocate, target, pattern: self.pattern, scope: plan.scope, skip: &skip };
-        prune_layers_by(model, measured, plan.pruner.as_ref(), &pruning)
+        let sparsity = each_once(&self.layer, |name| Ok(find_layer(&layers, name)?.name.clone()))?;
+        Ok((skip, Overrides { sparsity, rest: allocation.make(self)? }))
     }
 
     /// The sum of the scores of what went, of a criterion that predicts the loss.

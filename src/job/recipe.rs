@@ -56,6 +56,7 @@ impl PruneJob {
     /// # Errors
     /// [`Error::InvalidOption`] if a number is beyond the 64 bits with a sign that the format has, or a path is not UTF-8.
     pub fn to_toml(&self) -> Result<String> {
+        self.check_paths()?;
         let table = toml::Table::try_from(self).map_err(|e| Error::invalid_option("recipe", one_line(&e.to_string(), 300)))?;
         let mut text = String::from("# The settings of lacuna prune; those behind # are not set.\n");
         for name in NAMES {
@@ -176,8 +177,8 @@ mod tests {
             ("sparsity = 1.5", "sparsity: 1.5 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),
             ("samples = -1", "samples: -1: invalid value: integer `-1`, expected usize"),
             ("damping = nan", "damping: NaN is not a finite number of at least 0; 0.01 is usual"),
-            ("correct = [1.5]", "correct: '1.5' is not one or two shares in [0, 1], as 1 or 1,0.5"),
-            ("correct = [1, 0, 0]", "correct: '1,0,0' is not one or two shares in [0, 1], as 1 or 1,0.5"),
+            ("correct = [1.5]", "correct: '1.5' is not one or two fractions in [0, 1], as 1 or 1,0.5"),
+            ("correct = [1, 0, 0]", "correct: '1,0,0' is not one or two fractions in [0, 1], as 1 or 1,0.5"),
             ("layer = 3", "layer: 3: invalid type: integer `3`, expected a map"),
         ] {
             assert_eq!(PruneJob::from_toml(text).unwrap_err().to_string(), line, "{text}");

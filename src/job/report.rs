@@ -128,15 +128,15 @@ pub struct FileReport {
     pub sparsity: Option<f64>,
     /// Numbers of the whole file.
     pub parameters: usize,
+    /// Of these, those that stay; `None` in records of builds that did not say it.
+    #[serde(default)]
+    pub whole_kept: Option<usize>,
     /// The fraction of them that went.
     pub whole_sparsity: Option<f64>,
     /// What became of each tensor.
     pub layers: Vec<PrunedTensor>,
     /// Tensors that look like weights and were left alone.
     pub left_alone: Vec<LeftAlone>,
-    /// Numbers of the whole file that stay.
-    #[serde(skip)]
-    pub(super) whole_kept: Option<usize>,
 }
 
 fn is_false(value: &bool) -> bool {

@@ -60,8 +60,8 @@ use std::path::PathBuf;
 /// | `levels` | seven around `sparsity` | at most 255 of (0, 1) | sparsities among which a search chooses |
 /// | `cost` | `weights` | `weights`, `bytes`, `time` | what `sparsity` is a fraction of in a search |
 /// | `search-tokens` | 1024 | from 2 | tokens on which a search compares predictions |
-/// | `generations` | 25 | | generations of `evolve` |
-/// | `offspring` | 8 | `generations · offspring` ≤ 10⁸ | choices that `evolve` tries a generation |
+/// | `generations` | 25 | from 1 | generations of `evolve` |
+/// | `offspring` | 8 | from 1; `generations · offspring` ≤ 10⁸ | choices that `evolve` tries a generation |
 ///
 /// Two more say what becomes of what is there already, and are of one run: they are in no recipe and in no record. `force` replaces an older
 /// output; `resume` goes on with a run that was interrupted.
@@ -150,45 +150,60 @@ pub struct PruneJob {
     pub resume: bool,
 }
 
-/// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 36] = [
-    "model",
-    "out",
-    "method",
-    "sparsity",
-    "pattern",
-    "allocate",
-    "scope",
-    "skip",
-    "only",
-    "seed",
-    "calibration",
-    "samples",
-    "context",
-    "inputs",
-    "turn",
-    "damping",
-    "fisher-damping",
-    "block-size",
-    "actorder",
-    "bits",
-    "reconstruct",
-    "correct",
-    "activations",
-    "scratch",
-    "owl-lambda",
-    "owl-threshold",
-    "save",
-    "text",
-    "windows",
-    "bos",
-    "levels",
-    "cost",
-    "search-tokens",
-    "generations",
-    "offspring",
-    "layer",
-];
+macro_rules! names {
+    ($($name:literal: $field:ident),+ $(,)?) => {
+        /// The names of the settings in recipes and records, in their order there.
+        pub(super) const NAMES: [&str; 36] = [$($name),+];
+
+        impl PruneJob {
+            /// The settings, by name, that are not as they are by default. Paths of model and output are not counted.
+            pub fn changed(&self) -> Vec<&'static str> {
+                let default = PruneJob::default();
+                let all = [$(($name, self.$field != default.$field)),+];
+                all.into_iter().skip(2).filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+            }
+        }
+    };
+}
+
+names! {
+    "model": model,
+    "out": out,
+    "method": method,
+    "sparsity": sparsity,
+    "pattern": pattern,
+    "allocate": allocate,
+    "scope": scope,
+    "skip": skip,
+    "only": only,
+    "seed": seed,
+    "calibration": calibration,
+    "samples": samples,
+    "context": context,
+    "inputs": inputs,
+    "turn": sequential,
+    "damping": damping,
+    "fisher-damping": fisher_damping,
+    "block-size": block_size,
+    "actorder": actorder,
+    "bits": bits,
+    "reconstruct": reconstruct,
+    "correct": correct,
+    "activations": activations,
+    "scratch": scratch,
+    "owl-lambda": owl_lambda,
+    "owl-threshold": owl_threshold,
+    "save": save,
+    "text": text,
+    "windows": windows,
+    "bos": bos,
+    "levels": levels,
+    "cost": cost,
+    "search-tokens": search_tokens,
+    "generations": generations,
+    "offspring": offspring,
+    "layer": layer,
+}
 
 impl Default for PruneJob {
     fn default() -> Self {
@@ -329,13 +344,6 @@ impl PruneJob {
     /// A job by this method, with the defaults of the table.
     pub fn new(method: impl Into<String>) -> Self {
         PruneJob::default().method(method)
-    }
-
-    /// The settings, by name, that are not as they are by default. Paths of model and output are not counted.
-    pub fn changed(&self) -> Vec<&'static str> {
-        let (now, default) = (serde_json::to_value(self), serde_json::to_value(PruneJob::default()));
-        let (Ok(now), Ok(default)) = (now, default) else { return Vec::new() };
-        NAMES.into_iter().skip(2).filter(|name| now[name] != default[name]).collect()
     }
 }
 

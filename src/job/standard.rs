@@ -42,8 +42,11 @@ fn methods() -> Vec<PruneMethod> {
         PruneMethod::criterion("magnitude", "|w|", |_| Ok(Box::new(Magnitude { norm: MagnitudeNorm::L1 }))),
         PruneMethod::criterion("magnitude-l2", "w²; differs from magnitude for blocks, rows and columns", |_| {
             Ok(Box::new(Magnitude { norm: MagnitudeNorm::L2 }))
-        }),
-        PruneMethod::criterion("random", "Uniform scores", |job| Ok(Box::new(Random { seed: Seed(job.seed) }))).reads(["seed"]),
+        })
+        .by_magnitude_in_folders(),
+        PruneMethod::criterion("random", "Uniform scores", |job| Ok(Box::new(Random { seed: Seed(job.seed) })))
+            .reads(["seed"])
+            .by_magnitude_in_folders(),
         PruneMethod::criterion("wanda", "|w| times the norm of the input (folders)", |_| Ok(Box::new(Wanda))).by_row(),
         PruneMethod::criterion("ria", "Relative importance and activations (folders)", |_| Ok(Box::new(Ria::default()))).by_row(),
         PruneMethod::pruner("sparsegpt", "SparseGPT (folders)", |job| Ok(Box::new(sparsegpt(job)))).reads([

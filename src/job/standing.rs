@@ -121,7 +121,7 @@ fn difference(before: &Value, now: &Value) -> Option<Difference> {
     }
     let later = ["options", "budgets", "found", "first_token"];
     // Where the options that matter are said, the others need not be the same; what was measured on must be, if anything was.
-    let beside = ["lacuna", "model", "model_hash", "tokens", "tokens_hash"];
+    let beside = ["lacuna", "method", "model", "model_hash", "tokens", "tokens_hash"];
     let measured = !says_all || now["options"].get("--samples").is_some();
     let matters = |key: &str| match key {
         // A model is known by what is in it, where that was noted.

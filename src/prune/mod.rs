@@ -18,7 +18,7 @@ pub use language::{
     allocated, allocated_with, check_measurable, language_layers, of_blocks, outliers, prune_language, unfinished_settings,
 };
 pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
-pub(crate) use oneshot::{budgets, prune_one, ranks, scores};
+pub(crate) use oneshot::{budgets, check_pruning, prune_one, ranks, scores};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use surgeon::{Criterion, Removed, Surgeon};

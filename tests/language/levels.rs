@@ -1,13 +1,13 @@
 use crate::close::assert_close;
 use crate::common::*;
 use lacuna::allocate::Evolution;
-use lacuna::criteria::Evidence;
+use lacuna::criteria::{Evidence, Need, Needs, Wanda};
 use lacuna::io::Dtype;
 use lacuna::lm::LanguageModel;
-use lacuna::mask::{Mask, Pattern, Scope};
+use lacuna::mask::{Budget, Mask, Pattern, Scope};
 use lacuna::prune::{Cost, LevelSettings, Levels, language_layers};
 use lacuna::rng::Seed;
-use lacuna::solve::{Pruner, SparseGpt, squared_error};
+use lacuna::solve::{DsNoT, Pruned, Pruner, Scored, SparseGpt, squared_error};
 use lacuna::sparse::{Format, Precision};
 use ndarray::{Array2, Axis};
 use std::ops::ControlFlow;
@@ -159,4 +159,43 @@ fn levels_that_cannot_be_are_refused() {
         assert!(text.starts_with("levels") && text.contains("not sparsities between 0 and 1"), "{text}");
     }
     assert!(run(Pattern::Nm { n: 2, m: 4 }, &[0.5]).contains("2:4"));
+}
+
+/// A pruner that holds what it is given to the needs that its inputs were measured by.
+#[derive(Debug)]
+struct Seen<P>(P);
+
+impl<P: Pruner> Pruner for Seen<P> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn needs(&self) -> Needs {
+        self.0.needs()
+    }
+
+    fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> lacuna::Result<Pruned> {
+        assert!(self.0.needs().contains(Need::InputSquares) && layer.measured.gram.is_some(), "levels measure a Gram matrix");
+        assert!(layer.measured.input_squares.is_none(), "{}: its diagonal serves for the squares", layer.layer);
+        self.0.prune(layer, pattern, scope, budget)
+    }
+}
+
+/// The diagonal of a Gram matrix is summed in another order than squares are: who reads the one or the other has other bits.
+#[test]
+fn squares_of_inputs_are_the_diagonal_wherever_a_gram_matrix_is_measured() {
+    let m = Model::new(Dtype::F32);
+    let (folder, config) = open(&m.dir);
+    let layers = language_layers(&folder, &config, &[], &[]).unwrap();
+    let ids = tokens(20);
+    for pruner in [&Seen(Scored(Wanda)) as &dyn Pruner, &Seen(DsNoT::new(Scored(Wanda)))] {
+        let settings = LevelSettings::new(pruner, Pattern::Unstructured, Scope::Row, None, memory(1 << 20));
+        let settings = LevelSettings { sparsities: &SPARSITIES, ..settings };
+        Levels::build(&folder, &config, &sequences(&ids), &layers, &settings, on).unwrap();
+        let corrected = lacuna::prune::LanguagePruning {
+            correction: Some(lacuna::prune::Correction { inputs: 1.0, hidden_states: 0.0, damping: 0.01 }),
+            ..crate::common::settings(&m.dir, pruner, Pattern::Unstructured)
+        };
+        prune(&m.dir, &m.out(pruner.name()), &ids, &corrected).unwrap();
+    }
 }

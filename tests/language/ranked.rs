@@ -132,7 +132,7 @@ fn criteria_of_gradients_are_ranked_layer_by_layer_too() {
                 saliency.score(&Evidence { measured: &measured, ..Evidence::weight_only(&l.name, w) }).unwrap()
             };
             let scores: Vec<Array2<f32>> = layers.iter().zip(&weights).map(score).collect();
-            let by = (&Global as &dyn Allocate, Some((saliency, &gradients)));
+            let by = (&Global as &dyn Allocate, Some((saliency, Some(&gradients))));
             for sparsity in [0.2, 0.7] {
                 let found = allocated(&folder, &config, &layers, Pattern::Unstructured, sparsity, by).unwrap();
                 assert_eq!(found, naive(&layers, &scores, sparsity), "{} at {sparsity}", saliency.name());

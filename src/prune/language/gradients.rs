@@ -24,13 +24,13 @@ pub struct SequenceGradients {
     needs: Needs,
 }
 
-/// The needs that are gradients of sequences.
-const NEEDS: [Need; 3] = [Need::Gradient, Need::SquaredGradients, Need::SampleGradients];
-
 impl SequenceGradients {
+    /// The needs that are gradients of sequences.
+    pub const NEEDS: [Need; 3] = [Need::Gradient, Need::SquaredGradients, Need::SampleGradients];
+
     /// Whether a pruner needs any of them.
     pub fn wanted(needs: Needs) -> bool {
-        NEEDS.into_iter().any(|n| needs.contains(n))
+        Self::NEEDS.into_iter().any(|n| needs.contains(n))
     }
 
     /// Runs the dense model forward and back on each sequence. A file without a name takes the numbers: 4 bytes a weight for a mean or a mean

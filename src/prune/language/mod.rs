@@ -24,12 +24,13 @@ mod evaluator;
 mod walk;
 mod record;
 mod read_ahead;
-mod share;
+mod budgets;
 mod levels;
 mod resume;
 mod run;
 
 pub use activations::ActivationMemory;
+pub use budgets::{BlockOutliers, allocated, allocated_with, of_blocks, outliers};
 pub use check::check_measurable;
 pub use gradients::SequenceGradients;
 pub(crate) use layers::matches;
@@ -39,7 +40,6 @@ pub use read_ahead::ReadProgress;
 pub use record::LayerRecord;
 pub use resume::unfinished_settings;
 pub use run::{LanguageRun, Progress, PrunedFolder, prune_language};
-pub use share::{BlockOutliers, allocated, allocated_with, of_blocks, outliers};
 
 use crate::mask::{Budget, Pattern, Scope};
 use crate::solve::Pruner;

@@ -3,7 +3,7 @@
 use super::gradients::SequenceGradients;
 use super::record::Place;
 use crate::allocate::{Layer, ReadLayers, sampled_rows};
-use crate::criteria::{Evidence, Magnitude, Saliency};
+use crate::criteria::{Evidence, Magnitude, Measured, Saliency};
 use crate::io::Folder;
 use crate::{Error, Result};
 use ndarray::{Array2, Axis};
@@ -49,8 +49,8 @@ pub(super) struct FolderLayers<'a> {
     pub places: &'a [&'a Place],
     /// Whether scores are asked for.
     pub scored: bool,
-    /// What scores are by, if not by magnitude.
-    pub ranking: Option<(&'a dyn Saliency, &'a SequenceGradients)>,
+    /// What scores are by, if not by magnitude, with the gradients that it needs.
+    pub ranking: Option<(&'a dyn Saliency, Option<&'a SequenceGradients>)>,
     pub see: &'a mut dyn FnMut(ReadProgress) -> ControlFlow<()>,
 }
 
@@ -79,14 +79,13 @@ impl FolderLayers<'_> {
             return Ok(None);
         }
         let plain = Evidence::weight_only(name, weight);
-        let scores = match (self.ranking, part) {
-            (None, _) => Magnitude::default().score(&plain),
-            (Some((saliency, gradients)), None) => saliency.score(&Evidence { measured: &gradients.measured(name)?, ..plain }),
-            (Some((saliency, gradients)), Some(part)) => {
-                saliency.score(&Evidence { measured: &gradients.measured_part(name, part)?, ..plain })
-            }
+        let Some((saliency, gradients)) = self.ranking else { return Magnitude::default().score(&plain).map(Some) };
+        let measured = match (gradients, part) {
+            (None, _) => Measured::default(),
+            (Some(gradients), None) => gradients.measured(name)?,
+            (Some(gradients), Some(part)) => gradients.measured_part(name, part)?,
         };
-        scores.map(Some)
+        saliency.score(&Evidence { measured: &measured, ..plain }).map(Some)
     }
 }
 

@@ -40,19 +40,32 @@ pub(super) fn begin(out: &Output, layout: Layout, described: &Value, resume: boo
     }
     let before = unfinished_settings(out.path())?;
     let part = FolderWriter::working_folder(out.path());
-    if let (Value::Object(before), Value::Object(now)) = (&before, described) {
-        // A build that did not say something yet cannot be held to it.
-        let differs = |(key, value): &(&String, &Value)| before.get(*key).is_some_and(|old| old != *value);
-        if let Some((key, value)) = now.iter().find(differs) {
-            let (old, new) = (short(&before[key]), short(value));
-            let reason = format!("the unfinished run has {old}, this one {new}; ask for the same, or remove {}", part.display());
-            return Err(Error::invalid_option(key, reason));
+    // A build that did not say something yet cannot be held to it.
+    let said = |(key, value): &(&String, &Value)| before.get(*key).is_some_and(|old| old != *value);
+    let differs = match (&before, described) {
+        (Value::Object(before), Value::Object(now)) => {
+            now.iter().find(said).map(|(key, value)| difference(key, &before[key], value))
         }
+        (before, now) => (before != now).then(|| difference("settings", before, now)),
+    };
+    if let Some((option, old, new)) = differs {
+        let (old, new) = (short(old), short(new));
+        let reason = format!("the unfinished run has {old}, this one {new}; ask for the same, or remove {}", part.display());
+        return Err(Error::invalid_option(option, reason));
     }
     let writer = FolderWriter::resume(out.clone(), layout)?;
     let refuse = |e: serde_json::Error| Error::malformed(part.join(RECORDS), one_line(&e.to_string(), 300));
     let records = kept(&part, RECORDS)?.map(serde_json::from_value).transpose().map_err(refuse)?;
     Ok((writer, records.unwrap_or_default()))
+}
+
+/// The innermost setting in which two values differ, and its two values.
+fn difference<'v>(name: &str, before: &'v Value, now: &'v Value) -> (String, &'v Value, &'v Value) {
+    let (Value::Object(old), Value::Object(new)) = (before, now) else { return (name.to_string(), before, now) };
+    match new.keys().chain(old.keys()).find(|key| old.get(*key) != new.get(*key)) {
+        Some(key) => difference(key, &before[key], &now[key]),
+        None => (name.to_string(), before, now),
+    }
 }
 
 /// Refuses records that say other than was written, or leave out a layer of a block that is done.

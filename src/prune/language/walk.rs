@@ -61,7 +61,8 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// The hidden states before the first block; with `comparing` those of the dense model too.
+    /// The hidden states before the first block; with `comparing` those of the dense model too. Where `needs` has the Gram matrix, its diagonal
+    /// serves for the squares of inputs, and these are not summed beside it.
     ///
     /// # Errors
     /// If the model is an encoder-decoder, the embedding cannot be read, a token is not in the vocabulary, or the disk refuses.
@@ -78,6 +79,7 @@ impl Walk {
         let length = calibration.length();
         let chunks: Vec<&[u32]> = calibration.ids().chunks((PART / length).max(1) * length).collect();
         let room = MemoryBudget::new(memory);
+        let needs = if needs.contains(Need::Gram) { needs.without(Need::InputSquares) } else { needs };
         let mut walk = Walk {
             hidden: Activations::new(chunks.len(), &room),
             dense: comparing.then(|| Activations::new(chunks.len(), &room)),
@@ -98,9 +100,7 @@ impl Walk {
     /// What must be measured.
     pub fn needs(settings: &LanguagePruning<'_>) -> Needs {
         let needs = settings.pruner.needs();
-        let needs = if settings.correction.is_some() { needs.and(Need::Gram) } else { needs };
-        // The diagonal of the Gram matrix serves for the squares.
-        if needs.contains(Need::Gram) { needs.without(Need::InputSquares) } else { needs }
+        if settings.correction.is_some() { needs.and(Need::Gram) } else { needs }
     }
 
     /// Whether anything must run to be measured.

@@ -140,7 +140,7 @@ fn what_cannot_be_done_is_one_line_and_leaves_nothing() {
     assert!(prune(&["--pattern", "2:5", "--method", "magnitude"]).contains("5 does not divide the 8 inputs of a row"));
     assert!(sparse(&["--only", "q_porj"]).contains("no layer is named 'q_porj' among 14"));
     assert!(sparse(&["--skip", "*"]).contains("no layer is left to prune"));
-    assert!(sparse(&["--correct", "2"]).starts_with("correct: '2' is not one or two shares"));
+    assert!(sparse(&["--correct", "2"]).starts_with("correct: '2' is not one or two fractions"));
     assert!(sparse(&["--inputs", "dense", "--correct", "1"]).starts_with("correct: layers make up for earlier ones only"));
     assert!(sparse(&["--damping=-1"]).contains("damping: -1 is not a finite number"));
     assert!(sparse(&["--skip", "mlp", "--layer", "a=0.5"]).starts_with("layer: sparsities of single layers are for files"));

@@ -223,7 +223,7 @@ fn numbers_outside_their_domain_are_refused_before_anything_runs() {
     assert_eq!(one, "context: 1 token has none that follows it, so there is no gradient");
     assert_eq!(
         all(&[&CALIBRATION[..], &["--correct", "NaN"]].concat()),
-        "correct: 'NaN' is not one or two shares in [0, 1], as 1 or 1,0.5"
+        "correct: 'NaN' is not one or two fractions in [0, 1], as 1 or 1,0.5"
     );
     let prune = ["prune", "lm", "huge", "--method", "magnitude", "--pattern"];
     // A block that is larger than a layer is the whole layer.

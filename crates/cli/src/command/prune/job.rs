@@ -85,6 +85,6 @@ fn sparsities(given: &[String]) -> Result<BTreeMap<String, f64>> {
 
 /// One or two fractions behind one another.
 fn fractions(text: &str) -> Result<Vec<f64>> {
-    let refuse = || Error::invalid_option("correct", format!("'{text}' is not one or two shares in [0, 1], as 1 or 1,0.5"));
+    let refuse = || Error::invalid_option("correct", format!("'{text}' is not one or two fractions in [0, 1], as 1 or 1,0.5"));
     text.split(',').map(|s| s.trim().parse().map_err(|_| refuse())).collect()
 }

@@ -36,7 +36,7 @@ fn in_units(layers: &[LanguageLayer], parts: &[Budget], pattern: Pattern) -> Res
 ///
 /// Allocations that go by shapes read no weights. Those that rank ([`Allocate::ranking`]) read each layer once, beside a sample
 /// ([`sampled_rows`](crate::allocate::sampled_rows)), with the weights of two layers and the scores of one in memory, and rank by `ranking`, a
-/// criterion that needs gradients alone, or by magnitude. Any other has the weights of all layers in memory.
+/// criterion that needs weights and gradients alone, or by magnitude. Any other has the weights of all layers in memory.
 ///
 /// # Errors
 /// Those of the allocation, of the pattern (naming the layer) and of reading; if a layer is not one of the model's.
@@ -46,7 +46,7 @@ pub fn allocated(
     layers: &[LanguageLayer],
     pattern: Pattern,
     sparsity: f64,
-    by: (&dyn Allocate, Option<(&dyn Saliency, &SequenceGradients)>),
+    by: (&dyn Allocate, Option<(&dyn Saliency, Option<&SequenceGradients>)>),
 ) -> Result<HashMap<String, Budget>> {
     allocated_with(folder, config, layers, pattern, sparsity, by, &mut |_| ControlFlow::Continue(()))
 }
@@ -61,7 +61,7 @@ pub fn allocated_with(
     layers: &[LanguageLayer],
     pattern: Pattern,
     sparsity: f64,
-    (allocation, ranking): (&dyn Allocate, Option<(&dyn Saliency, &SequenceGradients)>),
+    (allocation, ranking): (&dyn Allocate, Option<(&dyn Saliency, Option<&SequenceGradients>)>),
     see: &mut dyn FnMut(ReadProgress) -> ControlFlow<()>,
 ) -> Result<HashMap<String, Budget>> {
     let uniform = allocation.name() == "uniform" || matches!(pattern, Pattern::Nm { .. });

@@ -1,6 +1,6 @@
 //! Allocations: exact sums, and each against a naive version of its formula.
 
-use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Layer, Overrides, Target, Uniform};
+use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, LayerView, Overrides, Target, Uniform};
 use lacuna::mask::{Budget, Pattern, Scope, select};
 use lacuna::rng::Seed;
 use ndarray::{Array2, ArrayView2};
@@ -46,8 +46,8 @@ impl Net {
         Net { shapes: shapes.to_vec(), names, weights: arrays(), scores: arrays() }
     }
 
-    fn layers(&self) -> Vec<Layer<'_>> {
-        let layer = |i: usize| Layer {
+    fn layers(&self) -> Vec<LayerView<'_>> {
+        let layer = |i: usize| LayerView {
             name: &self.names[i],
             weight: self.weights[i].view(),
             kernel: self.shapes[i].kernel,
@@ -360,7 +360,7 @@ fn global_gives_ties_to_the_first_layer() {
 fn global_refuses_scores_that_are_missing_of_another_shape_or_not_finite_and_names_the_layer() {
     let net = Net::new(&[linear(2, 3), linear(1, 4)], 0);
     let total = Budget::new(5, 10).unwrap();
-    let message = |layers: &[Layer<'_>]| Global.allocate(layers, total).unwrap_err().to_string();
+    let message = |layers: &[LayerView<'_>]| Global.allocate(layers, total).unwrap_err().to_string();
     let mut layers = net.layers();
     layers[1].scores = None;
     assert_eq!(message(&layers), "global needs the scores of layer layer1.weight, which was not measured");
@@ -393,7 +393,7 @@ fn layers_without_weights_get_nothing_and_change_nothing_for_the_others() {
             let expected = net.keep(allocation, keep);
             for empty in [&no_rows, &no_cols] {
                 let mut layers = net.layers();
-                layers.insert(1, Layer { scores: Some(empty.view()), ..Layer::linear("empty", empty) });
+                layers.insert(1, LayerView { scores: Some(empty.view()), ..LayerView::linear("empty", empty) });
                 let mut parts = keeps(&allocation.allocate(&layers, total).unwrap());
                 assert_eq!(parts.remove(1), 0);
                 assert_eq!(parts, expected, "{} with a layer of {:?}", allocation.name(), empty.dim());

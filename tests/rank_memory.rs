@@ -4,7 +4,7 @@
 mod allocator;
 
 use allocator::beside;
-use lacuna::allocate::{Allocate, Global, Lamp, Layer, Target, sampled_rows};
+use lacuna::allocate::{Allocate, Global, Lamp, LayerView, Target, sampled_rows};
 use lacuna::criteria::Magnitude;
 use lacuna::data::Sequences;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout, Output};
@@ -98,8 +98,8 @@ fn in_memory(dir: &Path, allocation: &dyn Allocate) -> Vec<usize> {
     let weights: Vec<Array2<f32>> =
         layers.iter().map(|l| folder.matrix(&format!("{}.weight", l.name), l.shape).unwrap()).collect();
     let scores: Vec<Array2<f32>> = weights.iter().map(|w| w.mapv(f32::abs)).collect();
-    let seen: Vec<Layer<'_>> = (0..layers.len())
-        .map(|i| Layer { scores: Some(scores[i].view()), ..Layer::linear(&layers[i].name, &weights[i]) })
+    let seen: Vec<LayerView<'_>> = (0..layers.len())
+        .map(|i| LayerView { scores: Some(scores[i].view()), ..LayerView::linear(&layers[i].name, &weights[i]) })
         .collect();
     Target::Sparsity(0.5).allocate(allocation, &seen).unwrap().iter().map(|p| p.keep()).collect()
 }

@@ -1,7 +1,9 @@
 //! Allocation by rank from layers that are read one at a time: the counts of one ranking of everything in memory, to the last weight.
 
 use lacuna::Result;
-use lacuna::allocate::{Allocate, Global, Lamp, Layer, Overrides, RankCounter, RankSample, ReadLayers, by_rank, sampled_rows};
+use lacuna::allocate::{
+    Allocate, Global, Lamp, LayerView, Overrides, RankCounter, RankSample, ReadLayers, by_rank, sampled_rows,
+};
 use lacuna::mask::Budget;
 use lacuna::rng::{Seed, Stream};
 use ndarray::{Array2, ArrayView2, Axis};
@@ -27,7 +29,7 @@ struct Reader<'a> {
 }
 
 impl ReadLayers for Reader<'_> {
-    fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &Layer<'_>) -> Result<()>) -> Result<()> {
+    fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &LayerView<'_>) -> Result<()>) -> Result<()> {
         if self.sample == Sample::Failing {
             return Err(lacuna::Error::invalid_option("sample", "cannot be read"));
         }
@@ -38,17 +40,17 @@ impl ReadLayers for Reader<'_> {
                 rows.indexed_iter_mut().for_each(|((r, c), w)| *w = (1.0 + (r * 31 + c * 17 % 97) as f32).powi(9) * 1e-3);
             }
             let scores = rows.mapv(f32::abs);
-            see(i, &Layer { scores: Some(scores.view()), ..Layer::linear(&self.names[i], &rows) })?;
+            see(i, &LayerView { scores: Some(scores.view()), ..LayerView::linear(&self.names[i], &rows) })?;
         }
         Ok(())
     }
 
-    fn pass(&mut self, layers: &[usize], pass: usize, see: &mut dyn FnMut(&Layer<'_>) -> Result<()>) -> Result<()> {
+    fn pass(&mut self, layers: &[usize], pass: usize, see: &mut dyn FnMut(&LayerView<'_>) -> Result<()>) -> Result<()> {
         assert_eq!(pass, self.passes + 1);
         self.passes = pass;
         for &i in layers {
             let (weight, scores) = (self.weights[i].clone(), self.weights[i].mapv(f32::abs));
-            see(&Layer { scores: Some(scores.view()), ..Layer::linear(&self.names[i], &weight) })?;
+            see(&LayerView { scores: Some(scores.view()), ..LayerView::linear(&self.names[i], &weight) })?;
         }
         Ok(())
     }
@@ -65,8 +67,10 @@ fn streamed(allocation: &dyn Allocate, weights: &[Array2<f32>], keep: usize, sam
     // Shapes alone.
     let shape = |(w, name): (&Array2<f32>, &'_ String)| (name.clone(), zero.broadcast(w.dim()).unwrap().dim());
     let shapes: Vec<(String, (usize, usize))> = weights.iter().zip(&names).map(shape).collect();
-    let layers: Vec<Layer<'_>> =
-        shapes.iter().map(|(n, dim)| Layer { weight: zero.broadcast(*dim).unwrap(), ..Layer::linear(n, &zero) }).collect();
+    let layers: Vec<LayerView<'_>> = shapes
+        .iter()
+        .map(|(n, dim)| LayerView { weight: zero.broadcast(*dim).unwrap(), ..LayerView::linear(n, &zero) })
+        .collect();
     let total = Budget::new(keep, weights.iter().map(Array2::len).sum()).unwrap();
     let mut reader = Reader { weights, names: &names, sample, passes: 0 };
     let parts = by_rank(allocation, &layers, total, &mut reader).unwrap();
@@ -77,8 +81,8 @@ fn streamed(allocation: &dyn Allocate, weights: &[Array2<f32>], keep: usize, sam
 fn in_memory(allocation: &dyn Allocate, weights: &[Array2<f32>], keep: usize) -> Vec<usize> {
     let names = names(weights);
     let scores: Vec<Array2<f32>> = weights.iter().map(|w| w.mapv(f32::abs)).collect();
-    let layer = |i: usize| Layer { scores: Some(scores[i].view()), ..Layer::linear(&names[i], &weights[i]) };
-    let layers: Vec<Layer<'_>> = (0..weights.len()).map(layer).collect();
+    let layer = |i: usize| LayerView { scores: Some(scores[i].view()), ..LayerView::linear(&names[i], &weights[i]) };
+    let layers: Vec<LayerView<'_>> = (0..weights.len()).map(layer).collect();
     let total = Budget::new(keep, weights.iter().map(Array2::len).sum()).unwrap();
     allocation.allocate(&layers, total).unwrap().iter().map(|p| p.keep()).collect()
 }

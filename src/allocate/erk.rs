@@ -12,7 +12,7 @@
 //! with `in` and `out` in channels. One factor ε makes the densities sum to the budget; a layer whose density would pass 1 is
 //! kept whole and ε is solved anew for the rest, until none passes. Cost: nothing to speak of.
 
-use super::{Allocate, Layer, apportion::apportion, budgets, check};
+use super::{Allocate, LayerView, apportion::apportion, budgets, check};
 use crate::Result;
 use crate::mask::Budget;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ impl Allocate for Er {
         false
     }
 
-    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
+    fn allocate(&self, layers: &[LayerView<'_>], total: Budget) -> Result<Vec<Budget>> {
         by_density(layers, total, |out, inputs, _| (inputs + out) / (inputs * out))
     }
 }
@@ -48,7 +48,7 @@ impl Allocate for Erk {
         false
     }
 
-    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
+    fn allocate(&self, layers: &[LayerView<'_>], total: Budget) -> Result<Vec<Budget>> {
         // A linear layer has no kernel: its term is that of ER.
         by_density(layers, total, |out, inputs, kernel| match kernel {
             None => (inputs + out) / (inputs * out),
@@ -58,7 +58,7 @@ impl Allocate for Erk {
 }
 
 /// Budgets with densities proportional to `raw(out, in, kernel)`, none above 1.
-fn by_density(layers: &[Layer<'_>], total: Budget, raw: impl Fn(f64, f64, Option<(f64, f64)>) -> f64) -> Result<Vec<Budget>> {
+fn by_density(layers: &[LayerView<'_>], total: Budget, raw: impl Fn(f64, f64, Option<(f64, f64)>) -> f64) -> Result<Vec<Budget>> {
     check(layers, total)?;
     let raw: Vec<f64> = layers
         .iter()
@@ -69,7 +69,7 @@ fn by_density(layers: &[Layer<'_>], total: Budget, raw: impl Fn(f64, f64, Option
             if l.is_empty() { 0.0 } else { raw(l.weight.nrows() as f64, channels, l.kernel.map(|(h, w)| (h as f64, w as f64))) }
         })
         .collect();
-    let sizes: Vec<usize> = layers.iter().map(Layer::len).collect();
+    let sizes: Vec<usize> = layers.iter().map(LayerView::len).collect();
     let mut dense = vec![false; layers.len()];
     loop {
         let whole: usize = sizes.iter().zip(&dense).filter(|(_, d)| **d).map(|(n, _)| n).sum();

@@ -2,7 +2,7 @@
 
 use super::counter::{RankCounter, RankSample};
 use super::ranking::{InMemory, Ranking, by_rank};
-use super::{Allocate, Layer, check};
+use super::{Allocate, LayerView, check};
 use crate::mask::Budget;
 use crate::{Error, Result};
 use ndarray::ArrayView2;
@@ -29,7 +29,7 @@ impl Allocate for Global {
         Some(self)
     }
 
-    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
+    fn allocate(&self, layers: &[LayerView<'_>], total: Budget) -> Result<Vec<Budget>> {
         check(layers, total)?;
         layers.iter().try_for_each(|l| scores(l).map(|_| ()))?;
         by_rank(self, layers, total, &mut InMemory(layers))
@@ -37,7 +37,7 @@ impl Allocate for Global {
 }
 
 impl Ranking for Global {
-    fn count(&self, layer: &Layer<'_>, counter: &mut RankCounter) -> Result<()> {
+    fn count(&self, layer: &LayerView<'_>, counter: &mut RankCounter) -> Result<()> {
         let scores = scores(layer)?;
         let (expected, found) = (layer.weight.dim(), scores.dim());
         if expected != found {
@@ -47,13 +47,13 @@ impl Ranking for Global {
         counter.add(scores).map_err(|e| e.in_layer(layer.name))
     }
 
-    fn sample(&self, rows: &Layer<'_>, of: usize, sample: &mut RankSample) -> Result<()> {
+    fn sample(&self, rows: &LayerView<'_>, of: usize, sample: &mut RankSample) -> Result<()> {
         sample.add(scores(rows)?, of);
         Ok(())
     }
 }
 
-fn scores<'a>(layer: &Layer<'a>) -> Result<ArrayView2<'a, f32>> {
+fn scores<'a>(layer: &LayerView<'a>) -> Result<ArrayView2<'a, f32>> {
     let missing = || Error::MissingEvidence { criterion: "global".into(), need: "the scores".into(), layer: layer.name.into() };
     layer.scores.ok_or_else(missing)
 }

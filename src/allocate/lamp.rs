@@ -20,7 +20,7 @@
 use super::counter::{RankCounter, RankSample, in_tasks};
 use super::global::Global;
 use super::ranking::{InMemory, Ranking, by_rank};
-use super::{Allocate, Layer, check};
+use super::{Allocate, LayerView, check};
 use crate::Result;
 use crate::mask::{Budget, check_finite};
 use ndarray::{Array2, ArrayRef2, ArrayView2};
@@ -139,23 +139,24 @@ impl Allocate for Lamp {
         Some(self)
     }
 
-    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
+    fn allocate(&self, layers: &[LayerView<'_>], total: Budget) -> Result<Vec<Budget>> {
         check(layers, total)?;
         layers.iter().try_for_each(|l| check_finite(&l.weight, "weights").map_err(|e| e.in_layer(l.name)))?;
         let scores: Vec<Array2<f32>> = layers.iter().map(|l| Lamp::scores(&l.weight)).collect();
-        let scored: Vec<Layer<'_>> = layers.iter().zip(&scores).map(|(l, s)| Layer { scores: Some(s.view()), ..*l }).collect();
+        let scored: Vec<LayerView<'_>> =
+            layers.iter().zip(&scores).map(|(l, s)| LayerView { scores: Some(s.view()), ..*l }).collect();
         by_rank(&Global, &scored, total, &mut InMemory(&scored))
     }
 }
 
 impl Ranking for Lamp {
-    fn count(&self, layer: &Layer<'_>, counter: &mut RankCounter) -> Result<()> {
+    fn count(&self, layer: &LayerView<'_>, counter: &mut RankCounter) -> Result<()> {
         check_finite(&layer.weight, "weights").map_err(|e| e.in_layer(layer.name))?;
         let magnitudes = Magnitudes::of(layer.weight);
         counter.add_counted(|see| magnitudes.scores(1.0, see)).map_err(|e| e.in_layer(layer.name))
     }
 
-    fn sample(&self, rows: &Layer<'_>, of: usize, sample: &mut RankSample) -> Result<()> {
+    fn sample(&self, rows: &LayerView<'_>, of: usize, sample: &mut RankSample) -> Result<()> {
         let (seen, magnitudes) = (rows.len(), Magnitudes::of(rows.weight));
         let weight = of as f64 / seen.max(1) as f64;
         sample.add_counted(seen, of, |see| magnitudes.scores(weight, see));

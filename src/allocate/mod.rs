@@ -45,7 +45,7 @@ use ndarray::{ArrayRef2, ArrayView2};
 
 /// One layer as an allocation sees it.
 #[derive(Debug, Clone, Copy)]
-pub struct Layer<'a> {
+pub struct LayerView<'a> {
     /// Its name.
     pub name: &'a str,
     /// The weight, `(out, in)`; for a convolution `in` is channels · height · width. Allocations that go by shapes may be given one number for all.
@@ -58,10 +58,10 @@ pub struct Layer<'a> {
     pub scores: Option<ArrayView2<'a, f32>>,
 }
 
-impl<'a> Layer<'a> {
+impl<'a> LayerView<'a> {
     /// A linear layer without scores.
     pub fn linear(name: &'a str, weight: &'a ArrayRef2<f32>) -> Self {
-        Layer { name, weight: weight.view(), kernel: None, positions: 1, scores: None }
+        LayerView { name, weight: weight.view(), kernel: None, positions: 1, scores: None }
     }
 
     /// Number of weights.
@@ -78,11 +78,11 @@ impl<'a> Layer<'a> {
 /// Shares one budget out over layers.
 ///
 /// ```
-/// use lacuna::allocate::{Allocate, Layer, Uniform};
+/// use lacuna::allocate::{Allocate, LayerView, Uniform};
 /// use lacuna::mask::Budget;
 /// use ndarray::Array2;
 /// let (a, b) = (Array2::zeros((3, 3)), Array2::zeros((2, 3)));
-/// let layers = [Layer::linear("a", &a), Layer::linear("b", &b)];
+/// let layers = [LayerView::linear("a", &a), LayerView::linear("b", &b)];
 /// let parts = Uniform.allocate(&layers, Budget::new(8, 15).unwrap()).unwrap();
 /// assert_eq!(parts.iter().map(|p| p.keep()).collect::<Vec<_>>(), [5, 3]);
 /// ```
@@ -91,12 +91,12 @@ pub trait Allocate: Send + Sync + std::fmt::Debug {
     /// The name users know, lower case: `erk`.
     fn name(&self) -> &str;
 
-    /// Whether [`Layer::scores`] must be there.
+    /// Whether [`LayerView::scores`] must be there.
     fn needs_scores(&self) -> bool {
         false
     }
 
-    /// Whether the numbers of [`Layer::weight`] are looked at, and not its shape alone.
+    /// Whether the numbers of [`LayerView::weight`] are looked at, and not its shape alone.
     fn needs_weights(&self) -> bool {
         true
     }
@@ -110,7 +110,7 @@ pub trait Allocate: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// As [`Allocate::allocate`].
-    fn given(&self, layers: &[Layer<'_>], total: Budget) -> Result<(Vec<Option<Budget>>, usize)> {
+    fn given(&self, layers: &[LayerView<'_>], total: Budget) -> Result<(Vec<Option<Budget>>, usize)> {
         Ok((vec![None; layers.len()], total.keep()))
     }
 
@@ -118,20 +118,20 @@ pub trait Allocate: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// As [`Allocate::allocate`].
-    fn range(&self, layers: &[Layer<'_>]) -> Result<(usize, usize)> {
-        Ok((0, layers.iter().map(Layer::len).sum()))
+    fn range(&self, layers: &[LayerView<'_>]) -> Result<(usize, usize)> {
+        Ok((0, layers.iter().map(LayerView::len).sum()))
     }
 
     /// One budget for each layer, in weights; they sum to `total`.
     ///
     /// # Errors
     /// If there are no layers, `total.of()` is not their number of weights, or the total cannot be met.
-    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>>;
+    fn allocate(&self, layers: &[LayerView<'_>], total: Budget) -> Result<Vec<Budget>>;
 }
 
 /// Checks that the total is of these layers.
-fn check(layers: &[Layer<'_>], total: Budget) -> Result<()> {
-    let of: usize = layers.iter().map(Layer::len).sum();
+fn check(layers: &[LayerView<'_>], total: Budget) -> Result<()> {
+    let of: usize = layers.iter().map(LayerView::len).sum();
     if layers.is_empty() || of == 0 {
         return Err(Error::invalid_option("layers", "there are no weights to allocate a budget to"));
     }
@@ -143,6 +143,6 @@ fn check(layers: &[Layer<'_>], total: Budget) -> Result<()> {
 }
 
 /// Budgets from counts.
-fn budgets(layers: &[Layer<'_>], keep: Vec<usize>) -> Result<Vec<Budget>> {
+fn budgets(layers: &[LayerView<'_>], keep: Vec<usize>) -> Result<Vec<Budget>> {
     layers.iter().zip(keep).map(|(layer, keep)| Budget::new(keep, layer.len()).map_err(|e| e.in_layer(layer.name))).collect()
 }

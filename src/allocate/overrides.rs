@@ -1,7 +1,7 @@
 //! Sparsities given for some layers.
 
 use super::ranking::Ranking;
-use super::{Allocate, Layer, check};
+use super::{Allocate, LayerView, check};
 use crate::mask::Budget;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -18,24 +18,24 @@ pub struct Overrides<A> {
 
 impl<A> Overrides<A> {
     /// The budgets of the layers that are named.
-    fn named(&self, layers: &[Layer<'_>]) -> Result<Vec<Option<Budget>>> {
+    fn named(&self, layers: &[LayerView<'_>]) -> Result<Vec<Option<Budget>>> {
         for name in self.sparsity.keys() {
             if !layers.iter().any(|l| l.name == name) {
                 return Err(Error::unknown_layer(name, layers.iter().map(|l| l.name)));
             }
         }
-        let fixed = |l: &Layer<'_>| {
+        let fixed = |l: &LayerView<'_>| {
             self.sparsity.get(l.name).map(|&s| Budget::from_sparsity(l.len(), s).map_err(|e| e.in_layer(l.name))).transpose()
         };
         layers.iter().map(fixed).collect()
     }
 
     /// The budgets of the layers that are named, the other layers, and what is left for these.
-    fn split<'a>(&self, layers: &[Layer<'a>], total: Budget) -> Result<(Vec<Option<Budget>>, Vec<Layer<'a>>, Budget)> {
+    fn split<'a>(&self, layers: &[LayerView<'a>], total: Budget) -> Result<(Vec<Option<Budget>>, Vec<LayerView<'a>>, Budget)> {
         let parts = self.named(layers)?;
-        let rest: Vec<Layer<'a>> = layers.iter().zip(&parts).filter(|(_, p)| p.is_none()).map(|(l, _)| *l).collect();
+        let rest: Vec<LayerView<'a>> = layers.iter().zip(&parts).filter(|(_, p)| p.is_none()).map(|(l, _)| *l).collect();
         let given: usize = parts.iter().flatten().map(|p| p.keep()).sum();
-        let room: usize = rest.iter().map(Layer::len).sum();
+        let room: usize = rest.iter().map(LayerView::len).sum();
         if given > total.keep() || total.keep() - given > room {
             let reason = format!("the given layers keep {given}, which leaves the other {room} weights a part they cannot have");
             return Err(Error::Budget { keep: total.keep(), of: total.of(), reason });
@@ -61,7 +61,7 @@ impl<A: Allocate> Allocate for Overrides<A> {
         self.rest.ranking()
     }
 
-    fn given(&self, layers: &[Layer<'_>], total: Budget) -> Result<(Vec<Option<Budget>>, usize)> {
+    fn given(&self, layers: &[LayerView<'_>], total: Budget) -> Result<(Vec<Option<Budget>>, usize)> {
         let (mut parts, rest, left) = self.split(layers, total)?;
         let (given, keep) = self.rest.given(&rest, left)?;
         let mut given = given.into_iter();
@@ -69,18 +69,18 @@ impl<A: Allocate> Allocate for Overrides<A> {
         Ok((parts, keep))
     }
 
-    fn range(&self, layers: &[Layer<'_>]) -> Result<(usize, usize)> {
+    fn range(&self, layers: &[LayerView<'_>]) -> Result<(usize, usize)> {
         let parts = self.named(layers)?;
         let given: usize = parts.iter().flatten().map(|p| p.keep()).sum();
-        let rest: Vec<Layer<'_>> = layers.iter().zip(&parts).filter(|(_, p)| p.is_none()).map(|(l, _)| *l).collect();
-        let (least, most) = if rest.iter().all(Layer::is_empty) { (0, 0) } else { self.rest.range(&rest)? };
+        let rest: Vec<LayerView<'_>> = layers.iter().zip(&parts).filter(|(_, p)| p.is_none()).map(|(l, _)| *l).collect();
+        let (least, most) = if rest.iter().all(LayerView::is_empty) { (0, 0) } else { self.rest.range(&rest)? };
         Ok((given + least, given + most))
     }
 
     /// # Errors
     /// Beside the errors of the other allocation: an unknown name, a sparsity outside [0, 1), or given sparsities that leave
     /// the rest more or less than it can hold.
-    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
+    fn allocate(&self, layers: &[LayerView<'_>], total: Budget) -> Result<Vec<Budget>> {
         check(layers, total)?;
         let (mut parts, rest, left) = self.split(layers, total)?;
         if left.of() == 0 {

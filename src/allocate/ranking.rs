@@ -1,7 +1,7 @@
 //! Allocation by rank of layers that are read one at a time.
 
 use super::counter::{RankCounter, RankSample};
-use super::{Allocate, Layer, budgets, check};
+use super::{Allocate, LayerView, budgets, check};
 use crate::mask::Budget;
 use crate::rng::Seed;
 use crate::{Error, Result};
@@ -13,13 +13,13 @@ pub trait Ranking: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// If what they are made of is missing or not finite, naming the layer.
-    fn count(&self, layer: &Layer<'_>, counter: &mut RankCounter) -> Result<()>;
+    fn count(&self, layer: &LayerView<'_>, counter: &mut RankCounter) -> Result<()>;
 
     /// Adds the scores that some rows of a layer of `of` weights probably have.
     ///
     /// # Errors
     /// As [`Ranking::count`].
-    fn sample(&self, rows: &Layer<'_>, of: usize, sample: &mut RankSample) -> Result<()>;
+    fn sample(&self, rows: &LayerView<'_>, of: usize, sample: &mut RankSample) -> Result<()>;
 }
 
 /// Layers that are read one at a time, as often as is asked for.
@@ -28,13 +28,13 @@ pub trait ReadLayers {
     ///
     /// # Errors
     /// What reading and `see` return.
-    fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &Layer<'_>) -> Result<()>) -> Result<()>;
+    fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &LayerView<'_>) -> Result<()>) -> Result<()>;
 
     /// Shows these layers whole, in order. `pass` is 1 at first, and 2 if the sample misled.
     ///
     /// # Errors
     /// What reading and `see` return.
-    fn pass(&mut self, layers: &[usize], pass: usize, see: &mut dyn FnMut(&Layer<'_>) -> Result<()>) -> Result<()>;
+    fn pass(&mut self, layers: &[usize], pass: usize, see: &mut dyn FnMut(&LayerView<'_>) -> Result<()>) -> Result<()>;
 }
 
 /// Weights in memory up to which a second pass is made sooner than a sample.
@@ -55,7 +55,7 @@ pub fn sampled_rows(name: &str, rows: usize) -> Vec<usize> {
 /// small sample of all, and a second time only if the sample misled. Of `layers` only names and shapes are looked at.
 ///
 /// ```
-/// use lacuna::allocate::{Lamp, Layer, ReadLayers, by_rank, sampled_rows};
+/// use lacuna::allocate::{Lamp, LayerView, ReadLayers, by_rank, sampled_rows};
 /// use lacuna::mask::Budget;
 /// use ndarray::{Array2, Axis};
 /// struct Files; // one layer each; here they are made as they are asked for
@@ -65,18 +65,18 @@ pub fn sampled_rows(name: &str, rows: usize) -> Vec<usize> {
 ///     }
 /// }
 /// impl ReadLayers for Files {
-///     fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &Layer<'_>) -> lacuna::Result<()>) -> lacuna::Result<()> {
+///     fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &LayerView<'_>) -> lacuna::Result<()>) -> lacuna::Result<()> {
 ///         layers.iter().try_for_each(|&i| {
 ///             let rows = self.read(i).select(Axis(0), &sampled_rows("name", 4));
-///             see(i, &Layer::linear("name", &rows))
+///             see(i, &LayerView::linear("name", &rows))
 ///         })
 ///     }
-///     fn pass(&mut self, layers: &[usize], _: usize, see: &mut dyn FnMut(&Layer<'_>) -> lacuna::Result<()>) -> lacuna::Result<()> {
-///         layers.iter().try_for_each(|&i| see(&Layer::linear("name", &self.read(i))))
+///     fn pass(&mut self, layers: &[usize], _: usize, see: &mut dyn FnMut(&LayerView<'_>) -> lacuna::Result<()>) -> lacuna::Result<()> {
+///         layers.iter().try_for_each(|&i| see(&LayerView::linear("name", &self.read(i))))
 ///     }
 /// }
 /// let zero = Array2::zeros((1, 1));
-/// let shape = Layer { weight: zero.broadcast((4, 3)).unwrap(), ..Layer::linear("name", &zero) }; // no weights
+/// let shape = LayerView { weight: zero.broadcast((4, 3)).unwrap(), ..LayerView::linear("name", &zero) }; // no weights
 /// let parts = by_rank(&Lamp, &[shape, shape], Budget::new(6, 24)?, &mut Files)?;
 /// assert_eq!(parts.iter().map(|p| p.keep()).collect::<Vec<_>>(), [3, 3]);
 /// # Ok::<(), lacuna::Error>(())
@@ -87,7 +87,12 @@ pub fn sampled_rows(name: &str, rows: usize) -> Vec<usize> {
 ///
 /// # Panics
 /// If the allocation does not rank.
-pub fn by_rank(allocation: &dyn Allocate, layers: &[Layer<'_>], total: Budget, read: &mut dyn ReadLayers) -> Result<Vec<Budget>> {
+pub fn by_rank(
+    allocation: &dyn Allocate,
+    layers: &[LayerView<'_>],
+    total: Budget,
+    read: &mut dyn ReadLayers,
+) -> Result<Vec<Budget>> {
     check(layers, total)?;
     let Some(ranking) = allocation.ranking() else { panic!("{} does not rank", allocation.name()) };
     let (given, keep) = allocation.given(layers, total)?;
@@ -108,16 +113,16 @@ pub fn by_rank(allocation: &dyn Allocate, layers: &[Layer<'_>], total: Budget, r
             break counts;
         }
     };
-    let ranked: Vec<Layer<'_>> = rest.iter().map(|&i| layers[i]).collect();
+    let ranked: Vec<LayerView<'_>> = rest.iter().map(|&i| layers[i]).collect();
     let mut ranked = budgets(&ranked, counts)?.into_iter();
     Ok(given.into_iter().filter_map(|part| part.or_else(|| ranked.next())).collect())
 }
 
 /// Layers in memory, whose scores are ranked.
-pub(super) struct InMemory<'s, 'a>(pub &'s [Layer<'a>]);
+pub(super) struct InMemory<'s, 'a>(pub &'s [LayerView<'a>]);
 
 impl ReadLayers for InMemory<'_, '_> {
-    fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &Layer<'_>) -> Result<()>) -> Result<()> {
+    fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &LayerView<'_>) -> Result<()>) -> Result<()> {
         if layers.iter().map(|&i| self.0[i].len()).sum::<usize>() <= FEW {
             return Ok(());
         }
@@ -127,12 +132,12 @@ impl ReadLayers for InMemory<'_, '_> {
             // Scores of another shape are refused when they are counted.
             let scores = layer.scores.filter(|s| s.dim() == layer.weight.dim()).map(|s| s.select(Axis(0), &rows));
             let weight = layer.weight.select(Axis(0), &rows);
-            see(i, &Layer { weight: weight.view(), scores: scores.as_ref().map(|s| s.view()), ..*layer })?;
+            see(i, &LayerView { weight: weight.view(), scores: scores.as_ref().map(|s| s.view()), ..*layer })?;
         }
         Ok(())
     }
 
-    fn pass(&mut self, layers: &[usize], _pass: usize, see: &mut dyn FnMut(&Layer<'_>) -> Result<()>) -> Result<()> {
+    fn pass(&mut self, layers: &[usize], _pass: usize, see: &mut dyn FnMut(&LayerView<'_>) -> Result<()>) -> Result<()> {
         layers.iter().try_for_each(|&i| see(&self.0[i]))
     }
 }

@@ -1,6 +1,6 @@
 //! What the budget is of: weights or FLOPs.
 
-use super::{Allocate, Layer};
+use super::{Allocate, LayerView};
 use crate::mask::Budget;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -27,15 +27,15 @@ impl Target {
     /// fewer FLOPs than those of the weights that the allocation must keep.
     ///
     /// ```
-    /// use lacuna::allocate::{Layer, Target, Uniform};
+    /// use lacuna::allocate::{LayerView, Target, Uniform};
     /// use ndarray::Array2;
     /// let w = Array2::zeros((4, 5));
-    /// let conv = Layer { positions: 9, ..Layer::linear("conv1", &w) };
+    /// let conv = LayerView { positions: 9, ..LayerView::linear("conv1", &w) };
     /// let part = Target::Flops(100).allocate(&Uniform, &[conv]).unwrap()[0];
     /// assert_eq!(part.keep(), 5); // 5 weights x 9 positions x 2 = 90
     /// ```
-    pub fn allocate(self, allocation: &dyn Allocate, layers: &[Layer<'_>]) -> Result<Vec<Budget>> {
-        let of: usize = layers.iter().map(Layer::len).sum();
+    pub fn allocate(self, allocation: &dyn Allocate, layers: &[LayerView<'_>]) -> Result<Vec<Budget>> {
+        let of: usize = layers.iter().map(LayerView::len).sum();
         match self {
             Target::Sparsity(s) => allocation.allocate(layers, Budget::from_sparsity(of, s)?),
             Target::Parameters(keep) => allocation.allocate(layers, Budget::new(keep, of)?),

@@ -1,6 +1,6 @@
 //! The same share of every layer.
 
-use super::{Allocate, Layer, apportion::apportion, budgets, check};
+use super::{Allocate, LayerView, apportion::apportion, budgets, check};
 use crate::Result;
 use crate::mask::Budget;
 use serde::{Deserialize, Serialize};
@@ -18,10 +18,10 @@ impl Allocate for Uniform {
         false
     }
 
-    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> Result<Vec<Budget>> {
+    fn allocate(&self, layers: &[LayerView<'_>], total: Budget) -> Result<Vec<Budget>> {
         check(layers, total)?;
         let share = total.keep() as f64 / total.of() as f64;
-        let sizes: Vec<usize> = layers.iter().map(Layer::len).collect();
+        let sizes: Vec<usize> = layers.iter().map(LayerView::len).collect();
         let ideal: Vec<f64> = sizes.iter().map(|&n| n as f64 * share).collect();
         budgets(layers, apportion(total.keep(), &ideal, &sizes))
     }

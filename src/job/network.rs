@@ -3,7 +3,7 @@
 use super::check::{Plan, Subject, each_once};
 use super::methods::Methods;
 use super::settings::PruneJob;
-use crate::allocate::{Allocate, Layer, Overrides, Target};
+use crate::allocate::{Allocate, LayerView, Overrides, Target};
 use crate::calibrate::{LayerWeights, measure};
 use crate::criteria::{Magnitude, Measured, Needs};
 use crate::mask::{Budget, Pattern};
@@ -24,15 +24,15 @@ fn check_budgets(model: &dyn Layers, pruning: &Pruning<'_>) -> Result<()> {
     let wanted = infos.iter().filter(|info| !pruning.skip.contains(&info.name));
     let shape = |info| {
         let LayerInfo { name, shape, kernel, positions, .. }: &LayerInfo = info;
-        Some(Layer { name, weight: none.broadcast(*shape)?, kernel: *kernel, positions: *positions, scores: None })
+        Some(LayerView { name, weight: none.broadcast(*shape)?, kernel: *kernel, positions: *positions, scores: None })
     };
-    let shapes: Vec<Layer<'_>> = wanted.filter_map(shape).collect();
+    let shapes: Vec<LayerView<'_>> = wanted.filter_map(shape).collect();
     if matches!(pruning.pattern, Pattern::Nm { .. }) {
         return Ok(());
     }
     if pruning.allocate.needs_scores() || pruning.allocate.needs_weights() {
         let Target::Sparsity(sparsity) = pruning.target else { return Ok(()) };
-        let total = Budget::from_sparsity(shapes.iter().map(Layer::len).sum(), sparsity)?;
+        let total = Budget::from_sparsity(shapes.iter().map(LayerView::len).sum(), sparsity)?;
         return pruning.allocate.given(&shapes, total).map(|_| ());
     }
     budgets(&shapes, pruning.allocate, pruning.target, pruning.pattern).map(|_| ())

@@ -1,6 +1,6 @@
 //! Pruning at once.
 
-use crate::allocate::{Allocate, Layer, Target};
+use crate::allocate::{Allocate, LayerView, Target};
 use crate::calibrate::{LayerWeights, measure};
 use crate::criteria::{Evidence, Measured, Saliency};
 use crate::mask::{Budget, Mask, Pattern, Scope, check_finite, select};
@@ -239,11 +239,11 @@ fn shapes<'a>(
     infos: &[&LayerInfo],
     layers: &[Evidence<'a>],
     scores: impl Iterator<Item = Option<ArrayView2<'a, f32>>>,
-) -> Vec<Layer<'a>> {
+) -> Vec<LayerView<'a>> {
     let parts = infos.iter().zip(layers).zip(scores);
     let one = |((info, e), scores): ((&&LayerInfo, &Evidence<'a>), Option<ArrayView2<'a, f32>>)| {
         let (kernel, positions) = (info.kernel, info.positions);
-        Layer { name: e.layer, weight: e.weight, kernel, positions, scores }
+        LayerView { name: e.layer, weight: e.weight, kernel, positions, scores }
     };
     parts.map(one).collect()
 }
@@ -290,12 +290,12 @@ pub(crate) fn scores(layer: &Evidence<'_>, saliency: &dyn Saliency, pattern: Pat
 /// weights is rounded once to whole units. A layer without weights has a mask without bits.
 ///
 /// ```
-/// use lacuna::{allocate::{Global, Layer, Target}, mask::{Pattern, Scope}, prune::choose};
+/// use lacuna::{allocate::{Global, LayerView, Target}, mask::{Pattern, Scope}, prune::choose};
 /// use ndarray::array;
 /// let (a, b) = (array![[1., 2.], [3., 4.]], array![[9., 8., 0.5]]);
 /// let layers = [
-///     Layer { scores: Some(a.view()), ..Layer::linear("a", &a) },
-///     Layer { scores: Some(b.view()), ..Layer::linear("b", &b) },
+///     LayerView { scores: Some(a.view()), ..LayerView::linear("a", &a) },
+///     LayerView { scores: Some(b.view()), ..LayerView::linear("b", &b) },
 /// ];
 /// let masks = choose(&layers, &Global, Target::Parameters(3), Pattern::Unstructured, Scope::Layer).unwrap();
 /// assert_eq!((masks[0].kept(), masks[1].kept()), (1, 2));
@@ -304,14 +304,14 @@ pub(crate) fn scores(layer: &Evidence<'_>, saliency: &dyn Saliency, pattern: Pat
 /// # Errors
 /// Those of allocating and selecting, naming the layer; a layer without scores.
 pub fn choose(
-    layers: &[Layer<'_>],
+    layers: &[LayerView<'_>],
     allocate: &dyn Allocate,
     target: Target,
     pattern: Pattern,
     scope: Scope,
 ) -> Result<Vec<Mask>> {
     let budgets = budgets(layers, allocate, target, pattern)?;
-    let mask = |(l, budget): (&Layer<'_>, Budget)| {
+    let mask = |(l, budget): (&LayerView<'_>, Budget)| {
         if l.is_empty() {
             return Ok(Mask::full(l.weight.nrows(), l.weight.ncols()));
         }
@@ -326,9 +326,14 @@ pub fn choose(
 ///
 /// # Errors
 /// Those of allocating, and of a pattern that does not fit a layer, naming it.
-pub(crate) fn budgets(layers: &[Layer<'_>], allocate: &dyn Allocate, target: Target, pattern: Pattern) -> Result<Vec<Budget>> {
+pub(crate) fn budgets(
+    layers: &[LayerView<'_>],
+    allocate: &dyn Allocate,
+    target: Target,
+    pattern: Pattern,
+) -> Result<Vec<Budget>> {
     // No pattern can be laid over a layer without weights, which has none to choose among.
-    let units = |l: &Layer<'_>| match l.is_empty() {
+    let units = |l: &LayerView<'_>| match l.is_empty() {
         true => Ok(0),
         false => pattern.units(l.weight.nrows(), l.weight.ncols()).map_err(|e| e.in_layer(l.name)),
     };
@@ -336,7 +341,7 @@ pub(crate) fn budgets(layers: &[Layer<'_>], allocate: &dyn Allocate, target: Tar
         return layers.iter().map(|l| units(l).and_then(|u| Budget::new(u / m * n, u))).collect();
     }
     let parts = target.allocate(allocate, layers)?;
-    let in_units = |(l, part): (&Layer<'_>, Budget)| {
+    let in_units = |(l, part): (&LayerView<'_>, Budget)| {
         let units = units(l)?;
         if part.of() == 0 {
             return Ok(Budget::all(0));

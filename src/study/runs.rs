@@ -3,7 +3,7 @@
 use super::candidate::{Candidate, Chooser};
 use super::comparison::{Measurement, Trial};
 use super::subject::{Metric, Subject};
-use crate::allocate::{Allocate, Layer, Target};
+use crate::allocate::{Allocate, LayerView, Target};
 use crate::calibrate::LayerWeights;
 use crate::criteria::{Evidence, Measured, Need, Needs, Saliency};
 use crate::mask::{Pattern, Scope};
@@ -135,11 +135,11 @@ impl<'a, S: Subject> SeedRun<'a, S> {
     }
 
     /// The layers as an allocation sees them.
-    fn layers<'e>(&'e self, evidence: &[Evidence<'e>], scores: Option<&'e [Array2<f32>]>) -> Vec<Layer<'e>> {
+    fn layers<'e>(&'e self, evidence: &[Evidence<'e>], scores: Option<&'e [Array2<f32>]>) -> Vec<LayerView<'e>> {
         let infos = self.weights.layers().iter().zip(&self.wanted).filter(|(_, wanted)| **wanted);
         let one = |(l, (e, (info, _))): (usize, (&Evidence<'e>, (&LayerInfo, &bool)))| {
             let (kernel, positions) = (info.kernel, info.positions);
-            Layer { name: e.layer, weight: e.weight, kernel, positions, scores: scores.map(|all| all[l].view()) }
+            LayerView { name: e.layer, weight: e.weight, kernel, positions, scores: scores.map(|all| all[l].view()) }
         };
         evidence.iter().zip(infos).enumerate().map(one).collect()
     }

@@ -1,7 +1,7 @@
 //! Budgets of a folder's layers, which are read one at a time, against all of them in memory.
 
 use crate::common::*;
-use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, Layer, Overrides, Target};
+use lacuna::allocate::{Allocate, Er, Erk, Global, Lamp, LayerView, Overrides, Target};
 use lacuna::criteria::{Evidence, Fisher, Magnitude, Need, Needs, Saliency, Taylor};
 use lacuna::data::Sequences;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout};
@@ -84,7 +84,7 @@ fn layers_read_one_at_a_time_get_the_budgets_of_all_in_memory() {
             let weights = weights(&dir, &layers);
             let magnitudes: Vec<Array2<f32>> = weights.iter().map(|w| w.mapv(f32::abs)).collect();
             let lamp: Vec<Array2<f32>> = weights.iter().map(|w| Lamp::scores(w)).collect();
-            let seen: Vec<Layer<'_>> = layers.iter().zip(&weights).map(|(l, w)| Layer::linear(&l.name, w)).collect();
+            let seen: Vec<LayerView<'_>> = layers.iter().zip(&weights).map(|(l, w)| LayerView::linear(&l.name, w)).collect();
             for sparsity in [0.0, 0.3, 0.5, 0.9] {
                 let found = |allocation: &dyn Allocate| {
                     allocated(&folder, &config, &layers, Pattern::Unstructured, sparsity, (allocation, None)).unwrap()
@@ -154,8 +154,8 @@ impl Allocate for Largest {
         true
     }
 
-    fn allocate(&self, layers: &[Layer<'_>], total: Budget) -> lacuna::Result<Vec<Budget>> {
-        let largest = |l: &Layer<'_>| l.weight.iter().zip(l.scores.unwrap()).fold(0.0f32, |m, (w, s)| m.max(w.abs() + s));
+    fn allocate(&self, layers: &[LayerView<'_>], total: Budget) -> lacuna::Result<Vec<Budget>> {
+        let largest = |l: &LayerView<'_>| l.weight.iter().zip(l.scores.unwrap()).fold(0.0f32, |m, (w, s)| m.max(w.abs() + s));
         let first = (0..layers.len()).max_by(|&a, &b| largest(&layers[a]).total_cmp(&largest(&layers[b]))).unwrap();
         let mut left = total.keep();
         let mut parts = vec![Budget::new(0, 0)?; layers.len()];
@@ -178,8 +178,8 @@ fn an_allocation_from_outside_sees_all_weights_with_their_scores() {
         .zip(&weights)
         .map(|(l, w)| Magnitude::default().score(&Evidence::weight_only(&l.name, w)).unwrap())
         .collect();
-    let seen: Vec<Layer<'_>> = (0..layers.len())
-        .map(|i| Layer { scores: Some(scores[i].view()), ..Layer::linear(&layers[i].name, &weights[i]) })
+    let seen: Vec<LayerView<'_>> = (0..layers.len())
+        .map(|i| LayerView { scores: Some(scores[i].view()), ..LayerView::linear(&layers[i].name, &weights[i]) })
         .collect();
     let parts = Target::Sparsity(0.4).allocate(&Largest, &seen).unwrap();
     let expected: HashMap<String, Budget> = layers.iter().map(|l| l.name.clone()).zip(parts).collect();
@@ -199,7 +199,7 @@ fn layers_that_are_given_and_those_that_are_left_out_are_not_read() {
     })
     .unwrap();
     let weights = weights(&m.dir, &layers);
-    let seen: Vec<Layer<'_>> = layers.iter().zip(&weights).map(|(l, w)| Layer::linear(&l.name, w)).collect();
+    let seen: Vec<LayerView<'_>> = layers.iter().zip(&weights).map(|(l, w)| LayerView::linear(&l.name, w)).collect();
     let parts = Target::Sparsity(0.5).allocate(&given, &seen).unwrap();
     assert_eq!(found, layers.iter().map(|l| l.name.clone()).zip(parts).collect());
     assert!(read.iter().all(|r| r.of == layers.len() - 1 && r.layers <= r.of), "{read:?}");

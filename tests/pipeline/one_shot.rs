@@ -2,7 +2,7 @@
 
 use crate::common::{Data, allocations, criteria, on_threads, pruning, small_convnet, small_mlp, split_digits};
 use lacuna::Error;
-use lacuna::allocate::{Allocate, Global, Layer, Overrides, Target, Uniform};
+use lacuna::allocate::{Allocate, Global, LayerView, Overrides, Target, Uniform};
 use lacuna::calibrate::{Calibration, LayerWeights, measure};
 use lacuna::criteria::{Fisher, Magnitude, MagnitudeNorm, Obd, Random, Saliency, Snip};
 use lacuna::eval::{ChoiceScore, LastWordScore, Size, Sum, agreement, score, sparsity};
@@ -216,8 +216,8 @@ fn a_layer_without_weights_has_a_mask_without_bits_in_every_pattern_and_allocati
         let pattern: Pattern = pattern.parse().unwrap();
         for allocation in allocations() {
             let with = |layers: &[(&'static str, &Array2<f32>)]| {
-                let layers: Vec<Layer<'_>> =
-                    layers.iter().map(|(n, s)| Layer { scores: Some(s.view()), ..Layer::linear(n, s) }).collect();
+                let layers: Vec<LayerView<'_>> =
+                    layers.iter().map(|(n, s)| LayerView { scores: Some(s.view()), ..LayerView::linear(n, s) }).collect();
                 choose(&layers, allocation.as_ref(), Target::Sparsity(0.5), pattern, Scope::Layer).unwrap()
             };
             let alone = with(&[("full", &scores)]);
@@ -228,7 +228,7 @@ fn a_layer_without_weights_has_a_mask_without_bits_in_every_pattern_and_allocati
     }
     // Given sparsities may leave only such layers to the rest.
     let given = Overrides { sparsity: [("full".to_string(), 0.5)].into(), rest: Uniform };
-    let layers = [Layer::linear("full", &scores), Layer::linear("none", &no_rows)];
+    let layers = [LayerView::linear("full", &scores), LayerView::linear("none", &no_rows)];
     let parts = given.allocate(&layers, Budget::new(64, 128).unwrap()).unwrap();
     assert_eq!(parts.iter().map(|p| (p.keep(), p.of())).collect::<Vec<_>>(), [(64, 128), (0, 0)]);
     assert_eq!(given.range(&layers).unwrap(), (64, 64));

@@ -7,7 +7,7 @@ use super::layers::LanguageLayer;
 use super::read_ahead::{FolderLayers, ReadProgress};
 use super::record::Place;
 use super::walk::Walk;
-use crate::allocate::{Allocate, Layer, Outliers, by_rank};
+use crate::allocate::{Allocate, LayerView, Outliers, by_rank};
 use crate::criteria::{Evidence, Need, Needs, Saliency, Wanda};
 use crate::data::Sequences;
 use crate::io::Folder;
@@ -81,11 +81,11 @@ pub fn allocated_with(
     let places: Vec<&Place> = layers.iter().map(place).collect::<Result<_>>()?;
     // Shapes without numbers: one number stands for all.
     let none = Array2::zeros((1, 1));
-    let shapes: Vec<Layer<'_>> = places
+    let shapes: Vec<LayerView<'_>> = places
         .iter()
-        .filter_map(|p| none.broadcast(p.shape()).map(|weight| Layer { weight, ..Layer::linear(&p.name, &none) }))
+        .filter_map(|p| none.broadcast(p.shape()).map(|weight| LayerView { weight, ..LayerView::linear(&p.name, &none) }))
         .collect();
-    let total = Budget::from_sparsity(shapes.iter().map(Layer::len).sum(), sparsity)?;
+    let total = Budget::from_sparsity(shapes.iter().map(LayerView::len).sum(), sparsity)?;
     let scored = allocation.needs_scores();
     let mut read = FolderLayers { folder, places: &places, scored, ranking, see };
     let parts = if allocation.ranking().is_some() {
@@ -97,9 +97,9 @@ pub fn allocated_with(
             found.push((weight, scores));
             Ok(())
         })?;
-        let whole = shapes.iter().zip(&found).map(|(layer, (weight, scores))| Layer {
+        let whole = shapes.iter().zip(&found).map(|(layer, (weight, scores))| LayerView {
             scores: scores.as_ref().map(|s: &Array2<f32>| s.view()),
-            ..Layer::linear(layer.name, weight)
+            ..LayerView::linear(layer.name, weight)
         });
         allocation.allocate(&whole.collect::<Vec<_>>(), total)?
     } else {

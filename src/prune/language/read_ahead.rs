@@ -2,7 +2,7 @@
 
 use super::gradients::SequenceGradients;
 use super::record::Place;
-use crate::allocate::{Layer, ReadLayers, sampled_rows};
+use crate::allocate::{LayerView, ReadLayers, sampled_rows};
 use crate::criteria::{Evidence, Magnitude, Measured, Saliency};
 use crate::io::Folder;
 use crate::{Error, Result};
@@ -91,22 +91,22 @@ impl FolderLayers<'_> {
 
 impl ReadLayers for FolderLayers<'_> {
     /// Rows as the checkpoint holds them: of a transposed weight these are columns.
-    fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &Layer<'_>) -> Result<()>) -> Result<()> {
+    fn sample(&mut self, layers: &[usize], see: &mut dyn FnMut(usize, &LayerView<'_>) -> Result<()>) -> Result<()> {
         for (done, &i) in layers.iter().enumerate() {
             let place = self.places[i];
             let rows = sampled_rows(&place.name, place.stored.0);
             let weight = turned_weight(self.folder.rows(&place.tensor, place.stored, &rows)?, place.transposed);
             let axis = Axis(usize::from(place.transposed));
             let scores = self.scores(&place.name, &weight, Some((axis, &rows)))?;
-            see(i, &Layer { scores: scores.as_ref().map(|s| s.view()), ..Layer::linear(&place.name, &weight) })?;
+            see(i, &LayerView { scores: scores.as_ref().map(|s| s.view()), ..LayerView::linear(&place.name, &weight) })?;
             Error::go_on((self.see)(ReadProgress { pass: 0, layers: done + 1, of: layers.len() }))?;
         }
         Ok(())
     }
 
-    fn pass(&mut self, layers: &[usize], pass: usize, see: &mut dyn FnMut(&Layer<'_>) -> Result<()>) -> Result<()> {
+    fn pass(&mut self, layers: &[usize], pass: usize, see: &mut dyn FnMut(&LayerView<'_>) -> Result<()>) -> Result<()> {
         self.read(layers, pass, |place, weight, scores| {
-            see(&Layer { scores: scores.as_ref().map(|s| s.view()), ..Layer::linear(&place.name, &weight) })
+            see(&LayerView { scores: scores.as_ref().map(|s| s.view()), ..LayerView::linear(&place.name, &weight) })
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Advice against machines that are made up, whose times are known at every place; and one short measurement.
 
 use lacuna::advise::{
-    Advice, Key, LayerShape, Measurement, MeasurementGrid, Median, Profile, ProfileFile, Query, Sparse, measure,
+    Advice, Key, LayerShape, MeasurementGrid, Median, Profile, ProfileFile, Query, ShapeTimings, Sparse, measure,
 };
 use lacuna::mask::Pattern;
 use lacuna::rng::Seed;
@@ -31,7 +31,7 @@ fn gain(tokens: usize, sparsity: f64) -> f64 {
     (3.0 * (sparsity - 0.7) - 0.1 * (tokens as f64).log2()).exp()
 }
 
-fn cell(shape: (usize, usize), tokens: usize, from_memory: bool, slower: f64) -> Measurement {
+fn cell(shape: (usize, usize), tokens: usize, from_memory: bool, slower: f64) -> ShapeTimings {
     let us = slower * dense(shape, tokens);
     let of = |pattern: Pattern, sparsity: f64, format: &str| {
         let time = about(us / gain(tokens, sparsity), 0.01);
@@ -42,7 +42,7 @@ fn cell(shape: (usize, usize), tokens: usize, from_memory: bool, slower: f64) ->
         .map(|s| of(Pattern::Unstructured, s, if s < 0.7 { "bitmask:128" } else { "sell:padded" }))
         .collect();
     sparse.extend([of(NM, 0.5, "nm:2:4"), of(BLOCKS, 0.5, "bsr:16x1"), of(BLOCKS, 0.9, "bsr:16x1")]);
-    Measurement { shape, tokens, from_memory, dense: about(us, 0.01), dense_kernel: "lacuna".into(), sparse }
+    ShapeTimings { shape, tokens, from_memory, dense: about(us, 0.01), dense_kernel: "lacuna".into(), sparse }
 }
 
 /// A machine of squares from 256 to 4096 and 1 to 64 tokens, on which weights from memory take twice as long.

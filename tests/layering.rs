@@ -335,6 +335,22 @@ fn what_is_unsafe_or_foreign_is_named_in_its_room_alone() {
 }
 
 #[test]
+fn no_public_name_is_two_types() {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for s in CRATES[..2].iter().flat_map(|(folder, root)| sources(folder, root)) {
+        for line in s.code.lines() {
+            let kinds = ["pub struct ", "pub enum ", "pub trait ", "pub type "];
+            let Some(rest) = kinds.iter().find_map(|kind| line.strip_prefix(kind)) else { continue };
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric()).collect();
+            found.entry(name).or_default().push(s.path.clone());
+        }
+    }
+    assert!(found.len() > 200, "{} types: are they being looked for?", found.len());
+    let twice: Vec<_> = found.iter().filter(|(_, files)| files.len() > 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}
+
+#[test]
 fn no_source_file_is_a_drawer_for_everything() {
     let all = CRATES.iter().chain(&BESIDE).filter(|(folder, _)| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).exists());
     let sources: Vec<Source> = all.flat_map(|(folder, root)| sources(folder, root)).collect();

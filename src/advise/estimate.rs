@@ -9,7 +9,7 @@
 //! ones of their size, by a straight line that is 0 for square ones. A shape that was measured itself is read without both.
 
 use super::line::{Read, Triple, bends, read, steps};
-use super::profile::{Measurement, Median, Profile};
+use super::profile::{Median, Profile, ShapeTimings};
 use crate::mask::Pattern;
 
 /// What a time is asked of.
@@ -54,12 +54,12 @@ fn triple(time: &Median) -> Triple {
     [time.us.ln(), time.low.ln(), time.high.ln()]
 }
 
-fn weights(cell: &Measurement) -> usize {
+fn weights(cell: &ShapeTimings) -> usize {
     cell.shape.0 * cell.shape.1
 }
 
 /// The logarithms of the time of one cell at one sparsity, for each weight and token; none if it has no such pattern.
-fn of_cell(cell: &Measurement, what: What) -> Option<Read> {
+fn of_cell(cell: &ShapeTimings, what: What) -> Option<Read> {
     let each = ((weights(cell) * cell.tokens) as f64).ln();
     let found = match what {
         What::Dense => Read { y: triple(&cell.dense), on_point: true, outside: false },
@@ -84,7 +84,7 @@ fn of_cell(cell: &Measurement, what: What) -> Option<Read> {
 type Square = (f64, Read, [bool; 2]);
 
 /// The line of a shape along its tokens, and whether the sparsity is on a point, or outside.
-fn along_tokens(cells: &[&Measurement], what: What) -> (Vec<(f64, Triple)>, [bool; 2]) {
+fn along_tokens(cells: &[&ShapeTimings], what: What) -> (Vec<(f64, Triple)>, [bool; 2]) {
     let mut sparsity = [true, false];
     let mut points = Vec::new();
     for cell in cells {
@@ -106,7 +106,7 @@ impl Profile {
         shapes
     }
 
-    fn of_shape(&self, shape: (usize, usize), from_memory: bool) -> Vec<&Measurement> {
+    fn of_shape(&self, shape: (usize, usize), from_memory: bool) -> Vec<&ShapeTimings> {
         self.cells.iter().filter(|c| c.from_memory == from_memory && c.shape == shape).collect()
     }
 
@@ -167,7 +167,7 @@ impl Profile {
     /// there are no three in a row, half of what neighbours differ by. Beyond them: what neighbours differ by, over one more step; where there are
     /// no two, a factor of 2.
     pub(super) fn doubts(&self, pattern: Pattern) -> [Doubt; 3] {
-        let speedup = |cell: &Measurement, sparsity: f64| {
+        let speedup = |cell: &ShapeTimings, sparsity: f64| {
             let sparse = cell.sparse.iter().find(|s| s.pattern == pattern && (s.sparsity - sparsity).abs() < 1e-3)?;
             Some([(cell.dense.us / sparse.time.us).ln(); 3])
         };
@@ -177,10 +177,10 @@ impl Profile {
             found[axis][1].extend(steps(along));
         };
         let sparsities =
-            |cell: &Measurement| cell.sparse.iter().filter(|s| s.pattern == pattern).map(|s| s.sparsity).collect::<Vec<_>>();
+            |cell: &ShapeTimings| cell.sparse.iter().filter(|s| s.pattern == pattern).map(|s| s.sparsity).collect::<Vec<_>>();
         for from_memory in [false, true] {
             let shapes = self.shapes(from_memory);
-            let squares: Vec<&Measurement> =
+            let squares: Vec<&ShapeTimings> =
                 self.cells.iter().filter(|c| c.from_memory == from_memory && c.shape.0 == c.shape.1).collect();
             for cell in &squares {
                 let mut along: Vec<_> = sparsities(cell).into_iter().filter_map(|s| Some((s, speedup(cell, s)?))).collect();

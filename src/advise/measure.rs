@@ -1,7 +1,7 @@
 //! Measures a machine: dense products and sparse storages in turns, at the points of a grid.
 
 use super::grid::MeasurementGrid;
-use super::profile::{Key, Measurement, Median, Profile, Sparse};
+use super::profile::{Key, Median, Profile, ShapeTimings, Sparse};
 use super::round_robin::{Contender, RoundRobin, Timed};
 use crate::eval::available_memory;
 use crate::mask::{Mask, Pattern, Scope, select};
@@ -48,7 +48,7 @@ pub fn measure(grid: &MeasurementGrid, threads: usize, seed: Seed, mut see: impl
     }
     in_pool(threads, || {
         let begin = Instant::now();
-        let (mut measured, mut masked): (Vec<Measurement>, Option<Masked>) = (Vec::new(), None);
+        let (mut measured, mut masked): (Vec<ShapeTimings>, Option<Masked>) = (Vec::new(), None);
         // Seconds of the last cell, and multiplications of it: the next one takes about as long for each.
         let mut last: Option<(f64, f64)> = None;
         for (done, &(shape, tokens, from_memory)) in cells.iter().enumerate() {
@@ -108,7 +108,7 @@ impl Masked {
     }
 
     /// All products of this many tokens, in about so many seconds.
-    fn cell(&self, tokens: usize, from_memory: bool, seconds: f64, seed: Seed) -> Result<Measurement> {
+    fn cell(&self, tokens: usize, from_memory: bool, seconds: f64, seed: Seed) -> Result<ShapeTimings> {
         let ((out, inputs), begun) = (self.weight.dim(), Instant::now());
         let x = seed.stream("advise/x").normal_array(tokens, inputs, 1.0);
         let hint = Hint { from_memory, ..Hint::tokens(tokens) };
@@ -141,7 +141,7 @@ impl Masked {
             sparse.push(Sparse { pattern: *pattern, sparsity: *sparsity, format, time });
         }
         let (dense, dense_kernel) = (median(&times[best]), times[best].name.to_string());
-        Ok(Measurement { shape: (out, inputs), tokens, from_memory, dense, dense_kernel, sparse })
+        Ok(ShapeTimings { shape: (out, inputs), tokens, from_memory, dense, dense_kernel, sparse })
     }
 }
 

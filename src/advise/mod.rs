@@ -9,10 +9,10 @@
 //! the points the nearest one is taken, and the answer says of what it is extrapolated.
 //!
 //! ```
-//! use lacuna::advise::{Measurement, MeasurementGrid, Key, Median, Profile, Query, Sparse};
+//! use lacuna::advise::{ShapeTimings, MeasurementGrid, Key, Median, Profile, Query, Sparse};
 //! let us = |us: f64| Median { us, low: 0.98 * us, high: 1.02 * us };
 //! let sparse = |sparsity, time| Sparse { pattern: "unstructured".parse().unwrap(), sparsity, format: "bitmask:128".into(), time: us(time) };
-//! let cell = Measurement {
+//! let cell = ShapeTimings {
 //!     shape: (1024, 1024), tokens: 1, from_memory: false, dense: us(100.0), dense_kernel: "lacuna".into(),
 //!     sparse: vec![sparse(0.5, 125.0), sparse(0.9, 50.0)],
 //! };
@@ -38,6 +38,6 @@ pub use advice::{Advice, Query, Speedup};
 pub use grid::MeasurementGrid;
 pub use measure::{in_pool, measure};
 pub use model::{LayerShape, ModelAdvice, Row, layers_of};
-pub use profile::{Key, Measurement, Median, Profile, Sparse};
+pub use profile::{Key, Median, Profile, ShapeTimings, Sparse};
 pub use profile_file::ProfileFile;
 pub use round_robin::{Contender, RoundRobin, Timed};

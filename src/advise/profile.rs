@@ -60,7 +60,7 @@ pub struct Sparse {
 
 /// Products of one shape and number of tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Measurement {
+pub struct ShapeTimings {
     /// `(out, in)`.
     pub shape: (usize, usize),
     /// Rows of x.
@@ -87,7 +87,7 @@ pub struct Profile {
     /// Bytes of its last cache: weights of a model that are more come from memory.
     pub last_cache: usize,
     /// What was measured; the largest are not there if time or memory ended.
-    pub cells: Vec<Measurement>,
+    pub cells: Vec<ShapeTimings>,
 }
 
 impl Profile {

@@ -2,7 +2,7 @@
 
 use crate::common::Folder;
 use crate::prune_language::folder;
-use lacuna::advise::{Key, Measurement, MeasurementGrid, Median, Profile, Sparse};
+use lacuna::advise::{Key, MeasurementGrid, Median, Profile, ShapeTimings, Sparse};
 use lacuna::mask::Pattern;
 
 /// A machine on which a weight and token take a nanosecond dense, and twice or half as long at sparsities of 0.5 and 0.9.
@@ -23,7 +23,7 @@ fn made_up(key: Key) -> Profile {
                 of(Pattern::Unstructured, 0.9, "sell:padded", 0.5),
                 of(Pattern::Nm { n: 2, m: 4 }, 0.5, "nm:2:4", 0.8),
             ];
-            cells.push(Measurement {
+            cells.push(ShapeTimings {
                 shape: (side, side),
                 tokens,
                 from_memory: false,

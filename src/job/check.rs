@@ -255,6 +255,7 @@ impl PruneJob {
     /// What must be right of a file's job before the file is read, and its criterion. `opened` is asked once the job is known to be of a file.
     pub(super) fn check_file(&self, methods: &Methods, opened: impl FnOnce() -> Result<()>) -> Result<Box<dyn Saliency>> {
         self.check_names(methods)?;
+        self.check_paths()?;
         opened()?;
         self.refuse_search(false)?;
         let others = self.changed().into_iter().chain(self.resume.then_some("resume"));

@@ -236,7 +236,10 @@ impl Allocation {
     pub(super) fn make(&self, job: &PruneJob) -> Result<Box<dyn Allocate>> {
         match &self.kind {
             Kind::Layers(make) => make(job),
-            _ => Err(Error::invalid_option("allocate", format!("{} needs the inputs of the layers: give a model's folder", self.name))),
+            _ => Err(Error::invalid_option(
+                "allocate",
+                format!("{} needs the inputs of the layers: give a model's folder", self.name),
+            )),
         }
     }
 

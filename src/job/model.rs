@@ -273,7 +273,10 @@ impl PruneJob {
         match &plan.allocation.kind {
             Kind::Layers(make) => {
                 if plan.ranks_by_magnitude {
-                    let text = format!("{} ranks the layers by magnitude: what {} looks at is measured as they are pruned", self.allocate, self.method);
+                    let text = format!(
+                        "{} ranks the layers by magnitude: what {} looks at is measured as they are pruned",
+                        self.allocate, self.method
+                    );
                     Error::go_on(watch(&Event::Note(text)))?;
                 }
                 let allocation = make(self)?;

@@ -17,8 +17,8 @@ pub use language::{
     LayerLevel, LayerRecord, LevelSettings, Levels, Progress, PrunedFolder, ReadProgress, SequenceGradients, Sequential,
     allocated, allocated_with, check_measurable, language_layers, of_blocks, outliers, prune_language, unfinished_settings,
 };
-pub(crate) use oneshot::{budgets, check_pruning};
 pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
+pub(crate) use oneshot::{budgets, check_pruning};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use surgeon::{Criterion, Removed, Surgeon};

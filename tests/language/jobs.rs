@@ -368,10 +368,10 @@ fn numbers_outside_their_range_are_refused_by_their_names_of_folders_files_and_r
         (half.clone().samples(0), "samples: 0 is not at least 1; 64 is usual"),
         (half.clone().context(0), "context: 0 is not at least 1; 1024 is usual"),
         (half.clone().windows(0), "windows: 0 is not at least 1"),
-        (half.clone().search_tokens(1), "search-tokens: 1 is not at least 2: there is none to predict; 1024 is usual"),
+        (half.clone().search_tokens(1), "search-tokens: 1 is not at least 2; 1024 is usual"),
         (half.clone().generations(0), "generations: 0 is not at least 1; 25 is usual"),
         (half.clone().offspring(0), "offspring: 0 is not at least 1; 8 is usual"),
-        (half.clone().block_size(0), "block-size: 0 is not at least 1: no column has a mask to choose; 128 is usual"),
+        (half.clone().block_size(0), "block-size: 0 is not at least 1; 128 is usual"),
         (half.clone().bits(17), "bits: 17 is not 1 to 16"),
         (half.clone().owl_lambda(0.6), "owl-lambda: 0.6 is not in [0, 0.5]; 0.08 is usual"),
     ] {

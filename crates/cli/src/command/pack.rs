@@ -19,7 +19,7 @@ pub struct Args {
     #[command(flatten)]
     force: Force,
     /// How pruned weights are laid
-    #[arg(long, value_name = "LAYOUT", help = format!("How pruned weights are laid, masks beside: {}", Packing::NAMES))]
+    #[arg(long, value_name = "LAYOUT", help = format!("How pruned weights are laid: {} (weights: whole, masks beside)", Packing::NAMES))]
     save: String,
     /// One JSON object instead of text
     #[arg(long)]

@@ -255,7 +255,7 @@ fn paths_that_are_not_utf_8_are_one_line_with_the_option() {
     let good = OsStr::new("model.safetensors");
     let out = OsStr::new("out.safetensors");
     for (setting, args) in [("model", [bad, out]), ("out", [good, bad])] {
-        for more in [&[][..], &["--json"], &["--print-recipe"]] {
+        for (more, setting) in [(&[][..], setting), (&["--json"], "json"), (&["--print-recipe"], setting)] {
             let output = folder.command(&["prune", "--sparsity", "0.5"]).args(args).args(more).output().unwrap();
             let line = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(2), "{line}");
@@ -263,4 +263,12 @@ fn paths_that_are_not_utf_8_are_one_line_with_the_option() {
             assert!(line.lines().count() == 1 && !folder.path("out.safetensors").exists(), "{line}");
         }
     }
+    let inspect = |more: &[&str]| folder.command(&["inspect"]).arg(bad).args(more).output().unwrap();
+    assert_eq!(inspect(&[]).status.code(), Some(0), "what is printed for people may be near enough");
+    let output = inspect(&["--json"]);
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (output.status.code(), &*line),
+        (Some(2), "error: json: n\u{fffd}me.safetensors is not UTF-8, which JSON cannot hold\n")
+    );
 }

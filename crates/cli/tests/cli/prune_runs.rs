@@ -177,7 +177,7 @@ fn numbers_outside_their_domain_are_refused_before_anything_runs() {
         ("--damping", "inf", "damping: inf is not a finite number of at least 0; 0.01 is usual"),
         ("--fisher-damping", "0", "fisher-damping: 0 is not a finite number above 0; 1e-5 is usual"),
         ("--fisher-damping", "NaN", "fisher-damping: NaN is not a finite number above 0; 1e-5 is usual"),
-        ("--block-size", "0", "block-size: 0 is not at least 1: no column has a mask to choose; 128 is usual"),
+        ("--block-size", "0", "block-size: 0 is not at least 1; 128 is usual"),
         ("--bits", "0", "bits: 0 is not 1 to 16"),
         ("--bits", "17", "bits: 17 is not 1 to 16"),
         ("--reconstruct", &*largest, "reconstruct: 18446744073709551615 steps; at most 1000000 are run"),
@@ -195,7 +195,7 @@ fn numbers_outside_their_domain_are_refused_before_anything_runs() {
         assert!(line.starts_with(expected), "{option}: {line}");
     }
     let search = |more: &[&str]| all(&[&["--allocate", "evolve"], more].concat());
-    assert_eq!(search(&["--search-tokens", "0"]), "search-tokens: 0 is not at least 2: there is none to predict; 1024 is usual");
+    assert_eq!(search(&["--search-tokens", "0"]), "search-tokens: 0 is not at least 2; 1024 is usual");
     assert!(search(&["--levels", "0.5,NaN"]).starts_with("levels: NaN: "));
     assert_eq!(search(&["--generations", "0"]), "generations: 0 is not at least 1; 25 is usual");
     assert_eq!(search(&["--offspring", "0"]), "offspring: 0 is not at least 1; 8 is usual");

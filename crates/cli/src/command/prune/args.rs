@@ -172,7 +172,7 @@ pub struct Language {
     #[arg(long, default_value_t = default().owl_threshold)]
     pub owl_threshold: f64,
     /// How pruned weights are laid
-    #[arg(long, help = format!("How pruned weights are laid, masks beside: {}", Packing::NAMES), default_value_t = default().save, value_name = "LAYOUT")]
+    #[arg(long, help = format!("How pruned weights are laid: {} (weights: whole, masks beside)", Packing::NAMES), default_value_t = default().save, value_name = "LAYOUT")]
     pub save: String,
     /// Measure the perplexity of this text before and after, in windows of --context tokens; several as a.txt,b.txt
     #[arg(long, value_name = "FILE")]

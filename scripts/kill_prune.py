@@ -84,9 +84,9 @@ def comparable(files):
         files["prune.html"] = b""
     if "prune.json" in files:
         report = json.loads(files["prune.json"])
-        # The job holds the path of the output.
-        for key in ["seconds", "peak_bytes", "out", "job"]:
+        for key in ["seconds", "peak_bytes", "out"]:
             report.pop(key, None)
+        report.get("job", {}).pop("out", None)
         for layer in report["layers"]:
             layer.pop("seconds")
         files["prune.json"] = json.dumps(report, sort_keys=True)

@@ -34,7 +34,7 @@ fn exists(out: &Path) -> Error {
 /// Refuses a file that may not be written: an input, a file of an input's folder, or one that is there without `force`.
 ///
 /// # Errors
-/// [`Error::Malformed`] with the reason.
+/// [`Error::Exists`] if it is an input, or there; [`Error::Malformed`] with the reason otherwise.
 pub fn file(out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
     apart(out, inputs)?;
     if fs::symlink_metadata(out).is_err() {
@@ -55,7 +55,7 @@ pub fn file(out: &Path, inputs: &[&Path], force: bool) -> Result<()> {
 /// Refuses an output that is an input.
 ///
 /// # Errors
-/// [`Error::Malformed`] with the reason.
+/// [`Error::Exists`].
 pub fn apart(out: &Path, inputs: &[&Path]) -> Result<()> {
     match inputs.iter().any(|input| is_same(out, input)) {
         true => Err(Error::exists(out, "exists already and is what is read here; name another")),
@@ -67,7 +67,7 @@ pub fn apart(out: &Path, inputs: &[&Path]) -> Result<()> {
 /// or is no model's.
 ///
 /// # Errors
-/// [`Error::Malformed`] with the reason; [`Error::Io`] if the folder above it is missing.
+/// [`Error::Exists`] if it is an input, or there; [`Error::Malformed`] with the reason otherwise; [`Error::Io`] if the folder above it is missing.
 pub fn folder(out: &Path, inputs: &[&Path], force: bool) -> Result<Output> {
     apart(out, inputs)?;
     if let Some(input) = inputs.iter().find(|input| is_in(input, out)) {

@@ -112,19 +112,22 @@ impl PruneJob {
 
     /// Refuses numbers of a model's folder outside their domain, whether the method reads them or not.
     fn check_numbers(&self) -> Result<()> {
+        let usual = PruneJob::default();
         let counts = [
-            ("samples", Some(self.samples), 1, "; 64 is usual"),
-            ("context", Some(self.context), 1, "; 1024 is usual"),
-            ("block-size", Some(self.block_size), 1, ": no column has a mask to choose; 128 is usual"),
-            ("windows", self.windows, 1, ""),
-            ("search-tokens", Some(self.search_tokens), 2, ": there is none to predict; 1024 is usual"),
-            ("generations", Some(self.generations), 1, "; 25 is usual"),
-            ("offspring", Some(self.offspring), 1, "; 8 is usual"),
+            ("samples", Some(self.samples), 1, Some(usual.samples)),
+            ("context", Some(self.context), 1, Some(usual.context)),
+            ("block-size", Some(self.block_size), 1, Some(usual.block_size)),
+            ("windows", self.windows, 1, usual.windows),
+            // One token has none behind it to predict.
+            ("search-tokens", Some(self.search_tokens), 2, Some(usual.search_tokens)),
+            ("generations", Some(self.generations), 1, Some(usual.generations)),
+            ("offspring", Some(self.offspring), 1, Some(usual.offspring)),
         ];
-        if let Some((option, Some(value), least, why)) =
-            counts.into_iter().find(|(_, value, least, _)| value.is_some_and(|value| value < *least))
-        {
-            return Err(Error::invalid_option(option, format!("{value} is not at least {least}{why}")));
+        for (option, value, least, usual) in counts {
+            if let Some(value) = value.filter(|value| *value < least) {
+                let usual = usual.map_or_else(String::new, |usual| format!("; {usual} is usual"));
+                return Err(Error::invalid_option(option, format!("{value} is not at least {least}{usual}")));
+            }
         }
         if self.samples.checked_mul(self.context).is_none() {
             let reason = format!("{} sequences of {} tokens are more than can be counted", self.samples, self.context);
@@ -255,6 +258,7 @@ impl PruneJob {
     /// What must be right of a file's job before the file is read, and its criterion. `opened` is asked once the job is known to be of a file.
     pub(super) fn check_file(&self, methods: &Methods, opened: impl FnOnce() -> Result<()>) -> Result<Box<dyn Saliency>> {
         self.check_names(methods)?;
+        self.check_paths()?;
         opened()?;
         self.refuse_search(false)?;
         let others = self.changed().into_iter().chain(self.resume.then_some("resume"));

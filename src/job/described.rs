@@ -142,3 +142,75 @@ impl FewTokens {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{Plan, Subject};
+    use super::super::methods::Methods;
+    use super::super::settings::PruneJob;
+    use super::unused;
+
+    /// Jobs by a method in which one setting is another than by default, with its name.
+    fn changed(method: &str) -> Vec<(&'static str, PruneJob)> {
+        let job = || PruneJob::new(method).sparsity(0.5);
+        vec![
+            ("seed", job().seed(7)),
+            ("damping", job().damping(0.5)),
+            ("fisher-damping", job().fisher_damping(0.5)),
+            ("block-size", job().block_size(32)),
+            ("actorder", job().actorder(true)),
+            ("bits", job().bits(3)),
+            ("owl-lambda", job().owl_lambda(0.2)),
+            ("owl-threshold", job().owl_threshold(3.0)),
+            ("levels", job().levels([0.5])),
+            ("cost", job().cost(crate::prune::Cost::Time)),
+            ("search-tokens", job().search_tokens(5)),
+            ("generations", job().generations(5)),
+            ("offspring", job().offspring(5)),
+        ]
+    }
+
+    #[test]
+    fn what_a_method_says_that_it_reads_is_what_it_is_made_of_and_the_rest_is_said_to_change_nothing() {
+        let standard = Methods::standard();
+        for method in standard.methods() {
+            let made = |job: &PruneJob| {
+                let ranking = method.make_ranking(job).unwrap().map(|criterion| format!("{criterion:?}"));
+                (format!("{:?}", method.make_pruner(job).unwrap()), ranking)
+            };
+            let plain = made(&PruneJob::new(method.name()).sparsity(0.5));
+            for (setting, job) in changed(method.name()) {
+                let reads = made(&job) != plain;
+                assert_eq!(method.reads_setting(setting), reads, "{} and --{setting}", method.name());
+                match Plan::new(&job, &standard, Subject::Folder) {
+                    Ok(plan) => assert_eq!(unused(&job, &plan).contains(&setting), !reads, "{} and --{setting}", method.name()),
+                    // Those of one method are refused of all others.
+                    Err(e) => assert!(!reads && e.to_string().starts_with(&format!("{setting}: is for --method ")), "{e}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_allocation_reads_is_said_to_change_nothing_of_all_others() {
+        let standard = Methods::standard();
+        let of = |name: &str| match name {
+            "owl" => &["owl-lambda", "owl-threshold"][..],
+            "sensitivity" => &["levels", "cost", "search-tokens"],
+            "dynamic" => &["levels", "cost"],
+            "evolve" => &["levels", "cost", "search-tokens", "generations", "offspring", "seed"],
+            _ => &[],
+        };
+        for allocation in standard.allocations() {
+            let made = |job: &PruneJob| allocation.make(job).ok().map(|made| format!("{made:?}"));
+            let plain = PruneJob::new("magnitude").sparsity(0.5).allocate(allocation.name());
+            for (setting, job) in changed("magnitude") {
+                let job = job.allocate(allocation.name());
+                assert_eq!(made(&job), made(&plain), "{} is made of no setting", allocation.name());
+                let Ok(plan) = Plan::new(&job, &standard, Subject::Folder) else { continue };
+                let reads = of(allocation.name()).contains(&setting);
+                assert_eq!(unused(&job, &plan).contains(&setting), !reads, "{} and --{setting}", allocation.name());
+            }
+        }
+    }
+}

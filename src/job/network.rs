@@ -81,7 +81,8 @@ impl PruneJob {
         S: Samples<Batch = M::Batch>,
     {
         let plan = self.plan_in_memory(methods)?;
-        let (skip, allocate) = self.layers_in_memory(&plan, model)?;
+        let layers = model.layers();
+        let (skip, allocate) = (self.left_alone(&layers)?, self.divided(&plan, &layers)?);
         let magnitude = Magnitude::default();
         let pruning = Pruning {
             saliency: plan.ranking.as_deref().unwrap_or(&magnitude),
@@ -109,16 +110,14 @@ impl PruneJob {
             return Err(Error::invalid_option(option, "is for files: this job prunes a model in memory"));
         }
         self.refuse_layers_of_nm("layer")?;
+        if methods.allocation(&self.allocate)?.needs_folder() {
+            return Err(Error::invalid_option("allocate", format!("{} needs a model's folder", self.allocate)));
+        }
         Plan::new(self, methods, Subject::Network)
     }
 
-    /// The names of the layers that are left alone, and how the budget is divided over the others.
-    fn layers_in_memory(&self, plan: &Plan<'_>, model: &dyn Layers) -> Result<(Vec<String>, Overrides<Box<dyn Allocate>>)> {
-        let allocation = plan.allocation;
-        if allocation.needs_folder() {
-            return Err(Error::invalid_option("allocate", format!("{} needs a model's folder", self.allocate)));
-        }
-        let layers = model.layers();
+    /// The names of the layers that are left alone.
+    fn left_alone(&self, layers: &[LayerInfo]) -> Result<Vec<String>> {
         let called = |pattern: &str, layer: &LayerInfo| layer.is_called(pattern) || matches(pattern, &layer.name);
         for pattern in self.only.iter().chain(&self.skip) {
             if !layers.iter().any(|layer| called(pattern, layer)) {
@@ -133,8 +132,13 @@ impl PruneJob {
         if skip.len() == layers.len() {
             return Err(Error::invalid_option("skip", "no layer is left to prune"));
         }
-        let sparsity = each_once(&self.layer, |name| Ok(find_layer(&layers, name)?.name.clone()))?;
-        Ok((skip, Overrides { sparsity, rest: allocation.make(self)? }))
+        Ok(skip)
+    }
+
+    /// How the budget is divided over the layers.
+    fn divided(&self, plan: &Plan<'_>, layers: &[LayerInfo]) -> Result<Overrides<Box<dyn Allocate>>> {
+        let sparsity = each_once(&self.layer, |name| Ok(find_layer(layers, name)?.name.clone()))?;
+        Ok(Overrides { sparsity, rest: plan.allocation.make(self)? })
     }
 
     /// The sum of the scores of what went, of a criterion that predicts the loss.

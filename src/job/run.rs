@@ -34,7 +34,7 @@ impl PruneJob {
     ///
     /// # Errors
     /// As [`PruneJob::check`]; if `model` or `out` is not set; what is wrong with model, calibration or text, and whatever a method refuses
-    /// (naming the layer); [`Error::Interrupted`]. [`Error::Unfinished`] around any of them where a part is kept.
+    /// (naming the layer); [`Error::Exists`] where `out` is there and [`PruneJob::force`] is not set; [`Error::Interrupted`]. [`Error::Unfinished`] around any of them where a part is kept.
     pub fn run(&self, methods: &Methods, watch: &mut dyn FnMut(&Event) -> ControlFlow<()>) -> Result<PruneReport> {
         let missing = |name: &str, what: &str| Error::invalid_option(name, format!("is not set: {what}"));
         let model = self.model.as_deref().ok_or_else(|| missing("model", "the folder or the file to prune"))?;

@@ -1,13 +1,16 @@
 //! Jobs on a model's folder, by the library alone.
 
 use crate::common::*;
-use lacuna::criteria::{Evidence, Need, Needs};
+use lacuna::allocate::Global;
+use lacuna::criteria::{Evidence, Magnitude, Need, Needs, Saliency, Taylor, Wanda};
 use lacuna::io::{Dtype, FolderWriter};
 use lacuna::job::{Event, Methods, ModelReport, PruneJob, PruneMethod, PruneReport, Stage};
 use lacuna::mask::{Budget, Mask, Pattern, Scope};
-use lacuna::prune::{LayerRecord, unfinished_settings};
-use lacuna::solve::{Pruned, Pruner, SparseGpt};
+use lacuna::prune::{LayerRecord, SequenceGradients, allocated, language_layers, unfinished_settings};
+use lacuna::solve::{Pruned, Pruner, Scored, SparseGpt};
 use lacuna::{Error, Result};
+use ndarray::Array2;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +36,12 @@ fn run(job: &PruneJob) -> Result<ModelReport> {
         PruneReport::Model(report) => Ok(*report),
         PruneReport::File(_) => panic!("the model is a folder"),
     }
+}
+
+/// A job with something changed that has no setter.
+fn with(mut job: PruneJob, change: impl FnOnce(&mut PruneJob)) -> PruneJob {
+    change(&mut job);
+    job
 }
 
 /// All files but record and page.
@@ -212,7 +221,7 @@ fn a_check_reads_no_model_and_names_setting_value_and_range() {
     for (job, line) in [
         (job.clone().method("sparsgpt"), "no method is named 'sparsgpt' among 12; did you mean 'sparsegpt'?"),
         (job.clone().sparsity(1.0), "sparsity: 1 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),
-        (job.clone().samples(0), "samples: 0 sequences of 1024 tokens"),
+        (job.clone().samples(usize::MAX), "samples: 18446744073709551615 sequences of 1024 tokens are more than can be counted"),
         (job.clone().method("alps").bits(4), "bits: is for --method sparsegpt"),
         (job.clone().correct(1.0, -0.5), "correct: '1,-0.5' is not one or two fractions in [0, 1], as 1 or 1,0.5"),
         (job.clone().levels([0.5]), "levels: is for --allocate sensitivity, dynamic or evolve"),
@@ -230,4 +239,213 @@ fn a_check_reads_no_model_and_names_setting_value_and_range() {
     }
     let line = job.run(&methods, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
     assert_eq!(line, "model: is not set: the folder or the file to prune");
+}
+
+/// Keeps the last inputs: its scores need the weights' places alone.
+#[derive(Debug)]
+struct Last;
+
+impl Saliency for Last {
+    fn name(&self) -> &str {
+        "last"
+    }
+
+    fn score(&self, layer: &Evidence<'_>) -> Result<Array2<f32>> {
+        Ok(Array2::from_shape_fn(layer.weight.dim(), |(_, c)| c as f32))
+    }
+}
+
+/// The units that stay of each layer.
+fn kept(report: PruneReport) -> HashMap<String, usize> {
+    let PruneReport::Model(report) = report else { panic!("the model is a folder") };
+    report.layers.into_iter().map(|l| (l.layer, l.kept)).collect()
+}
+
+#[test]
+fn layers_of_a_folder_are_ranked_by_what_a_method_says_that_they_are_ranked_by() {
+    let m = Model::new(Dtype::F32);
+    let mut methods = Methods::standard();
+    methods.register(PruneMethod::criterion("last", "", |_| Ok(Box::new(Last))));
+    let magnitude = || Ok(Box::new(Scored(Magnitude::default())) as Box<dyn Pruner>);
+    methods.register(PruneMethod::pruner("by last", "", move |_| magnitude()).ranked_by(|_| Ok(Box::new(Last))));
+    methods.register(PruneMethod::pruner("by gradients", "", move |_| magnitude()).ranked_by(|_| Ok(Box::new(Taylor))));
+    methods.register(PruneMethod::pruner("by inputs", "", move |_| magnitude()).ranked_by(|_| Ok(Box::new(Wanda))));
+    let global = |method: &str| job(&m, method).allocate("global");
+    let run = |method: &str| {
+        let out = m.out(method);
+        let mut notes = Vec::new();
+        let report = global(method).out(out).run(&methods, &mut |event| {
+            if let Event::Note(text) = event {
+                notes.push(text.clone());
+            }
+            ControlFlow::Continue(())
+        });
+        (kept(report.unwrap()), notes)
+    };
+    let (folder, config) = open(&m.dir);
+    let layers = language_layers(&folder, &config, &[], &[]).unwrap();
+    let needs = Needs::none().and(Need::Gradient);
+    let gradients =
+        SequenceGradients::measure(&folder, &config, &sequences(&tokens(20)), &layers, needs, &memory(1 << 20), on).unwrap();
+    let by = |ranking| {
+        let found = allocated(&folder, &config, &layers, Pattern::Unstructured, 0.5, (&Global, ranking)).unwrap();
+        found.into_iter().map(|(name, budget)| (name, budget.keep())).collect::<HashMap<_, _>>()
+    };
+    let (plain, last) = (by(None), by(Some((&Last, None))));
+    let taylor = by(Some((&Taylor, Some(&gradients))));
+    assert!(plain != last && plain != taylor && last != taylor);
+    for (method, expected) in [
+        ("magnitude", &plain),
+        ("random", &plain),
+        ("magnitude-l2", &plain),
+        ("sparsegpt", &plain),
+        ("last", &last),
+        ("by last", &last),
+        ("by gradients", &taylor),
+        ("taylor", &taylor),
+    ] {
+        assert_eq!(run(method), (expected.clone(), vec![]), "{method}");
+    }
+    // The inputs of a layer are measured as it is pruned: its criterion gives way, and that is said.
+    let said = "global ranks the layers by magnitude: what wanda looks at is measured as they are pruned";
+    assert_eq!(run("wanda"), (plain, vec![said.to_string()]));
+    let refused = "allocate: global ranks the layers of by inputs by wanda, which needs the input norms: of a folder's layers weights and \
+                   gradients alone are known before they are pruned";
+    for model in [None, Some(m.dir.clone())] {
+        let unread = with(global("by inputs").calibration("nowhere"), |job| job.model = model);
+        assert_eq!(unread.check(&methods).unwrap_err().to_string(), refused);
+    }
+    assert_eq!(global("by inputs").run(&methods, &mut |_| panic!("nothing runs")).unwrap_err().to_string(), refused);
+    // Gradients are measured on something.
+    let unmeasured = with(global("by gradients"), |job| (job.calibration, job.samples, job.context) = (None, 64, 1024));
+    let line = unmeasured.check(&methods).unwrap_err().to_string();
+    assert!(line.starts_with("calibration: this method measures"), "{line}");
+    unmeasured.allocate("uniform").check(&methods).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn paths_that_no_record_can_hold_are_refused_by_the_setting() {
+    use std::os::unix::ffi::OsStrExt;
+    let m = Model::new(Dtype::F32);
+    let bad = m.folder.path().join(std::ffi::OsStr::from_bytes(b"n\xffme"));
+    let methods = Methods::standard();
+    let jobs = |job: PruneJob| {
+        [
+            ("model", job.clone().model(&bad)),
+            ("out", job.clone().out(&bad)),
+            ("calibration", job.clone().calibration(&bad)),
+            ("scratch", job.clone().scratch(&bad)),
+            ("text", job.text(&bad)),
+        ]
+    };
+    for (setting, job) in jobs(job(&m, "sparsegpt")) {
+        let lines = [
+            job.check(&methods).unwrap_err().to_string(),
+            job.check_ranges().unwrap_err().to_string(),
+            job.to_toml().unwrap_err().to_string(),
+            job.run(&methods, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string(),
+        ];
+        let own = |line: &String| line.starts_with(&format!("{setting}: ")) && line.contains("is not UTF-8");
+        // As a file's model, which there is none of at this path, the job has settings of folders.
+        let most = if setting == "model" { &lines[1..3] } else { &lines[..] };
+        assert!(most.iter().all(own), "{lines:?}");
+    }
+    let half = PruneJob::new("magnitude").sparsity(0.5);
+    let file = m.dir.join("model.safetensors");
+    for (setting, job) in [("model", half.clone().model(&bad).out("out")), ("out", half.model(file).out(&bad))] {
+        for line in [job.check(&methods), job.run(&methods, &mut |_| ControlFlow::Continue(())).map(|_| ())] {
+            assert!(line.unwrap_err().to_string().starts_with(&format!("{setting}: ")));
+        }
+    }
+}
+
+#[test]
+fn numbers_outside_their_range_are_refused_by_their_names_of_folders_files_and_recipes() {
+    let methods = Methods::standard();
+    let half = PruneJob::new("magnitude").sparsity(0.5);
+    for (job, line) in [
+        (half.clone().samples(0), "samples: 0 is not at least 1; 64 is usual"),
+        (half.clone().context(0), "context: 0 is not at least 1; 1024 is usual"),
+        (half.clone().windows(0), "windows: 0 is not at least 1"),
+        (half.clone().search_tokens(1), "search-tokens: 1 is not at least 2; 1024 is usual"),
+        (half.clone().generations(0), "generations: 0 is not at least 1; 25 is usual"),
+        (half.clone().offspring(0), "offspring: 0 is not at least 1; 8 is usual"),
+        (half.clone().block_size(0), "block-size: 0 is not at least 1; 128 is usual"),
+        (half.clone().bits(17), "bits: 17 is not 1 to 16"),
+        (half.clone().owl_lambda(0.6), "owl-lambda: 0.6 is not in [0, 0.5]; 0.08 is usual"),
+    ] {
+        assert_eq!(job.check(&methods).unwrap_err().to_string(), line);
+        assert_eq!(PruneJob::from_toml(&job.to_toml().unwrap()).unwrap_err().to_string(), line);
+    }
+    let file = half.model("nowhere.safetensors");
+    for (job, line) in [
+        (file.clone().sparsity(1.5), "sparsity: 1.5 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),
+        (file.clone().sparsity(f64::NAN), "sparsity: NaN is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),
+        (file.clone().layer([("fc1", 1.0)]), "layer: 'fc1': 1 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),
+        (file.clone().allocate("owl"), "allocate: owl needs the inputs of the layers: give a model's folder"),
+        (
+            file.clone().pattern(Pattern::Rows).scope(Scope::Row),
+            "scope: pattern rows cannot be chosen row by row; use the layer scope",
+        ),
+    ] {
+        assert_eq!(job.check(&methods).unwrap_err().to_string(), line);
+    }
+}
+
+#[test]
+fn what_does_not_fit_a_folder_is_refused_before_anything_runs() {
+    let m = Model::new(Dtype::F32);
+    let text = calibration(&m, &tokens(20));
+    let five = with(job(&m, "taylor"), |job| job.sparsity = None).pattern(Pattern::Nm { n: 1, m: 5 }).text(text);
+    let line = five.run(&Methods::standard(), &mut |event| panic!("{event}")).unwrap_err().to_string();
+    assert!(line.starts_with("layer model.layers.0.self_attn.q_proj: pattern 1:5 does not fit a 16 x 16 matrix"), "{line}");
+}
+
+#[test]
+fn a_run_goes_on_where_a_setting_that_does_not_matter_is_another() {
+    let m = Model::new(Dtype::F32);
+    let whole = job(&m, "magnitude").out(m.out("whole"));
+    run(&whole).unwrap();
+    let stopped = whole.out(m.out("stopped"));
+    let error = stopped.run(&Methods::standard(), &mut |event| match event {
+        Event::Progress { stage: Stage::Blocks, .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert!(matches!(error.unwrap_err(), Error::Unfinished { .. }));
+    run(&stopped.seed(7).damping(0.5).block_size(3).resume(true)).unwrap();
+    assert!(content(&m.out("stopped")) == content(&m.out("whole")));
+}
+
+/// Says that nothing can be lost, and less.
+#[derive(Debug)]
+struct Boaster(f64);
+
+impl Pruner for Boaster {
+    fn name(&self) -> &str {
+        "boaster"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::none()
+    }
+
+    fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
+        let pruned = Scored(Magnitude::default()).prune(layer, pattern, scope, budget)?;
+        Ok(Pruned { loss: Some(self.0), ..pruned })
+    }
+}
+
+#[test]
+fn a_loss_that_no_layer_can_have_is_not_written_into_a_record() {
+    let m = Model::new(Dtype::F32);
+    for (i, loss) in [-1.0, f64::NAN, f64::INFINITY].into_iter().enumerate() {
+        let out = m.out(&format!("out{i}"));
+        let pruner = Boaster(loss);
+        let error = prune(&m.dir, &out, &tokens(20), &settings(&m.dir, &pruner, Pattern::Unstructured)).unwrap_err();
+        let line =
+            format!("layer model.layers.0.self_attn.q_proj: loss: boaster says {loss}, which is no finite number of at least 0");
+        assert_eq!(error.to_string(), line);
+        assert!(!out.exists() && !FolderWriter::is_unfinished(&out).unwrap());
+    }
 }

@@ -77,6 +77,21 @@ fn a_run_is_not_taken_up_by_one_that_was_asked_for_something_else() {
     let long: Vec<usize> = (0..1000).collect();
     let text = run("out", json!({"a": long, "later": 1}), true);
     assert!(text.len() < 300 && text.starts_with("a: the unfinished run has 1, this one [0,1,2,"), "{text}");
+    // Of settings within settings the one that differs is named.
+    let noted = FolderWriter::working_folder(&m.out("out")).join(".settings.json");
+    for (before, now, line) in [
+        (
+            json!({"options": {"--samples": 8, "--seed": 1}}),
+            json!({"options": {"--samples": 9, "--seed": 1}}),
+            "--samples: the unfinished run has 8, this one 9;",
+        ),
+        (json!({"options": {"--bits": 3}}), json!({"options": {}}), "--bits: the unfinished run has 3, this one null;"),
+        (json!([]), json!({"a": 1}), "settings: the unfinished run has [], this one {\"a\":1};"),
+    ] {
+        std::fs::write(&noted, before.to_string()).unwrap();
+        let text = run("out", now, true);
+        assert!(text.starts_with(line), "{text}");
+    }
     let text = run("out", json!({"a": 1}), false);
     assert!(text.ends_with("holds an unfinished run: --resume goes on with it; remove it to begin anew"), "{text}");
     let text = run("other", json!({"a": 1}), true);

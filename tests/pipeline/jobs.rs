@@ -130,3 +130,41 @@ fn what_a_network_has_no_use_for_is_refused() {
         assert!(found.starts_with(line), "{found}");
     }
 }
+
+#[test]
+fn what_cannot_be_pruned_is_refused_before_anything_is_measured() {
+    let network = small_mlp(2);
+    // Data that no pass over this network can take.
+    let (x, t) = (ndarray::Array2::zeros((4, 3)), ndarray::Array2::zeros((4, 2)));
+    let data = Calibration::new(&x, &t, Loss::CrossEntropy);
+    let names: Vec<String> = network.affines().map(|(_, name, _)| name.to_string()).collect();
+    let (first, last) = (&*names[0], &*names[names.len() - 1]);
+    let half = PruneJob::new("sparsegpt").sparsity(0.5);
+    let nm = PruneJob::new("sparsegpt").pattern(Pattern::Nm { n: 2, m: 4 });
+    let again = format!("{first}.weight");
+    for (job, line) in [
+        (half.clone().layer([("conv", 0.5)]), "no layer is named 'conv' among 3".to_string()),
+        (half.clone().layer([(first, 1.0)]), format!("layer: '{first}': 1 is not in [0, 1)")),
+        (
+            half.clone().layer([(first, 0.5), (&*again, 0.6)]),
+            format!("layer: '{first}' and '{again}' are one layer, which is given twice"),
+        ),
+        (half.clone().skip([first]).layer([(first, 0.6)]), format!("no layer is named '{first}' among 2")),
+        (half.clone().sparsity(0.9).layer([(first, 0.0)]), "budget: cannot keep 194 of 1944: the given layers keep 1536".into()),
+        (half.clone().sparsity(0.9).allocate("global").layer([(first, 0.0)]), "budget: cannot keep 194 of 1944".into()),
+        (nm.clone().layer([(first, 0.5)]), "layer: pattern 2:4 fixes the sparsity of every layer".into()),
+        (PruneJob::new("sparsegpt").pattern(Pattern::Nm { n: 1, m: 5 }), format!("layer {first}: pattern 1:5 does not fit a ")),
+        (half.clone().pattern(Pattern::Rows).scope(Scope::Row), "scope: pattern rows cannot be chosen row by row".into()),
+        (half.clone().allocate("evolve"), "allocate: evolve needs a model's folder".into()),
+        (half.clone().only([last]).skip([last]), "skip: no layer is left to prune".into()),
+        (half.clone().samples(0), "samples: 0 is not at least 1".into()),
+    ] {
+        let found = job.prune_model(&Methods::standard(), &network, &data).unwrap_err().to_string();
+        assert!(found.starts_with(&line), "{found}, not {line}");
+    }
+    let measured = half.prune_model(&Methods::standard(), &network, &data).unwrap_err().to_string();
+    assert!(
+        !measured.contains("layer:") && !measured.contains("budget:"),
+        "such data are refused where they are measured: {measured}"
+    );
+}

@@ -75,7 +75,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let result = lacuna::kernels::check_environment().and_then(|()| match cli.command {
+    let checked = lacuna::kernels::check_environment().and_then(|()| command::check_arguments());
+    let result = checked.and_then(|()| match cli.command {
         Command::Demo(args) => command::demo::run(&args),
         Command::Import(args) => command::import::run(&args),
         Command::Eval(args) => command::eval::run(&args),

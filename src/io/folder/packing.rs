@@ -18,6 +18,12 @@ pub enum Packing {
     Storage(Format),
 }
 
+impl Packing {
+    /// The names that are read, in a line.
+    pub const NAMES: &str = "weights, sparse-bitmask, sparse-24-bitmask, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], bitmask[:COLUMNS], \
+                             sell[:padded|packed], nm[:N:M], bsr[:RxC]";
+}
+
 impl fmt::Display for Packing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -33,7 +39,7 @@ impl FromStr for Packing {
     type Err = Error;
 
     /// # Errors
-    /// If the text is none of weights, sparse-bitmask, sparse-24-bitmask and the names of sparse storages.
+    /// If the text is none of [`Packing::NAMES`].
     fn from_str(s: &str) -> Result<Self> {
         match s {
             "weights" => return Ok(Packing::Whole),
@@ -42,14 +48,50 @@ impl FromStr for Packing {
             _ => {}
         }
         match s.parse() {
-            Ok(Format::Dense) | Err(_) => Err(Error::invalid_option(
-                "save",
-                format!(
-                    "'{s}' is none of weights, sparse-bitmask, sparse-24-bitmask, csr, tile-csr[:COLUMNS], tile-pairs[:COLUMNS], \
-                     bitmask[:COLUMNS], sell[:padded|packed], nm[:N:M], bsr[:RxC]"
-                ),
-            )),
+            Ok(Format::Dense) | Err(_) => Err(Error::invalid_option("save", format!("'{s}' is none of {}", Packing::NAMES))),
             Ok(format) => Ok(Packing::Storage(format)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Packing;
+    use crate::sparse::{Format, Slots};
+
+    /// What a layout is called in the list of names; `None` of what is no layout. A new storage has to be named here.
+    fn listed(format: Format) -> Option<&'static str> {
+        match format {
+            Format::Dense => None,
+            Format::Csr => Some("csr"),
+            Format::TileCsr(_) => Some("tile-csr[:COLUMNS]"),
+            Format::TilePairs(_) => Some("tile-pairs[:COLUMNS]"),
+            Format::Bitmask(_) => Some("bitmask[:COLUMNS]"),
+            Format::Sell(_) => Some("sell[:padded|packed]"),
+            Format::Nm(..) => Some("nm[:N:M]"),
+            Format::Bsr(..) => Some("bsr[:RxC]"),
+        }
+    }
+
+    #[test]
+    fn every_layout_is_listed_and_everything_listed_is_read() {
+        let storages = [
+            Format::Csr,
+            Format::TileCsr(128),
+            Format::TilePairs(128),
+            Format::Bitmask(128),
+            Format::Sell(Slots::Packed),
+            Format::Nm(2, 4),
+            Format::Bsr(16, 1),
+        ];
+        let names: Vec<&str> = Packing::NAMES.split(", ").collect();
+        let of_storages: Vec<&str> = storages.into_iter().filter_map(listed).collect();
+        assert_eq!(names, [&["weights", "sparse-bitmask", "sparse-24-bitmask"][..], &of_storages].concat());
+        for (name, format) in of_storages.iter().zip(storages) {
+            let read: Packing = name.split('[').next().unwrap().parse().unwrap();
+            assert!(matches!(read, Packing::Storage(read) if listed(read) == Some(name)), "{name}");
+            assert_eq!(format.to_string().parse::<Packing>().unwrap(), Packing::Storage(format));
+        }
+        assert!("dense".parse::<Packing>().is_err());
     }
 }

@@ -2,9 +2,8 @@
 
 use super::CalibrationInputs;
 use super::activations::ActivationMemory;
-use super::gradients::SequenceGradients;
 use super::layers::LanguageLayer;
-use super::read_ahead::{FolderLayers, ReadProgress};
+use super::read_ahead::{FolderLayers, LayerRanking, ReadProgress};
 use super::record::Place;
 use super::walk::Walk;
 use crate::allocate::{Allocate, LayerView, Outliers, by_rank};
@@ -46,7 +45,7 @@ pub fn allocated(
     layers: &[LanguageLayer],
     pattern: Pattern,
     sparsity: f64,
-    by: (&dyn Allocate, Option<(&dyn Saliency, Option<&SequenceGradients>)>),
+    by: (&dyn Allocate, Option<LayerRanking<'_>>),
 ) -> Result<HashMap<String, Budget>> {
     allocated_with(folder, config, layers, pattern, sparsity, by, &mut |_| ControlFlow::Continue(()))
 }
@@ -61,7 +60,7 @@ pub fn allocated_with(
     layers: &[LanguageLayer],
     pattern: Pattern,
     sparsity: f64,
-    (allocation, ranking): (&dyn Allocate, Option<(&dyn Saliency, Option<&SequenceGradients>)>),
+    (allocation, ranking): (&dyn Allocate, Option<LayerRanking<'_>>),
     see: &mut dyn FnMut(ReadProgress) -> ControlFlow<()>,
 ) -> Result<HashMap<String, Budget>> {
     let uniform = allocation.name() == "uniform" || matches!(pattern, Pattern::Nm { .. });

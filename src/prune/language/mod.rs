@@ -36,7 +36,7 @@ pub use gradients::SequenceGradients;
 pub(crate) use layers::matches;
 pub use layers::{LanguageLayer, language_layers};
 pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
-pub use read_ahead::ReadProgress;
+pub use read_ahead::{LayerRanking, ReadProgress};
 pub use record::LayerRecord;
 pub use resume::unfinished_settings;
 pub use run::{LanguageRun, Progress, PrunedFolder, prune_language};

@@ -43,14 +43,17 @@ pub struct ReadProgress {
     pub of: usize,
 }
 
+/// What layers of a folder are ranked by: a criterion, and the gradients of sequences, where it needs them.
+pub type LayerRanking<'a> = (&'a dyn Saliency, Option<&'a SequenceGradients>);
+
 /// Layers of a folder as an allocation reads them.
 pub(super) struct FolderLayers<'a> {
     pub folder: &'a Folder,
     pub places: &'a [&'a Place],
     /// Whether scores are asked for.
     pub scored: bool,
-    /// What scores are by, if not by magnitude, with the gradients that it needs.
-    pub ranking: Option<(&'a dyn Saliency, Option<&'a SequenceGradients>)>,
+    /// What scores are by, if not by magnitude.
+    pub ranking: Option<LayerRanking<'a>>,
     pub see: &'a mut dyn FnMut(ReadProgress) -> ControlFlow<()>,
 }
 

@@ -31,6 +31,20 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Refuses, before any work, `--json` beside a name that is not UTF-8: what is printed would have to hold it.
+///
+/// # Errors
+/// [`Error::InvalidOption`] with the name.
+pub fn check_arguments() -> Result<()> {
+    let all: Vec<_> = std::env::args_os().skip(1).collect();
+    match all.iter().find(|arg| arg.to_str().is_none()) {
+        Some(name) if all.iter().any(|arg| arg == "--json") => {
+            Err(Error::invalid_option("json", format!("{} is not UTF-8, which JSON cannot hold", name.to_string_lossy())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A number of things, in words: `1 token`, `2 tokens`.
 pub fn counted(n: usize, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })

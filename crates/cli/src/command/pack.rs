@@ -18,8 +18,8 @@ pub struct Args {
     out: PathBuf,
     #[command(flatten)]
     force: Force,
-    /// weights (whole, masks beside), sparse-bitmask, sparse-24-bitmask, or a storage: csr, tile-csr, tile-pairs, bitmask, nm:N:M, bsr:RxC
-    #[arg(long)]
+    /// How pruned weights are laid
+    #[arg(long, value_name = "LAYOUT", help = format!("How pruned weights are laid: {} (weights: whole, masks beside)", Packing::NAMES))]
     save: String,
     /// One JSON object instead of text
     #[arg(long)]

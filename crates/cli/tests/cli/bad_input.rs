@@ -157,7 +157,11 @@ fn names_that_do_not_exist() {
     let line = with_options(&["--sparsity", "0.5", "--layer", "=0.5"]);
     assert!(line.starts_with("no layer is named '' among 3"), "{line}");
     let line = with_options(&["--sparsity", "0.5", "--layer", "fc1.weight=1.5"]);
-    assert!(line.contains("fc1.weight") && line.contains("1.5 is not in [0, 1)"), "{line}");
+    assert_eq!(line, "layer: 'fc1.weight': 1.5 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten");
+    let line = with_options(&["--sparsity", "0.5", "--layer", "fc1=0.5", "--layer", "fc1.weight=0.6"]);
+    assert_eq!(line, "layer: 'fc1' and 'fc1.weight' are one layer, which is given twice");
+    let line = with_options(&["--sparsity", "0.5", "--layer", "fc1.weight=0.5", "--layer", "fc1.weight=0.5"]);
+    assert_eq!(line, "layer: 'fc1.weight' is given twice");
     for args in [&["--method", "obd"][..], &["--allocate", "owls"], &["--scope", "all"], &["--seed", "-1"], &["--no-such"]] {
         let line = with_options(&[args, &["--sparsity", "0.5"]].concat());
         assert!(args.iter().all(|a| line.contains(a)), "{line}");
@@ -238,4 +242,33 @@ fn variables_of_the_environment_that_cannot_be_met() {
     for (name, value) in [("LACUNA_ISA", ""), ("LACUNA_ISA", "portable"), ("RAYON_NUM_THREADS", ""), ("RAYON_NUM_THREADS", "0")] {
         assert_eq!(with(name, value), (Some(0), String::new(), false), "{name}={value}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn paths_that_are_not_utf_8_are_one_line_with_the_option() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let folder = Folder::new();
+    let bad = OsStr::from_bytes(b"n\xffme.safetensors");
+    std::fs::copy(folder.path("model.safetensors"), folder.path("").join(bad)).unwrap();
+    let good = OsStr::new("model.safetensors");
+    let out = OsStr::new("out.safetensors");
+    for (setting, args) in [("model", [bad, out]), ("out", [good, bad])] {
+        for (more, setting) in [(&[][..], setting), (&["--json"], "json"), (&["--print-recipe"], setting)] {
+            let output = folder.command(&["prune", "--sparsity", "0.5"]).args(args).args(more).output().unwrap();
+            let line = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{line}");
+            assert!(line.starts_with(&format!("error: {setting}: n\u{fffd}me.safetensors is not UTF-8")), "{line}");
+            assert!(line.lines().count() == 1 && !folder.path("out.safetensors").exists(), "{line}");
+        }
+    }
+    let inspect = |more: &[&str]| folder.command(&["inspect"]).arg(bad).args(more).output().unwrap();
+    assert_eq!(inspect(&[]).status.code(), Some(0), "what is printed for people may be near enough");
+    let output = inspect(&["--json"]);
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (output.status.code(), &*line),
+        (Some(2), "error: json: n\u{fffd}me.safetensors is not UTF-8, which JSON cannot hold\n")
+    );
 }

@@ -177,7 +177,7 @@ fn numbers_outside_their_domain_are_refused_before_anything_runs() {
         ("--damping", "inf", "damping: inf is not a finite number of at least 0; 0.01 is usual"),
         ("--fisher-damping", "0", "fisher-damping: 0 is not a finite number above 0; 1e-5 is usual"),
         ("--fisher-damping", "NaN", "fisher-damping: NaN is not a finite number above 0; 1e-5 is usual"),
-        ("--block-size", "0", "block-size: 0 columns have no mask to choose; 128 is usual"),
+        ("--block-size", "0", "block-size: 0 is not at least 1; 128 is usual"),
         ("--bits", "0", "bits: 0 is not 1 to 16"),
         ("--bits", "17", "bits: 17 is not 1 to 16"),
         ("--reconstruct", &*largest, "reconstruct: 18446744073709551615 steps; at most 1000000 are run"),
@@ -195,16 +195,22 @@ fn numbers_outside_their_domain_are_refused_before_anything_runs() {
         assert!(line.starts_with(expected), "{option}: {line}");
     }
     let search = |more: &[&str]| all(&[&["--allocate", "evolve"], more].concat());
-    assert_eq!(search(&["--search-tokens", "0"]), "search-tokens: 0 tokens have none to predict");
+    assert_eq!(search(&["--search-tokens", "0"]), "search-tokens: 0 is not at least 2; 1024 is usual");
     assert!(search(&["--levels", "0.5,NaN"]).starts_with("levels: NaN: "));
+    assert_eq!(search(&["--generations", "0"]), "generations: 0 is not at least 1; 25 is usual");
+    assert_eq!(search(&["--offspring", "0"]), "offspring: 0 is not at least 1; 8 is usual");
+    assert_eq!(search(&["--windows", "0"]), "windows: 0 is not at least 1");
     let many = (1..=256).map(|i| format!("{}", f64::from(i) / 300.0)).collect::<Vec<_>>().join(",");
     assert_eq!(search(&["--levels", &many]), "levels: 256 sparsities; at most 255 are searched");
     let line = search(&["--generations", &largest, "--offspring", "2"]);
     assert_eq!(line, format!("generations: {largest} of 2 offspring each; at most 100000000 choices are tried"));
     let with = |more: &[&str]| all(&[&["--calibration", "ids.safetensors"], more].concat());
-    assert_eq!(with(&["--samples", &largest, "--context", "8"]), format!("samples: {largest} sequences of 8 tokens"));
-    assert_eq!(with(&["--samples", "0", "--context", "8"]), "samples: 0 sequences of 8 tokens");
-    assert_eq!(with(&["--samples", "8", "--context", "0"]), "samples: 8 sequences of 0 tokens");
+    assert_eq!(
+        with(&["--samples", &largest, "--context", "8"]),
+        format!("samples: {largest} sequences of 8 tokens are more than can be counted")
+    );
+    assert_eq!(with(&["--samples", "0", "--context", "8"]), "samples: 0 is not at least 1; 64 is usual");
+    assert_eq!(with(&["--samples", "8", "--context", "0"]), "context: 0 is not at least 1; 1024 is usual");
     let one = folder.refuses(&[
         "prune",
         "lm",

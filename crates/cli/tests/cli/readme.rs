@@ -90,3 +90,14 @@ fn what_the_readme_says_of_a_command_in_a_table_has_options_that_exist() {
     }
     assert!(options >= 12, "the tables of commands of README.md have {options} options");
 }
+
+#[test]
+fn the_layouts_of_pack_and_prune_are_those_of_the_library() {
+    use lacuna::io::Packing;
+    let folder = Folder::new();
+    for command in ["pack", "prune"] {
+        let said = help(&folder, &[command])["save"].split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(Packing::NAMES), "{command} --help: {said}");
+    }
+    assert!(folder.refuses(&["pack", "lm", "out", "--save", "zip"]).ends_with(&format!("'zip' is none of {}", Packing::NAMES)));
+}

@@ -5,6 +5,7 @@ use crate::command::texts::bos;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgGroup, Parser, ValueEnum};
 use lacuna::data::Bos;
+use lacuna::io::Packing;
 use lacuna::job::{Methods, PruneJob};
 use lacuna::mask::Scope;
 use lacuna::prune::{CalibrationInputs, Cost, Sequential};
@@ -34,16 +35,16 @@ pub struct Args {
     #[arg(long)]
     pub print_recipe: bool,
     /// Which weights matter
-    #[arg(long, value_parser = methods(), default_value = "magnitude")]
+    #[arg(long, value_parser = methods(), default_value_t = default().method)]
     pub method: String,
-    /// Share of the weights that goes, in [0, 1)
+    /// Fraction of the weights that goes, in [0, 1)
     #[arg(long, allow_negative_numbers = true)]
     pub sparsity: Option<f64>,
     /// Shape that survivors take: unstructured, N:M (keeps N of M), blockRxC, rows, cols
     #[arg(long)]
     pub pattern: Option<String>,
     /// How much of each layer
-    #[arg(long, value_parser = allocations(), default_value = "uniform")]
+    #[arg(long, value_parser = allocations(), default_value_t = default().allocate)]
     pub allocate: String,
     /// Who competes with whom in a layer [default: row for unstructured masks of wanda, ria and dsnot, layer otherwise]
     #[arg(long, value_enum)]
@@ -72,6 +73,27 @@ fn default() -> PruneJob {
     PruneJob::default()
 }
 
+/// The values of an option are those of the library's type, by the same names.
+macro_rules! same_values {
+    ($arg:ident, $of:ident: $($value:ident),+) => {
+        impl From<$arg> for $of {
+            fn from(arg: $arg) -> $of {
+                match arg {
+                    $($arg::$value => $of::$value,)+
+                }
+            }
+        }
+
+        impl From<$of> for $arg {
+            fn from(of: $of) -> $arg {
+                match of {
+                    $($of::$value => $arg::$value,)+
+                }
+            }
+        }
+    };
+}
+
 /// A value of an option, and what it does where that is said.
 fn value(name: &str, about: &str) -> PossibleValue {
     let value = PossibleValue::new(name.to_string());
@@ -92,14 +114,7 @@ pub enum ScopeArg {
     Row,
 }
 
-impl From<ScopeArg> for Scope {
-    fn from(scope: ScopeArg) -> Scope {
-        match scope {
-            ScopeArg::Layer => Scope::Layer,
-            ScopeArg::Row => Scope::Row,
-        }
-    }
-}
+same_values!(ScopeArg, Scope: Layer, Row);
 
 /// What is asked of language models alone.
 #[derive(clap::Args)]
@@ -115,12 +130,12 @@ pub struct Language {
     #[arg(long, default_value_t = default().context)]
     pub context: usize,
     /// From which model the inputs of a block come
-    #[arg(long, value_enum, default_value = "pruned")]
+    #[arg(long, value_enum, default_value_t = default().inputs.into())]
     pub inputs: InputsArg,
     /// Whether the layers of a block are measured all dense, or each behind the pruned ones before it
-    #[arg(long, value_enum, default_value = "layer")]
+    #[arg(long, value_enum, default_value_t = default().sequential.into())]
     pub turn: TurnArg,
-    /// Share of the mean diagonal that is added to the Gram matrices
+    /// Fraction of the mean diagonal that is added to the Gram matrices
     #[arg(long, default_value_t = default().damping, allow_negative_numbers = true)]
     pub damping: f64,
     /// λ of woodfisher
@@ -138,8 +153,8 @@ pub struct Language {
     /// After pruning, move what stays to the least squares solution by this many steps of conjugate gradients
     #[arg(long, value_name = "STEPS")]
     pub reconstruct: Option<usize>,
-    /// Let each layer make up for this share of what earlier ones changed: INPUTS or INPUTS,STREAM
-    #[arg(long, value_name = "SHARES")]
+    /// Let each layer make up for this fraction of what earlier ones changed: INPUTS or INPUTS,STREAM
+    #[arg(long, value_name = "FRACTIONS")]
     pub correct: Option<String>,
     /// Prune only layers whose names contain this or match it with *; may be given several times
     #[arg(long, value_name = "LAYER")]
@@ -156,8 +171,8 @@ pub struct Language {
     /// Multiple of the mean score above which owl counts an outlier
     #[arg(long, default_value_t = default().owl_threshold)]
     pub owl_threshold: f64,
-    /// How pruned weights are laid: weights (whole, masks beside), sparse-bitmask, sparse-24-bitmask, or a storage, as bitmask or nm:2:4
-    #[arg(long, default_value = "weights", value_name = "LAYOUT")]
+    /// How pruned weights are laid
+    #[arg(long, help = format!("How pruned weights are laid: {} (weights: whole, masks beside)", Packing::NAMES), default_value_t = default().save, value_name = "LAYOUT")]
     pub save: String,
     /// Measure the perplexity of this text before and after, in windows of --context tokens; several as a.txt,b.txt
     #[arg(long, value_name = "FILE")]
@@ -166,7 +181,7 @@ pub struct Language {
     #[arg(long, value_name = "K")]
     pub windows: Option<usize>,
     /// Where the token that begins a text stands: in the sequences of calibration, and in the windows of --text
-    #[arg(long, value_parser = bos(), default_value = "tokenizer")]
+    #[arg(long, value_parser = bos(), default_value_t = default().bos)]
     pub bos: Bos,
     /// Go on with a run that was interrupted
     #[arg(long)]
@@ -181,14 +196,7 @@ pub enum InputsArg {
     Dense,
 }
 
-impl From<InputsArg> for CalibrationInputs {
-    fn from(inputs: InputsArg) -> CalibrationInputs {
-        match inputs {
-            InputsArg::Pruned => CalibrationInputs::Pruned,
-            InputsArg::Dense => CalibrationInputs::Dense,
-        }
-    }
-}
+same_values!(InputsArg, CalibrationInputs: Pruned, Dense);
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TurnArg {
@@ -196,14 +204,7 @@ pub enum TurnArg {
     Layer,
 }
 
-impl From<TurnArg> for Sequential {
-    fn from(turn: TurnArg) -> Sequential {
-        match turn {
-            TurnArg::Block => Sequential::Block,
-            TurnArg::Layer => Sequential::Layer,
-        }
-    }
-}
+same_values!(TurnArg, Sequential: Block, Layer);
 
 /// What is asked of a search.
 #[derive(clap::Args)]
@@ -211,8 +212,8 @@ pub struct Search {
     /// Sparsities of each layer beside dense among which sensitivity, dynamic and evolve choose, as 0.4,0.5,0.6 [default: seven around --sparsity]
     #[arg(long, value_name = "SPARSITIES", value_delimiter = ',')]
     pub levels: Vec<f64>,
-    /// What --sparsity is a share of in a search
-    #[arg(long, value_enum, default_value = "weights")]
+    /// What --sparsity is a fraction of in a search
+    #[arg(long, value_enum, default_value_t = default().cost.into())]
     pub cost: CostArg,
     /// Tokens of the calibration on which sensitivity and evolve judge the model's predictions
     #[arg(long, default_value_t = default().search_tokens)]
@@ -235,12 +236,4 @@ pub enum CostArg {
     Time,
 }
 
-impl From<CostArg> for Cost {
-    fn from(cost: CostArg) -> Cost {
-        match cost {
-            CostArg::Weights => Cost::Weights,
-            CostArg::Bytes => Cost::Bytes,
-            CostArg::Time => Cost::Time,
-        }
-    }
-}
+same_values!(CostArg, Cost: Weights, Bytes, Time);

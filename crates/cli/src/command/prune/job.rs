@@ -80,7 +80,14 @@ fn sparsities(given: &[String]) -> Result<BTreeMap<String, f64>> {
         let parsed = text.rsplit_once('=').and_then(|(name, s)| Some((name.to_string(), s.parse::<f64>().ok()?)));
         parsed.ok_or_else(|| Error::invalid_option("layer", format!("'{text}' is not TENSOR=SPARSITY, as fc1.weight=0.5")))
     };
-    given.iter().map(pair).collect()
+    let mut all = BTreeMap::new();
+    for text in given {
+        let (name, sparsity) = pair(text)?;
+        if all.insert(name.clone(), sparsity).is_some() {
+            return Err(Error::invalid_option("layer", format!("'{name}' is given twice")));
+        }
+    }
+    Ok(all)
 }
 
 /// One or two fractions behind one another.

@@ -7,12 +7,11 @@ pub use args::Args;
 
 use crate::command::{print, print_json};
 use indicatif::{ProgressBar, ProgressStyle};
-use lacuna::job::{Event, Methods, PruneJob, Stage, unused_note};
+use lacuna::job::{Event, Methods, Stage, unused_note};
 use lacuna::{Error, Result};
 use std::ops::ControlFlow;
-use std::path::Path;
 
-/// The options beside [`PruneJob::OF_FILES`] that a plain file of weights has a use for.
+/// The options that are no settings of a job, and that a plain file of weights has a use for too.
 const OF_A_RUN: [&str; 4] = ["json", "force", "recipe", "print-recipe"];
 
 /// Runs the command.
@@ -23,7 +22,7 @@ pub fn run(args: &Args) -> Result<()> {
         job.check_ranges()?;
         return print(&job.to_toml()?);
     }
-    refuse_for_file(args, &job)?;
+    job.check_given(args.given.iter().map(String::as_str).filter(|option| !OF_A_RUN.contains(option)))?;
     let mut bars = Bars(None);
     let report = job.run(&methods, &mut |event| {
         bars.see(event);
@@ -41,23 +40,6 @@ pub fn run(args: &Args) -> Result<()> {
         return print_json(&value);
     }
     print(&report.to_text())
-}
-
-/// Refuses options that were typed, whatever their values, and that a plain file of weights has no use for.
-fn refuse_for_file(args: &Args, job: &PruneJob) -> Result<()> {
-    let of_folder = job.model.as_deref().is_none_or(Path::is_dir);
-    let first =
-        args.given.iter().find(|option| !PruneJob::OF_FILES.contains(&option.as_str()) && !OF_A_RUN.contains(&option.as_str()));
-    // Those of a search are refused by name where they were changed.
-    match first.filter(|_| !of_folder && job.levels.is_empty() && job.cost == Default::default()) {
-        None => Ok(()),
-        Some(option) => {
-            if let Some(model) = &job.model {
-                lacuna::io::refuse_gguf(model)?;
-            }
-            Err(Error::invalid_option(option, "is for language models: give a model's folder"))
-        }
-    }
 }
 
 /// Says which options were given that change nothing of what is asked.

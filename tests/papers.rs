@@ -239,8 +239,8 @@ fn options_that_cannot_be_meant_are_refused() {
         ("--seeds 18446744073709551615", "--seeds: '18446744073709551615' holds a seed above 18446744073709550"),
         ("--sed 1", "--sed: unknown; there are --quick"),
         ("--seed 1,2", "--seed: '1,2' is more than one seed"),
-        ("--verify --redraw", "--verify: runs rows again and writes nothing, and --redraw writes files"),
-        ("--verify --held-out", "--verify: runs rows again and writes nothing, and --held-out is judged on other samples"),
+        ("--verify --redraw", "--verify: runs again, compares and writes nothing, and --redraw writes files"),
+        ("--verify --held-out", "--verify: runs again, compares and writes nothing, and --held-out is judged on other samples"),
     ] {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.starts_with(says), "{text}: {error}");

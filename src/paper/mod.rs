@@ -9,8 +9,8 @@
 //!
 //! A claim's *holds?* is never stored apart from what it follows from: [`Claims::from_csv`] judges the numbers anew and refuses a
 //! file that says otherwise. What does not hold stands with its reason in `excuses.csv`, which is written by hand and held to the
-//! claims both ways ([`Excuses::check`]): an excuse ends with the claim's not holding. With `--verify` a program runs rows again, and says
-//! whether their numbers lie within their tolerance of those in the file (the function [`verify()`]).
+//! claims both ways ([`Excuses::check`]): an excuse ends with the claim's not holding. With `--verify` a program runs again, and says
+//! whether its rows have the same bits as those in the file, or lie within their tolerance of them (the function [`verify()`]).
 
 mod options;
 mod rule;

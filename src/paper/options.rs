@@ -18,7 +18,7 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// Nothing is run: the figures and the README are made anew from the tables that lie in the folder.
     pub redraw: bool,
-    /// Nothing is written: these rows, claims by name or by number from 1, are run again and compared; all of them if it names none.
+    /// Nothing is written: the program runs, and these rows, claims by name or by number from 1, are compared; all of them if it names none.
     pub verify: Option<Vec<String>>,
     /// The seeds of the rows that are verified, where none were chosen.
     pub of_rows: Option<Vec<Seed>>,
@@ -90,7 +90,7 @@ impl Options {
         if options.verify.is_some() && (options.redraw || options.held_out) {
             let other =
                 if options.redraw { "--redraw writes files" } else { "--held-out is judged on other samples than the rows" };
-            return Err(Error::invalid_option("--verify", format!("runs rows again and writes nothing, and {other}")));
+            return Err(Error::invalid_option("--verify", format!("runs again, compares and writes nothing, and {other}")));
         }
         Ok(Some(options))
     }
@@ -104,9 +104,9 @@ impl Options {
              --seeds    one run for each; 0,1,2 if not given; --seed S for one alone\n\
              --out      folder of results.csv, tables and figures; papers/{slug} if not given, lacuna-papers/{slug} with --quick or --held-out\n\
              --redraw   runs nothing: figures and README anew from the tables that lie in that folder\n\
-             --verify   writes nothing: runs again and compares with results.csv in that folder. ROW is a claim, or its number in the README's\n\
+             --verify   writes nothing: runs again, whole, and compares with results.csv in that folder. ROW is a claim, or its number in the README's\n\
             \x20          table from 1; all rows if not given. With --quick the claims' rules alone, or the results.csv in --out.\n\
-            \x20          Exit code 0 if every number lies within its tolerance, 1 if one does not"
+            \x20          Exit code 0 if every number lies within its tolerance, 1 if one does not or is not there"
         )
     }
 

@@ -150,7 +150,8 @@ const OF_NETWORKS: [&str; 4] = ["snip", "grasp", "synflow", "obd"];
 /// the criteria of networks alone.
 ///
 /// Settings are those of a job where nothing is said ([`PruneJob::default`]), so `woodfisher` has blocks of 128; `random` draws by the seed of
-/// the run; weights of `wanda`, `ria` and `dsnot` compete row by row in unstructured masks.
+/// the run; weights of `wanda`, `ria` and `dsnot` compete row by row in unstructured masks; where an allocation ranks, pruners are ranked by
+/// magnitude, `woodfisher` by its own scores.
 ///
 /// ```
 /// let names = lacuna::study::built_in_names();
@@ -193,10 +194,10 @@ pub(super) fn built_in(name: &str) -> Result<Candidate<'static>> {
         "obd" => Candidate::criterion(&Obd),
         "wanda" => Candidate::criterion(&Wanda).by_row(),
         "ria" => Candidate::criterion(&*RIA).by_row(),
-        "sparsegpt" => Candidate::pruner(&*SPARSEGPT),
-        "obc" => Candidate::pruner(&*OBC),
-        "alps" => Candidate::pruner(&*ALPS),
-        "dsnot" => Candidate::pruner(&*DSNOT).by_row(),
+        "sparsegpt" => Candidate::pruner(&*SPARSEGPT).ranked_by(&MAGNITUDE),
+        "obc" => Candidate::pruner(&*OBC).ranked_by(&MAGNITUDE),
+        "alps" => Candidate::pruner(&*ALPS).ranked_by(&MAGNITUDE),
+        "dsnot" => Candidate::pruner(&*DSNOT).ranked_by(&MAGNITUDE).by_row(),
         "woodfisher" => Candidate::pruner(&*WOODFISHER).ranked_by(&*WOODFISHER),
         _ => return Err(Error::unknown_name("built-in method", name, built_in_names().iter().map(String::as_str))),
     };

@@ -166,8 +166,8 @@ impl<'a> Compare<'a> {
         self
     }
 
-    /// How much of each layer. An allocation that ranks goes by a criterion's own scores; a pruner has to be given some by
-    /// [`Candidate::ranked_by`]. An N:M pattern fixes the budget of every layer, whatever the allocation.
+    /// How much of each layer. An allocation that ranks goes by a criterion's own scores; a pruner of the caller's has to be given
+    /// some by [`Candidate::ranked_by`]. An N:M pattern fixes the budget of every layer, whatever the allocation.
     pub fn allocate(mut self, allocate: &'a dyn Allocate) -> Self {
         self.allocate = allocate;
         self

@@ -229,14 +229,27 @@ fn merge(old: &mut Measured, new: &Measured) {
             old.clone_from(new);
         }
     }
-    old.tokens = old.tokens.max(new.tokens);
-    take(&mut old.input_squares, &new.input_squares);
-    take(&mut old.gram, &new.gram);
-    take(&mut old.input_sums, &new.input_sums);
-    take(&mut old.gradient, &new.gradient);
-    take(&mut old.squared_gradients, &new.squared_gradients);
-    take(&mut old.second_derivatives, &new.second_derivatives);
-    take(&mut old.hessian_gradient, &new.hessian_gradient);
-    take(&mut old.synaptic_flow, &new.synaptic_flow);
-    take(&mut old.sample_gradients, &new.sample_gradients);
+    // Every field by its name, so that a new one is not forgotten.
+    let Measured {
+        tokens,
+        input_squares,
+        gram,
+        input_sums,
+        gradient,
+        squared_gradients,
+        second_derivatives,
+        hessian_gradient,
+        synaptic_flow,
+        sample_gradients,
+    } = new;
+    old.tokens = old.tokens.max(*tokens);
+    take(&mut old.input_squares, input_squares);
+    take(&mut old.gram, gram);
+    take(&mut old.input_sums, input_sums);
+    take(&mut old.gradient, gradient);
+    take(&mut old.squared_gradients, squared_gradients);
+    take(&mut old.second_derivatives, second_derivatives);
+    take(&mut old.hessian_gradient, hessian_gradient);
+    take(&mut old.synaptic_flow, synaptic_flow);
+    take(&mut old.sample_gradients, sample_gradients);
 }

@@ -94,19 +94,19 @@ fn every_built_in_method_has_numbers_on_a_network_or_the_reason_why_its_measure_
 #[test]
 fn built_in_methods_that_jobs_know_prune_as_a_job_of_their_name_does_and_others_are_of_networks_alone() -> Result<()> {
     let (seed, sparsity) = (Seed(5), 0.6);
-    let found = Compare::new().sparsities([sparsity]).seeds([seed]).run(&networks())?;
     let (network, (train, test), methods) = (trained(seed)?, data(seed), Methods::standard());
-    let mut jobs = 0;
-    for method in methods.methods() {
-        let job = PruneJob::new(method.name()).sparsity(sparsity).seed(seed.0);
-        let pruned = job.prune_model(&methods, &network, &Calibration::new(&train.0, &train.1, LOSS))?;
-        let score = score(&pruned.model, &test.0, &test.1, LOSS);
-        let trial = found.trial(method.name(), sparsity, seed)?.outcome.as_ref().unwrap();
-        assert_eq!(trial.values, [100.0 * score.accuracy, score.loss], "{}", method.name());
-        assert_eq!(trial.kept, pruned.masks.iter().map(|(_, m)| m.kept()).sum::<usize>(), "{}", method.name());
-        jobs += 1;
+    for (name, allocate) in [("uniform", &Uniform as &dyn Allocate), ("global", &Global)] {
+        let found = Compare::new().allocate(allocate).sparsities([sparsity]).seeds([seed]).run(&networks())?;
+        for method in methods.methods() {
+            let job = PruneJob::new(method.name()).sparsity(sparsity).seed(seed.0).allocate(name);
+            let pruned = job.prune_model(&methods, &network, &Calibration::new(&train.0, &train.1, LOSS))?;
+            let score = score(&pruned.model, &test.0, &test.1, LOSS);
+            let trial = found.trial(method.name(), sparsity, seed)?.outcome.as_ref().unwrap();
+            assert_eq!(trial.values, [100.0 * score.accuracy, score.loss], "{name} {}", method.name());
+            assert_eq!(trial.kept, pruned.masks.iter().map(|(_, m)| m.kept()).sum::<usize>(), "{name} {}", method.name());
+        }
+        assert_eq!(found.methods()[methods.methods().len()..], ["snip", "grasp", "synflow", "obd"]);
     }
-    assert_eq!(found.methods()[jobs..], ["snip", "grasp", "synflow", "obd"]);
     // Said of all, it is so of all: Wanda in the layer is another Wanda.
     let compare = Compare::new().built_in(["wanda", "magnitude"]).sparsities([sparsity]).seeds([seed]);
     let of = |compare: &Compare<'_>, name: &str| compare.run(&networks())?.by("loss")?.values(name, sparsity);

@@ -7,7 +7,8 @@ use lacuna::criteria::Magnitude;
 use lacuna::mask::{Pattern, Scope};
 use lacuna::report::Cell;
 use lacuna::rng::Seed;
-use lacuna::study::{Compare, Metric, Networks, Trained};
+use lacuna::solve::ExactObs;
+use lacuna::study::{Candidate, Compare, Metric, Networks, Trained};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
@@ -36,10 +37,12 @@ fn what_a_method_cannot_do_is_in_the_table_with_its_reason_and_ends_nothing() ->
     let reason = found.complete().unwrap_err().to_string();
     assert_eq!(reason, "magnitude at 0.75 with seed 0: pattern 2:4 has no sparsity but 0.5");
 
-    // An allocation that ranks has nothing to rank a pruner by.
-    let found = Compare::new().built_in(["obc", "woodfisher"]).allocate(&Global).seeds([0]).sparsities([0.5]).run(&networks())?;
-    assert!(found.trial("obc", 0.5, Seed(0))?.outcome.as_ref().unwrap_err().contains("allocation global: ranks scores"));
-    assert!(found.trial("woodfisher", 0.5, Seed(0))?.outcome.is_ok());
+    // An allocation that ranks has nothing to rank a pruner of the caller's by; the built-in ones have what jobs rank them by.
+    let own = ExactObs { damping: 0.1 };
+    let found = Compare::new().with(Candidate::pruner(&own).named("own")).built_in(["obc", "woodfisher"]).allocate(&Global);
+    let found = found.seeds([0]).sparsities([0.5]).run(&networks())?;
+    assert!(found.trial("own", 0.5, Seed(0))?.outcome.as_ref().unwrap_err().contains("allocation global: ranks scores"));
+    assert!(["obc", "woodfisher"].iter().all(|name| found.trial(name, 0.5, Seed(0)).unwrap().outcome.is_ok()));
     // An N:M pattern fixes each layer's budget: there is nothing to rank, and the numbers are those of any other allocation.
     let nm =
         Compare::new().built_in(["magnitude", "obc", "sparsegpt", "woodfisher"]).pattern(Pattern::Nm { n: 2, m: 4 }).seeds([0]);

@@ -2,8 +2,8 @@
 //!
 //! Nothing here changes its input: a pruned network is a new one.
 
-mod language;
 mod oneshot;
+mod language;
 mod checkpoint;
 mod schedule;
 mod shrink;

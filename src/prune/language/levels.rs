@@ -12,6 +12,7 @@ use crate::data::Sequences;
 use crate::io::{Folder, RowFile};
 use crate::lm::{Config, LanguageModel, load_block};
 use crate::mask::{Budget, Mask, Pattern, Scope};
+use crate::prune::oneshot::prune_one;
 use crate::solve::{Pruner, squared_error};
 use crate::sparse::{Format, Hint, LinearOp, Plan, Precision, median_seconds};
 use crate::{Error, Result};
@@ -171,8 +172,7 @@ impl<'a> Levels<'a> {
                             let mask = old.clone().unwrap_or_else(|| Mask::full(of.shape.0, of.shape.1));
                             (weight.to_owned(), mask, 0.0)
                         } else {
-                            let pruned =
-                                settings.pruner.prune(&evidence, settings.pattern, settings.scope, budget).map_err(in_layer)?;
+                            let pruned = prune_one(&evidence, settings.pruner, settings.pattern, settings.scope, budget)?;
                             let error = squared_error(weight, &pruned.weight, gram);
                             (pruned.weight, pruned.mask, if whole > 0.0 { error / whole } else { 0.0 })
                         };

@@ -15,6 +15,7 @@ use crate::eval::peak_memory;
 use crate::io::{Folder, FolderWriter, Layout, Output, RECORDS};
 use crate::lm::{Config, Outline, load_block};
 use crate::nn::Block;
+use crate::prune::oneshot::prune_one;
 use crate::solve::{Retarget, squared_error};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2};
@@ -294,8 +295,7 @@ fn one(
     };
     let evidence = Evidence { weight: target.as_ref().map_or(weight, |t| t.view()), ..evidence };
     let budget = settings.budgets[name];
-    let pruned = settings.pruner.prune(&evidence, settings.pattern, settings.scope, budget).map_err(in_layer)?;
-    pruned.check(name, weight.dim())?;
+    let pruned = prune_one(&evidence, settings.pruner, settings.pattern, settings.scope, budget)?;
     if let Some(loss) = pruned.loss.filter(|loss| !(loss.is_finite() && *loss >= 0.0)) {
         let reason = format!("{} says {loss}, which is no finite number of at least 0", settings.pruner.name());
         return Err(in_layer(Error::Numerical { what: "loss".into(), reason }));

@@ -274,7 +274,15 @@ impl PruneJob {
         };
         self.refuse_layers_of_nm("tensor")?;
         self.pattern.check_scope(self.scope.unwrap_or_default())?;
-        methods.allocation(&self.allocate)?.make(self)?;
+        let allocation = methods.allocation(&self.allocate)?.make(self)?;
+        if allocation.needs_scores()
+            && !matches!(self.pattern, Pattern::Nm { .. })
+            && methods.method(&self.method)?.is_ranked_by_another()
+        {
+            let reason =
+                format!("{} ranks the layers of {} by another criterion: give a model's folder", self.allocate, self.method);
+            return Err(Error::invalid_option("allocate", reason));
+        }
         Ok(criterion)
     }
 

@@ -65,7 +65,7 @@ impl PruneMethod {
 
     /// The same, whose layers are ranked against one another by this criterion, where an allocation ranks. Without it those of a criterion are
     /// ranked by itself, those of a pruner by magnitude. Of a folder's layers weights and gradients are known when they are ranked: one that
-    /// needs anything else is refused there, and a criterion that does gives way to magnitude.
+    /// needs anything else is refused there, and a criterion that does gives way to magnitude. Plain files are ranked by the method's own alone.
     #[must_use]
     pub fn ranked_by(mut self, make: impl Fn(&PruneJob) -> Result<Box<dyn Saliency>> + Send + Sync + 'static) -> PruneMethod {
         self.ranking = Some(Arc::new(make));
@@ -113,6 +113,11 @@ impl PruneMethod {
 
     pub(super) fn is_criterion(&self) -> bool {
         matches!(self.make, Maker::Criterion(_))
+    }
+
+    /// Whether layers are ranked against one another by another criterion than the method's own.
+    pub(super) fn is_ranked_by_another(&self) -> bool {
+        self.ranking.is_some()
     }
 
     /// The criterion, if the method is one.

@@ -271,10 +271,10 @@ fn layers_of_a_folder_are_ranked_by_what_a_method_says_that_they_are_ranked_by()
     methods.register(PruneMethod::pruner("by gradients", "", move |_| magnitude()).ranked_by(|_| Ok(Box::new(Taylor))));
     methods.register(PruneMethod::pruner("by inputs", "", move |_| magnitude()).ranked_by(|_| Ok(Box::new(Wanda))));
     let global = |method: &str| job(&m, method).allocate("global");
-    let run = |method: &str| {
+    let run = |methods: &Methods, method: &str| {
         let out = m.out(method);
         let mut notes = Vec::new();
-        let report = global(method).out(out).run(&methods, &mut |event| {
+        let report = global(method).out(out).run(methods, &mut |event| {
             if let Event::Note(text) = event {
                 notes.push(text.clone());
             }
@@ -304,11 +304,11 @@ fn layers_of_a_folder_are_ranked_by_what_a_method_says_that_they_are_ranked_by()
         ("by gradients", &taylor),
         ("taylor", &taylor),
     ] {
-        assert_eq!(run(method), (expected.clone(), vec![]), "{method}");
+        assert_eq!(run(&methods, method), (expected.clone(), vec![]), "{method}");
     }
     // The inputs of a layer are measured as it is pruned: its criterion gives way, and that is said.
     let said = "global ranks the layers by magnitude: what wanda looks at is measured as they are pruned";
-    assert_eq!(run("wanda"), (plain, vec![said.to_string()]));
+    assert_eq!(run(&methods, "wanda"), (plain, vec![said.to_string()]));
     let refused = "allocate: global ranks the layers of by inputs by wanda, which needs the input norms: of a folder's layers weights and \
                    gradients alone are known before they are pruned";
     for model in [None, Some(m.dir.clone())] {
@@ -316,6 +316,13 @@ fn layers_of_a_folder_are_ranked_by_what_a_method_says_that_they_are_ranked_by()
         assert_eq!(unread.check(&methods).unwrap_err().to_string(), refused);
     }
     assert_eq!(global("by inputs").run(&methods, &mut |_| panic!("nothing runs")).unwrap_err().to_string(), refused);
+    // Of a plain file the criterion that chooses ranks too.
+    methods
+        .register(PruneMethod::criterion("apart", "", |_| Ok(Box::new(Magnitude::default()))).ranked_by(|_| Ok(Box::new(Last))));
+    let file = PruneJob::new("apart").sparsity(0.5).model("nowhere.safetensors");
+    file.check(&methods).unwrap();
+    let line = file.allocate("global").check(&methods).unwrap_err().to_string();
+    assert_eq!(line, "allocate: global ranks the layers of apart by another criterion: give a model's folder");
     // Gradients are measured on something.
     let unmeasured = with(global("by gradients"), |job| (job.calibration, job.samples, job.context) = (None, 64, 1024));
     let line = unmeasured.check(&methods).unwrap_err().to_string();

@@ -107,7 +107,7 @@ impl PruneMethod {
         self.reads.contains(&setting)
     }
 
-    pub(super) fn is_by_row(&self) -> bool {
+    pub(crate) fn is_by_row(&self) -> bool {
         self.by_row
     }
 
@@ -121,12 +121,12 @@ impl PruneMethod {
     }
 
     /// The criterion, if the method is one.
-    pub(super) fn make_criterion(&self, job: &PruneJob) -> Result<Option<Box<dyn Saliency>>> {
+    pub(crate) fn make_criterion(&self, job: &PruneJob) -> Result<Option<Box<dyn Saliency>>> {
         if let Maker::Criterion(make) = &self.make { make(job).map(Some) } else { Ok(None) }
     }
 
     /// The criterion by which layers are ranked against one another, if there is one.
-    pub(super) fn make_ranking(&self, job: &PruneJob) -> Result<Option<Box<dyn Saliency>>> {
+    pub(crate) fn make_ranking(&self, job: &PruneJob) -> Result<Option<Box<dyn Saliency>>> {
         match (&self.ranking, &self.make) {
             (Some(make), _) | (None, Maker::Criterion(make)) => make(job).map(Some),
             (None, Maker::Pruner(_)) => Ok(None),
@@ -156,7 +156,7 @@ impl PruneMethod {
     }
 
     /// The pruner, which is the criterion's where there is no other.
-    pub(super) fn make_pruner(&self, job: &PruneJob) -> Result<Box<dyn Pruner>> {
+    pub(crate) fn make_pruner(&self, job: &PruneJob) -> Result<Box<dyn Pruner>> {
         match &self.make {
             Maker::Criterion(make) => Ok(Box::new(Scored(make(job)?))),
             Maker::Pruner(make) => make(job),

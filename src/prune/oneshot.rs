@@ -3,9 +3,9 @@
 use crate::allocate::{Allocate, LayerView, Target};
 use crate::calibrate::{LayerWeights, measure};
 use crate::criteria::{Evidence, Measured, Saliency};
-use crate::mask::{Budget, Mask, Pattern, Scope, check_finite, select};
+use crate::mask::{Budget, Mask, Pattern, Scope, select};
 use crate::nn::{LayerInfo, Layers, Model, Network, Samples, find_layer};
-use crate::solve::{Pruned, Pruner, WoodFisher, lower};
+use crate::solve::{Pruned, Pruner, WoodFisher, scores};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2};
 
@@ -262,26 +262,6 @@ fn masks(weights: &LayerWeights<'_>, measured: &[Measured], pruning: &Pruning<'_
         masks.push((layer.layer.to_string(), mask));
     }
     Ok((masks, predicted))
-}
-
-/// Scores of one layer, with what is already dropped below everything else.
-///
-/// # Errors
-/// The criterion's; scores of another shape than the weight's, or that are not finite: naming the layer.
-pub(crate) fn scores(layer: &Evidence<'_>, saliency: &dyn Saliency, pattern: Pattern) -> Result<Array2<f32>> {
-    let of = || {
-        let mut scores = saliency.score(layer)?;
-        let ((rows, cols), (r, c)) = (layer.weight.dim(), scores.dim());
-        if (rows, cols) != (r, c) {
-            return Err(Error::shape("scores", &[rows, cols], &[r, c]));
-        }
-        if let Some(mask) = layer.mask {
-            lower(&mut scores, mask, pattern);
-        }
-        check_finite(&scores, "scores")?;
-        Ok(scores)
-    };
-    of().map_err(|e| e.in_layer(layer.layer))
 }
 
 /// One mask a layer from scores alone: allocates the target over the layers, then selects in each.

@@ -48,6 +48,6 @@ pub use permute::channel_order;
 pub use reconstruct::{Reconstruct, Reconstructed, Solver};
 pub use retarget::Retarget;
 pub use scored::Scored;
-pub(crate) use scored::lower;
+pub(crate) use scored::scores;
 pub use sparsegpt::{Order, SparseGpt};
 pub use woodfisher::WoodFisher;

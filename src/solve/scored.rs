@@ -2,9 +2,10 @@
 
 use super::layer::{checked_weight, finish};
 use super::{Pruned, Pruner};
-use crate::Result;
 use crate::criteria::{Evidence, Needs, Saliency};
-use crate::mask::{Budget, Pattern, Scope, select};
+use crate::mask::{Budget, Mask, Pattern, Scope, check_finite, select};
+use crate::{Error, Result};
+use ndarray::Array2;
 
 /// The mask that a criterion and selection give, on weights that are not moved.
 ///
@@ -41,16 +42,33 @@ impl<S: Saliency> Pruner for Scored<S> {
 
 fn by_scores(saliency: &dyn Saliency, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
     let weight = checked_weight(layer, pattern, scope, budget)?;
-    let mut scores = saliency.score(&Evidence { weight: weight.view(), ..*layer })?;
-    if let Some(mask) = layer.mask {
-        lower(&mut scores, mask, pattern);
-    }
+    let scores = scores(&Evidence { weight: weight.view(), ..*layer }, saliency, pattern)?;
     let chosen = select(&scores, pattern, scope, budget)?;
     finish(layer, layer.mask.map_or_else(|| chosen.clone(), |m| chosen.and(m)), weight)
 }
 
+/// Scores of one layer, with what is already dropped below everything else.
+///
+/// # Errors
+/// The criterion's; scores of another shape than the weight's, or that are not finite: naming the layer.
+pub(crate) fn scores(layer: &Evidence<'_>, saliency: &dyn Saliency, pattern: Pattern) -> Result<Array2<f32>> {
+    let of = || {
+        let mut scores = saliency.score(layer)?;
+        let ((rows, cols), (r, c)) = (layer.weight.dim(), scores.dim());
+        if (rows, cols) != (r, c) {
+            return Err(Error::shape("scores", &[rows, cols], &[r, c]));
+        }
+        if let Some(mask) = layer.mask {
+            lower(&mut scores, mask, pattern);
+        }
+        check_finite(&scores, "scores")?;
+        Ok(scores)
+    };
+    of().map_err(|e| e.in_layer(layer.layer))
+}
+
 /// Ranks what a mask dropped below everything else; in a unit of which something is left it adds nothing to the others.
-pub(crate) fn lower(scores: &mut ndarray::Array2<f32>, mask: &crate::mask::Mask, pattern: Pattern) {
+pub(super) fn lower(scores: &mut Array2<f32>, mask: &Mask, pattern: Pattern) {
     let (rows, cols) = mask.dim();
     let (r, c) = pattern.unit(rows, cols);
     let (r, c) = (r.max(1), c.max(1));

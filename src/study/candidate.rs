@@ -1,13 +1,12 @@
 //! The methods that are compared: the caller's own and the built-in ones.
 
-use crate::criteria::{Fisher, Grasp, Magnitude, MagnitudeNorm, Needs, Obd, Random, Ria, Saliency, Snip, SynFlow, Taylor, Wanda};
-use crate::job::{Methods, PruneJob};
+use crate::criteria::{Grasp, Magnitude, Needs, Obd, Saliency, Snip, SynFlow};
+use crate::job::{Methods, PruneJob, PruneMethod};
 use crate::mask::{Pattern, Scope};
 use crate::rng::Seed;
-use crate::solve::{Alps, DsNoT, ExactObs, Pruner, Scored, SparseGpt, WoodFisher};
+use crate::solve::Pruner;
 use crate::{Error, Result};
 use std::fmt;
-use std::sync::LazyLock;
 
 /// One method of a comparison: a criterion or a pruner, and the name it has in tables.
 ///
@@ -28,32 +27,34 @@ pub struct Candidate<'a> {
 /// What makes a criterion for a seed.
 type Make<'a> = dyn Fn(Seed) -> Box<dyn Saliency> + Sync + 'a;
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Kind<'a> {
     Criterion(&'a dyn Saliency),
     Seeded(&'a Make<'a>),
     Pruner(&'a dyn Pruner, Option<&'a dyn Saliency>),
+    /// As jobs have it, by the seed of the run.
+    OfJobs(PruneMethod),
 }
 
 /// A candidate as one seed has it.
 pub(super) enum Chooser<'a> {
     /// Masks by scores; what stays is as it was.
-    Criterion(Held<'a>),
+    Criterion(Held<'a, dyn Saliency + 'a>),
     /// Masks and weights; an allocation that ranks is given the scores, if there are any.
-    Pruner(&'a dyn Pruner, Option<&'a dyn Saliency>),
+    Pruner(Held<'a, dyn Pruner + 'a>, Option<Held<'a, dyn Saliency + 'a>>),
 }
 
-/// A criterion of the caller's, or one made for a seed.
-pub(super) enum Held<'a> {
-    Lent(&'a dyn Saliency),
-    Made(Box<dyn Saliency>),
+/// A method of the caller's, or one made for a seed.
+pub(super) enum Held<'a, T: ?Sized> {
+    Lent(&'a T),
+    Made(Box<T>),
 }
 
-impl Held<'_> {
-    pub(super) fn get(&self) -> &dyn Saliency {
+impl<T: ?Sized> Held<'_, T> {
+    pub(super) fn get(&self) -> &T {
         match self {
-            Held::Lent(criterion) => *criterion,
-            Held::Made(criterion) => criterion.as_ref(),
+            Held::Lent(method) => method,
+            Held::Made(method) => method,
         }
     }
 }
@@ -63,7 +64,7 @@ impl Chooser<'_> {
     pub(super) fn scores(&self, ranks: bool) -> Option<&dyn Saliency> {
         match self {
             Chooser::Criterion(held) => Some(held.get()),
-            Chooser::Pruner(_, scores) => scores.filter(|_| ranks),
+            Chooser::Pruner(_, scores) => scores.as_ref().filter(|_| ranks).map(|held| held.get() as &dyn Saliency),
         }
     }
 
@@ -71,17 +72,18 @@ impl Chooser<'_> {
         let scores = self.scores(ranks).map_or(Needs::none(), Saliency::needs);
         match self {
             Chooser::Criterion(_) => scores,
-            Chooser::Pruner(pruner, _) => pruner.needs().union(scores),
+            Chooser::Pruner(pruner, _) => pruner.get().needs().union(scores),
         }
     }
 }
 
 impl fmt::Debug for Candidate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
+        let kind = match &self.kind {
             Kind::Criterion(_) => "criterion",
             Kind::Seeded(_) => "criterion of a seed",
             Kind::Pruner(..) => "pruner",
+            Kind::OfJobs(_) => "method of jobs",
         };
         f.debug_struct("Candidate").field("name", &self.name).field("kind", &kind).finish()
     }
@@ -134,12 +136,22 @@ impl<'a> Candidate<'a> {
         said.unwrap_or(own)
     }
 
-    pub(super) fn of(&self, seed: Seed) -> Chooser<'a> {
-        match self.kind {
-            Kind::Criterion(criterion) => Chooser::Criterion(Held::Lent(criterion)),
-            Kind::Seeded(make) => Chooser::Criterion(Held::Made(make(seed))),
-            Kind::Pruner(pruner, scores) => Chooser::Pruner(pruner, scores),
+    /// # Errors
+    /// If a method of jobs cannot be made.
+    pub(super) fn of(&self, seed: Seed) -> Result<Chooser<'a>> {
+        let method = match &self.kind {
+            Kind::Criterion(criterion) => return Ok(Chooser::Criterion(Held::Lent(*criterion))),
+            Kind::Seeded(make) => return Ok(Chooser::Criterion(Held::Made(make(seed)))),
+            Kind::Pruner(pruner, scores) => return Ok(Chooser::Pruner(Held::Lent(*pruner), scores.map(Held::Lent))),
+            Kind::OfJobs(method) => method,
+        };
+        let job = PruneJob::new(method.name()).seed(seed.0);
+        if let Some(criterion) = method.make_criterion(&job)? {
+            return Ok(Chooser::Criterion(Held::Made(criterion)));
         }
+        // As jobs rank a pruner that has nothing else to be ranked by.
+        let ranking = method.make_ranking(&job)?.unwrap_or_else(|| Box::new(Magnitude::default()));
+        Ok(Chooser::Pruner(Held::Made(method.make_pruner(&job)?), Some(Held::Made(ranking))))
     }
 }
 
@@ -162,46 +174,21 @@ pub fn built_in_names() -> Vec<String> {
     standard.methods().iter().map(|m| m.name().to_string()).chain(OF_NETWORKS.map(String::from)).collect()
 }
 
-static JOB: LazyLock<PruneJob> = LazyLock::new(PruneJob::default);
-static MAGNITUDE: Magnitude = Magnitude { norm: MagnitudeNorm::L1 };
-static MAGNITUDE_L2: Magnitude = Magnitude { norm: MagnitudeNorm::L2 };
-static RIA: LazyLock<Ria> = LazyLock::new(Ria::default);
-static SPARSEGPT: LazyLock<SparseGpt> =
-    LazyLock::new(|| SparseGpt { damping: JOB.damping, block: JOB.block_size, ..SparseGpt::default() });
-static OBC: LazyLock<ExactObs> = LazyLock::new(|| ExactObs { damping: JOB.damping });
-static ALPS: LazyLock<Alps> = LazyLock::new(|| Alps { damping: JOB.damping, ..Alps::default() });
-static DSNOT: LazyLock<DsNoT<Scored<Wanda>>> = LazyLock::new(|| DsNoT::new(Scored(Wanda)));
-static WOODFISHER: LazyLock<WoodFisher> = LazyLock::new(|| WoodFisher { damping: JOB.fisher_damping, block: JOB.block_size });
-
-fn random(seed: Seed) -> Box<dyn Saliency> {
-    Box::new(Random { seed })
-}
-
-/// The built-in method of this name. `tests/study` holds each that jobs know to a job of the same name.
+/// The built-in method of this name.
 ///
 /// # Errors
 /// [`Error::UnknownName`] with the nearest.
 pub(super) fn built_in(name: &str) -> Result<Candidate<'static>> {
-    let candidate = match name {
-        "magnitude" => Candidate::criterion(&MAGNITUDE),
-        "magnitude-l2" => Candidate::criterion(&MAGNITUDE_L2),
-        "random" => Candidate::seeded(name, &random),
-        "taylor" => Candidate::criterion(&Taylor),
-        "snip" => Candidate::criterion(&Snip),
-        "grasp" => Candidate::criterion(&Grasp),
-        "synflow" => Candidate::criterion(&SynFlow),
-        "fisher" => Candidate::criterion(&Fisher),
-        "obd" => Candidate::criterion(&Obd),
-        "wanda" => Candidate::criterion(&Wanda).by_row(),
-        "ria" => Candidate::criterion(&*RIA).by_row(),
-        "sparsegpt" => Candidate::pruner(&*SPARSEGPT).ranked_by(&MAGNITUDE),
-        "obc" => Candidate::pruner(&*OBC).ranked_by(&MAGNITUDE),
-        "alps" => Candidate::pruner(&*ALPS).ranked_by(&MAGNITUDE),
-        "dsnot" => Candidate::pruner(&*DSNOT).ranked_by(&MAGNITUDE).by_row(),
-        "woodfisher" => Candidate::pruner(&*WOODFISHER).ranked_by(&*WOODFISHER),
-        _ => return Err(Error::unknown_name("built-in method", name, built_in_names().iter().map(String::as_str))),
-    };
-    Ok(candidate.named(name))
+    match name {
+        "snip" => return Ok(Candidate::criterion(&Snip)),
+        "grasp" => return Ok(Candidate::criterion(&Grasp)),
+        "synflow" => return Ok(Candidate::criterion(&SynFlow)),
+        "obd" => return Ok(Candidate::criterion(&Obd)),
+        _ => {}
+    }
+    let unknown = |_| Error::unknown_name("built-in method", name, built_in_names().iter().map(String::as_str));
+    let method = Methods::standard().method(name).map_err(unknown)?.clone();
+    Ok(Candidate { name: name.into(), by_row: method.is_by_row(), kind: Kind::OfJobs(method) })
 }
 
 #[cfg(test)]
@@ -212,9 +199,9 @@ mod tests {
     fn every_built_in_method_is_found_by_the_name_it_has() {
         for name in built_in_names() {
             let found = built_in(&name).unwrap();
-            let own = match found.of(Seed(0)) {
+            let own = match found.of(Seed(0)).unwrap() {
                 Chooser::Criterion(held) => held.get().name().to_string(),
-                Chooser::Pruner(pruner, _) => pruner.name().to_string(),
+                Chooser::Pruner(pruner, _) => pruner.get().name().to_string(),
             };
             assert_eq!((found.name(), own.as_str()), (name.as_str(), name.as_str()));
         }

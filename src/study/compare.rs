@@ -210,7 +210,7 @@ impl<'a> Compare<'a> {
         for (model, &seed) in models.into_iter().zip(&self.seeds) {
             let run = SeedRun::new(subject, &model, seed, &metrics, how, &candidates)?;
             dense.push(run.dense()?);
-            let of = |m: usize| Ok(run.trials(&candidates[m], self.seen));
+            let of = |m: usize| run.trials(&candidates[m], self.seen);
             trials.extend(spread(candidates.len(), of)?.into_iter().flatten());
         }
         let setting = Setting {

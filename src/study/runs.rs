@@ -8,9 +8,9 @@ use crate::calibrate::LayerWeights;
 use crate::criteria::{Evidence, Measured, Need, Needs, Saliency};
 use crate::mask::{Pattern, Scope};
 use crate::nn::{LayerInfo, Layers, find_layer};
-use crate::prune::{budgets, choose, prune_one, ranks, scores};
+use crate::prune::{budgets, choose, prune_one, ranks};
 use crate::rng::Seed;
-use crate::solve::{Pruned, Pruner};
+use crate::solve::{Pruned, Pruner, scores};
 use crate::{Error, Result};
 use ndarray::Array2;
 use std::borrow::Cow;
@@ -79,7 +79,8 @@ impl<'a, S: Subject> SeedRun<'a, S> {
     ) -> Result<Self> {
         let layers = subject.layers(model);
         let (weights, wanted) = (LayerWeights::of(layers)?, wanted(layers, how.skip)?);
-        let needs = candidates.iter().fold(Needs::none(), |needs, c| needs.union(c.of(seed).needs(how.ranks())));
+        let needs =
+            candidates.iter().try_fold(Needs::none(), |all, c| Ok::<_, Error>(all.union(c.of(seed)?.needs(how.ranks()))))?;
         let measures = Measures::of(subject, model, needs, wanted.len())?;
         Ok(SeedRun { subject, model, seed, metrics, how, weights, wanted, measures })
     }
@@ -91,8 +92,8 @@ impl<'a, S: Subject> SeedRun<'a, S> {
     }
 
     /// A method at every sparsity.
-    pub(super) fn trials(&self, candidate: &Candidate<'_>, seen: Option<&(dyn Fn(&Trial) + Sync)>) -> Vec<Trial> {
-        let chooser = candidate.of(self.seed);
+    pub(super) fn trials(&self, candidate: &Candidate<'_>, seen: Option<&(dyn Fn(&Trial) + Sync)>) -> Result<Vec<Trial>> {
+        let chooser = candidate.of(self.seed)?;
         let (ranks, scope) = (self.how.ranks(), candidate.scope(self.how.scope, self.how.pattern));
         // Scores do not hang on the sparsity.
         let ready = match (self.measures.reason(chooser.needs(ranks)), chooser.scores(ranks)) {
@@ -107,7 +108,7 @@ impl<'a, S: Subject> SeedRun<'a, S> {
             let scores = ready.as_ref().map_err(String::clone)?.as_deref();
             let (pruned, predicted) = match &chooser {
                 Chooser::Criterion(held) => self.by_scores(held.get(), scores.unwrap_or_default(), scope, sparsity),
-                Chooser::Pruner(pruner, _) => self.by_pruner(*pruner, scores, scope, sparsity),
+                Chooser::Pruner(pruner, _) => self.by_pruner(pruner.get(), scores, scope, sparsity),
             }
             .map_err(|e| e.to_string())?;
             let kept = pruned.iter().map(|(_, p)| p.mask.kept()).sum();
@@ -120,7 +121,7 @@ impl<'a, S: Subject> SeedRun<'a, S> {
             seen.iter().for_each(|seen| seen(&trial));
             trial
         };
-        self.how.sparsities.iter().map(trial).collect()
+        Ok(self.how.sparsities.iter().map(trial).collect())
     }
 
     /// The layers that are pruned, with what was measured of them.

@@ -245,11 +245,11 @@ fn rows_of_masks<T: Expand, const B: usize>(
     for tile in 0..w.tiles() {
         for slot in (0..rows & !3).step_by(4) {
             // SAFETY: x has `B` tokens: asserted just now.
-            unsafe { masks::<T, 4, B>(s, w, block, tile, slot, x, sums, junk) };
+            unsafe { masks::<T, 4, B>(s, w, (block, tile, slot), x, sums, junk) };
         }
         for slot in rows & !3..rows {
             // SAFETY: as above.
-            unsafe { masks::<T, 1, B>(s, w, block, tile, slot, x, sums, junk) };
+            unsafe { masks::<T, 1, B>(s, w, (block, tile, slot), x, sums, junk) };
         }
     }
 }
@@ -259,14 +259,11 @@ fn rows_of_masks<T: Expand, const B: usize>(
 /// # Safety
 /// x has `B` tokens of all columns.
 #[cfg(target_arch = "x86_64")]
-#[expect(clippy::too_many_arguments, reason = "inlined: as values they stay in registers")]
 #[inline(always)]
 unsafe fn masks<T: Expand, const R: usize, const B: usize>(
     s: Zmm,
     w: &BitmaskSlices<'_, T>,
-    block: usize,
-    tile: usize,
-    slot: usize,
+    (block, tile, slot): (usize, usize, usize),
     x: &[f32],
     sums: &mut [f32],
     junk: std::arch::x86_64::__m512,

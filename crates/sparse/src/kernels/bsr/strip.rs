@@ -139,7 +139,7 @@ impl<I: Column, T: Value> Tile<'_, I, T> {
                                     // SAFETY: `i + $r` rows lie within the blocks, and with them within the part, for which `check` says that there
                                     // are sums; `v + $v` is `N` at most, as `$v` divides it; `Bsr` checked on its way in that blocks lie
                                     // within the columns, for each of which x has `width` numbers.
-                                    unsafe { values.rows::<S, T, $r, $v>(s, &run, (line * w.r, group), i, v, x.as_ptr(), sums) };
+                                    unsafe { values.rows::<S, T, $r, $v>(s, &run, (line * w.r, group), (i, v), x.as_ptr(), sums) };
                                 }
                                 i += $r;
                             }
@@ -181,8 +181,7 @@ impl Blocks<'_> {
         s: S,
         run: &Places<'_, T>,
         (top, group): (usize, usize),
-        i: usize,
-        v: usize,
+        (i, v): (usize, usize),
         x: *const f32,
         sums: *mut f32,
     ) {

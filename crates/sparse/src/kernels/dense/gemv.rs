@@ -105,10 +105,10 @@ fn rows_and_tokens<S: Simd, N: Numbers, const R: usize, const B: usize>(s: S, w:
     let mut r = 0;
     while r < rows {
         if r + R <= rows {
-            dots::<S, N, R, B>(s, w, (r * cols, cols), x, (0, cols), cols, &mut sums[r..], rows);
+            dots::<S, N, R, B>(s, w, (r * cols, cols), x, (0, cols), cols, (&mut sums[r..], rows));
             r += R;
         } else {
-            dots::<S, N, 1, B>(s, w, (r * cols, cols), x, (0, cols), cols, &mut sums[r..], rows);
+            dots::<S, N, 1, B>(s, w, (r * cols, cols), x, (0, cols), cols, (&mut sums[r..], rows));
             r += 1;
         }
     }
@@ -119,7 +119,6 @@ fn rows_and_tokens<S: Simd, N: Numbers, const R: usize, const B: usize>(s: S, w:
 ///
 /// # Panics
 /// If there are not so many numbers.
-#[expect(clippy::too_many_arguments, reason = "inlined: as values they stay in registers")]
 #[inline(always)]
 pub(crate) fn dots<S: Simd, N: Numbers, const R: usize, const B: usize>(
     s: S,
@@ -128,8 +127,7 @@ pub(crate) fn dots<S: Simd, N: Numbers, const R: usize, const B: usize>(
     x: &[f32],
     (token, tokens): (usize, usize),
     n: usize,
-    sums: &mut [f32],
-    stride: usize,
+    (sums, stride): (&mut [f32], usize),
 ) {
     let vectors = n / S::LANES * S::LANES;
     assert!(row + (R - 1) * rows + n <= w.len() && token + (B - 1) * tokens + n <= x.len());

@@ -297,11 +297,11 @@ impl<N: Numbers> Part<'_, N> {
                     let (w_from, x_from) = ((at + r * stride, stride), (0, self.cols));
                     let sums = &mut sums[r..];
                     if r + $rows <= rows {
-                        dots::<S, &[f32], $rows, $tokens>(s, w, w_from, x, x_from, n, sums, self.rows);
+                        dots::<S, &[f32], $rows, $tokens>(s, w, w_from, x, x_from, n, (sums, self.rows));
                     } else {
                         for r in 0..rows - r {
                             let w_from = (w_from.0 + r * stride, stride);
-                            dots::<S, &[f32], 1, $tokens>(s, w, w_from, x, x_from, n, &mut sums[r..], self.rows);
+                            dots::<S, &[f32], 1, $tokens>(s, w, w_from, x, x_from, n, (&mut sums[r..], self.rows));
                         }
                     }
                 }

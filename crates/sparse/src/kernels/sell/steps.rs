@@ -207,11 +207,15 @@ fn steps<S: Window, T: Expand, const G: usize, const B: usize, const PACKED: boo
     sums: &mut Sums,
 ) {
     let lanes = S::LANES;
-    assert!(w.lanes == lanes && w.packed == PACKED && w.slices(block).len() == G && x.len() == B * w.cols);
+    let slices = w.slices(block);
+    assert!(w.lanes == lanes && w.packed == PACKED && slices.len() == G && x.len() == B * w.cols);
+    let mut first = [0; G];
+    for (first, start) in first.iter_mut().zip(&w.value_starts[slices]) {
+        *first = *start as usize;
+    }
     // SAFETY: `Sell` checked on its way in that a block has as many masks and words as its steps ask for, and as many values as its slots; SLACK
     // more values can be read. That x has so many tokens was asserted just now.
     unsafe {
-        let first = w.first_values(block);
         let mut values: [*const T; G] = std::array::from_fn(|g| w.values.as_ptr().add(first[g]));
         let mut masks = w.masks.as_ptr().add(w.mask_starts[block] as usize);
         let mut places = w.places.as_ptr().add(w.place_starts[block] as usize);

@@ -3,6 +3,9 @@
 //! What leaves this module is safe to call with any arguments that meet the `# Panics` contracts. `LACUNA_ISA` forces the
 //! kernels of one [`Isa`].
 //!
+//! An instruction set is a value, made in a function that is compiled for it: who has one may use its vectors. What is unsafe beside the call of
+//! such functions is about memory, by indices that the constructors of storages have checked.
+//!
 //! | room | what it holds |
 //! |---|---|
 //! | `simd` | instruction sets, vectors of each, numbers and columns as they are stored, functions of whole slices |

@@ -5,7 +5,7 @@ use crate::kernels::frame::AHEAD;
 use crate::kernels::frame::{Epilogue, Rows, few_tokens, product};
 use crate::kernels::simd::{Expand, Isa, SLACK, Value};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::simd::{part, places, sum_of_eight};
+use crate::kernels::simd::{Ymm, Zmm, part, places, sum_of_eight};
 use ndarray::ArrayRef2;
 
 /// The parts of a checked [`Bitmask`](crate::storage::Bitmask).
@@ -155,26 +155,22 @@ fn runs<T: Expand>(w: &BitmaskSlices<'_, T>, block: usize, x: &[f32], sums: &mut
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
 fn runs_avx2<T: Expand>(w: &BitmaskSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32]) {
-    let mut slot = 0;
+    let (s, mut slot) = (Ymm::new(), 0);
     while slot + 4 <= sums.len() {
-        // SAFETY: the caller's instructions are those of this function.
-        unsafe { rows_of_runs::<T, 4>(w, block, slot, x, sums) };
+        rows_of_runs::<T, 4>(s, w, block, slot, x, sums);
         slot += 4;
     }
     while slot < sums.len() {
-        // SAFETY: as above.
-        unsafe { rows_of_runs::<T, 1>(w, block, slot, x, sums) };
+        rows_of_runs::<T, 1>(s, w, block, slot, x, sums);
         slot += 1;
     }
 }
 
 /// `R` rows at a time, which share what is loaded of x.
-///
-/// # Safety
-/// AVX2, FMA, POPCNT and F16C run here.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn rows_of_runs<T: Expand, const R: usize>(
+fn rows_of_runs<T: Expand, const R: usize>(
+    s: Ymm,
     w: &BitmaskSlices<'_, T>,
     block: usize,
     slot: usize,
@@ -187,7 +183,8 @@ unsafe fn rows_of_runs<T: Expand, const R: usize>(
         let start = w.tile_start(tile);
         let words: [&[u64]; R] = std::array::from_fn(|r| w.run_words(block, tile, slot + r));
         let mut at: [*const T; R] = std::array::from_fn(|r| w.values[w.starts[w.run(block, tile, slot + r)] as usize..].as_ptr());
-        // SAFETY: a run has as many values as its words have bits, and SLACK more can be read; x is read below its end.
+        // SAFETY: `Ymm` has the instructions; `Bitmask` checked on its way in that a run has as many values as its words have bits, and SLACK more
+        // can be read; all rows of a tile have as many words, and a word eight bytes; `part` gives 64 numbers.
         unsafe {
             let mut acc = [_mm256_setzero_ps(); R];
             for i in 0..words[0].len() {
@@ -202,7 +199,7 @@ unsafe fn rows_of_runs<T: Expand, const R: usize>(
                     for r in 0..R {
                         let bits = *words[r].as_ptr().add(i).cast::<u8>().add(eight);
                         let places = places(bits);
-                        acc[r] = _mm256_fmadd_ps(T::eight(at[r], places), _mm256_permutevar8x32_ps(x, places), acc[r]);
+                        acc[r] = _mm256_fmadd_ps(T::eight(s, at[r], places), _mm256_permutevar8x32_ps(x, places), acc[r]);
                         at[r] = at[r].add(bits.count_ones() as usize);
                     }
                 }
@@ -223,24 +220,20 @@ fn runs_avx512<T: Expand>(w: &BitmaskSlices<'_, T>, block: usize, x: &[f32], sum
     let mut junk = std::arch::x86_64::_mm512_setzero_ps();
     // SAFETY: nothing is done.
     unsafe { std::arch::asm!("/* {0} */", inout(zmm_reg) junk, options(pure, nomem, nostack, preserves_flags)) };
-    // SAFETY: the caller's instructions are those of this function.
-    unsafe {
-        match sums.len() / rows.max(1) {
-            1 => rows_of_masks::<T, 1>(w, block, x, sums, junk),
-            2 => rows_of_masks::<T, 2>(w, block, x, sums, junk),
-            3 => rows_of_masks::<T, 3>(w, block, x, sums, junk),
-            _ => rows_of_masks::<T, 4>(w, block, x, sums, junk),
-        }
+    let s = Zmm::new();
+    match sums.len() / rows.max(1) {
+        1 => rows_of_masks::<T, 1>(s, w, block, x, sums, junk),
+        2 => rows_of_masks::<T, 2>(s, w, block, x, sums, junk),
+        3 => rows_of_masks::<T, 3>(s, w, block, x, sums, junk),
+        _ => rows_of_masks::<T, 4>(s, w, block, x, sums, junk),
     }
 }
 
 /// Four rows at a time, which share what is loaded of x; the last one to three alone. Columns without a weight take no part, whatever x holds there.
-///
-/// # Safety
-/// AVX-512 F, VL, BW, DQ and POPCNT run here.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn rows_of_masks<T: Expand, const B: usize>(
+fn rows_of_masks<T: Expand, const B: usize>(
+    s: Zmm,
     w: &BitmaskSlices<'_, T>,
     block: usize,
     x: &[f32],
@@ -249,15 +242,14 @@ unsafe fn rows_of_masks<T: Expand, const B: usize>(
 ) {
     let rows = w.block(block).1;
     assert!(x.len() == B * w.cols && sums.len() == B * rows, "{} numbers and {} sums for {B} tokens", x.len(), sums.len());
-    // SAFETY: as promised by the caller.
-    unsafe {
-        for tile in 0..w.tiles() {
-            for slot in (0..rows & !3).step_by(4) {
-                masks::<T, 4, B>(w, block, tile, slot, x, sums, junk);
-            }
-            for slot in rows & !3..rows {
-                masks::<T, 1, B>(w, block, tile, slot, x, sums, junk);
-            }
+    for tile in 0..w.tiles() {
+        for slot in (0..rows & !3).step_by(4) {
+            // SAFETY: x has `B` tokens: asserted just now.
+            unsafe { masks::<T, 4, B>(s, w, (block, tile, slot), x, sums, junk) };
+        }
+        for slot in rows & !3..rows {
+            // SAFETY: as above.
+            unsafe { masks::<T, 1, B>(s, w, (block, tile, slot), x, sums, junk) };
         }
     }
 }
@@ -265,21 +257,20 @@ unsafe fn rows_of_masks<T: Expand, const B: usize>(
 /// `R` rows and `B` tokens.
 ///
 /// # Safety
-/// As for [`rows_of_masks`], and its lengths; the rows lie within the block.
+/// x has `B` tokens of all columns.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn masks<T: Expand, const R: usize, const B: usize>(
+    s: Zmm,
     w: &BitmaskSlices<'_, T>,
-    block: usize,
-    tile: usize,
-    slot: usize,
+    (block, tile, slot): (usize, usize, usize),
     x: &[f32],
     sums: &mut [f32],
     junk: std::arch::x86_64::__m512,
 ) {
     use std::arch::x86_64::*;
-    // SAFETY: a run has as many values as its words have bits, and SLACK more can be read; x is read where the mask of its row says that
-    // it has a column, or below its end.
+    // SAFETY: `Zmm` has the instructions; `Bitmask` checked on its way in that a run has as many values as its words have bits, and SLACK more can
+    // be read; all rows of a tile have as many words; x is read in the lanes of `here`, which are columns of the token.
     unsafe {
         let rows = w.block(block).1;
         let start = w.tile_start(tile);
@@ -303,7 +294,7 @@ unsafe fn masks<T: Expand, const R: usize, const B: usize>(
                     let mask = (bits[r] >> (16 * quarter)) as u16;
                     // What the quarters before this one have taken.
                     let before = (bits[r] & ((1u64 << (16 * quarter)) - 1)).count_ones() as usize;
-                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at[r].add(before), u16::MAX));
+                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(s, at[r].add(before), u16::MAX));
                     for b in 0..B {
                         acc[r][b] = _mm512_mask3_fmadd_ps(values, xs[b], acc[r][b], mask);
                     }

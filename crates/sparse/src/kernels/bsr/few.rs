@@ -27,45 +27,40 @@ pub(crate) fn bsr_product<I: Column, T: Value>(
 
 /// Adds the products of one part with one token to `sums`.
 fn dots<I: Column, T: Value>(w: &BsrSlices<'_, I, T>, part: usize, x: &[f32], sums: &mut [f32]) {
-    assert!(x.len() == w.cols && sums.len() == (w.parts[part + 1] - w.parts[part]) as usize);
-    // SAFETY: an instruction set is only ever current on a machine that has it; the lengths were checked just now, and the parts
-    // when the storage was made.
-    unsafe {
-        match Isa::current() {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => dots_avx512(w, part, x, sums),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => dots_avx2(w, part, x, sums),
-            _ => dots_by::<Portable<16>, Portable<8>, Portable<4>, I, T>(w, part, x, sums),
-        }
+    match Isa::current() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this set is only ever current on a machine that has it.
+        Isa::Avx512 => unsafe { dots_avx512(w, part, x, sums) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { dots_avx2(w, part, x, sums) },
+        _ => dots_by((Portable::<16>, Portable::<8>, Portable::<4>), w, part, x, sums),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
-unsafe fn dots_avx512<I: Column, T: Value>(w: &BsrSlices<'_, I, T>, part: usize, x: &[f32], sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe { dots_by::<Zmm, Ymm, Xmm, I, T>(w, part, x, sums) }
+fn dots_avx512<I: Column, T: Value>(w: &BsrSlices<'_, I, T>, part: usize, x: &[f32], sums: &mut [f32]) {
+    dots_by((Zmm::new(), Ymm::new(), Xmm::new()), w, part, x, sums);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
-unsafe fn dots_avx2<I: Column, T: Value>(w: &BsrSlices<'_, I, T>, part: usize, x: &[f32], sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe { dots_by::<Ymm, Ymm, Xmm, I, T>(w, part, x, sums) }
+fn dots_avx2<I: Column, T: Value>(w: &BsrSlices<'_, I, T>, part: usize, x: &[f32], sums: &mut [f32]) {
+    dots_by((Ymm::new(), Ymm::new(), Xmm::new()), w, part, x, sums);
 }
 
-/// # Safety
-/// The machine has the instructions of all three; x has all columns, `sums` the rows of the part, and the parts of `w` keep the
-/// invariants of their storage.
+/// x has all columns, `sums` the rows of the part.
 #[inline(always)]
-unsafe fn dots_by<Wide: Simd, Eight: Simd, Four: Simd, I: Column, T: Value>(
+fn dots_by<Wide: Simd, Eight: Simd, Four: Simd, I: Column, T: Value>(
+    isa: (Wide, Eight, Four),
     w: &BsrSlices<'_, I, T>,
     part: usize,
     x: &[f32],
     sums: &mut [f32],
 ) {
     let first = w.parts[part] as usize;
+    assert!(x.len() == w.cols && sums.len() == w.parts[part + 1] as usize - first);
     if w.scales.grouped::<T>() {
         let mut own = Scratch::take(w.r.min(sums.len()), Use::Strips);
         for line in w.lines(part) {
@@ -77,8 +72,8 @@ unsafe fn dots_by<Wide: Simd, Eight: Simd, Four: Simd, I: Column, T: Value>(
                 }
                 own.fill(0.0);
                 for run in w.runs(line, blocks.start, blocks.end) {
-                    // SAFETY: as promised by the caller.
-                    unsafe { run_by::<Wide, Eight, Four, I, T>(&run, w.c, x, &mut own[..run.height]) };
+                    // SAFETY: `Bsr` checked on its way in that blocks lie within the columns, of which x has all: asserted above.
+                    unsafe { run_by(isa, &run, w.c, x, &mut own[..run.height]) };
                 }
                 for (i, own) in own.iter().enumerate().take(w.rows - top) {
                     sums[top - first + i] += w.scales.of::<T>(top + i, group) * own;
@@ -90,8 +85,8 @@ unsafe fn dots_by<Wide: Simd, Eight: Simd, Four: Simd, I: Column, T: Value>(
     for line in w.lines(part) {
         let top = line * w.r - first;
         for run in w.runs(line, 0, w.blocks_of(line)) {
-            // SAFETY: as promised by the caller.
-            unsafe { run_by::<Wide, Eight, Four, I, T>(&run, w.c, x, &mut sums[top..top + run.height]) };
+            // SAFETY: as above.
+            unsafe { run_by(isa, &run, w.c, x, &mut sums[top..top + run.height]) };
         }
     }
     if T::SCALED {
@@ -102,32 +97,33 @@ unsafe fn dots_by<Wide: Simd, Eight: Simd, Four: Simd, I: Column, T: Value>(
 /// Adds the products of a run of blocks to the sums of its rows.
 ///
 /// # Safety
-/// The machine has the instructions of all three, and the blocks lie within x; there are as many sums as rows.
+/// The blocks lie within x, and the run has all of their values.
 #[inline(always)]
 unsafe fn run_by<Wide: Simd, Eight: Simd, Four: Simd, I: Column, T: Value>(
+    (wide, eight, four): (Wide, Eight, Four),
     run: &Run<'_, I, T>,
     c: usize,
     x: &[f32],
     sums: &mut [f32],
 ) {
     let height = run.height;
-    // SAFETY: chunks of rows lie within the blocks; the caller vouches for the rest.
+    // SAFETY: the blocks of the caller, and `LANES` rows from `i` on are among their `height`.
     unsafe {
         let mut i = 0;
         if height == 1 {
-            sums[0] += along::<Wide, I, T>(run, c, x);
+            sums[0] += along(wide, run, c, x);
             i = 1;
         }
         while i + Wide::LANES <= height {
-            down::<Wide, I, T>(run, c, i, x, sums);
+            down(wide, run, c, i, x, sums);
             i += Wide::LANES;
         }
         while i + Eight::LANES <= height {
-            down::<Eight, I, T>(run, c, i, x, sums);
+            down(eight, run, c, i, x, sums);
             i += Eight::LANES;
         }
         while i + Four::LANES <= height {
-            down::<Four, I, T>(run, c, i, x, sums);
+            down(four, run, c, i, x, sums);
             i += Four::LANES;
         }
         for (i, sum) in sums.iter_mut().enumerate().skip(i) {
@@ -146,34 +142,34 @@ unsafe fn run_by<Wide: Simd, Eight: Simd, Four: Simd, I: Column, T: Value>(
 /// `LANES` numbers as a vector.
 ///
 /// # Safety
-/// The machine has the instructions of `S`; `LANES` values can be read.
+/// `LANES` values can be read.
 #[inline(always)]
-unsafe fn load<S: Simd, T: Value>(at: *const T) -> S::V {
+unsafe fn load<S: Simd, T: Value>(s: S, at: *const T) -> S::V {
     let mut decoded = [0.0f32; 16];
     for (i, d) in decoded.iter_mut().enumerate().take(S::LANES) {
-        // SAFETY: the caller vouches for the values.
+        // SAFETY: `i` is below `LANES`.
         *d = unsafe { (*at.add(i)).decode() };
     }
-    // SAFETY: no vector has more than sixteen lanes.
-    unsafe { S::load(decoded.as_ptr()) }
+    s.read(&decoded)
 }
 
 /// Adds the products of rows `i..i + LANES` of a run.
 ///
 /// # Safety
-/// The machine has the instructions of `S`; the rows lie within the blocks, which lie within x.
+/// The rows lie within the blocks, which lie within x, and the run has all of their values.
 #[inline(always)]
-unsafe fn down<S: Simd, I: Column, T: Value>(run: &Run<'_, I, T>, c: usize, i: usize, x: &[f32], sums: &mut [f32]) {
+unsafe fn down<S: Simd, I: Column, T: Value>(s: S, run: &Run<'_, I, T>, c: usize, i: usize, x: &[f32], sums: &mut [f32]) {
     let size = run.height * run.width;
-    // SAFETY: as promised by the caller.
+    // SAFETY: `block` is below the number of blocks, and `j` below their width: x has that column, and the run the values of that column and
+    // these rows.
     unsafe {
-        let mut acc = [S::splat(0.0); 4];
+        let mut acc = [s.splat(0.0); 4];
         // References to the sums would send them through memory.
         macro_rules! step {
             ($u:literal, $block:expr, $j:expr) => {{
                 let (block, j) = ($block, $j);
-                let x = S::splat(*x.get_unchecked(run.columns.get_unchecked(block).index() * c + j));
-                acc[$u] = S::fma(x, load::<S, T>(run.values.as_ptr().add(block * size + j * run.height + i)), acc[$u]);
+                let x = s.splat(*x.get_unchecked(run.columns.get_unchecked(block).index() * c + j));
+                acc[$u] = s.fma(x, load(s, run.values.as_ptr().add(block * size + j * run.height + i)), acc[$u]);
             }};
         }
         if run.width == 1 {
@@ -201,37 +197,37 @@ unsafe fn down<S: Simd, I: Column, T: Value>(run: &Run<'_, I, T>, c: usize, i: u
                 }
             }
         }
-        let sum = S::add(S::add(acc[0], acc[1]), S::add(acc[2], acc[3]));
-        let to = sums[i..i + S::LANES].as_mut_ptr();
-        S::store(to, S::add(S::load(to), sum));
+        let sum = s.add(s.add(acc[0], acc[1]), s.add(acc[2], acc[3]));
+        let to = &mut sums[i..i + S::LANES];
+        s.write(to, s.add(s.read(to), sum));
     }
 }
 
 /// The product of a run of blocks of one row.
 ///
 /// # Safety
-/// The machine has the instructions of `S`; the blocks lie within x.
+/// The blocks lie within x, and the run has all of their values.
 #[inline(always)]
-unsafe fn along<S: Simd, I: Column, T: Value>(run: &Run<'_, I, T>, c: usize, x: &[f32]) -> f32 {
+unsafe fn along<S: Simd, I: Column, T: Value>(s: S, run: &Run<'_, I, T>, c: usize, x: &[f32]) -> f32 {
     let mut rest = 0.0f32;
     let mut lanes = [0.0f32; 16];
-    // SAFETY: as promised by the caller.
+    // SAFETY: columns `j` lie within a block of one row, and their numbers within x, as do `LANES` from each multiple below `whole`.
     unsafe {
-        let mut acc = [S::splat(0.0); 4];
+        let mut acc = [s.splat(0.0); 4];
         for (block, column) in run.columns.iter().enumerate() {
             let (values, x) = (run.values.as_ptr().add(block * run.width), x.as_ptr().add(column.index() * c));
             let whole = run.width / S::LANES * S::LANES;
             for j in (0..whole).step_by(S::LANES) {
-                let product = (load::<S, T>(values.add(j)), S::load(x.add(j)));
+                let product = (load(s, values.add(j)), s.load(x.add(j)));
                 // The sums take turns.
-                let next = S::fma(product.0, product.1, acc[3]);
+                let next = s.fma(product.0, product.1, acc[3]);
                 acc = [next, acc[0], acc[1], acc[2]];
             }
             for j in whole..run.width {
                 rest += (*values.add(j)).decode() * *x.add(j);
             }
         }
-        S::store(lanes.as_mut_ptr(), S::add(S::add(acc[0], acc[1]), S::add(acc[2], acc[3])));
+        s.write(&mut lanes, s.add(s.add(acc[0], acc[1]), s.add(acc[2], acc[3])));
     }
     rest + lanes.iter().sum::<f32>()
 }

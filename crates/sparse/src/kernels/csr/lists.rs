@@ -8,7 +8,7 @@ use crate::kernels::frame::AHEAD;
 use crate::kernels::frame::{Epilogue, Rows, few_tokens, product};
 use crate::kernels::simd::{Column, Expand, Value};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::simd::{Isa, sum_of};
+use crate::kernels::simd::{Isa, Zmm, sum_of};
 use ndarray::ArrayRef2;
 
 /// Lists of columns and values, one a row and tile.
@@ -133,6 +133,7 @@ fn dots_avx2<L: Lists>(w: &L, block: usize, x: &[f32], sums: &mut [f32]) {
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
 fn dots_avx512<L: Lists<Value: Expand>>(w: &L, block: usize, x: &[f32], sums: &mut [f32]) {
     use std::arch::x86_64::*;
+    let s = Zmm::new();
     dots_by(w, block, x, sums, |columns, values, x| {
         let n = columns.len().min(values.len());
         let mut acc = [_mm512_setzero_ps(); 2];
@@ -143,9 +144,9 @@ fn dots_avx512<L: Lists<Value: Expand>>(w: &L, block: usize, x: &[f32], sums: &m
                 let (columns, values) = (columns.add(i), values.add(i));
                 _mm_prefetch::<_MM_HINT_T1>(columns.cast::<i8>().wrapping_add(AHEAD));
                 _mm_prefetch::<_MM_HINT_T1>(values.cast::<i8>().wrapping_add(AHEAD));
-                let at = L::Column::sixteen(columns, mask);
+                let at = L::Column::sixteen(s, columns, mask);
                 let x = _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), mask, at, x.as_ptr().cast());
-                _mm512_mask3_fmadd_ps(L::Value::sixteen(values, mask), x, acc, mask)
+                _mm512_mask3_fmadd_ps(L::Value::sixteen(s, values, mask), x, acc, mask)
             }
         };
         for i in (0..n & !31).step_by(32) {

@@ -57,73 +57,59 @@ pub(crate) fn dense_few<N: Numbers>(w: N, x: &[f32], y: &mut ArrayRef2<f32>, epi
 fn few_rows<N: Numbers>(w: N, x: &[f32], tokens: usize, sums: &mut [f32]) {
     match Isa::current() {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the machine has these instructions.
+        // SAFETY: this set is only ever current on a machine that has it.
         Isa::Avx2 => unsafe { few_rows_avx2(w, x, tokens, sums) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the machine has these instructions.
+        // SAFETY: as above.
         Isa::Avx512 => unsafe { few_rows_avx512(w, x, tokens, sums) },
-        // SAFETY: plain arrays run everywhere.
-        _ => unsafe { few_rows_by::<Portable<4>, N, 8, 4, 2, 1>(w, x, tokens, sums) },
+        _ => few_rows_by::<Portable<4>, N, 8, 4, 2, 1>(Portable, w, x, tokens, sums),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn few_rows_avx2<N: Numbers>(w: N, x: &[f32], tokens: usize, sums: &mut [f32]) {
-    // SAFETY: the instructions of `Ymm` are those of this function.
-    unsafe { few_rows_by::<Ymm, N, 8, 4, 2, 2>(w, x, tokens, sums) }
+    few_rows_by::<Ymm, N, 8, 4, 2, 2>(Ymm::new(), w, x, tokens, sums);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq")]
 fn few_rows_avx512<N: Numbers>(w: N, x: &[f32], tokens: usize, sums: &mut [f32]) {
-    // SAFETY: the instructions of `Zmm` are those of this function.
-    unsafe { few_rows_by::<Zmm, N, 8, 8, 6, 4>(w, x, tokens, sums) }
+    few_rows_by::<Zmm, N, 8, 8, 6, 4>(Zmm::new(), w, x, tokens, sums);
 }
 
 /// `R1`, `R2`, `R4` and `R6` rows side by side for one, two, up to four, and more tokens: as many sums as there are registers.
-///
-/// # Safety
-/// The instructions of `S` may run here.
 #[inline(always)]
-unsafe fn few_rows_by<S: Simd, N: Numbers, const R1: usize, const R2: usize, const R4: usize, const R6: usize>(
+fn few_rows_by<S: Simd, N: Numbers, const R1: usize, const R2: usize, const R4: usize, const R6: usize>(
+    s: S,
     w: N,
     x: &[f32],
     tokens: usize,
     sums: &mut [f32],
 ) {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        match tokens {
-            1 => rows_and_tokens::<S, N, R1, 1>(w, x, sums),
-            2 => rows_and_tokens::<S, N, R2, 2>(w, x, sums),
-            3 => rows_and_tokens::<S, N, R4, 3>(w, x, sums),
-            4 => rows_and_tokens::<S, N, R4, 4>(w, x, sums),
-            5 => rows_and_tokens::<S, N, R6, 5>(w, x, sums),
-            _ => rows_and_tokens::<S, N, R6, 6>(w, x, sums),
-        }
+    match tokens {
+        1 => rows_and_tokens::<S, N, R1, 1>(s, w, x, sums),
+        2 => rows_and_tokens::<S, N, R2, 2>(s, w, x, sums),
+        3 => rows_and_tokens::<S, N, R4, 3>(s, w, x, sums),
+        4 => rows_and_tokens::<S, N, R4, 4>(s, w, x, sums),
+        5 => rows_and_tokens::<S, N, R6, 5>(s, w, x, sums),
+        _ => rows_and_tokens::<S, N, R6, 6>(s, w, x, sums),
     }
 }
 
 /// `R` rows and `B` tokens at a time; a last row alone.
-///
-/// # Safety
-/// The instructions of `S` may run here.
 #[inline(always)]
-unsafe fn rows_and_tokens<S: Simd, N: Numbers, const R: usize, const B: usize>(w: N, x: &[f32], sums: &mut [f32]) {
+fn rows_and_tokens<S: Simd, N: Numbers, const R: usize, const B: usize>(s: S, w: N, x: &[f32], sums: &mut [f32]) {
     let (rows, cols) = (sums.len() / B, x.len() / B);
     assert!(sums.len() == B * rows && x.len() == B * cols && w.len() == rows * cols);
     let mut r = 0;
     while r < rows {
-        // SAFETY: the lengths were checked just now.
-        unsafe {
-            if r + R <= rows {
-                dots::<S, N, R, B>(w, (r * cols, cols), x, (0, cols), cols, &mut sums[r..], rows);
-                r += R;
-            } else {
-                dots::<S, N, 1, B>(w, (r * cols, cols), x, (0, cols), cols, &mut sums[r..], rows);
-                r += 1;
-            }
+        if r + R <= rows {
+            dots::<S, N, R, B>(s, w, (r * cols, cols), x, (0, cols), cols, (&mut sums[r..], rows));
+            r += R;
+        } else {
+            dots::<S, N, 1, B>(s, w, (r * cols, cols), x, (0, cols), cols, (&mut sums[r..], rows));
+            r += 1;
         }
     }
 }
@@ -131,32 +117,33 @@ unsafe fn rows_and_tokens<S: Simd, N: Numbers, const R: usize, const B: usize>(w
 /// Adds the products of `n` numbers of `R` rows and `B` tokens to sums, which are `stride` apart from token to token. Of w and x it is said where the
 /// first row or token begins, and how far it is to the next.
 ///
-/// # Safety
-/// The instructions of `S` may run here; there are so many numbers.
+/// # Panics
+/// If there are not so many numbers.
 #[inline(always)]
-pub(crate) unsafe fn dots<S: Simd, N: Numbers, const R: usize, const B: usize>(
+pub(crate) fn dots<S: Simd, N: Numbers, const R: usize, const B: usize>(
+    s: S,
     w: N,
     (row, rows): (usize, usize),
     x: &[f32],
     (token, tokens): (usize, usize),
     n: usize,
-    sums: &mut [f32],
-    stride: usize,
+    (sums, stride): (&mut [f32], usize),
 ) {
     let vectors = n / S::LANES * S::LANES;
-    // SAFETY: every load lies within `n` numbers of a row or token.
+    assert!(row + (R - 1) * rows + n <= w.len() && token + (B - 1) * tokens + n <= x.len());
+    // SAFETY: `at + LANES` is `n` at most, and the last row and token have `n` numbers: asserted just now.
     unsafe {
-        let mut acc = [[S::splat(0.0); B]; R];
+        let mut acc = [[s.splat(0.0); B]; R];
         for at in (0..vectors).step_by(S::LANES) {
             // No closure: what loads would not become part of it, as it knows less of the machine than this function.
-            let mut ws = [S::splat(0.0); R];
+            let mut ws = [s.splat(0.0); R];
             for (r, ws) in ws.iter_mut().enumerate() {
-                *ws = w.load::<S>(row + r * rows + at);
+                *ws = w.load(s, row + r * rows + at);
             }
             for b in 0..B {
-                let x = S::load(x.as_ptr().add(token + b * tokens + at));
+                let x = s.load(x.as_ptr().add(token + b * tokens + at));
                 for r in 0..R {
-                    acc[r][b] = S::fma(ws[r], x, acc[r][b]);
+                    acc[r][b] = s.fma(ws[r], x, acc[r][b]);
                 }
             }
         }
@@ -164,7 +151,7 @@ pub(crate) unsafe fn dots<S: Simd, N: Numbers, const R: usize, const B: usize>(
             for b in 0..B {
                 let x = &x[token + b * tokens..][..n];
                 let rest: f32 = (vectors..n).map(|c| w.get(row + r * rows + c) * x[c]).sum();
-                sums[b * stride + r] += S::sum(acc[r][b]) + rest;
+                sums[b * stride + r] += s.sum(acc[r][b]) + rest;
             }
         }
     }

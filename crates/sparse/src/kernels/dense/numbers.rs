@@ -32,11 +32,11 @@ pub(crate) trait Numbers: Copy + Sync {
         None
     }
 
-    /// `LANES` of them from `at` on, widened.
+    /// `LANES` of them from `at` on, widened. Where they are in groups, `at` is a multiple of `LANES`, or some get the scale of others.
     ///
     /// # Safety
-    /// The instructions of `S` may run here, there are so many, and where they are in groups, `at` is a multiple of `LANES`.
-    unsafe fn load<S: Simd>(self, at: usize) -> S::V;
+    /// `at + LANES` is not beyond their number.
+    unsafe fn load<S: Simd>(self, s: S, at: usize) -> S::V;
 }
 
 impl<T: Float> Numbers for &[T] {
@@ -63,9 +63,9 @@ impl<T: Float> Numbers for &[T] {
     }
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(self, at: usize) -> S::V {
-        // SAFETY: as promised by the caller.
-        unsafe { T::load::<S>(self.as_ptr().add(at)) }
+    unsafe fn load<S: Simd>(self, s: S, at: usize) -> S::V {
+        // SAFETY: the slice has the numbers up to `at + LANES`.
+        unsafe { T::load(s, self.as_ptr().add(at)) }
     }
 }
 
@@ -112,11 +112,11 @@ impl Numbers for Grouped<'_> {
     }
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(self, at: usize) -> S::V {
-        // SAFETY: the caller vouches for the bytes; their group has a scale, and lanes divide a group.
+    unsafe fn load<S: Simd>(self, s: S, at: usize) -> S::V {
+        // SAFETY: there are as many bytes as numbers, and `new` asserted that the group of each has a scale.
         unsafe {
-            let scale = S::splat(*self.scales.get_unchecked(at / GROUP));
-            S::fma(S::load_i8(self.values.as_ptr().add(at)), scale, S::splat(0.0))
+            let scale = s.splat(*self.scales.get_unchecked(at / GROUP));
+            s.fma(s.load_i8(self.values.as_ptr().add(at)), scale, s.splat(0.0))
         }
     }
 }
@@ -165,11 +165,11 @@ impl Numbers for HalfBytes<'_> {
     }
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(self, at: usize) -> S::V {
-        // SAFETY: the caller vouches for the values; their group has a line, and lanes divide a group.
+    unsafe fn load<S: Simd>(self, s: S, at: usize) -> S::V {
+        // SAFETY: two numbers are a byte, and `new` asserted that the group of each has a line.
         unsafe {
             let [scale, offset] = *self.lines.get_unchecked(at / GROUP);
-            S::fma(S::load_u4(self.values.as_ptr().add(at / 2)), S::splat(scale), S::splat(offset))
+            s.fma(s.load_u4(self.values.as_ptr().add(at / 2)), s.splat(scale), s.splat(offset))
         }
     }
 }

@@ -214,41 +214,34 @@ impl<N: Numbers> Part<'_, N> {
         let Part { w, rows, cols, block } = *self;
         let width = block.width();
         assert!(w.len() == rows * cols && x.len() == cols * width && sums.len() == rows * width, "{rows} x {cols} and {width}");
-        // SAFETY: an instruction set is only ever current on a machine that has it; the lengths were checked just now, and `blocks` makes
-        // strips of the widths of the current set alone.
-        unsafe {
-            match Isa::current() {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => self.add_avx512(x, sums),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => self.add_avx2(x, sums),
-                Isa::Neon => self.add::<Portable<8>, Portable<8>, 2, 6, 8>(x, sums),
-                _ => self.add::<Portable<8>, Portable<8>, 1, 4, 4>(x, sums),
-            }
+        match Isa::current() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this set is only ever current on a machine that has it.
+            Isa::Avx512 => unsafe { self.add_avx512(x, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { self.add_avx2(x, sums) },
+            Isa::Neon => self.add::<Portable<8>, Portable<8>, 2, 6, 8>(Portable, Portable, x, sums),
+            _ => self.add::<Portable<8>, Portable<8>, 1, 4, 4>(Portable, Portable, x, sums),
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
-    unsafe fn add_avx512(&self, x: &[f32], sums: &mut [f32]) {
-        // SAFETY: the caller vouches for the instructions, the lengths and the widths.
-        unsafe { self.add::<Zmm, Ymm, 2, 8, 8>(x, sums) }
+    fn add_avx512(&self, x: &[f32], sums: &mut [f32]) {
+        self.add::<Zmm, Ymm, 2, 8, 8>(Zmm::new(), Ymm::new(), x, sums);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
-    unsafe fn add_avx2(&self, x: &[f32], sums: &mut [f32]) {
-        // SAFETY: as above.
-        unsafe { self.add::<Ymm, Ymm, 2, 6, 8>(x, sums) }
+    fn add_avx2(&self, x: &[f32], sums: &mut [f32]) {
+        self.add::<Ymm, Ymm, 2, 6, 8>(Ymm::new(), Ymm::new(), x, sums);
     }
 
-    /// [`GROUP`] rows at a time, `RV` of which meet a strip of `V` vectors side by side, and `R` one of a single vector.
-    ///
-    /// # Safety
-    /// The instructions of `S` and `H` may run here. Strips are `V` vectors of `S` wide, or one of `S` or `H`; all tiles of x and the sums
-    /// have the lengths that [`Part::add_here`] asks for.
+    /// [`GROUP`] rows at a time, `RV` of which meet a strip of `V` vectors side by side, and `R` one of a single vector. Strips are `V` vectors of
+    /// `S` wide, or one of `S` or `H`: [`blocks`] makes those of the widths of the current set alone.
     #[inline(always)]
-    unsafe fn add<S: Simd, H: Simd, const V: usize, const RV: usize, const R: usize>(&self, x: &[f32], sums: &mut [f32]) {
+    fn add<S: Simd, H: Simd, const V: usize, const RV: usize, const R: usize>(&self, s: S, h: H, x: &[f32], sums: &mut [f32]) {
         let (cols, rows) = (self.cols, self.rows);
         let wide = self.block.width() - self.block.few.len();
         let (strips, few) = x.split_at(cols * wide);
@@ -265,58 +258,50 @@ impl<N: Numbers> Part<'_, N> {
             let x = &strips[first * wide..][..n * wide];
             for row in (0..rows).step_by(GROUP) {
                 let here = GROUP.min(rows - row);
-                // SAFETY: as promised by the caller; these rows and columns are there.
-                unsafe {
-                    let (w, at, stride) = match self.w.plain() {
-                        Some(w) => (w, row * cols + first, cols),
-                        None => {
-                            for r in 0..here {
-                                self.widen::<S>((row + r) * cols + first, &mut widened[r * TILE..][..n]);
-                            }
-                            (&widened[..], 0, TILE)
+                let (w, at, stride) = match self.w.plain() {
+                    Some(w) => (w, row * cols + first, cols),
+                    None => {
+                        for r in 0..here {
+                            self.widen(s, (row + r) * cols + first, &mut widened[r * TILE..][..n]);
                         }
-                    };
-                    let (mut x, mut sums) = (x.as_ptr(), sums.as_mut_ptr());
-                    let from = w.as_ptr().add(at);
-                    for strip in &self.block.strips {
-                        let to = sums.add(row * strip.width);
-                        match strip.width {
-                            width if width == V * S::LANES => rows_of::<S, V, RV>(from, stride, x, n, here, to, first > 0),
-                            width if width == S::LANES => rows_of::<S, 1, R>(from, stride, x, n, here, to, first > 0),
-                            _ => rows_of::<H, 1, R>(from, stride, x, n, here, to, first > 0),
-                        }
-                        x = x.add(n * strip.width);
-                        sums = sums.add(rows * strip.width);
+                        (&widened[..], 0, TILE)
                     }
-                    if !self.block.few.is_empty() {
-                        let x = &few[first..];
-                        self.few::<S>((w, at, stride), x, n, here, &mut few_sums[row..]);
+                };
+                let (mut x, mut sums) = (x, &mut sums[..]);
+                let from = (&w[at..], stride, n);
+                for strip in &self.block.strips {
+                    let (strip_x, after) = x.split_at(n * strip.width);
+                    let (all, others) = sums.split_at_mut(rows * strip.width);
+                    let to = &mut all[row * strip.width..][..here * strip.width];
+                    match strip.width {
+                        width if width == V * S::LANES => rows_of::<S, V, RV>(s, from, strip_x, here, to, first > 0),
+                        width if width == S::LANES => rows_of::<S, 1, R>(s, from, strip_x, here, to, first > 0),
+                        _ => rows_of::<H, 1, R>(h, from, strip_x, here, to, first > 0),
                     }
+                    (x, sums) = (after, others);
+                }
+                if !self.block.few.is_empty() {
+                    let x = &few[first..];
+                    self.few(s, (w, at, stride), x, n, here, &mut few_sums[row..]);
                 }
             }
         }
     }
 
     /// Some rows and `n` columns with the tokens that are in no strip.
-    ///
-    /// # Safety
-    /// As [`Part::add`]; there are so many rows of w, and of x from its start on.
     #[inline(always)]
-    unsafe fn few<S: Simd>(&self, (w, at, stride): (&[f32], usize, usize), x: &[f32], n: usize, rows: usize, sums: &mut [f32]) {
+    fn few<S: Simd>(&self, s: S, (w, at, stride): (&[f32], usize, usize), x: &[f32], n: usize, rows: usize, sums: &mut [f32]) {
         macro_rules! with {
             ($rows:literal, $tokens:literal) => {
                 for r in (0..rows).step_by($rows) {
                     let (w_from, x_from) = ((at + r * stride, stride), (0, self.cols));
                     let sums = &mut sums[r..];
-                    // SAFETY: rows, tokens and columns are there, as the caller vouches.
-                    unsafe {
-                        if r + $rows <= rows {
-                            dots::<S, &[f32], $rows, $tokens>(w, w_from, x, x_from, n, sums, self.rows);
-                        } else {
-                            for r in 0..rows - r {
-                                let w_from = (w_from.0 + r * stride, stride);
-                                dots::<S, &[f32], 1, $tokens>(w, w_from, x, x_from, n, &mut sums[r..], self.rows);
-                            }
+                    if r + $rows <= rows {
+                        dots::<S, &[f32], $rows, $tokens>(s, w, w_from, x, x_from, n, (sums, self.rows));
+                    } else {
+                        for r in 0..rows - r {
+                            let w_from = (w_from.0 + r * stride, stride);
+                            dots::<S, &[f32], 1, $tokens>(s, w, w_from, x, x_from, n, (&mut sums[r..], self.rows));
                         }
                     }
                 }
@@ -344,49 +329,51 @@ impl<N: Numbers> Part<'_, N> {
         }
     }
 
-    /// The numbers from `at` on.
-    ///
-    /// # Safety
-    /// The instructions of `S` may run here; there are so many numbers, and `at` begins a group where there are groups.
+    /// The numbers from `at` on, which begins a group where there are groups.
     #[inline(always)]
-    unsafe fn widen<S: Simd>(&self, at: usize, to: &mut [f32]) {
+    fn widen<S: Simd>(&self, s: S, at: usize, to: &mut [f32]) {
         let vectors = to.len() / S::LANES * S::LANES;
-        for i in (0..vectors).step_by(S::LANES) {
-            // SAFETY: `i` and the lanes behind it lie within `to`, and the caller vouches for as many numbers.
-            unsafe { S::store(to.as_mut_ptr().add(i), self.w.load::<S>(at + i)) };
+        assert!(at + vectors <= self.w.len());
+        let (whole, last) = to.split_at_mut(vectors);
+        for (i, to) in whole.chunks_exact_mut(S::LANES).enumerate() {
+            // SAFETY: this chunk ends within `vectors`, and so many numbers are there: asserted just now.
+            s.write(to, unsafe { self.w.load(s, at + i * S::LANES) });
         }
-        (vectors..to.len()).for_each(|i| to[i] = self.w.get(at + i));
+        last.iter_mut().enumerate().for_each(|(i, to)| *to = self.w.get(at + vectors + i));
     }
 }
 
 /// Sums `(rows, V vectors)` of `rows` rows of `n` weights, `stride` apart, times a strip `(n, V vectors)`, `R` rows at a time; if there are `more`
 /// there, they are added to those.
 ///
-/// # Safety
-/// The instructions of `S` may run here, and there are so many numbers.
+/// # Panics
+/// If there are not so many numbers.
 #[inline(always)]
-unsafe fn rows_of<S: Simd, const V: usize, const R: usize>(
-    w: *const f32,
-    stride: usize,
-    x: *const f32,
-    n: usize,
+fn rows_of<S: Simd, const V: usize, const R: usize>(
+    s: S,
+    (w, stride, n): (&[f32], usize, usize),
+    x: &[f32],
     rows: usize,
-    sums: *mut f32,
+    sums: &mut [f32],
     more: bool,
 ) {
+    let width = V * S::LANES;
+    assert!(rows > 0 && w.len() >= (rows - 1) * stride + n && x.len() == n * width && sums.len() == rows * width);
+    let (w, x, sums) = (w.as_ptr(), x.as_ptr(), sums.as_mut_ptr());
     let mut r = 0;
-    // SAFETY: as promised by the caller.
+    // SAFETY: the rows from `r` on are below `rows`, of which w has `n` numbers each, and sums `width`: asserted just now, as is that x has `width`
+    // for each of the `n`.
     unsafe {
         while r + R <= rows {
-            sum::<S, V, R>(w.add(r * stride), stride, x, n, sums.add(r * V * S::LANES), more);
+            sum::<S, V, R>(s, w.add(r * stride), stride, x, n, sums.add(r * width), more);
             r += R;
         }
         while r + 2 <= rows {
-            sum::<S, V, 2>(w.add(r * stride), stride, x, n, sums.add(r * V * S::LANES), more);
+            sum::<S, V, 2>(s, w.add(r * stride), stride, x, n, sums.add(r * width), more);
             r += 2;
         }
         if r < rows {
-            sum::<S, V, 1>(w.add(r * stride), stride, x, n, sums.add(r * V * S::LANES), more);
+            sum::<S, V, 1>(s, w.add(r * stride), stride, x, n, sums.add(r * width), more);
         }
     }
 }
@@ -394,9 +381,10 @@ unsafe fn rows_of<S: Simd, const V: usize, const R: usize>(
 /// The same of `R` rows.
 ///
 /// # Safety
-/// The instructions of `S` may run here, and there are so many numbers.
+/// `n` numbers can be read of each of `R` rows of w, and `n` times `V` vectors of x; `R` times `V` vectors can be read and written of the sums.
 #[inline(always)]
 unsafe fn sum<S: Simd, const V: usize, const R: usize>(
+    s: S,
     w: *const f32,
     stride: usize,
     x: *const f32,
@@ -404,25 +392,25 @@ unsafe fn sum<S: Simd, const V: usize, const R: usize>(
     sums: *mut f32,
     more: bool,
 ) {
-    // SAFETY: every place lies within what the caller vouches for.
+    // SAFETY: column `c` is below `n`, row `r` below `R` and vector `v` below `V`, which is what the caller says is there.
     unsafe {
-        let mut acc = [[S::splat(0.0); V]; R];
+        let mut acc = [[s.splat(0.0); V]; R];
         for c in 0..n {
-            let mut xs = [S::splat(0.0); V];
+            let mut xs = [s.splat(0.0); V];
             for v in 0..V {
-                xs[v] = S::load(x.add((c * V + v) * S::LANES));
+                xs[v] = s.load(x.add((c * V + v) * S::LANES));
             }
             for r in 0..R {
-                let w = S::splat(*w.add(r * stride + c));
+                let w = s.splat(*w.add(r * stride + c));
                 for v in 0..V {
-                    acc[r][v] = S::fma(w, xs[v], acc[r][v]);
+                    acc[r][v] = s.fma(w, xs[v], acc[r][v]);
                 }
             }
         }
         for r in 0..R {
             for v in 0..V {
                 let to = sums.add((r * V + v) * S::LANES);
-                S::store(to, if more { S::add(S::load(to), acc[r][v]) } else { acc[r][v] });
+                s.store(to, if more { s.add(s.load(to), acc[r][v]) } else { acc[r][v] });
             }
         }
     }

@@ -60,19 +60,14 @@ impl<R: Rows> Sums for R {
     }
 
     fn add(&self, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
-        let rows = (Rows::blocks(self)[block + 1] - Rows::blocks(self)[block]) as usize;
-        let cols = Rows::dim(self).1;
-        assert!(x.len() == cols * width, "a strip of {} numbers for {cols} columns of {width}", x.len());
-        assert!(sums.len() >= rows * width, "{} sums for {rows} rows of {width}", sums.len());
         match Isa::current() {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: this set is only ever current on a machine that has it; lengths were checked above.
+            // SAFETY: this set is only ever current on a machine that has it.
             Isa::Avx512 => unsafe { block_avx512(self, block, x, width, sums) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Isa::Avx2 => unsafe { block_avx2(self, block, x, width, sums) },
-            // SAFETY: every machine runs these.
-            _ => unsafe { by_eights::<Portable<8>, Portable<4>, R>(self, block, x, width, sums) },
+            _ => by_eights(Portable::<8>, Portable::<4>, self, block, x, width, sums),
         }
     }
 }
@@ -136,78 +131,87 @@ pub(crate) fn product(w: &dyn Sums, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, 
     }
 }
 
-/// With eight lanes, or four for the narrowest strip.
+/// What kernels of strips ask for before they go through pointers: a strip of all columns, and sums for so many rows.
 ///
-/// # Safety
-/// As [`tiles`], for both.
+/// # Panics
+/// If there are not as many numbers.
+#[inline(never)]
+pub(crate) fn check(x: &[f32], cols: usize, sums: &[f32], rows: usize, width: usize) {
+    assert!(x.len() == cols * width, "a strip of {} numbers for {cols} columns of {width}", x.len());
+    assert!(sums.len() >= rows * width, "{} sums for {rows} rows of {width}", sums.len());
+}
+
+/// With eight lanes, or four for the narrowest strip.
 #[inline(always)]
-unsafe fn by_eights<Eight: Simd, Four: Simd, R: Rows>(w: &R, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe {
-        match width {
-            64 => tiles::<Eight, R, 8, 1>(w, block, x, sums),
-            32 => tiles::<Eight, R, 4, 2>(w, block, x, sums),
-            16 => tiles::<Eight, R, 2, 4>(w, block, x, sums),
-            8 => tiles::<Eight, R, 1, 4>(w, block, x, sums),
-            _ => tiles::<Four, R, 1, 4>(w, block, x, sums),
-        }
+fn by_eights<Eight: Simd, Four: Simd, R: Rows>(
+    eight: Eight,
+    four: Four,
+    w: &R,
+    block: usize,
+    x: &[f32],
+    width: usize,
+    sums: &mut [f32],
+) {
+    match width {
+        64 => tiles::<Eight, R, 8, 1>(eight, w, block, x, sums),
+        32 => tiles::<Eight, R, 4, 2>(eight, w, block, x, sums),
+        16 => tiles::<Eight, R, 2, 4>(eight, w, block, x, sums),
+        8 => tiles::<Eight, R, 1, 4>(eight, w, block, x, sums),
+        _ => tiles::<Four, R, 1, 4>(four, w, block, x, sums),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
-unsafe fn block_avx2<R: Rows>(w: &R, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe { by_eights::<Ymm, Xmm, R>(w, block, x, width, sums) }
+fn block_avx2<R: Rows>(w: &R, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    by_eights(Ymm::new(), Xmm::new(), w, block, x, width, sums);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
-unsafe fn block_avx512<R: Rows>(w: &R, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe {
-        match width {
-            64 => tiles::<Zmm, R, 4, 2>(w, block, x, sums),
-            32 => tiles::<Zmm, R, 2, 4>(w, block, x, sums),
-            16 => tiles::<Zmm, R, 1, 4>(w, block, x, sums),
-            _ => by_eights::<Ymm, Xmm, R>(w, block, x, width, sums),
-        }
+fn block_avx512<R: Rows>(w: &R, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    let s = Zmm::new();
+    match width {
+        64 => tiles::<Zmm, R, 4, 2>(s, w, block, x, sums),
+        32 => tiles::<Zmm, R, 2, 4>(s, w, block, x, sums),
+        16 => tiles::<Zmm, R, 1, 4>(s, w, block, x, sums),
+        _ => by_eights(Ymm::new(), Xmm::new(), w, block, x, width, sums),
     }
 }
 
-/// The heart: `V` vectors of sums for each of `U` interleaved runs of a row's weights.
-///
-/// # Safety
-/// The machine has the instructions of `S`; `x` is `(in, V * LANES)`, `sums` is `(rows of the block, V * LANES)`.
+/// The heart: `V` vectors of sums for each of `U` interleaved runs of a row's weights. `x` is `(in, V * LANES)`, `sums` is `(rows of the
+/// block, V * LANES)` at least.
 #[inline(always)]
-unsafe fn tiles<S: Simd, R: Rows, const V: usize, const U: usize>(w: &R, block: usize, x: &[f32], sums: &mut [f32]) {
+fn tiles<S: Simd, R: Rows, const V: usize, const U: usize>(s: S, w: &R, block: usize, x: &[f32], sums: &mut [f32]) {
     let width = V * S::LANES;
     let rows = (w.blocks()[block + 1] - w.blocks()[block]) as usize;
+    check(x, w.dim().1, sums, rows, width);
     for tile in 0..w.tiles() {
         let x = x[w.tile_start(tile) * width..].as_ptr();
         for slot in 0..rows {
             let row = w.row(block, tile, slot);
-            // SAFETY: `Rows` promises columns of x and rows of the block, and the caller vouches for the rest.
+            // SAFETY: x has `width` numbers for each column and `sums` for each row of the block, says `check`; a column of a tile is one of all,
+            // and `row` one of the block: `Rows` promises it.
             unsafe {
                 let to = sums.as_mut_ptr().add(row * width);
-                let mut acc = [[S::splat(0.0); V]; U];
+                let mut acc = [[s.splat(0.0); V]; U];
                 w.each::<U>(block, tile, slot, |u, column, value| {
                     let x = x.add(column * width);
-                    let value = S::splat(value);
+                    let value = s.splat(value);
                     for (v, sum) in acc[u].iter_mut().enumerate() {
-                        *sum = S::fma(value, S::load(x.add(v * S::LANES)), *sum);
+                        *sum = s.fma(value, s.load(x.add(v * S::LANES)), *sum);
                     }
                 });
                 let mut sums = acc[0];
                 for other in &acc[1..] {
                     for (sum, &other) in sums.iter_mut().zip(other) {
-                        *sum = S::add(*sum, other);
+                        *sum = s.add(*sum, other);
                     }
                 }
-                let scale = S::splat(w.scale(block, tile, slot));
+                let scale = s.splat(w.scale(block, tile, slot));
                 for (v, &sum) in sums.iter().enumerate() {
                     let at = to.add(v * S::LANES);
-                    S::store(at, S::fma(scale, sum, S::load(at)));
+                    s.store(at, s.fma(scale, sum, s.load(at)));
                 }
             }
         }

@@ -45,7 +45,7 @@ pub(crate) fn apply_transpose(w: &dyn Walk, dy: &ArrayRef2<f32>, dx: &mut ArrayR
             let columns = w.start(tile)..if tile + 1 < tiles { w.start(tile + 1) } else { cols };
             let mut sums = Scratch::take(columns.len() * strip.width, Use::Sums);
             sums.fill(0.0);
-            scatter(w, tile, dy, strip, &mut sums);
+            scatter(w, tile, columns.len(), dy, strip, &mut sums);
             // SAFETY: each task has its own strip and columns, so no two write the same entries of dx.
             unsafe { turn_out(&sums, strip, columns, out, &Epilogue::default()) };
         };
@@ -54,21 +54,21 @@ pub(crate) fn apply_transpose(w: &dyn Walk, dy: &ArrayRef2<f32>, dx: &mut ArrayR
 }
 
 /// Adds what a tile of columns gets from a strip `(out, width)` to sums `(columns of the tile, width)`.
-fn scatter(w: &dyn Walk, tile: usize, dy: &[f32], strip: &Strip, sums: &mut [f32]) {
+fn scatter(w: &dyn Walk, tile: usize, columns: usize, dy: &[f32], strip: &Strip, sums: &mut [f32]) {
     let width = strip.width;
-    assert!(dy.len() == w.size().0 * width, "a strip of {} for {width}", dy.len());
+    assert!(dy.len() == w.size().0 * width && sums.len() == columns * width, "{} and {} for {width}", dy.len(), sums.len());
     let isa = Isa::current();
     let mut see = |row: (usize, f32), columns: &[u32], values: &[f32]| {
         let list = List { row, columns, values };
-        // SAFETY: an instruction set is only ever current on a machine that has it; `Walk` promises rows of dy and columns of the tile, whose
-        // lengths were checked just now, and that of the sums is the caller's, who made them.
+        // SAFETY: an instruction set is only ever current on a machine that has it; `Walk` promises columns of the tile, for each of which there are
+        // `width` sums: asserted above.
         unsafe {
             match isa {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 => avx512(&list, dy, width, sums),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => avx2(&list, dy, width, sums),
-                _ => by_eights::<Portable<8>, Portable<4>>(&list, dy, width, sums),
+                _ => by_eights(Portable::<8>, Portable::<4>, &list, dy, width, sums),
             }
         }
     };
@@ -85,40 +85,52 @@ struct List<'a> {
     values: &'a [f32],
 }
 
+/// # Safety
+/// As [`add`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
 unsafe fn avx512(list: &List<'_>, dy: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions, the places and the lengths.
+    let s = Zmm::new();
+    // SAFETY: the columns of the list are the caller's; each arm takes strips of its width.
     unsafe {
         match width {
-            64 => add::<Zmm, 4>(list, dy, sums),
-            32 => add::<Zmm, 2>(list, dy, sums),
-            16 => add::<Zmm, 1>(list, dy, sums),
-            _ => by_eights::<Ymm, Xmm>(list, dy, width, sums),
+            64 => add::<Zmm, 4>(s, list, dy, sums),
+            32 => add::<Zmm, 2>(s, list, dy, sums),
+            16 => add::<Zmm, 1>(s, list, dy, sums),
+            _ => by_eights(Ymm::new(), Xmm::new(), list, dy, width, sums),
         }
     }
 }
 
+/// # Safety
+/// As [`add`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
 unsafe fn avx2(list: &List<'_>, dy: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions, the places and the lengths.
-    unsafe { by_eights::<Ymm, Xmm>(list, dy, width, sums) }
+    // SAFETY: the columns of the list are the caller's.
+    unsafe { by_eights(Ymm::new(), Xmm::new(), list, dy, width, sums) }
 }
 
 /// With eight lanes, or four for the narrowest strip.
 ///
 /// # Safety
-/// As [`add`], for both.
+/// As [`add`].
 #[inline(always)]
-unsafe fn by_eights<Eight: Simd, Four: Simd>(list: &List<'_>, dy: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions, the places and the lengths.
+unsafe fn by_eights<Eight: Simd, Four: Simd>(
+    eight: Eight,
+    four: Four,
+    list: &List<'_>,
+    dy: &[f32],
+    width: usize,
+    sums: &mut [f32],
+) {
+    // SAFETY: the columns of the list are the caller's; each arm takes strips of its width.
     unsafe {
         match width {
-            32 => add::<Eight, 4>(list, dy, sums),
-            16 => add::<Eight, 2>(list, dy, sums),
-            8 => add::<Eight, 1>(list, dy, sums),
-            4 => add::<Four, 1>(list, dy, sums),
+            32 => add::<Eight, 4>(eight, list, dy, sums),
+            16 => add::<Eight, 2>(eight, list, dy, sums),
+            8 => add::<Eight, 1>(eight, list, dy, sums),
+            4 => add::<Four, 1>(four, list, dy, sums),
             _ => unreachable!("no strip is {width} tokens wide here"),
         }
     }
@@ -127,25 +139,25 @@ unsafe fn by_eights<Eight: Simd, Four: Simd>(list: &List<'_>, dy: &[f32], width:
 /// Adds the outputs of one row, held in `V` vectors of tokens, to the columns of its weights.
 ///
 /// # Safety
-/// The machine has the instructions of `S`; `dy` is `(out, V * LANES)` with this row, `sums` is `(columns of the tile, V * LANES)` with these columns.
+/// `sums` is `(columns of the tile, width)`, where `width` is `V * LANES`, and has these columns.
 #[inline(always)]
-unsafe fn add<S: Simd, const V: usize>(list: &List<'_>, dy: &[f32], sums: &mut [f32]) {
+unsafe fn add<S: Simd, const V: usize>(s: S, list: &List<'_>, dy: &[f32], sums: &mut [f32]) {
     let width = V * S::LANES;
     let (row, scale) = list.row;
-    // SAFETY: as promised by the caller.
+    let dy = &dy[row * width..][..width];
+    let mut held = [s.splat(0.0); V];
+    for v in 0..V {
+        let dy = s.read(&dy[v * S::LANES..]);
+        held[v] = if scale == 1.0 { dy } else { s.fma(s.splat(scale), dy, s.splat(0.0)) };
+    }
+    // SAFETY: `sums` has `V` vectors for each column, and `v` is below `V`.
     unsafe {
-        let dy = dy.as_ptr().add(row * width);
-        let mut held = [S::splat(0.0); V];
-        for v in 0..V {
-            let dy = S::load(dy.add(v * S::LANES));
-            held[v] = if scale == 1.0 { dy } else { S::fma(S::splat(scale), dy, S::splat(0.0)) };
-        }
         for (&column, &value) in list.columns.iter().zip(list.values) {
             let to = sums.as_mut_ptr().add(column as usize * width);
-            let value = S::splat(value);
+            let value = s.splat(value);
             for v in 0..V {
                 let to = to.add(v * S::LANES);
-                S::store(to, S::fma(value, held[v], S::load(to)));
+                s.store(to, s.fma(value, held[v], s.load(to)));
             }
         }
     }

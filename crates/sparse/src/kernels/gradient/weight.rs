@@ -15,16 +15,13 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Sums across the lanes of four vectors at once.
-///
-/// # Safety
-/// As [`Simd`].
 trait Across: Simd {
-    unsafe fn across(of: [Self::V; 4]) -> [f32; 4];
+    fn across(self, of: [Self::V; 4]) -> [f32; 4];
 }
 
 impl<const N: usize> Across for Portable<N> {
     #[inline(always)]
-    unsafe fn across(of: [[f32; N]; 4]) -> [f32; 4] {
+    fn across(self, of: [[f32; N]; 4]) -> [f32; 4] {
         of.map(|v| v.iter().sum())
     }
 }
@@ -32,9 +29,9 @@ impl<const N: usize> Across for Portable<N> {
 #[cfg(target_arch = "x86_64")]
 impl Across for Xmm {
     #[inline(always)]
-    unsafe fn across(of: [Self::V; 4]) -> [f32; 4] {
+    fn across(self, of: [Self::V; 4]) -> [f32; 4] {
         use std::arch::x86_64::*;
-        // SAFETY: the caller vouches for AVX; an array of four numbers is as large as the vector.
+        // SAFETY: `Xmm` has AVX; an array of four numbers is as large as the vector.
         unsafe {
             let sums = _mm_hadd_ps(_mm_hadd_ps(of[0], of[1]), _mm_hadd_ps(of[2], of[3]));
             let mut all = [0.0; 4];
@@ -47,16 +44,16 @@ impl Across for Xmm {
 #[cfg(target_arch = "x86_64")]
 impl Across for Ymm {
     #[inline(always)]
-    unsafe fn across(of: [Self::V; 4]) -> [f32; 4] {
+    fn across(self, of: [Self::V; 4]) -> [f32; 4] {
         use std::arch::x86_64::*;
-        // SAFETY: the caller vouches for AVX. (A closure that is not inlined would not have the instructions.)
+        // SAFETY: `Ymm` has AVX. (A closure that is not inlined would not have the instructions.)
         unsafe {
             macro_rules! halved {
                 ($i:literal) => {
                     _mm_add_ps(_mm256_castps256_ps128(of[$i]), _mm256_extractf128_ps::<1>(of[$i]))
                 };
             }
-            Xmm::across([halved!(0), halved!(1), halved!(2), halved!(3)])
+            self.half().across([halved!(0), halved!(1), halved!(2), halved!(3)])
         }
     }
 }
@@ -64,16 +61,16 @@ impl Across for Ymm {
 #[cfg(target_arch = "x86_64")]
 impl Across for Zmm {
     #[inline(always)]
-    unsafe fn across(of: [Self::V; 4]) -> [f32; 4] {
+    fn across(self, of: [Self::V; 4]) -> [f32; 4] {
         use std::arch::x86_64::*;
-        // SAFETY: the caller vouches for AVX-512 DQ.
+        // SAFETY: `Zmm` has AVX-512 DQ.
         unsafe {
             macro_rules! halved {
                 ($i:literal) => {
                     _mm256_add_ps(_mm512_castps512_ps256(of[$i]), _mm512_extractf32x8_ps::<1>(of[$i]))
                 };
             }
-            Ymm::across([halved!(0), halved!(1), halved!(2), halved!(3)])
+            self.half().across([halved!(0), halved!(1), halved!(2), halved!(3)])
         }
     }
 }
@@ -148,68 +145,60 @@ const FIRST_CACHE: usize = 32 << 10;
 impl<'a, F: Fn(usize) -> &'a [u64]> Both<'_, F> {
     /// Adds the products of some rows, whose values begin where `starts` say.
     fn add(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
-        assert!(self.dy.len() >= rows.end * self.width && self.x.len() == self.cols * self.width);
-        // SAFETY: an instruction set is only ever current on a machine that has it; the lengths were checked just now, and bits
-        // and starts by `weight_gradient`.
-        unsafe {
-            match Isa::current() {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => self.add_avx512(rows, starts, values),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => self.add_avx2(rows, starts, values),
-                _ => self.by_eights::<Portable<8>, Portable<4>>(rows, starts, values),
-            }
+        match Isa::current() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this set is only ever current on a machine that has it.
+            Isa::Avx512 => unsafe { self.add_avx512(rows, starts, values) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { self.add_avx2(rows, starts, values) },
+            _ => self.by_eights(Portable::<8>, Portable::<4>, rows, starts, values),
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
-    unsafe fn add_avx512(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
-        // SAFETY: the caller vouches for the instructions and the lengths.
-        unsafe {
-            match self.width {
-                128 => self.tiles::<Zmm, 8>(rows, starts, values),
-                64 => self.tiles::<Zmm, 4>(rows, starts, values),
-                32 => self.tiles::<Zmm, 2>(rows, starts, values),
-                16 => self.tiles::<Zmm, 1>(rows, starts, values),
-                _ => self.by_eights::<Ymm, Xmm>(rows, starts, values),
-            }
+    fn add_avx512(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
+        let s = Zmm::new();
+        match self.width {
+            128 => self.tiles::<Zmm, 8>(s, rows, starts, values),
+            64 => self.tiles::<Zmm, 4>(s, rows, starts, values),
+            32 => self.tiles::<Zmm, 2>(s, rows, starts, values),
+            16 => self.tiles::<Zmm, 1>(s, rows, starts, values),
+            _ => self.by_eights(Ymm::new(), Xmm::new(), rows, starts, values),
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
-    unsafe fn add_avx2(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
-        // SAFETY: the caller vouches for the instructions and the lengths.
-        unsafe { self.by_eights::<Ymm, Xmm>(rows, starts, values) }
+    fn add_avx2(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
+        self.by_eights(Ymm::new(), Xmm::new(), rows, starts, values);
     }
 
     /// With eight lanes, or four for the narrowest strip.
-    ///
-    /// # Safety
-    /// As [`Both::tiles`], for both.
     #[inline(always)]
-    unsafe fn by_eights<Eight: Across, Four: Across>(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
-        // SAFETY: the caller vouches for the instructions and the lengths.
-        unsafe {
-            match self.width {
-                32 => self.tiles::<Eight, 4>(rows, starts, values),
-                16 => self.tiles::<Eight, 2>(rows, starts, values),
-                8 => self.tiles::<Eight, 1>(rows, starts, values),
-                4 => self.tiles::<Four, 1>(rows, starts, values),
-                width => unreachable!("no strip is {width} tokens wide here"),
-            }
+    fn by_eights<Eight: Across, Four: Across>(
+        &self,
+        eight: Eight,
+        four: Four,
+        rows: Range<usize>,
+        starts: &[u32],
+        values: &mut [f32],
+    ) {
+        match self.width {
+            32 => self.tiles::<Eight, 4>(eight, rows, starts, values),
+            16 => self.tiles::<Eight, 2>(eight, rows, starts, values),
+            8 => self.tiles::<Eight, 1>(eight, rows, starts, values),
+            4 => self.tiles::<Four, 1>(four, rows, starts, values),
+            width => unreachable!("no strip is {width} tokens wide here"),
         }
     }
 
     /// `V` vectors of tokens; as many words at a time as have their part of x in the first cache.
-    ///
-    /// # Safety
-    /// The machine has the instructions of `S`; dy has the rows and x all columns of `V * LANES` numbers; bits lie within the columns, and there are
-    /// as many values as bits.
     #[inline(always)]
-    unsafe fn tiles<S: Across, const V: usize>(&self, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
+    fn tiles<S: Across, const V: usize>(&self, s: S, rows: Range<usize>, starts: &[u32], values: &mut [f32]) {
         let width = V * S::LANES;
+        assert!(self.dy.len() >= rows.end * width && self.x.len() == self.cols * width);
         let step = (FIRST_CACHE / (4 * 64 * width)).clamp(1, 8);
         let mut at: Vec<usize> = starts[..rows.len()].iter().map(|s| (s - starts[0]) as usize).collect();
         let mut columns = [0u16; 8 * 64];
@@ -228,8 +217,9 @@ impl<'a, F: Fn(usize) -> &'a [u64]> Both<'_, F> {
                 }
                 let own = &mut values[*at..*at + count];
                 *at += count;
-                // SAFETY: as promised by the caller.
-                unsafe { dots::<S, V>(&columns[..count], self.dy.as_ptr().add(r * width), x, own) };
+                // SAFETY: dy has `width` numbers for `r`, and x for each column: asserted above; `weight_gradient` checked that no bit stands beyond
+                // the last.
+                unsafe { dots::<S, V>(s, &columns[..count], self.dy.as_ptr().add(r * width), x, own) };
             }
         }
     }
@@ -238,25 +228,25 @@ impl<'a, F: Fn(usize) -> &'a [u64]> Both<'_, F> {
 /// Adds the dot products of a row of dy with some columns of x.
 ///
 /// # Safety
-/// The machine has the instructions of `S`; dy has `V * LANES` numbers, x as many for every column, and there are as many values as columns.
+/// dy has `V * LANES` numbers, and x as many for every column.
 #[inline(always)]
-unsafe fn dots<S: Across, const V: usize>(columns: &[u16], dy: *const f32, x: *const f32, values: &mut [f32]) {
+unsafe fn dots<S: Across, const V: usize>(s: S, columns: &[u16], dy: *const f32, x: *const f32, values: &mut [f32]) {
     let width = V * S::LANES;
-    // SAFETY: as promised by the caller.
+    // SAFETY: `v` is below `V`: these are vectors of dy, and of a column of x.
     unsafe {
-        let mut row = [S::splat(0.0); V];
+        let mut row = [s.splat(0.0); V];
         for v in 0..V {
-            row[v] = S::load(dy.add(v * S::LANES));
+            row[v] = s.load(dy.add(v * S::LANES));
         }
         let (fours, rest) = values.as_chunks_mut::<4>();
         let (four_columns, last) = columns.as_chunks::<4>();
         for (four, c) in fours.iter_mut().zip(four_columns) {
-            let mut acc = [S::splat(0.0); 4];
+            let mut acc = [s.splat(0.0); 4];
             macro_rules! dot {
                 ($i:literal) => {{
                     let x = x.add(usize::from(c[$i]) * width);
                     for v in 0..V {
-                        acc[$i] = S::fma(row[v], S::load(x.add(v * S::LANES)), acc[$i]);
+                        acc[$i] = s.fma(row[v], s.load(x.add(v * S::LANES)), acc[$i]);
                     }
                 }};
             }
@@ -264,18 +254,18 @@ unsafe fn dots<S: Across, const V: usize>(columns: &[u16], dy: *const f32, x: *c
             dot!(1);
             dot!(2);
             dot!(3);
-            let sums = S::across(acc);
+            let sums = s.across(acc);
             for i in 0..4 {
                 four[i] += sums[i];
             }
         }
         for (value, &c) in rest.iter_mut().zip(last) {
             let x = x.add(usize::from(c) * width);
-            let mut acc = S::splat(0.0);
+            let mut acc = s.splat(0.0);
             for v in 0..V {
-                acc = S::fma(row[v], S::load(x.add(v * S::LANES)), acc);
+                acc = s.fma(row[v], s.load(x.add(v * S::LANES)), acc);
             }
-            *value += S::across([acc, S::splat(0.0), S::splat(0.0), S::splat(0.0)])[0];
+            *value += s.across([acc, s.splat(0.0), s.splat(0.0), s.splat(0.0)])[0];
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::kernels::frame::{Epilogue, Rows, few_tokens, product};
 use crate::kernels::frame::{Scratch, Use};
 use crate::kernels::simd::{Expand, Isa};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::simd::{part, places, sum_of_eight};
+use crate::kernels::simd::{Ymm, Zmm, part, places, sum_of_eight};
 use ndarray::ArrayRef2;
 
 /// `y = x · Wᵀ`; see [`LinearOp::apply_with`](crate::storage::LinearOp::apply_with).
@@ -57,6 +57,7 @@ fn runs<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
 fn runs_avx2<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut [f32]) {
     use std::arch::x86_64::*;
+    let s = Ymm::new();
     let rows = sums.len();
     let mut acc = Scratch::take(rows * 8, Use::Strips);
     acc.fill(0.0);
@@ -69,7 +70,8 @@ fn runs_avx2<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut
         let (order, words) = (&w.order[run..run + rows], &w.words[run..run + rows]);
         for (slot, (&row, &bits)) in order.iter().zip(words).enumerate() {
             let acc = &mut acc[8 * usize::from(row)..][..8];
-            // SAFETY: there are as many values in a run as bits, and SLACK more can be read; x has 64 numbers.
+            // SAFETY: `Nm` checked on its way in that there are as many values in a run as bits, and SLACK more can be read; `part` gives 64 numbers
+            // of x, and a slot of sums has eight.
             unsafe {
                 let before = _mm256_loadu_ps(acc.as_ptr());
                 // Two sums: one would wait for itself.
@@ -81,7 +83,7 @@ fn runs_avx2<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &mut
                 for (i, bits) in bits.to_le_bytes().into_iter().enumerate() {
                     let places = places(bits);
                     let x = _mm256_permutevar8x32_ps(_mm256_loadu_ps(x.as_ptr().add(8 * i)), places);
-                    sum[i % 2] = _mm256_fmadd_ps(T::eight(at, places), x, sum[i % 2]);
+                    sum[i % 2] = _mm256_fmadd_ps(T::eight(s, at, places), x, sum[i % 2]);
                     at = at.add(bits.count_ones() as usize);
                 }
                 let mut sum = _mm256_add_ps(sum[0], sum[1]);
@@ -108,25 +110,21 @@ fn runs_avx512<T: Expand>(w: &NmSlices<'_, T>, block: usize, x: &[f32], sums: &m
     let mut junk = std::arch::x86_64::_mm512_setzero_ps();
     // SAFETY: nothing is done.
     unsafe { std::arch::asm!("/* {0} */", inout(zmm_reg) junk, options(pure, nomem, nostack, preserves_flags)) };
-    // SAFETY: the caller's instructions are those of this function.
-    unsafe {
-        match (tokens, 16 % w.m) {
-            (1, 0) => spread::<T, 1, true>(w, block, x, sums, junk),
-            (1, _) => spread::<T, 1, false>(w, block, x, sums, junk),
-            (2, _) => spread::<T, 2, false>(w, block, x, sums, junk),
-            (3, _) => spread::<T, 3, false>(w, block, x, sums, junk),
-            _ => spread::<T, 4, false>(w, block, x, sums, junk),
-        }
+    let s = Zmm::new();
+    match (tokens, 16 % w.m) {
+        (1, 0) => spread::<T, 1, true>(s, w, block, x, sums, junk),
+        (1, _) => spread::<T, 1, false>(s, w, block, x, sums, junk),
+        (2, _) => spread::<T, 2, false>(s, w, block, x, sums, junk),
+        (3, _) => spread::<T, 3, false>(s, w, block, x, sums, junk),
+        _ => spread::<T, 4, false>(s, w, block, x, sums, junk),
     }
 }
 
 /// `B` tokens; `EVEN` if sixteen columns are whole groups. Columns without a weight take no part, whatever x holds there.
-///
-/// # Safety
-/// AVX-512 F, VL, BW, DQ, POPCNT and BMI run here.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
+fn spread<T: Expand, const B: usize, const EVEN: bool>(
+    s: Zmm,
     w: &NmSlices<'_, T>,
     block: usize,
     x: &[f32],
@@ -146,7 +144,7 @@ unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
         let xs: [[__m512; 4]; B] = std::array::from_fn(|b| {
             let (_, padded) = tokens.next().unwrap_or_else(|| unreachable!("there are {B}"));
             let x = part(&x[b * w.cols..(b + 1) * w.cols], start, padded);
-            // SAFETY: `part` gives 64 numbers.
+            // SAFETY: `Zmm` has the instructions; `part` gives 64 numbers.
             std::array::from_fn(|q| unsafe { _mm512_loadu_ps(x[16 * q..16 * q + 16].as_ptr()) })
         });
         let (run, count) = (w.run(block, word), w.count(word));
@@ -158,7 +156,8 @@ unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
                 // What the quarters before this one have taken. In the last word they may have more columns than it.
                 if EVEN { (q * quarter).min(count) } else { (bits & ((1u64 << (16 * q)) - 1)).count_ones() as usize }
             };
-            // SAFETY: there are as many values in a run as bits, and SLACK more can be read; rows lie within the block.
+            // SAFETY: `Zmm` has the instructions; `Nm` checked on its way in that there are as many values in a run as bits, and SLACK more can be
+            // read, and that rows lie within the block, for each of which and each token there are sixteen sums.
             unsafe {
                 for line in (0..count * size_of::<T>()).step_by(64) {
                     _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(AHEAD + line));
@@ -169,7 +168,7 @@ unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
                 let mut other = [_mm512_setzero_ps(); B];
                 for q in 0..4 {
                     let mask = (bits >> (16 * q)) as u16;
-                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(at.add(before(q)), u16::MAX));
+                    let values = _mm512_mask_expand_ps(junk, mask, T::sixteen(s, at.add(before(q)), u16::MAX));
                     for b in 0..B {
                         let to = if q % 2 == 0 { &mut sum[b] } else { &mut other[b] };
                         *to = _mm512_mask3_fmadd_ps(values, xs[b][q], *to, mask);
@@ -188,7 +187,7 @@ unsafe fn spread<T: Expand, const B: usize, const EVEN: bool>(
     }
     for (i, (sum, acc)) in sums.iter_mut().zip(acc.chunks_exact(16)).enumerate() {
         let scale = if grouped { 1.0 } else { w.scales.of::<T>(first + i % rows, 0) };
-        // SAFETY: the caller vouches for the instructions; sixteen numbers.
+        // SAFETY: `Zmm` has the instructions; sixteen numbers.
         *sum += scale * unsafe { _mm512_reduce_add_ps(_mm512_loadu_ps(acc.as_ptr())) };
     }
 }

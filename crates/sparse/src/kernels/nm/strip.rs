@@ -2,7 +2,7 @@
 //! loaded of x serves two products.
 
 use super::slices::NmSlices;
-use crate::kernels::frame::{Rows, Sums};
+use crate::kernels::frame::{Rows, Sums, check};
 use crate::kernels::simd::{Isa, Portable, Simd, Value};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Xmm, Ymm, Zmm};
@@ -32,75 +32,62 @@ impl<T: Value> Sums for Neighbours<'_, T> {
     }
 
     fn add(&self, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
-        let rows = self.0.block(block).1;
-        assert!(x.len() == self.0.cols * width && sums.len() >= rows * width, "a strip of {} for {width}", x.len());
-        // SAFETY: an instruction set is only ever current on a machine that has it; the lengths were checked just now, and the
-        // parts when the storage was made.
-        unsafe {
-            match Isa::current() {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => avx512(&self.0, block, x, width, sums),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => avx2(&self.0, block, x, width, sums),
-                _ => by_eights::<Portable<8>, Portable<4>, T>(&self.0, block, x, width, sums),
-            }
+        match Isa::current() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this set is only ever current on a machine that has it.
+            Isa::Avx512 => unsafe { avx512(&self.0, block, x, width, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { avx2(&self.0, block, x, width, sums) },
+            _ => by_eights(Portable::<8>, Portable::<4>, &self.0, block, x, width, sums),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
-unsafe fn avx512<T: Value>(w: &NmSlices<'_, T>, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe {
-        match width {
-            128 => words::<Zmm, T, 8, 1>(w, block, x, sums),
-            64 => words::<Zmm, T, 4, 1>(w, block, x, sums),
-            32 => words::<Zmm, T, 2, 2>(w, block, x, sums),
-            16 => words::<Zmm, T, 1, 4>(w, block, x, sums),
-            _ => by_eights::<Ymm, Xmm, T>(w, block, x, width, sums),
-        }
+fn avx512<T: Value>(w: &NmSlices<'_, T>, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    let s = Zmm::new();
+    match width {
+        128 => words::<Zmm, T, 8, 1>(s, w, block, x, sums),
+        64 => words::<Zmm, T, 4, 1>(s, w, block, x, sums),
+        32 => words::<Zmm, T, 2, 2>(s, w, block, x, sums),
+        16 => words::<Zmm, T, 1, 4>(s, w, block, x, sums),
+        _ => by_eights(Ymm::new(), Xmm::new(), w, block, x, width, sums),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
-unsafe fn avx2<T: Value>(w: &NmSlices<'_, T>, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe { by_eights::<Ymm, Xmm, T>(w, block, x, width, sums) }
+fn avx2<T: Value>(w: &NmSlices<'_, T>, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    by_eights(Ymm::new(), Xmm::new(), w, block, x, width, sums);
 }
 
 /// With eight lanes, or four for the narrowest strip.
-///
-/// # Safety
-/// As [`words`], for both.
 #[inline(always)]
-unsafe fn by_eights<Eight: Simd, Four: Simd, T: Value>(
+fn by_eights<Eight: Simd, Four: Simd, T: Value>(
+    eight: Eight,
+    four: Four,
     w: &NmSlices<'_, T>,
     block: usize,
     x: &[f32],
     width: usize,
     sums: &mut [f32],
 ) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe {
-        match width {
-            32 => words::<Eight, T, 4, 1>(w, block, x, sums),
-            16 => words::<Eight, T, 2, 2>(w, block, x, sums),
-            8 => words::<Eight, T, 1, 4>(w, block, x, sums),
-            4 => words::<Four, T, 1, 4>(w, block, x, sums),
-            _ => unreachable!("no strip is {width} tokens wide here"),
-        }
+    match width {
+        32 => words::<Eight, T, 4, 1>(eight, w, block, x, sums),
+        16 => words::<Eight, T, 2, 2>(eight, w, block, x, sums),
+        8 => words::<Eight, T, 1, 4>(eight, w, block, x, sums),
+        4 => words::<Four, T, 1, 4>(four, w, block, x, sums),
+        _ => unreachable!("no strip is {width} tokens wide here"),
     }
 }
 
-/// `V` vectors of sums for each of two neighbours, and `U` such sets that take turns, so that products need not wait for one another.
-///
-/// # Safety
-/// The machine has the instructions of `S`; `x` is `(in, V * LANES)`, `sums` is `(rows of the block, V * LANES)` at least, and the parts
-/// of `w` keep the invariants of their storage.
+/// `V` vectors of sums for each of two neighbours, and `U` such sets that take turns, so that products need not wait for one another. `x` is
+/// `(in, V * LANES)`, `sums` is `(rows of the block, V * LANES)` at least.
 #[inline(always)]
-unsafe fn words<S: Simd, T: Value, const V: usize, const U: usize>(
+fn words<S: Simd, T: Value, const V: usize, const U: usize>(
+    s: S,
     w: &NmSlices<'_, T>,
     block: usize,
     x: &[f32],
@@ -108,6 +95,7 @@ unsafe fn words<S: Simd, T: Value, const V: usize, const U: usize>(
 ) {
     let width = V * S::LANES;
     let (first, rows) = w.block(block);
+    check(x, w.cols, sums, rows, width);
     let to = sums.as_mut_ptr();
     for word in 0..w.tiles() {
         let x = x[w.tile_start(word) * width..].as_ptr();
@@ -119,17 +107,17 @@ unsafe fn words<S: Simd, T: Value, const V: usize, const U: usize>(
             let alone = slot + 1 == rows;
             let (row_a, row_b) = (usize::from(order[slot]), usize::from(order[slot + usize::from(!alone)]));
             let (bits_a, bits_b) = (bits[slot], if alone { 0 } else { bits[slot + 1] });
-            // SAFETY: runs have as many values as bits, bits lie within the columns of x and rows within the block; the caller
-            // vouches for the rest.
+            // SAFETY: `Nm` checked on its way in that runs have as many values as bits, that bits lie within the columns and rows within the
+            // block; x has `width` numbers for each column and `sums` for each row of the block, says `check`.
             unsafe {
                 let (a, b) = (to.add(row_a * width), to.add(row_b * width));
                 let (va, vb) = (values, values.add(count));
-                let mut sa = [[S::splat(0.0); V]; U];
-                let mut sb = [[S::splat(0.0); V]; U];
+                let mut sa = [[s.splat(0.0); V]; U];
+                let mut sb = [[s.splat(0.0); V]; U];
                 if !T::SCALED {
                     for v in 0..V {
-                        sa[0][v] = S::load(a.add(v * S::LANES));
-                        sb[0][v] = S::load(b.add(v * S::LANES));
+                        sa[0][v] = s.load(a.add(v * S::LANES));
+                        sb[0][v] = s.load(b.add(v * S::LANES));
                     }
                 }
                 macro_rules! take {
@@ -141,14 +129,14 @@ unsafe fn words<S: Simd, T: Value, const V: usize, const U: usize>(
                 }
                 macro_rules! value {
                     ($values:ident, $bits:ident, $column:expr) => {
-                        S::splat((*$values.add(($bits & ((1u64 << $column) - 1)).count_ones() as usize)).decode())
+                        s.splat((*$values.add(($bits & ((1u64 << $column) - 1)).count_ones() as usize)).decode())
                     };
                 }
                 macro_rules! add {
                     ($sum:ident, $u:expr, $weight:expr, $column:expr) => {{
                         let x = x.add($column * width);
                         for v in 0..V {
-                            $sum[$u][v] = S::fma($weight, S::load(x.add(v * S::LANES)), $sum[$u][v]);
+                            $sum[$u][v] = s.fma($weight, s.load(x.add(v * S::LANES)), $sum[$u][v]);
                         }
                     }};
                 }
@@ -167,9 +155,9 @@ unsafe fn words<S: Simd, T: Value, const V: usize, const U: usize>(
                         let (wa, wb) = (value!(va, bits_a, column), value!(vb, bits_b, column));
                         let x = x.add(column * width);
                         for v in 0..V {
-                            let x = S::load(x.add(v * S::LANES));
-                            sa[$u][v] = S::fma(wa, x, sa[$u][v]);
-                            sb[$u][v] = S::fma(wb, x, sb[$u][v]);
+                            let x = s.load(x.add(v * S::LANES));
+                            sa[$u][v] = s.fma(wa, x, sa[$u][v]);
+                            sb[$u][v] = s.fma(wb, x, sb[$u][v]);
                         }
                     }};
                 }
@@ -201,13 +189,13 @@ unsafe fn words<S: Simd, T: Value, const V: usize, const U: usize>(
                         for v in 0..V {
                             let mut sum = $acc[0][v];
                             for u in 1..U {
-                                sum = S::add(sum, $acc[u][v]);
+                                sum = s.add(sum, $acc[u][v]);
                             }
                             let to = $to.add(v * S::LANES);
                             if T::SCALED {
-                                sum = S::fma(S::splat(w.scales.at::<T>(first + $row, word)), sum, S::load(to));
+                                sum = s.fma(s.splat(w.scales.at::<T>(first + $row, word)), sum, s.load(to));
                             }
-                            S::store(to, sum);
+                            s.store(to, sum);
                         }
                     };
                 }

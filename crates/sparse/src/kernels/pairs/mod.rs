@@ -10,7 +10,7 @@
 //! tiles of 1024 columns, from the second cache, as fast at half the weights and slower below), whole rows against a strip in the second cache
 //! (half as fast), tiles beyond two thirds of the first cache, four rows side by side without common columns.
 
-use crate::kernels::frame::{RowLists, Sums, Walk};
+use crate::kernels::frame::{RowLists, Sums, Walk, check};
 use crate::kernels::simd::{Column, Isa, Portable, Simd, Value};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Xmm, Ymm, Zmm};
@@ -90,18 +90,14 @@ impl<I: Column, T: Value> Sums for PairSlices<'_, I, T> {
     }
 
     fn add(&self, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
-        let rows = (self.blocks[block + 1] - self.blocks[block]) as usize;
-        assert!(x.len() == self.cols * width && sums.len() == (rows + 1) * width, "a strip of {} for {width}", x.len());
-        // SAFETY: an instruction set is only ever current on a machine that has it; the lengths were checked just now, and the
-        // parts when the storage was made.
-        unsafe {
-            match (Isa::current(), width) {
-                #[cfg(target_arch = "x86_64")]
-                (Isa::Avx512, _) => avx512(self, block, x, width, sums),
-                #[cfg(target_arch = "x86_64")]
-                (Isa::Avx2, _) => avx2(self, block, x, width, sums),
-                _ => by_eights::<Portable<8>, Portable<4>, I, T>(self, block, x, width, sums),
-            }
+        match Isa::current() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this set is only ever current on a machine that has it.
+            Isa::Avx512 => unsafe { avx512(self, block, x, width, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { avx2(self, block, x, width, sums) },
+            _ => by_eights(Portable::<8>, Portable::<4>, self, block, x, width, sums),
         }
     }
 }
@@ -162,63 +158,53 @@ unsafe impl<I: Column, T: Value> Walk for PairSlices<'_, I, T> {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
-unsafe fn avx512<I: Column, T: Value>(w: &PairSlices<'_, I, T>, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe {
-        match width {
-            128 => tiles::<Zmm, I, T, 8, 1>(w, block, x, sums),
-            64 => tiles::<Zmm, I, T, 4, 1>(w, block, x, sums),
-            32 => tiles::<Zmm, I, T, 2, 2>(w, block, x, sums),
-            16 => tiles::<Zmm, I, T, 1, 4>(w, block, x, sums),
-            _ => by_eights::<Ymm, Xmm, I, T>(w, block, x, width, sums),
-        }
+fn avx512<I: Column, T: Value>(w: &PairSlices<'_, I, T>, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    let s = Zmm::new();
+    match width {
+        128 => tiles::<Zmm, I, T, 8, 1>(s, w, block, x, sums),
+        64 => tiles::<Zmm, I, T, 4, 1>(s, w, block, x, sums),
+        32 => tiles::<Zmm, I, T, 2, 2>(s, w, block, x, sums),
+        16 => tiles::<Zmm, I, T, 1, 4>(s, w, block, x, sums),
+        _ => by_eights(Ymm::new(), Xmm::new(), w, block, x, width, sums),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
-unsafe fn avx2<I: Column, T: Value>(w: &PairSlices<'_, I, T>, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe {
-        match width {
-            // Six vectors a row fill the registers; with four, a twentieth slower.
-            48 => tiles::<Ymm, I, T, 6, 1>(w, block, x, sums),
-            _ => by_eights::<Ymm, Xmm, I, T>(w, block, x, width, sums),
-        }
+fn avx2<I: Column, T: Value>(w: &PairSlices<'_, I, T>, block: usize, x: &[f32], width: usize, sums: &mut [f32]) {
+    let s = Ymm::new();
+    match width {
+        // Six vectors a row fill the registers; with four, a twentieth slower.
+        48 => tiles::<Ymm, I, T, 6, 1>(s, w, block, x, sums),
+        _ => by_eights(s, Xmm::new(), w, block, x, width, sums),
     }
 }
 
 /// With eight lanes, or four for the narrowest strip.
-///
-/// # Safety
-/// As [`tiles`], for both.
 #[inline(always)]
-unsafe fn by_eights<Eight: Simd, Four: Simd, I: Column, T: Value>(
+fn by_eights<Eight: Simd, Four: Simd, I: Column, T: Value>(
+    eight: Eight,
+    four: Four,
     w: &PairSlices<'_, I, T>,
     block: usize,
     x: &[f32],
     width: usize,
     sums: &mut [f32],
 ) {
-    // SAFETY: the caller vouches for the instructions and the lengths.
-    unsafe {
-        match width {
-            32 => tiles::<Eight, I, T, 4, 1>(w, block, x, sums),
-            16 => tiles::<Eight, I, T, 2, 2>(w, block, x, sums),
-            8 => tiles::<Eight, I, T, 1, 4>(w, block, x, sums),
-            4 => tiles::<Four, I, T, 1, 4>(w, block, x, sums),
-            _ => unreachable!("no strip is {width} tokens wide here"),
-        }
+    match width {
+        32 => tiles::<Eight, I, T, 4, 1>(eight, w, block, x, sums),
+        16 => tiles::<Eight, I, T, 2, 2>(eight, w, block, x, sums),
+        8 => tiles::<Eight, I, T, 1, 4>(eight, w, block, x, sums),
+        4 => tiles::<Four, I, T, 1, 4>(four, w, block, x, sums),
+        _ => unreachable!("no strip is {width} tokens wide here"),
     }
 }
 
-/// `V` vectors of sums for each of two rows, and `U` such sets that take turns, so that products need not wait for one another.
-///
-/// # Safety
-/// The machine has the instructions of `S`; `x` is `(in, V * LANES)`, `sums` is `(rows of the block + 1, V * LANES)`, and the parts
-/// of `w` keep the invariants of their storage.
+/// `V` vectors of sums for each of two rows, and `U` such sets that take turns, so that products need not wait for one another. `x` is
+/// `(in, V * LANES)`, `sums` is `(rows of the block + 1, V * LANES)`.
 #[inline(always)]
-unsafe fn tiles<S: Simd, I: Column, T: Value, const V: usize, const U: usize>(
+fn tiles<S: Simd, I: Column, T: Value, const V: usize, const U: usize>(
+    s: S,
     w: &PairSlices<'_, I, T>,
     block: usize,
     x: &[f32],
@@ -227,6 +213,7 @@ unsafe fn tiles<S: Simd, I: Column, T: Value, const V: usize, const U: usize>(
     let width = V * S::LANES;
     let (first, end) = (w.blocks[block] as usize, w.blocks[block + 1] as usize);
     let (pairs, tiles) = ((end - first).div_ceil(2), w.cols.div_ceil(w.tile));
+    check(x, w.cols, sums, end - first + 1, width);
     let to = sums.as_mut_ptr();
     for tile in 0..tiles {
         let x = x[tile * w.tile * width..].as_ptr();
@@ -235,40 +222,41 @@ unsafe fn tiles<S: Simd, I: Column, T: Value, const V: usize, const U: usize>(
         let mut columns = w.columns[w.column_starts[list] as usize..].as_ptr();
         let mut values = w.values[w.value_starts[list] as usize..].as_ptr();
         for (i, pair) in w.pairs[at..at + pairs].iter().enumerate() {
-            // SAFETY: the storage has as many columns and values as its pairs say, columns lie within their tile and rows
-            // within their block or one past it; the caller vouches for the rest.
+            // SAFETY: `TilePairs` checked on its way in that a list has as many columns and values as its pairs say, that columns lie within
+            // their tile, and rows within their block or one past it; x has `width` numbers for each column and `sums` for
+            // each of these rows, says `check`.
             unsafe {
                 let (a, b) = (to.add(usize::from(pair.first) * width), to.add(usize::from(pair.second) * width));
-                let mut sa = [[S::splat(0.0); V]; U];
-                let mut sb = [[S::splat(0.0); V]; U];
+                let mut sa = [[s.splat(0.0); V]; U];
+                let mut sb = [[s.splat(0.0); V]; U];
                 if !T::SCALED {
                     for v in 0..V {
-                        sa[0][v] = S::load(a.add(v * S::LANES));
-                        sb[0][v] = S::load(b.add(v * S::LANES));
+                        sa[0][v] = s.load(a.add(v * S::LANES));
+                        sb[0][v] = s.load(b.add(v * S::LANES));
                     }
                 }
                 macro_rules! single {
                     ($u:expr) => {{
                         let (xa, xb) = (x.add((*columns).index() * width), x.add((*columns.add(1)).index() * width));
-                        let (wa, wb) = (S::splat((*values).decode()), S::splat((*values.add(1)).decode()));
+                        let (wa, wb) = (s.splat((*values).decode()), s.splat((*values.add(1)).decode()));
                         (columns, values) = (columns.add(2), values.add(2));
                         for v in 0..V {
-                            sa[$u][v] = S::fma(wa, S::load(xa.add(v * S::LANES)), sa[$u][v]);
+                            sa[$u][v] = s.fma(wa, s.load(xa.add(v * S::LANES)), sa[$u][v]);
                         }
                         for v in 0..V {
-                            sb[$u][v] = S::fma(wb, S::load(xb.add(v * S::LANES)), sb[$u][v]);
+                            sb[$u][v] = s.fma(wb, s.load(xb.add(v * S::LANES)), sb[$u][v]);
                         }
                     }};
                 }
                 macro_rules! both {
                     ($u:expr) => {{
                         let x = x.add((*columns).index() * width);
-                        let (wa, wb) = (S::splat((*values).decode()), S::splat((*values.add(1)).decode()));
+                        let (wa, wb) = (s.splat((*values).decode()), s.splat((*values.add(1)).decode()));
                         (columns, values) = (columns.add(1), values.add(2));
                         for v in 0..V {
-                            let x = S::load(x.add(v * S::LANES));
-                            sa[$u][v] = S::fma(wa, x, sa[$u][v]);
-                            sb[$u][v] = S::fma(wb, x, sb[$u][v]);
+                            let x = s.load(x.add(v * S::LANES));
+                            sa[$u][v] = s.fma(wa, x, sa[$u][v]);
+                            sb[$u][v] = s.fma(wb, x, sb[$u][v]);
                         }
                     }};
                 }
@@ -289,10 +277,10 @@ unsafe fn tiles<S: Simd, I: Column, T: Value, const V: usize, const U: usize>(
                 in_turns!(pair.both, both);
                 for _ in 0..pair.rest {
                     let x = x.add((*columns).index() * width);
-                    let wb = S::splat((*values).decode());
+                    let wb = s.splat((*values).decode());
                     (columns, values) = (columns.add(1), values.add(1));
                     for v in 0..V {
-                        sb[0][v] = S::fma(wb, S::load(x.add(v * S::LANES)), sb[0][v]);
+                        sb[0][v] = s.fma(wb, s.load(x.add(v * S::LANES)), sb[0][v]);
                     }
                 }
                 // References to the sums would send them through memory.
@@ -301,13 +289,13 @@ unsafe fn tiles<S: Simd, I: Column, T: Value, const V: usize, const U: usize>(
                         for v in 0..V {
                             let mut sum = $acc[0][v];
                             for u in 1..U {
-                                sum = S::add(sum, $acc[u][v]);
+                                sum = s.add(sum, $acc[u][v]);
                             }
                             let to = $to.add(v * S::LANES);
                             if T::SCALED {
-                                sum = S::fma(S::splat(w.scales[2 * (at + i) + $slot]), sum, S::load(to));
+                                sum = s.fma(s.splat(w.scales[2 * (at + i) + $slot]), sum, s.load(to));
                             }
-                            S::store(to, sum);
+                            s.store(to, sum);
                         }
                     };
                 }

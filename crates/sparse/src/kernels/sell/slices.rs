@@ -149,7 +149,7 @@ impl<T: Value> SellSlices<'_, T> {
         for (lane, &row) in self.rows_of(block).iter().enumerate() {
             let (row, scale) = (row as usize, self.scale(row as usize));
             for t in 0..B {
-                // SAFETY: as promised by the caller.
+                // SAFETY: a row of this block, and one of the tokens that y has and nobody else uses now, says the caller.
                 unsafe { epilogue.put(y, token + t, row, &[scale * sums[t][lane]]) };
             }
         }

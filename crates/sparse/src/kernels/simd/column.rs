@@ -1,5 +1,8 @@
 //! Columns as storages name them.
 
+#[cfg(target_arch = "x86_64")]
+use super::lanes::Zmm;
+
 /// A column within a tile.
 pub(crate) trait Column: Copy + Send + Sync + 'static {
     fn index(self) -> usize;
@@ -10,9 +13,9 @@ pub(crate) trait Column: Copy + Send + Sync + 'static {
     /// Sixteen neighbours as indices of 32 bits, zeros where the mask has none.
     ///
     /// # Safety
-    /// AVX-512 F, VL and BW run here, and the columns in the mask can be read.
+    /// The columns in the mask can be read.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn sixteen(at: *const Self, mask: u16) -> std::arch::x86_64::__m512i;
+    unsafe fn sixteen(_: Zmm, at: *const Self, mask: u16) -> std::arch::x86_64::__m512i;
 }
 
 impl Column for u8 {
@@ -29,9 +32,9 @@ impl Column for u8 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn sixteen(at: *const u8, mask: u16) -> std::arch::x86_64::__m512i {
+    unsafe fn sixteen(_: Zmm, at: *const u8, mask: u16) -> std::arch::x86_64::__m512i {
         use std::arch::x86_64::*;
-        // SAFETY: the caller vouches for the instructions and the memory.
+        // SAFETY: `Zmm` has the instructions; a masked load reads what is in the mask alone.
         unsafe { _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, at.cast())) }
     }
 }
@@ -50,9 +53,9 @@ impl Column for u16 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn sixteen(at: *const u16, mask: u16) -> std::arch::x86_64::__m512i {
+    unsafe fn sixteen(_: Zmm, at: *const u16, mask: u16) -> std::arch::x86_64::__m512i {
         use std::arch::x86_64::*;
-        // SAFETY: the caller vouches for the instructions and the memory.
+        // SAFETY: `Zmm` has the instructions; a masked load reads what is in the mask alone.
         unsafe { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, at.cast())) }
     }
 }
@@ -70,9 +73,9 @@ impl Column for u32 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn sixteen(at: *const u32, mask: u16) -> std::arch::x86_64::__m512i {
+    unsafe fn sixteen(_: Zmm, at: *const u32, mask: u16) -> std::arch::x86_64::__m512i {
         use std::arch::x86_64::*;
-        // SAFETY: the caller vouches for the instructions and the memory.
+        // SAFETY: `Zmm` has the instructions; a masked load reads what is in the mask alone.
         unsafe { _mm512_maskz_loadu_epi32(mask, at.cast()) }
     }
 }

@@ -1,5 +1,7 @@
 //! Values in the places of their bits.
 
+#[cfg(target_arch = "x86_64")]
+use super::lanes::{Ymm, Zmm};
 use super::value::Value;
 use half::{bf16, f16};
 
@@ -8,16 +10,16 @@ pub trait Expand: Value {
     /// The values from `at` on where `places` has a sign, zeros elsewhere.
     ///
     /// # Safety
-    /// AVX2 and F16C run here, and eight values can be read from `at`.
+    /// Eight values can be read from `at`.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn eight(at: *const Self, places: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m256;
+    unsafe fn eight(_: Ymm, at: *const Self, places: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m256;
 
     /// The sixteen values from `at` on, zeros where the mask has none.
     ///
     /// # Safety
-    /// AVX-512 F, VL and BW run here, and the values in the mask can be read.
+    /// The values in the mask can be read.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn sixteen(at: *const Self, mask: u16) -> std::arch::x86_64::__m512;
+    unsafe fn sixteen(_: Zmm, at: *const Self, mask: u16) -> std::arch::x86_64::__m512;
 }
 
 /// Values that follow the last one of a storage and mean nothing.
@@ -76,17 +78,17 @@ macro_rules! expand {
         impl Expand for $value {
             #[cfg(target_arch = "x86_64")]
             #[inline(always)]
-            unsafe fn eight($from: *const Self, $places: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m256 {
+            unsafe fn eight(_: Ymm, $from: *const Self, $places: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m256 {
                 use std::arch::x86_64::*;
-                // SAFETY: the caller vouches for the instructions and the memory.
+                // SAFETY: `Ymm` has the instructions, none of which reads more than eight values.
                 unsafe { $eight }
             }
 
             #[cfg(target_arch = "x86_64")]
             #[inline(always)]
-            unsafe fn sixteen($at: *const Self, $mask: u16) -> std::arch::x86_64::__m512 {
+            unsafe fn sixteen(_: Zmm, $at: *const Self, $mask: u16) -> std::arch::x86_64::__m512 {
                 use std::arch::x86_64::*;
-                // SAFETY: the caller vouches for the instructions and the memory.
+                // SAFETY: `Zmm` has the instructions; a masked load reads what is in the mask alone.
                 unsafe { $sixteen }
             }
         }
@@ -95,11 +97,11 @@ macro_rules! expand {
 
 /// Numbers of 32 bits where places have a sign.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn signed(v: std::arch::x86_64::__m256i, places: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m256i {
+#[inline]
+#[target_feature(enable = "avx2")]
+fn signed(v: std::arch::x86_64::__m256i, places: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m256i {
     use std::arch::x86_64::*;
-    // SAFETY: the caller vouches for AVX2.
-    unsafe { _mm256_and_si256(v, _mm256_srai_epi32::<31>(places)) }
+    _mm256_and_si256(v, _mm256_srai_epi32::<31>(places))
 }
 
 expand!(f32, |at, places| _mm256_maskload_ps(at, places), |at, mask| _mm512_maskz_loadu_ps(mask, at));

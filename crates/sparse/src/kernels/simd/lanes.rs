@@ -1,7 +1,8 @@
 //! Vectors of `f32` as kernels see them: one small trait, one type for each instruction set.
 //!
 //! A kernel is written once over [`Simd`] and compiled for each set inside a function with the matching `target_feature`; the
-//! methods are inlined into it, one to three instructions each.
+//! methods are inlined into it, one to three instructions each. A value of an instruction set is the proof that the machine has it: it is
+//! made by such a function and handed to the kernel, which is then safe but where it goes through pointers.
 
 use super::slices::add_up;
 use super::value::Value;
@@ -9,30 +10,65 @@ use half::{bf16, f16};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-/// A vector of `LANES` numbers.
-///
-/// # Safety
-/// Every method may be called only where the instruction set of the type may run. `load` and `store` touch `LANES` numbers.
+/// An instruction set that this machine has, and what it does with vectors of `LANES` numbers.
 pub(crate) trait Simd: Copy {
     type V: Copy;
     const LANES: usize;
 
-    unsafe fn splat(x: f32) -> Self::V;
-    unsafe fn load(from: *const f32) -> Self::V;
-    unsafe fn store(to: *mut f32, v: Self::V);
+    fn splat(self, x: f32) -> Self::V;
     /// `a * b + c`.
-    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// The sum of all: halves are added until one number is left.
-    unsafe fn sum(v: Self::V) -> f32;
+    fn sum(self, v: Self::V) -> f32;
+    /// # Safety
+    /// `LANES` numbers can be read; they need no alignment.
+    unsafe fn load(self, from: *const f32) -> Self::V;
+    /// # Safety
+    /// `LANES` numbers can be written; they need no alignment.
+    unsafe fn store(self, to: *mut f32, v: Self::V);
     /// `LANES` numbers, widened.
-    unsafe fn load_bf16(from: *const bf16) -> Self::V;
+    ///
+    /// # Safety
+    /// As [`Simd::load`].
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::V;
     /// `LANES` numbers, widened.
-    unsafe fn load_f16(from: *const f16) -> Self::V;
+    ///
+    /// # Safety
+    /// As [`Simd::load`].
+    unsafe fn load_f16(self, from: *const f16) -> Self::V;
     /// `LANES` numbers, widened.
-    unsafe fn load_i8(from: *const i8) -> Self::V;
+    ///
+    /// # Safety
+    /// As [`Simd::load`].
+    unsafe fn load_i8(self, from: *const i8) -> Self::V;
     /// `LANES` numbers of four bits, the lower half of a byte before the upper one.
-    unsafe fn load_u4(from: *const u8) -> Self::V;
+    ///
+    /// # Safety
+    /// Half as many bytes as `LANES` can be read.
+    unsafe fn load_u4(self, from: *const u8) -> Self::V;
+
+    /// The first numbers of a slice.
+    ///
+    /// # Panics
+    /// If it has less than `LANES`.
+    #[inline(always)]
+    fn read(self, from: &[f32]) -> Self::V {
+        assert!(from.len() >= Self::LANES);
+        // SAFETY: asserted just now.
+        unsafe { self.load(from.as_ptr()) }
+    }
+
+    /// Puts a vector to the start of a slice.
+    ///
+    /// # Panics
+    /// If it has less than `LANES` numbers.
+    #[inline(always)]
+    fn write(self, to: &mut [f32], v: Self::V) {
+        assert!(to.len() >= Self::LANES);
+        // SAFETY: asserted just now; the borrow is exclusive.
+        unsafe { self.store(to.as_mut_ptr(), v) }
+    }
 }
 
 /// Floating point numbers as a vector loads them.
@@ -41,7 +77,7 @@ pub(crate) trait Float: Value {
     ///
     /// # Safety
     /// As [`Simd::load`].
-    unsafe fn load<S: Simd>(from: *const Self) -> S::V;
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V;
 
     /// The same numbers, if they are `f32`.
     fn plain(_: &[Self]) -> Option<&[f32]> {
@@ -55,25 +91,25 @@ impl Float for f32 {
     }
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const f32) -> S::V {
-        // SAFETY: as promised by the caller.
-        unsafe { S::load(from) }
+    unsafe fn load<S: Simd>(s: S, from: *const f32) -> S::V {
+        // SAFETY: both ask for the same numbers.
+        unsafe { s.load(from) }
     }
 }
 
 impl Float for bf16 {
     #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const bf16) -> S::V {
-        // SAFETY: as promised by the caller.
-        unsafe { S::load_bf16(from) }
+    unsafe fn load<S: Simd>(s: S, from: *const bf16) -> S::V {
+        // SAFETY: both ask for the same numbers.
+        unsafe { s.load_bf16(from) }
     }
 }
 
 impl Float for f16 {
     #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const f16) -> S::V {
-        // SAFETY: as promised by the caller.
-        unsafe { S::load_f16(from) }
+    unsafe fn load<S: Simd>(s: S, from: *const f16) -> S::V {
+        // SAFETY: both ask for the same numbers.
+        unsafe { s.load_f16(from) }
     }
 }
 
@@ -86,24 +122,24 @@ impl<const N: usize> Simd for Portable<N> {
     const LANES: usize = N;
 
     #[inline(always)]
-    unsafe fn splat(x: f32) -> [f32; N] {
+    fn splat(self, x: f32) -> [f32; N] {
         [x; N]
     }
 
     #[inline(always)]
-    unsafe fn load(from: *const f32) -> [f32; N] {
-        // SAFETY: the caller vouches for N numbers; an array of them has their alignment.
-        unsafe { from.cast::<[f32; N]>().read() }
+    unsafe fn load(self, from: *const f32) -> [f32; N] {
+        // SAFETY: an array of N numbers is as large as these.
+        unsafe { from.cast::<[f32; N]>().read_unaligned() }
     }
 
     #[inline(always)]
-    unsafe fn store(to: *mut f32, v: [f32; N]) {
+    unsafe fn store(self, to: *mut f32, v: [f32; N]) {
         // SAFETY: as in `load`.
-        unsafe { to.cast::<[f32; N]>().write(v) }
+        unsafe { to.cast::<[f32; N]>().write_unaligned(v) }
     }
 
     #[inline(always)]
-    unsafe fn fma(a: [f32; N], b: [f32; N], mut c: [f32; N]) -> [f32; N] {
+    fn fma(self, a: [f32; N], b: [f32; N], mut c: [f32; N]) -> [f32; N] {
         for i in 0..N {
             c[i] = if cfg!(target_arch = "aarch64") { a[i].mul_add(b[i], c[i]) } else { a[i] * b[i] + c[i] };
         }
@@ -111,7 +147,7 @@ impl<const N: usize> Simd for Portable<N> {
     }
 
     #[inline(always)]
-    unsafe fn add(mut a: [f32; N], b: [f32; N]) -> [f32; N] {
+    fn add(self, mut a: [f32; N], b: [f32; N]) -> [f32; N] {
         for i in 0..N {
             a[i] += b[i];
         }
@@ -119,105 +155,114 @@ impl<const N: usize> Simd for Portable<N> {
     }
 
     #[inline(always)]
-    unsafe fn sum(v: [f32; N]) -> f32 {
+    fn sum(self, v: [f32; N]) -> f32 {
         add_up(v)
     }
 
     #[inline(always)]
-    unsafe fn load_bf16(from: *const bf16) -> [f32; N] {
+    unsafe fn load_bf16(self, from: *const bf16) -> [f32; N] {
         // SAFETY: as in `load`.
-        unsafe { from.cast::<[bf16; N]>().read() }.map(Value::decode)
+        unsafe { from.cast::<[bf16; N]>().read_unaligned() }.map(Value::decode)
     }
 
     #[inline(always)]
-    unsafe fn load_f16(from: *const f16) -> [f32; N] {
+    unsafe fn load_f16(self, from: *const f16) -> [f32; N] {
         // SAFETY: as in `load`.
-        unsafe { from.cast::<[f16; N]>().read() }.map(Value::decode)
+        unsafe { from.cast::<[f16; N]>().read_unaligned() }.map(Value::decode)
     }
 
     #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> [f32; N] {
+    unsafe fn load_i8(self, from: *const i8) -> [f32; N] {
         // SAFETY: as in `load`.
-        unsafe { from.cast::<[i8; N]>().read() }.map(Value::decode)
+        unsafe { from.cast::<[i8; N]>().read_unaligned() }.map(Value::decode)
     }
 
     #[inline(always)]
-    unsafe fn load_u4(from: *const u8) -> [f32; N] {
-        // SAFETY: the caller vouches for half as many bytes.
+    unsafe fn load_u4(self, from: *const u8) -> [f32; N] {
+        // SAFETY: `i / 2` is below half of N.
         std::array::from_fn(|i| unsafe { f32::from(*from.add(i / 2) >> (4 * (i % 2)) & 15) })
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
-    ($(#[$doc:meta])* $name:ident, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sum:ident,
-     $half:ident, $widen:ident, $shift:ident, $cast:ident, $convert:ident, $bytes:ident, $signed:ident, $float:ident, $halves:ident) => {
+    ($(#[$doc:meta])* $name:ident, $features:tt, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sum:ident,
+     $half:ident, $widen:ident, $shift:ident, $cast:ident, $convert:ident, $bytes:ident, $signed:ident, $float:ident, $four_bits:ident, $halves:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy)]
-        pub(crate) struct $name;
+        #[derive(Debug, Clone, Copy)]
+        pub struct $name(());
+
+        impl $name {
+            /// The instruction set, for a function that is compiled for it: elsewhere the call is unsafe.
+            #[inline]
+            #[target_feature(enable = $features)]
+            pub(crate) fn new() -> Self {
+                $name(())
+            }
+        }
 
         impl Simd for $name {
             type V = $v;
             const LANES: usize = $lanes;
 
             #[inline(always)]
-            unsafe fn splat(x: f32) -> Self::V {
-                // SAFETY: the caller vouches for the instruction set.
+            fn splat(self, x: f32) -> Self::V {
+                // SAFETY: who has `self` runs where its instructions do.
                 unsafe { $splat(x) }
             }
 
             #[inline(always)]
-            unsafe fn load(from: *const f32) -> Self::V {
-                // SAFETY: the caller vouches for the instruction set and for the memory; the load needs no alignment.
+            fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                // SAFETY: as above.
+                unsafe { $fma(a, b, c) }
+            }
+
+            #[inline(always)]
+            fn add(self, a: Self::V, b: Self::V) -> Self::V {
+                // SAFETY: as above.
+                unsafe { $add(a, b) }
+            }
+
+            #[inline(always)]
+            fn sum(self, v: Self::V) -> f32 {
+                // SAFETY: as above.
+                unsafe { $sum(v) }
+            }
+
+            #[inline(always)]
+            unsafe fn load(self, from: *const f32) -> Self::V {
+                // SAFETY: as above; `LANES` numbers are what the instruction reads, from any place.
                 unsafe { $load(from) }
             }
 
             #[inline(always)]
-            unsafe fn store(to: *mut f32, v: Self::V) {
+            unsafe fn store(self, to: *mut f32, v: Self::V) {
                 // SAFETY: as in `load`.
                 unsafe { $store(to, v) }
             }
 
             #[inline(always)]
-            unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-                // SAFETY: the caller vouches for the instruction set.
-                unsafe { $fma(a, b, c) }
-            }
-
-            #[inline(always)]
-            unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
-                // SAFETY: the caller vouches for the instruction set.
-                unsafe { $add(a, b) }
-            }
-
-            #[inline(always)]
-            unsafe fn sum(v: Self::V) -> f32 {
-                // SAFETY: the caller vouches for the instruction set.
-                unsafe { $sum(v) }
-            }
-
-            #[inline(always)]
-            unsafe fn load_bf16(from: *const bf16) -> Self::V {
-                // SAFETY: as in `load`. A bf16 is the upper half of an f32.
+            unsafe fn load_bf16(self, from: *const bf16) -> Self::V {
+                // SAFETY: as in `load`: what is read is as large as `LANES` numbers. A bf16 is the upper half of an f32.
                 unsafe { $cast($shift::<16>($widen(from.cast::<$half>().read_unaligned()))) }
             }
 
             #[inline(always)]
-            unsafe fn load_f16(from: *const f16) -> Self::V {
-                // SAFETY: as in `load`.
+            unsafe fn load_f16(self, from: *const f16) -> Self::V {
+                // SAFETY: as in `load_bf16`.
                 unsafe { $convert(from.cast::<$half>().read_unaligned()) }
             }
 
             #[inline(always)]
-            unsafe fn load_i8(from: *const i8) -> Self::V {
-                // SAFETY: as in `load`.
+            unsafe fn load_i8(self, from: *const i8) -> Self::V {
+                // SAFETY: as in `load_bf16`.
                 unsafe { $float($signed(from.cast::<$bytes>().read_unaligned())) }
             }
 
             #[inline(always)]
-            unsafe fn load_u4(from: *const u8) -> Self::V {
-                // SAFETY: as in `load`.
-                unsafe { $float($halves(from)) }
+            unsafe fn load_u4(self, from: *const u8) -> Self::V {
+                // SAFETY: as in `load_bf16`: half as many bytes as `LANES`.
+                unsafe { $float($halves(from.cast::<$four_bits>().read_unaligned())) }
             }
         }
     };
@@ -226,86 +271,98 @@ macro_rules! x86 {
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Four numbers, with FMA.
-    Xmm, __m128, 4, _mm_set1_ps, _mm_loadu_ps, _mm_storeu_ps, _mm_fmadd_ps, _mm_add_ps, sum_of,
-    i64, widen_four, _mm_slli_epi32, _mm_castsi128_ps, convert_four, i32, signed_four, _mm_cvtepi32_ps, halves_four
+    Xmm, "avx2,fma,f16c", __m128, 4, _mm_set1_ps, _mm_loadu_ps, _mm_storeu_ps, _mm_fmadd_ps, _mm_add_ps, sum_of,
+    i64, widen_four, _mm_slli_epi32, _mm_castsi128_ps, convert_four, i32, signed_four, _mm_cvtepi32_ps, u16, halves_four
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Eight numbers, with AVX2 and FMA.
-    Ymm, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps, sum_of_eight,
-    __m128i, _mm256_cvtepu16_epi32, _mm256_slli_epi32, _mm256_castsi256_ps, _mm256_cvtph_ps, i64, signed_eight, _mm256_cvtepi32_ps, halves_eight
+    Ymm, "avx2,fma,f16c", __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps, sum_of_eight,
+    __m128i, _mm256_cvtepu16_epi32, _mm256_slli_epi32, _mm256_castsi256_ps, _mm256_cvtph_ps, i64, signed_eight, _mm256_cvtepi32_ps, i32, halves_eight
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Sixteen numbers, with AVX-512F.
-    Zmm, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps, sum_of_sixteen,
-    __m256i, _mm512_cvtepu16_epi32, _mm512_slli_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps, __m128i, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, halves_sixteen
+    Zmm, "avx512f,avx512vl,avx512bw,avx512dq", __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps, sum_of_sixteen,
+    __m256i, _mm512_cvtepu16_epi32, _mm512_slli_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps, __m128i, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, i64, halves_sixteen
 );
+
+#[cfg(target_arch = "x86_64")]
+impl Zmm {
+    /// The vectors of eight that it has beside its own.
+    #[inline(always)]
+    pub(crate) fn half(self) -> Ymm {
+        Ymm(())
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Ymm {
+    /// The vectors of four that it has beside its own.
+    #[inline(always)]
+    pub(crate) fn half(self) -> Xmm {
+        Xmm(())
+    }
+}
 
 /// Four numbers of 16 bits as integers of 32.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn widen_four(four: i64) -> __m128i {
-    // SAFETY: the caller vouches for AVX2.
-    unsafe { _mm_cvtepu16_epi32(_mm_cvtsi64_si128(four)) }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widen_four(four: i64) -> __m128i {
+    _mm_cvtepu16_epi32(_mm_cvtsi64_si128(four))
 }
 
 /// Four bytes as integers of 32 bits.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn signed_four(four: i32) -> __m128i {
-    // SAFETY: the caller vouches for AVX2.
-    unsafe { _mm_cvtepi8_epi32(_mm_cvtsi32_si128(four)) }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn signed_four(four: i32) -> __m128i {
+    _mm_cvtepi8_epi32(_mm_cvtsi32_si128(four))
 }
 
 /// Eight bytes as integers of 32 bits.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn signed_eight(eight: i64) -> __m256i {
-    // SAFETY: the caller vouches for AVX2.
-    unsafe { _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight)) }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn signed_eight(eight: i64) -> __m256i {
+    _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight))
 }
 
 /// Four `f16` as `f32`.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn convert_four(four: i64) -> __m128 {
-    // SAFETY: the caller vouches for F16C.
-    unsafe { _mm_cvtph_ps(_mm_cvtsi64_si128(four)) }
+#[inline]
+#[target_feature(enable = "f16c")]
+fn convert_four(four: i64) -> __m128 {
+    _mm_cvtph_ps(_mm_cvtsi64_si128(four))
 }
 
 /// Four numbers of four bits as integers of 32.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn halves_four(from: *const u8) -> __m128i {
-    // SAFETY: the caller vouches for AVX2 and two bytes.
-    unsafe {
-        let all = _mm_set1_epi32(i32::from(from.cast::<u16>().read_unaligned()));
-        _mm_and_si128(_mm_srlv_epi32(all, _mm_setr_epi32(0, 4, 8, 12)), _mm_set1_epi32(15))
-    }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn halves_four(two: u16) -> __m128i {
+    let all = _mm_set1_epi32(i32::from(two));
+    _mm_and_si128(_mm_srlv_epi32(all, _mm_setr_epi32(0, 4, 8, 12)), _mm_set1_epi32(15))
 }
 
 /// Eight numbers of four bits as integers of 32.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn halves_eight(from: *const u8) -> __m256i {
-    // SAFETY: the caller vouches for AVX2 and four bytes.
-    unsafe {
-        let all = _mm256_set1_epi32(from.cast::<i32>().read_unaligned());
-        _mm256_and_si256(_mm256_srlv_epi32(all, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)), _mm256_set1_epi32(15))
-    }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn halves_eight(four: i32) -> __m256i {
+    let all = _mm256_set1_epi32(four);
+    _mm256_and_si256(_mm256_srlv_epi32(all, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)), _mm256_set1_epi32(15))
 }
 
 /// Sixteen numbers of four bits as integers of 32.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn halves_sixteen(from: *const u8) -> __m512i {
-    // SAFETY: the caller vouches for AVX-512F and eight bytes.
-    unsafe {
-        let (all, low) = (_mm_loadl_epi64(from.cast()), _mm_set1_epi8(15));
-        let bytes = _mm_unpacklo_epi8(_mm_and_si128(all, low), _mm_and_si128(_mm_srli_epi16::<4>(all), low));
-        _mm512_cvtepu8_epi32(bytes)
-    }
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halves_sixteen(eight: i64) -> __m512i {
+    let (all, low) = (_mm_cvtsi64_si128(eight), _mm_set1_epi8(15));
+    let bytes = _mm_unpacklo_epi8(_mm_and_si128(all, low), _mm_and_si128(_mm_srli_epi16::<4>(all), low));
+    _mm512_cvtepu8_epi32(bytes)
 }
 
 /// The sum of four numbers.

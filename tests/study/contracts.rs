@@ -126,11 +126,7 @@ fn a_pruner_that_gives_a_wrong_thing_is_told_so_in_one_line_and_the_model_stays_
         (two_of_four, plain(bits([1, 1, 1, 0])), "layer own: mask is not 2:4: row 0, columns 0..4 keep 3, not 2"),
         (pair, plain(bits([0, 1, 1, 0])), "layer own: mask is not block1x2: rows 0..1, columns 0..2 keep 1 of 2"),
         (free, Gives(Mask::full(2, 2), array![[1.0; 4]]), "layer own: mask: expected shape [1, 4], found [2, 2]"),
-        (
-            free,
-            Gives(bits([1, 1, 0, 0]), array![[1.0], [2.0]]),
-            "layer own: pruned weight: expected shape [1, 4], found [2, 1]",
-        ),
+        (free, Gives(bits([1, 1, 0, 0]), array![[1.0], [2.0]]), "layer own: pruned weight: expected shape [1, 4], found [2, 1]"),
         (
             free,
             Gives(bits([1, 1, 0, 0]), array![[1.0, 2.0, 0.0, 0.5]]),

@@ -2,10 +2,10 @@
 
 mod isa;
 mod value;
-mod column;
-mod expand;
 pub mod slices;
 mod lanes;
+mod column;
+mod expand;
 
 pub(crate) use column::Column;
 pub use expand::Expand;

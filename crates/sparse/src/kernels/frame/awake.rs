@@ -1,9 +1,13 @@
 //! Many small parallel products in a row, without the pool falling asleep between them.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Looks for work so many times before it lets other programs run.
 const TRIES: usize = 200;
+
+/// The longest that a run waits for the other threads to watch before it begins.
+const WAKING: Duration = Duration::from_micros(200);
 
 /// How many runs keep their pools awake.
 static RUNS: AtomicUsize = AtomicUsize::new(0);
@@ -24,12 +28,17 @@ pub fn awake<R: Send>(f: impl FnOnce() -> R + Send) -> R {
             RUNS.fetch_sub(1, Ordering::Relaxed);
         }
     }
-    let ended = AtomicBool::new(false);
+    let (begun, ended, watching) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
     rayon::scope(|scope| {
         let here = rayon::current_thread_index();
-        let ended = &ended;
-        // Each thread runs this once, so none waits for itself; the one that runs `f` leaves at once.
+        let (begun, ended, watching) = (&begun, &ended, &watching);
+        // Each thread runs this once, so none waits for itself; the one that runs `f` leaves at once. So does one that comes late: it may
+        // be in the midst of a part of `f` that waits for another, and a watch on top of it would wait for itself.
         scope.spawn_broadcast(move |_, _| {
+            if begun.load(Ordering::Acquire) {
+                return;
+            }
+            watching.fetch_add(1, Ordering::Relaxed);
             let mut idle = 0;
             while rayon::current_thread_index() != here && !ended.load(Ordering::Acquire) {
                 if rayon::yield_now() == Some(rayon::Yield::Executed) {
@@ -42,6 +51,11 @@ pub fn awake<R: Send>(f: impl FnOnce() -> R + Send) -> R {
                 }
             }
         });
+        let (others, since) = (rayon::current_num_threads() - 1, Instant::now());
+        while watching.load(Ordering::Relaxed) < others && since.elapsed() < WAKING {
+            std::hint::spin_loop();
+        }
+        begun.store(true, Ordering::Release);
         RUNS.fetch_add(1, Ordering::Relaxed);
         let _end = End(ended);
         f()
@@ -55,7 +69,8 @@ mod tests {
 
     #[test]
     fn parallel_work_within_ends_nested_and_after_a_panic() {
-        for threads in [1, 2, 5] {
+        // So often that threads come late, and in the midst of a part.
+        for threads in [1, 2, 5].repeat(20) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let sum = || -> u64 {
                 (0..100).map(|_| (0..64u64).into_par_iter().map(|i| (0..i).into_par_iter().sum::<u64>()).sum::<u64>()).sum()

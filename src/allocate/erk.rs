@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub struct Er;
 
 /// Erdős-Rényi with kernels; see the module.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Erk;
 
 impl Allocate for Er {

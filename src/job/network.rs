@@ -3,39 +3,17 @@
 use super::check::{Plan, Subject, each_once};
 use super::methods::Methods;
 use super::settings::PruneJob;
-use crate::allocate::{Allocate, LayerView, Overrides, Target};
+use crate::allocate::{Allocate, Overrides, Target};
 use crate::calibrate::{LayerWeights, measure};
 use crate::criteria::{Magnitude, Measured, Needs};
-use crate::mask::{Budget, Pattern};
 use crate::nn::{LayerInfo, Layers, Model, Samples, find_layer};
-use crate::prune::{Outcome, Pruning, budgets, check_pruning, matches, prune_layers_by};
+use crate::prune::{Outcome, Pruning, check_pruning, matches, prune_layers_by};
 use crate::solve::Pruned;
 use crate::{Error, Result};
-use ndarray::Array2;
 
 /// What must be measured of a model in memory.
 fn needs(plan: &Plan<'_>) -> Needs {
     plan.pruner.needs().union(plan.ranking.as_ref().map_or_else(Needs::none, |ranking| ranking.needs()))
-}
-
-/// Refuses, before anything is measured, budgets that shapes alone show to be impossible.
-fn check_budgets(model: &dyn Layers, pruning: &Pruning<'_>) -> Result<()> {
-    let (infos, none) = (model.layers(), Array2::zeros((1, 1)));
-    let wanted = infos.iter().filter(|info| !pruning.skip.contains(&info.name));
-    let shape = |info| {
-        let LayerInfo { name, shape, kernel, positions, .. }: &LayerInfo = info;
-        Some(LayerView { name, weight: none.broadcast(*shape)?, kernel: *kernel, positions: *positions, scores: None })
-    };
-    let shapes: Vec<LayerView<'_>> = wanted.filter_map(shape).collect();
-    if matches!(pruning.pattern, Pattern::Nm { .. }) {
-        return Ok(());
-    }
-    if pruning.allocate.needs_scores() || pruning.allocate.needs_weights() {
-        let Target::Sparsity(sparsity) = pruning.target else { return Ok(()) };
-        let total = Budget::from_sparsity(shapes.iter().map(LayerView::len).sum(), sparsity)?;
-        return pruning.allocate.given(&shapes, total).map(|_| ());
-    }
-    budgets(&shapes, pruning.allocate, pruning.target, pruning.pattern).map(|_| ())
 }
 
 /// The settings that a model in memory has no use for.
@@ -93,7 +71,6 @@ impl PruneJob {
             skip: &skip,
         };
         check_pruning(model, &pruning)?;
-        check_budgets(model, &pruning)?;
         let measured = measure(model, data, needs(&plan))?;
         let mut pruned = model.clone();
         let results = prune_layers_by(&mut pruned, &measured, plan.pruner.as_ref(), &pruning)?;

@@ -19,7 +19,7 @@ pub use language::{
     unfinished_settings,
 };
 pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
-pub(crate) use oneshot::{budgets, check_pruning, prune_one, ranks};
+pub(crate) use oneshot::{ToPrune, check_pruning, ranks, wanted};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use surgeon::{Criterion, Removed, Surgeon};

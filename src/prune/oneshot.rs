@@ -7,7 +7,7 @@ use crate::mask::{Budget, Mask, Pattern, Scope, select};
 use crate::nn::{LayerInfo, Layers, Model, Network, Samples, find_layer};
 use crate::solve::{Pruned, Pruner, WoodFisher, scores};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 
 /// What to prune by, how much, and in what shape.
 #[derive(Debug, Clone, Copy)]
@@ -77,18 +77,46 @@ where
     Ok(Outcome { model: pruned, masks, predicted_increase: Some(predicted) })
 }
 
-/// Refuses before anything is measured what cannot be pruned so: unknown names in `skip`, a pattern that does not fit a layer, nothing left.
+/// Refuses before anything is measured what cannot be pruned so: unknown names in `skip`, nothing left, a pattern that does not fit a layer,
+/// budgets that shapes alone show to be impossible.
 ///
 /// # Errors
 /// Naming the layer.
 pub(crate) fn check_pruning(model: &dyn Layers, pruning: &Pruning<'_>) -> Result<()> {
-    let layers = model.layers();
-    let skipped = pruning.skip.iter().map(|name| find_layer(&layers, name)).collect::<Result<Vec<_>>>()?;
+    let (infos, none) = (model.layers(), Array2::zeros((1, 1)));
+    let wanted = wanted(&infos, pruning.skip)?;
     pruning.pattern.check_scope(pruning.scope)?;
-    for layer in layers.iter().filter(|layer| !skipped.contains(layer) && !layer.is_empty()) {
-        pruning.pattern.units(layer.shape.0, layer.shape.1).map_err(|e| e.in_layer(&layer.name))?;
+    let infos = infos.iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(info, _)| info);
+    let shape = |info| {
+        let LayerInfo { name, shape, kernel, positions, .. }: &LayerInfo = info;
+        Some(LayerView { name, weight: none.broadcast(*shape)?, kernel: *kernel, positions: *positions, scores: None })
+    };
+    let shapes: Vec<LayerView<'_>> = infos.filter_map(shape).collect();
+    for layer in shapes.iter().filter(|layer| !layer.is_empty()) {
+        pruning.pattern.units(layer.weight.nrows(), layer.weight.ncols()).map_err(|e| e.in_layer(layer.name))?;
     }
-    Ok(())
+    if matches!(pruning.pattern, Pattern::Nm { .. }) {
+        return Ok(());
+    }
+    if pruning.allocate.needs_scores() || pruning.allocate.needs_weights() {
+        let Target::Sparsity(sparsity) = pruning.target else { return Ok(()) };
+        let total = Budget::from_sparsity(shapes.iter().map(LayerView::len).sum(), sparsity)?;
+        return pruning.allocate.given(&shapes, total).map(|_| ());
+    }
+    budgets(&shapes, pruning.allocate, pruning.target, pruning.pattern).map(|_| ())
+}
+
+/// Which layers are pruned: those that are not skipped.
+///
+/// # Errors
+/// [`Error::UnknownName`] for a name of no layer; if none is left.
+pub(crate) fn wanted(layers: &[LayerInfo], skip: &[String]) -> Result<Vec<bool>> {
+    let skipped = skip.iter().map(|name| find_layer(layers, name)).collect::<Result<Vec<_>>>()?;
+    let wanted: Vec<bool> = layers.iter().map(|layer| !skipped.contains(&layer)).collect();
+    if !wanted.contains(&true) {
+        return Err(Error::invalid_option("layers", format!("none of {} is left to prune", layers.len())));
+    }
+    Ok(wanted)
 }
 
 /// Moves the survivors of each layer, and says by how much the loss is predicted to grow.
@@ -140,7 +168,9 @@ pub type NamedMasks = Vec<(String, Mask)>;
 pub fn prune_layers(model: &mut dyn Layers, measured: &[Measured], pruning: &Pruning<'_>) -> Result<(NamedMasks, Option<f64>)> {
     let (masks, predicted) = {
         let weights = LayerWeights::of(model)?;
-        masks(&weights, measured, pruning)?
+        let layers = ToPrune::of(&weights, measured, &wanted(weights.layers(), pruning.skip)?);
+        let scores = layers.scores(pruning.saliency, pruning.pattern)?;
+        layers.masks(&scores, (pruning.allocate, pruning.target), (pruning.pattern, pruning.scope))?
     };
     for (name, mask) in &masks {
         let weight = mask.applied(&model.read(name)?);
@@ -182,16 +212,11 @@ pub fn prune_layers_by(
 ) -> Result<Vec<(String, Pruned)>> {
     let pruned = {
         let weights = LayerWeights::of(model)?;
-        let (infos, layers) = wanted(&weights, measured, pruning)?;
+        let layers = ToPrune::of(&weights, measured, &wanted(weights.layers(), pruning.skip)?);
         let ranks = ranks(pruning.allocate, pruning.pattern);
-        let score = |e: &Evidence<'_>| ranks.then(|| scores(e, pruning.saliency, pruning.pattern)).transpose();
-        let scores: Vec<Option<Array2<f32>>> = layers.iter().map(score).collect::<Result<_>>()?;
-        let shapes = shapes(&infos, &layers, scores.iter().map(|s| s.as_ref().map(|s| s.view())));
-        let budgets = budgets(&shapes, pruning.allocate, pruning.target, pruning.pattern)?;
-        let one = |(layer, budget): (&Evidence<'_>, Budget)| {
-            Ok((layer.layer.to_string(), prune_one(layer, pruner, pruning.pattern, pruning.scope, budget)?))
-        };
-        layers.iter().zip(budgets).map(one).collect::<Result<Vec<_>>>()?
+        let scores = ranks.then(|| layers.scores(pruning.saliency, pruning.pattern)).transpose()?;
+        let (how, shape) = ((pruning.allocate, pruning.target), (pruning.pattern, pruning.scope));
+        layers.by_pruner(pruner, scores.as_deref(), how, shape)?
     };
     pruned.iter().try_for_each(|(name, pruned)| model.write(name, pruned.clone()))?;
     Ok(pruned)
@@ -222,46 +247,67 @@ pub(crate) fn ranks(allocate: &dyn Allocate, pattern: Pattern) -> bool {
     allocate.needs_scores() && !matches!(pattern, Pattern::Nm { .. })
 }
 
-/// The layers that are not skipped.
-fn wanted<'a>(
-    weights: &'a LayerWeights<'_>,
-    measured: &'a [Measured],
-    pruning: &Pruning<'_>,
-) -> Result<(Vec<&'a LayerInfo>, Vec<Evidence<'a>>)> {
-    let infos = weights.layers();
-    let skipped = pruning.skip.iter().map(|name| find_layer(infos, name)).collect::<Result<Vec<_>>>()?;
-    let evidence = weights.evidence(measured);
-    Ok(infos.iter().zip(evidence).filter(|(info, _)| !skipped.contains(info)).unzip())
+/// The layers that are pruned, as an allocation sees them and with what was measured of them.
+pub(crate) struct ToPrune<'a> {
+    infos: Vec<&'a LayerInfo>,
+    /// What was measured.
+    pub evidence: Vec<Evidence<'a>>,
 }
 
-/// Layers as an allocation sees them.
-fn shapes<'a>(
-    infos: &[&LayerInfo],
-    layers: &[Evidence<'a>],
-    scores: impl Iterator<Item = Option<ArrayView2<'a, f32>>>,
-) -> Vec<LayerView<'a>> {
-    let parts = infos.iter().zip(layers).zip(scores);
-    let one = |((info, e), scores): ((&&LayerInfo, &Evidence<'a>), Option<ArrayView2<'a, f32>>)| {
-        let (kernel, positions) = (info.kernel, info.positions);
-        LayerView { name: e.layer, weight: e.weight, kernel, positions, scores }
-    };
-    parts.map(one).collect()
-}
-
-/// The masks of the layers that are not skipped, and the sum of the scores of what goes.
-fn masks(weights: &LayerWeights<'_>, measured: &[Measured], pruning: &Pruning<'_>) -> Result<(Vec<(String, Mask)>, f64)> {
-    let (infos, layers) = wanted(weights, measured, pruning)?;
-    let scores: Vec<Array2<f32>> = layers.iter().map(|e| scores(e, pruning.saliency, pruning.pattern)).collect::<Result<_>>()?;
-    let shapes = shapes(&infos, &layers, scores.iter().map(|s| Some(s.view())));
-    let chosen = choose(&shapes, pruning.allocate, pruning.target, pruning.pattern, pruning.scope)?;
-    let (mut masks, mut predicted) = (Vec::new(), 0.0);
-    for ((layer, scores), mask) in layers.iter().zip(&scores).zip(chosen) {
-        let mask = layer.mask.map_or_else(|| mask.clone(), |old| mask.and(old));
-        let removed = layer.mask.map_or_else(|| mask.not(), |old| old.minus(&mask));
-        predicted += removed.iter_kept().map(|(r, c)| f64::from(scores[[r, c]])).sum::<f64>();
-        masks.push((layer.layer.to_string(), mask));
+impl<'a> ToPrune<'a> {
+    /// Those of `wanted`.
+    pub fn of(weights: &'a LayerWeights<'_>, measured: &'a [Measured], wanted: &[bool]) -> Self {
+        let all = weights.layers().iter().zip(weights.evidence(measured)).zip(wanted);
+        let (infos, evidence) = all.filter(|(_, wanted)| **wanted).map(|(layer, _)| layer).unzip();
+        ToPrune { infos, evidence }
     }
-    Ok((masks, predicted))
+
+    /// The scores of every layer, what was dropped before below everything else.
+    pub fn scores(&self, saliency: &dyn Saliency, pattern: Pattern) -> Result<Vec<Array2<f32>>> {
+        self.evidence.iter().map(|layer| scores(layer, saliency, pattern)).collect()
+    }
+
+    /// As an allocation sees them, with the scores of all, or none.
+    pub fn views<'s>(&'s self, scores: Option<&'s [Array2<f32>]>) -> Vec<LayerView<'s>> {
+        let one = |(l, (info, e)): (usize, (&'s &LayerInfo, &'s Evidence<'a>))| {
+            let (kernel, positions) = (info.kernel, info.positions);
+            LayerView { name: e.layer, weight: e.weight, kernel, positions, scores: scores.map(|all| all[l].view()) }
+        };
+        self.infos.iter().zip(&self.evidence).enumerate().map(one).collect()
+    }
+
+    /// The masks of all by their scores, and the sum of the scores of what goes.
+    pub fn masks(
+        &self,
+        scores: &[Array2<f32>],
+        (allocate, target): (&dyn Allocate, Target),
+        (pattern, scope): (Pattern, Scope),
+    ) -> Result<(NamedMasks, f64)> {
+        let chosen = choose(&self.views(Some(scores)), allocate, target, pattern, scope)?;
+        let (mut masks, mut predicted) = (Vec::new(), 0.0);
+        for ((layer, scores), mask) in self.evidence.iter().zip(scores).zip(chosen) {
+            let mask = layer.mask.map_or_else(|| mask.clone(), |old| mask.and(old));
+            let removed = layer.mask.map_or_else(|| mask.not(), |old| old.minus(&mask));
+            predicted += removed.iter_kept().map(|(r, c)| f64::from(scores[[r, c]])).sum::<f64>();
+            masks.push((layer.layer.to_string(), mask));
+        }
+        Ok((masks, predicted))
+    }
+
+    /// What a pruner makes of each under its budget; `scores` are looked at by an allocation that ranks.
+    pub fn by_pruner(
+        &self,
+        pruner: &dyn Pruner,
+        scores: Option<&[Array2<f32>]>,
+        (allocate, target): (&dyn Allocate, Target),
+        (pattern, scope): (Pattern, Scope),
+    ) -> Result<Vec<(String, Pruned)>> {
+        let budgets = budgets(&self.views(scores), allocate, target, pattern)?;
+        let one = |(layer, budget): (&Evidence<'_>, Budget)| {
+            Ok((layer.layer.to_string(), prune_one(layer, pruner, pattern, scope, budget)?))
+        };
+        self.evidence.iter().zip(budgets).map(one).collect()
+    }
 }
 
 /// One mask a layer from scores alone: allocates the target over the layers, then selects in each.

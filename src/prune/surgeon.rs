@@ -2,7 +2,7 @@
 
 use crate::calibrate::Calibration;
 use crate::mask::Mask;
-use crate::nn::{Mode, Model, Network};
+use crate::nn::{Mode, Network};
 use crate::solve::{InverseHessian, obs};
 use crate::{Error, Result};
 use ndarray::{Array2, Axis, s};
@@ -201,7 +201,7 @@ fn dropped(network: &Network) -> Vec<usize> {
 
 fn check(network: &Network, data: &Calibration<'_>) -> Result<usize> {
     let samples = data.x.nrows();
-    let (_, outputs) = Model::widths(network).unwrap_or((0, data.target.ncols()));
+    let outputs = network.outputs();
     let expected = [samples.max(1), network.inputs(), samples.max(1), outputs];
     let found = [samples, data.x.ncols(), data.target.nrows(), data.target.ncols()];
     if expected == found { Ok(samples) } else { Err(Error::shape("samples and targets of a surgeon", &expected, &found)) }

@@ -5,6 +5,7 @@ use crate::mask::{Budget, Mask, Pattern, Scope, check_finite};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, Axis};
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// A layer after pruning.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +33,7 @@ impl Pruned {
     }
 
     /// Holds what a pruner gave to what it was asked for, whoever wrote the pruner: the layer's shape, the pattern, exactly the budget (no more
-    /// than it, where the layer's own mask has left fewer), nothing kept that this mask dropped, 0 wherever the mask drops, finite numbers.
+    /// than it, where the layer's own mask has left fewer), nothing kept that this mask dropped, 0 wherever the mask drops, finite numbers, a loss of at least 0.
     ///
     /// ```
     /// use lacuna::criteria::Evidence;
@@ -67,23 +68,27 @@ impl Pruned {
         if let Some((row, col)) = old.and_then(|old| self.mask.minus(old).iter_kept().next()) {
             return wrong(row, col, "was dropped before, and is kept again");
         }
-        let dropped = |&((row, col), w): &((usize, usize), &f32)| *w != 0.0 && !self.mask.get(row, col);
-        if let Some(((row, col), w)) = self.weight.indexed_iter().find(dropped) {
+        if self.mask.dropped_nonzeros(&self.weight) > 0 {
+            let dropped = |&((row, col), w): &((usize, usize), &f32)| *w != 0.0 && !self.mask.get(row, col);
+            let ((row, col), w) = self.weight.indexed_iter().find(dropped).unwrap_or(((0, 0), &0.0));
             return wrong(row, col, &format!("holds {w}, and the mask drops it"));
+        }
+        if let Some(loss) = self.loss.filter(|loss| !(loss.is_finite() && *loss >= 0.0)) {
+            let reason = format!("the pruner says {loss}, which is no finite number of at least 0");
+            return Err(Error::Numerical { what: "loss".into(), reason });
         }
         // With what an older mask dropped put back into units of which something is kept, the mask must be one of the pattern.
         let (r, c) = pattern.unit(rows, cols);
         let single = (r, c) == (1, 1);
         let counts = |mask: &Mask| mask.block_counts(r, c);
-        let whole = match old {
-            Some(_) if !single => {
+        let whole = match old.filter(|_| !single) {
+            Some(old) => {
                 let kept = counts(&self.mask);
-                let dropped = |row: usize, col: usize| old.is_some_and(|old| !old.get(row, col));
-                Mask::from_fn(rows, cols, |row, col| {
-                    self.mask.get(row, col) || (kept[[row / r, col / c]] > 0 && dropped(row, col))
-                })
+                Cow::Owned(Mask::from_fn(rows, cols, |row, col| {
+                    self.mask.get(row, col) || (kept[[row / r, col / c]] > 0 && !old.get(row, col))
+                }))
             }
-            _ => self.mask.clone(),
+            None => Cow::Borrowed(&self.mask),
         };
         match (pattern, old) {
             (Pattern::Nm { n, m }, Some(_)) => {

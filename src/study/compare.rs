@@ -2,11 +2,12 @@
 
 use super::candidate::{Candidate, built_in, built_in_names};
 use super::comparison::{Comparison, DENSE, Setting, Trial};
-use super::runs::{How, SeedRun, only_sparsity, wanted};
+use super::runs::{How, SeedRun, only_sparsity};
 use super::subject::{Metric, Subject};
 use crate::allocate::{Allocate, Uniform};
 use crate::criteria::Saliency;
 use crate::mask::{Pattern, Scope};
+use crate::prune::wanted;
 use crate::rng::Seed;
 use crate::solve::Pruner;
 use crate::train::side_by_side;
@@ -200,7 +201,7 @@ impl<'a> Compare<'a> {
         let (candidates, sparsities) = self.check(&metrics)?;
         let made = |k: usize| {
             let model = subject.model(self.seeds[k])?;
-            wanted(subject.layers(&model), &self.skip)?;
+            wanted(&subject.layers(&model).layers(), &self.skip)?;
             Ok(model)
         };
         let models = spread(self.seeds.len(), made)?;

@@ -3,14 +3,13 @@
 use super::candidate::{Candidate, Chooser};
 use super::comparison::{Measurement, Trial};
 use super::subject::{Metric, Subject};
-use crate::allocate::{Allocate, LayerView, Target};
+use crate::allocate::{Allocate, Target};
 use crate::calibrate::LayerWeights;
 use crate::criteria::{Evidence, Measured, Need, Needs, Saliency};
-use crate::mask::{Pattern, Scope};
-use crate::nn::{LayerInfo, Layers, find_layer};
-use crate::prune::{budgets, choose, prune_one, ranks};
+use crate::mask::{Mask, Pattern, Scope};
+use crate::prune::{ToPrune, ranks, wanted};
 use crate::rng::Seed;
-use crate::solve::{Pruned, Pruner, scores};
+use crate::solve::{Pruned, Pruner};
 use crate::{Error, Result};
 use ndarray::Array2;
 use std::borrow::Cow;
@@ -31,26 +30,17 @@ impl How<'_> {
     fn ranks(&self) -> bool {
         ranks(self.allocate, self.pattern)
     }
+
+    /// How a sparsity is divided over the layers.
+    fn division(&self, sparsity: f64) -> (&dyn Allocate, Target) {
+        (self.allocate, Target::Sparsity(sparsity))
+    }
 }
 
 /// The one sparsity of an N:M pattern.
 pub(super) fn only_sparsity(pattern: Pattern) -> Option<f64> {
     let Pattern::Nm { n, m } = pattern else { return None };
     Some(1.0 - n as f64 / m as f64)
-}
-
-/// Which layers are pruned, one for each: those that are not skipped.
-///
-/// # Errors
-/// [`Error::UnknownName`] for a name of no layer; if none is left.
-pub(super) fn wanted(model: &dyn Layers, skip: &[String]) -> Result<Vec<bool>> {
-    let all = model.layers();
-    let skipped = skip.iter().map(|name| find_layer(&all, name)).collect::<Result<Vec<_>>>()?;
-    let wanted: Vec<bool> = all.iter().map(|layer| !skipped.contains(&layer)).collect();
-    if !wanted.contains(&true) {
-        return Err(Error::invalid_option("layers", format!("none of {} is left to prune", all.len())));
-    }
-    Ok(wanted)
 }
 
 /// One seed's model with everything that was measured of it.
@@ -78,7 +68,7 @@ impl<'a, S: Subject> SeedRun<'a, S> {
         candidates: &[Candidate<'_>],
     ) -> Result<Self> {
         let layers = subject.layers(model);
-        let (weights, wanted) = (LayerWeights::of(layers)?, wanted(layers, how.skip)?);
+        let (weights, wanted) = (LayerWeights::of(layers)?, wanted(&layers.layers(), how.skip)?);
         let needs =
             candidates.iter().try_fold(Needs::none(), |all, c| Ok::<_, Error>(all.union(c.of(seed)?.needs(how.ranks()))))?;
         let measures = Measures::of(subject, model, needs, wanted.len())?;
@@ -99,7 +89,7 @@ impl<'a, S: Subject> SeedRun<'a, S> {
         let ready = match (self.measures.reason(chooser.needs(ranks)), chooser.scores(ranks)) {
             (Some(reason), _) => Err(reason),
             (None, None) => Ok(None),
-            (None, Some(criterion)) => self.scores(criterion).map(Some).map_err(|e| e.to_string()),
+            (None, Some(criterion)) => self.layers().scores(criterion, self.how.pattern).map(Some).map_err(|e| e.to_string()),
         };
         let outcome = |sparsity: f64| -> std::result::Result<Measurement, String> {
             if let Some(only) = only_sparsity(self.how.pattern).filter(|only| (only - sparsity).abs() > 1e-12) {
@@ -124,40 +114,20 @@ impl<'a, S: Subject> SeedRun<'a, S> {
         Ok(self.how.sparsities.iter().map(trial).collect())
     }
 
-    /// The layers that are pruned, with what was measured of them.
-    fn evidence(&self) -> Vec<Evidence<'_>> {
-        let all = self.weights.evidence(&self.measures.layers);
-        all.into_iter().zip(&self.wanted).filter(|(_, wanted)| **wanted).map(|(evidence, _)| evidence).collect()
-    }
-
-    /// The scores of every layer, what was dropped before below everything else.
-    fn scores(&self, criterion: &dyn Saliency) -> Result<Vec<Array2<f32>>> {
-        self.evidence().iter().map(|layer| scores(layer, criterion, self.how.pattern)).collect()
-    }
-
-    /// The layers as an allocation sees them.
-    fn layers<'e>(&'e self, evidence: &[Evidence<'e>], scores: Option<&'e [Array2<f32>]>) -> Vec<LayerView<'e>> {
-        let infos = self.weights.layers().iter().zip(&self.wanted).filter(|(_, wanted)| **wanted);
-        let one = |(l, (e, (info, _))): (usize, (&Evidence<'e>, (&LayerInfo, &bool)))| {
-            let (kernel, positions) = (info.kernel, info.positions);
-            LayerView { name: e.layer, weight: e.weight, kernel, positions, scores: scores.map(|all| all[l].view()) }
-        };
-        evidence.iter().zip(infos).enumerate().map(one).collect()
+    /// The layers that are pruned.
+    fn layers(&self) -> ToPrune<'_> {
+        ToPrune::of(&self.weights, &self.measures.layers, &self.wanted)
     }
 
     /// As [`prune::one_shot`](crate::prune::one_shot) does it.
     fn by_scores(&self, criterion: &dyn Saliency, scores: &[Array2<f32>], scope: Scope, sparsity: f64) -> Result<Made> {
-        let evidence = self.evidence();
-        let layers = self.layers(&evidence, Some(scores));
-        let masks = choose(&layers, self.how.allocate, Target::Sparsity(sparsity), self.how.pattern, scope)?;
-        let (mut made, mut predicted) = (Vec::new(), 0.0);
-        for ((layer, scores), chosen) in evidence.iter().zip(scores).zip(masks) {
-            let mask = layer.mask.map_or_else(|| chosen.clone(), |old| chosen.and(old));
-            let removed = layer.mask.map_or_else(|| mask.not(), |old| old.minus(&mask));
-            predicted += removed.iter_kept().map(|(r, c)| f64::from(scores[[r, c]])).sum::<f64>();
+        let layers = self.layers();
+        let (masks, predicted) = layers.masks(scores, self.how.division(sparsity), (self.how.pattern, scope))?;
+        let pruned = |(layer, (name, mask)): (&Evidence<'_>, (String, Mask))| {
             let weight = mask.applied(&layer.weight);
-            made.push((layer.layer.to_string(), Pruned { mask, weight, loss: None }));
-        }
+            (name, Pruned { mask, weight, loss: None })
+        };
+        let made = layers.evidence.iter().zip(masks).map(pruned).collect();
         Ok((made, criterion.predicts_loss().then_some(predicted)))
     }
 
@@ -167,13 +137,8 @@ impl<'a, S: Subject> SeedRun<'a, S> {
             let reason = "ranks scores, and this pruner was given none to be ranked by";
             return Err(Error::invalid_option(format!("allocation {}", self.how.allocate.name()), reason));
         }
-        let evidence = self.evidence();
-        let layers = self.layers(&evidence, scores);
-        let budgets = budgets(&layers, self.how.allocate, Target::Sparsity(sparsity), self.how.pattern)?;
-        let of = |(layer, budget): (&Evidence<'_>, _)| {
-            Ok((layer.layer.to_string(), prune_one(layer, pruner, self.how.pattern, scope, budget)?))
-        };
-        Ok((evidence.iter().zip(budgets).map(of).collect::<Result<_>>()?, None))
+        let made = self.layers().by_pruner(pruner, scores, self.how.division(sparsity), (self.how.pattern, scope))?;
+        Ok((made, None))
     }
 
     /// One finite number for each metric.

@@ -450,8 +450,9 @@ fn a_loss_that_no_layer_can_have_is_not_written_into_a_record() {
         let out = m.out(&format!("out{i}"));
         let pruner = Boaster(loss);
         let error = prune(&m.dir, &out, &tokens(20), &settings(&m.dir, &pruner, Pattern::Unstructured)).unwrap_err();
-        let line =
-            format!("layer model.layers.0.self_attn.q_proj: loss: boaster says {loss}, which is no finite number of at least 0");
+        let line = format!(
+            "layer model.layers.0.self_attn.q_proj: loss: the pruner says {loss}, which is no finite number of at least 0"
+        );
         assert_eq!(error.to_string(), line);
         assert!(!out.exists() && !FolderWriter::is_unfinished(&out).unwrap());
     }

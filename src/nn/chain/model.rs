@@ -14,7 +14,7 @@ use std::borrow::Cow;
 
 impl Network {
     /// Features of the output.
-    fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.layers.iter().fold(self.inputs, |features, (_, layer)| layer.outputs(features))
     }
 

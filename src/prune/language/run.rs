@@ -296,10 +296,6 @@ fn one(
     let evidence = Evidence { weight: target.as_ref().map_or(weight, |t| t.view()), ..evidence };
     let budget = settings.budgets[name];
     let pruned = prune_one(&evidence, settings.pruner, settings.pattern, settings.scope, budget)?;
-    if let Some(loss) = pruned.loss.filter(|loss| !(loss.is_finite() && *loss >= 0.0)) {
-        let reason = format!("{} says {loss}, which is no finite number of at least 0", settings.pruner.name());
-        return Err(in_layer(Error::Numerical { what: "loss".into(), reason }));
-    }
     let error = pruned.loss.zip(measured.gram.as_ref()).map(|(loss, gram)| {
         let whole = squared_error(&evidence.weight, &Array2::zeros(evidence.weight.dim()), gram);
         if whole > 0.0 { loss / whole } else { 0.0 }

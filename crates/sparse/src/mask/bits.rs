@@ -87,6 +87,23 @@ impl Mask {
         Mask::from_fn(keep.nrows(), keep.ncols(), |r, c| keep[[r, c]])
     }
 
+    /// How many numbers of a matrix that are not 0 the mask drops.
+    ///
+    /// ```
+    /// use lacuna_sparse::mask::Mask;
+    /// use ndarray::array;
+    /// let mask = Mask::from_fn(2, 2, |r, c| r == c);
+    /// assert_eq!(mask.dropped_nonzeros(&array![[1., 2.], [0., 0.]]), 1);
+    /// ```
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    pub fn dropped_nonzeros(&self, weight: &ArrayRef2<f32>) -> usize {
+        assert!(weight.dim() == self.dim(), "a mask of {:?} on {:?}", self.dim(), weight.dim());
+        let rows = weight.outer_iter().into_par_iter().enumerate();
+        rows.map(|(r, row)| row.iter().enumerate().filter(|(c, w)| **w != 0.0 && !self.get(r, *c)).count()).sum()
+    }
+
     /// The mask of the transposed matrix.
     ///
     /// ```

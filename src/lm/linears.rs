@@ -1,8 +1,10 @@
 //! What decoders and encoder-decoders share as models of named linear layers.
 
+use crate::io::WeightsMut;
 use crate::nn::{LayerInfo, Linear, Objective, Parameters};
 use crate::{Error, Result};
 use ndarray::Array2;
+use std::collections::HashSet;
 
 /// What linear layers are, in their order.
 pub(super) fn infos(linears: Vec<&Linear>) -> Vec<LayerInfo> {
@@ -16,6 +18,25 @@ pub(super) fn infos(linears: Vec<&Linear>) -> Vec<LayerInfo> {
 pub(super) fn named<'l>(linears: Vec<&'l Linear>, name: &str) -> Result<&'l Linear> {
     let found = linears.iter().find(|l| l.name() == name).copied();
     found.ok_or_else(|| Error::unknown_layer(name, linears.iter().map(|l| l.name())))
+}
+
+/// Writes every parameter, and the masks that are held; of layers that a file holds `(in, out)` both in that layout.
+///
+/// # Errors
+/// As [`WeightsMut::write`].
+pub(super) fn write(model: &dyn Parameters, linears: Vec<&Linear>, to: &mut dyn WeightsMut) -> Result<()> {
+    let transposed: HashSet<String> = linears.into_iter().filter(|l| l.is_transposed()).map(Linear::tensor).collect();
+    let mut result = Ok(());
+    model.visit(&mut |name, values, mask| {
+        let other = transposed.contains(name);
+        if result.is_ok() {
+            result = to.write(name, if other { values.reversed_axes() } else { values });
+        }
+        if let (Ok(()), Some(mask)) = (&result, mask) {
+            result = if other { to.write_mask(name, &mask.transpose()) } else { to.write_mask(name, mask) };
+        }
+    });
+    result
 }
 
 /// What is said of a parameter that no mask is held on.

@@ -1,7 +1,7 @@
 //! [`LanguageModel`]: a decoder of any family.
 
 use super::embedding_head::EmbeddingHead;
-use super::linears::{Taps, infos, no_weight};
+use super::linears::{self, Taps, infos, no_weight};
 use super::load::Reader;
 use super::next_token::{NextToken, next_tokens, sequences};
 use super::{Config, Family};
@@ -294,26 +294,13 @@ impl LanguageModel {
         Ok(LanguageTape { ids: ids.to_vec(), length, at, inputs, h })
     }
 
-    /// Writes every tensor under its checkpoint name, in its checkpoint layout, and the masks; zeros where a sparse storage keeps nothing. An embedding that
-    /// the file held twice is written twice.
+    /// Writes every tensor under its checkpoint name, in its checkpoint layout, and the masks; zeros where a sparse storage keeps nothing. An
+    /// embedding that the file held twice is written twice.
     ///
     /// # Errors
     /// As [`WeightsMut::write`].
     pub fn write(&self, to: &mut dyn WeightsMut) -> Result<()> {
-        let transposed = self.config.recipe().transposed.then(|| self.linears().into_iter().map(Linear::tensor).collect());
-        let transposed: std::collections::HashSet<String> = transposed.unwrap_or_default();
-        let mut result = Ok(());
-        self.visit(&mut |name, values, mask| {
-            if result.is_ok() {
-                let other = transposed.contains(name);
-                result = to.write(name, if other { values.reversed_axes() } else { values });
-            }
-            if let (Ok(()), Some(mask)) = (&result, mask) {
-                result =
-                    if transposed.contains(name) { to.write_mask(name, &mask.transpose()) } else { to.write_mask(name, mask) };
-            }
-        });
-        result?;
+        linears::write(self, self.linears(), to)?;
         self.ends.write_copies(to)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::embedding_head::EmbeddingHead;
-use super::linears::{Taps, infos, named, no_weight};
+use super::linears::{self, Taps, infos, named, no_weight};
 use super::load::Reader;
 use super::next_token::{NextToken, sequences};
 use super::relative::Bias;
@@ -271,22 +271,13 @@ impl Seq2Seq {
         Ok(Seq2SeqTape { ids: ids.to_vec(), shifted, at, decoder_at, encoder_inputs, encoded, memory, inputs, h })
     }
 
-    /// Writes every tensor under its checkpoint name, and the masks; zeros where a sparse storage keeps nothing. An embedding that the file held under
-    /// several names is written under each.
+    /// Writes every tensor under its checkpoint name, and the masks; zeros where a sparse storage keeps nothing. An embedding that the file held
+    /// under several names is written under each.
     ///
     /// # Errors
     /// As [`WeightsMut::write`].
     pub fn write(&self, to: &mut dyn WeightsMut) -> Result<()> {
-        let mut result = Ok(());
-        self.visit(&mut |name, values, mask| {
-            if result.is_ok() {
-                result = to.write(name, values);
-            }
-            if let (Ok(()), Some(mask)) = (&result, mask) {
-                result = to.write_mask(name, mask);
-            }
-        });
-        result?;
+        linears::write(self, self.linears(), to)?;
         self.ends.write_copies(to)
     }
 }

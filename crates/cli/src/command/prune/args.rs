@@ -153,7 +153,7 @@ pub struct Language {
     /// After pruning, move what stays to the least squares solution by this many steps of conjugate gradients
     #[arg(long, value_name = "STEPS")]
     pub reconstruct: Option<usize>,
-    /// Let each layer make up for this fraction of what earlier ones changed: INPUTS or INPUTS,STREAM
+    /// Let each layer make up for this fraction of what earlier ones changed: of their inputs, or of their inputs and of the hidden states, as 1 or 1,0.5
     #[arg(long, value_name = "FRACTIONS")]
     pub correct: Option<String>,
     /// Prune only layers whose names contain this or match it with *; may be given several times

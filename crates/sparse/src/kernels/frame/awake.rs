@@ -33,7 +33,8 @@ pub fn awake<R: Send>(f: impl FnOnce() -> R + Send) -> R {
         let here = rayon::current_thread_index();
         let (begun, ended, watching) = (&begun, &ended, &watching);
         // Each thread runs this once, so none waits for itself; the one that runs `f` leaves at once. So does one that comes late: it may
-        // be in the midst of a part of `f` that waits for another, and a watch on top of it would wait for itself.
+        // be in the midst of a part of `f` that waits for another, and a watch on top of it would wait for itself. So a watch only lies on
+        // parts of runs that began before its own, and no two runs wait for each other.
         scope.spawn_broadcast(move |_, _| {
             if begun.load(Ordering::Acquire) {
                 return;

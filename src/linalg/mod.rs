@@ -15,6 +15,7 @@
 //! Symmetric arguments are assumed symmetric: **only the lower triangle is read**. All arguments may have any strides; all
 //! results are in standard (row-major) layout.
 
+mod entries;
 mod factors;
 mod layout;
 #[cfg(feature = "lapack")]
@@ -34,6 +35,7 @@ pub use crate::kernels::Threads;
 pub use backend::Backend;
 pub use cross::Cross;
 pub use eigh::eigh;
+pub(crate) use entries::{dot_f64, for_entries};
 pub use factors::{Eigh, Svd};
 pub use gram::Gram;
 pub use lstsq::lstsq;

@@ -1,7 +1,8 @@
 //! Activations, with their first and second derivatives.
 
 use crate::kernels::vector;
-use ndarray::{Array2, Zip};
+use crate::linalg::for_entries;
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 /// A function of one number, applied to every feature.
@@ -123,8 +124,8 @@ impl Activation {
         let mut y = Array2::zeros(a.dim());
         match self {
             // One short loop that the compiler turns into vector code.
-            Activation::Relu => each(&mut y, a, |y, &a| *y = rectified(a)),
-            _ => each(&mut y, a, |y, &a| *y = self.value(a)),
+            Activation::Relu => for_entries(&mut y, [a], |_, [a]| rectified(a)),
+            _ => for_entries(&mut y, [a], |_, [a]| self.value(a)),
         }
         y
     }
@@ -132,11 +133,9 @@ impl Activation {
     /// `f'(a) · d` for every entry.
     pub(crate) fn times_slope(self, a: &Array2<f32>, y: &Array2<f32>, d: &Array2<f32>) -> Array2<f32> {
         let mut out = d.clone();
-        let f = |out: &mut f32, &a: &f32, &y: &f32| *out *= self.slope(a, y);
         match self {
-            Activation::Relu => each(&mut out, a, |out, &a| *out = if a > 0.0 { *out } else { 0.0 }),
-            _ if out.len() < PARALLEL => Zip::from(&mut out).and(a).and(y).for_each(f),
-            _ => Zip::from(&mut out).and(a).and(y).par_for_each(f),
+            Activation::Relu => for_entries(&mut out, [a], |out, [a]| if a > 0.0 { out } else { 0.0 }),
+            _ => for_entries(&mut out, [a, y], |out, [a, y]| out * self.slope(a, y)),
         }
         out
     }
@@ -144,12 +143,6 @@ impl Activation {
 
 /// Entries from which on an elementwise loop is worth waking the pool for.
 pub(crate) const PARALLEL: usize = 1 << 16;
-
-/// `f(&mut out, &x)` for every entry, in parallel when there are many.
-pub(crate) fn each(out: &mut Array2<f32>, x: &Array2<f32>, f: impl Fn(&mut f32, &f32) + Sync + Send) {
-    let zip = Zip::from(out).and(x);
-    if x.len() < PARALLEL { zip.for_each(f) } else { zip.par_for_each(f) }
-}
 
 /// `u = 2 √(2/π) (a + 0.044715 a³)` and its two derivatives.
 fn gelu_inner(a: f32) -> [f32; 3] {

@@ -1,6 +1,7 @@
 //! Losses of one sample, averaged over the batch, with the derivatives that pruning needs.
 
-use ndarray::{Array1, Array2, ArrayView1, Axis, Zip};
+use crate::linalg::for_entries;
+use ndarray::{Array1, Array2, ArrayView1, Axis};
 use serde::{Deserialize, Serialize};
 
 /// What training makes small. `z` is the network's output and `t` the target, each `(batch, classes)`.
@@ -132,7 +133,7 @@ pub fn softmax(z: &Array2<f32>) -> Array2<f32> {
         let max = row.fold(f32::NEG_INFINITY, |m, &z| m.max(z));
         row.mapv_inplace(|z| (z - max).exp());
         let sum: f64 = row.iter().map(|&e| f64::from(e)).sum();
-        Zip::from(&mut row).for_each(|e| *e = (f64::from(*e) / sum) as f32);
+        for_entries(&mut row, [], |e, []| (f64::from(e) / sum) as f32);
     }
     p
 }

@@ -28,10 +28,10 @@ use super::reconstruct::gradients_unit;
 use super::scored::lower;
 use super::{Pruned, Pruner};
 use crate::criteria::{Evidence, Need, Needs};
-use crate::linalg::{Threads, cholesky, eigh, gemm};
+use crate::linalg::{Threads, cholesky, eigh, for_entries, gemm};
 use crate::mask::{Budget, Mask, Pattern, Scope, select};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayRef2, Axis, Zip};
+use ndarray::{Array2, ArrayRef2, Axis};
 use serde::{Deserialize, Serialize};
 
 /// ALPS; see the module.
@@ -139,12 +139,12 @@ impl Alps {
         let mut side = Array2::<f32>::zeros(target.dim());
         for step in 1..=self.steps {
             let r = rho as f32;
-            Zip::from(&mut side).and(&right).and(&v).and(&d).par_for_each(|s, &g, &v, &d| *s = g - v + r * d);
+            for_entries(&mut side, [&right, &v, &d], |_, [g, v, d]| g - v + r * d);
             gemm(1.0, &side, &inverse, 0.0, &mut b, Threads::Pool);
-            Zip::from(&mut d).and(&b).and(&v).par_for_each(|d, &b, &v| *d = b + v / r);
+            for_entries(&mut d, [&b, &v], |_, [b, v]| b + v / r);
             let mask = choose(&d)?;
             mask.apply(&mut d);
-            Zip::from(&mut v).and(&b).and(&d).par_for_each(|v, &b, &d| *v += r * (b - d));
+            for_entries(&mut v, [&b, &d], |v, [b, d]| v + r * (b - d));
             if step % LOOK != 0 {
                 continue;
             }

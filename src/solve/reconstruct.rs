@@ -19,10 +19,10 @@
 use super::layer::{damped, explain, finish};
 use super::{Pruned, Pruner};
 use crate::criteria::{Evidence, Need, Needs};
-use crate::linalg::{Threads, gemm, solve_spd};
+use crate::linalg::{Threads, dot_f64, for_entries, gemm, solve_spd};
 use crate::mask::{Budget, Mask, Pattern, Scope};
 use crate::{Error, Result};
-use ndarray::{Array1, Array2, ArrayRef2, ArrayView1, Axis, Zip};
+use ndarray::{Array1, Array2, ArrayRef2, ArrayView1, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -159,12 +159,12 @@ pub(super) fn gradients_unit(
     let right_norms: Vec<f64> = {
         gemm(1.0, target, unit, 0.0, &mut product, Threads::Pool);
         mask.apply(&mut product);
-        product.rows().into_iter().map(|r| dot(r, r)).collect()
+        product.rows().into_iter().map(|r| dot_f64(&r, &r)).collect()
     };
     gemm(1.0, &(target - &*x), unit, 0.0, &mut product, Threads::Pool);
     mask.apply(&mut product);
     let (mut residual, mut direction) = (product.clone(), product.clone());
-    let mut squares: Vec<f64> = residual.rows().into_iter().map(|r| dot(r, r)).collect();
+    let mut squares: Vec<f64> = residual.rows().into_iter().map(|r| dot_f64(&r, &r)).collect();
     let done = |square: f64, right: f64| square <= tolerance * tolerance * right || square == 0.0;
     for _ in 0..steps {
         if squares.iter().zip(&right_norms).all(|(&s, &r)| done(s, r)) {
@@ -175,24 +175,19 @@ pub(super) fn gradients_unit(
         let rows = x.axis_iter_mut(Axis(0)).into_par_iter().zip(residual.axis_iter_mut(Axis(0)));
         let rows = rows.zip(direction.axis_iter_mut(Axis(0))).zip(product.axis_iter(Axis(0)));
         rows.zip(squares.par_iter_mut()).zip(&right_norms).for_each(|(((((mut x, mut r), mut d), hd), square), &right)| {
-            let curve = dot(d.view(), hd);
+            let curve = dot_f64(&d, &hd);
             if done(*square, right) || curve <= 0.0 {
                 return;
             }
             let step = (*square / curve) as f32;
-            Zip::from(&mut x).and(&d).for_each(|x, &d| *x += step * d);
-            Zip::from(&mut r).and(&hd).for_each(|r, &h| *r -= step * h);
-            let next = dot(r.view(), r.view());
+            for_entries(&mut x, [&d], |x, [d]| x + step * d);
+            for_entries(&mut r, [&hd], |r, [h]| r - step * h);
+            let next = dot_f64(&r, &r);
             let turn = (next / *square) as f32;
-            Zip::from(&mut d).and(&r).for_each(|d, &r| *d = r + turn * *d);
+            for_entries(&mut d, [&r], |d, [r]| r + turn * d);
             *square = next;
         });
     }
-}
-
-/// A dot product of f32 rows, in f64.
-fn dot(a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>) -> f64 {
-    Zip::from(a).and(b).fold(0.0, |sum, &a, &b| sum + f64::from(a) * f64::from(b))
 }
 
 /// Any pruner's mask, with the weights that stay moved to the least squares solution.

@@ -17,7 +17,8 @@
 
 use crate::nn::{Loss, Objective};
 use crate::{Error, Result};
-use ndarray::{Array1, Array2, ArrayRef2, Axis, Zip};
+use crate::linalg::for_entries;
+use ndarray::{Array1, Array2, ArrayRef2, Axis};
 
 /// A teacher's outputs to learn, and the labels beside them.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +64,7 @@ impl Objective for Distil<'_> {
             loss += f64::from(self.hard) * Loss::CrossEntropy.values(outputs, &labels).sum();
             let hard = Loss::CrossEntropy.gradient(outputs, &labels);
             let h = self.hard;
-            Zip::from(&mut d).and(&hard).for_each(|d, &g| *d = (1.0 - h) * *d + h * g);
+            for_entries(&mut d, [&hard], |d, [g]| (1.0 - h) * d + h * g);
         }
         d *= 1.0 / count as f32;
         *outputs = d;

@@ -1,6 +1,7 @@
 //! Arithmetic of whole arrays.
 
-use ndarray::{Array2, Zip};
+use crate::linalg::for_entries;
+use ndarray::Array2;
 
 /// `x∘x`.
 pub(crate) fn square(x: &Array2<f32>) -> Array2<f32> {
@@ -9,7 +10,7 @@ pub(crate) fn square(x: &Array2<f32>) -> Array2<f32> {
 
 /// `a + b`, into `a`.
 pub(crate) fn plus(mut a: Array2<f32>, b: &Array2<f32>) -> Array2<f32> {
-    Zip::from(&mut a).and(b).for_each(|a, &b| *a += b);
+    for_entries(&mut a, [b], |a, [b]| a + b);
     a
 }
 

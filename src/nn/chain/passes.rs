@@ -31,7 +31,8 @@
 use super::arrays::{plus, square};
 use super::{Affine, BatchNorm, Layer, Network, Pool, Saved, Tape};
 use crate::nn::{Activation, Curvature, Loss, Mode};
-use ndarray::{Array2, Zip};
+use crate::linalg::for_entries;
+use ndarray::Array2;
 
 /// One layer on the way back: its index, its input and output, and what its forward pass saved.
 pub(super) struct At<'a> {
@@ -263,9 +264,9 @@ impl Pass for Second {
 
     fn activation(&mut self, at: &At<'_>, f: Activation, d: &Array2<f32>) {
         let exact = self.kind == Curvature::Exact;
-        Zip::from(&mut self.h).and(at.x).and(at.y).and(d).for_each(|h, &a, &y, &d| {
+        for_entries(&mut self.h, [at.x, at.y, d], |h, [a, y, d]| {
             let slope = f.slope(a, y);
-            *h = slope * slope * *h + if exact { f.bend(a, y) * d } else { 0.0 };
+            slope * slope * h + if exact { f.bend(a, y) * d } else { 0.0 }
         });
     }
 
@@ -305,7 +306,7 @@ impl Pass for Tangent<'_> {
     fn activation(&mut self, at: &At<'_>, f: Activation, d: &Array2<f32>) {
         let rx = &self.tangents[at.index];
         self.rd = f.times_slope(at.x, at.y, &self.rd);
-        Zip::from(&mut self.rd).and(at.x).and(at.y).and(rx).and(d).for_each(|rd, &a, &y, &rx, &d| *rd += f.bend(a, y) * rx * d);
+        for_entries(&mut self.rd, [at.x, at.y, rx, d], |rd, [a, y, rx, d]| rd + f.bend(a, y) * rx * d);
     }
 
     fn pool(&mut self, at: &At<'_>, p: &Pool) {

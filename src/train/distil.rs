@@ -15,9 +15,9 @@
 //! Departure: the paper's soft term is the cross-entropy of p and q; the divergence differs from it by the entropy of p, which
 //! no weight changes, and is 0 where the student has learnt all.
 
+use crate::linalg::for_entries;
 use crate::nn::{Loss, Objective};
 use crate::{Error, Result};
-use crate::linalg::for_entries;
 use ndarray::{Array1, Array2, ArrayRef2, Axis};
 
 /// A teacher's outputs to learn, and the labels beside them.

@@ -30,8 +30,8 @@
 
 use super::arrays::{plus, square};
 use super::{Affine, BatchNorm, Layer, Network, Pool, Saved, Tape};
-use crate::nn::{Activation, Curvature, Loss, Mode};
 use crate::linalg::for_entries;
+use crate::nn::{Activation, Curvature, Loss, Mode};
 use ndarray::Array2;
 
 /// One layer on the way back: its index, its input and output, and what its forward pass saved.

@@ -106,16 +106,16 @@ impl Conv2d {
     /// Patches of a sample into columns `at..at + positions` of `patches`, whose rows are `width` long.
     fn gather(&self, runs: &[Run], x: &[f32], patches: &mut [f32], width: usize, at: usize) {
         if self.padding > 0 {
-            patches.chunks_mut(width).take(self.patch()).for_each(|row| row[at..at + self.positions()].fill(0.0));
+            let positions = self.positions();
+            patches.chunks_mut(width).take(self.patch()).for_each(|row| row[at..at + positions].fill(0.0));
         }
         for run in runs {
-            let out = &mut patches[run.row * width + at + run.position..][..run.len];
-            if self.stride == 1 {
+            let (out, x) = (&mut patches[run.row * width + at + run.position..][..run.len], &x[run.input..]);
+            match self.stride {
                 // A loop, not a call of memcpy: most runs are short.
-                out.iter_mut().zip(&x[run.input..][..run.len]).for_each(|(o, x)| *o = *x);
-            } else {
-                let x = &x[run.input..][..(run.len - 1) * self.stride + 1];
-                (0..run.len).for_each(|i| out[i] = x[i * self.stride]);
+                1 => out.iter_mut().zip(&x[..run.len]).for_each(|(o, x)| *o = *x),
+                2 => out.iter_mut().zip(x.iter().step_by(2)).for_each(|(o, x)| *o = *x),
+                stride => out.iter_mut().zip(x.iter().step_by(stride)).for_each(|(o, x)| *o = *x),
             }
         }
     }
@@ -123,12 +123,11 @@ impl Conv2d {
     /// The transpose of [`Conv2d::gather`]: adds each patch entry to the input it came from.
     fn scatter(&self, runs: &[Run], patches: &[f32], width: usize, at: usize, x: &mut [f32]) {
         for run in runs {
-            let part = &patches[run.row * width + at + run.position..][..run.len];
-            if self.stride == 1 {
-                x[run.input..][..run.len].iter_mut().zip(part).for_each(|(x, p)| *x += p);
-            } else {
-                let x = &mut x[run.input..][..(run.len - 1) * self.stride + 1];
-                (0..run.len).for_each(|i| x[i * self.stride] += part[i]);
+            let (part, x) = (&patches[run.row * width + at + run.position..][..run.len], &mut x[run.input..]);
+            match self.stride {
+                1 => x[..run.len].iter_mut().zip(part).for_each(|(x, p)| *x += p),
+                2 => x.iter_mut().step_by(2).zip(part).for_each(|(x, p)| *x += p),
+                stride => x.iter_mut().step_by(stride).zip(part).for_each(|(x, p)| *x += p),
             }
         }
     }

@@ -58,10 +58,7 @@ pub(crate) fn for_entries<T: Copy + Send + Sync, D: Dimension, const N: usize>(
 #[inline(always)]
 pub(crate) fn dot_f64(a: &ArrayRef1<f32>, b: &ArrayRef1<f32>) -> f64 {
     assert_eq!(a.len(), b.len(), "a product of rows of different lengths");
-    match (a.as_slice(), b.as_slice()) {
-        (Some(a), Some(b)) => a.iter().zip(b).fold(0.0, |sum, (&a, &b)| sum + f64::from(a) * f64::from(b)),
-        _ => a.iter().zip(b).fold(0.0, |sum, (&a, &b)| sum + f64::from(a) * f64::from(b)),
-    }
+    a.iter().zip(b).fold(0.0, |sum, (&a, &b)| sum + f64::from(a) * f64::from(b))
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Losses of one sample, averaged over the batch, with the derivatives that pruning needs.
 
-use crate::linalg::for_entries;
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 use serde::{Deserialize, Serialize};
 
@@ -133,7 +132,7 @@ pub fn softmax(z: &Array2<f32>) -> Array2<f32> {
         let max = row.fold(f32::NEG_INFINITY, |m, &z| m.max(z));
         row.mapv_inplace(|z| (z - max).exp());
         let sum: f64 = row.iter().map(|&e| f64::from(e)).sum();
-        for_entries(&mut row, [], |e, []| (f64::from(e) / sum) as f32);
+        row.mapv_inplace(|e| (f64::from(e) / sum) as f32);
     }
     p
 }

@@ -1,7 +1,8 @@
 //! Blocks as kernels read them.
 
 use crate::kernels::frame::Rows;
-use crate::kernels::simd::{Column, Scales, Value};
+use crate::kernels::simd::{Column, Scales, Value, decode};
+use std::ops::Range;
 
 /// The parts of a checked [`Bsr`](crate::storage::Bsr).
 #[derive(Clone, Copy)]
@@ -57,7 +58,7 @@ impl<'a, I: Column, T: Value> BsrSlices<'a, I, T> {
 
     /// The blocks of a row of blocks whose columns share their scales in a group, and no more than that group.
     #[inline(always)]
-    pub(crate) fn group(&self, line: usize, group: usize) -> std::ops::Range<usize> {
+    pub(crate) fn group(&self, line: usize, group: usize) -> Range<usize> {
         if self.scales.groups == 1 {
             return 0..self.blocks_of(line);
         }
@@ -67,8 +68,61 @@ impl<'a, I: Column, T: Value> BsrSlices<'a, I, T> {
     }
 
     /// The rows of blocks of a part.
-    pub(crate) fn lines(&self, part: usize) -> std::ops::Range<usize> {
+    pub(crate) fn lines(&self, part: usize) -> Range<usize> {
         self.parts[part] as usize / self.r..(self.parts[part + 1] as usize).div_ceil(self.r)
+    }
+}
+
+/// A [`Run`] as kernels take it, whatever its columns and values are stored as.
+pub(crate) struct WideRun<'a> {
+    /// Rows of each block.
+    pub(crate) height: usize,
+    /// Columns of each.
+    pub(crate) width: usize,
+    /// The first column of each.
+    pub(crate) places: &'a [usize],
+    /// Before their scales.
+    pub(crate) values: &'a [f32],
+}
+
+/// Room for what runs are widened to.
+#[derive(Default)]
+pub(crate) struct Held {
+    places: Vec<usize>,
+    values: Vec<f32>,
+}
+
+/// Blocks for kernels that are compiled once for all of them.
+pub(crate) trait Blocks {
+    /// How many of a row of blocks, from one on, stand before a column of blocks.
+    fn before(&self, line: usize, from: usize, column: usize) -> usize;
+    /// What [`BsrSlices::runs`] finds, widened.
+    fn wide_runs<'s>(&'s self, line: usize, blocks: Range<usize>, held: &'s mut Held) -> [WideRun<'s>; 2];
+}
+
+impl<I: Column, T: Value> Blocks for BsrSlices<'_, I, T> {
+    fn before(&self, line: usize, from: usize, column: usize) -> usize {
+        let blocks = self.starts[line] as usize + from..self.starts[line + 1] as usize;
+        self.columns[blocks].iter().take_while(|c| c.index() < column).count()
+    }
+
+    fn wide_runs<'s>(&'s self, line: usize, blocks: Range<usize>, held: &'s mut Held) -> [WideRun<'s>; 2] {
+        let runs = self.runs(line, blocks.start, blocks.end);
+        held.places.clear();
+        held.places.extend(runs.iter().flat_map(|run| run.columns).map(|column| column.index() * self.c));
+        let (whole, edge) = held.places.split_at(runs[0].columns.len());
+        let [first, last] = match runs.each_ref().map(|run| T::plain(run.values)) {
+            [Some(first), Some(last)] => [first, last],
+            _ => {
+                held.values.resize(runs.iter().map(|run| run.values.len()).sum(), 0.0);
+                let (first, last) = held.values.split_at_mut(runs[0].values.len());
+                decode(runs[0].values, first);
+                decode(runs[1].values, last);
+                [&*first, &*last]
+            }
+        };
+        let [height, width, narrow] = [runs[0].height, runs[0].width, runs[1].width];
+        [WideRun { height, width, places: whole, values: first }, WideRun { height, width: narrow, places: edge, values: last }]
     }
 }
 

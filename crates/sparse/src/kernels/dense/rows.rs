@@ -88,7 +88,10 @@ pub(crate) fn dense_product<N: Numbers>(
         let task = |i: usize, rows: &Range<usize>| {
             let block = &blocks[i];
             let mut sums = Scratch::take(rows.len() * block.width(), Use::Sums);
-            let part = Part { w: w.part(rows.start * cols..rows.end * cols), rows: rows.len(), cols, block };
+            let w = w.part(rows.start * cols..rows.end * cols);
+            let widen = |at: usize, to: &mut [f32]| widen(w, at, to);
+            let w = w.plain().map_or(Weights::Wider(&widen), Weights::Plain);
+            let part = Part { w, rows: rows.len(), cols, block };
             part.add_here(&turned[starts[i]..starts[i + 1]], &mut sums);
             let mut rest = &sums[..];
             for strip in &block.strips {
@@ -197,15 +200,56 @@ fn pieces<'a, 'b>(blocks: &'a [Block], cols: usize, turned: &'b mut [f32]) -> Ve
     pieces
 }
 
+/// Writes the numbers from `at` on, which begins a group where there are groups.
+fn widen<N: Numbers>(w: N, at: usize, to: &mut [f32]) {
+    #[inline(always)]
+    fn by<S: Simd, N: Numbers>(s: S, w: N, at: usize, to: &mut [f32]) {
+        let vectors = to.len() / S::LANES * S::LANES;
+        assert!(at + vectors <= w.len());
+        let (whole, last) = to.split_at_mut(vectors);
+        for (i, to) in whole.chunks_exact_mut(S::LANES).enumerate() {
+            // SAFETY: this chunk ends within `vectors`, and so many numbers are there: asserted just now.
+            s.write(to, unsafe { w.load(s, at + i * S::LANES) });
+        }
+        last.iter_mut().enumerate().for_each(|(i, to)| *to = w.get(at + vectors + i));
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
+    fn avx512<N: Numbers>(w: N, at: usize, to: &mut [f32]) {
+        by(Zmm::new(), w, at, to);
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn avx2<N: Numbers>(w: N, at: usize, to: &mut [f32]) {
+        by(Ymm::new(), w, at, to);
+    }
+    match Isa::current() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this set is only ever current on a machine that has it.
+        Isa::Avx512 => unsafe { avx512(w, at, to) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { avx2(w, at, to) },
+        _ => by(Portable::<8>, w, at, to),
+    }
+}
+
+/// Numbers of whole rows as they are multiplied, or what writes those from some place on.
+#[derive(Clone, Copy)]
+enum Weights<'a> {
+    Plain(&'a [f32]),
+    Wider(&'a dyn Fn(usize, &mut [f32])),
+}
+
 /// Some whole rows of a weight, and the tokens that they meet.
-struct Part<'a, N> {
-    w: N,
+struct Part<'a> {
+    w: Weights<'a>,
     rows: usize,
     cols: usize,
     block: &'a Block,
 }
 
-impl<N: Numbers> Part<'_, N> {
+impl Part<'_> {
     /// Writes sums `(rows, width)` of each strip and then `(rows)` of each other token.
     ///
     /// # Panics
@@ -213,7 +257,11 @@ impl<N: Numbers> Part<'_, N> {
     fn add_here(&self, x: &[f32], sums: &mut [f32]) {
         let Part { w, rows, cols, block } = *self;
         let width = block.width();
-        assert!(w.len() == rows * cols && x.len() == cols * width && sums.len() == rows * width, "{rows} x {cols} and {width}");
+        let enough = match w {
+            Weights::Plain(w) => w.len() == rows * cols,
+            Weights::Wider(_) => true,
+        };
+        assert!(enough && x.len() == cols * width && sums.len() == rows * width, "{rows} x {cols} and {width}");
         match Isa::current() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this set is only ever current on a machine that has it.
@@ -221,6 +269,7 @@ impl<N: Numbers> Part<'_, N> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Isa::Avx2 => unsafe { self.add_avx2(x, sums) },
+            #[cfg(target_arch = "aarch64")]
             Isa::Neon => self.add::<Portable<8>, Portable<8>, 2, 6, 8>(Portable, Portable, x, sums),
             _ => self.add::<Portable<8>, Portable<8>, 1, 4, 4>(Portable, Portable, x, sums),
         }
@@ -252,17 +301,17 @@ impl<N: Numbers> Part<'_, N> {
             sums.fill(0.0);
         }
         // What is not plain numbers is widened, a tile of a group of rows at a time.
-        let mut widened = Scratch::take(if self.w.plain().is_some() { 0 } else { GROUP * TILE }, Use::Wide);
+        let mut widened = Scratch::take(if matches!(self.w, Weights::Plain(_)) { 0 } else { GROUP * TILE }, Use::Wide);
         for first in (0..cols).step_by(TILE) {
             let n = TILE.min(cols - first);
             let x = &strips[first * wide..][..n * wide];
             for row in (0..rows).step_by(GROUP) {
                 let here = GROUP.min(rows - row);
-                let (w, at, stride) = match self.w.plain() {
-                    Some(w) => (w, row * cols + first, cols),
-                    None => {
+                let (w, at, stride) = match self.w {
+                    Weights::Plain(w) => (w, row * cols + first, cols),
+                    Weights::Wider(widen) => {
                         for r in 0..here {
-                            self.widen(s, (row + r) * cols + first, &mut widened[r * TILE..][..n]);
+                            widen((row + r) * cols + first, &mut widened[r * TILE..][..n]);
                         }
                         (&widened[..], 0, TILE)
                     }
@@ -327,19 +376,6 @@ impl<N: Numbers> Part<'_, N> {
             (_, 5) => with!(2, 5),
             (_, _) => with!(2, 6),
         }
-    }
-
-    /// The numbers from `at` on, which begins a group where there are groups.
-    #[inline(always)]
-    fn widen<S: Simd>(&self, s: S, at: usize, to: &mut [f32]) {
-        let vectors = to.len() / S::LANES * S::LANES;
-        assert!(at + vectors <= self.w.len());
-        let (whole, last) = to.split_at_mut(vectors);
-        for (i, to) in whole.chunks_exact_mut(S::LANES).enumerate() {
-            // SAFETY: this chunk ends within `vectors`, and so many numbers are there: asserted just now.
-            s.write(to, unsafe { self.w.load(s, at + i * S::LANES) });
-        }
-        last.iter_mut().enumerate().for_each(|(i, to)| *to = self.w.get(at + vectors + i));
     }
 }
 

@@ -26,6 +26,7 @@ use crate::kernels::simd::{Isa, Portable, Simd};
 use crate::kernels::simd::{Xmm, Ymm, Zmm};
 use ndarray::ArrayRef2;
 use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
 /// A weight that can multiply a strip, block by block.
 pub(crate) trait Sums: Sync {
@@ -67,7 +68,11 @@ impl<R: Rows> Sums for R {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Isa::Avx2 => unsafe { block_avx2(self, block, x, width, sums) },
-            _ => by_eights(Portable::<8>, Portable::<4>, self, block, x, width, sums),
+            _ if cfg!(target_arch = "aarch64") => by_eights(Portable::<8>, Portable::<4>, self, block, x, width, sums),
+            _ => {
+                let written = Written { storage: self, list: Mutex::default() };
+                by_eights(Portable::<8>, Portable::<4>, &written, block, x, width, sums);
+            }
         }
     }
 }
@@ -175,7 +180,107 @@ fn block_avx512<R: Rows>(w: &R, block: usize, x: &[f32], width: usize, sums: &mu
         64 => tiles::<Zmm, R, 4, 2>(s, w, block, x, sums),
         32 => tiles::<Zmm, R, 2, 4>(s, w, block, x, sums),
         16 => tiles::<Zmm, R, 1, 4>(s, w, block, x, sums),
-        _ => by_eights(Ymm::new(), Xmm::new(), w, block, x, width, sums),
+        _ => block_avx2(w, block, x, width, sums),
+    }
+}
+
+/// What a storage shows, list by list, to a kernel that is compiled once for all storages: where there are no vectors worth the name, that takes
+/// little longer.
+trait Shown: Sync {
+    fn dim(&self) -> (usize, usize);
+    fn blocks(&self) -> &[u32];
+    fn len(&self) -> usize;
+    fn tiles(&self) -> usize;
+    fn tile_start(&self, tile: usize) -> usize;
+    fn row(&self, block: usize, tile: usize, slot: usize) -> usize;
+    fn scale(&self, block: usize, tile: usize, slot: usize) -> f32;
+    /// Adds the weights of a list.
+    fn list(&self, block: usize, tile: usize, slot: usize, to: &mut Vec<Weight>);
+}
+
+/// The run out of [`RUNS`] that it belongs to, its column within the tile, its value.
+type Weight = (usize, usize, f32);
+
+/// Runs that weights take turns in: those of every width divide it.
+const RUNS: usize = 4;
+
+impl<R: Rows> Shown for R {
+    fn dim(&self) -> (usize, usize) {
+        Rows::dim(self)
+    }
+
+    fn blocks(&self) -> &[u32] {
+        Rows::blocks(self)
+    }
+
+    fn len(&self) -> usize {
+        Rows::len(self)
+    }
+
+    fn tiles(&self) -> usize {
+        Rows::tiles(self)
+    }
+
+    fn tile_start(&self, tile: usize) -> usize {
+        Rows::tile_start(self, tile)
+    }
+
+    fn row(&self, block: usize, tile: usize, slot: usize) -> usize {
+        Rows::row(self, block, tile, slot)
+    }
+
+    fn scale(&self, block: usize, tile: usize, slot: usize) -> f32 {
+        Rows::scale(self, block, tile, slot)
+    }
+
+    fn list(&self, block: usize, tile: usize, slot: usize, to: &mut Vec<Weight>) {
+        self.each::<RUNS>(block, tile, slot, |u, column, value| to.push((u, column, value)));
+    }
+}
+
+/// A storage whose lists are written down before they are multiplied.
+struct Written<'a> {
+    storage: &'a dyn Shown,
+    /// The list at hand; one thread alone asks for it.
+    list: Mutex<Vec<Weight>>,
+}
+
+// SAFETY: the storage has promised it.
+unsafe impl Rows for Written<'_> {
+    fn dim(&self) -> (usize, usize) {
+        self.storage.dim()
+    }
+
+    fn blocks(&self) -> &[u32] {
+        self.storage.blocks()
+    }
+
+    fn len(&self) -> usize {
+        self.storage.len()
+    }
+
+    fn tiles(&self) -> usize {
+        self.storage.tiles()
+    }
+
+    fn tile_start(&self, tile: usize) -> usize {
+        self.storage.tile_start(tile)
+    }
+
+    fn row(&self, block: usize, tile: usize, slot: usize) -> usize {
+        self.storage.row(block, tile, slot)
+    }
+
+    fn scale(&self, block: usize, tile: usize, slot: usize) -> f32 {
+        self.storage.scale(block, tile, slot)
+    }
+
+    #[inline(always)]
+    fn each<const U: usize>(&self, block: usize, tile: usize, slot: usize, mut f: impl FnMut(usize, usize, f32)) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.clear();
+        self.storage.list(block, tile, slot, &mut list);
+        list.iter().for_each(|&(run, column, value)| f(run % U, column, value));
     }
 }
 

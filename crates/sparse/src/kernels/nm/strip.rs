@@ -53,7 +53,7 @@ fn avx512<T: Value>(w: &NmSlices<'_, T>, block: usize, x: &[f32], width: usize, 
         64 => words::<Zmm, T, 4, 1>(s, w, block, x, sums),
         32 => words::<Zmm, T, 2, 2>(s, w, block, x, sums),
         16 => words::<Zmm, T, 1, 4>(s, w, block, x, sums),
-        _ => by_eights(Ymm::new(), Xmm::new(), w, block, x, width, sums),
+        _ => avx2(w, block, x, width, sums),
     }
 }
 
@@ -75,7 +75,7 @@ fn by_eights<Eight: Simd, Four: Simd, T: Value>(
     sums: &mut [f32],
 ) {
     match width {
-        32 => words::<Eight, T, 4, 1>(eight, w, block, x, sums),
+        32 if Eight::WIDE => words::<Eight, T, 4, 1>(eight, w, block, x, sums),
         16 => words::<Eight, T, 2, 2>(eight, w, block, x, sums),
         8 => words::<Eight, T, 1, 4>(eight, w, block, x, sums),
         4 => words::<Four, T, 1, 4>(four, w, block, x, sums),

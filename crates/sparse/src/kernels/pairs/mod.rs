@@ -165,7 +165,7 @@ fn avx512<I: Column, T: Value>(w: &PairSlices<'_, I, T>, block: usize, x: &[f32]
         64 => tiles::<Zmm, I, T, 4, 1>(s, w, block, x, sums),
         32 => tiles::<Zmm, I, T, 2, 2>(s, w, block, x, sums),
         16 => tiles::<Zmm, I, T, 1, 4>(s, w, block, x, sums),
-        _ => by_eights(Ymm::new(), Xmm::new(), w, block, x, width, sums),
+        _ => avx2(w, block, x, width, sums),
     }
 }
 
@@ -192,7 +192,7 @@ fn by_eights<Eight: Simd, Four: Simd, I: Column, T: Value>(
     sums: &mut [f32],
 ) {
     match width {
-        32 => tiles::<Eight, I, T, 4, 1>(eight, w, block, x, sums),
+        32 if Eight::WIDE => tiles::<Eight, I, T, 4, 1>(eight, w, block, x, sums),
         16 => tiles::<Eight, I, T, 2, 2>(eight, w, block, x, sums),
         8 => tiles::<Eight, I, T, 1, 4>(eight, w, block, x, sums),
         4 => tiles::<Four, I, T, 1, 4>(four, w, block, x, sums),

@@ -14,6 +14,8 @@ use std::arch::x86_64::*;
 pub(crate) trait Simd: Copy {
     type V: Copy;
     const LANES: usize;
+    /// Whether its registers hold sixteen vectors.
+    const WIDE: bool;
 
     fn splat(self, x: f32) -> Self::V;
     /// `a * b + c`.
@@ -78,18 +80,9 @@ pub(crate) trait Float: Value {
     /// # Safety
     /// As [`Simd::load`].
     unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V;
-
-    /// The same numbers, if they are `f32`.
-    fn plain(_: &[Self]) -> Option<&[f32]> {
-        None
-    }
 }
 
 impl Float for f32 {
-    fn plain(numbers: &[f32]) -> Option<&[f32]> {
-        Some(numbers)
-    }
-
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, from: *const f32) -> S::V {
         // SAFETY: both ask for the same numbers.
@@ -120,6 +113,8 @@ pub(crate) struct Portable<const N: usize>;
 impl<const N: usize> Simd for Portable<N> {
     type V = [f32; N];
     const LANES: usize = N;
+    // Registers of four numbers: 32 of them on aarch64, 16 elsewhere.
+    const WIDE: bool = N <= if cfg!(target_arch = "aarch64") { 8 } else { 4 };
 
     #[inline(always)]
     fn splat(self, x: f32) -> [f32; N] {
@@ -204,6 +199,7 @@ macro_rules! x86 {
         impl Simd for $name {
             type V = $v;
             const LANES: usize = $lanes;
+            const WIDE: bool = true;
 
             #[inline(always)]
             fn splat(self, x: f32) -> Self::V {

@@ -17,5 +17,5 @@ pub(crate) use lanes::{Float, Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use lanes::{Xmm, Ymm, Zmm, sum_of, sum_of_eight};
 pub(crate) use slices::all_finite;
-pub(crate) use value::Scales;
+pub(crate) use value::{Scales, decode};
 pub use value::{Value, Values};

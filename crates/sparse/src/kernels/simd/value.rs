@@ -1,5 +1,6 @@
 //! The numbers that storages keep.
 
+use super::isa::Isa;
 use half::{bf16, f16};
 
 /// A number as stored: `f32`, `bf16`, `f16`, or `i8` with a scale beside it.
@@ -23,6 +24,11 @@ pub trait Value: sealed::Sealed + Copy + Default + PartialEq + Send + Sync + std
 
     /// The same where it lies.
     fn slice_of(values: &Values) -> Option<&[Self]>;
+
+    /// The same numbers, if they are `f32`.
+    fn plain(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
 }
 
 /// Numbers as stored, of any kind.
@@ -85,6 +91,29 @@ impl Scales<'_> {
     }
 }
 
+/// What numbers stand for, before their scales.
+///
+/// # Panics
+/// If there are not as many places.
+pub(crate) fn decode<T: Value>(from: &[T], to: &mut [f32]) {
+    #[inline(always)]
+    fn each<T: Value>(from: &[T], to: &mut [f32]) {
+        to.iter_mut().zip(from).for_each(|(to, v)| *to = v.decode());
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn avx2<T: Value>(from: &[T], to: &mut [f32]) {
+        each(from, to);
+    }
+    assert_eq!(from.len(), to.len(), "numbers and places");
+    match Isa::current() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: these sets are only ever current on a machine that has them, and the second has the first.
+        Isa::Avx2 | Isa::Avx512 => unsafe { avx2(from, to) },
+        _ => each(from, to),
+    }
+}
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
@@ -98,6 +127,10 @@ impl Value for f32 {
 
     const NAME: &'static str = "f32";
     const SCALED: bool = false;
+
+    fn plain(numbers: &[f32]) -> Option<&[f32]> {
+        Some(numbers)
+    }
 
     #[inline(always)]
     fn decode(self) -> f32 {

@@ -124,7 +124,7 @@ impl Masked {
         }
         // What of a dense weight is 0 takes a dense product no less time.
         let dense = [Dense::new(self.weight.clone())];
-        let mut contenders: Vec<Contender<'_>> = Contender::dense(&dense).into();
+        let mut contenders = Contender::dense(&dense);
         let kernels = contenders.len();
         contenders.extend(storages.iter().map(|s| Contender::storages(SPARSE, &s.op)));
         let turns = turns_for(storages[0].op[0].as_ref(), &x, from_memory, (seconds - begun.elapsed().as_secs_f64()).max(0.0));

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::linalg::{Product, Threads};
 use crate::report::{median, quantile};
-use crate::sparse::{Dense, LinearOp, Machine};
+use crate::sparse::{Dense, LinearOp, Machine, PackedDense};
 use ndarray::{Array2, ArrayRef2};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -41,19 +41,26 @@ impl<'a> Contender<'a> {
         })
     }
 
-    /// Every dense product that is linked, this library's first.
+    /// Every dense product that is linked: first the weights packed, as a [`Plan`](crate::sparse::Plan) keeps a dense weight, then as they lie.
     ///
     /// # Panics
     /// When one is run, if there is no weight.
-    pub fn dense(weights: &'a [Dense]) -> [Contender<'a>; Product::ALL.len()] {
-        Product::ALL.map(|product| {
+    pub fn dense(weights: &'a [Dense]) -> Vec<Contender<'a>> {
+        let packed: Vec<PackedDense> = weights.iter().map(|w| PackedDense::new(w.weight())).collect();
+        let mut turn = 0;
+        let packed = Contender::new("packed", move |x, y| {
+            packed[turn % packed.len()].apply_into(x, y);
+            turn += 1;
+        });
+        let as_they_lie = Product::ALL.into_iter().map(|product| {
             let mut turn = 0;
             Contender::new(product.name(), move |x, y| {
                 let w = &weights[turn % weights.len()];
                 turn += 1;
                 product.run(1.0, x, &w.weight().t(), 0.0, y, Threads::Pool);
             })
-        })
+        });
+        std::iter::once(packed).chain(as_they_lie).collect()
     }
 }
 

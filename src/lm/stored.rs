@@ -56,7 +56,7 @@ const FEW: usize = 16;
 impl LanguageModel {
     /// Reads a model for inference with `tokens` tokens at a time, 1 where it writes a text. Layers with masks go into sparse storages as
     /// `running` says (a storage in the folder is taken as it is with [`Running::Auto`]), and for few tokens all layers keep numbers of 8
-    /// or 16 bits where these hold every number exactly. What is computed is what the masked weights give, up to the order of sums.
+    /// or 16 bits where these hold every number exactly; whole weights of 32 bits are packed. What is computed is what the masked weights give, up to the order of sums.
     ///
     /// # Errors
     /// As [`LanguageModel::load`]; [`Error::InvalidOption`] naming the layer if its mask does not fit the storage that was asked for, or if one
@@ -88,8 +88,9 @@ fn whole(layer: &mut Linear, tokens: usize) -> (String, String) {
     if tokens <= FEW {
         layer.narrow();
     }
-    let values = if layer.weight().is_some() { "f32" } else { layer.op().format() };
-    ("dense".to_string(), values.to_string())
+    let values = if layer.weight().is_some() { "f32".to_string() } else { layer.op().format().to_string() };
+    layer.pack();
+    ("dense".to_string(), values)
 }
 
 fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, running: Running, tokens: usize) -> Result<(String, String)> {

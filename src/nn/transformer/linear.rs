@@ -7,7 +7,7 @@ use crate::nn::activation::PARALLEL;
 use crate::nn::observer::Sink;
 use crate::nn::parameters::{Change, See, check_mask, hold};
 use crate::solve::Pruned;
-use crate::sparse::{Dense, Epilogue, LinearOp, narrow};
+use crate::sparse::{Dense, Epilogue, LinearOp, PackedDense, narrow};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
@@ -219,6 +219,14 @@ impl Linear {
             && let Some(narrow) = narrow(dense.weight())
         {
             self.storage = Storage::Packed(narrow.into());
+        }
+    }
+
+    /// Packs a dense weight for inference: the same numbers in as many bytes, in the order in which products read them ([`PackedDense`]), which takes them
+    /// half the time and more with a few tokens. Such a weight does not train.
+    pub fn pack(&mut self) {
+        if let Storage::Dense(dense) = &self.storage {
+            self.storage = Storage::Packed(Arc::new(PackedDense::new(dense.weight())));
         }
     }
 

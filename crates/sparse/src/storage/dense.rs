@@ -1,6 +1,5 @@
 //! The weight as it is.
 
-use super::csr::Csr;
 use super::entries::Entries;
 use crate::kernels::{Epilogue, Threads, Values, gemm, linear};
 use crate::mask::Mask;
@@ -26,11 +25,6 @@ impl Dense {
     pub fn new(weight: Array2<f32>) -> Self {
         let weight = if weight.is_standard_layout() { weight } else { weight.as_standard_layout().into_owned() };
         Dense { nnz: weight.len(), weight }
-    }
-
-    /// The weight of compressed rows, with zeros where they have none.
-    pub(super) fn of_csr(csr: &Csr) -> Self {
-        Dense { nnz: csr.nnz(), weight: csr.to_dense() }
     }
 
     /// The weight, in standard layout.

@@ -3,9 +3,8 @@
 use super::kept::{Origin, Source};
 use super::sell::lanes_here;
 use super::{
-    Bitmask, Bsr, Compress, Csr, Dense, LinearOp, Nm, Parts, Precision, Scaling, Sell, Slots, Stored, TileCsr, TilePairs,
+    Bitmask, Bsr, Compress, Csr, LinearOp, Nm, PackedDense, Parts, Precision, Scaling, Sell, Slots, Stored, TileCsr, TilePairs,
 };
-use crate::kernels::FEW;
 use crate::mask::{Mask, Pattern};
 use crate::{Error, Result};
 use half::{bf16, f16};
@@ -99,7 +98,7 @@ macro_rules! with_storage {
 /// A storage with its tile, as `tile-csr:128`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// [`Dense`].
+    /// [`PackedDense`]: the weight whole.
     Dense,
     /// [`Csr`].
     Csr,
@@ -124,7 +123,7 @@ impl Format {
     /// If the shapes differ, the storage cannot hold this mask or this size, or has no such numbers.
     pub fn build(self, weight: &ArrayRef2<f32>, mask: &Mask, values: Precision) -> Result<Box<dyn LinearOp>> {
         match self {
-            Format::Dense if values == Precision::F32 => Ok(Box::new(Dense::compress(weight, mask)?)),
+            Format::Dense if values == Precision::F32 => Ok(Box::new(PackedDense::compress(weight, mask)?)),
             _ => self.packed(&Source { mask, from: Origin::Dense(weight) }, values),
         }
     }
@@ -139,7 +138,7 @@ impl Format {
 
     /// What another storage keeps, in this one, by its kept weights row by row: no array of `(out, in)` is made, and a kept weight that is 0
     /// stays one. Numbers stay as they are to the bit, with their scales; [`Format::Csr`] and [`Format::Dense`] have them in f32, which holds
-    /// them all. Of a [`Dense`] weight, which knows no mask, all weights are kept.
+    /// them all. Of a dense weight, which knows no mask, all weights are kept.
     ///
     /// ```
     /// use lacuna_sparse::{mask::Mask, storage::{Bitmask, Compress, Csr, Format, LinearOp}};
@@ -194,7 +193,7 @@ impl Format {
     /// A source in this storage.
     fn packed(self, source: &Source<'_>, values: Precision) -> Result<Box<dyn LinearOp>> {
         Ok(match (self, source.from) {
-            (Format::Dense, Origin::Rows(csr)) if values == Precision::F32 => Box::new(Dense::of_csr(csr)),
+            (Format::Dense, Origin::Rows(csr)) if values == Precision::F32 => Box::new(PackedDense::of_csr(csr)),
             (Format::Csr, _) if values == Precision::F32 => Box::new(Csr::pack(&source.kept()?)?),
             _ => with_storage!(self, values, source, |op| Box::new(op) as Box<dyn LinearOp>),
         })
@@ -221,13 +220,10 @@ impl Format {
 }
 
 impl Format {
-    /// The kernel of this library that multiplies so many tokens, for tables. (A dense weight of few outputs, or a small one and many tokens, goes
-    /// to the crate `gemm`.)
+    /// The kernel of this library that multiplies so many tokens, for tables.
     pub fn kernel(self, tokens: usize) -> &'static str {
         match (self, tokens) {
-            (Format::Dense, 1) => "gemv",
-            (Format::Dense, ..=FEW) => "few",
-            (Format::Dense, _) => "rows",
+            (Format::Dense, _) => "panels",
             (Format::TilePairs(_), _) => "pairs",
             (Format::Sell(_), _) => "slices",
             (Format::Nm(..), 2..) => "neighbours",

@@ -168,7 +168,7 @@ fn measured(args: &Check, weights: &Weights, tokens: usize, threads: usize) -> R
         formats.push(format);
     }
     let weight = [Dense::new(weights.weight.clone())];
-    let mut contenders: Vec<Contender<'_>> = Contender::dense(&weight).into();
+    let mut contenders = Contender::dense(&weight);
     let linked = contenders.len();
     contenders.extend(sparse.iter().map(|plan| contender(plan)));
     let times = times(&mut contenders, &x, out, args.seconds * formats.len() as f64)?;

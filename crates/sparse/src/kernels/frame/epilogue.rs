@@ -20,6 +20,10 @@ impl Epilogue<'_> {
     /// The entries lie within y, and nobody else uses them now.
     #[inline(always)]
     pub(crate) unsafe fn put(&self, y: Out, token: usize, row: usize, products: &[f32]) {
+        if self.is_plain() && y.is_row_major() {
+            // SAFETY: the caller vouches for these entries, which are neighbours.
+            return unsafe { std::slice::from_raw_parts_mut(y.place(token, row).0, products.len()) }.copy_from_slice(products);
+        }
         for (i, &product) in products.iter().enumerate() {
             // SAFETY: the caller vouches for these entries.
             let y = unsafe { y.at(token, row + i) };

@@ -20,7 +20,7 @@ pub(crate) use epilogue::Out;
 pub(crate) use few::AHEAD;
 pub(crate) use few::few_tokens;
 pub(crate) use rows::{RowLists, Rows, Walk};
-pub(crate) use scratch::{Scratch, Use};
+pub(crate) use scratch::{Aligned, Scratch, Use};
 pub(crate) use strip::{Sums, check, product};
 pub(crate) use tasks::{large_tasks, tasks};
 pub(crate) use turn::{turn_in, turn_out};

@@ -3,13 +3,51 @@
 use std::cell::Cell;
 
 /// A cache line.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
+/// Numbers, the first of them at the start of a cache line: no vector of them spans two.
+#[derive(Clone, PartialEq, Default)]
+pub(crate) struct Aligned {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Aligned {
+    const NONE: Aligned = Aligned { lines: Vec::new(), len: 0 };
+
+    /// `len` zeros.
+    pub(crate) fn zeros(len: usize) -> Aligned {
+        Aligned { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
+    }
+}
+
+impl std::fmt::Debug for Aligned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self[..].fmt(f)
+    }
+}
+
+impl std::ops::Deref for Aligned {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: lines are arrays of numbers without gaps, and there are enough of them for `len`.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
 thread_local! {
     /// What this thread has at hand.
-    static HELD: Cell<[Vec<Line>; 3]> = const { Cell::new([Vec::new(), Vec::new(), Vec::new()]) };
+    static HELD: Cell<[Aligned; 3]> = const { Cell::new([Aligned::NONE, Aligned::NONE, Aligned::NONE]) };
 }
 
 /// Which of the memories of a thread: a product needs one for its strips, one for its sums and one for weights that it widens.
@@ -20,10 +58,9 @@ pub(crate) enum Use {
     Wide = 2,
 }
 
-/// Lines that a thread gives back for later when it drops them.
+/// Numbers that a thread gives back for later when it drops them.
 pub(crate) struct Scratch {
-    lines: Vec<Line>,
-    len: usize,
+    numbers: Aligned,
     which: Use,
 }
 
@@ -31,13 +68,14 @@ impl Scratch {
     /// `len` numbers, whatever they are.
     pub(crate) fn take(len: usize, which: Use) -> Scratch {
         let mut held = HELD.take();
-        let mut lines = std::mem::take(&mut held[which as usize]);
+        let mut numbers = std::mem::take(&mut held[which as usize]);
         HELD.set(held);
         let needed = len.div_ceil(16);
-        if lines.len() < needed {
-            lines.resize(needed, Line([0.0; 16]));
+        if numbers.lines.len() < needed {
+            numbers.lines.resize(needed, Line([0.0; 16]));
         }
-        Scratch { lines, len, which }
+        numbers.len = len;
+        Scratch { numbers, which }
     }
 }
 
@@ -46,8 +84,8 @@ impl Drop for Scratch {
         let mut held = HELD.take();
         let place = &mut held[self.which as usize];
         // The largest stays: a task that was begun meanwhile on this thread may have left its own.
-        if place.len() < self.lines.len() {
-            *place = std::mem::take(&mut self.lines);
+        if place.lines.len() < self.numbers.lines.len() {
+            *place = std::mem::take(&mut self.numbers);
         }
         HELD.set(held);
     }
@@ -57,14 +95,12 @@ impl std::ops::Deref for Scratch {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: lines are arrays of numbers without gaps, and there are enough of them for `len`.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        &self.numbers
     }
 }
 
 impl std::ops::DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above; the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        &mut self.numbers
     }
 }

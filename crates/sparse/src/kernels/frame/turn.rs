@@ -3,7 +3,7 @@
 use super::epilogue::{Epilogue, Out};
 use super::width::Strip;
 use crate::kernels::simd::Isa;
-use ndarray::{ArrayRef2, s};
+use ndarray::ArrayRef2;
 use std::ops::Range;
 
 /// `to (columns, width) = x[strip, columns]ᵀ`, zeros for the tokens that pad.
@@ -17,15 +17,46 @@ pub(crate) fn turn_in(x: &ArrayRef2<f32>, strip: &Strip, columns: Range<usize>, 
     let n = columns.len();
     if x.strides()[0] == 1 && strip.tokens > 1 {
         // The tokens of a column lie side by side already.
-        for (c, to) in columns.zip(to.chunks_exact_mut(width)) {
-            let from = x.column(c);
-            let from = from.slice(s![strip.first..strip.first + strip.tokens]);
-            to[..strip.tokens].copy_from_slice(from.to_slice().expect("a stride of one"));
+        // SAFETY: columns and tokens of x, and lines of `to`: asserted above.
+        unsafe {
+            let from = x.as_ptr().offset(columns.start as isize * x.strides()[1]).add(strip.first);
+            // Eight, where so many are there: what is too much in a line is written over by the next, so the last ones are left.
+            let eights = if strip.tokens <= 8 && width <= 8 && strip.first + 8 <= x.nrows() { whole_lines(n, width) } else { 0 };
+            let to = to.as_mut_ptr();
+            let rest = |many: usize| (many..n).map(|c| (from.offset(c as isize * x.strides()[1]), to.add(c * width)));
+            match strip.tokens {
+                16 => rest(0)
+                    .for_each(|(from, to)| to.cast::<[f32; 16]>().write_unaligned(from.cast::<[f32; 16]>().read_unaligned())),
+                48 => rest(0)
+                    .for_each(|(from, to)| to.cast::<[f32; 48]>().write_unaligned(from.cast::<[f32; 48]>().read_unaligned())),
+                tokens => {
+                    for c in 0..eights {
+                        let (from, to) =
+                            (from.offset(c as isize * x.strides()[1]).cast::<[f32; 8]>(), to.add(c * width).cast::<[f32; 8]>());
+                        to.write_unaligned(from.read_unaligned());
+                    }
+                    rest(eights).for_each(|(from, to)| from.copy_to_nonoverlapping(to, tokens));
+                }
+            }
+            if strip.tokens < width {
+                (0..n).for_each(|c| to.add(c * width + strip.tokens).write_bytes(0, width - strip.tokens));
+            }
         }
         return;
     }
     let (mut tokens, mut first) = (0, 0);
-    if x.strides()[1] == 1 {
+    if x.strides()[1] == 1 && strip.tokens < 8 && width <= 8 {
+        // Lines of eight, of which the ends are written over by the columns after them. The last columns, whose lines would end beyond the strip, are
+        // left.
+        (tokens, first) = (strip.tokens, whole_lines(n, width) & !7);
+        for c in (0..first).step_by(8) {
+            // SAFETY: eight columns of the tokens of x; the line of the last of them, `c + 7`, has `8 / width` columns of the strip before it ends.
+            unsafe {
+                let from = x.as_ptr().offset(strip.first as isize * x.strides()[0]).add(columns.start + c);
+                few_by_eight(from, x.strides()[0], tokens, to.as_mut_ptr().add(c * width), width as isize);
+            }
+        }
+    } else if x.strides()[1] == 1 {
         // SAFETY: squares of tokens and columns of x, and as many lines of `to`: asserted above.
         tokens = strip.tokens & !7;
         first = n & !7;
@@ -58,6 +89,11 @@ pub(crate) fn turn_in(x: &ArrayRef2<f32>, strip: &Strip, columns: Range<usize>, 
         let row = x.row(strip.first + t);
         (begin..n).for_each(|c| to[c * width + t] = row[columns.start + c]);
     }
+}
+
+/// Of `n` lines of `width` numbers, how many begin eight numbers or more before the end of all.
+fn whole_lines(n: usize, width: usize) -> usize {
+    (n + 1).saturating_sub(8usize.div_ceil(width))
 }
 
 /// Writes sums `(rows, width)` of a strip to y.
@@ -187,12 +223,43 @@ unsafe fn eight_by_eight(from: *const f32, from_stride: isize, to: *mut f32, to_
     }
 }
 
+/// As [`eight_by_eight`] for i below `rows`, which are eight at most, column after column: with zeros in the places of the other rows, or what was there.
+///
+/// # Safety
+/// All of these places can be read and written, and those of the other rows written.
+#[inline(always)]
+unsafe fn few_by_eight(from: *const f32, from_stride: isize, rows: usize, to: *mut f32, to_stride: isize) {
+    // SAFETY: the caller vouches for the places; every set of x86-64 but the portable one has AVX.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if Isa::current() != Isa::Portable {
+            return few_by_eight_avx(from, from_stride, rows, to, to_stride);
+        }
+        for j in 0..8 {
+            for i in 0..rows as isize {
+                *to.offset(j * to_stride + i) = *from.offset(i * from_stride + j);
+            }
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
 unsafe fn eight_by_eight_avx(from: *const f32, from_stride: isize, to: *mut f32, to_stride: isize) {
+    // SAFETY: as promised by the caller.
+    unsafe { few_by_eight_avx(from, from_stride, 8, to, to_stride) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx")]
+unsafe fn few_by_eight_avx(from: *const f32, from_stride: isize, rows: usize, to: *mut f32, to_stride: isize) {
     use std::arch::x86_64::*;
-    // SAFETY: the caller vouches for eight numbers from each of these places.
-    let r: [__m256; 8] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(from.offset(i as isize * from_stride)) });
+    let mut r = [_mm256_setzero_ps(); 8];
+    for (i, r) in r.iter_mut().enumerate().take(rows) {
+        // SAFETY: the caller vouches for eight numbers from each of these places.
+        *r = unsafe { _mm256_loadu_ps(from.offset(i as isize * from_stride)) };
+    }
     let pairs: [__m256; 8] = std::array::from_fn(|i| {
         let (a, b) = (r[i & !1], r[i | 1]);
         if i & 1 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
@@ -207,13 +274,11 @@ unsafe fn eight_by_eight_avx(from: *const f32, from_stride: isize, to: *mut f32,
         _mm256_shuffle_ps::<0x44>(pairs[5], pairs[7]),
         _mm256_shuffle_ps::<0xee>(pairs[5], pairs[7]),
     ];
-    for i in 0..4 {
-        let low = _mm256_permute2f128_ps::<0x20>(quads[i], quads[i + 4]);
-        let high = _mm256_permute2f128_ps::<0x31>(quads[i], quads[i + 4]);
+    // In order: what the lines of few rows have too much is written over by those after them.
+    for j in 0..8 {
+        let (a, b) = (quads[j % 4], quads[j % 4 + 4]);
+        let line = if j < 4 { _mm256_permute2f128_ps::<0x20>(a, b) } else { _mm256_permute2f128_ps::<0x31>(a, b) };
         // SAFETY: as for reading.
-        unsafe {
-            _mm256_storeu_ps(to.offset(i as isize * to_stride), low);
-            _mm256_storeu_ps(to.offset((i as isize + 4) * to_stride), high);
-        }
+        unsafe { _mm256_storeu_ps(to.offset(j as isize * to_stride), line) };
     }
 }

@@ -34,7 +34,7 @@ mod transposed;
 use close::assert_within;
 use common::{into_layouts, layouts, oracle, whole};
 use lacuna_sparse::storage::{
-    Bitmask, Bsr, Compress, Csr, CsrView, Dense, LinearOp, Scaling, Sell, Slots, TileCsr, TilePairs, apply,
+    Bitmask, Bsr, Compress, Csr, CsrView, Dense, LinearOp, PackedDense, Scaling, Sell, Slots, TileCsr, TilePairs, apply,
 };
 use lacuna_sparse::{mask, storage as sparse};
 use mask::Mask;
@@ -68,6 +68,7 @@ fn masks(rows: usize, cols: usize) -> Vec<(String, Mask)> {
 fn in_every_format(w: &ArrayRef2<f32>, mask: &Mask, mut law: impl FnMut(&str, &dyn LinearOp)) {
     let csr = Csr::compress(w, mask).unwrap();
     law("dense", &Dense::compress(w, mask).unwrap());
+    law("dense, packed", &PackedDense::compress(w, mask).unwrap());
     law("csr", &csr);
     law("tile-csr", &TileCsr::<f32>::compress(w, mask).unwrap());
     law("bitmask", &Bitmask::<f32>::compress(w, mask).unwrap());
@@ -170,8 +171,28 @@ fn compressing_a_view_stores_what_compressing_its_copy_stores() {
             let dense = Dense::compress(&view, &mask).unwrap();
             assert_eq!(dense, Dense::compress(&w, &mask).unwrap(), "{layout}");
             assert_eq!(dense.bytes(), 4 * rows * cols, "{layout}");
+            let packed = PackedDense::compress(&view, &mask).unwrap();
+            assert_eq!(packed, PackedDense::compress(&w, &mask).unwrap(), "{layout}");
+            // The last panel is whole, of 48 outputs at most.
+            assert!((4 * rows * cols..=4 * (rows + 47) * cols).contains(&packed.bytes()), "{layout}: {} bytes", packed.bytes());
             let new = Dense::new(view.to_owned());
             assert_eq!((new.bytes(), new.nnz(), new.to_dense()), (4 * rows * cols, rows * cols, w.clone()), "{layout}");
+        }
+    }
+}
+
+#[test]
+fn the_bits_of_a_packed_product_depend_neither_on_other_tokens_nor_on_threads() {
+    let (rows, cols) = (300, 1300);
+    let op = PackedDense::new(&Seed(11).stream("w").normal_array(rows, cols, 1.0));
+    let x = Seed(11).stream("x").normal_array(230, cols, 1.0);
+    let all = apply(&op, &x);
+    for threads in [1, 2] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for (first, tokens) in [(0, 1), (7, 2), (3, 3), (90, 8), (95, 13), (1, 97), (30, 200)] {
+            let part = ndarray::s![first..first + tokens, ..];
+            let y = pool.install(|| apply(&op, &x.slice(part)));
+            assert_eq!(y, all.slice(part), "tokens {first} to {}, {threads} threads", first + tokens);
         }
     }
 }
@@ -212,7 +233,7 @@ fn infinities_and_nans_at_dropped_inputs_do_not_reach_the_outputs() {
                 let x = Array2::from_shape_fn((tokens, cols), |(t, i)| if poisoned(t, i) { bad } else { clean[[t, i]] });
                 let expected = oracle(&w, &mask, &clean);
                 in_every_format(&w, &mask, |format, op| {
-                    if format == "dense" {
+                    if op.format() == "dense" {
                         return; // it multiplies what was dropped, and says so
                     }
                     for ((t, o), &y) in apply(op, &x).indexed_iter() {
@@ -255,6 +276,7 @@ fn what_is_stored_is_what_the_mask_keeps_zeros_and_all() {
             mask.not().iter_kept().for_each(|at| w[at] = f32::NAN);
             assert_eq!(Csr::compress(&w, &mask).unwrap(), kept);
             assert_eq!(Dense::compress(&w, &mask).unwrap().to_dense(), kept.to_dense());
+            assert_eq!(PackedDense::compress(&w, &mask).unwrap().to_dense(), kept.to_dense());
             w = whole(rows, cols, 2, "weight");
         }
     }
@@ -363,6 +385,7 @@ fn a_mask_of_another_shape_is_refused_with_both_shapes() {
     let errors = [
         Csr::compress(&w, &mask).unwrap_err(),
         Dense::compress(&w, &mask).unwrap_err(),
+        PackedDense::compress(&w, &mask).unwrap_err(),
         TileCsr::<f32>::compress(&w, &mask).unwrap_err(),
         Bitmask::<f32>::compress(&w, &mask).unwrap_err(),
     ];

@@ -12,13 +12,15 @@
 //! ```
 //!
 //! A weight is packed once and multiplied many times. While the tiles of tokens walk a panel's columns, they ask for those that come next, each for its
-//! part of them. One or two tokens walk several panels side by side: with fewer sums, each product would wait for the one before it.
+//! part of them. Up to three tokens walk several panels side by side: with fewer sums, each product would wait for the one before it, and with fewer
+//! streams memory for the processor, which looks ahead in each by itself.
 //!
 //! Each sum adds its products in the order of the columns, tile by tile. So its bits depend neither on the number of threads nor on the tokens that stand
 //! beside its own, and they are those of the same weight in strips of [`rows`](super::rows).
 //!
 //! Tried, and no faster on a core with AVX2: panels of 48 outputs (a tenth less from eight tokens on), tiles of 4 tokens and 24 outputs, 256 columns of a tile,
-//! blocks of 192 tokens (an eighth less at 512 tokens), and panels made on the way, for each block of tokens, from a weight as it lies (with 512 tokens a
+//! blocks of 192 tokens (an eighth less at 512 tokens), one token with four panels side by side, or asking ahead in six (a tenth to a seventh less from
+//! memory), and panels made on the way, for each block of tokens, from a weight as it lies (with 512 tokens a
 //! tenth slower than reading rows where they lie, and for `dy · W` and `dyᵀ · x` a tenth to a third slower than the crate `gemm`).
 
 use super::gemm::Threads;
@@ -123,7 +125,7 @@ pub(crate) fn panels_product(
     let parallel = threads > 1 && tokens.saturating_mul(rows * cols) >= PARALLEL;
     let longest = (RUN / width).max(1);
     // Whole groups of panels that walk side by side.
-    let run = if parallel { panels.div_ceil(4 * threads).next_multiple_of(4).min(longest) } else { longest };
+    let run = if parallel { panels.div_ceil(4 * threads).next_multiple_of(6).min(longest) } else { longest };
     let runs: Vec<Range<usize>> = (0..panels).step_by(run).map(|p| p..(p + run).min(panels)).collect();
     let blocks: Vec<Range<usize>> = (0..tokens).step_by(block()).map(|t| t..(t + block()).min(tokens)).collect();
     let out = Out::new(y);
@@ -183,8 +185,13 @@ impl Part<'_> {
             return sums.fill(0.0);
         }
         let all = self.w.numbers;
-        // Panels that walk side by side, so that few tokens have enough sums that need not wait for one another.
-        let together = [1, 4, 2].get(self.tokens).copied().unwrap_or(1);
+        // Panels that walk side by side, so that few tokens have enough sums that need not wait for one another, and memory enough streams.
+        let together: &[usize] = match self.tokens {
+            1 => &[6, 2],
+            2 => &[3],
+            3 => &[2],
+            _ => &[],
+        };
         let size = self.tokens * width;
         // As many columns as the second cache has room for, of all tokens.
         let near = (NEAR / (4 * self.tokens * TILE)).max(1) * TILE;
@@ -192,7 +199,7 @@ impl Part<'_> {
             let end = (start + near).min(cols);
             let mut panel = panels.start;
             while panel < panels.end {
-                let side = if panel + together <= panels.end { together } else { 1 };
+                let side = together.iter().copied().find(|side| panel + side <= panels.end).unwrap_or(1);
                 let sums = &mut sums[(panel - panels.start) * size..][..side * size];
                 let place = |panel: usize, column: usize| all.get((panel * cols + column) * width..).unwrap_or(&[]);
                 for first in (start..end).step_by(TILE) {
@@ -262,8 +269,10 @@ impl Part<'_> {
                     step: 4 * width / count,
                 };
                 match (tile.tokens, side) {
-                    (1, 4) => meet::<S, 1, V, 4>(s, &task),
-                    (2, 2) => meet::<S, 2, V, 2>(s, &task),
+                    (1, 6) => meet::<S, 1, V, 6>(s, &task),
+                    (1, 2) => meet::<S, 1, V, 2>(s, &task),
+                    (2, 3) => meet::<S, 2, V, 3>(s, &task),
+                    (3, 2) => meet::<S, 3, V, 2>(s, &task),
                     (1, _) => meet::<S, 1, V, 1>(s, &task),
                     (2, _) => meet::<S, 2, V, 1>(s, &task),
                     (3, _) => meet::<S, 3, V, 1>(s, &task),
@@ -316,13 +325,24 @@ unsafe fn meet<S: Simd, const T: usize, const V: usize, const P: usize>(s: S, m:
         let mut acc = [[[s.splat(0.0); V]; T]; P];
         let (mut w, mut x, mut ahead) = (m.w, m.x, m.ahead);
         for _ in 0..m.n {
-            let mut ws = [[s.splat(0.0); V]; P];
-            for p in 0..P {
-                for v in 0..V {
-                    ws[p][v] = s.load(w.add(p * m.panel + v * S::LANES));
+            let mut xs = [s.splat(0.0); T];
+            if P > 1 {
+                for t in 0..T {
+                    xs[t] = s.splat(*x.add(t));
                 }
-            }
-            if P == 1 {
+                for p in 0..P {
+                    for v in 0..V {
+                        let w = s.load(w.add(p * m.panel + v * S::LANES));
+                        for t in 0..T {
+                            acc[p][t][v] = s.fma(xs[t], w, acc[p][t][v]);
+                        }
+                    }
+                }
+            } else {
+                let mut ws = [s.splat(0.0); V];
+                for v in 0..V {
+                    ws[v] = s.load(w.add(v * S::LANES));
+                }
                 ask(ahead);
                 // Where few tiles ask, each has more lines than one a column.
                 let mut line = 64;
@@ -331,18 +351,10 @@ unsafe fn meet<S: Simd, const T: usize, const V: usize, const P: usize>(s: S, m:
                     line += 64;
                 }
                 ahead = ahead.wrapping_add(m.step);
-            } else {
-                for p in 0..P {
-                    for line in (0..4 * width).step_by(64) {
-                        ask(w.wrapping_add(p * m.panel).cast::<u8>().wrapping_add(DISTANCE + line));
-                    }
-                }
-            }
-            for t in 0..T {
-                let x = s.splat(*x.add(t));
-                for p in 0..P {
+                for t in 0..T {
+                    let x = s.splat(*x.add(t));
                     for v in 0..V {
-                        acc[p][t][v] = s.fma(x, ws[p][v], acc[p][t][v]);
+                        acc[0][t][v] = s.fma(x, ws[v], acc[0][t][v]);
                     }
                 }
             }
@@ -358,9 +370,6 @@ unsafe fn meet<S: Simd, const T: usize, const V: usize, const P: usize>(s: S, m:
         }
     }
 }
-
-/// Bytes between what is asked for and what is used where panels walk side by side.
-const DISTANCE: usize = 4 << 10;
 
 /// Asks for a line of memory, for the second cache.
 #[inline(always)]

@@ -68,7 +68,7 @@ fn masks(rows: usize, cols: usize) -> Vec<(String, Mask)> {
 fn in_every_format(w: &ArrayRef2<f32>, mask: &Mask, mut law: impl FnMut(&str, &dyn LinearOp)) {
     let csr = Csr::compress(w, mask).unwrap();
     law("dense", &Dense::compress(w, mask).unwrap());
-    law("dense, packed", &PackedDense::compress(w, mask).unwrap());
+    law("dense in panels", &PackedDense::compress(w, mask).unwrap());
     law("csr", &csr);
     law("tile-csr", &TileCsr::<f32>::compress(w, mask).unwrap());
     law("bitmask", &Bitmask::<f32>::compress(w, mask).unwrap());
@@ -262,7 +262,9 @@ fn what_is_stored_is_what_the_mask_keeps_zeros_and_all() {
                 let kind = format.split(' ').next().unwrap_or_default();
                 assert_eq!(op.format(), kind, "{case}");
                 match kind {
-                    "dense" => assert_eq!(op.bytes(), 4 * rows * cols, "{case}"),
+                    "dense" if format == "dense" => assert_eq!(op.bytes(), 4 * rows * cols, "{case}"),
+                    // The last panel is whole, of 48 outputs at most.
+                    "dense" => assert!((4 * rows * cols..=4 * (rows + 47) * cols).contains(&op.bytes()), "{case}"),
                     "csr" => assert_eq!(op.bytes(), 8 * mask.kept() + 4 * (rows + 1), "{case}"),
                     _ => {} // held to their parts in `storages`
                 }

@@ -24,7 +24,8 @@
 //! tenth slower than reading rows where they lie, and for `dy · W` and `dyᵀ · x` a tenth to a third slower than the crate `gemm`).
 
 use super::gemm::Threads;
-use crate::kernels::frame::{Epilogue, Out, Scratch, Strip, Use, large_tasks, turn_in};
+use super::gemv::FEW;
+use crate::kernels::frame::{Epilogue, Out, Scratch, Strip, Use, large_tasks, tasks, turn_in};
 use crate::kernels::simd::{Isa, Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Ymm, Zmm};
@@ -149,7 +150,8 @@ pub(crate) fn panels_product(
                 }
             }
         };
-        large_tasks(blocks.len() * runs.len(), parallel, &|i| task(i / runs.len(), &runs[i % runs.len()]));
+        let share = if tokens > FEW { large_tasks } else { tasks };
+        share(blocks.len() * runs.len(), parallel, &|i| task(i / runs.len(), &runs[i % runs.len()]));
     }
 }
 
@@ -161,7 +163,8 @@ fn turn_tiles(x: &ArrayRef2<f32>, tiles: &[Vec<Tile>], to: &mut [f32], parallel:
         rest = after;
         pieces.push((Strip { first, tokens, width: tokens }, to));
     }
-    if parallel {
+    // Waking the pool for a single tile would cost as much as a small product.
+    if parallel && pieces.len() > 1 {
         pieces.into_par_iter().for_each(|(strip, to)| turn_in(x, &strip, 0..cols, to));
     } else {
         pieces.into_iter().for_each(|(strip, to)| turn_in(x, &strip, 0..cols, to));

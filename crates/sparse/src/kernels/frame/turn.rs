@@ -15,6 +15,13 @@ pub(crate) fn turn_in(x: &ArrayRef2<f32>, strip: &Strip, columns: Range<usize>, 
         to.chunks_exact_mut(width).for_each(|line| line[strip.tokens..].fill(0.0));
     }
     let n = columns.len();
+    if strip.tokens == 1 && width == 1 {
+        let row = x.row(strip.first);
+        return match row.to_slice() {
+            Some(row) => to.copy_from_slice(&row[columns]),
+            None => to.iter_mut().zip(columns).for_each(|(to, c)| *to = row[c]),
+        };
+    }
     if x.strides()[0] == 1 && strip.tokens > 1 {
         // The tokens of a column lie side by side already.
         // SAFETY: columns and tokens of x, and lines of `to`: asserted above.

@@ -10,9 +10,9 @@ use rayon::prelude::*;
 
 /// A weight stored whole, packed once for many products: some outputs side by side, column by column, as this machine's vectors take them.
 ///
-/// It takes the bytes of a [`Dense`](super::Dense) weight (the last outputs are padded to a whole panel) and is the faster from two tokens on: weights are read
-/// in one stream, in whole vectors. The sums of a token are the same bits whatever tokens stand beside it. Making it costs about as much as a product of
-/// some tens of tokens. Its numbers cannot be changed; it is not for files.
+/// It takes the bytes of a [`Dense`](super::Dense) weight (the last outputs are padded to a whole panel) and takes up to a quarter less time: weights are read
+/// in few streams, in whole vectors. The sums of a token are the same bits whatever tokens stand beside it. Making it takes as
+/// long as one to three products of 128 tokens. Its numbers cannot be changed; it is not for files.
 ///
 /// As in [`Dense`](super::Dense), dropped weights are multiplied as zeros, and all weights are kept.
 ///

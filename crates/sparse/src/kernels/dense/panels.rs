@@ -24,7 +24,6 @@
 //! tenth slower than reading rows where they lie, and for `dy · W` and `dyᵀ · x` a tenth to a third slower than the crate `gemm`).
 
 use super::gemm::Threads;
-use super::gemv::FEW;
 use crate::kernels::frame::{Epilogue, Out, Scratch, Strip, Use, large_tasks, tasks, turn_in};
 use crate::kernels::simd::{Isa, Portable, Simd};
 #[cfg(target_arch = "x86_64")]
@@ -150,7 +149,7 @@ pub(crate) fn panels_product(
                 }
             }
         };
-        let share = if tokens > FEW { large_tasks } else { tasks };
+        let share = if tokens > 1 { large_tasks } else { tasks };
         share(blocks.len() * runs.len(), parallel, &|i| task(i / runs.len(), &runs[i % runs.len()]));
     }
 }
@@ -163,8 +162,8 @@ fn turn_tiles(x: &ArrayRef2<f32>, tiles: &[Vec<Tile>], to: &mut [f32], parallel:
         rest = after;
         pieces.push((Strip { first, tokens, width: tokens }, to));
     }
-    // Waking the pool for a single tile would cost as much as a small product.
-    if parallel && pieces.len() > 1 {
+    // A single token is copied sooner than the pool is awake.
+    if parallel && x.nrows() > 1 {
         pieces.into_par_iter().for_each(|(strip, to)| turn_in(x, &strip, 0..cols, to));
     } else {
         pieces.into_iter().for_each(|(strip, to)| turn_in(x, &strip, 0..cols, to));

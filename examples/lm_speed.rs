@@ -3,7 +3,7 @@
 //! `cargo run --release --example lm_speed -- FOLDER [TOKENS] [prefill,decode,train]`
 
 use lacuna::io::Folder;
-use lacuna::lm::{Config, LanguageModel, Running};
+use lacuna::lm::{Config, Inference, LanguageModel};
 use lacuna::nn::{Gradients, Method, Optimizer};
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ fn main() -> lacuna::Result<()> {
     }
     if what.contains("decode") {
         // In f32, and as `generate` runs it: pruned layers in sparse storages, whole ones in fewer bits where these hold every number exactly.
-        let (stored, _) = LanguageModel::load_stored(&folder, Config::of(&folder)?, Running::Auto, 1)?;
+        let (stored, _) = LanguageModel::load_stored(&folder, Config::of(&folder)?, Inference::tokens(1))?;
         for (how, model) in [("in f32", &model), ("as generate runs it", &stored)] {
             let mut cache = model.cache();
             model.step(&ids[..16.min(tokens)], &mut cache)?;

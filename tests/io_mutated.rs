@@ -7,7 +7,9 @@ use lacuna::Error;
 use lacuna::data::idx::Idx;
 use lacuna::io::{Checkpoint, Dtype, read_header};
 use lacuna::mask::Mask;
-use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, Nm, Scaling, Sell, Slots, TileCsr, TilePairs, apply};
+use lacuna::sparse::{
+    Bitmask, Bsr, Compress, Csr, Nm, Offsets, Precision, Quantized, QuantizedParts, Scaling, Sell, Slots, TileCsr, TilePairs, apply,
+};
 use ndarray::{Array2, array};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
@@ -172,6 +174,12 @@ fn storages() -> Vec<u8> {
         (Array2::from_shape_fn((3, 72), |(r, c)| r as f32 - c as f32 / 4.0), Mask::from_fn(3, 72, |_, c| c % 2 == 0));
     model.insert_storage("nm-groups", &Nm::<i8>::with_groups(&wide, &full, (1, 2), 64).unwrap()).unwrap();
     model.insert_storage("bsr", &Bsr::<half::bf16>::with_blocks(&w, &mask, 2, 1).unwrap()).unwrap();
+    let few = |values: Precision| Quantized::round_to_nearest(&wide.slice(ndarray::s![.., ..64]), values).unwrap();
+    model.insert_storage("i4", &few(Precision::I4Grouped(32))).unwrap();
+    model.insert_storage("u8", &few(Precision::U8Grouped(64))).unwrap();
+    let parts = few(Precision::U4Grouped(32)).parts();
+    let offsets = Offsets::Least(vec![-0.5; parts.scales.len()]);
+    model.insert_storage("u4-least", &Quantized::new(QuantizedParts { offsets, ..parts }).unwrap()).unwrap();
     model.insert_sparse_bitmask("a.weight", &w, &mask, Dtype::F32).unwrap();
     model.insert_sparse_24_bitmask("b.weight", &w, &mask, Dtype::BF16).unwrap();
     model.to_bytes().unwrap()

@@ -2,17 +2,21 @@
 
 mod census;
 mod choices;
+mod energy;
 mod file;
 mod memory;
 mod perplexity;
+mod speed;
 mod streamed;
 mod texts;
 
 pub use census::{Census, Counted, Sum, attention_flops, sparsity};
 pub use choices::{ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Question, answer, guess, join, read_lines};
+pub use energy::{joules, processor_seconds};
 pub use file::{FileCensus, FileTensor, PackedWeight};
 pub use memory::{available_memory, machine_memory, peak_memory};
 pub use perplexity::Perplexity;
+pub use speed::{Rate, Speed, SpeedTrial, memory_bandwidth};
 pub use streamed::streamed_losses;
 pub use texts::{Evaluated, TextScore};
 

@@ -41,5 +41,5 @@ pub use model::{KvCache, LanguageModel, LanguageTape, load_block, positions};
 pub use next_token::{NextToken, next_tokens};
 pub use outline::{Kind, Outline, Outlined};
 pub use seq2seq::{Seq2Seq, Seq2SeqCache, Seq2SeqTape};
-pub use stored::{Kept, Running};
+pub use stored::{Inference, Kept, Running};
 pub use text_pairs::{TextPair, TextPairs};

@@ -4,7 +4,7 @@ use super::{Config, LanguageModel};
 use crate::io::Folder;
 use crate::mask::Mask;
 use crate::nn::Linear;
-use crate::sparse::{Format, Hint, Plan, Precision, exact};
+use crate::sparse::{ActivationBits, Format, Hint, Plan, Precision, exact};
 use crate::{Error, Result};
 use serde::Serialize;
 use std::str::FromStr;
@@ -35,6 +35,49 @@ impl FromStr for Running {
     }
 }
 
+/// How a model runs for inference.
+///
+/// ```
+/// use lacuna::lm::{Inference, Running};
+/// use lacuna::sparse::ActivationBits;
+/// let fast = Inference::tokens(1).with_activation_bits(ActivationBits::Eight);
+/// assert_eq!((fast.tokens, fast.running), (1, Running::Auto));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Inference {
+    /// Tokens of a usual product: 1 where the model writes a text, else those of a window.
+    pub tokens: usize,
+    /// In which storages linear layers run.
+    pub running: Running,
+    /// Bits of activations in products with weights of four and eight bits.
+    pub activation_bits: ActivationBits,
+    /// Numbers that all weights of linear layers are rounded to, to the nearest; `None` leaves them as they are, in as few bits as hold them.
+    pub values: Option<Precision>,
+}
+
+impl Inference {
+    /// So many tokens at a time, in storages of the model's choice, with activations as they are.
+    pub fn tokens(tokens: usize) -> Self {
+        Inference { tokens, running: Running::Auto, activation_bits: ActivationBits::Full, values: None }
+    }
+
+    /// The same in these storages.
+    pub fn running(self, running: Running) -> Self {
+        Inference { running, ..self }
+    }
+
+    /// The same with weights rounded to the nearest of these.
+    pub fn with_values(self, values: Precision) -> Self {
+        Inference { values: Some(values), ..self }
+    }
+
+    /// The same with activations of so many bits.
+    pub fn with_activation_bits(self, activation_bits: ActivationBits) -> Self {
+        Inference { activation_bits, ..self }
+    }
+}
+
 /// How one linear layer is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Kept {
@@ -42,7 +85,7 @@ pub struct Kept {
     pub layer: String,
     /// The storage, `bitmask:512` or `dense`, and its numbers.
     pub format: String,
-    /// `f32`, or `bf16`, `f16`, `i8` with a scale for each 32 or `u4` with a scale and an offset where these hold every number exactly.
+    /// `f32`, or `bf16`, `f16`, `i8` and `i4` with scales of groups or `u4` with scales and offsets where these hold every number exactly.
     pub values: String,
     /// Bytes.
     pub bytes: usize,
@@ -54,14 +97,16 @@ pub struct Kept {
 const FEW: usize = 16;
 
 impl LanguageModel {
-    /// Reads a model for inference with `tokens` tokens at a time, 1 where it writes a text. Layers with masks go into sparse storages as
-    /// `running` says (a storage in the folder is taken as it is with [`Running::Auto`]), and for few tokens all layers keep numbers of 8
-    /// or 16 bits where these hold every number exactly; whole weights of 32 bits are packed. What is computed is what the masked weights give, up to the order of sums.
+    /// Reads a model for inference. Layers with masks go into sparse storages as
+    /// [`Inference::running`] says (a storage in the folder is taken as it is with [`Running::Auto`]), and for few tokens, or activations of eight bits, all layers keep
+    /// numbers of 4, 8 or 16 bits where these hold every number exactly; whole weights of 32 bits are packed. What is computed is what the masked weights give, up to the
+    /// order of sums and what activations are rounded to.
     ///
     /// # Errors
     /// As [`LanguageModel::load`]; [`Error::InvalidOption`] naming the layer if its mask does not fit the storage that was asked for, or if one
     /// was asked for and nothing is pruned.
-    pub fn load_stored(folder: &Folder, config: Config, running: Running, tokens: usize) -> Result<(Self, Vec<Kept>)> {
+    pub fn load_stored(folder: &Folder, config: Config, inference: Inference) -> Result<(Self, Vec<Kept>)> {
+        let running = inference.running;
         if let (Running::In(format), false) = (running, folder.is_pruned()) {
             let reason = format!("{} has no masks, and {format} stores what a mask keeps", folder.path().display());
             return Err(Error::invalid_option("format", reason));
@@ -72,9 +117,9 @@ impl LanguageModel {
             let pruned = mask.is_some();
             let (format, values) = match mask {
                 Some(mask) if running != Running::Dense => {
-                    pack(layer, &mask, folder, running, tokens).map_err(|e| e.in_layer(layer.name()))?
+                    pack(layer, &mask, folder, inference).map_err(|e| e.in_layer(layer.name()))?
                 }
-                _ => whole(layer, tokens),
+                _ => whole(layer, inference).map_err(|e| e.in_layer(layer.name()))?,
             };
             let (layer, bytes) = (layer.name().to_string(), layer.op().bytes());
             kept.push(Kept { layer, format, values, bytes, pruned });
@@ -84,17 +129,22 @@ impl LanguageModel {
     }
 }
 
-fn whole(layer: &mut Linear, tokens: usize) -> (String, String) {
-    if tokens <= FEW {
-        layer.narrow();
+fn whole(layer: &mut Linear, inference: Inference) -> Result<(String, String)> {
+    if let Some(values) = inference.values {
+        layer.round_to(values, inference.activation_bits)?;
+        return Ok(("dense".to_string(), values.to_string()));
+    }
+    if inference.tokens <= FEW || inference.activation_bits == ActivationBits::Eight {
+        layer.narrow(inference.activation_bits);
     }
     let values = if layer.weight().is_some() { "f32".to_string() } else { layer.op().format().to_string() };
     layer.pack();
-    ("dense".to_string(), values)
+    Ok(("dense".to_string(), values))
 }
 
-fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, running: Running, tokens: usize) -> Result<(String, String)> {
-    if let (Running::Auto, false) = (running, layer.is_transposed())
+fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, inference: Inference) -> Result<(String, String)> {
+    let Inference { tokens, running, .. } = inference;
+    if let (Running::Auto, false, None) = (running, layer.is_transposed(), inference.values)
         && let Some(op) = folder.storage(&layer.tensor())?
     {
         let format = op.format().to_string();
@@ -102,7 +152,8 @@ fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, running: Running, toke
         return Ok((format, "as stored".to_string()));
     }
     let weight = layer.dense_weight();
-    let precision = if tokens <= FEW { exact(&weight) } else { Precision::F32 };
+    let own = || if tokens <= FEW { exact(&weight) } else { Precision::F32 };
+    let precision = inference.values.unwrap_or_else(own);
     let (format, planned) = match running {
         Running::In(format) => (format, None),
         _ => {
@@ -112,7 +163,7 @@ fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, running: Running, toke
     };
     let precision = if format == Format::Csr { Precision::F32 } else { precision };
     let op = match (format, planned) {
-        (Format::Dense, _) => return Ok(whole(layer, tokens)),
+        (Format::Dense, _) => return whole(layer, inference),
         (_, Some(plan)) => Box::new(plan),
         _ => format.build(&weight, mask, precision)?,
     };

@@ -4,7 +4,7 @@ use crate::build::numbers;
 use crate::close::assert_close;
 use crate::folder::content;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout, Packing, repack};
-use lacuna::lm::{Config, LanguageModel, Running};
+use lacuna::lm::{Config, Inference, LanguageModel, Running};
 use lacuna::mask::{Mask, Pattern, Scope, select};
 use ndarray::Array2;
 use serde_json::json;
@@ -183,7 +183,8 @@ fn a_model_computes_in_every_storage_what_its_masked_weights_give() {
         let config = Config::of(&whole).unwrap();
         let right = LanguageModel::load(&whole, config.clone()).unwrap().forward(&ids).unwrap();
         let near = |folder: &Folder, running: Running, tokens: usize, what: &str| {
-            let (model, kept) = LanguageModel::load_stored(folder, config.clone(), running, tokens).unwrap();
+            let (model, kept) =
+                LanguageModel::load_stored(folder, config.clone(), Inference::tokens(tokens).running(running)).unwrap();
             assert_eq!(kept.iter().filter(|k| k.pruned).count(), if folder.is_pruned() { 7 } else { 0 });
             let found = model.forward(&ids).unwrap();
             assert_close(&found, &right, 1e-4f32.next_down(), format!("{what}, {dtype}"));

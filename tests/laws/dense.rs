@@ -6,7 +6,7 @@ use lacuna::linalg::{Product, Threads, gemm, matmul, matmul_nt, matmul_tn};
 use lacuna::mask::Mask;
 use lacuna::nn::Linear;
 use lacuna::rng::Seed;
-use lacuna::sparse::{Dense, Epilogue, LinearOp, apply};
+use lacuna::sparse::{Dense, Epilogue, Format, LinearOp, Precision, apply};
 use ndarray::{Array1, Array2, ArrayRef2, s};
 
 /// Rows and columns below and above what a strip, a run of rows, a tile of columns and the rules of choice have.
@@ -29,8 +29,7 @@ fn a_linear_layer_is_exact_for_every_number_of_tokens() {
         let (w, full) = (whole(rows, cols, 4, "weight"), Mask::full(rows, cols));
         let dense = Dense::new(w.clone());
         let bias: Vec<f32> = (0..rows).map(|r| r as f32 - 3.0).collect();
-        let mut narrow = Linear::new("narrow", w.clone(), None);
-        narrow.narrow();
+        let narrow = Format::Dense.build(&w, &full, Precision::Bf16).unwrap();
         for tokens in tokens() {
             let x = whole(tokens, cols, 8, "input");
             let y = oracle(&w, &full, &x).mapv(|y| y as f32);
@@ -38,7 +37,7 @@ fn a_linear_layer_is_exact_for_every_number_of_tokens() {
             assert_eq!(apply(&dense, &x), y, "Dense, {case}");
             assert_eq!(matmul_nt(&x, &w), y, "matmul_nt, {case}");
             assert_eq!(matmul_nt(&w, &x), y.t(), "matmul_nt of the weight, {case}");
-            assert_eq!(narrow.apply(&x), y, "{:?}, {case}", narrow);
+            assert_eq!(apply(narrow.as_ref(), &x), y, "{}, {case}", narrow.format());
             let before = whole(tokens, rows, 9, "before");
             let epilogue = Epilogue { bias: Some(&bias), activation: Some(|y| y.max(0.0)), accumulate: true };
             let mut found = before.clone();

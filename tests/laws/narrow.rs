@@ -1,10 +1,10 @@
-//! Whole weights in 4, 8 or 16 bits give the very bits of the `f32` weight, whichever kernels run.
+//! Whole weights in 16 bits give the very bits of the `f32` weight, whichever kernels run; in 4 and 8 bits what it gives within the error of `f32`.
 
 use crate::close::assert_close;
 use lacuna::mask::Mask;
 use lacuna::nn::Linear;
 use lacuna::rng::Seed;
-use lacuna::sparse::{Hint, Plan};
+use lacuna::sparse::{ActivationBits, Hint, Plan};
 use ndarray::{Array1, Array2, ArrayRef2, Axis, s};
 
 fn bits(a: &ArrayRef2<f32>) -> Vec<u32> {
@@ -17,7 +17,7 @@ fn layers(rows: usize, cols: usize, to: fn(Array2<f32>) -> Array2<f32>) -> (Line
     let bias = Array1::from_iter((0..rows).map(|i| i as f32 - 2.0));
     let wide = Linear::new("wide", weight.clone(), Some(bias.clone()));
     let mut narrow = Linear::new("narrow", weight.clone(), Some(bias));
-    narrow.narrow();
+    narrow.narrow(ActivationBits::Full);
     (wide, narrow, weight)
 }
 
@@ -63,22 +63,37 @@ fn few_and_many_tokens_of_any_strides_give_the_same_bits_in_fewer_bits() {
         for (rows, cols) in shapes {
             let (wide, narrow, weight) = layers(rows, cols, to);
             assert_eq!(narrow.op().format(), name, "{rows} x {cols}");
+            // Of codes, scales and offsets have 16 bits, and rows lie side by side.
+            let codes = name == "u4" || name == "i8";
+            let cells = if codes { rows.next_multiple_of(16) * cols } else { rows * cols };
             let bytes = match name {
-                "u4" => rows * cols / 2 + rows * cols / 4,
-                "i8" => rows * cols + rows * cols / 8,
-                _ => 2 * rows * cols,
+                "u4" => cells / 2 + cells / 8,
+                "i8" => cells + cells / 16,
+                _ => 2 * cells,
             };
-            assert_eq!((narrow.op().bytes(), narrow.op().to_dense()), (bytes, weight.clone()));
+            assert!(
+                narrow.op().bytes() <= bytes && 2 * bytes < 3 * narrow.op().bytes() || rows < 16,
+                "{name}: {} bytes",
+                narrow.op().bytes()
+            );
+            assert_eq!(narrow.op().to_dense(), weight);
+            let same = |found: &Array2<f32>, right: &Array2<f32>, case: String| {
+                if codes {
+                    assert_close(found, right, 2e-5 * (cols as f32).sqrt(), case);
+                } else {
+                    assert_eq!(bits(found), bits(right), "{case}");
+                }
+            };
             for tokens in [0, 1, 2, 3, 5, 8, 9, 40] {
                 let x = Seed(4).stream("x").normal_array(tokens, cols, 1.0);
-                assert_eq!(bits(&wide.apply(&x)), bits(&narrow.apply(&x)), "{name}, {rows} x {cols}, {tokens} tokens");
+                same(&narrow.apply(&x), &wide.apply(&x), format!("{name}, {rows} x {cols}, {tokens} tokens"));
                 let apart = Seed(4).stream("x").normal_array(tokens, 2 * cols, 1.0);
                 let apart = apart.slice(s![.., ..;2]);
-                assert_eq!(bits(&wide.apply(&apart)), bits(&narrow.apply(&apart)), "{name}, {rows} x {cols}, strides");
+                same(&narrow.apply(&apart), &wide.apply(&apart), format!("{name}, {rows} x {cols}, strides"));
                 let [mut a, mut b] = [(); 2].map(|()| Seed(5).stream("y").normal_array(tokens, rows, 1.0));
                 wide.add_to(&x, &mut a);
                 narrow.add_to(&x, &mut b);
-                assert_eq!(bits(&a), bits(&b), "{name}, {rows} x {cols}, {tokens} tokens, accumulated");
+                same(&b, &a, format!("{name}, {rows} x {cols}, {tokens} tokens, accumulated"));
                 let dy = Seed(6).stream("dy").normal_array(tokens, rows, 1.0);
                 let [mut a, mut b] = [(); 2].map(|()| Array2::zeros((tokens, cols)));
                 wide.op().apply_transpose_into(&dy, &mut a);
@@ -99,18 +114,18 @@ fn numbers_that_fewer_bits_do_not_hold_stay_in_32() {
         let mut weight = to(Seed(3).stream("weight").normal_array(4, 64, 1.0));
         weight[[3, 60]] = f32::from_bits(weight[[3, 60]].to_bits() + 1);
         let mut layer = Linear::new("odd", weight, None);
-        layer.narrow();
+        layer.narrow(ActivationBits::Full);
         assert_eq!(layer.op().format(), "dense", "one number off its group's scale");
     }
     for odd in [0.1, f32::from_bits(0x7f80_0001), 1e-30, 3.0e38] {
         let mut weight = Array2::<f32>::ones((4, 5));
         weight[[3, 4]] = odd;
         let mut layer = Linear::new("odd", weight, None);
-        layer.narrow();
+        layer.narrow(ActivationBits::Full);
         assert_eq!(layer.op().format(), "dense", "{odd}");
     }
     let mut layer = Linear::new("zeros", ndarray::array![[0.0, -0.0, f32::INFINITY, 65280.0]], None);
-    layer.narrow();
+    layer.narrow(ActivationBits::Full);
     assert_eq!(layer.op().format(), "bf16", "signs, infinities and what eight bits of fraction hold");
     assert_eq!(bits(&layer.op().to_dense()), bits(&ndarray::array![[0.0, -0.0, f32::INFINITY, 65280.0]]));
 }

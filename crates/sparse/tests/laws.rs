@@ -21,6 +21,8 @@ mod interchange;
 mod patterned;
 #[path = "laws/plans.rs"]
 mod plans;
+#[path = "laws/quantized.rs"]
+mod quantized;
 mod random;
 #[path = "laws/rows.rs"]
 mod rows;

@@ -7,7 +7,7 @@ use crate::nn::activation::PARALLEL;
 use crate::nn::observer::Sink;
 use crate::nn::parameters::{Change, See, check_mask, hold};
 use crate::solve::Pruned;
-use crate::sparse::{Dense, Epilogue, LinearOp, PackedDense, narrow};
+use crate::sparse::{ActivationBits, Dense, Epilogue, Format, LinearOp, PackedDense, Precision, Quantized, narrow};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
@@ -211,15 +211,33 @@ impl Linear {
         self.set_mask(Some(pruned.mask))
     }
 
-    /// Keeps a dense weight in 4 bits (a scale and an offset for each 32 along the inputs), in 8 (a scale for each 32) or in 16 if these hold
-    /// every number of it exactly: a fifth, a quarter or half of the memory, and of the time of a product with few tokens where memory is
-    /// what it waits for. What is computed does not change. Such a weight does not train.
-    pub fn narrow(&mut self) {
-        if let Storage::Dense(dense) = &self.storage
-            && let Some(narrow) = narrow(dense.weight())
-        {
-            self.storage = Storage::Packed(narrow.into());
+    /// Keeps a dense weight in 4 or 8 bits ([`Quantized`]: a scale, and an offset or none, for each 32 along the inputs or more) or in 16 if these hold
+    /// every number of it exactly: a seventh, a quarter or half of the memory, and of the time of a product with few tokens where memory is
+    /// what it waits for. Products with 4 and 8 bits take activations of so many bits. Such a weight does not train.
+    pub fn narrow(&mut self, bits: ActivationBits) {
+        if let Storage::Dense(dense) = &self.storage {
+            let codes = Quantized::exactly(dense.weight()).map(|w| Arc::new(w.with_activation_bits(bits)) as Arc<dyn LinearOp>);
+            if let Some(narrow) = codes.or_else(|| narrow(dense.weight()).map(Arc::from)) {
+                self.storage = Storage::Packed(narrow);
+            }
         }
+    }
+
+    /// Rounds a dense weight to the nearest of some numbers and keeps it in them; products with 4 and 8 bits take activations of so many bits. Such a
+    /// weight does not train.
+    ///
+    /// # Errors
+    /// As [`Quantized::round_to_nearest`].
+    pub fn round_to(&mut self, values: Precision, bits: ActivationBits) -> Result<()> {
+        let Storage::Dense(dense) = &self.storage else { return Ok(()) };
+        let weight = dense.weight();
+        self.storage = Storage::Packed(match values {
+            Precision::F32 | Precision::Bf16 | Precision::F16 => {
+                Format::Dense.build(weight, &Mask::full(weight.nrows(), weight.ncols()), values)?.into()
+            }
+            _ => Arc::new(Quantized::round_to_nearest(weight, values)?.with_activation_bits(bits)),
+        });
+        Ok(())
     }
 
     /// Packs a dense weight for inference: the same numbers in as many bytes, in the order in which products read them ([`PackedDense`]), which

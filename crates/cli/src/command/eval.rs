@@ -10,7 +10,7 @@ use lacuna::eval::{
     read_lines,
 };
 use lacuna::io::Folder;
-use lacuna::lm::{Config, LanguageModel, Running};
+use lacuna::lm::{Config, Inference, LanguageModel, Running};
 use lacuna::report::{Cell, Table};
 use lacuna::text::Tokenizer;
 use lacuna::{Error, Result};
@@ -41,6 +41,9 @@ pub struct Args {
     /// In which storage pruned layers run: auto, dense, or one of those of bench
     #[arg(long, default_value = "auto", conflicts_with = "stream")]
     format: String,
+    /// Bits of activations in products with weights of 4 and 8 bits: 32, or 8, which is faster
+    #[arg(long, value_name = "BITS", default_value = "32", conflicts_with = "stream")]
+    activation_bits: String,
     /// One block of the model in memory at a time
     #[arg(long)]
     stream: bool,
@@ -76,13 +79,15 @@ pub fn run(args: &Args) -> Result<()> {
     let asked = Asked::read(args, &folder, &config)?;
     let weights: usize = folder.names().filter_map(|n| folder.info(n).ok()).map(|t| 4 * t.elements()).sum();
     let running: Running = args.format.parse()?;
+    let bits = args.activation_bits.parse()?;
     let mut storages = None;
     let model = match args.stream {
         true => None,
         false => {
             // Without a text nothing has windows, and the context is that of questions.
             let context = if !cut.is_empty() { args.context } else { args.context.min(QUESTION) };
-            let (model, value, line) = stored(&folder, config.clone(), running, context)?;
+            let (model, value, line) =
+                stored(&folder, config.clone(), Inference::tokens(context).running(running).with_activation_bits(bits))?;
             storages = Some((value, line));
             Some(model)
         }

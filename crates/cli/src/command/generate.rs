@@ -5,8 +5,9 @@ use super::{print, print_json};
 use clap::Parser;
 use lacuna::eval::peak_memory;
 use lacuna::io::Folder;
-use lacuna::lm::{Config, Running};
+use lacuna::lm::{Config, Inference, Running};
 use lacuna::rng::Seed;
+use lacuna::sparse::ActivationBits;
 use lacuna::text::{ChatTemplate, Ended, Message, Sampler, Sampling, Stops, Tokenizer, generate_until};
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
@@ -57,6 +58,9 @@ pub struct Args {
     /// In which storage pruned layers run: auto, dense, or one of those of bench
     #[arg(long, default_value = "auto")]
     format: String,
+    /// Bits of activations in products with weights of 4 and 8 bits: 32, or 8, which is faster
+    #[arg(long, value_name = "BITS", default_value = "32")]
+    activation_bits: String,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -83,11 +87,15 @@ pub fn run(args: &Args) -> Result<()> {
         top_p: args.top_p.unwrap_or(1.0),
     };
     let running: Running = args.format.parse()?;
+    let bits: ActivationBits = args.activation_bits.parse()?;
     let mut sampler = Sampler::new(sampling, Seed(args.seed))?;
     let mut stops = Stops::new(args.stop.iter())?;
     let (folder, config) = open(&args.dir)?;
     if config.is_encoder_decoder() && running != Running::Auto {
         return Err(Error::invalid_option("format", "an encoder-decoder runs dense"));
+    }
+    if config.is_encoder_decoder() && bits != ActivationBits::Full {
+        return Err(Error::invalid_option("activation-bits", "an encoder-decoder runs in 32 bits"));
     }
     let tokenizer = Tokenizer::open(&args.dir)?;
     let prompt = Prompt::read(args, &config, &tokenizer)?;
@@ -121,7 +129,7 @@ pub fn run(args: &Args) -> Result<()> {
         generate_until(step, &[start], args.tokens, &ends, &mut sampler, &mut see)
     } else {
         let origin = config.to_json()["imported_from"].take();
-        let (model, value, line) = stored(&folder, config, running, 1)?;
+        let (model, value, line) = stored(&folder, config, Inference::tokens(1).running(running).with_activation_bits(bits))?;
         say_wider(&folder, &origin, &value);
         storages = (value, line);
         loaded = loaded.max(Instant::now());

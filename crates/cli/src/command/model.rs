@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lacuna::io::Folder;
-use lacuna::lm::{Config, LanguageModel, Running, Seq2Seq, remark};
+use lacuna::lm::{Config, Inference, LanguageModel, Seq2Seq, remark};
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -38,9 +38,9 @@ pub fn decoder(folder: &Folder, config: Config) -> Result<LanguageModel> {
     LanguageModel::load(folder, config).map_err(|e| of(folder.path(), e))
 }
 
-/// Reads the weights of a decoder into the storages asked for, for so many tokens at a time; and says what they became.
-pub fn stored(folder: &Folder, config: Config, running: Running, tokens: usize) -> Result<(LanguageModel, Value, String)> {
-    let (model, kept) = LanguageModel::load_stored(folder, config, running, tokens).map_err(|e| of(folder.path(), e))?;
+/// Reads the weights of a decoder into the storages asked for; and says what they became.
+pub fn stored(folder: &Folder, config: Config, inference: Inference) -> Result<(LanguageModel, Value, String)> {
+    let (model, kept) = LanguageModel::load_stored(folder, config, inference).map_err(|e| of(folder.path(), e))?;
     let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for layer in &kept {
         let (layers, bytes) = counts.entry(format!("{} of {}", layer.format, layer.values)).or_default();

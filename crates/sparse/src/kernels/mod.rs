@@ -12,6 +12,7 @@
 //! | `frame` | what all products share: strips of tokens and their transposition, epilogues, scratch memory, few tokens, threads kept awake |
 //! | `dense` | whole weights: one token and more, numbers of few bits, the crate `gemm` |
 //! | `gradient` | `dX = dY · W` of any storage, `dW = dYᵀ · X` at a mask |
+//! | `codes` | whole weights of four and eight bits with scales |
 //! | `csr`, `pairs`, `bitmask`, `sell`, `nm`, `bsr` | the storages |
 //!
 //! A storage shows its weights through `frame::Rows` (or names their columns through `csr::Lists`); what is done with them is written once.
@@ -23,6 +24,7 @@ mod simd;
 mod frame;
 mod dense;
 mod gradient;
+mod codes;
 mod csr;
 mod pairs;
 mod bitmask;
@@ -32,9 +34,13 @@ mod bsr;
 
 pub(crate) use bitmask::{BitmaskSlices, bitmask_product};
 pub(crate) use bsr::{BsrSlices, bsr_product};
+pub(crate) use codes::{
+    BLOCK as CODE_BLOCK, CodeSlices, Factors, Offsets as CodeOffsets, Width as CodeWidth, codes_product, place as code_place,
+    side_by_side, unpack_rows,
+};
 pub(crate) use csr::{CsrSlices, TileCsrSlices, csr_apply_transpose, csr_product, lists_product};
 pub use dense::{FEW, PARALLEL, Threads, gemm, gemm_by_rows, is_by_rows};
-pub(crate) use dense::{GROUP, Grouped, HalfBytes, Numbers, Panels, linear, panel_of, panel_width, panels_product};
+pub(crate) use dense::{Numbers, PanelNumbers, Panels, linear, panel_of, panel_width, panels_product};
 pub(crate) use frame::Aligned;
 pub use frame::{Epilogue, awake};
 pub(crate) use frame::{product, strips};

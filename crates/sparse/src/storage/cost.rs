@@ -18,8 +18,10 @@ pub(super) struct Sizes {
     tokens: usize,
     /// Whether the weight comes from memory at each product, because others were multiplied in between.
     cold: bool,
-    /// What sparse storages keep.
+    /// What storages keep, a dense one and the others; and inputs that share a scale of a dense one.
+    dense: Precision,
     values: Precision,
+    group: Option<usize>,
     /// The N:M pattern and the blocks that the mask has.
     nm: Option<(usize, usize)>,
     block: Option<(usize, usize)>,
@@ -53,12 +55,13 @@ impl Sizes {
                 && mask.block_counts(r, c).iter().all(|&n| n == 0 || n == r * c)
         };
         let block = BLOCKS.into_iter().find(whole);
-        Sizes { rows, cols, kept, tokens, cold: hint.from_memory, values: hint.values, nm, block }
+        let dense = hint.values_in(Format::Dense, cols);
+        Sizes { rows, cols, kept, tokens, cold: hint.from_memory, dense, values: hint.values, group: dense.group(), nm, block }
     }
 
     /// Storages that are made for the pattern of the mask.
     pub(super) fn of_pattern(&self) -> impl Iterator<Item = Format> {
-        let group = if let Precision::I8Grouped(inputs) = self.values { Some(inputs) } else { None };
+        let group = self.values.group();
         // A group of inputs with a scale is some whole words of N:M, or some whole blocks.
         let fits = move |part: usize| group.is_none_or(|inputs| inputs > 0 && inputs % part == 0);
         let nm = self.nm.filter(|&(_, m)| fits(64 / m * m)).map(|(n, m)| Format::Nm(n, m));
@@ -69,6 +72,9 @@ impl Sizes {
     fn candidates(&self, machine: &Machine) -> Vec<Format> {
         let whole = self.cols.clamp(1, 1 << 15).next_multiple_of(64);
         let mut all = Vec::new();
+        if !self.values.is_sparse() {
+            return all;
+        }
         if let Precision::I8Grouped(inputs) = self.values {
             // A scale a tile, or a group. There is always one, which may refuse the number.
             all.push(Format::TileCsr(inputs));
@@ -106,13 +112,15 @@ impl Sizes {
     /// Cycles of a product.
     pub(super) fn cycles(&self, format: Format, machine: &Machine) -> f64 {
         let Sizes { rows, cols, kept, tokens, .. } = *self;
-        let (cells, kept, value) = ((rows * cols) as f64, kept as f64, self.values.bytes() as f64);
+        let values = if format == Format::Dense { self.dense } else { self.values };
+        let (cells, kept, value) = ((rows * cols) as f64, kept as f64, values.bytes());
         // Strips cost twice as much in vectors of eight as in those of sixteen.
         let narrow = if machine.isa == Isa::Avx512 { 1.0 } else { 2.0 };
         // Without vectors of eight and fused multiply-adds, arithmetic costs some four times as much.
         let slow = if machine.isa == Isa::Portable { 4.0 } else { 1.0 };
         let bytes = match format {
-            Format::Dense => 4.0 * cells,
+            // Scales have 16 bits.
+            Format::Dense => (value + self.group.map_or(0.0, |inputs| 2.0 / inputs.max(1) as f64)) * cells,
             Format::Csr => 8.0 * kept,
             Format::TileCsr(columns) => {
                 let index = if columns <= 256 { 1.0 } else { 2.0 };
@@ -132,11 +140,14 @@ impl Sizes {
             () => bytes / 20.0,
         };
         let work = match (format, tokens) {
+            // Codes, each with two or three of a token.
+            (Format::Dense, t) if t <= 4 && value <= 1.0 => cells * 0.15 * t as f64,
             (Format::Dense, t) => {
+                let unpack = if value <= 1.0 { 0.25 * cells } else { 0.0 };
                 // Tiles of eight or six tokens: each loads the weight, and multiplies at four fifths of what the units can.
                 let (tile, load, product) =
                     if machine.isa == Isa::Avx512 { (8, 1.0 / 32.0, 1.0 / 26.0) } else { (6, 1.0 / 12.0, 1.0 / 14.0) };
-                cells * (load * t.div_ceil(tile) as f64 + product * t as f64)
+                unpack + cells * (load * t.div_ceil(tile) as f64 + product * t as f64)
             }
             (Format::TileCsr(_) | Format::Csr, 1) if machine.gathers => 0.62 * kept + 16.0 * rows as f64,
             (Format::Bitmask(columns), 1..=4) if machine.isa == Isa::Avx512 => {

@@ -1,9 +1,11 @@
 //! Storages by name.
 
 use super::kept::{Origin, Source};
+use super::narrow::Narrowed;
 use super::sell::lanes_here;
 use super::{
-    Bitmask, Bsr, Compress, Csr, LinearOp, Nm, PackedDense, Parts, Precision, Scaling, Sell, Slots, Stored, TileCsr, TilePairs,
+    Bitmask, Bsr, Compress, Csr, LinearOp, Nm, PackedDense, Parts, Precision, Quantized, Scaling, Sell, Slots, Stored, TileCsr,
+    TilePairs,
 };
 use crate::mask::{Mask, Pattern};
 use crate::{Error, Result};
@@ -23,11 +25,6 @@ impl Precision {
             )),
             _ => Ok(Scaling::Row),
         }
-    }
-
-    /// Inputs that share a scale, if not a row's all.
-    fn group(self) -> Option<usize> {
-        if let Precision::I8Grouped(inputs) = self { Some(inputs) } else { None }
     }
 
     /// Whether numbers of this kind can be taken as `wanted` without a change: a scale serves parts of its group too.
@@ -61,7 +58,8 @@ macro_rules! with_values {
             Precision::F32 => { let $op = $t::<f32>::pack(&$source.kept()?, $($of),*)?; $do }
             Precision::Bf16 => { let $op = $t::<bf16>::pack(&$source.kept()?, $($of),*)?; $do }
             Precision::F16 => { let $op = $t::<f16>::pack(&$source.kept()?, $($of),*)?; $do }
-            Precision::I8 | Precision::I8Grouped(_) => { let $op = $t::<i8>::pack(&$source.kept()?, $($of),*)?; $do }
+            // Those of four bits, and of eight with zero points, were refused before.
+            _ => { let $op = $t::<i8>::pack(&$source.kept()?, $($of),*)?; $do }
         }
     };
 }
@@ -70,8 +68,17 @@ macro_rules! with_values {
 macro_rules! with_storage {
     ($format:expr, $values:expr, $source:expr, |$op:ident| $do:expr) => {
         match ($format, $values) {
-            (Format::Dense | Format::Csr, values) => {
-                return Err(Error::invalid_option("values", format!("{} keeps f32 only, not {values}", $format)));
+            (Format::Csr, values) => {
+                return Err(Error::invalid_option("values", format!("csr keeps f32 only, not {values}")));
+            }
+            (format, values @ (Precision::I4Grouped(_) | Precision::U4Grouped(_) | Precision::U8Grouped(_)))
+                if format != Format::Dense =>
+            {
+                return Err(Error::invalid_option("values", format!("{format} keeps f32, bf16, f16 and i8, not {values}")));
+            }
+            (Format::Dense, values) => {
+                let $op = Quantized::of_source($source, values)?;
+                $do
             }
             (Format::TileCsr(tile), values) => {
                 let scaling = values.scaling($format, tile)?;
@@ -98,7 +105,7 @@ macro_rules! with_storage {
 /// A storage with its tile, as `tile-csr:128`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// [`PackedDense`]: the weight whole.
+    /// The weight whole: [`PackedDense`], and [`Quantized`] in four and eight bits.
     Dense,
     /// [`Csr`].
     Csr,
@@ -194,6 +201,10 @@ impl Format {
     fn packed(self, source: &Source<'_>, values: Precision) -> Result<Box<dyn LinearOp>> {
         Ok(match (self, source.from) {
             (Format::Dense, Origin::Rows(csr)) if values == Precision::F32 => Box::new(PackedDense::of_csr(csr)),
+            (Format::Dense, from) if values == Precision::Bf16 => {
+                Box::new(Narrowed::<bf16>::rounded(&from.dense(), source.mask)?)
+            }
+            (Format::Dense, from) if values == Precision::F16 => Box::new(Narrowed::<f16>::rounded(&from.dense(), source.mask)?),
             (Format::Csr, _) if values == Precision::F32 => Box::new(Csr::pack(&source.kept()?)?),
             _ => with_storage!(self, values, source, |op| Box::new(op) as Box<dyn LinearOp>),
         })
@@ -202,7 +213,7 @@ impl Format {
     fn packed_parts(self, source: &Source<'_>, values: Precision) -> Result<Parts> {
         match self {
             Format::Csr if values == Precision::F32 => Ok(Csr::pack(&source.kept()?)?.to_parts()),
-            Format::Dense | Format::Csr => {
+            Format::Dense if matches!(values, Precision::F32 | Precision::Bf16 | Precision::F16) => {
                 Err(Error::invalid_option("format", format!("{self} of {values} is no storage that files hold")))
             }
             _ => Ok(with_storage!(self, values, source, |op| op.to_parts())),

@@ -1,6 +1,7 @@
 //! What a plan is made for.
 
 use crate::Result;
+use crate::kernels::CODE_BLOCK;
 use crate::mask::Mask;
 use crate::storage::{Format, LinearOp, Precision};
 use ndarray::ArrayRef2;
@@ -15,7 +16,7 @@ pub struct Hint {
     /// Whether the weight comes from memory at each product, as those of a model do that is larger than the caches; else the last cache is
     /// taken to hold it, if it can.
     pub from_memory: bool,
-    /// What sparse storages keep; a dense one keeps f32.
+    /// What storages keep. A dense one keeps f32 where it has no such groups.
     pub values: Precision,
 }
 
@@ -37,7 +38,16 @@ impl Hint {
 
     /// A storage with the numbers that it keeps.
     pub(super) fn build(self, format: Format, weight: &ArrayRef2<f32>, mask: &Mask) -> Result<Box<dyn LinearOp>> {
-        format.build(weight, mask, if format == Format::Dense { Precision::F32 } else { self.values })
+        format.build(weight, mask, self.values_in(format, weight.ncols()))
+    }
+
+    /// What a storage of rows of so many inputs keeps: [`Hint::values`], or f32 where a dense weight has no such groups.
+    pub fn values_in(self, format: Format, inputs: usize) -> Precision {
+        match (format, self.values.group()) {
+            (Format::Csr, _) => Precision::F32,
+            (Format::Dense, Some(group)) if group == 0 || group % CODE_BLOCK != 0 || inputs % group != 0 => Precision::F32,
+            _ => self.values,
+        }
     }
 
     /// Whether a product of one token is another one than the usual.
@@ -45,7 +55,7 @@ impl Hint {
         self.single_too && self.tokens > 1
     }
 
-    /// The same, of sparse storages that keep other numbers than f32.
+    /// The same, of storages that keep other numbers than f32.
     pub fn with_values(self, values: Precision) -> Hint {
         Hint { values, ..self }
     }

@@ -5,8 +5,9 @@ use super::entries::Entries;
 use super::scale::scale_of;
 use crate::kernels::Value;
 use crate::mask::Mask;
+use crate::storage::LinearOp;
 use crate::{Error, Result};
-use ndarray::ArrayRef2;
+use ndarray::{ArrayRef2, CowArray, Ix2};
 use std::ops::Range;
 
 /// The weights that a mask keeps, to be stored as `T`.
@@ -40,6 +41,17 @@ pub(super) enum Origin<'a> {
     Rows(&'a Csr),
     /// Those of a storage, whose numbers are taken as they are.
     Same(&'a Entries),
+}
+
+impl Origin<'_> {
+    /// All numbers, with zeros where nothing is kept.
+    pub fn dense(&self) -> CowArray<'_, f32, Ix2> {
+        match self {
+            Origin::Dense(weight) => weight.view().into(),
+            Origin::Rows(csr) => csr.to_dense().into(),
+            Origin::Same(entries) => (*entries).clone().into_csr().to_dense().into(),
+        }
+    }
 }
 
 impl<'a> Source<'a> {

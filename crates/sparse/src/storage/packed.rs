@@ -1,7 +1,7 @@
 //! A whole weight in panels.
 
 use super::csr::Csr;
-use crate::kernels::{Aligned, Epilogue, Panels, Threads, gemm, panel_of, panel_width, panels_product};
+use crate::kernels::{Aligned, Epilogue, PanelNumbers, Panels, Threads, gemm, panel_of, panel_width, panels_product};
 use crate::mask::Mask;
 use crate::storage::{Compress, LinearOp};
 use crate::{Error, Result};
@@ -84,7 +84,7 @@ impl LinearOp for PackedDense {
 
     fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
         super::op::check_shapes(self, x, y, epilogue);
-        let w = Panels { rows: self.rows, cols: self.cols, numbers: &self.numbers };
+        let w = Panels { rows: self.rows, cols: self.cols, numbers: PanelNumbers::Packed(&self.numbers) };
         panels_product(w, x, y, epilogue, Threads::Pool);
     }
 

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub struct Sizes {
     /// The format, without its tile: `tile-csr`.
     pub format: String,
-    /// What the numbers are: `f32`, `bf16`, `f16`, `i8`.
+    /// What the numbers are: `f32`, `bf16`, `f16`, `i8`; of quantized weights `i4`, `u4`, `i8`, `u8`.
     pub values: String,
     /// Outputs.
     pub rows: usize,
@@ -89,7 +89,10 @@ pub struct Parts {
 
 impl Parts {
     /// The names that lists of any storage have.
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 25] = [
+        "codes",
+        "zeros",
+        "least",
         "offsets",
         "indices",
         "blocks",
@@ -113,6 +116,11 @@ impl Parts {
         "values",
         "scales",
     ];
+
+    /// Whether there is a list of that name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.lists.iter().any(|(n, _)| *n == name)
+    }
 
     /// Takes a list out.
     fn take(&mut self, name: &'static str) -> Result<Part> {

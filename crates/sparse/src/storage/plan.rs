@@ -63,7 +63,7 @@ impl Plan {
     }
 
     /// The sparse storages that a plan thinks of for what the mask keeps, the cheapest by the model first, whether or not dense is cheaper still.
-    /// There is always one.
+    /// There is always one, but of four bits and of eight with zero points.
     pub fn candidates(mask: &Mask, hint: Hint) -> Vec<Format> {
         let sizes = Sizes::of(mask, hint.tokens.max(1), hint);
         sizes.ranked(&Machine::here()).into_iter().map(|(format, _)| format).collect()
@@ -126,9 +126,10 @@ impl Choice {
     fn by_model(weight: &ArrayRef2<f32>, mask: &Mask, hint: Hint, tokens: usize) -> Result<Choice> {
         let (sizes, machine) = (Sizes::of(mask, tokens, hint), Machine::here());
         let dense = sizes.cycles(Format::Dense, &machine);
-        let (sparse, cost) = sizes.ranked(&machine)[0];
-        let format = if cost * BONUS < dense { sparse } else { Format::Dense };
-        let why = format!("thousand cycles expected: dense {:.0}, {sparse} {:.0}", dense / 1e3, cost / 1e3);
+        let best = sizes.ranked(&machine).into_iter().next();
+        let format = best.filter(|(_, cost)| cost * BONUS < dense).map_or(Format::Dense, |(sparse, _)| sparse);
+        let other = best.map_or(String::new(), |(sparse, cost)| format!(", {sparse} {:.0}", cost / 1e3));
+        let why = format!("thousand cycles expected: dense {:.0}{other}", dense / 1e3);
         Ok(Choice { format, op: hint.build(format, weight, mask)?, tokens, why })
     }
 
@@ -142,7 +143,7 @@ impl Choice {
         // The model knows nothing of threads, which not all kinds share their work between equally well.
         let of_no_kind = |format: &&Format| formats.iter().all(|f| std::mem::discriminant(f) != std::mem::discriminant(*format));
         formats.extend(ranked.iter().find(of_no_kind).copied());
-        let others: Vec<_> = sizes.of_pattern().filter(|format| !formats.contains(format)).collect();
+        let others: Vec<_> = sizes.of_pattern().filter(|format| ranked.contains(format) && !formats.contains(format)).collect();
         formats.extend(others);
         let build = |format: Format| Ok((format, hint.build(format, weight, mask)?));
         let mut tried: Vec<(Format, Box<dyn LinearOp>)> = formats.into_iter().map(build).collect::<Result<_>>()?;

@@ -1,9 +1,10 @@
 //! What each storage is made of: its lists, as they are named in memory.
 
 use super::parts::{Part, Parts, Sizes};
+use super::quantized::in_few_bits;
 use super::{
-    Bitmask, BitmaskParts, BlockColumns, Bsr, BsrParts, Columns, Csr, LinearOp, Nm, NmParts, Sell, SellParts, TileCsr,
-    TileCsrParts, TilePairs, TilePairsParts,
+    Bitmask, BitmaskParts, BlockColumns, Bsr, BsrParts, Columns, Csr, LinearOp, Nm, NmParts, Offsets, Quantized, QuantizedParts,
+    Sell, SellParts, TileCsr, TileCsrParts, TilePairs, TilePairsParts,
 };
 use crate::kernels::{Expand, Pair, Value, Values};
 use crate::{Error, Result};
@@ -11,7 +12,7 @@ use half::{bf16, f16};
 
 /// A storage that files can hold: all but [`Dense`](crate::storage::Dense), which is a plain weight with its mask beside it.
 pub trait Stored: LinearOp + Sized {
-    /// Name of the format, and of the numbers.
+    /// Name of the format, and of the numbers; of [`Quantized`] the most general.
     fn kind() -> (&'static str, &'static str);
 
     /// Sizes and lists.
@@ -55,6 +56,7 @@ impl Parts {
         }
         match self.sizes.format.as_str() {
             "csr" => Csr::from_parts(self).map(|s| Box::new(s) as Box<dyn LinearOp>),
+            "quantized" => Quantized::from_parts(self).map(|s| Box::new(s) as Box<dyn LinearOp>),
             "tile-csr" => of!(TileCsr),
             "tile-pairs" => of!(TilePairs),
             "bitmask" => of!(Bitmask),
@@ -63,7 +65,7 @@ impl Parts {
             "bsr" => of!(Bsr),
             other => Err(Error::invalid_option(
                 "storage",
-                format!("'{other}' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr"),
+                format!("'{other}' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr, quantized"),
             )),
         }
     }
@@ -345,5 +347,60 @@ impl<T: Value> Stored for Bsr<T> {
             group: from.sizes.group,
             scales: from.scales::<T>()?,
         })
+    }
+}
+
+impl Stored for Quantized {
+    fn kind() -> (&'static str, &'static str) {
+        ("quantized", "u8")
+    }
+
+    fn to_parts(&self) -> Parts {
+        let QuantizedParts { rows, cols, group, codes, scales, offsets, .. } = self.parts();
+        let sizes = Sizes {
+            format: "quantized".to_string(),
+            values: self.format().to_string(),
+            group: Some(group),
+            ..Sizes::new::<f32>("", rows, cols)
+        };
+        let mut lists = vec![("codes", Part::U8(codes)), ("scales", Part::Values(in_few_bits(scales)))];
+        match offsets {
+            Offsets::Even => {}
+            Offsets::Zeros(zeros) => lists.push(("zeros", Part::Values(Values::I8(zeros)))),
+            Offsets::Least(least) => lists.push(("least", Part::Values(in_few_bits(least)))),
+        }
+        Parts { sizes, lists }
+    }
+
+    fn from_parts(parts: Parts) -> Result<Self> {
+        let (format, values) = (&parts.sizes.format, &parts.sizes.values);
+        if format != "quantized" || !["i4", "u4", "i8", "u8"].contains(&values.as_str()) {
+            return Err(Error::invalid_option(
+                "storage",
+                format!("is '{format}' of '{values}', not quantized of i4, u4, i8 or u8"),
+            ));
+        }
+        Self::checked(parts)
+    }
+
+    fn checked(mut from: Parts) -> Result<Self> {
+        let Sizes { rows, cols, group, .. } = from.sizes;
+        let bits = if from.sizes.values.ends_with('4') { 4 } else { 8 };
+        let group = group.ok_or_else(|| Error::invalid_option("storage", "has no group"))?;
+        let floats = |from: &mut Parts, name: &'static str| match from.any(name)? {
+            Part::Values(Values::F32(v)) => Ok(v),
+            Part::Values(Values::F16(v)) => Ok(v.into_iter().map(f16::to_f32).collect()),
+            other => Err(Error::invalid_option(name, format!("is {}, not F32 or F16", other.element()))),
+        };
+        let offsets = match (from.sizes.values.starts_with('u'), from.has("zeros")) {
+            (false, _) => Offsets::Even,
+            (true, true) => match from.any("zeros")? {
+                Part::Values(Values::I8(zeros)) => Offsets::Zeros(zeros),
+                other => return Err(Error::invalid_option("zeros", format!("is {}, not I8", other.element()))),
+            },
+            (true, false) => Offsets::Least(floats(&mut from, "least")?),
+        };
+        let (codes, scales) = (from.u8s("codes")?, floats(&mut from, "scales")?);
+        Quantized::new(QuantizedParts { rows, cols, bits, group, codes, scales, offsets })
     }
 }

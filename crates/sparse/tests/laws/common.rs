@@ -22,6 +22,11 @@ pub fn whole(rows: usize, cols: usize, max: usize, name: &str) -> Array2<f32> {
     Array2::from_shape_simple_fn((rows, cols), || stream.below(2 * max + 1) as f32 - max as f32)
 }
 
+/// Normal numbers.
+pub fn normal(seed: u64, rows: usize, cols: usize) -> Array2<f32> {
+    Seed(seed).stream("normal").normal_array(rows, cols, 1.0)
+}
+
 /// A way to look at an array, and to write into one.
 pub type Look = fn(&Array2<f32>) -> ArrayView2<'_, f32>;
 pub type LookMut = fn(&mut Array2<f32>) -> ArrayViewMut2<'_, f32>;

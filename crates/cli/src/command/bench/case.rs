@@ -189,7 +189,8 @@ impl Case<'_> {
         let x = self.seed.stream("bench/x").normal_array(self.tokens, inputs, 1.0);
         let mut before = Instant::now();
         let (op, format) = self.build()?;
-        let values = if format == Format::Dense { Precision::F32 } else { self.values };
+        let hint = Hint::tokens(self.tokens).with_values(self.values);
+        let values = if matches!(self.format, FormatArg::Named(_)) { self.values } else { hint.values_in(format, inputs) };
         if !matches!(self.format, FormatArg::Named(_)) {
             // A plan has tried several storages; the one that it took is timed by itself.
             before = Instant::now();
@@ -206,10 +207,22 @@ impl Case<'_> {
             sparse.push(format.build(self.weight, self.mask, values)?);
         }
         let dense = vec![pruned; copies(dense_bytes)];
+        // Dense in as many bits, where there is such a storage.
+        let mut same = Vec::new();
+        if self.values != Precision::F32 && hint.values_in(Format::Dense, inputs) == self.values {
+            let build = || Format::Dense.build(self.weight, self.mask, self.values);
+            same.push(build()?);
+            for _ in 1..copies(same[0].bytes()) {
+                same.push(build()?);
+            }
+        }
         let csr = if self.peers && !self.cold { Some(Csr::compress(self.weight, self.mask)?.into_sprs()?) } else { None };
         let turned = x.t().as_standard_layout().into_owned();
         let mut contenders = vec![contender(&sparse)];
         contenders.extend(Contender::dense(&dense));
+        if !same.is_empty() {
+            contenders.push(Contender::storages("same-bits", &same));
+        }
         contenders.extend(csr.iter().map(|csr| sprs(csr, &turned)));
         let times = times(&mut contenders, &x, out, self.seconds)?;
         let of = |name: &str| times.iter().find(|t| t.name == name);

@@ -6,10 +6,10 @@ use super::room::{Beside, check_memory, check_rising, check_seconds, check_threa
 use crate::command::{counted, print, print_json};
 use clap::Parser;
 use lacuna::advise::Contender;
-use lacuna::mask::Pattern;
+use lacuna::mask::{Mask, Pattern};
 use lacuna::report::{Cell, Table};
 use lacuna::rng::Seed;
-use lacuna::sparse::{Dense, Format, Hint, LinearOp, Plan};
+use lacuna::sparse::{Dense, Format, Hint, LinearOp, Plan, Precision};
 use lacuna::{Error, Result};
 use serde::Serialize;
 
@@ -31,6 +31,9 @@ pub struct Check {
     /// Let some rows and columns be dense and many nearly empty
     #[arg(long)]
     skewed: bool,
+    /// Numbers that storages keep, as for spmm: plans are held against dense in as many bits too; a list is separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "f32")]
+    values: Vec<String>,
     /// The plan as its model says, instead of tuned
     #[arg(long)]
     model: bool,
@@ -52,6 +55,7 @@ struct Checked {
     tokens: usize,
     threads: usize,
     sparsity: f64,
+    values: String,
     format: String,
     /// Median microseconds of the fastest dense product, and whose it is.
     dense_us: f64,
@@ -87,10 +91,12 @@ pub fn run(args: &Check) -> Result<()> {
     let shapes: Vec<(usize, usize)> = args.shape.iter().map(|s| shape(s)).collect::<Result<_>>()?;
     // The plans for all sparsities lie in memory at once, and those that one of them tries.
     check_memory(&shapes, &args.tokens, Beside { copies: 0, storages: args.sparsity.len() + 4 })?;
+    let values: Vec<Precision> = args.values.iter().map(|v| v.parse()).collect::<Result<_>>()?;
     let mut table = Table::new([
         "shape",
         "tokens",
         "threads",
+        "values",
         "sparsity",
         "format",
         "dense µs",
@@ -107,8 +113,8 @@ pub fn run(args: &Check) -> Result<()> {
     for dim in shapes {
         let weights = Weights::random(dim, Seed(args.seed), args.skewed);
         for &threads in &args.threads {
-            for &tokens in &args.tokens {
-                let found = in_pool(threads, || row_of_plans(args, &weights, tokens, threads))?;
+            for (&tokens, &values) in args.tokens.iter().flat_map(|t| values.iter().map(move |v| (t, v))) {
+                let found = in_pool(threads, || row_of_plans(args, &weights, values, tokens, threads))?;
                 cases += found.len();
                 for c in found {
                     if args.json {
@@ -117,7 +123,7 @@ pub fn run(args: &Check) -> Result<()> {
                     table.row(row(&c));
                     if !c.holds {
                         let (tokens, threads) = (counted(c.tokens, "token"), counted(c.threads, "thread"));
-                        broken.push(format!("{}, {tokens}, {threads} at {}", c.shape, c.sparsity));
+                        broken.push(format!("{}, {}, {tokens}, {threads} at {}", c.shape, c.values, c.sparsity));
                     }
                 }
             }
@@ -138,25 +144,26 @@ pub fn run(args: &Check) -> Result<()> {
 }
 
 /// Plans for all sparsities of one shape and number of tokens, again where one is at fault.
-fn row_of_plans(args: &Check, weights: &Weights, tokens: usize, threads: usize) -> Result<Vec<Checked>> {
-    let mut found = measured(args, weights, tokens, threads)?;
+fn row_of_plans(args: &Check, weights: &Weights, values: Precision, tokens: usize, threads: usize) -> Result<Vec<Checked>> {
+    let mut found = measured(args, weights, values, tokens, threads)?;
     for _ in 1..MEASUREMENTS {
         if found.iter().all(|c| c.holds) {
             break;
         }
-        let again = measured(args, weights, tokens, threads)?;
+        let again = measured(args, weights, values, tokens, threads)?;
         found.iter_mut().zip(again).filter(|(old, new)| !old.holds && new.holds).for_each(|(old, new)| *old = new);
     }
     Ok(found)
 }
 
 /// Plans for all sparsities, made and timed in turns.
-fn measured(args: &Check, weights: &Weights, tokens: usize, threads: usize) -> Result<Vec<Checked>> {
+fn measured(args: &Check, weights: &Weights, values: Precision, tokens: usize, threads: usize) -> Result<Vec<Checked>> {
     let (out, inputs) = weights.weight.dim();
     let x = Seed(args.seed).stream("bench/x").normal_array(tokens, inputs, 1.0);
+    let hint = Hint::tokens(tokens).with_values(values);
     let (mut formats, mut sparse) = (Vec::new(), Vec::new());
     for &sparsity in &args.sparsity {
-        let mut plan = Plan::new(&weights.weight, &weights.mask(Pattern::Unstructured, Some(sparsity))?, Hint::tokens(tokens))?;
+        let mut plan = Plan::new(&weights.weight, &weights.mask(Pattern::Unstructured, Some(sparsity))?, hint)?;
         if !args.model {
             plan.tune()?;
         }
@@ -168,7 +175,11 @@ fn measured(args: &Check, weights: &Weights, tokens: usize, threads: usize) -> R
         formats.push(format);
     }
     let weight = [Dense::new(weights.weight.clone())];
-    let mut contenders = Contender::dense(&weight);
+    // First what a plan that takes dense has.
+    let own = hint.values_in(Format::Dense, inputs);
+    let same = [Format::Dense.build(&weights.weight, &Mask::full(out, inputs), own)?];
+    let mut contenders = vec![Contender::storages("dense", &same)];
+    contenders.extend(Contender::dense(&weight).into_iter().skip(usize::from(own == Precision::F32)));
     let linked = contenders.len();
     contenders.extend(sparse.iter().map(|plan| contender(plan)));
     let times = times(&mut contenders, &x, out, args.seconds * formats.len() as f64)?;
@@ -191,6 +202,7 @@ fn measured(args: &Check, weights: &Weights, tokens: usize, threads: usize) -> R
             tokens,
             threads,
             sparsity,
+            values: values.to_string(),
             format: format.to_string(),
             dense_us: best.us,
             dense_kernel: best.name,
@@ -212,6 +224,7 @@ fn row(c: &Checked) -> Vec<Cell> {
         Cell::from(c.shape.clone()),
         c.tokens.into(),
         c.threads.into(),
+        c.values.clone().into(),
         Cell::float(c.sparsity, 2),
         c.format.clone().into(),
         Cell::float(c.dense_us, 1),

@@ -1,4 +1,4 @@
-//! `lacuna bench`: sparse products against the fastest dense ones, on this machine.
+//! `lacuna bench`: sparse products against the fastest dense ones, and whole models, on this machine.
 
 pub(super) mod measure;
 pub(super) mod room;
@@ -6,11 +6,12 @@ mod case;
 mod check;
 mod sweep;
 mod spmm;
+mod model;
 
 use clap::{Parser, Subcommand};
 use lacuna::Result;
 
-/// Times sparse products against dense ones; answers are checked before anything is timed.
+/// Times sparse products against dense ones, answers checked before anything is timed; and whole models.
 #[derive(Parser)]
 pub struct Args {
     #[command(subcommand)]
@@ -25,6 +26,8 @@ enum What {
     Sweep(sweep::Sweep),
     /// Whether the plan is never slower than dense, and never slower where more is pruned; fails and says where if it is
     Check(check::Check),
+    /// How fast models write and read, each in several numbers and storages, in turns; and what they make of a text
+    Model(model::Model),
 }
 
 /// Runs the command.
@@ -33,5 +36,6 @@ pub fn run(args: &Args) -> Result<()> {
         What::Spmm(spmm) => spmm::run(spmm),
         What::Sweep(sweep) => sweep::run(sweep),
         What::Check(check) => check::run(check),
+        What::Model(model) => model::run(model),
     }
 }

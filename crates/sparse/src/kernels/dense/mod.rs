@@ -9,8 +9,8 @@ mod product;
 
 pub use gemm::{Threads, gemm};
 pub use gemv::FEW;
-pub(crate) use numbers::{GROUP, Grouped, HalfBytes, Numbers};
-pub(crate) use panels::{Panels, panel_of, panels_product, width as panel_width};
+pub(crate) use numbers::Numbers;
+pub(crate) use panels::{PanelNumbers, Panels, panel_of, panels_product, width as panel_width};
 pub(crate) use product::linear;
 pub use product::{gemm_by_rows, is_by_rows};
 pub use rows::PARALLEL;

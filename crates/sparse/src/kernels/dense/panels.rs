@@ -24,7 +24,7 @@
 //! tenth slower than reading rows where they lie, and for `dy · W` and `dyᵀ · x` a tenth to a third slower than the crate `gemm`).
 
 use super::gemm::Threads;
-use crate::kernels::frame::{Epilogue, Out, Scratch, Strip, Use, large_tasks, tasks, turn_in};
+use crate::kernels::frame::{Epilogue, Out, Scratch, Strip, Use, ask, large_tasks, tasks, turn_in};
 use crate::kernels::simd::{Isa, Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Ymm, Zmm};
@@ -69,8 +69,20 @@ const RUN: usize = 192;
 pub(crate) struct Panels<'a> {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    pub(crate) numbers: &'a [f32],
+    pub(crate) numbers: PanelNumbers<'a>,
 }
+
+/// The numbers of panels.
+#[derive(Clone, Copy)]
+pub(crate) enum PanelNumbers<'a> {
+    /// All of them.
+    Packed(&'a [f32]),
+    /// What writes those of the rows of a panel and some columns, `(columns, width)`; the columns begin with a tile of [`TILE`].
+    Made(&'a Make<'a>),
+}
+
+/// Writes the numbers of some rows and columns.
+pub(crate) type Make<'a> = dyn Fn(Range<usize>, Range<usize>, &mut [f32]) + Sync + 'a;
 
 /// Writes a panel of a weight `(out, in)` of any strides.
 ///
@@ -120,7 +132,9 @@ pub(crate) fn panels_product(
     }
     let width = width();
     let panels = rows.div_ceil(width);
-    assert_eq!(w.numbers.len(), panels * cols * width, "{rows} x {cols} in panels of {width}");
+    if let PanelNumbers::Packed(numbers) = w.numbers {
+        assert_eq!(numbers.len(), panels * cols * width, "{rows} x {cols} in panels of {width}");
+    }
     let threads = threads.count();
     let parallel = threads > 1 && tokens.saturating_mul(rows * cols) >= PARALLEL;
     let longest = (RUN / width).max(1);
@@ -186,9 +200,13 @@ impl Part<'_> {
         if cols == 0 {
             return sums.fill(0.0);
         }
-        let all = self.w.numbers;
+        let (all, mut made) = match self.w.numbers {
+            PanelNumbers::Packed(numbers) => (numbers, None),
+            PanelNumbers::Made(make) => (&[][..], Some((make, Scratch::take(TILE.min(cols) * width, Use::Wide)))),
+        };
         // Panels that walk side by side, so that few tokens have enough sums that need not wait for one another, and memory enough streams.
         let together: &[usize] = match self.tokens {
+            _ if made.is_some() => &[],
             1 => &[6, 2],
             2 => &[3],
             3 => &[2],
@@ -206,6 +224,12 @@ impl Part<'_> {
                 let place = |panel: usize, column: usize| all.get((panel * cols + column) * width..).unwrap_or(&[]);
                 for first in (start..end).step_by(TILE) {
                     let columns = first..(first + TILE).min(end);
+                    if let Some((make, numbers)) = &mut made {
+                        let numbers = &mut numbers[..columns.len() * width];
+                        make(panel * width..(panel + 1) * width, columns.clone(), numbers);
+                        self.walk(Walk { w: numbers, side, columns, ahead: numbers }, sums);
+                        continue;
+                    }
                     let ahead = if columns.end == end { place(panel + side, start) } else { place(panel, columns.end) };
                     self.walk(Walk { w: place(panel, first), side, columns, ahead }, sums);
                 }
@@ -373,18 +397,6 @@ unsafe fn meet<S: Simd, const T: usize, const V: usize, const P: usize>(s: S, m:
     }
 }
 
-/// Asks for a line of memory, for the second cache.
-#[inline(always)]
-fn ask(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, for any address.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,7 +419,13 @@ mod tests {
             for tokens in [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 17, 31, 190, 200] {
                 let x = Array2::from_shape_fn((tokens, cols), |(t, c)| ((t * 5 + c) % 7) as f32 - 3.0);
                 let mut y = Array2::from_elem((tokens, rows), f32::NAN);
-                panels_product(Panels { rows, cols, numbers: &all }, &x, &mut y, &Epilogue::default(), Threads::Pool);
+                panels_product(
+                    Panels { rows, cols, numbers: PanelNumbers::Packed(&all) },
+                    &x,
+                    &mut y,
+                    &Epilogue::default(),
+                    Threads::Pool,
+                );
                 for ((t, r), y) in y.indexed_iter() {
                     let right: f32 = (0..cols).map(|c| w[[r, c]] * x[[t, c]]).sum();
                     assert_eq!(*y, right, "token {t} of {tokens}, output {r} of {rows} x {cols}");
@@ -426,7 +444,7 @@ mod tests {
         let product = |tokens: usize, threads: Threads| {
             let mut y = Array2::zeros((tokens, rows));
             let x = x.slice(ndarray::s![..tokens, ..]);
-            panels_product(Panels { rows, cols, numbers: &all }, &x, &mut y, &Epilogue::default(), threads);
+            panels_product(Panels { rows, cols, numbers: PanelNumbers::Packed(&all) }, &x, &mut y, &Epilogue::default(), threads);
             y
         };
         let right = product(203, Threads::Pool);

@@ -21,6 +21,20 @@ impl Aligned {
     pub(crate) fn zeros(len: usize) -> Aligned {
         Aligned { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
     }
+
+    /// The numbers as bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let numbers: &[f32] = self;
+        // SAFETY: four bytes a number, which any bytes are.
+        unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }
+    }
+
+    /// The numbers as bytes, to be written.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let numbers: &mut [f32] = self;
+        // SAFETY: as above; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
+    }
 }
 
 impl std::fmt::Debug for Aligned {

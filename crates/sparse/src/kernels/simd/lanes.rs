@@ -21,6 +21,7 @@ pub(crate) trait Simd: Copy {
     /// `a * b + c`.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// The sum of all: halves are added until one number is left.
     fn sum(self, v: Self::V) -> f32;
     /// # Safety
@@ -44,11 +45,6 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// As [`Simd::load`].
     unsafe fn load_i8(self, from: *const i8) -> Self::V;
-    /// `LANES` numbers of four bits, the lower half of a byte before the upper one.
-    ///
-    /// # Safety
-    /// Half as many bytes as `LANES` can be read.
-    unsafe fn load_u4(self, from: *const u8) -> Self::V;
 
     /// The first numbers of a slice.
     ///
@@ -150,6 +146,14 @@ impl<const N: usize> Simd for Portable<N> {
     }
 
     #[inline(always)]
+    fn mul(self, mut a: [f32; N], b: [f32; N]) -> [f32; N] {
+        for i in 0..N {
+            a[i] *= b[i];
+        }
+        a
+    }
+
+    #[inline(always)]
     fn sum(self, v: [f32; N]) -> f32 {
         add_up(v)
     }
@@ -171,18 +175,12 @@ impl<const N: usize> Simd for Portable<N> {
         // SAFETY: as in `load`.
         unsafe { from.cast::<[i8; N]>().read_unaligned() }.map(Value::decode)
     }
-
-    #[inline(always)]
-    unsafe fn load_u4(self, from: *const u8) -> [f32; N] {
-        // SAFETY: `i / 2` is below half of N.
-        std::array::from_fn(|i| unsafe { f32::from(*from.add(i / 2) >> (4 * (i % 2)) & 15) })
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
-    ($(#[$doc:meta])* $name:ident, $features:tt, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sum:ident,
-     $half:ident, $widen:ident, $shift:ident, $cast:ident, $convert:ident, $bytes:ident, $signed:ident, $float:ident, $four_bits:ident, $halves:ident) => {
+    ($(#[$doc:meta])* $name:ident, $features:tt, $v:ident, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $mul:ident, $sum:ident,
+     $half:ident, $widen:ident, $shift:ident, $cast:ident, $convert:ident, $bytes:ident, $signed:ident, $float:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
         pub struct $name(());
@@ -217,6 +215,12 @@ macro_rules! x86 {
             fn add(self, a: Self::V, b: Self::V) -> Self::V {
                 // SAFETY: as above.
                 unsafe { $add(a, b) }
+            }
+
+            #[inline(always)]
+            fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+                // SAFETY: as above.
+                unsafe { $mul(a, b) }
             }
 
             #[inline(always)]
@@ -255,11 +259,6 @@ macro_rules! x86 {
                 unsafe { $float($signed(from.cast::<$bytes>().read_unaligned())) }
             }
 
-            #[inline(always)]
-            unsafe fn load_u4(self, from: *const u8) -> Self::V {
-                // SAFETY: as in `load_bf16`: half as many bytes as `LANES`.
-                unsafe { $float($halves(from.cast::<$four_bits>().read_unaligned())) }
-            }
         }
     };
 }
@@ -267,20 +266,27 @@ macro_rules! x86 {
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Four numbers, with FMA.
-    Xmm, "avx2,fma,f16c", __m128, 4, _mm_set1_ps, _mm_loadu_ps, _mm_storeu_ps, _mm_fmadd_ps, _mm_add_ps, sum_of,
-    i64, widen_four, _mm_slli_epi32, _mm_castsi128_ps, convert_four, i32, signed_four, _mm_cvtepi32_ps, u16, halves_four
+    Xmm, "avx2,fma,f16c", __m128, 4, _mm_set1_ps, _mm_loadu_ps, _mm_storeu_ps, _mm_fmadd_ps, _mm_add_ps, _mm_mul_ps, sum_of,
+    i64, widen_four, _mm_slli_epi32, _mm_castsi128_ps, convert_four, i32, signed_four, _mm_cvtepi32_ps
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Eight numbers, with AVX2 and FMA.
-    Ymm, "avx2,fma,f16c", __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps, sum_of_eight,
-    __m128i, _mm256_cvtepu16_epi32, _mm256_slli_epi32, _mm256_castsi256_ps, _mm256_cvtph_ps, i64, signed_eight, _mm256_cvtepi32_ps, i32, halves_eight
+    Ymm, "avx2,fma,f16c", __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps, _mm256_mul_ps, sum_of_eight,
+    __m128i, _mm256_cvtepu16_epi32, _mm256_slli_epi32, _mm256_castsi256_ps, _mm256_cvtph_ps, i64, signed_eight, _mm256_cvtepi32_ps
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
     /// Sixteen numbers, with AVX-512F.
-    Zmm, "avx512f,avx512vl,avx512bw,avx512dq", __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps, sum_of_sixteen,
-    __m256i, _mm512_cvtepu16_epi32, _mm512_slli_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps, __m128i, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, i64, halves_sixteen
+    Zmm, "avx512f,avx512vl,avx512bw,avx512dq", __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps, _mm512_mul_ps, sum_of_sixteen,
+    __m256i, _mm512_cvtepu16_epi32, _mm512_slli_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps, __m128i, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps
+);
+
+#[cfg(target_arch = "x86_64")]
+x86!(
+    /// Sixteen numbers, with AVX-512F and its products of bytes (VNNI).
+    Vnni, "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni", __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps, _mm512_mul_ps, sum_of_sixteen,
+    __m256i, _mm512_cvtepu16_epi32, _mm512_slli_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps, __m128i, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -331,34 +337,6 @@ fn signed_eight(eight: i64) -> __m256i {
 #[target_feature(enable = "f16c")]
 fn convert_four(four: i64) -> __m128 {
     _mm_cvtph_ps(_mm_cvtsi64_si128(four))
-}
-
-/// Four numbers of four bits as integers of 32.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx2")]
-fn halves_four(two: u16) -> __m128i {
-    let all = _mm_set1_epi32(i32::from(two));
-    _mm_and_si128(_mm_srlv_epi32(all, _mm_setr_epi32(0, 4, 8, 12)), _mm_set1_epi32(15))
-}
-
-/// Eight numbers of four bits as integers of 32.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx2")]
-fn halves_eight(four: i32) -> __m256i {
-    let all = _mm256_set1_epi32(four);
-    _mm256_and_si256(_mm256_srlv_epi32(all, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)), _mm256_set1_epi32(15))
-}
-
-/// Sixteen numbers of four bits as integers of 32.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn halves_sixteen(eight: i64) -> __m512i {
-    let (all, low) = (_mm_cvtsi64_si128(eight), _mm_set1_epi8(15));
-    let bytes = _mm_unpacklo_epi8(_mm_and_si128(all, low), _mm_and_si128(_mm_srli_epi16::<4>(all), low));
-    _mm512_cvtepu8_epi32(bytes)
 }
 
 /// The sum of four numbers.

@@ -1,0 +1,23 @@
+//! Whole weights in codes of four or eight bits, with a scale, and an offset or none, for each group of inputs of a row.
+//!
+//! Rows lie side by side, as many as a vector has lanes of 32 bits. Each lane belongs to one row, so that a vector of codes meets the same few numbers of x in all
+//! of its lanes, and no sum goes across a vector:
+//!
+//! ```text
+//! block (rows side by side, 32 columns) = lines of 4 bytes a row
+//! 4 bits: 4 lines; byte j of a row in line l:  code(8l + j) | code(8l + 4 + j) << 4
+//! 8 bits: 8 lines; the bytes of a row in line l:  columns 4l, 4l + 2, 4l + 1, 4l + 3
+//! ```
+//!
+//! With few tokens x is rounded too, to bytes (or words, where codes are bytes) with a step for each 32 numbers, and multiplied in integers (`product`): one
+//! such plane where activations have 8 bits, and two or three, each of what the one before it left, for the accuracy of 32 bits. With more tokens, codes are
+//! unpacked to panels of `f32` a tile at a time (`unpack`), and multiplied as a dense weight.
+
+mod slices;
+mod input;
+mod product;
+mod unpack;
+
+pub(crate) use product::codes_product;
+pub(crate) use slices::{BLOCK, CodeSlices, Factors, Offsets, Width, place, side_by_side};
+pub(crate) use unpack::unpack_rows;

@@ -1,0 +1,274 @@
+//! `y = x · Wᵀ` of a weight of codes, in integers.
+
+use super::input::{Rounding, Step, Tile};
+use super::slices::{CodeSlices, Offsets, Width, side_by_side};
+use super::unpack::unpacked_product;
+use crate::kernels::frame::{AHEAD, Epilogue, Out, Scratch, Use, ask, is_awake, tasks};
+use crate::kernels::simd::{Codes, Isa, Portable};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::{Vnni, Ymm, Zmm};
+use ndarray::ArrayRef2;
+use std::ops::Range;
+
+/// The most tokens that are multiplied in several planes: with more, unpacking codes costs less.
+const FEW: usize = 4;
+/// Multiplications from which on the pool is worth waking, and where it is awake.
+const PARALLEL: usize = 1 << 18;
+const AWAKE: usize = 1 << 15;
+/// Tokens that meet rows of a task before the next rows: their codes stay in the second cache.
+const TOKENS: usize = 64;
+/// Blocks of rows that one token walks side by side (one takes a tenth more time from memory, four as much).
+const SIDE: usize = 2;
+
+/// `y (tokens, out) = x · Wᵀ` with the epilogue, for x and y of any strides; with `rounded`, x is rounded to codes of its own whatever the number of tokens. The bits of
+/// a token depend neither on the number of threads nor on other tokens, if all are finite, and either up to four or more than four.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub(crate) fn codes_product(
+    w: &CodeSlices<'_>,
+    rounded: bool,
+    x: &ArrayRef2<f32>,
+    y: &mut ArrayRef2<f32>,
+    epilogue: &Epilogue<'_>,
+) {
+    let (tokens, side) = (x.nrows(), side_by_side());
+    assert!(x.ncols() == w.cols && y.dim() == (tokens, w.rows), "{} x {}: x {:?}, y {:?}", w.rows, w.cols, x.dim(), y.dim());
+    w.check();
+    if tokens == 0 || w.rows == 0 {
+        return;
+    }
+    let work = tokens.saturating_mul(w.rows * w.cols);
+    let threads = rayon::current_num_threads();
+    let parallel = threads > 1 && work >= if is_awake() { AWAKE } else { PARALLEL };
+    let (planes, most) = match (rounded, w.width) {
+        (true, _) => (1, 4),
+        (false, Width::Four) => (3, 2),
+        (false, Width::Eight) => (2, 2),
+    };
+    let rounding = Rounding { width: w.width, planes };
+    let tiles = if rounded || tokens <= FEW { rounding.tiles(x, most, parallel && work >= 1 << 22) } else { None };
+    let Some(tiles) = tiles else { return unpacked_product(w, x, y, epilogue) };
+    let runs = w.runs();
+    let height = if parallel { runs.div_ceil(4 * threads) } else { runs };
+    let height = if tokens > TOKENS { height.min(8) } else { height }.max(1);
+    let parts: Vec<Range<usize>> = (0..runs).step_by(height).map(|first| first..(first + height).min(runs)).collect();
+    let blocks: Vec<&[Tile]> = tiles.chunks(TOKENS / most).collect();
+    let out = Out::new(y);
+    let task = |tiles: &[Tile], runs: Range<usize>| {
+        let mut sums = Scratch::take(most * runs.len() * side, Use::Sums);
+        for tile in tiles {
+            let sums = &mut sums[..tile.tokens * runs.len() * side];
+            meet(w, rounding, tile, runs.clone(), sums);
+            for (run, sums) in runs.clone().zip(sums.chunks_exact(tile.tokens * side)) {
+                let first = run * side;
+                for (t, sums) in sums.chunks_exact(side).enumerate() {
+                    // SAFETY: each task has its own tokens and outputs, so no two write the same entries of y, and these lie within it.
+                    unsafe { epilogue.put(out, tile.first + t, first, &sums[..side.min(w.rows - first)]) };
+                }
+            }
+        }
+    };
+    tasks(blocks.len() * parts.len(), parallel, &|i| task(blocks[i / parts.len()], parts[i % parts.len()].clone()));
+}
+
+/// Writes the sums of a tile of tokens and some blocks of rows, `(blocks of rows, tokens, rows side by side)`.
+fn meet(w: &CodeSlices<'_>, rounding: Rounding, tile: &Tile, runs: Range<usize>, sums: &mut [f32]) {
+    let part = Part { w, rounding, tile };
+    match Isa::current() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => {
+            // SAFETY: this set is only ever current on a machine that has it, and the other was found just now.
+            unsafe { part.meet_vnni(runs, sums) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this set is only ever current on a machine that has it.
+        Isa::Avx512 => unsafe { part.meet_avx512(runs, sums) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { part.meet_avx2(runs, sums) },
+        _ => part.meet_by(Portable::<8>, runs, sums),
+    }
+}
+
+/// A tile of tokens and a weight.
+struct Part<'a> {
+    w: &'a CodeSlices<'a>,
+    rounding: Rounding,
+    tile: &'a Tile,
+}
+
+impl Part<'_> {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,bmi1,bmi2,popcnt,f16c")]
+    fn meet_vnni(&self, runs: Range<usize>, sums: &mut [f32]) {
+        self.meet_by(Vnni::new(), runs, sums);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi1,bmi2,popcnt,f16c")]
+    fn meet_avx512(&self, runs: Range<usize>, sums: &mut [f32]) {
+        self.meet_by(Zmm::new(), runs, sums);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,f16c")]
+    fn meet_avx2(&self, runs: Range<usize>, sums: &mut [f32]) {
+        self.meet_by(Ymm::new(), runs, sums);
+    }
+
+    #[inline(always)]
+    fn meet_by<S: Codes>(&self, s: S, runs: Range<usize>, sums: &mut [f32]) {
+        let Part { w, rounding, tile } = self;
+        let (blocks, tokens, planes) = (w.blocks(), tile.tokens, rounding.planes);
+        assert!(S::LANES == side_by_side() && runs.end <= w.runs() && sums.len() == runs.len() * tokens * S::LANES);
+        assert!(tile.codes.len() == blocks * tokens * planes * w.width.input() && tile.steps.len() == blocks * tokens);
+        w.check();
+        let mut runs = runs;
+        let mut sums = sums;
+        while runs.start < runs.end {
+            // One token walks several blocks of rows side by side: memory has more streams, and sums need not wait for one another.
+            let side = if tokens == 1 && runs.len() >= SIDE { SIDE } else { 1 };
+            let (run, now);
+            (now, sums) = sums.split_at_mut(side * tokens * S::LANES);
+            (run, runs.start) = (runs.start, runs.start + side);
+            let sums = now;
+            // SAFETY: the lists of the weight have what `check` asserts, the tile and the sums what was asserted above.
+            unsafe {
+                match (w.width, planes, tokens) {
+                    (Width::Four, 1, 1) if side == SIDE => self.run::<S, 1, 1, SIDE, false>(s, run, sums),
+                    (Width::Four, 3, 1) if side == SIDE => self.run::<S, 3, 1, SIDE, false>(s, run, sums),
+                    (Width::Eight, 1, 1) if side == SIDE => self.run::<S, 1, 1, SIDE, true>(s, run, sums),
+                    (Width::Eight, 2, 1) if side == SIDE => self.run::<S, 2, 1, SIDE, true>(s, run, sums),
+                    (Width::Four, 1, 1) => self.run::<S, 1, 1, 1, false>(s, run, sums),
+                    (Width::Four, 1, 2) => self.run::<S, 1, 2, 1, false>(s, run, sums),
+                    (Width::Four, 1, 3) => self.run::<S, 1, 3, 1, false>(s, run, sums),
+                    (Width::Four, 1, 4) => self.run::<S, 1, 4, 1, false>(s, run, sums),
+                    (Width::Four, 3, 1) => self.run::<S, 3, 1, 1, false>(s, run, sums),
+                    (Width::Four, 3, 2) => self.run::<S, 3, 2, 1, false>(s, run, sums),
+                    (Width::Eight, 1, 1) => self.run::<S, 1, 1, 1, true>(s, run, sums),
+                    (Width::Eight, 1, 2) => self.run::<S, 1, 2, 1, true>(s, run, sums),
+                    (Width::Eight, 1, 3) => self.run::<S, 1, 3, 1, true>(s, run, sums),
+                    (Width::Eight, 1, 4) => self.run::<S, 1, 4, 1, true>(s, run, sums),
+                    (Width::Eight, 2, 1) => self.run::<S, 2, 1, 1, true>(s, run, sums),
+                    (Width::Eight, 2, 2) => self.run::<S, 2, 2, 1, true>(s, run, sums),
+                    (width, planes, tokens) => unreachable!("{tokens} tokens in {planes} planes meet {width:?} bits"),
+                }
+            }
+        }
+    }
+
+    /// `R` blocks of rows meet `T` tokens in `P` planes, codes being bytes if `BYTES`.
+    ///
+    /// # Safety
+    /// The weight has those blocks of rows, and the tile `T` tokens in `P` planes.
+    #[inline(always)]
+    unsafe fn run<S: Codes, const P: usize, const T: usize, const R: usize, const BYTES: bool>(
+        &self,
+        s: S,
+        run: usize,
+        to: &mut [f32],
+    ) {
+        // SAFETY: as promised by the caller. A branch within the loop would part the tokens, and with them what is held in registers.
+        unsafe {
+            match self.w.offsets {
+                Offsets::Even => self.run_by::<S, P, T, R, BYTES, true>(s, run, to),
+                _ => self.run_by::<S, P, T, R, BYTES, false>(s, run, to),
+            }
+        }
+    }
+
+    /// As [`Part::run`]; without offsets if `EVEN`.
+    ///
+    /// # Safety
+    /// As there; `EVEN` is what the weight says.
+    #[inline(always)]
+    unsafe fn run_by<S: Codes, const P: usize, const T: usize, const R: usize, const BYTES: bool, const EVEN: bool>(
+        &self,
+        s: S,
+        run: usize,
+        to: &mut [f32],
+    ) {
+        let w = self.w;
+        let (blocks, groups, group) = (w.blocks(), w.groups(), w.group);
+        let width = if BYTES { Width::Eight } else { Width::Four };
+        let (line, input) = (4 * S::LANES, width.input());
+        let finer = s.splat(self.rounding.finer());
+        let mut sums = [[s.splat(0.0); T]; R];
+        // SAFETY: block `c` of columns is below `blocks`, line `l` one of the block, and each plane of each token has `input` bytes for it.
+        unsafe {
+            let next = blocks * width.lines() * line;
+            let mut at = w.codes.as_ptr().add(run * next);
+            let mut x = self.tile.codes.as_ptr();
+            let mut steps = self.tile.steps.as_ptr();
+            let mut factor = run * groups * S::LANES;
+            let mut left = 0;
+            let (mut scale, mut offset) = ([s.splat(0.0); R], [s.splat(0.0); R]);
+            for _ in 0..blocks {
+                if left == 0 {
+                    left = group;
+                    for r in 0..R {
+                        let factor = factor + r * groups * S::LANES;
+                        scale[r] = w.scales.load(s, factor);
+                        match w.offsets {
+                            Offsets::Even => {}
+                            Offsets::Zeros(zeros) => {
+                                offset[r] = s.mul(s.mul(scale[r], s.splat(-1.0)), s.load_i8(zeros.as_ptr().add(factor)));
+                            }
+                            Offsets::Least(least) => offset[r] = least.load(s, factor),
+                        }
+                    }
+                    factor += S::LANES;
+                }
+                left -= 1;
+                let mut acc = [[[s.none(); P]; T]; R];
+                for l in 0..width.lines() {
+                    for r in 0..R {
+                        let codes = at.add(r * next + l * line);
+                        // Once a line of the cache.
+                        if line % 64 == 0 || l % 2 == 0 {
+                            ask(codes.wrapping_add(AHEAD));
+                        }
+                        let codes = s.line(codes);
+                        let (first, second) = if BYTES { (s.even(codes), s.odd(codes)) } else { (s.low(codes), s.high(codes)) };
+                        for t in 0..T {
+                            for p in 0..P {
+                                let x = x.add((t * P + p) * input + 8 * l);
+                                let (near, far) = (s.four(x), s.four(x.add(4)));
+                                let acc = &mut acc[r][t][p];
+                                *acc = if BYTES {
+                                    s.add_words(s.add_words(*acc, first, near), second, far)
+                                } else {
+                                    s.add_bytes(s.add_bytes(*acc, first, near), second, far)
+                                };
+                            }
+                        }
+                    }
+                }
+                for t in 0..T {
+                    let step: &Step = &*steps.add(t);
+                    for r in 0..R {
+                        let plane = |p: usize| {
+                            let acc = acc[r][t][p];
+                            s.float(if BYTES { acc } else { s.closed(acc, if EVEN { step.zero[p] } else { 0 }) })
+                        };
+                        let mut all = plane(P - 1);
+                        for p in (0..P - 1).rev() {
+                            all = s.fma(all, finer, plane(p));
+                        }
+                        sums[r][t] = s.fma(all, s.mul(scale[r], s.splat(step.step)), sums[r][t]);
+                        if !EVEN {
+                            sums[r][t] = s.fma(offset[r], s.splat(step.sum), sums[r][t]);
+                        }
+                    }
+                }
+                at = at.add(width.lines() * line);
+                x = x.add(T * P * input);
+                steps = steps.add(T);
+            }
+        }
+        for (to, sums) in to.chunks_exact_mut(S::LANES).zip(sums.into_iter().flatten()) {
+            s.write(to, sums);
+        }
+    }
+}

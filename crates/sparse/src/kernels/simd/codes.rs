@@ -1,0 +1,252 @@
+//! Products of codes of four and eight bits, four or two of a lane at a time.
+
+use super::lanes::{Portable, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::lanes::{Vnni, Ymm, Zmm};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+/// What an instruction set does with codes: `LANES` lanes of 32 bits, each of which holds eight half bytes, four bytes or two words.
+pub(crate) trait Codes: Simd {
+    type I: Copy;
+
+    /// Zeros.
+    fn none(self) -> Self::I;
+    /// # Safety
+    /// `4 · LANES` bytes can be read; they need no alignment.
+    unsafe fn line(self, from: *const u8) -> Self::I;
+    /// The same four bytes in each lane.
+    ///
+    /// # Safety
+    /// They can be read; they need no alignment.
+    unsafe fn four(self, from: *const u8) -> Self::I;
+    /// The lower halves of bytes.
+    fn low(self, v: Self::I) -> Self::I;
+    /// The upper halves of bytes.
+    fn high(self, v: Self::I) -> Self::I;
+    /// Adds the products of four bytes of each lane, the first of 0 to 15, the others signed: eight times at most, before [`Codes::closed`].
+    fn add_bytes(self, sums: Self::I, codes: Self::I, x: Self::I) -> Self::I;
+    /// The sums of [`Codes::add_bytes`] as numbers of 32 bits, each with `more` added.
+    fn closed(self, sums: Self::I, more: i32) -> Self::I;
+    /// Bytes 0 and 2 of each lane as signed words.
+    fn even(self, v: Self::I) -> Self::I;
+    /// Bytes 1 and 3 of each lane as signed words.
+    fn odd(self, v: Self::I) -> Self::I;
+    /// Adds the products of two signed words of each lane, in 32 bits.
+    fn add_words(self, sums: Self::I, codes: Self::I, x: Self::I) -> Self::I;
+    /// Numbers of 32 bits.
+    fn float(self, v: Self::I) -> Self::V;
+    /// Half byte `at` of each lane, of eight.
+    fn half_byte(self, v: Self::I, at: usize) -> Self::V;
+    /// Byte `at` of each lane, signed.
+    fn byte(self, v: Self::I, at: usize) -> Self::V;
+}
+
+impl<const N: usize> Codes for Portable<N> {
+    type I = [u32; N];
+
+    #[inline(always)]
+    fn none(self) -> [u32; N] {
+        [0; N]
+    }
+
+    #[inline(always)]
+    unsafe fn line(self, from: *const u8) -> [u32; N] {
+        // SAFETY: as many bytes as the caller vouches for.
+        unsafe { from.cast::<[u32; N]>().read_unaligned() }.map(u32::from_le)
+    }
+
+    #[inline(always)]
+    unsafe fn four(self, from: *const u8) -> [u32; N] {
+        // SAFETY: the caller vouches for four bytes.
+        [u32::from_le(unsafe { from.cast::<u32>().read_unaligned() }); N]
+    }
+
+    #[inline(always)]
+    fn low(self, v: [u32; N]) -> [u32; N] {
+        v.map(|v| v & 0x0f0f_0f0f)
+    }
+
+    #[inline(always)]
+    fn high(self, v: [u32; N]) -> [u32; N] {
+        v.map(|v| v >> 4 & 0x0f0f_0f0f)
+    }
+
+    #[inline(always)]
+    fn add_bytes(self, sums: [u32; N], codes: [u32; N], x: [u32; N]) -> [u32; N] {
+        let product = |i: usize, b: usize| (codes[i] >> (8 * b) & 255) as i32 * i32::from((x[i] >> (8 * b)) as i8);
+        std::array::from_fn(|i| (0..4).fold(sums[i], |sum, b| sum.wrapping_add_signed(product(i, b))))
+    }
+
+    #[inline(always)]
+    fn closed(self, sums: [u32; N], more: i32) -> [u32; N] {
+        sums.map(|sum| sum.wrapping_add_signed(more))
+    }
+
+    #[inline(always)]
+    fn even(self, v: [u32; N]) -> [u32; N] {
+        v.map(|v| u32::from(i16::from(v as i8) as u16) | u32::from(i16::from((v >> 16) as i8) as u16) << 16)
+    }
+
+    #[inline(always)]
+    fn odd(self, v: [u32; N]) -> [u32; N] {
+        self.even(v.map(|v| v >> 8))
+    }
+
+    #[inline(always)]
+    fn add_words(self, sums: [u32; N], codes: [u32; N], x: [u32; N]) -> [u32; N] {
+        let word = |v: u32, at: usize| i32::from((v >> (16 * at)) as i16);
+        let product = |i: usize, at: usize| word(codes[i], at) * word(x[i], at);
+        std::array::from_fn(|i| (0..2).fold(sums[i], |sum, at| sum.wrapping_add_signed(product(i, at))))
+    }
+
+    #[inline(always)]
+    fn float(self, v: [u32; N]) -> [f32; N] {
+        v.map(|v| v as i32 as f32)
+    }
+
+    #[inline(always)]
+    fn half_byte(self, v: [u32; N], at: usize) -> [f32; N] {
+        v.map(|v| (v >> (4 * at) & 15) as f32)
+    }
+
+    #[inline(always)]
+    fn byte(self, v: [u32; N], at: usize) -> [f32; N] {
+        v.map(|v| f32::from((v >> (8 * at)) as i8))
+    }
+}
+
+/// What the sets of x86-64 have in common.
+#[cfg(target_arch = "x86_64")]
+macro_rules! x86 {
+    ($set:ident, $v:ident, $none:ident, $load:ident, $splat:ident, $splat8:ident, $and:ident, $srli16:ident, $slli16:ident, $srai16:ident, $srlv:ident,
+     $sllv:ident, $srav:ident, $float:ident; $($rest:tt)*) => {
+        impl Codes for $set {
+            type I = $v;
+
+            #[inline(always)]
+            fn none(self) -> $v {
+                // SAFETY: who has `self` runs where its instructions do; so in all that follow.
+                unsafe { $none() }
+            }
+
+            #[inline(always)]
+            unsafe fn line(self, from: *const u8) -> $v {
+                // SAFETY: the caller vouches for the bytes.
+                unsafe { $load(from.cast()) }
+            }
+
+            #[inline(always)]
+            unsafe fn four(self, from: *const u8) -> $v {
+                // SAFETY: the caller vouches for the bytes.
+                unsafe { $splat(from.cast::<i32>().read_unaligned()) }
+            }
+
+            #[inline(always)]
+            fn low(self, v: $v) -> $v {
+                // SAFETY: as above.
+                unsafe { $and(v, $splat8(15)) }
+            }
+
+            #[inline(always)]
+            fn high(self, v: $v) -> $v {
+                // SAFETY: as above.
+                unsafe { $and($srli16::<4>(v), $splat8(15)) }
+            }
+
+            #[inline(always)]
+            fn even(self, v: $v) -> $v {
+                // SAFETY: as above.
+                unsafe { $srai16::<8>($slli16::<8>(v)) }
+            }
+
+            #[inline(always)]
+            fn odd(self, v: $v) -> $v {
+                // SAFETY: as above.
+                unsafe { $srai16::<8>(v) }
+            }
+
+            #[inline(always)]
+            fn float(self, v: $v) -> Self::V {
+                // SAFETY: as above.
+                unsafe { $float(v) }
+            }
+
+            #[inline(always)]
+            fn half_byte(self, v: $v, at: usize) -> Self::V {
+                // SAFETY: as above.
+                unsafe { $float($and($srlv(v, $splat(4 * at as i32)), $splat(15))) }
+            }
+
+            #[inline(always)]
+            fn byte(self, v: $v, at: usize) -> Self::V {
+                // SAFETY: as above.
+                unsafe { $float($srav($sllv(v, $splat(24 - 8 * at as i32)), $splat(24))) }
+            }
+
+            $($rest)*
+        }
+    };
+}
+
+/// Sums in 16 bits, which eight products of pairs do not leave: 8 · 2 · 15 · 128 < 2¹⁵.
+#[cfg(target_arch = "x86_64")]
+macro_rules! in_words {
+    ($v:ident, $maddubs:ident, $add16:ident, $madd:ident, $add32:ident, $splat16:ident, $splat32:ident) => {
+        #[inline(always)]
+        fn add_bytes(self, sums: $v, codes: $v, x: $v) -> $v {
+            // SAFETY: as above.
+            unsafe { $add16(sums, $maddubs(codes, x)) }
+        }
+
+        #[inline(always)]
+        fn closed(self, sums: $v, more: i32) -> $v {
+            // SAFETY: as above.
+            unsafe { $add32($madd(sums, $splat16(1)), $splat32(more)) }
+        }
+
+        #[inline(always)]
+        fn add_words(self, sums: $v, codes: $v, x: $v) -> $v {
+            // SAFETY: as above.
+            unsafe { $add32(sums, $madd(codes, x)) }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+x86!(
+    Ymm, __m256i, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_set1_epi8, _mm256_and_si256, _mm256_srli_epi16,
+    _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srlv_epi32, _mm256_sllv_epi32, _mm256_srav_epi32, _mm256_cvtepi32_ps;
+    in_words!(__m256i, _mm256_maddubs_epi16, _mm256_add_epi16, _mm256_madd_epi16, _mm256_add_epi32, _mm256_set1_epi16, _mm256_set1_epi32);
+);
+
+#[cfg(target_arch = "x86_64")]
+x86!(
+    Zmm, __m512i, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_epi8, _mm512_and_si512, _mm512_srli_epi16,
+    _mm512_slli_epi16, _mm512_srai_epi16, _mm512_srlv_epi32, _mm512_sllv_epi32, _mm512_srav_epi32, _mm512_cvtepi32_ps;
+    in_words!(__m512i, _mm512_maddubs_epi16, _mm512_add_epi16, _mm512_madd_epi16, _mm512_add_epi32, _mm512_set1_epi16, _mm512_set1_epi32);
+);
+
+#[cfg(target_arch = "x86_64")]
+x86!(
+    Vnni, __m512i, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_epi8, _mm512_and_si512, _mm512_srli_epi16,
+    _mm512_slli_epi16, _mm512_srai_epi16, _mm512_srlv_epi32, _mm512_sllv_epi32, _mm512_srav_epi32, _mm512_cvtepi32_ps;
+
+    #[inline(always)]
+    fn add_bytes(self, sums: __m512i, codes: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_dpbusd_epi32(sums, codes, x) }
+    }
+
+    #[inline(always)]
+    fn closed(self, sums: __m512i, more: i32) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_add_epi32(sums, _mm512_set1_epi32(more)) }
+    }
+
+    #[inline(always)]
+    fn add_words(self, sums: __m512i, codes: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_dpwssd_epi32(sums, codes, x) }
+    }
+);

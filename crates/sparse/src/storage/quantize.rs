@@ -1,0 +1,235 @@
+//! Codes for a weight: rounded to the nearest, and those that it was made of.
+
+use super::kept::{Origin, Source};
+use super::precision::Precision;
+use super::quantized::{Offsets, Quantized, QuantizedParts, SPARE};
+use crate::kernels::{CODE_BLOCK, Values};
+use crate::{Error, Result};
+use half::f16;
+use ndarray::ArrayRef2;
+use rayon::prelude::*;
+
+/// The nearest number of 16 bits that is finite and not 0, or the number itself if there is none.
+fn scale_of(exact: f32) -> f32 {
+    let half = f16::from_f32(exact).to_f32();
+    if half.is_finite() && half.abs() >= f16::MIN_POSITIVE.to_f32() { half } else { exact }
+}
+
+/// What a group became: its scale, its zero or what is added, and its codes, one a byte.
+struct Group<T> {
+    scale: f32,
+    offset: T,
+    codes: Vec<u8>,
+}
+
+/// Codes of a group rounded to the nearest with a zero point, or none.
+fn nearest(group: &[f32], bits: u8, zeros: bool) -> Group<i8> {
+    let (least, most) = group.iter().fold((0.0f32, 0.0f32), |(l, m), &w| (l.min(w), m.max(w)));
+    // Codes as if they began with 0, of which `first` is stored as the first.
+    let (top, first) = if bits == 4 { (15.0, 0) } else { (255.0, -128) };
+    let half = ((top - 1.0) / 2.0) as i32;
+    let (scale, zero) = if zeros {
+        let scale = scale_of(most / top - least / top);
+        (scale, (-least / scale).round_ties_even().clamp(0.0, top) as i32)
+    } else {
+        (scale_of(most.max(-least) / half as f32), half + 1)
+    };
+    if !(scale > 0.0 && scale.is_finite()) {
+        let zero = if zeros { 0 } else { half + 1 };
+        return Group { scale: 1.0, offset: (zero + first) as i8, codes: vec![(zero + first) as u8; group.len()] };
+    }
+    let code = |&w: &f32| ((w / scale).round_ties_even() as i32 + zero).clamp(0, top as i32) + first;
+    Group { scale, offset: (zero + first) as i8, codes: group.iter().map(|w| code(w) as u8).collect() }
+}
+
+/// Joins groups to the parts of a weight.
+fn joined<T>(
+    (rows, cols): (usize, usize),
+    (bits, group): (u8, usize),
+    groups: Vec<Group<T>>,
+    offsets: impl FnOnce(Vec<T>) -> Offsets,
+) -> QuantizedParts {
+    let whole = cols / group.max(1);
+    let mut codes = Vec::with_capacity(rows * cols);
+    for row in groups.chunks(whole.max(1)) {
+        let row: Vec<u8> = row.iter().flat_map(|g| g.codes.iter().copied()).collect();
+        match bits {
+            4 => codes.extend(row.chunks(2).map(|two| two[0] | two.get(1).map_or(0, |high| high << 4))),
+            _ => codes.extend(row),
+        }
+    }
+    let scales = groups.iter().map(|g| g.scale).collect();
+    let offsets = offsets(groups.into_iter().map(|g| g.offset).collect());
+    QuantizedParts { rows, cols, bits, group, codes, scales, offsets }
+}
+
+impl Quantized {
+    /// Rounds a weight `(out, in)` to the nearest codes (round-to-nearest, RTN): of [`Precision::I4Grouped`] and [`Precision::I8Grouped`] with the scale
+    /// `max |w| / (2^(b−1) − 1)` of a group, of [`Precision::U4Grouped`] and [`Precision::U8Grouped`] with `(max − min) / (2^b − 1)` and the zero point
+    /// `round(−min / scale)`, where min is 0 at most and max 0 at least: 0 has a code in all of them. Scales are rounded to 16 bits first where these
+    /// hold them. [`Precision::I8`] is a group a row.
+    ///
+    /// ```
+    /// use lacuna_sparse::storage::{LinearOp, Precision, Quantized};
+    /// use ndarray::array;
+    /// let w = array![[0.7, -0.31, 0., 0.1]];
+    /// let q = Quantized::round_to_nearest(&w, Precision::I4Grouped(4))?;
+    /// let scale = half::f16::from_f32(0.1).to_f32();
+    /// assert_eq!(q.to_dense(), array![[7. * scale, -3. * scale, 0., scale]]);
+    /// # Ok::<(), lacuna_sparse::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the numbers are none of these, groups neither divide a row nor are multiples of 32, or a weight is not finite.
+    pub fn round_to_nearest(weight: &ArrayRef2<f32>, to: Precision) -> Result<Quantized> {
+        let (rows, cols) = weight.dim();
+        let (bits, group, zeros) = match to {
+            Precision::I4Grouped(group) => (4, group, false),
+            Precision::U4Grouped(group) => (4, group, true),
+            Precision::I8 => (8, cols, false),
+            Precision::I8Grouped(group) => (8, group, false),
+            Precision::U8Grouped(group) => (8, group, true),
+            Precision::F32 | Precision::Bf16 | Precision::F16 => {
+                return Err(Error::invalid_option("values", format!("{to} has no codes")));
+            }
+        };
+        if group == 0 || cols % group != 0 {
+            return Err(Error::invalid_option("values", format!("{to}: groups of {group} inputs in rows of {cols}")));
+        }
+        crate::mask::check_finite(weight, "weights")?;
+        let weight = weight.as_standard_layout();
+        let numbers = weight.as_slice().expect("an array in standard layout is a slice");
+        let groups = numbers.par_chunks(group).map(|part| nearest(part, bits, zeros)).collect();
+        Quantized::new(joined((rows, cols), (bits, group), groups, |all| if zeros { Offsets::Zeros(all) } else { Offsets::Even }))
+    }
+
+    /// What a mask keeps of a source, zeros being codes: numbers of eight bits that have scales already stay as they are.
+    ///
+    /// # Errors
+    /// As [`Quantized::round_to_nearest`]; if the mask has another shape.
+    pub(super) fn of_source(source: &Source<'_>, to: Precision) -> Result<Quantized> {
+        if let Origin::Same(entries) = source.from
+            && let Values::I8(values) = entries.values()
+        {
+            let (rows, cols) = entries.dim();
+            let mut codes = vec![0; rows * cols];
+            for (row, of) in entries.offsets().windows(2).enumerate() {
+                let of = of[0] as usize..of[1] as usize;
+                for (column, value) in entries.indices()[of.clone()].iter().zip(&values[of]) {
+                    codes[row * cols + *column as usize] = value.cast_unsigned();
+                }
+            }
+            let (group, scales) = (entries.group.unwrap_or(cols), entries.scales.clone());
+            let parts = QuantizedParts { rows, cols, bits: 8, group, codes, scales, offsets: Offsets::Even };
+            return Ok(Quantized::new(parts)?.with_kept(source.mask.kept()));
+        }
+        let weight = source.from.dense();
+        if weight.dim() != source.mask.dim() {
+            return Err(Error::shape("mask", &[weight.nrows(), weight.ncols()], &[source.mask.rows(), source.mask.cols()]));
+        }
+        Ok(Quantized::round_to_nearest(&source.mask.applied(&weight), to)?.with_kept(source.mask.kept()))
+    }
+
+    /// The codes that a weight was made of, if each group of 32 along its rows has some that give every number of it to the bit: of four bits (as Q4_0 and Q4_1 have
+    /// them), else of eight (Q8_0), with scales of 16 bits.
+    pub fn exactly(weight: &ArrayRef2<f32>) -> Option<Quantized> {
+        let (rows, cols) = weight.dim();
+        if cols == 0 || cols % CODE_BLOCK != 0 {
+            return None;
+        }
+        let weight = weight.as_standard_layout();
+        let numbers = weight.as_slice().expect("an array in standard layout is a slice");
+        fn all<T: Send>(numbers: &[f32], code: impl Fn(&[f32]) -> Option<Group<T>> + Send + Sync) -> Option<Vec<Group<T>>> {
+            numbers.par_chunks(CODE_BLOCK).with_min_len(1 << 10).map(code).collect()
+        }
+        let even = |bits: u8| {
+            let groups = all(numbers, |group| evenly(group, bits))?;
+            Some(joined((rows, cols), (bits, CODE_BLOCK), groups, |_| Offsets::Even))
+        };
+        let above = || Some(joined((rows, cols), (4, CODE_BLOCK), all(numbers, above_least)?, Offsets::Least));
+        let parts = even(4).or_else(above).or_else(|| even(8))?;
+        Quantized::new(parts.merged()).ok()
+    }
+}
+
+impl QuantizedParts {
+    /// The same weight in groups twice as wide as long as neighbours agree.
+    fn merged(mut self) -> QuantizedParts {
+        fn every_other<T: Copy>(all: &[T]) -> Vec<T> {
+            all.iter().step_by(2).copied().collect()
+        }
+        fn alike(all: &[f32]) -> bool {
+            all.chunks(2).all(|two| two[0].to_bits() == two[1].to_bits())
+        }
+        while self.group < 128 && self.cols % (2 * self.group) == 0 && alike(&self.scales) {
+            self.offsets = match &self.offsets {
+                Offsets::Least(least) if alike(least) => Offsets::Least(every_other(least)),
+                Offsets::Zeros(zeros) if zeros.chunks(2).all(|two| two[0] == two[1]) => Offsets::Zeros(every_other(zeros)),
+                Offsets::Even => Offsets::Even,
+                _ => return self,
+            };
+            self.scales = every_other(&self.scales);
+            self.group *= 2;
+        }
+        self
+    }
+}
+
+/// Rounded to 17 bits, of which products with codes are exact: what a file's factor of 11 bits is, or the product of one with six more (Q4_K).
+fn of_few_bits(x: f32) -> f32 {
+    f32::from_bits((x.to_bits() + (SPARE + 1) / 2) & !SPARE)
+}
+
+/// The largest scale of which every number is a whole multiple that has a code.
+fn evenly(group: &[f32], bits: u8) -> Option<Group<()>> {
+    let largest = group.iter().copied().fold(0.0f32, |m, w| if w.abs() > m.abs() { w } else { m });
+    let (below, zero) = if bits == 4 { (8, 8) } else { (128, 0) };
+    let codes_by = |scale: f32| -> Option<Vec<u8>> {
+        let code = |&w: &f32| {
+            let code = (w / scale).round() as i32;
+            let fits = (-below..below).contains(&code) && (scale * code as f32).to_bits() == w.to_bits();
+            fits.then_some((code + zero) as u8)
+        };
+        group.iter().map(code).collect()
+    };
+    if largest == 0.0 {
+        return codes_by(1.0).map(|codes| Group { scale: 1.0, offset: (), codes });
+    }
+    // Of eight bits only the smallest: a group that reaches less far is found in one try out of a hundred.
+    let reaches: &[i32] = if bits == 4 { &[1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, -8] } else { &[127, -127, -128] };
+    reaches.iter().find_map(|&steps| {
+        let scale = of_few_bits(largest / steps as f32);
+        let usable = scale != 0.0 && scale.is_finite() && (scale > 0.0 || steps == -below);
+        let codes = if usable { codes_by(scale)? } else { return None };
+        Some(Group { scale, offset: (), codes })
+    })
+}
+
+/// A scale and an offset, the least number or some scales below, of which every number is a sum with a multiple of 0 to 15.
+fn above_least(group: &[f32]) -> Option<Group<f32>> {
+    let (least, most) = group.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, m), &w| (l.min(w), m.max(w)));
+    if !least.is_finite() || !most.is_finite() {
+        return None;
+    }
+    let codes_by = |scale: f32, offset: f32| -> Option<Vec<u8>> {
+        let code = |&w: &f32| {
+            let code = ((w - offset) / scale).round().clamp(0.0, 15.0);
+            (scale * code + offset).to_bits().eq(&w.to_bits()).then_some(code as u8)
+        };
+        group.iter().map(code).collect()
+    };
+    if least == most {
+        return codes_by(1.0, least).map(|codes| Group { scale: 1.0, offset: least, codes });
+    }
+    // The largest number is 15 scales above the smallest, or fewer where the grid ends beyond them.
+    (1..=15).rev().find_map(|steps| {
+        let scale = of_few_bits(((f64::from(most) - f64::from(least)) / f64::from(steps)) as f32);
+        if !(scale > 0.0 && scale.is_finite()) {
+            return None;
+        }
+        (0..=15 - steps).find_map(|below| {
+            let offset = if below == 0 { least } else { of_few_bits(least - below as f32 * scale) };
+            codes_by(scale, offset).map(|codes| Group { scale, offset, codes })
+        })
+    })
+}

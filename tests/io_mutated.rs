@@ -8,7 +8,8 @@ use lacuna::data::idx::Idx;
 use lacuna::io::{Checkpoint, Dtype, read_header};
 use lacuna::mask::Mask;
 use lacuna::sparse::{
-    Bitmask, Bsr, Compress, Csr, Nm, Offsets, Precision, Quantized, QuantizedParts, Scaling, Sell, Slots, TileCsr, TilePairs, apply,
+    Bitmask, Bsr, Compress, Csr, Nm, Offsets, Precision, Quantized, QuantizedParts, Scaling, Sell, Slots, TileCsr, TilePairs,
+    apply,
 };
 use ndarray::{Array2, array};
 use proptest::prelude::*;

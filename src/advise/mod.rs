@@ -8,6 +8,8 @@
 //! the number of weights, and along the sparsity. Weights that are not square are corrected by those of their ratio that were measured. Beyond
 //! the points the nearest one is taken, and the answer says of what it is extrapolated.
 //!
+//! A [`SpeedTrial`] times whole language models in turns.
+//!
 //! ```
 //! use lacuna::advise::{ShapeTimings, MeasurementGrid, Key, Median, Profile, Query, Sparse};
 //! let us = |us: f64| Median { us, low: 0.98 * us, high: 1.02 * us };
@@ -33,6 +35,7 @@ mod estimate;
 mod advice;
 mod profile_file;
 mod model;
+mod speed;
 
 pub use advice::{Advice, Query, Speedup};
 pub use grid::MeasurementGrid;
@@ -41,3 +44,4 @@ pub use model::{LayerShape, ModelAdvice, Row, layers_of};
 pub use profile::{Key, Median, Profile, ShapeTimings, Sparse};
 pub use profile_file::ProfileFile;
 pub use round_robin::{Contender, RoundRobin, Timed};
+pub use speed::{Rate, Speed, SpeedTrial, memory_bandwidth};

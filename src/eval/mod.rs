@@ -6,7 +6,6 @@ mod energy;
 mod file;
 mod memory;
 mod perplexity;
-mod speed;
 mod streamed;
 mod texts;
 
@@ -16,7 +15,6 @@ pub use energy::{joules, processor_seconds};
 pub use file::{FileCensus, FileTensor, PackedWeight};
 pub use memory::{available_memory, machine_memory, peak_memory};
 pub use perplexity::Perplexity;
-pub use speed::{Rate, Speed, SpeedTrial, memory_bandwidth};
 pub use streamed::streamed_losses;
 pub use texts::{Evaluated, TextScore};
 

@@ -5,7 +5,10 @@ use lacuna::Error;
 use lacuna::io::{Checkpoint, Dtype};
 use lacuna::mask::{Mask, Pattern, Scope, select};
 use lacuna::rng::Seed;
-use lacuna::sparse::{Bitmask, Bsr, Compress, Csr, Expand, LinearOp, Nm, Scaling, Sell, Slots, Stored, TileCsr, TilePairs};
+use lacuna::sparse::{
+    Bitmask, Bsr, Compress, Csr, Expand, LinearOp, Nm, Offsets, Precision, Quantized, QuantizedParts, Scaling, Sell, Slots,
+    Stored, TileCsr, TilePairs,
+};
 use ndarray::Array2;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +72,18 @@ fn every_storage_comes_back_from_a_file_as_it_was() {
     all_come_back::<bf16>();
     all_come_back::<f16>();
     all_come_back::<i8>();
+    let w = weight(20, 96);
+    for values in [Precision::I4Grouped(32), Precision::U4Grouped(96), Precision::I8Grouped(32), Precision::U8Grouped(32)] {
+        comes_back(&Quantized::round_to_nearest(&w, values).unwrap());
+    }
+    comes_back(&with_least(&w));
+}
+
+/// Four bits with offsets that are no multiples of the scale.
+fn with_least(w: &Array2<f32>) -> Quantized {
+    let parts = Quantized::round_to_nearest(w, Precision::U4Grouped(32)).unwrap().parts();
+    let offsets = Offsets::Least(vec![-0.3; parts.scales.len()]);
+    Quantized::new(QuantizedParts { offsets, ..parts }).unwrap()
 }
 
 #[test]
@@ -101,6 +116,8 @@ fn names_and_types_on_disk_stay_what_they_are() {
         listing(&Nm::<i8>::with_pattern(&w, &half, 1, 2).unwrap()),
         listing(&Bsr::<f16>::with_blocks(&w, &Mask::from_fn(2, 8, |_, c| c < 4), 2, 2).unwrap()),
         listing(&Bsr::<i8>::with_groups(&w, &Mask::from_fn(2, 8, |_, c| c < 4), (2, 2), 4).unwrap()),
+        listing(&Quantized::round_to_nearest(&w, Precision::U4Grouped(8)).unwrap()),
+        listing(&with_least(&weight(2, 32))),
     ];
     let expected = [
         "w.offsets U32 [3], w.indices U32 [8], w.values F32 [8]; \
@@ -118,6 +135,10 @@ fn names_and_types_on_disk_stay_what_they_are() {
         // Two groups of four inputs for each of two rows.
         "w.shares U32 [2], w.starts U32 [2], w.value_starts U32 [2], w.columns U16 [2], w.values I8 [8], w.scales F32 [4]; \
          {\"format\":\"bsr\",\"version\":1,\"values\":\"i8\",\"rows\":2,\"cols\":8,\"pattern\":[2,2],\"group\":4}",
+        "w.codes U8 [8], w.scales F16 [2], w.zeros I8 [2]; \
+         {\"format\":\"quantized\",\"version\":1,\"values\":\"u4\",\"rows\":2,\"cols\":8,\"group\":8}",
+        "w.codes U8 [32], w.scales F16 [2], w.least F32 [2]; \
+         {\"format\":\"quantized\",\"version\":1,\"values\":\"u4\",\"rows\":2,\"cols\":32,\"group\":32}",
     ];
     // Two rows share as many columns as they do.
     let common = (0..8).filter(|&c| half.get(0, c) && half.get(1, c)).count();
@@ -146,7 +167,7 @@ fn storages_that_are_not_what_they_say_are_refused_in_one_line() {
     assert_eq!(with("\"version\":1", "\"version\":2"), "'fc.weight.storage' is of version 2; this reads version 1");
     assert_eq!(
         with("\"nm\"", "\"coo\""),
-        "'fc.weight.storage' 'coo' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr"
+        "'fc.weight.storage' 'coo' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr, quantized"
     );
     assert_eq!(with("\"i8\"", "\"i4\""), "'fc.weight.storage' 'i4' is none of f32, bf16, f16, i8");
     assert_eq!(with("\"i8\"", "\"bf16\""), "'fc.weight.values' is I8, not BF16");

@@ -66,6 +66,8 @@ const QUESTION: usize = 1024;
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
+    let running: Running = args.format.parse()?;
+    let bits = args.activation_bits.parse()?;
     let (folder, config) = open(&args.dir)?;
     if config.is_encoder_decoder() {
         return Err(Error::malformed(&args.dir, "is an encoder-decoder; eval measures decoders"));
@@ -78,8 +80,6 @@ pub fn run(args: &Args) -> Result<()> {
     let cut = texts.into_iter().map(cut).collect::<Result<Vec<_>>>()?;
     let asked = Asked::read(args, &folder, &config)?;
     let weights: usize = folder.names().filter_map(|n| folder.info(n).ok()).map(|t| 4 * t.elements()).sum();
-    let running: Running = args.format.parse()?;
-    let bits = args.activation_bits.parse()?;
     let mut storages = None;
     let model = match args.stream {
         true => None,

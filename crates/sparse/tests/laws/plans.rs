@@ -92,8 +92,11 @@ fn names_of_storages_are_read_back_and_others_refused() {
         let built = Format::Bitmask(64).build(&whole(3, 70, 4, "weight"), &Mask::full(3, 70), values).unwrap();
         assert_eq!((built.format(), built.nnz()), ("bitmask", 210));
     }
-    let dense = Format::Dense.build(&whole(3, 7, 4, "weight"), &Mask::full(3, 7), Precision::I8).err().unwrap();
-    assert_eq!(dense.to_string(), "values: dense keeps f32 only, not i8");
+    for values in [Precision::U8Grouped(32), Precision::I4Grouped(64), Precision::U4Grouped(128)] {
+        assert_eq!(values.to_string().parse::<Precision>().unwrap(), values);
+    }
+    let csr = Format::Csr.build(&whole(3, 7, 4, "weight"), &Mask::full(3, 7), Precision::I8).err().unwrap();
+    assert_eq!(csr.to_string(), "values: csr keeps f32 only, not i8");
 }
 
 #[test]
@@ -147,7 +150,7 @@ fn plans_of_groups_take_a_storage_that_has_them() {
     assert_eq!(Plan::new(&w, &half, none).unwrap().chosen(1), Format::Dense);
     assert_eq!(
         "i8:0".parse::<Precision>().unwrap_err().to_string(),
-        "values: 'i8:0' is none of f32, bf16, f16, i8 and i8:INPUTS, of 1 to 65536 inputs"
+        "values: 'i8:0' is none of f32, bf16, f16, i8, i8:INPUTS, u8:INPUTS, i4:INPUTS and u4:INPUTS, of 1 to 65536 inputs"
     );
 }
 
@@ -170,7 +173,7 @@ fn scales_of_groups_are_named_and_built() {
     assert_eq!(says("sell", "i8:64"), "values: i8:64, where sell:padded has a scale a row");
     assert_eq!(
         "i8:x".parse::<Precision>().unwrap_err().to_string(),
-        "values: 'i8:x' is none of f32, bf16, f16, i8 and i8:INPUTS, of 1 to 65536 inputs"
+        "values: 'i8:x' is none of f32, bf16, f16, i8, i8:INPUTS, u8:INPUTS, i4:INPUTS and u4:INPUTS, of 1 to 65536 inputs"
     );
 }
 

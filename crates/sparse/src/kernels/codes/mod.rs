@@ -15,8 +15,8 @@
 
 mod slices;
 mod input;
-mod product;
 mod unpack;
+mod product;
 
 pub(crate) use product::codes_product;
 pub(crate) use slices::{BLOCK, CodeSlices, Factors, Offsets, Width, place, side_by_side};

@@ -1,6 +1,6 @@
 //! How fast language models write and read, taken in turns.
 
-use super::energy::{joules, processor_seconds};
+use crate::eval::{joules, processor_seconds};
 use crate::lm::LanguageModel;
 use crate::report::{median, quantile};
 use crate::{Error, Result};

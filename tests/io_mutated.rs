@@ -8,8 +8,8 @@ use lacuna::data::idx::Idx;
 use lacuna::io::{Checkpoint, Dtype, read_header};
 use lacuna::mask::Mask;
 use lacuna::sparse::{
-    Bitmask, Bsr, Compress, Csr, Nm, Offsets, Precision, Quantized, QuantizedParts, Scaling, Sell, Slots, TileCsr, TilePairs,
-    apply,
+    Bitmask, Bsr, Compress, Csr, Nm, Offsets, Precision, Quantized, QuantizedNm, QuantizedParts, Scaling, Sell, Slots, TileCsr,
+    TilePairs, apply,
 };
 use ndarray::{Array2, array};
 use proptest::prelude::*;
@@ -181,6 +181,10 @@ fn storages() -> Vec<u8> {
     let parts = few(Precision::U4Grouped(32)).parts();
     let offsets = Offsets::Least(vec![-0.5; parts.scales.len()]);
     model.insert_storage("u4-least", &Quantized::new(QuantizedParts { offsets, ..parts }).unwrap()).unwrap();
+    let pairs = Mask::from_fn(3, 64, |r, c| (r + c) % 4 < 2);
+    let of_pattern =
+        QuantizedNm::round_to_nearest(&wide.slice(ndarray::s![.., ..64]), &pairs, (2, 4), Precision::U4Grouped(32)).unwrap();
+    model.insert_storage("u4-nm", &of_pattern).unwrap();
     model.insert_sparse_bitmask("a.weight", &w, &mask, Dtype::F32).unwrap();
     model.insert_sparse_24_bitmask("b.weight", &w, &mask, Dtype::BF16).unwrap();
     model.to_bytes().unwrap()

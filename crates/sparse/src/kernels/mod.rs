@@ -35,8 +35,8 @@ mod bsr;
 pub(crate) use bitmask::{BitmaskSlices, bitmask_product};
 pub(crate) use bsr::{BsrSlices, bsr_product};
 pub(crate) use codes::{
-    BLOCK as CODE_BLOCK, CodeSlices, Factors, Offsets as CodeOffsets, Width as CodeWidth, codes_product, place as code_place,
-    side_by_side, unpack_rows,
+    BLOCK as CODE_BLOCK, CodeSlices, Factors, Offsets as CodeOffsets, Pattern as CodePattern, Width as CodeWidth, codes_product,
+    column_of as code_column, place as code_place, place_of_step as code_place_of_step, side_by_side, unpack_rows,
 };
 pub(crate) use csr::{CsrSlices, TileCsrSlices, csr_apply_transpose, csr_product, lists_product};
 pub use dense::{FEW, PARALLEL, Threads, gemm, gemm_by_rows, is_by_rows};
@@ -50,4 +50,4 @@ pub use pairs::Pair;
 pub(crate) use pairs::{PairSlices, widest_pairs};
 pub(crate) use sell::{A_WORD, LANES as SELL_LANES, PLACE, SellSlices, sell_blocks, sell_product, sell_slices};
 pub use simd::{Expand, Isa, Value, Values, check_environment, slices as vector};
-pub(crate) use simd::{Float, SLACK, Scales};
+pub(crate) use simd::{Float, SLACK, Scales, all_finite};

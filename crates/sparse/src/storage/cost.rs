@@ -6,7 +6,7 @@
 
 use super::machine::Machine;
 use super::{Format, Hint, Precision, Slots};
-use crate::kernels::{Isa, strips};
+use crate::kernels::{CodePattern, Isa, strips};
 use crate::mask::{Mask, Pattern};
 
 /// A product: what a cost depends on.
@@ -73,6 +73,8 @@ impl Sizes {
         let whole = self.cols.clamp(1, 1 << 15).next_multiple_of(64);
         let mut all = Vec::new();
         if !self.values.is_sparse() {
+            let pattern = self.nm.filter(|&(n, m)| self.dense == self.values && CodePattern::of(n, m).is_some());
+            all.extend(pattern.map(|(n, m)| Format::Nm(n, m)));
             return all;
         }
         if let Precision::I8Grouped(inputs) = self.values {
@@ -130,6 +132,10 @@ impl Sizes {
             Format::Bitmask(columns) => value * kept + cells / 8.0 + 4.0 * (rows * cols.div_ceil(columns.max(1))) as f64,
             Format::Sell(Slots::Padded) => (value + 0.67) * self.slots(machine),
             Format::Sell(Slots::Packed) => value * kept + 0.79 * self.slots(machine),
+            Format::Nm(_, m) if !values.is_sparse() => {
+                let places = if m > 4 && 2.0 * kept < cells { 0.5 * kept } else { cells / 8.0 };
+                value * kept + places + self.group.map_or(0.0, |inputs| 2.0 / inputs.max(1) as f64) * cells
+            }
             Format::Nm(..) => value * kept + cells / 7.0,
             Format::Bsr(r, c) => kept * (value + 2.0 / (r * c) as f64),
         };
@@ -171,6 +177,8 @@ impl Sizes {
                 let late = 0.008 * kept;
                 steps + (3.0 * late + (2 * rows) as f64) * t as f64
             }
+            (Format::Nm(..), t) if !values.is_sparse() && t <= 4 => cells * 0.2 * t as f64,
+            (Format::Nm(..), t) if !values.is_sparse() => cells * (2.0 + 1.0 / 14.0 * t as f64),
             (Format::Nm(..), 1..=4) if machine.isa == Isa::Avx512 => cells * (0.09 + 0.055 * tokens as f64) + 10.0 * rows as f64,
             (Format::Nm(..), 1) => cells * 0.24 + 10.0 * rows as f64,
             (Format::Nm(..), t) => narrow * kept * (1.4 + 0.045 * t as f64),

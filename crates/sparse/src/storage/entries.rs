@@ -111,6 +111,12 @@ impl Entries {
         Csr { rows: self.rows, cols: self.cols, offsets: self.offsets, indices: self.indices, values }
     }
 
+    /// The weights of compressed rows.
+    pub(super) fn of_csr(csr: Csr) -> Entries {
+        let Csr { rows, cols, offsets, indices, values } = csr;
+        Entries { rows, cols, offsets, indices, values: Values::F32(values), group: None, scales: Vec::new() }
+    }
+
     /// Every weight of a dense storage, whose rows `row` writes.
     ///
     /// # Panics

@@ -4,8 +4,8 @@ use super::kept::{Origin, Source};
 use super::narrow::Narrowed;
 use super::sell::lanes_here;
 use super::{
-    Bitmask, Bsr, Compress, Csr, LinearOp, Nm, PackedDense, Parts, Precision, Quantized, Scaling, Sell, Slots, Stored, TileCsr,
-    TilePairs,
+    Bitmask, Bsr, Compress, Csr, LinearOp, Nm, PackedDense, Parts, Precision, Quantized, QuantizedNm, Scaling, Sell, Slots,
+    Stored, TileCsr, TilePairs,
 };
 use crate::mask::{Mask, Pattern};
 use crate::{Error, Result};
@@ -71,6 +71,10 @@ macro_rules! with_storage {
             (Format::Csr, values) => {
                 return Err(Error::invalid_option("values", format!("csr keeps f32 only, not {values}")));
             }
+            (Format::Nm(n, m), values) if !values.is_sparse() => {
+                let $op = QuantizedNm::of_source($source, (n, m), values)?;
+                $do
+            }
             (format, values @ (Precision::I4Grouped(_) | Precision::U4Grouped(_) | Precision::U8Grouped(_)))
                 if format != Format::Dense =>
             {
@@ -117,7 +121,7 @@ pub enum Format {
     Bitmask(usize),
     /// [`Sell`] in slices as wide as this machine's vectors.
     Sell(Slots),
-    /// [`Nm`] of so many of so many inputs.
+    /// [`Nm`] of so many of so many inputs, and [`QuantizedNm`] in four bits and in eight with zero points.
     Nm(usize, usize),
     /// [`Bsr`] in blocks of so many rows and columns.
     Bsr(usize, usize),

@@ -1,9 +1,10 @@
 //! What a plan is made for.
 
+use super::kept::{Origin, Source};
 use crate::Result;
 use crate::kernels::CODE_BLOCK;
 use crate::mask::Mask;
-use crate::storage::{Format, LinearOp, Precision};
+use crate::storage::{ActivationBits, Format, LinearOp, Precision, Quantized, QuantizedNm};
 use ndarray::ArrayRef2;
 
 /// What a plan is made for.
@@ -18,12 +19,14 @@ pub struct Hint {
     pub from_memory: bool,
     /// What storages keep. A dense one keeps f32 where it has no such groups.
     pub values: Precision,
+    /// Bits of activations in products with codes of four and eight bits.
+    pub activation_bits: ActivationBits,
 }
 
 impl Hint {
     /// Products of so many tokens.
     pub fn tokens(tokens: usize) -> Hint {
-        Hint { tokens, single_too: false, from_memory: false, values: Precision::F32 }
+        Hint { tokens, single_too: false, from_memory: false, values: Precision::F32, activation_bits: ActivationBits::Full }
     }
 
     /// Products of so many tokens, and of one.
@@ -38,7 +41,21 @@ impl Hint {
 
     /// A storage with the numbers that it keeps.
     pub(super) fn build(self, format: Format, weight: &ArrayRef2<f32>, mask: &Mask) -> Result<Box<dyn LinearOp>> {
-        format.build(weight, mask, self.values_in(format, weight.ncols()))
+        let values = self.values_in(format, weight.ncols());
+        let source = Source { mask, from: Origin::Dense(weight) };
+        match (format, values) {
+            (Format::Dense, Precision::F32 | Precision::Bf16 | Precision::F16) => format.build(weight, mask, values),
+            (Format::Dense, _) => Ok(Box::new(Quantized::of_source(&source, values)?.with_activation_bits(self.activation_bits))),
+            (Format::Nm(n, m), _) if !values.is_sparse() => {
+                Ok(Box::new(QuantizedNm::of_source(&source, (n, m), values)?.with_activation_bits(self.activation_bits)))
+            }
+            _ => format.build(weight, mask, values),
+        }
+    }
+
+    /// The same with activations of so many bits.
+    pub fn with_activation_bits(self, activation_bits: ActivationBits) -> Hint {
+        Hint { activation_bits, ..self }
     }
 
     /// What a storage of rows of so many inputs keeps: [`Hint::values`], or f32 where a dense weight has no such groups.

@@ -1,9 +1,12 @@
 //! Codes for a weight: rounded to the nearest, and those that it was made of.
 
+use super::codes::{Offsets, SPARE};
 use super::kept::{Origin, Source};
 use super::precision::Precision;
-use super::quantized::{Offsets, Quantized, QuantizedParts, SPARE};
+use super::quantized::{Quantized, QuantizedParts};
+use super::quantized_nm::{QuantizedNm, QuantizedNmParts, pattern_of};
 use crate::kernels::{CODE_BLOCK, Values};
+use crate::mask::{Mask, Pattern};
 use crate::{Error, Result};
 use half::f16;
 use ndarray::ArrayRef2;
@@ -42,25 +45,89 @@ fn nearest(group: &[f32], bits: u8, zeros: bool) -> Group<i8> {
     Group { scale, offset: (zero + first) as i8, codes: group.iter().map(|w| code(w) as u8).collect() }
 }
 
-/// Joins groups to the parts of a weight.
-fn joined<T>(
-    (rows, cols): (usize, usize),
-    (bits, group): (u8, usize),
-    groups: Vec<Group<T>>,
-    offsets: impl FnOnce(Vec<T>) -> Offsets,
-) -> QuantizedParts {
-    let whole = cols / group.max(1);
-    let mut codes = Vec::with_capacity(rows * cols);
-    for row in groups.chunks(whole.max(1)) {
-        let row: Vec<u8> = row.iter().flat_map(|g| g.codes.iter().copied()).collect();
-        match bits {
-            4 => codes.extend(row.chunks(2).map(|two| two[0] | two.get(1).map_or(0, |high| high << 4))),
-            _ => codes.extend(row),
+/// Groups of a weight, row by row, as lists.
+struct Joined {
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    offsets: Offsets,
+}
+
+impl Joined {
+    /// Of rows of so many groups.
+    fn of<T>(groups: Vec<Group<T>>, of_row: usize, bits: u8, offsets: impl FnOnce(Vec<T>) -> Offsets) -> Joined {
+        let mut codes = Vec::new();
+        for row in groups.chunks(of_row.max(1)) {
+            let row: Vec<u8> = row.iter().flat_map(|g| g.codes.iter().copied()).collect();
+            match bits {
+                4 => codes.extend(row.chunks(2).map(|two| two[0] | two.get(1).map_or(0, |high| high << 4))),
+                _ => codes.extend(row),
+            }
         }
+        let scales = groups.iter().map(|g| g.scale).collect();
+        Joined { codes, scales, offsets: offsets(groups.into_iter().map(|g| g.offset).collect()) }
     }
-    let scales = groups.iter().map(|g| g.scale).collect();
-    let offsets = offsets(groups.into_iter().map(|g| g.offset).collect());
-    QuantizedParts { rows, cols, bits, group, codes, scales, offsets }
+
+    /// Rounded to the nearest: the numbers of each group, of which a row has so many.
+    fn nearest(groups: &[&[f32]], of_row: usize, (bits, zeros): (u8, bool)) -> Joined {
+        let groups = groups.par_iter().map(|group| nearest(group, bits, zeros)).collect();
+        Joined::of(groups, of_row, bits, |all| if zeros { Offsets::Zeros(all) } else { Offsets::Even })
+    }
+
+    /// Those that give every number to the bit, and their bits.
+    fn exactly(groups: &[&[f32]], of_row: usize) -> Option<(u8, Joined)> {
+        fn all<T: Send>(groups: &[&[f32]], code: impl Fn(&[f32]) -> Option<Group<T>> + Send + Sync) -> Option<Vec<Group<T>>> {
+            groups.par_iter().with_min_len(1 << 10).map(|group| code(group)).collect()
+        }
+        let even = |bits: u8| {
+            all(groups, |group| evenly(group, bits)).map(|all| (bits, Joined::of(all, of_row, bits, |_| Offsets::Even)))
+        };
+        let above = || all(groups, above_least).map(|all| (4, Joined::of(all, of_row, 4, Offsets::Least)));
+        even(4).or_else(above).or_else(|| even(8))
+    }
+
+    /// Whether groups can be twice as wide, of a row's so many: then they are.
+    fn widen(&mut self, of_row: usize) -> bool {
+        fn every_other<T: Copy>(all: &[T]) -> Vec<T> {
+            all.iter().step_by(2).copied().collect()
+        }
+        fn alike(all: &[f32]) -> bool {
+            all.chunks(2).all(|two| two[0].to_bits() == two[1].to_bits())
+        }
+        if of_row % 2 != 0 || !alike(&self.scales) {
+            return false;
+        }
+        self.offsets = match &self.offsets {
+            Offsets::Least(least) if alike(least) => Offsets::Least(every_other(least)),
+            Offsets::Even => Offsets::Even,
+            _ => return false,
+        };
+        self.scales = every_other(&self.scales);
+        true
+    }
+}
+
+/// The most inputs of a group that is found in numbers.
+const WIDEST: usize = 128;
+
+/// Bits, inputs of a group, and whether there are zero points.
+fn kind(to: Precision, cols: usize) -> Result<(u8, usize, bool)> {
+    let (bits, group, zeros) = match to {
+        Precision::I4Grouped(group) => (4, group, false),
+        Precision::U4Grouped(group) => (4, group, true),
+        Precision::I8 => (8, cols, false),
+        Precision::I8Grouped(group) => (8, group, false),
+        Precision::U8Grouped(group) => (8, group, true),
+        Precision::F32 | Precision::Bf16 | Precision::F16 => {
+            return Err(Error::invalid_option("values", format!("{to} has no codes")));
+        }
+    };
+    match group {
+        0 if cols == 0 => Ok((bits, group, zeros)),
+        _ if group == 0 || cols % group != 0 => {
+            Err(Error::invalid_option("values", format!("{to}: groups of {group} inputs in rows of {cols}")))
+        }
+        _ => Ok((bits, group, zeros)),
+    }
 }
 
 impl Quantized {
@@ -83,24 +150,13 @@ impl Quantized {
     /// If the numbers are none of these, groups neither divide a row nor are multiples of 32, or a weight is not finite.
     pub fn round_to_nearest(weight: &ArrayRef2<f32>, to: Precision) -> Result<Quantized> {
         let (rows, cols) = weight.dim();
-        let (bits, group, zeros) = match to {
-            Precision::I4Grouped(group) => (4, group, false),
-            Precision::U4Grouped(group) => (4, group, true),
-            Precision::I8 => (8, cols, false),
-            Precision::I8Grouped(group) => (8, group, false),
-            Precision::U8Grouped(group) => (8, group, true),
-            Precision::F32 | Precision::Bf16 | Precision::F16 => {
-                return Err(Error::invalid_option("values", format!("{to} has no codes")));
-            }
-        };
-        if group == 0 || cols % group != 0 {
-            return Err(Error::invalid_option("values", format!("{to}: groups of {group} inputs in rows of {cols}")));
-        }
+        let (bits, group, zeros) = kind(to, cols)?;
         crate::mask::check_finite(weight, "weights")?;
         let weight = weight.as_standard_layout();
         let numbers = weight.as_slice().expect("an array in standard layout is a slice");
-        let groups = numbers.par_chunks(group).map(|part| nearest(part, bits, zeros)).collect();
-        Quantized::new(joined((rows, cols), (bits, group), groups, |all| if zeros { Offsets::Zeros(all) } else { Offsets::Even }))
+        let groups: Vec<&[f32]> = numbers.chunks(group.max(1)).collect();
+        let Joined { codes, scales, offsets } = Joined::nearest(&groups, cols / group.max(1), (bits, zeros));
+        Quantized::new(QuantizedParts { rows, cols, bits, group, codes, scales, offsets })
     }
 
     /// What a mask keeps of a source, zeros being codes: numbers of eight bits that have scales already stay as they are.
@@ -139,39 +195,75 @@ impl Quantized {
         }
         let weight = weight.as_standard_layout();
         let numbers = weight.as_slice().expect("an array in standard layout is a slice");
-        fn all<T: Send>(numbers: &[f32], code: impl Fn(&[f32]) -> Option<Group<T>> + Send + Sync) -> Option<Vec<Group<T>>> {
-            numbers.par_chunks(CODE_BLOCK).with_min_len(1 << 10).map(code).collect()
+        let groups: Vec<&[f32]> = numbers.chunks(CODE_BLOCK).collect();
+        let (bits, mut joined) = Joined::exactly(&groups, cols / CODE_BLOCK)?;
+        let mut group = CODE_BLOCK;
+        while group < WIDEST && joined.widen(cols / group) {
+            group *= 2;
         }
-        let even = |bits: u8| {
-            let groups = all(numbers, |group| evenly(group, bits))?;
-            Some(joined((rows, cols), (bits, CODE_BLOCK), groups, |_| Offsets::Even))
-        };
-        let above = || Some(joined((rows, cols), (4, CODE_BLOCK), all(numbers, above_least)?, Offsets::Least));
-        let parts = even(4).or_else(above).or_else(|| even(8))?;
-        Quantized::new(parts.merged()).ok()
+        let Joined { codes, scales, offsets } = joined;
+        Quantized::new(QuantizedParts { rows, cols, bits, group, codes, scales, offsets }).ok()
     }
 }
 
-impl QuantizedParts {
-    /// The same weight in groups twice as wide as long as neighbours agree.
-    fn merged(mut self) -> QuantizedParts {
-        fn every_other<T: Copy>(all: &[T]) -> Vec<T> {
-            all.iter().step_by(2).copied().collect()
+/// The bits of a mask, 64 columns a word.
+fn words(mask: &Mask) -> Vec<u64> {
+    (0..mask.rows()).flat_map(|row| mask.row_words(row)).copied().collect()
+}
+
+/// What a mask of N:M keeps of a weight, row by row.
+fn kept(weight: &ArrayRef2<f32>, mask: &Mask) -> Vec<f32> {
+    mask.iter_kept().map(|(r, c)| weight[[r, c]]).collect()
+}
+
+impl QuantizedNm {
+    /// Rounds what a mask keeps of a weight `(out, in)` to the nearest codes, as [`Quantized::round_to_nearest`] rounds whole weights; groups are of inputs, dropped ones among
+    /// them.
+    ///
+    /// # Errors
+    /// As there; if the shapes differ, `n:m` is none of 1:2, 2:4, 4:8, 1:4, 2:8 and 4:16, or the mask is not of that pattern (the place is named).
+    pub fn round_to_nearest(weight: &ArrayRef2<f32>, mask: &Mask, (n, m): (usize, usize), to: Precision) -> Result<QuantizedNm> {
+        let (rows, cols) = weight.dim();
+        if weight.dim() != mask.dim() {
+            return Err(Error::shape("mask", &[rows, cols], &[mask.rows(), mask.cols()]));
         }
-        fn alike(all: &[f32]) -> bool {
-            all.chunks(2).all(|two| two[0].to_bits() == two[1].to_bits())
+        let (bits, group, zeros) = kind(to, cols)?;
+        pattern_of((n, m), cols)?;
+        Pattern::Nm { n, m }.check(mask)?;
+        let numbers = kept(weight, mask);
+        if let Some(odd) = numbers.iter().find(|w| !w.is_finite()) {
+            return Err(Error::invalid_option("values", format!("{to}: a kept weight is {odd}")));
         }
-        while self.group < 128 && self.cols % (2 * self.group) == 0 && alike(&self.scales) {
-            self.offsets = match &self.offsets {
-                Offsets::Least(least) if alike(least) => Offsets::Least(every_other(least)),
-                Offsets::Zeros(zeros) if zeros.chunks(2).all(|two| two[0] == two[1]) => Offsets::Zeros(every_other(zeros)),
-                Offsets::Even => Offsets::Even,
-                _ => return self,
-            };
-            self.scales = every_other(&self.scales);
-            self.group *= 2;
+        let groups: Vec<&[f32]> = numbers.chunks((group / m * n).max(1)).collect();
+        let Joined { codes, scales, offsets } = Joined::nearest(&groups, cols / group.max(1), (bits, zeros));
+        QuantizedNm::new(QuantizedNmParts { rows, cols, n, m, bits, group, words: words(mask), codes, scales, offsets })
+    }
+
+    /// The codes that the kept weights were made of, as [`Quantized::exactly`] finds them.
+    pub fn exactly(weight: &ArrayRef2<f32>, mask: &Mask, (n, m): (usize, usize)) -> Option<QuantizedNm> {
+        let (rows, cols) = weight.dim();
+        let fits = cols > 0 && cols % CODE_BLOCK == 0 && weight.dim() == mask.dim() && pattern_of((n, m), cols).is_ok();
+        if !fits || (Pattern::Nm { n, m }).check(mask).is_err() {
+            return None;
         }
-        self
+        let numbers = kept(weight, mask);
+        let groups: Vec<&[f32]> = numbers.chunks(CODE_BLOCK / m * n).collect();
+        let (bits, mut joined) = Joined::exactly(&groups, cols / CODE_BLOCK)?;
+        let mut group = CODE_BLOCK;
+        while group < WIDEST && joined.widen(cols / group) {
+            group *= 2;
+        }
+        let Joined { codes, scales, offsets } = joined;
+        let words = words(mask);
+        QuantizedNm::new(QuantizedNmParts { rows, cols, n, m, bits, group, words, codes, scales, offsets }).ok()
+    }
+
+    /// What a mask keeps of a source.
+    ///
+    /// # Errors
+    /// As [`QuantizedNm::round_to_nearest`].
+    pub(super) fn of_source(source: &Source<'_>, (n, m): (usize, usize), to: Precision) -> Result<QuantizedNm> {
+        QuantizedNm::round_to_nearest(&source.from.dense(), source.mask, (n, m), to)
     }
 }
 

@@ -1,10 +1,10 @@
 //! What each storage is made of: its lists, as they are named in memory.
 
+use super::codes::in_few_bits;
 use super::parts::{Part, Parts, Sizes};
-use super::quantized::in_few_bits;
 use super::{
-    Bitmask, BitmaskParts, BlockColumns, Bsr, BsrParts, Columns, Csr, LinearOp, Nm, NmParts, Offsets, Quantized, QuantizedParts,
-    Sell, SellParts, TileCsr, TileCsrParts, TilePairs, TilePairsParts,
+    Bitmask, BitmaskParts, BlockColumns, Bsr, BsrParts, Columns, Csr, LinearOp, Nm, NmParts, Offsets, Quantized, QuantizedNm,
+    QuantizedNmParts, QuantizedParts, Sell, SellParts, TileCsr, TileCsrParts, TilePairs, TilePairsParts,
 };
 use crate::kernels::{Expand, Pair, Value, Values};
 use crate::{Error, Result};
@@ -57,6 +57,7 @@ impl Parts {
         match self.sizes.format.as_str() {
             "csr" => Csr::from_parts(self).map(|s| Box::new(s) as Box<dyn LinearOp>),
             "quantized" => Quantized::from_parts(self).map(|s| Box::new(s) as Box<dyn LinearOp>),
+            "quantized-nm" => QuantizedNm::from_parts(self).map(|s| Box::new(s) as Box<dyn LinearOp>),
             "tile-csr" => of!(TileCsr),
             "tile-pairs" => of!(TilePairs),
             "bitmask" => of!(Bitmask),
@@ -65,7 +66,7 @@ impl Parts {
             "bsr" => of!(Bsr),
             other => Err(Error::invalid_option(
                 "storage",
-                format!("'{other}' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr, quantized"),
+                format!("'{other}' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr, quantized, quantized-nm"),
             )),
         }
     }
@@ -350,6 +351,48 @@ impl<T: Value> Stored for Bsr<T> {
     }
 }
 
+/// The lists of codes and their factors.
+fn code_lists(codes: Vec<u8>, scales: Vec<f32>, offsets: Offsets) -> Vec<(&'static str, Part)> {
+    let mut lists = vec![("codes", Part::U8(codes)), ("scales", Part::Values(in_few_bits(scales)))];
+    match offsets {
+        Offsets::Even => {}
+        Offsets::Zeros(zeros) => lists.push(("zeros", Part::Values(Values::I8(zeros)))),
+        Offsets::Least(least) => lists.push(("least", Part::Values(in_few_bits(least)))),
+    }
+    lists
+}
+
+impl Parts {
+    /// Refuses another format, and numbers that are no codes.
+    fn check_codes(&self, wanted: &str) -> Result<()> {
+        let (format, values) = (&self.sizes.format, &self.sizes.values);
+        if format == wanted && ["i4", "u4", "i8", "u8"].contains(&values.as_str()) {
+            return Ok(());
+        }
+        Err(Error::invalid_option("storage", format!("is '{format}' of '{values}', not {wanted} of i4, u4, i8 or u8")))
+    }
+
+    /// Bits, inputs of a group, codes, scales and offsets.
+    fn codes(&mut self) -> Result<(u8, usize, Vec<u8>, Vec<f32>, Offsets)> {
+        let floats = |from: &mut Parts, name: &'static str| match from.any(name)? {
+            Part::Values(Values::F32(v)) => Ok(v),
+            Part::Values(Values::F16(v)) => Ok(v.into_iter().map(f16::to_f32).collect()),
+            other => Err(Error::invalid_option(name, format!("is {}, not F32 or F16", other.element()))),
+        };
+        let bits = if self.sizes.values.ends_with('4') { 4 } else { 8 };
+        let group = self.sizes.group.ok_or_else(|| Error::invalid_option("storage", "has no group"))?;
+        let offsets = match (self.sizes.values.starts_with('u'), self.has("zeros")) {
+            (false, _) => Offsets::Even,
+            (true, true) => match self.any("zeros")? {
+                Part::Values(Values::I8(zeros)) => Offsets::Zeros(zeros),
+                other => return Err(Error::invalid_option("zeros", format!("is {}, not I8", other.element()))),
+            },
+            (true, false) => Offsets::Least(floats(self, "least")?),
+        };
+        Ok((bits, group, self.u8s("codes")?, floats(self, "scales")?, offsets))
+    }
+}
+
 impl Stored for Quantized {
     fn kind() -> (&'static str, &'static str) {
         ("quantized", "u8")
@@ -357,50 +400,49 @@ impl Stored for Quantized {
 
     fn to_parts(&self) -> Parts {
         let QuantizedParts { rows, cols, group, codes, scales, offsets, .. } = self.parts();
-        let sizes = Sizes {
-            format: "quantized".to_string(),
-            values: self.format().to_string(),
-            group: Some(group),
-            ..Sizes::new::<f32>("", rows, cols)
-        };
-        let mut lists = vec![("codes", Part::U8(codes)), ("scales", Part::Values(in_few_bits(scales)))];
-        match offsets {
-            Offsets::Even => {}
-            Offsets::Zeros(zeros) => lists.push(("zeros", Part::Values(Values::I8(zeros)))),
-            Offsets::Least(least) => lists.push(("least", Part::Values(in_few_bits(least)))),
-        }
-        Parts { sizes, lists }
+        let sizes = Sizes { values: self.format().to_string(), group: Some(group), ..Sizes::new::<f32>("quantized", rows, cols) };
+        Parts { sizes, lists: code_lists(codes, scales, offsets) }
     }
 
     fn from_parts(parts: Parts) -> Result<Self> {
-        let (format, values) = (&parts.sizes.format, &parts.sizes.values);
-        if format != "quantized" || !["i4", "u4", "i8", "u8"].contains(&values.as_str()) {
-            return Err(Error::invalid_option(
-                "storage",
-                format!("is '{format}' of '{values}', not quantized of i4, u4, i8 or u8"),
-            ));
-        }
+        parts.check_codes("quantized")?;
         Self::checked(parts)
     }
 
     fn checked(mut from: Parts) -> Result<Self> {
-        let Sizes { rows, cols, group, .. } = from.sizes;
-        let bits = if from.sizes.values.ends_with('4') { 4 } else { 8 };
-        let group = group.ok_or_else(|| Error::invalid_option("storage", "has no group"))?;
-        let floats = |from: &mut Parts, name: &'static str| match from.any(name)? {
-            Part::Values(Values::F32(v)) => Ok(v),
-            Part::Values(Values::F16(v)) => Ok(v.into_iter().map(f16::to_f32).collect()),
-            other => Err(Error::invalid_option(name, format!("is {}, not F32 or F16", other.element()))),
-        };
-        let offsets = match (from.sizes.values.starts_with('u'), from.has("zeros")) {
-            (false, _) => Offsets::Even,
-            (true, true) => match from.any("zeros")? {
-                Part::Values(Values::I8(zeros)) => Offsets::Zeros(zeros),
-                other => return Err(Error::invalid_option("zeros", format!("is {}, not I8", other.element()))),
-            },
-            (true, false) => Offsets::Least(floats(&mut from, "least")?),
-        };
-        let (codes, scales) = (from.u8s("codes")?, floats(&mut from, "scales")?);
+        let (bits, group, codes, scales, offsets) = from.codes()?;
+        let Sizes { rows, cols, .. } = from.sizes;
         Quantized::new(QuantizedParts { rows, cols, bits, group, codes, scales, offsets })
+    }
+}
+
+impl Stored for QuantizedNm {
+    fn kind() -> (&'static str, &'static str) {
+        ("quantized-nm", "u8")
+    }
+
+    fn to_parts(&self) -> Parts {
+        let QuantizedNmParts { rows, cols, n, m, group, words, codes, scales, offsets, .. } = self.parts();
+        let sizes = Sizes {
+            values: self.numbers().to_string(),
+            pattern: Some((n, m)),
+            group: Some(group),
+            ..Sizes::new::<f32>("quantized-nm", rows, cols)
+        };
+        let mut lists = vec![("words", Part::U64(words))];
+        lists.extend(code_lists(codes, scales, offsets));
+        Parts { sizes, lists }
+    }
+
+    fn from_parts(parts: Parts) -> Result<Self> {
+        parts.check_codes("quantized-nm")?;
+        Self::checked(parts)
+    }
+
+    fn checked(mut from: Parts) -> Result<Self> {
+        let (bits, group, codes, scales, offsets) = from.codes()?;
+        let ((n, m), words) = (from.sizes.pattern()?, from.u64s("words")?);
+        let Sizes { rows, cols, .. } = from.sizes;
+        QuantizedNm::new(QuantizedNmParts { rows, cols, n, m, bits, group, words, codes, scales, offsets })
     }
 }

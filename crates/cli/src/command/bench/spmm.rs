@@ -32,8 +32,8 @@ pub struct Spmm {
     /// bsr[:RxC]
     #[arg(long, value_delimiter = ',', default_value = "auto")]
     format: Vec<String>,
-    /// Numbers that the storage keeps: f32, bf16, f16, i8 (a scale a row), i8:INPUTS (a scale for so many inputs of a row); dense also u8:INPUTS, i4:INPUTS,
-    /// u4:INPUTS (u: and a zero point)
+    /// Numbers that the storage keeps: f32, bf16, f16, i8 (a scale a row), i8:INPUTS (a scale for so many inputs of a row); dense and nm also
+    /// u8:INPUTS, i4:INPUTS, u4:INPUTS (u: and a zero point)
     #[arg(long, value_delimiter = ',', default_value = "f32")]
     values: Vec<String>,
     /// Threads of a product

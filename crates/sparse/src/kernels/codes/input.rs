@@ -1,6 +1,6 @@
 //! Tokens rounded to codes.
 
-use super::slices::{BLOCK, Width};
+use super::slices::BLOCK;
 use crate::kernels::simd::Isa;
 use ndarray::ArrayRef2;
 use rayon::prelude::*;
@@ -36,14 +36,27 @@ const MOST: f32 = 1e30;
 /// How x is rounded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rounding {
-    pub width: Width,
+    /// Whether to words, else to bytes.
+    pub words: bool,
     pub planes: usize,
+    /// The zero of the weight's codes.
+    pub zero: i32,
 }
 
 impl Rounding {
+    /// Bytes of a plane of a block.
+    pub fn size(self) -> usize {
+        if self.words { 2 * BLOCK } else { BLOCK }
+    }
+
+    /// The largest code.
+    fn most(self) -> f32 {
+        if self.words { 32767.0 } else { 127.0 }
+    }
+
     /// What a code of one plane is, in those of the plane before it: what that left is half a code at most.
     pub fn finer(self) -> f32 {
-        0.5 / self.width.most()
+        0.5 / self.most()
     }
 
     /// Tokens in tiles of up to `most`; none if a number is infinite, none, or so large or small that its codes would be.
@@ -59,7 +72,7 @@ impl Rounding {
 
     fn tile(self, x: &ArrayRef2<f32>, first: usize, tokens: usize) -> Option<Tile> {
         let blocks = x.ncols().div_ceil(BLOCK);
-        let size = self.width.input();
+        let size = self.size();
         let mut tile = Tile {
             first,
             tokens,
@@ -99,7 +112,7 @@ impl Rounding {
 
     #[inline(always)]
     fn token_by(self, x: &[f32], token: usize, tile: &mut Tile) -> bool {
-        let (planes, size) = (self.planes, self.width.input());
+        let (planes, size) = (self.planes, self.size());
         for block in 0..x.len().div_ceil(BLOCK) {
             let at = block * tile.tokens + token;
             let to = &mut tile.codes[at * planes * size..(at + 1) * planes * size];
@@ -109,11 +122,11 @@ impl Rounding {
                 Some(whole) => part = *whole,
                 None => part[..numbers.len()].copy_from_slice(numbers),
             }
-            let step = match self.width {
-                Width::Four => self.block(&part, to, |to, codes| {
+            let step = match self.words {
+                false => self.block(&part, to, |to, codes| {
                     to.iter_mut().zip(codes).for_each(|(to, code)| *to = *code as i8 as u8);
                 }),
-                Width::Eight => self.block(&part, to, |to, codes| {
+                true => self.block(&part, to, |to, codes| {
                     to.as_chunks_mut::<2>().0.iter_mut().zip(codes).for_each(|(to, code)| *to = (*code as i16).to_le_bytes());
                 }),
             };
@@ -135,22 +148,22 @@ impl Rounding {
             return None;
         }
         const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: what is added to it is rounded to an integer
-        let inverse = self.width.most() / largest;
+        let inverse = self.most() / largest;
         let mut rest = [0.0; BLOCK];
         let mut step = Step { step: 1.0 / inverse, ..Step::default() };
         let mut sum = 0.0f64;
         let mut unit = 1.0f64;
-        for (plane, to) in to.chunks_exact_mut(self.width.input()).enumerate() {
+        for (plane, to) in to.chunks_exact_mut(self.size()).enumerate() {
             let mut codes = [0; BLOCK];
             for i in 0..BLOCK {
-                let scaled = if plane == 0 { x[i] * inverse } else { rest[i] * (2.0 * self.width.most()) };
+                let scaled = if plane == 0 { x[i] * inverse } else { rest[i] * (2.0 * self.most()) };
                 let moved = scaled + ROUND;
                 codes[i] = moved.to_bits().cast_signed() - ROUND.to_bits().cast_signed();
                 rest[i] = scaled - (moved - ROUND);
             }
             write(to, &codes);
             let all: i32 = codes.iter().sum();
-            step.zero[plane] = -self.width.zero() * all;
+            step.zero[plane] = -self.zero * all;
             sum += unit * f64::from(all);
             unit *= f64::from(self.finer());
         }
@@ -167,20 +180,18 @@ mod tests {
     #[test]
     fn planes_hold_what_the_ones_before_them_left() {
         let x = Array2::from_shape_fn((3, 70), |(t, c)| ((t * 70 + c) as f32 * 0.731).sin() * 10f32.powi(c as i32 % 5 - 2));
-        for (width, planes, bound) in
-            [(Width::Four, 1, 4e-3), (Width::Four, 3, 1.6e-7), (Width::Eight, 1, 1.6e-5), (Width::Eight, 2, 1e-7)]
-        {
-            let rounding = Rounding { width, planes };
+        for (words, planes, bound) in [(false, 1, 4e-3), (false, 3, 1.6e-7), (true, 1, 1.6e-5), (true, 2, 1e-7)] {
+            let rounding = Rounding { words, planes, zero: 8 };
             let tiles = rounding.tiles(&x, 2, false).unwrap();
             assert_eq!(tiles.iter().map(|t| (t.first, t.tokens)).collect::<Vec<_>>(), [(0, 2), (2, 1)]);
             for tile in &tiles {
                 for (t, c) in (0..tile.tokens).flat_map(|t| (0..70).map(move |c| (t, c))) {
                     let at = (c / BLOCK) * tile.tokens + t;
                     let code = |plane: usize| {
-                        let bytes = &tile.codes[(at * planes + plane) * width.input()..];
-                        match width {
-                            Width::Four => f64::from(bytes[c % BLOCK] as i8),
-                            Width::Eight => f64::from(i16::from_le_bytes([bytes[2 * (c % BLOCK)], bytes[2 * (c % BLOCK) + 1]])),
+                        let bytes = &tile.codes[(at * planes + plane) * rounding.size()..];
+                        match words {
+                            false => f64::from(bytes[c % BLOCK] as i8),
+                            true => f64::from(i16::from_le_bytes([bytes[2 * (c % BLOCK)], bytes[2 * (c % BLOCK) + 1]])),
                         }
                     };
                     let value: f64 = (0..planes).map(|p| code(p) * f64::from(rounding.finer()).powi(p as i32)).sum();
@@ -189,7 +200,7 @@ mod tests {
                         .map(|c| x[[tile.first + t, c]].abs())
                         .fold(0.0, f32::max);
                     let error = (value - right).abs() / f64::from(largest);
-                    assert!(error <= bound, "{width:?}, {planes} planes, token {t}, column {c}: {error:.1e} of the largest");
+                    assert!(error <= bound, "words {words}, {planes} planes, token {t}, column {c}: {error:.1e} of the largest");
                 }
             }
         }
@@ -200,9 +211,9 @@ mod tests {
         for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e31, 1e-31] {
             let mut x = Array2::zeros((2, 40));
             x[[1, 35]] = odd;
-            assert!(Rounding { width: Width::Four, planes: 1 }.tiles(&x, 4, false).is_none(), "{odd}");
+            assert!(Rounding { words: false, planes: 1, zero: 8 }.tiles(&x, 4, false).is_none(), "{odd}");
         }
-        let zeros = Rounding { width: Width::Eight, planes: 2 }.tiles(&Array2::zeros((2, 40)), 4, false).unwrap();
+        let zeros = Rounding { words: true, planes: 2, zero: 0 }.tiles(&Array2::zeros((2, 40)), 4, false).unwrap();
         assert!(zeros[0].codes.iter().all(|c| *c == 0) && zeros[0].steps.iter().all(|s| s.step == 0.0));
     }
 }

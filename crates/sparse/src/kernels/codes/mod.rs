@@ -19,5 +19,5 @@ mod unpack;
 mod product;
 
 pub(crate) use product::codes_product;
-pub(crate) use slices::{BLOCK, CodeSlices, Factors, Offsets, Width, place, side_by_side};
-pub(crate) use unpack::unpack_rows;
+pub(crate) use slices::{BLOCK, CodeSlices, Factors, Offsets, Pattern, Width, place, place_of_step, side_by_side};
+pub(crate) use unpack::{column_of, unpack_rows};

@@ -1,7 +1,7 @@
 //! `y = x · Wᵀ` of a weight of codes, in integers.
 
 use super::input::{Rounding, Step, Tile};
-use super::slices::{CodeSlices, Offsets, Width, side_by_side};
+use super::slices::{CodeSlices, Offsets, Pattern, Width, side_by_side};
 use super::unpack::unpacked_product;
 use crate::kernels::frame::{AHEAD, Epilogue, Out, Scratch, Use, ask, is_awake, tasks};
 use crate::kernels::simd::{Codes, Isa, Portable};
@@ -41,12 +41,12 @@ pub(crate) fn codes_product(
     let work = tokens.saturating_mul(w.rows * w.cols);
     let threads = rayon::current_num_threads();
     let parallel = threads > 1 && work >= if is_awake() { AWAKE } else { PARALLEL };
-    let (planes, most) = match (rounded, w.width) {
-        (true, _) => (1, 4),
-        (false, Width::Four) => (3, 2),
-        (false, Width::Eight) => (2, 2),
-    };
-    let rounding = Rounding { width: w.width, planes };
+    // Codes in a pattern meet bytes; whole ones of eight bits meet words.
+    let whole = w.pattern == Pattern::Whole;
+    let words = whole && w.width == Width::Eight;
+    let planes = if rounded { 1 } else { 3 - usize::from(words) };
+    let most = if rounded && whole { 4 } else { 2 };
+    let rounding = Rounding { words, planes, zero: w.width.zero() };
     let tiles = if rounded || tokens <= FEW { rounding.tiles(x, most, parallel && work >= 1 << 22) } else { None };
     let Some(tiles) = tiles else { return unpacked_product(w, x, y, epilogue) };
     let runs = w.runs();
@@ -122,19 +122,33 @@ impl Part<'_> {
         let Part { w, rounding, tile } = self;
         let (blocks, tokens, planes) = (w.blocks(), tile.tokens, rounding.planes);
         assert!(S::LANES == side_by_side() && runs.end <= w.runs() && sums.len() == runs.len() * tokens * S::LANES);
-        assert!(tile.codes.len() == blocks * tokens * planes * w.width.input() && tile.steps.len() == blocks * tokens);
+        assert!(tile.codes.len() == blocks * tokens * planes * rounding.size() && tile.steps.len() == blocks * tokens);
         w.check();
         let mut runs = runs;
         let mut sums = sums;
         while runs.start < runs.end {
             // One token walks several blocks of rows side by side: memory has more streams, and sums need not wait for one another.
-            let side = if tokens == 1 && runs.len() >= SIDE { SIDE } else { 1 };
+            let side = if tokens == 1 && runs.len() >= SIDE && w.pattern == Pattern::Whole { SIDE } else { 1 };
             let (run, now);
             (now, sums) = sums.split_at_mut(side * tokens * S::LANES);
             (run, runs.start) = (runs.start, runs.start + side);
             let sums = now;
             // SAFETY: the lists of the weight have what `check` asserts, the tile and the sums what was asserted above.
             unsafe {
+                if w.pattern != Pattern::Whole {
+                    match (w.width, planes, tokens) {
+                        (Width::Four, 1, 1) => self.steps::<S, 1, 1, false>(s, run, sums),
+                        (Width::Four, 1, 2) => self.steps::<S, 1, 2, false>(s, run, sums),
+                        (Width::Four, 3, 1) => self.steps::<S, 3, 1, false>(s, run, sums),
+                        (Width::Four, 3, 2) => self.steps::<S, 3, 2, false>(s, run, sums),
+                        (Width::Eight, 1, 1) => self.steps::<S, 1, 1, true>(s, run, sums),
+                        (Width::Eight, 1, 2) => self.steps::<S, 1, 2, true>(s, run, sums),
+                        (Width::Eight, 3, 1) => self.steps::<S, 3, 1, true>(s, run, sums),
+                        (Width::Eight, 3, 2) => self.steps::<S, 3, 2, true>(s, run, sums),
+                        (width, planes, tokens) => unreachable!("{tokens} tokens in {planes} planes meet {width:?} bits"),
+                    }
+                    continue;
+                }
                 match (w.width, planes, tokens) {
                     (Width::Four, 1, 1) if side == SIDE => self.run::<S, 1, 1, SIDE, false>(s, run, sums),
                     (Width::Four, 3, 1) if side == SIDE => self.run::<S, 3, 1, SIDE, false>(s, run, sums),
@@ -191,13 +205,13 @@ impl Part<'_> {
     ) {
         let w = self.w;
         let (blocks, groups, group) = (w.blocks(), w.groups(), w.group);
-        let width = if BYTES { Width::Eight } else { Width::Four };
-        let (line, input) = (4 * S::LANES, width.input());
+        let (line, input, lines) =
+            (4 * S::LANES, self.rounding.size(), const { Pattern::Whole.lines(if BYTES { Width::Eight } else { Width::Four }) });
         let finer = s.splat(self.rounding.finer());
         let mut sums = [[s.splat(0.0); T]; R];
         // SAFETY: block `c` of columns is below `blocks`, line `l` one of the block, and each plane of each token has `input` bytes for it.
         unsafe {
-            let next = blocks * width.lines() * line;
+            let next = blocks * lines * line;
             let mut at = w.codes.as_ptr().add(run * next);
             let mut x = self.tile.codes.as_ptr();
             let mut steps = self.tile.steps.as_ptr();
@@ -222,7 +236,7 @@ impl Part<'_> {
                 }
                 left -= 1;
                 let mut acc = [[[s.none(); P]; T]; R];
-                for l in 0..width.lines() {
+                for l in 0..lines {
                     for r in 0..R {
                         let codes = at.add(r * next + l * line);
                         // Once a line of the cache.
@@ -262,12 +276,133 @@ impl Part<'_> {
                         }
                     }
                 }
-                at = at.add(width.lines() * line);
+                at = at.add(lines * line);
                 x = x.add(T * P * input);
                 steps = steps.add(T);
             }
         }
         for (to, sums) in to.chunks_exact_mut(S::LANES).zip(sums.into_iter().flatten()) {
+            s.write(to, sums);
+        }
+    }
+
+    /// A block of rows of a pattern meets `T` tokens in `P` planes, codes being bytes if `BYTES`.
+    ///
+    /// # Safety
+    /// The weight has that block of rows, and the tile `T` tokens in `P` planes.
+    #[inline(always)]
+    unsafe fn steps<S: Codes, const P: usize, const T: usize, const BYTES: bool>(&self, s: S, run: usize, to: &mut [f32]) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            match self.w.pattern {
+                Pattern::Near(first) => self.steps_by::<S, P, T, 4, BYTES>(s, run, to, |places, step| {
+                    let beyond = s.and(s.right(places, 2 * step as u32), s.bytes(3));
+                    s.or(beyond, s.lanes(first + 0x0808_0808 * (step as u32 % 2)))
+                }),
+                Pattern::Eight => self.steps_by::<S, P, T, 4, BYTES>(s, run, to, |masks, step| {
+                    s.or(s.places(s.right(masks, 8 * step as u32)), s.bytes(8 * (step as u8 % 2)))
+                }),
+                Pattern::Sixteen | Pattern::Whole => {
+                    self.steps_by::<S, P, T, 2, BYTES>(
+                        s,
+                        run,
+                        to,
+                        |places, step| {
+                            if step == 0 { s.low(places) } else { s.high(places) }
+                        },
+                    )
+                }
+            }
+        }
+    }
+
+    /// As [`Part::steps`], of `STEPS` steps a block, whose columns `places` names by the first line of a block.
+    ///
+    /// # Safety
+    /// As there; the pattern has so many steps.
+    #[inline(always)]
+    unsafe fn steps_by<S: Codes, const P: usize, const T: usize, const STEPS: usize, const BYTES: bool>(
+        &self,
+        s: S,
+        run: usize,
+        to: &mut [f32],
+        places: impl Fn(S::I, usize) -> S::I,
+    ) {
+        let w = self.w;
+        let (blocks, groups, group) = (w.blocks(), w.groups(), w.group);
+        let (line, input) = (4 * S::LANES, self.rounding.size());
+        let lines = 1 + if BYTES { STEPS } else { STEPS / 2 };
+        let (finer, ones) = (s.splat(self.rounding.finer()), s.bytes(1));
+        let mut sums = [s.splat(0.0); T];
+        // SAFETY: block `c` of columns is below `blocks`, with `lines` lines, and each plane of each token has `input` bytes for it, of which a window is
+        // sixteen.
+        unsafe {
+            let mut at = w.codes.as_ptr().add(run * blocks * lines * line);
+            let mut x = self.tile.codes.as_ptr();
+            let mut steps = self.tile.steps.as_ptr();
+            let mut factor = run * groups * S::LANES;
+            let mut left = 0;
+            let (mut scale, mut offset) = (s.splat(0.0), s.splat(0.0));
+            for _ in 0..blocks {
+                if left == 0 {
+                    left = group;
+                    scale = w.scales.load(s, factor);
+                    offset = match w.offsets {
+                        Offsets::Even => s.mul(scale, s.splat(-w.width.zero() as f32)),
+                        Offsets::Zeros(zeros) => s.mul(s.mul(scale, s.splat(-1.0)), s.load_i8(zeros.as_ptr().add(factor))),
+                        Offsets::Least(least) => least.load(s, factor),
+                    };
+                    factor += S::LANES;
+                }
+                left -= 1;
+                let mut acc = [[s.none(); P]; T];
+                // Of the numbers of x that are met.
+                let mut met = [[s.none(); P]; T];
+                let named = s.line(at);
+                for l in 0..lines {
+                    if line % 64 == 0 || l % 2 == 0 {
+                        ask(at.wrapping_add(l * line + AHEAD));
+                    }
+                }
+                for step in 0..STEPS {
+                    let codes = s.line(at.add((1 + if BYTES { step } else { step / 2 }) * line));
+                    let codes = match (BYTES, step % 2) {
+                        (true, _) => codes,
+                        (false, 0) => s.low(codes),
+                        (false, _) => s.high(codes),
+                    };
+                    let named = places(named, step);
+                    for t in 0..T {
+                        for p in 0..P {
+                            let window = s.window(x.add((t * P + p) * input + if STEPS == 4 { step / 2 } else { step } * 16));
+                            let x = s.pick(window, named);
+                            met[t][p] = s.add_bytes(met[t][p], ones, x);
+                            acc[t][p] = if BYTES {
+                                s.add_words(s.add_words(acc[t][p], s.even(codes), s.even(x)), s.odd(codes), s.odd(x))
+                            } else {
+                                s.add_bytes(acc[t][p], codes, x)
+                            };
+                        }
+                    }
+                }
+                for t in 0..T {
+                    let step: &Step = &*steps.add(t);
+                    let code = |p: usize| s.float(if BYTES { acc[t][p] } else { s.closed(acc[t][p], 0) });
+                    let meet = |p: usize| s.float(s.closed(met[t][p], 0));
+                    let (mut all, mut sum) = (code(P - 1), meet(P - 1));
+                    for p in (0..P - 1).rev() {
+                        (all, sum) = (s.fma(all, finer, code(p)), s.fma(sum, finer, meet(p)));
+                    }
+                    let step = s.splat(step.step);
+                    sums[t] = s.fma(all, s.mul(scale, step), sums[t]);
+                    sums[t] = s.fma(sum, s.mul(offset, step), sums[t]);
+                }
+                at = at.add(lines * line);
+                x = x.add(T * P * input);
+                steps = steps.add(T);
+            }
+        }
+        for (to, sums) in to.chunks_exact_mut(S::LANES).zip(sums) {
             s.write(to, sums);
         }
     }

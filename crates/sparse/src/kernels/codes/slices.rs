@@ -21,19 +21,6 @@ pub(crate) enum Width {
 }
 
 impl Width {
-    /// Lines of a block.
-    pub(crate) const fn lines(self) -> usize {
-        match self {
-            Width::Four => 4,
-            Width::Eight => 8,
-        }
-    }
-
-    /// Bytes of a row in a block.
-    pub(crate) const fn bytes(self) -> usize {
-        4 * self.lines()
-    }
-
     /// What stands for 0 where there are no offsets.
     pub(crate) const fn zero(self) -> i32 {
         match self {
@@ -41,31 +28,80 @@ impl Width {
             Width::Eight => 0,
         }
     }
+}
 
-    /// Bytes of x that a block of columns meets, for each plane: a byte or a word a column.
-    pub(crate) const fn input(self) -> usize {
-        match self {
-            Width::Four => BLOCK,
-            Width::Eight => 2 * BLOCK,
+/// Which columns of a block of [`BLOCK`] have codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    /// All.
+    Whole,
+    /// Four of each eight, whose first is none before these bytes' numbers and at most three beyond them: 2:4 and 1:2.
+    Near(u32),
+    /// Any four of each eight: 4:8.
+    Eight,
+    /// Any four of each sixteen: 1:4, 2:8 and 4:16.
+    Sixteen,
+}
+
+impl Pattern {
+    /// Of N:M, if four of eight or of sixteen columns make whole groups of it.
+    pub(crate) fn of(n: usize, m: usize) -> Option<Pattern> {
+        match (n, m) {
+            (1, 2) => Some(Pattern::Near(u32::from_le_bytes([0, 2, 4, 6]))),
+            (2, 4) => Some(Pattern::Near(u32::from_le_bytes([0, 0, 4, 4]))),
+            (4, 8) => Some(Pattern::Eight),
+            (1, 4) | (2, 8) | (4, 16) => Some(Pattern::Sixteen),
+            _ => None,
         }
     }
 
-    /// The largest code of x in a plane.
-    pub(crate) const fn most(self) -> f32 {
+    /// Steps of a block, each of four codes a row.
+    pub(crate) const fn steps(self) -> usize {
         match self {
-            Width::Four => 127.0,
-            Width::Eight => 32767.0,
+            Pattern::Whole => 8,
+            Pattern::Near(_) | Pattern::Eight => 4,
+            Pattern::Sixteen => 2,
         }
+    }
+
+    /// Columns of a step.
+    pub(crate) const fn columns(self) -> usize {
+        BLOCK / self.steps()
+    }
+
+    /// Lines of a block: one of places before those of codes, of which a line of half bytes is two steps and a line of bytes one.
+    pub(crate) const fn lines(self, width: Width) -> usize {
+        let codes = match width {
+            Width::Four => self.steps() / 2,
+            Width::Eight => self.steps(),
+        };
+        if let Pattern::Whole = self { codes } else { 1 + codes }
     }
 }
 
-/// Where the code of a column lies within the block of its row: the byte, counted from that of the row in the first line, and by how much it is shifted.
+/// Where the code of a column lies within a whole block of its row: the byte, counted from that of the row in the first line, and by how much it is shifted.
 /// Lines have four bytes for each of `side` rows.
 pub(crate) fn place(width: Width, side: usize, column: usize) -> (usize, u32) {
     match width {
         Width::Four => (column / 8 * 4 * side + column % 4, 4 * (column % 8 / 4) as u32),
         Width::Eight => (column / 4 * 4 * side + [0, 2, 1, 3][column % 4], 0),
     }
+}
+
+/// Where code `at` of a step and its place lie in a block of its row with a pattern: bytes from that of the row in the first line, and by how much
+/// they are shifted. What a place is counted from is said by [`Pattern::Near`]; of [`Pattern::Eight`] the place is a bit of a byte, the step's.
+pub(crate) fn place_of_step(width: Width, pattern: Pattern, side: usize, step: usize, at: usize) -> [(usize, u32); 2] {
+    let line = 4 * side;
+    let code = match width {
+        Width::Four => ((1 + step / 2) * line + at, 4 * (step % 2) as u32),
+        Width::Eight => ((1 + step) * line + at, 0),
+    };
+    let place = match pattern {
+        Pattern::Near(_) => (at, 2 * step as u32),
+        Pattern::Eight => (step, 0),
+        Pattern::Whole | Pattern::Sixteen => (at, 4 * step as u32),
+    };
+    [code, place]
 }
 
 /// Scales or offsets, in 16 bits where these hold them all.
@@ -80,6 +116,14 @@ impl Factors<'_> {
         match self {
             Factors::F16(f) => f.len(),
             Factors::F32(f) => f.len(),
+        }
+    }
+
+    /// One of them.
+    pub(super) fn get(self, at: usize) -> f32 {
+        match self {
+            Factors::F16(f) => f[at].to_f32(),
+            Factors::F32(f) => f[at],
         }
     }
 
@@ -105,6 +149,7 @@ pub(crate) struct CodeSlices<'a> {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) width: Width,
+    pub(crate) pattern: Pattern,
     /// Blocks of columns that share a scale.
     pub(crate) group: usize,
     pub(crate) codes: &'a [u8],
@@ -153,7 +198,7 @@ impl CodeSlices<'_> {
 
     /// Bytes of a block.
     pub(crate) fn size(&self) -> usize {
-        side_by_side() * self.width.bytes()
+        side_by_side() * 4 * self.pattern.lines(self.width)
     }
 
     /// # Panics

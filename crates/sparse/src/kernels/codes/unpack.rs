@@ -1,6 +1,6 @@
 //! Codes turned back into the numbers that they stand for.
 
-use super::slices::{BLOCK, CodeSlices, Offsets, Width, side_by_side};
+use super::slices::{BLOCK, CodeSlices, Offsets, Pattern, Width, place_of_step, side_by_side};
 use crate::kernels::dense::{PanelNumbers, Panels, Threads, panels_product};
 use crate::kernels::frame::Epilogue;
 use crate::kernels::simd::{Codes, Isa, Portable};
@@ -46,7 +46,9 @@ fn unpack(w: &CodeSlices<'_>, rows: Range<usize>, columns: Range<usize>, to: &mu
     let stride = rows.len();
     for (i, run) in (rows.start / side..rows.end / side).enumerate() {
         let to = &mut to[i * side..];
-        if run < w.runs() {
+        if run < w.runs() && w.pattern != Pattern::Whole {
+            unpack_steps(w, run, columns.clone(), to, stride);
+        } else if run < w.runs() {
             unpack_run(w, run, columns.clone(), to, stride);
         } else {
             to.chunks_mut(stride).for_each(|to| to[..side].fill(0.0));
@@ -81,7 +83,7 @@ fn unpack_avx2(w: &CodeSlices<'_>, run: usize, columns: Range<usize>, to: &mut [
 #[inline(always)]
 fn unpack_by<S: Codes>(s: S, w: &CodeSlices<'_>, run: usize, columns: Range<usize>, to: &mut [f32], stride: usize) {
     let (blocks, groups) = (w.blocks(), w.groups());
-    let size = S::LANES * w.width.bytes();
+    let size = w.size();
     assert!(run < w.runs() && S::LANES == side_by_side() && stride >= S::LANES);
     let even = s.splat(-w.width.zero() as f32);
     for c in columns.start / BLOCK..columns.end.div_ceil(BLOCK) {
@@ -123,5 +125,51 @@ fn unpack_by<S: Codes>(s: S, w: &CodeSlices<'_>, run: usize, columns: Range<usiz
                 }
             }
         }
+    }
+}
+
+/// As [`unpack_run`], of a pattern: what it drops is 0.
+fn unpack_steps(w: &CodeSlices<'_>, run: usize, columns: Range<usize>, to: &mut [f32], stride: usize) {
+    let (side, blocks, groups, size) = (side_by_side(), w.blocks(), w.groups(), w.size());
+    to.chunks_mut(stride).for_each(|to| to[..side].fill(0.0));
+    for c in columns.start / BLOCK..columns.end.div_ceil(BLOCK) {
+        let block = &w.codes[(run * blocks + c) * size..][..size];
+        let factor = (run * groups + c / w.group.max(1)) * side;
+        for row in 0..side {
+            let from = &block[4 * row..];
+            let factor = factor + row;
+            let scale = w.scales.get(factor);
+            for step in 0..w.pattern.steps() {
+                for at in 0..4 {
+                    let [(code, shift), (place, by)] = place_of_step(w.width, w.pattern, side, step, at);
+                    let code = match w.width {
+                        Width::Four => f32::from(from[code] >> shift & 15),
+                        Width::Eight => f32::from(from[code].cast_signed()),
+                    };
+                    let column = c * BLOCK + step * w.pattern.columns() + column_of(w.pattern, from[place] >> by, at);
+                    if column < columns.end {
+                        let number = match w.offsets {
+                            Offsets::Even => scale * (code - w.width.zero() as f32),
+                            Offsets::Zeros(zeros) => scale * (code - f32::from(zeros[factor])),
+                            Offsets::Least(least) => scale * code + least.get(factor),
+                        };
+                        to[(column - columns.start) * stride + row] = number;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The column within a step that the place of code `at` names.
+pub(crate) fn column_of(pattern: Pattern, place: u8, at: usize) -> usize {
+    match pattern {
+        Pattern::Near(first) => usize::from(place & 3) + usize::from(first.to_le_bytes()[at]),
+        Pattern::Eight => {
+            let mut bits = place;
+            (0..at).for_each(|_| bits &= bits.wrapping_sub(1));
+            bits.trailing_zeros() as usize
+        }
+        Pattern::Whole | Pattern::Sixteen => usize::from(place & 15),
     }
 }

@@ -36,6 +36,23 @@ pub(crate) trait Codes: Simd {
     fn add_words(self, sums: Self::I, codes: Self::I, x: Self::I) -> Self::I;
     /// Numbers of 32 bits.
     fn float(self, v: Self::I) -> Self::V;
+    /// `v` in all bytes.
+    fn bytes(self, v: u8) -> Self::I;
+    /// The same four bytes in each lane.
+    fn lanes(self, v: u32) -> Self::I;
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Lanes shifted to the right by so many bits.
+    fn right(self, v: Self::I, bits: u32) -> Self::I;
+    /// Sixteen bytes, again in each 128 bits.
+    ///
+    /// # Safety
+    /// They can be read; they need no alignment.
+    unsafe fn window(self, from: *const u8) -> Self::I;
+    /// The bytes of a window that are named, each by a byte of 0 to 15.
+    fn pick(self, window: Self::I, places: Self::I) -> Self::I;
+    /// The places, 0 to 7 in rising order, of the four bits that the lowest byte of each lane has.
+    fn places(self, masks: Self::I) -> Self::I;
     /// Half byte `at` of each lane, of eight.
     fn half_byte(self, v: Self::I, at: usize) -> Self::V;
     /// Byte `at` of each lane, signed.
@@ -101,6 +118,54 @@ impl<const N: usize> Codes for Portable<N> {
     }
 
     #[inline(always)]
+    fn bytes(self, v: u8) -> [u32; N] {
+        [u32::from_le_bytes([v; 4]); N]
+    }
+
+    #[inline(always)]
+    fn lanes(self, v: u32) -> [u32; N] {
+        [v; N]
+    }
+
+    #[inline(always)]
+    fn or(self, a: [u32; N], b: [u32; N]) -> [u32; N] {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+
+    #[inline(always)]
+    fn and(self, a: [u32; N], b: [u32; N]) -> [u32; N] {
+        std::array::from_fn(|i| a[i] & b[i])
+    }
+
+    #[inline(always)]
+    fn right(self, v: [u32; N], bits: u32) -> [u32; N] {
+        v.map(|v| v >> bits)
+    }
+
+    #[inline(always)]
+    unsafe fn window(self, from: *const u8) -> [u32; N] {
+        // SAFETY: the caller vouches for sixteen bytes.
+        let four = unsafe { from.cast::<[u32; 4]>().read_unaligned() };
+        std::array::from_fn(|i| u32::from_le(four[i % 4]))
+    }
+
+    #[inline(always)]
+    fn pick(self, window: [u32; N], places: [u32; N]) -> [u32; N] {
+        places.map(|places| {
+            let byte = |b: u32| {
+                let place = places >> (8 * b) & 15;
+                (window[place as usize / 4] >> (8 * (place % 4)) & 255) << (8 * b)
+            };
+            byte(0) | byte(1) | byte(2) | byte(3)
+        })
+    }
+
+    #[inline(always)]
+    fn places(self, masks: [u32; N]) -> [u32; N] {
+        masks.map(|mask| FIRST[mask as usize & 15] | SECOND[mask as usize >> 4 & 15])
+    }
+
+    #[inline(always)]
     fn float(self, v: [u32; N]) -> [f32; N] {
         v.map(|v| v as i32 as f32)
     }
@@ -116,11 +181,34 @@ impl<const N: usize> Codes for Portable<N> {
     }
 }
 
+/// The places of the bits of a half byte, from the first byte on.
+const FIRST: [u32; 16] = places_of(0, false);
+/// The places of the bits of the half byte above it, which end with the last byte.
+const SECOND: [u32; 16] = places_of(4, true);
+
+const fn places_of(first: u32, at_end: bool) -> [u32; 16] {
+    let mut all = [0; 16];
+    let mut mask = 0;
+    while mask < 16 {
+        let mut byte = if at_end { 4 - (mask as u32).count_ones() } else { 0 };
+        let mut bit = 0;
+        while bit < 4 {
+            if mask >> bit & 1 == 1 {
+                all[mask] |= (first + bit) << (8 * byte);
+                byte += 1;
+            }
+            bit += 1;
+        }
+        mask += 1;
+    }
+    all
+}
+
 /// What the sets of x86-64 have in common.
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
     ($set:ident, $v:ident, $none:ident, $load:ident, $splat:ident, $splat8:ident, $and:ident, $srli16:ident, $slli16:ident, $srai16:ident, $srlv:ident,
-     $sllv:ident, $srav:ident, $float:ident; $($rest:tt)*) => {
+     $sllv:ident, $srav:ident, $float:ident, $or:ident, $window:ident, $pick:ident; $($rest:tt)*) => {
         impl Codes for $set {
             type I = $v;
 
@@ -164,6 +252,48 @@ macro_rules! x86 {
             fn odd(self, v: $v) -> $v {
                 // SAFETY: as above.
                 unsafe { $srai16::<8>(v) }
+            }
+
+            #[inline(always)]
+            fn bytes(self, v: u8) -> $v {
+                // SAFETY: as above.
+                unsafe { $splat8(v.cast_signed()) }
+            }
+
+            #[inline(always)]
+            fn lanes(self, v: u32) -> $v {
+                // SAFETY: as above.
+                unsafe { $splat(v.cast_signed()) }
+            }
+
+            #[inline(always)]
+            fn or(self, a: $v, b: $v) -> $v {
+                // SAFETY: as above.
+                unsafe { $or(a, b) }
+            }
+
+            #[inline(always)]
+            fn and(self, a: $v, b: $v) -> $v {
+                // SAFETY: as above.
+                unsafe { $and(a, b) }
+            }
+
+            #[inline(always)]
+            fn right(self, v: $v, bits: u32) -> $v {
+                // SAFETY: as above.
+                unsafe { $srlv(v, $splat(bits.cast_signed())) }
+            }
+
+            #[inline(always)]
+            unsafe fn window(self, from: *const u8) -> $v {
+                // SAFETY: the caller vouches for the bytes.
+                unsafe { $window(from.cast::<__m128i>().read_unaligned()) }
+            }
+
+            #[inline(always)]
+            fn pick(self, window: $v, places: $v) -> $v {
+                // SAFETY: as above.
+                unsafe { $pick(window, places) }
             }
 
             #[inline(always)]
@@ -216,21 +346,56 @@ macro_rules! in_words {
 #[cfg(target_arch = "x86_64")]
 x86!(
     Ymm, __m256i, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_set1_epi8, _mm256_and_si256, _mm256_srli_epi16,
-    _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srlv_epi32, _mm256_sllv_epi32, _mm256_srav_epi32, _mm256_cvtepi32_ps;
+    _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srlv_epi32, _mm256_sllv_epi32, _mm256_srav_epi32, _mm256_cvtepi32_ps,
+    _mm256_or_si256, _mm256_broadcastsi128_si256, _mm256_shuffle_epi8;
+
+    #[inline(always)]
+    fn places(self, masks: __m256i) -> __m256i {
+        // SAFETY: as above; a permutation of eight numbers looks at the three lowest bits of a place, and a choice at the sign.
+        unsafe {
+            let half = |table: &[u32; 16], at: __m256i| {
+                let [low, high] = [0, 8].map(|i| _mm256_permutevar8x32_ps(_mm256_loadu_ps(table[i..].as_ptr().cast()), at));
+                _mm256_castps_si256(_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(at))))
+            };
+            _mm256_or_si256(half(&FIRST, masks), half(&SECOND, _mm256_srli_epi32::<4>(masks)))
+        }
+    }
+
     in_words!(__m256i, _mm256_maddubs_epi16, _mm256_add_epi16, _mm256_madd_epi16, _mm256_add_epi32, _mm256_set1_epi16, _mm256_set1_epi32);
 );
 
 #[cfg(target_arch = "x86_64")]
 x86!(
     Zmm, __m512i, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_epi8, _mm512_and_si512, _mm512_srli_epi16,
-    _mm512_slli_epi16, _mm512_srai_epi16, _mm512_srlv_epi32, _mm512_sllv_epi32, _mm512_srav_epi32, _mm512_cvtepi32_ps;
+    _mm512_slli_epi16, _mm512_srai_epi16, _mm512_srlv_epi32, _mm512_sllv_epi32, _mm512_srav_epi32, _mm512_cvtepi32_ps,
+    _mm512_or_si512, _mm512_broadcast_i32x4, _mm512_shuffle_epi8;
+
+    #[inline(always)]
+    fn places(self, masks: __m512i) -> __m512i {
+        // SAFETY: as above; a permutation of sixteen numbers looks at the four lowest bits of a place.
+        unsafe {
+            let half = |table: &[u32; 16], at: __m512i| _mm512_permutexvar_epi32(at, _mm512_loadu_si512(table.as_ptr().cast()));
+            _mm512_or_si512(half(&FIRST, masks), half(&SECOND, _mm512_srli_epi32::<4>(masks)))
+        }
+    }
+
     in_words!(__m512i, _mm512_maddubs_epi16, _mm512_add_epi16, _mm512_madd_epi16, _mm512_add_epi32, _mm512_set1_epi16, _mm512_set1_epi32);
 );
 
 #[cfg(target_arch = "x86_64")]
 x86!(
     Vnni, __m512i, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_epi8, _mm512_and_si512, _mm512_srli_epi16,
-    _mm512_slli_epi16, _mm512_srai_epi16, _mm512_srlv_epi32, _mm512_sllv_epi32, _mm512_srav_epi32, _mm512_cvtepi32_ps;
+    _mm512_slli_epi16, _mm512_srai_epi16, _mm512_srlv_epi32, _mm512_sllv_epi32, _mm512_srav_epi32, _mm512_cvtepi32_ps,
+    _mm512_or_si512, _mm512_broadcast_i32x4, _mm512_shuffle_epi8;
+    #[inline(always)]
+    fn places(self, masks: __m512i) -> __m512i {
+        // SAFETY: as above; a permutation of sixteen numbers looks at the four lowest bits of a place.
+        unsafe {
+            let half = |table: &[u32; 16], at: __m512i| _mm512_permutexvar_epi32(at, _mm512_loadu_si512(table.as_ptr().cast()));
+            _mm512_or_si512(half(&FIRST, masks), half(&SECOND, _mm512_srli_epi32::<4>(masks)))
+        }
+    }
+
 
     #[inline(always)]
     fn add_bytes(self, sums: __m512i, codes: __m512i, x: __m512i) -> __m512i {

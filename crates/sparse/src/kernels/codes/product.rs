@@ -295,40 +295,26 @@ impl Part<'_> {
         // SAFETY: as promised by the caller.
         unsafe {
             match self.w.pattern {
-                Pattern::Near(first) => self.steps_by::<S, P, T, 4, BYTES>(s, run, to, |places, step| {
-                    let beyond = s.and(s.right(places, 2 * step as u32), s.bytes(3));
-                    s.or(beyond, s.lanes(first + 0x0808_0808 * (step as u32 % 2)))
-                }),
-                Pattern::Eight => self.steps_by::<S, P, T, 4, BYTES>(s, run, to, |masks, step| {
-                    s.or(s.places(s.right(masks, 8 * step as u32)), s.bytes(8 * (step as u8 % 2)))
-                }),
-                Pattern::Sixteen | Pattern::Whole => {
-                    self.steps_by::<S, P, T, 2, BYTES>(
-                        s,
-                        run,
-                        to,
-                        |places, step| {
-                            if step == 0 { s.low(places) } else { s.high(places) }
-                        },
-                    )
-                }
+                Pattern::Near(_) => self.steps_by::<S, P, T, 4, false, BYTES>(s, run, to),
+                Pattern::Eight => self.steps_by::<S, P, T, 4, true, BYTES>(s, run, to),
+                Pattern::Sixteen | Pattern::Whole => self.steps_by::<S, P, T, 2, false, BYTES>(s, run, to),
             }
         }
     }
 
-    /// As [`Part::steps`], of `STEPS` steps a block, whose columns `places` names by the first line of a block.
+    /// As [`Part::steps`], of `STEPS` steps a block, whose columns are named by masks or by places.
     ///
     /// # Safety
     /// As there; the pattern has so many steps.
     #[inline(always)]
-    unsafe fn steps_by<S: Codes, const P: usize, const T: usize, const STEPS: usize, const BYTES: bool>(
+    unsafe fn steps_by<S: Codes, const P: usize, const T: usize, const STEPS: usize, const MASKS: bool, const BYTES: bool>(
         &self,
         s: S,
         run: usize,
         to: &mut [f32],
-        places: impl Fn(S::I, usize) -> S::I,
     ) {
         let w = self.w;
+        let nearest = if let Pattern::Near(first) = w.pattern { first } else { 0 };
         let (blocks, groups, group) = (w.blocks(), w.groups(), w.group);
         let (line, input) = (4 * S::LANES, self.rounding.size());
         let lines = 1 + if BYTES { STEPS } else { STEPS / 2 };
@@ -371,7 +357,16 @@ impl Part<'_> {
                         (false, 0) => s.low(codes),
                         (false, _) => s.high(codes),
                     };
-                    let named = places(named, step);
+                    // No closure: what is called in it would not become part of it, as it knows less of the machine than this function.
+                    let named = match (STEPS, MASKS) {
+                        (4, true) => s.or(s.places(s.right(named, 8 * step as u32)), s.bytes(8 * (step as u8 % 2))),
+                        (4, false) => {
+                            let beyond = s.and(s.right(named, 2 * step as u32), s.bytes(3));
+                            s.or(beyond, s.lanes(nearest + 0x0808_0808 * (step as u32 % 2)))
+                        }
+                        _ if step == 0 => s.low(named),
+                        _ => s.high(named),
+                    };
                     for t in 0..T {
                         for p in 0..P {
                             let window = s.window(x.add((t * P + p) * input + if STEPS == 4 { step / 2 } else { step } * 16));

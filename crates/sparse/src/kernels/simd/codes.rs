@@ -182,9 +182,9 @@ impl<const N: usize> Codes for Portable<N> {
 }
 
 /// The places of the bits of a half byte, from the first byte on.
-const FIRST: [u32; 16] = places_of(0, false);
+static FIRST: [u32; 16] = places_of(0, false);
 /// The places of the bits of the half byte above it, which end with the last byte.
-const SECOND: [u32; 16] = places_of(4, true);
+static SECOND: [u32; 16] = places_of(4, true);
 
 const fn places_of(first: u32, at_end: bool) -> [u32; 16] {
     let mut all = [0; 16];
@@ -351,13 +351,21 @@ x86!(
 
     #[inline(always)]
     fn places(self, masks: __m256i) -> __m256i {
-        // SAFETY: as above; a permutation of eight numbers looks at the three lowest bits of a place, and a choice at the sign.
+        // SAFETY: as above; a permutation of eight numbers looks at the three lowest bits of a place, and a choice at the sign. No closures: what is
+        // called in them would not become part of them, as they know less of the machine than this function.
         unsafe {
-            let half = |table: &[u32; 16], at: __m256i| {
-                let [low, high] = [0, 8].map(|i| _mm256_permutevar8x32_ps(_mm256_loadu_ps(table[i..].as_ptr().cast()), at));
-                _mm256_castps_si256(_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(at))))
-            };
-            _mm256_or_si256(half(&FIRST, masks), half(&SECOND, _mm256_srli_epi32::<4>(masks)))
+            let upper = _mm256_srli_epi32::<4>(masks);
+            let first = [
+                _mm256_permutevar8x32_ps(_mm256_loadu_ps(FIRST.as_ptr().cast()), masks),
+                _mm256_permutevar8x32_ps(_mm256_loadu_ps(FIRST.as_ptr().add(8).cast()), masks),
+            ];
+            let second = [
+                _mm256_permutevar8x32_ps(_mm256_loadu_ps(SECOND.as_ptr().cast()), upper),
+                _mm256_permutevar8x32_ps(_mm256_loadu_ps(SECOND.as_ptr().add(8).cast()), upper),
+            ];
+            let first = _mm256_blendv_ps(first[0], first[1], _mm256_castsi256_ps(_mm256_slli_epi32::<28>(masks)));
+            let second = _mm256_blendv_ps(second[0], second[1], _mm256_castsi256_ps(_mm256_slli_epi32::<28>(upper)));
+            _mm256_castps_si256(_mm256_or_ps(first, second))
         }
     }
 
@@ -374,8 +382,9 @@ x86!(
     fn places(self, masks: __m512i) -> __m512i {
         // SAFETY: as above; a permutation of sixteen numbers looks at the four lowest bits of a place.
         unsafe {
-            let half = |table: &[u32; 16], at: __m512i| _mm512_permutexvar_epi32(at, _mm512_loadu_si512(table.as_ptr().cast()));
-            _mm512_or_si512(half(&FIRST, masks), half(&SECOND, _mm512_srli_epi32::<4>(masks)))
+            let first = _mm512_permutexvar_epi32(masks, _mm512_loadu_si512(FIRST.as_ptr().cast()));
+            let second = _mm512_permutexvar_epi32(_mm512_srli_epi32::<4>(masks), _mm512_loadu_si512(SECOND.as_ptr().cast()));
+            _mm512_or_si512(first, second)
         }
     }
 
@@ -391,8 +400,9 @@ x86!(
     fn places(self, masks: __m512i) -> __m512i {
         // SAFETY: as above; a permutation of sixteen numbers looks at the four lowest bits of a place.
         unsafe {
-            let half = |table: &[u32; 16], at: __m512i| _mm512_permutexvar_epi32(at, _mm512_loadu_si512(table.as_ptr().cast()));
-            _mm512_or_si512(half(&FIRST, masks), half(&SECOND, _mm512_srli_epi32::<4>(masks)))
+            let first = _mm512_permutexvar_epi32(masks, _mm512_loadu_si512(FIRST.as_ptr().cast()));
+            let second = _mm512_permutexvar_epi32(_mm512_srli_epi32::<4>(masks), _mm512_loadu_si512(SECOND.as_ptr().cast()));
+            _mm512_or_si512(first, second)
         }
     }
 

@@ -269,7 +269,8 @@ impl QuantizedNm {
 
 /// Rounded to 17 bits, of which products with codes are exact: what a file's factor of 11 bits is, or the product of one with six more (Q4_K).
 fn of_few_bits(x: f32) -> f32 {
-    f32::from_bits((x.to_bits() + (SPARE + 1) / 2) & !SPARE)
+    const HALF: u32 = 0x40;
+    f32::from_bits((x.to_bits() + HALF) & !SPARE)
 }
 
 /// The largest scale of which every number is a whole multiple that has a code.

@@ -351,6 +351,15 @@ impl<T: Value> Stored for Bsr<T> {
     }
 }
 
+/// Codes and their factors.
+struct Codes {
+    bits: u8,
+    group: usize,
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    offsets: Offsets,
+}
+
 /// The lists of codes and their factors.
 fn code_lists(codes: Vec<u8>, scales: Vec<f32>, offsets: Offsets) -> Vec<(&'static str, Part)> {
     let mut lists = vec![("codes", Part::U8(codes)), ("scales", Part::Values(in_few_bits(scales)))];
@@ -373,7 +382,7 @@ impl Parts {
     }
 
     /// Bits, inputs of a group, codes, scales and offsets.
-    fn codes(&mut self) -> Result<(u8, usize, Vec<u8>, Vec<f32>, Offsets)> {
+    fn codes(&mut self) -> Result<Codes> {
         let floats = |from: &mut Parts, name: &'static str| match from.any(name)? {
             Part::Values(Values::F32(v)) => Ok(v),
             Part::Values(Values::F16(v)) => Ok(v.into_iter().map(f16::to_f32).collect()),
@@ -389,7 +398,7 @@ impl Parts {
             },
             (true, false) => Offsets::Least(floats(self, "least")?),
         };
-        Ok((bits, group, self.u8s("codes")?, floats(self, "scales")?, offsets))
+        Ok(Codes { bits, group, codes: self.u8s("codes")?, scales: floats(self, "scales")?, offsets })
     }
 }
 
@@ -410,7 +419,7 @@ impl Stored for Quantized {
     }
 
     fn checked(mut from: Parts) -> Result<Self> {
-        let (bits, group, codes, scales, offsets) = from.codes()?;
+        let Codes { bits, group, codes, scales, offsets } = from.codes()?;
         let Sizes { rows, cols, .. } = from.sizes;
         Quantized::new(QuantizedParts { rows, cols, bits, group, codes, scales, offsets })
     }
@@ -440,7 +449,7 @@ impl Stored for QuantizedNm {
     }
 
     fn checked(mut from: Parts) -> Result<Self> {
-        let (bits, group, codes, scales, offsets) = from.codes()?;
+        let Codes { bits, group, codes, scales, offsets } = from.codes()?;
         let ((n, m), words) = (from.sizes.pattern()?, from.u64s("words")?);
         let Sizes { rows, cols, .. } = from.sizes;
         QuantizedNm::new(QuantizedNmParts { rows, cols, n, m, bits, group, words, codes, scales, offsets })

@@ -17,6 +17,7 @@ storages=(
     groups::infinities_at_dropped_inputs_do_not_reach_the_outputs_by_groups
     groups::random_groups_are_exact
     patterned::random_patterns_are_exact
+    quantized::whole_numbers_are_multiplied_exactly_with_activations_of_eight_bits
     slices::changed_slices_are_refused_or_sound
     slices::random_shapes_and_masks_are_exact
     storages::random_shapes_masks_and_tiles_are_exact

@@ -1,11 +1,11 @@
 //! Whole weights in four and eight bits: exact round trips, and products within the error of what activations are rounded to.
 
 use crate::close::assert_close;
-use crate::common::normal;
+use crate::common::{normal, oracle, whole};
 use lacuna_sparse::mask::Mask;
 use lacuna_sparse::storage::{
-    ActivationBits, Epilogue, Format, LinearOp, Offsets, PackedDense, Parts, Precision, Quantized, QuantizedParts, Stored, apply,
-    apply_transpose, narrow,
+    ActivationBits, Epilogue, Format, LinearOp, Offsets, PackedDense, Parts, Precision, Quantized, QuantizedNm, QuantizedParts,
+    Stored, apply, apply_transpose, narrow,
 };
 use ndarray::{Array2, ArrayRef2, s};
 
@@ -136,6 +136,44 @@ fn products_are_those_of_the_dense_weight_within_what_activations_are_rounded_to
                 }
                 let dy = normal(8, 5, rows);
                 assert_close(&apply_transpose(&op, &dy), &dy.dot(&op.to_dense()), 1e-4, format!("{op:?}, back"));
+            }
+        }
+    }
+}
+
+/// Whole numbers up to `most`, which is among those of each 32 and of each that a mask below keeps: rounding leaves them as they are.
+fn whole_in_blocks(rows: usize, cols: usize, most: usize, name: &str) -> Array2<f32> {
+    let mut x = whole(rows, cols, most, name);
+    x.indexed_iter_mut().filter(|((r, c), _)| (c + r) % 4 == 0 || (c + 3 * r) % 16 == 0).for_each(|(_, x)| *x = most as f32);
+    x
+}
+
+#[test]
+fn whole_numbers_are_multiplied_exactly_with_activations_of_eight_bits() {
+    let eight = ActivationBits::Eight;
+    for (rows, cols) in [(3, 32), (17, 96), (40, 352)] {
+        let full = Mask::full(rows, cols);
+        let half = Mask::from_fn(rows, cols, |r, c| (c + r) % 4 < 2);
+        let quarter = Mask::from_fn(rows, cols, |r, c| (c + 3 * r) % 16 < 4);
+        for (most, kind) in [(7, Precision::I4Grouped(32)), (127, Precision::I8Grouped(32))] {
+            let w = whole_in_blocks(rows, cols, most, "weight");
+            let dense = Quantized::round_to_nearest(&w, kind).unwrap().with_activation_bits(eight);
+            let mut ops: Vec<(Box<dyn LinearOp>, &Mask)> = vec![(Box::new(dense), &full)];
+            for (mask, pattern) in [(&half, (2, 4)), (&half, (4, 8)), (&quarter, (4, 16))] {
+                let op = QuantizedNm::round_to_nearest(&w, mask, pattern, kind).unwrap();
+                ops.push((Box::new(op.with_activation_bits(eight)), mask));
+            }
+            for (op, mask) in ops {
+                for tokens in [1, 2, 3, 4, 9] {
+                    let x = whole_in_blocks(tokens, cols, 127, "input");
+                    let (y, right) = (apply(op.as_ref(), &x), oracle(&w, mask, &x).mapv(|y| y as f32));
+                    if op.format() == "i8" {
+                        // Whole weights of eight bits meet words, whose steps are no whole numbers: each is off by half a step.
+                        assert_close(&y, &right, cols as f32 * 127.0 * 0.5 * 127.0 / 32767.0, format!("{op:?}, {tokens} tokens"));
+                    } else {
+                        assert_eq!(y, right, "{op:?}, {tokens} tokens");
+                    }
+                }
             }
         }
     }

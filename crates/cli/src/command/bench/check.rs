@@ -31,7 +31,7 @@ pub struct Check {
     /// Let some rows and columns be dense and many nearly empty
     #[arg(long)]
     skewed: bool,
-    /// Numbers that storages keep, as for spmm: plans are held against dense in as many bits too; a list is separated by commas
+    /// Numbers that storages keep, as for spmm: plans are held against dense in as many bits; a list is separated by commas
     #[arg(long, value_delimiter = ',', default_value = "f32")]
     values: Vec<String>,
     /// The plan as its model says, instead of tuned
@@ -179,7 +179,9 @@ fn measured(args: &Check, weights: &Weights, values: Precision, tokens: usize, t
     let own = hint.values_in(Format::Dense, inputs);
     let same = [Format::Dense.build(&weights.weight, &Mask::full(out, inputs), own)?];
     let mut contenders = vec![Contender::storages("dense", &same)];
-    contenders.extend(Contender::dense(&weight).into_iter().skip(usize::from(own == Precision::F32)));
+    if values == Precision::F32 {
+        contenders.extend(Contender::dense(&weight).into_iter().skip(1));
+    }
     let linked = contenders.len();
     contenders.extend(sparse.iter().map(|plan| contender(plan)));
     let times = times(&mut contenders, &x, out, args.seconds * formats.len() as f64)?;

@@ -30,19 +30,19 @@ pub struct Model {
     #[arg(long, value_delimiter = ',', default_value = "auto")]
     format: Vec<String>,
     /// Numbers of linear layers: own (as they are, in as few bits as hold them), or rounded to the nearest f32, bf16, f16, i8, i8:INPUTS,
-    /// u8:INPUTS, i4:INPUTS, u4:INPUTS
+    /// u8:INPUTS, i4:INPUTS, u4:INPUTS, of INPUTS a multiple of 32 that divides all rows
     #[arg(long, value_delimiter = ',', default_value = "own")]
     values: Vec<String>,
     /// Bits of activations in products with weights of 4 and 8 bits: 32, 8
     #[arg(long, value_delimiter = ',', default_value = "32")]
     activation_bits: Vec<String>,
-    /// Tokens that a turn writes
+    /// Tokens that a turn writes: 1 and more
     #[arg(long, default_value_t = 32)]
     tokens: usize,
-    /// Tokens that a turn reads at once
+    /// Tokens that a turn reads at once: 2 and more
     #[arg(long, default_value_t = 256)]
     prompt: usize,
-    /// Turns of each model
+    /// Turns of each model: 1 and more
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Threads
@@ -98,7 +98,7 @@ struct Found {
     share_of_bandwidth: f64,
     /// Bytes a second of the machine's memory.
     bandwidth: f64,
-    /// The most memory of the process while this model was read, less what was held before.
+    /// Bytes by which the memory that was free became less while this model was read.
     memory: Option<u64>,
     perplexity: Option<f64>,
     nll: Option<f64>,

@@ -201,8 +201,8 @@ fn activations_of_32_bits_have_the_accuracy_of_f32() {
                     let largest = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
                     let error = (f64::from(*y) / f64::from(size) - f64::from(x[[t, r]])).abs() / f64::from(largest);
                     // Half a code of the last plane is 6e-8, and step and scaling round by as much each. In a pattern codes up to 15 and zeros of 8 are summed
-                    // apart, of which 7 are left: 23 / 7 roundings more, twice. Without the last plane it would be 1.5e-5.
-                    let bound = if op.format() == "nm" { 6e-7 } else { 3e-7 };
+                    // apart, of which 7 are left: 23 / 7 as large roundings of a factor, a product and, where none is fused, a sum. Without the last plane it would be 1.5e-5.
+                    let bound = if op.format() == "nm" { 8e-7 } else { 3e-7 };
                     assert!(error <= bound, "{op:?}, {tokens} tokens, token {t}, output {r}: {error:.1e} of the largest");
                 }
             }

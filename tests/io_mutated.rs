@@ -179,7 +179,7 @@ fn storages() -> Vec<u8> {
     model.insert_storage("i4", &few(Precision::I4Grouped(32))).unwrap();
     model.insert_storage("u8", &few(Precision::U8Grouped(64))).unwrap();
     let parts = few(Precision::U4Grouped(32)).parts();
-    let offsets = Offsets::Least(vec![-0.5; parts.scales.len()]);
+    let offsets = Offsets::Minimums(vec![-0.5; parts.scales.len()]);
     model.insert_storage("u4-least", &Quantized::new(QuantizedParts { offsets, ..parts }).unwrap()).unwrap();
     let pairs = Mask::from_fn(3, 64, |r, c| (r + c) % 4 < 2);
     let of_pattern =

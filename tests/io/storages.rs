@@ -84,7 +84,7 @@ fn every_storage_comes_back_from_a_file_as_it_was() {
 /// Four bits with offsets that are no multiples of the scale.
 fn with_least(w: &Array2<f32>) -> Quantized {
     let parts = Quantized::round_to_nearest(w, Precision::U4Grouped(32)).unwrap().parts();
-    let offsets = Offsets::Least(vec![-0.3; parts.scales.len()]);
+    let offsets = Offsets::Minimums(vec![-0.3; parts.scales.len()]);
     Quantized::new(QuantizedParts { offsets, ..parts }).unwrap()
 }
 
@@ -138,9 +138,9 @@ fn names_and_types_on_disk_stay_what_they_are() {
         // Two groups of four inputs for each of two rows.
         "w.shares U32 [2], w.starts U32 [2], w.value_starts U32 [2], w.columns U16 [2], w.values I8 [8], w.scales F32 [4]; \
          {\"format\":\"bsr\",\"version\":1,\"values\":\"i8\",\"rows\":2,\"cols\":8,\"pattern\":[2,2],\"group\":4}",
-        "w.codes U8 [8], w.scales F16 [2], w.zeros I8 [2]; \
+        "w.codes U8 [8], w.scales F16 [2], w.zero_points I8 [2]; \
          {\"format\":\"quantized\",\"version\":1,\"values\":\"u4\",\"rows\":2,\"cols\":8,\"group\":8}",
-        "w.codes U8 [32], w.scales F16 [2], w.least F32 [2]; \
+        "w.codes U8 [32], w.scales F16 [2], w.minimums F32 [2]; \
          {\"format\":\"quantized\",\"version\":1,\"values\":\"u4\",\"rows\":2,\"cols\":32,\"group\":32}",
         "w.words U64 [2], w.codes U8 [4], w.scales F16 [2]; \
          {\"format\":\"quantized-nm\",\"version\":1,\"values\":\"i4\",\"rows\":2,\"cols\":8,\"pattern\":[1,2],\"group\":8}",

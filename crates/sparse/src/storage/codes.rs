@@ -1,5 +1,6 @@
 //! Codes with scales of groups, in the order of kernels: what whole weights and those of a pattern share.
 
+use super::precision::Precision;
 use crate::kernels::{
     Aligned, CODE_BLOCK, CodeOffsets, CodePattern, CodeSlices, CodeWidth, Epilogue, Factors, Threads, Values, codes_product,
     gemm, side_by_side, unpack_rows,
@@ -15,11 +16,11 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Offsets {
     /// `scale · (code − 8)` in four bits, `scale · code` in eight: evenly about 0, as in Q4_0 and Q8_0.
-    Even,
+    Symmetric,
     /// `scale · (code − zero)`, one zero point a group, which is a code: as in GPTQ and AWQ.
-    Zeros(Vec<i8>),
-    /// `scale · code + least`, one number a group: as in Q4_1.
-    Least(Vec<f32>),
+    ZeroPoints(Vec<i8>),
+    /// `scale · code + minimum`, one number a group: as in Q4_1.
+    Minimums(Vec<f32>),
 }
 
 /// Bits of activations in products with weights of four and eight bits.
@@ -55,9 +56,9 @@ impl fmt::Display for ActivationBits {
 /// Offsets in the order of scales.
 #[derive(Debug, Clone, PartialEq)]
 enum Packed {
-    Even,
-    Zeros(Vec<i8>),
-    Least(Values),
+    Symmetric,
+    ZeroPoints(Vec<i8>),
+    Minimums(Values),
 }
 
 /// Numbers in 16 bits if these hold them, else in 32.
@@ -124,18 +125,18 @@ pub(super) fn check_factors(
         return refuse(format!("a scale is {scale}"));
     }
     match offsets {
-        Offsets::Even => Ok(()),
-        Offsets::Zeros(zeros) if Some(zeros.len()) != wanted => {
+        Offsets::Symmetric => Ok(()),
+        Offsets::ZeroPoints(zeros) if Some(zeros.len()) != wanted => {
             refuse(format!("{} zero points for {rows} rows of {groups} groups", zeros.len()))
         }
-        Offsets::Zeros(zeros) => match zeros.iter().find(|z| width == CodeWidth::Four && !(0..16).contains(*z)) {
+        Offsets::ZeroPoints(zeros) => match zeros.iter().find(|z| width == CodeWidth::Four && !(0..16).contains(*z)) {
             Some(zero) => refuse(format!("a zero point is {zero}, where 0 to 15 are possible")),
             None => Ok(()),
         },
-        Offsets::Least(least) if Some(least.len()) != wanted => {
+        Offsets::Minimums(least) if Some(least.len()) != wanted => {
             refuse(format!("{} offsets for {rows} rows of {groups} groups", least.len()))
         }
-        Offsets::Least(least) => {
+        Offsets::Minimums(least) => {
             match (least.iter().find(|l| !l.is_finite()), scales.iter().find(|s| s.to_bits() & SPARE != 0)) {
                 (Some(least), _) => refuse(format!("an offset is {least}")),
                 (None, Some(scale)) => refuse(format!("a scale is {scale}, which has more than 17 bits beside an offset")),
@@ -190,9 +191,9 @@ impl Coded {
         let many = runs * groups * side;
         let turned = |from: &[f32]| in_few_bits((0..many).map(|at| turn(at).map_or(0.0, |at| from[at])).collect());
         let offsets = match offsets {
-            Offsets::Even => Packed::Even,
-            Offsets::Zeros(zeros) => Packed::Zeros((0..many).map(|at| turn(at).map_or(0, |at| zeros[at])).collect()),
-            Offsets::Least(least) => Packed::Least(turned(least)),
+            Offsets::Symmetric => Packed::Symmetric,
+            Offsets::ZeroPoints(zeros) => Packed::ZeroPoints((0..many).map(|at| turn(at).map_or(0, |at| zeros[at])).collect()),
+            Offsets::Minimums(least) => Packed::Minimums(turned(least)),
         };
         Coded { rows, cols, width, pattern, group, codes, scales: turned(scales), offsets }
     }
@@ -204,7 +205,7 @@ impl Coded {
 
     /// Whether codes stand evenly about 0.
     pub fn is_even(&self) -> bool {
-        matches!(self.offsets, Packed::Even)
+        matches!(self.offsets, Packed::Symmetric)
     }
 
     /// The name of its numbers: `i4`, `u4`, `i8`, `u8`.
@@ -214,6 +215,17 @@ impl Coded {
             (CodeWidth::Four, false) => "u4",
             (CodeWidth::Eight, true) => "i8",
             (CodeWidth::Eight, false) => "u8",
+        }
+    }
+
+    /// What its numbers are.
+    pub fn precision(&self) -> Precision {
+        match (self.width, self.is_even()) {
+            (CodeWidth::Four, true) => Precision::I4Grouped(self.group),
+            (CodeWidth::Four, false) => Precision::U4Grouped(self.group),
+            (CodeWidth::Eight, true) if self.group == self.cols => Precision::I8,
+            (CodeWidth::Eight, true) => Precision::I8Grouped(self.group),
+            (CodeWidth::Eight, false) => Precision::U8Grouped(self.group),
         }
     }
 
@@ -237,9 +249,9 @@ impl Coded {
         let place = move |at: usize| ((at / groups / side * groups) + at % groups) * side + at / groups % side;
         let turned = |values: &Values| (0..many).map(|at| wide(values, place(at))).collect();
         let offsets = match &self.offsets {
-            Packed::Even => Offsets::Even,
-            Packed::Zeros(zeros) => Offsets::Zeros((0..many).map(|at| zeros[place(at)]).collect()),
-            Packed::Least(least) => Offsets::Least(turned(least)),
+            Packed::Symmetric => Offsets::Symmetric,
+            Packed::ZeroPoints(zeros) => Offsets::ZeroPoints((0..many).map(|at| zeros[place(at)]).collect()),
+            Packed::Minimums(least) => Offsets::Minimums(turned(least)),
         };
         (turned(&self.scales), offsets)
     }
@@ -247,9 +259,9 @@ impl Coded {
     fn slices(&self) -> CodeSlices<'_> {
         let blocks = if self.group == self.cols { self.cols.div_ceil(CODE_BLOCK) } else { self.group / CODE_BLOCK };
         let offsets = match &self.offsets {
-            Packed::Even => CodeOffsets::Even,
-            Packed::Zeros(zeros) => CodeOffsets::Zeros(zeros),
-            Packed::Least(least) => CodeOffsets::Least(shown(least)),
+            Packed::Symmetric => CodeOffsets::Symmetric,
+            Packed::ZeroPoints(zeros) => CodeOffsets::ZeroPoints(zeros),
+            Packed::Minimums(least) => CodeOffsets::Minimums(shown(least)),
         };
         let Coded { rows, cols, width, pattern, .. } = *self;
         let (codes, scales) = (self.codes.bytes(), shown(&self.scales));
@@ -288,9 +300,9 @@ impl Coded {
 
     pub fn bytes(&self) -> usize {
         let offsets = match &self.offsets {
-            Packed::Even => 0,
-            Packed::Zeros(zeros) => zeros.len(),
-            Packed::Least(least) => size(least),
+            Packed::Symmetric => 0,
+            Packed::ZeroPoints(zeros) => zeros.len(),
+            Packed::Minimums(least) => size(least),
         };
         self.codes.bytes().len() + size(&self.scales) + offsets
     }

@@ -91,8 +91,8 @@ impl Parts {
     /// The names that lists of any storage have.
     pub const NAMES: [&'static str; 25] = [
         "codes",
-        "zeros",
-        "least",
+        "zero_points",
+        "minimums",
         "offsets",
         "indices",
         "blocks",

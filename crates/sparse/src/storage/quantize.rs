@@ -70,7 +70,7 @@ impl Joined {
     /// Rounded to the nearest: the numbers of each group, of which a row has so many.
     fn nearest(groups: &[&[f32]], of_row: usize, (bits, zeros): (u8, bool)) -> Joined {
         let groups = groups.par_iter().map(|group| nearest(group, bits, zeros)).collect();
-        Joined::of(groups, of_row, bits, |all| if zeros { Offsets::Zeros(all) } else { Offsets::Even })
+        Joined::of(groups, of_row, bits, |all| if zeros { Offsets::ZeroPoints(all) } else { Offsets::Symmetric })
     }
 
     /// Those that give every number to the bit, and their bits.
@@ -79,9 +79,9 @@ impl Joined {
             groups.par_iter().with_min_len(1 << 10).map(|group| code(group)).collect()
         }
         let even = |bits: u8| {
-            all(groups, |group| evenly(group, bits)).map(|all| (bits, Joined::of(all, of_row, bits, |_| Offsets::Even)))
+            all(groups, |group| evenly(group, bits)).map(|all| (bits, Joined::of(all, of_row, bits, |_| Offsets::Symmetric)))
         };
-        let above = || all(groups, above_least).map(|all| (4, Joined::of(all, of_row, 4, Offsets::Least)));
+        let above = || all(groups, above_least).map(|all| (4, Joined::of(all, of_row, 4, Offsets::Minimums)));
         even(4).or_else(above).or_else(|| even(8))
     }
 
@@ -97,8 +97,8 @@ impl Joined {
             return false;
         }
         self.offsets = match &self.offsets {
-            Offsets::Least(least) if alike(least) => Offsets::Least(every_other(least)),
-            Offsets::Even => Offsets::Even,
+            Offsets::Minimums(least) if alike(least) => Offsets::Minimums(every_other(least)),
+            Offsets::Symmetric => Offsets::Symmetric,
             _ => return false,
         };
         self.scales = every_other(&self.scales);
@@ -176,7 +176,7 @@ impl Quantized {
                 }
             }
             let (group, scales) = (entries.group.unwrap_or(cols), entries.scales.clone());
-            let parts = QuantizedParts { rows, cols, bits: 8, group, codes, scales, offsets: Offsets::Even };
+            let parts = QuantizedParts { rows, cols, bits: 8, group, codes, scales, offsets: Offsets::Symmetric };
             return Ok(Quantized::new(parts)?.with_kept(source.mask.kept()));
         }
         let weight = source.from.dense();

@@ -3,7 +3,7 @@
 use super::codes::{ActivationBits, Coded, Offsets, check_factors, code_at, put_code, row_bytes, width_of};
 use super::entries::{Entries, check_row};
 use super::precision::Precision;
-use crate::kernels::{CODE_BLOCK, CodePattern, CodeWidth, Epilogue, code_place, side_by_side};
+use crate::kernels::{CODE_BLOCK, CodePattern, Epilogue, code_place, side_by_side};
 use crate::storage::LinearOp;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
@@ -15,9 +15,9 @@ use std::fmt;
 /// - `bits` is 4 or 8; `group` is a multiple of 32 that divides `cols`, or `cols`.
 /// - `codes` are `(out, in)`: a byte each, or in four bits half a byte, the lower one of each first, in whole bytes a row. In four bits they are 0 to 15, in eight
 ///   −128 to 127, as two's complement.
-/// - There is a scale for each group of each row, `(out, in / group)`, which is finite and not 0; and with [`Offsets::Zeros`] or [`Offsets::Least`] as many of those:
+/// - There is a scale for each group of each row, `(out, in / group)`, which is finite and not 0; and with [`Offsets::ZeroPoints`] or [`Offsets::Minimums`] as many of those:
 ///   a zero is a code, and what is added is finite.
-/// - With [`Offsets::Least`], scales have so few bits that their products with codes are exact (17 of 24): all of GGUF have.
+/// - With [`Offsets::Minimums`], scales have so few bits that their products with codes are exact (17 of 24): all of GGUF have.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantizedParts {
     /// Outputs.
@@ -50,7 +50,7 @@ pub struct QuantizedParts {
 /// use ndarray::{Array2, array};
 /// // One row of two weights: scale · (code − 8) = 0.5 · (10 − 8) and 0.5 · (5 − 8).
 /// let parts = QuantizedParts {
-///     rows: 1, cols: 2, bits: 4, group: 2, codes: vec![10 | 5 << 4], scales: vec![0.5], offsets: Offsets::Even,
+///     rows: 1, cols: 2, bits: 4, group: 2, codes: vec![10 | 5 << 4], scales: vec![0.5], offsets: Offsets::Symmetric,
 /// };
 /// let w = Quantized::new(parts)?;
 /// assert_eq!(w.to_dense(), array![[1., -1.5]]);
@@ -141,14 +141,7 @@ impl Quantized {
 
     /// What its numbers are.
     pub fn precision(&self) -> Precision {
-        let Coded { cols, width, group, .. } = self.coded;
-        match (width, self.coded.is_even()) {
-            (CodeWidth::Four, true) => Precision::I4Grouped(group),
-            (CodeWidth::Four, false) => Precision::U4Grouped(group),
-            (CodeWidth::Eight, true) if group == cols => Precision::I8,
-            (CodeWidth::Eight, true) => Precision::I8Grouped(group),
-            (CodeWidth::Eight, false) => Precision::U8Grouped(group),
-        }
+        self.coded.precision()
     }
 }
 

@@ -4,7 +4,7 @@ use super::codes::{ActivationBits, Coded, Offsets, check_factors, code_at, put_c
 use super::csr::Csr;
 use super::entries::{Entries, check_row};
 use super::precision::Precision;
-use crate::kernels::{CODE_BLOCK, CodePattern, CodeWidth, Epilogue, all_finite, code_column, code_place_of_step, side_by_side};
+use crate::kernels::{CODE_BLOCK, CodePattern, Epilogue, all_finite, code_column, code_place_of_step, side_by_side};
 use crate::mask::{Mask, Pattern};
 use crate::storage::LinearOp;
 use crate::{Error, Result};
@@ -183,14 +183,7 @@ impl QuantizedNm {
 
     /// What its numbers are.
     pub fn precision(&self) -> Precision {
-        let Coded { cols, width, group, .. } = self.coded;
-        match (width, self.coded.is_even()) {
-            (CodeWidth::Four, true) => Precision::I4Grouped(group),
-            (CodeWidth::Four, false) => Precision::U4Grouped(group),
-            (CodeWidth::Eight, true) if group == cols => Precision::I8,
-            (CodeWidth::Eight, true) => Precision::I8Grouped(group),
-            (CodeWidth::Eight, false) => Precision::U8Grouped(group),
-        }
+        self.coded.precision()
     }
 
     /// The name of its numbers: `i4`, `u4`, `i8`, `u8`.

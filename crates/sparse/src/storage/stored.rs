@@ -364,9 +364,9 @@ struct Codes {
 fn code_lists(codes: Vec<u8>, scales: Vec<f32>, offsets: Offsets) -> Vec<(&'static str, Part)> {
     let mut lists = vec![("codes", Part::U8(codes)), ("scales", Part::Values(in_few_bits(scales)))];
     match offsets {
-        Offsets::Even => {}
-        Offsets::Zeros(zeros) => lists.push(("zeros", Part::Values(Values::I8(zeros)))),
-        Offsets::Least(least) => lists.push(("least", Part::Values(in_few_bits(least)))),
+        Offsets::Symmetric => {}
+        Offsets::ZeroPoints(zeros) => lists.push(("zero_points", Part::Values(Values::I8(zeros)))),
+        Offsets::Minimums(least) => lists.push(("minimums", Part::Values(in_few_bits(least)))),
     }
     lists
 }
@@ -390,13 +390,13 @@ impl Parts {
         };
         let bits = if self.sizes.values.ends_with('4') { 4 } else { 8 };
         let group = self.sizes.group.ok_or_else(|| Error::invalid_option("storage", "has no group"))?;
-        let offsets = match (self.sizes.values.starts_with('u'), self.has("zeros")) {
-            (false, _) => Offsets::Even,
-            (true, true) => match self.any("zeros")? {
-                Part::Values(Values::I8(zeros)) => Offsets::Zeros(zeros),
-                other => return Err(Error::invalid_option("zeros", format!("is {}, not I8", other.element()))),
+        let offsets = match (self.sizes.values.starts_with('u'), self.has("zero_points")) {
+            (false, _) => Offsets::Symmetric,
+            (true, true) => match self.any("zero_points")? {
+                Part::Values(Values::I8(zeros)) => Offsets::ZeroPoints(zeros),
+                other => return Err(Error::invalid_option("zero_points", format!("is {}, not I8", other.element()))),
             },
-            (true, false) => Offsets::Least(floats(self, "least")?),
+            (true, false) => Offsets::Minimums(floats(self, "minimums")?),
         };
         Ok(Codes { bits, group, codes: self.u8s("codes")?, scales: floats(self, "scales")?, offsets })
     }

@@ -26,7 +26,7 @@ fn bits(a: &ArrayRef2<f32>) -> Vec<u32> {
 fn with_least(seed: u64, (rows, cols, group): (usize, usize, usize)) -> Quantized {
     let parts = Quantized::round_to_nearest(&normal(seed, rows, cols), Precision::U4Grouped(group)).unwrap().parts();
     let least = parts.scales.iter().enumerate().map(|(i, s)| half::f16::from_f32(-s * (7.3 + (i % 3) as f32)).to_f32()).collect();
-    Quantized::new(QuantizedParts { offsets: Offsets::Least(least), ..parts }).unwrap()
+    Quantized::new(QuantizedParts { offsets: Offsets::Minimums(least), ..parts }).unwrap()
 }
 
 #[test]
@@ -50,9 +50,9 @@ fn parts_and_files_give_back_the_same_weight() {
                 let at = r * (cols / group) + c / group;
                 let scale = parts.scales[at];
                 let right = match &parts.offsets {
-                    Offsets::Even => scale * (code(r, c) - if parts.bits == 4 { 8.0 } else { 0.0 }),
-                    Offsets::Zeros(zeros) => scale * (code(r, c) - f32::from(zeros[at])),
-                    Offsets::Least(least) => scale * code(r, c) + least[at],
+                    Offsets::Symmetric => scale * (code(r, c) - if parts.bits == 4 { 8.0 } else { 0.0 }),
+                    Offsets::ZeroPoints(zeros) => scale * (code(r, c) - f32::from(zeros[at])),
+                    Offsets::Minimums(least) => scale * code(r, c) + least[at],
                 };
                 assert_eq!(w.to_bits(), right.to_bits(), "{op:?}, row {r}, column {c}");
             }
@@ -314,7 +314,7 @@ fn formats_build_and_convert_them() {
 #[test]
 fn what_breaks_an_invariant_is_refused() {
     let right = Quantized::round_to_nearest(&normal(14, 3, 64), Precision::U4Grouped(32)).unwrap().parts();
-    let least = || Offsets::Least(vec![0.0; 6]);
+    let least = || Offsets::Minimums(vec![0.0; 6]);
     let odd = |change: &dyn Fn(&mut QuantizedParts), said: &str| {
         let mut parts = right.clone();
         change(&mut parts);
@@ -332,10 +332,10 @@ fn what_breaks_an_invariant_is_refused() {
     odd(&|p| p.scales[1] = f32::NAN, "a scale is NaN");
     odd(&|p| p.scales[1] = f32::INFINITY, "a scale is inf");
     odd(&|p| p.scales[1] = 0.0, "a scale is 0");
-    odd(&|p| p.offsets = Offsets::Zeros(vec![0; 5]), "5 zero points for 3 rows of 2 groups");
-    odd(&|p| p.offsets = Offsets::Zeros(vec![16; 6]), "a zero point is 16, where 0 to 15 are possible");
-    odd(&|p| p.offsets = Offsets::Least(vec![0.0; 7]), "7 offsets for 3 rows of 2 groups");
-    odd(&|p| p.offsets = Offsets::Least(vec![f32::NAN; 6]), "an offset is NaN");
+    odd(&|p| p.offsets = Offsets::ZeroPoints(vec![0; 5]), "5 zero points for 3 rows of 2 groups");
+    odd(&|p| p.offsets = Offsets::ZeroPoints(vec![16; 6]), "a zero point is 16, where 0 to 15 are possible");
+    odd(&|p| p.offsets = Offsets::Minimums(vec![0.0; 7]), "7 offsets for 3 rows of 2 groups");
+    odd(&|p| p.offsets = Offsets::Minimums(vec![f32::NAN; 6]), "an offset is NaN");
     odd(
         &|p| (p.offsets, p.scales[0]) = (least(), f32::from_bits(0x3dcc_cccd)),
         "a scale is 0.1, which has more than 17 bits beside an offset",

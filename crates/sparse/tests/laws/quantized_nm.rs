@@ -35,7 +35,7 @@ fn all(seed: u64, (rows, cols, group): (usize, usize, usize), (n, m): (usize, us
         kinds(group).map(|kind| QuantizedNm::round_to_nearest(&w, &mask, (n, m), kind).unwrap()).into();
     let parts = all[1].parts();
     let least = parts.scales.iter().map(|s| half::f16::from_f32(-7.3 * s).to_f32()).collect();
-    all.push(QuantizedNm::new(QuantizedNmParts { offsets: Offsets::Least(least), ..parts }).unwrap());
+    all.push(QuantizedNm::new(QuantizedNmParts { offsets: Offsets::Minimums(least), ..parts }).unwrap());
     (mask, all)
 }
 
@@ -67,9 +67,9 @@ fn parts_files_and_masks_come_back() {
                 };
                 next += 1;
                 let right = match &parts.offsets {
-                    Offsets::Even => parts.scales[at] * (code - if parts.bits == 4 { 8.0 } else { 0.0 }),
-                    Offsets::Zeros(zeros) => parts.scales[at] * (code - f32::from(zeros[at])),
-                    Offsets::Least(least) => parts.scales[at] * code + least[at],
+                    Offsets::Symmetric => parts.scales[at] * (code - if parts.bits == 4 { 8.0 } else { 0.0 }),
+                    Offsets::ZeroPoints(zeros) => parts.scales[at] * (code - f32::from(zeros[at])),
+                    Offsets::Minimums(least) => parts.scales[at] * code + least[at],
                 };
                 assert_eq!(w.to_bits(), right.to_bits(), "{op:?}, row {r}, column {c}");
             }

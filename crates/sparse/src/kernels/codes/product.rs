@@ -186,7 +186,7 @@ impl Part<'_> {
         // SAFETY: as promised by the caller. A branch within the loop would part the tokens, and with them what is held in registers.
         unsafe {
             match self.w.offsets {
-                Offsets::Even => self.run_by::<S, P, T, R, BYTES, true>(s, run, to),
+                Offsets::Symmetric => self.run_by::<S, P, T, R, BYTES, true>(s, run, to),
                 _ => self.run_by::<S, P, T, R, BYTES, false>(s, run, to),
             }
         }
@@ -222,15 +222,7 @@ impl Part<'_> {
                 if left == 0 {
                     left = group;
                     for r in 0..R {
-                        let factor = factor + r * groups * S::LANES;
-                        scale[r] = w.scales.load(s, factor);
-                        match w.offsets {
-                            Offsets::Even => {}
-                            Offsets::Zeros(zeros) => {
-                                offset[r] = s.mul(s.mul(scale[r], s.splat(-1.0)), s.load_i8(zeros.as_ptr().add(factor)));
-                            }
-                            Offsets::Least(least) => offset[r] = least.load(s, factor),
-                        }
+                        (scale[r], offset[r]) = w.factors(s, factor + r * groups * S::LANES);
                     }
                     factor += S::LANES;
                 }
@@ -332,12 +324,7 @@ impl Part<'_> {
             for _ in 0..blocks {
                 if left == 0 {
                     left = group;
-                    scale = w.scales.load(s, factor);
-                    offset = match w.offsets {
-                        Offsets::Even => s.mul(scale, s.splat(-w.width.zero() as f32)),
-                        Offsets::Zeros(zeros) => s.mul(s.mul(scale, s.splat(-1.0)), s.load_i8(zeros.as_ptr().add(factor))),
-                        Offsets::Least(least) => least.load(s, factor),
-                    };
+                    (scale, offset) = w.factors(s, factor);
                     factor += S::LANES;
                 }
                 left -= 1;

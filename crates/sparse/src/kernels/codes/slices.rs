@@ -163,19 +163,19 @@ pub(crate) struct CodeSlices<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Offsets<'a> {
     /// `scale · (code − zero)`, with [`Width::zero`].
-    Even,
+    Symmetric,
     /// `scale · (code − zero)`, with these zeros.
-    Zeros(&'a [i8]),
+    ZeroPoints(&'a [i8]),
     /// `scale · code + least`.
-    Least(Factors<'a>),
+    Minimums(Factors<'a>),
 }
 
 impl Offsets<'_> {
     fn len(self) -> Option<usize> {
         match self {
-            Offsets::Even => None,
-            Offsets::Zeros(zeros) => Some(zeros.len()),
-            Offsets::Least(least) => Some(least.len()),
+            Offsets::Symmetric => None,
+            Offsets::ZeroPoints(zeros) => Some(zeros.len()),
+            Offsets::Minimums(least) => Some(least.len()),
         }
     }
 }
@@ -199,6 +199,24 @@ impl CodeSlices<'_> {
     /// Bytes of a block.
     pub(crate) fn size(&self) -> usize {
         side_by_side() * 4 * self.pattern.lines(self.width)
+    }
+
+    /// The scales of rows side by side from factor `at` on, and what is to be added for each 1 of x that they meet.
+    ///
+    /// # Safety
+    /// There are so many factors.
+    #[inline(always)]
+    pub(super) unsafe fn factors<S: Simd>(&self, s: S, at: usize) -> (S::V, S::V) {
+        // SAFETY: the caller vouches for them.
+        unsafe {
+            let scale = self.scales.load(s, at);
+            let offset = match self.offsets {
+                Offsets::Symmetric => s.mul(scale, s.splat(-self.width.zero() as f32)),
+                Offsets::ZeroPoints(zeros) => s.mul(s.mul(scale, s.splat(-1.0)), s.load_i8(zeros.as_ptr().add(at))),
+                Offsets::Minimums(least) => least.load(s, at),
+            };
+            (scale, offset)
+        }
     }
 
     /// # Panics

@@ -93,9 +93,9 @@ fn unpack_by<S: Codes>(s: S, w: &CodeSlices<'_>, run: usize, columns: Range<usiz
         let (scale, zero, least) = unsafe {
             let scale = w.scales.load(s, factor);
             match w.offsets {
-                Offsets::Even => (scale, even, None),
-                Offsets::Zeros(zeros) => (scale, s.mul(s.load_i8(zeros.as_ptr().add(factor)), s.splat(-1.0)), None),
-                Offsets::Least(least) => (scale, even, Some(least.load(s, factor))),
+                Offsets::Symmetric => (scale, even, None),
+                Offsets::ZeroPoints(zeros) => (scale, s.mul(s.load_i8(zeros.as_ptr().add(factor)), s.splat(-1.0)), None),
+                Offsets::Minimums(least) => (scale, even, Some(least.load(s, factor))),
             }
         };
         let here = c * BLOCK - columns.start;
@@ -149,9 +149,9 @@ fn unpack_steps(w: &CodeSlices<'_>, run: usize, columns: Range<usize>, to: &mut 
                     let column = c * BLOCK + step * w.pattern.columns() + column_of(w.pattern, from[place] >> by, at);
                     if column < columns.end {
                         let number = match w.offsets {
-                            Offsets::Even => scale * (code - w.width.zero() as f32),
-                            Offsets::Zeros(zeros) => scale * (code - f32::from(zeros[factor])),
-                            Offsets::Least(least) => scale * code + least.get(factor),
+                            Offsets::Symmetric => scale * (code - w.width.zero() as f32),
+                            Offsets::ZeroPoints(zeros) => scale * (code - f32::from(zeros[factor])),
+                            Offsets::Minimums(least) => scale * code + least.get(factor),
                         };
                         to[(column - columns.start) * stride + row] = number;
                     }

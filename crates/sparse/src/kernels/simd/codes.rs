@@ -380,12 +380,8 @@ x86!(
 
     #[inline(always)]
     fn places(self, masks: __m512i) -> __m512i {
-        // SAFETY: as above; a permutation of sixteen numbers looks at the four lowest bits of a place.
-        unsafe {
-            let first = _mm512_permutexvar_epi32(masks, _mm512_loadu_si512(FIRST.as_ptr().cast()));
-            let second = _mm512_permutexvar_epi32(_mm512_srli_epi32::<4>(masks), _mm512_loadu_si512(SECOND.as_ptr().cast()));
-            _mm512_or_si512(first, second)
-        }
+        // SAFETY: as above.
+        unsafe { places_of_sixteen(masks) }
     }
 
     in_words!(__m512i, _mm512_maddubs_epi16, _mm512_add_epi16, _mm512_madd_epi16, _mm512_add_epi32, _mm512_set1_epi16, _mm512_set1_epi32);
@@ -398,12 +394,8 @@ x86!(
     _mm512_or_si512, _mm512_broadcast_i32x4, _mm512_shuffle_epi8;
     #[inline(always)]
     fn places(self, masks: __m512i) -> __m512i {
-        // SAFETY: as above; a permutation of sixteen numbers looks at the four lowest bits of a place.
-        unsafe {
-            let first = _mm512_permutexvar_epi32(masks, _mm512_loadu_si512(FIRST.as_ptr().cast()));
-            let second = _mm512_permutexvar_epi32(_mm512_srli_epi32::<4>(masks), _mm512_loadu_si512(SECOND.as_ptr().cast()));
-            _mm512_or_si512(first, second)
-        }
+        // SAFETY: as above.
+        unsafe { places_of_sixteen(masks) }
     }
 
 
@@ -425,3 +417,15 @@ x86!(
         unsafe { _mm512_dpwssd_epi32(sums, codes, x) }
     }
 );
+
+/// As [`Codes::places`]: a permutation of sixteen numbers looks at the four lowest bits of a place.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn places_of_sixteen(masks: __m512i) -> __m512i {
+    // SAFETY: each table has sixteen numbers.
+    let [first, second] = unsafe { [_mm512_loadu_si512(FIRST.as_ptr().cast()), _mm512_loadu_si512(SECOND.as_ptr().cast())] };
+    let (first, second) =
+        (_mm512_permutexvar_epi32(masks, first), _mm512_permutexvar_epi32(_mm512_srli_epi32::<4>(masks), second));
+    _mm512_or_si512(first, second)
+}

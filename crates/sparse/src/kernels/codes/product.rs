@@ -1,7 +1,7 @@
 //! `y = x · Wᵀ` of a weight of codes, in integers.
 
 use super::input::{Rounding, Step, Tile};
-use super::slices::{CodeSlices, Offsets, Pattern, Width, side_by_side};
+use super::slices::{CodeSlices, Offsets, Pattern, Width, named, side_by_side};
 use super::unpack::unpacked_product;
 use crate::kernels::frame::{AHEAD, Epilogue, Out, Scratch, Use, ask, is_awake, tasks};
 use crate::kernels::simd::{Codes, Isa, Portable};
@@ -306,7 +306,7 @@ impl Part<'_> {
         to: &mut [f32],
     ) {
         let w = self.w;
-        let nearest = if let Pattern::Near(first) = w.pattern { first } else { 0 };
+        let nearest = w.pattern.nearest();
         let (blocks, groups, group) = (w.blocks(), w.groups(), w.group);
         let (line, input) = (4 * S::LANES, self.rounding.size());
         let lines = 1 + if BYTES { STEPS } else { STEPS / 2 };
@@ -331,7 +331,7 @@ impl Part<'_> {
                 let mut acc = [[s.none(); P]; T];
                 // Of the numbers of x that are met.
                 let mut met = [[s.none(); P]; T];
-                let named = s.line(at);
+                let first = s.line(at);
                 for l in 0..lines {
                     if line % 64 == 0 || l % 2 == 0 {
                         ask(at.wrapping_add(l * line + AHEAD));
@@ -344,16 +344,7 @@ impl Part<'_> {
                         (false, 0) => s.low(codes),
                         (false, _) => s.high(codes),
                     };
-                    // No closure: what is called in it would not become part of it, as it knows less of the machine than this function.
-                    let named = match (STEPS, MASKS) {
-                        (4, true) => s.or(s.places(s.right(named, 8 * step as u32)), s.bytes(8 * (step as u8 % 2))),
-                        (4, false) => {
-                            let beyond = s.and(s.right(named, 2 * step as u32), s.bytes(3));
-                            s.or(beyond, s.lanes(nearest + 0x0808_0808 * (step as u32 % 2)))
-                        }
-                        _ if step == 0 => s.low(named),
-                        _ => s.high(named),
-                    };
+                    let named = named::<S, STEPS, MASKS>(s, first, nearest, step);
                     for t in 0..T {
                         for p in 0..P {
                             let window = s.window(x.add((t * P + p) * input + if STEPS == 4 { step / 2 } else { step } * 16));

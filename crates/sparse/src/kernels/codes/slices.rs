@@ -1,6 +1,6 @@
 //! A weight of codes as kernels read it.
 
-use crate::kernels::simd::{Isa, Simd};
+use crate::kernels::simd::{Codes, Isa, Simd};
 use half::f16;
 
 /// Columns of a block.
@@ -44,6 +44,11 @@ pub(crate) enum Pattern {
 }
 
 impl Pattern {
+    /// What places are counted from.
+    pub(super) fn nearest(self) -> u32 {
+        if let Pattern::Near(nearest) = self { nearest } else { 0 }
+    }
+
     /// Of N:M, if four of eight or of sixteen columns make whole groups of it.
     pub(crate) fn of(n: usize, m: usize) -> Option<Pattern> {
         match (n, m) {
@@ -104,6 +109,21 @@ pub(crate) fn place_of_step(width: Width, pattern: Pattern, side: usize, step: u
     [code, place]
 }
 
+/// Where the four codes of a step lie in the window of sixteen columns that holds it, a byte each: by the first line of a block, which has masks
+/// or places; those of [`Pattern::Near`] are counted from `nearest`.
+#[inline(always)]
+pub(super) fn named<S: Codes, const STEPS: usize, const MASKS: bool>(s: S, line: S::I, nearest: u32, step: usize) -> S::I {
+    match (STEPS, MASKS) {
+        (4, true) => s.or(s.places(s.right(line, 8 * step as u32)), s.bytes(8 * (step as u8 % 2))),
+        (4, false) => {
+            let beyond = s.and(s.right(line, 2 * step as u32), s.bytes(3));
+            s.or(beyond, s.lanes(nearest + 0x0808_0808 * (step as u32 % 2)))
+        }
+        _ if step == 0 => s.low(line),
+        _ => s.high(line),
+    }
+}
+
 /// Scales or offsets, in 16 bits where these hold them all.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Factors<'a> {
@@ -116,14 +136,6 @@ impl Factors<'_> {
         match self {
             Factors::F16(f) => f.len(),
             Factors::F32(f) => f.len(),
-        }
-    }
-
-    /// One of them.
-    pub(super) fn get(self, at: usize) -> f32 {
-        match self {
-            Factors::F16(f) => f[at].to_f32(),
-            Factors::F32(f) => f[at],
         }
     }
 

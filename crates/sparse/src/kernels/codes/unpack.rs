@@ -1,6 +1,6 @@
 //! Codes turned back into the numbers that they stand for.
 
-use super::slices::{BLOCK, CodeSlices, Offsets, Pattern, Width, place_of_step, side_by_side};
+use super::slices::{BLOCK, CodeSlices, Offsets, Pattern, Width, named, side_by_side};
 use crate::kernels::dense::{PanelNumbers, Panels, Threads, panels_product};
 use crate::kernels::frame::Epilogue;
 use crate::kernels::simd::{Codes, Isa, Portable};
@@ -46,9 +46,7 @@ fn unpack(w: &CodeSlices<'_>, rows: Range<usize>, columns: Range<usize>, to: &mu
     let stride = rows.len();
     for (i, run) in (rows.start / side..rows.end / side).enumerate() {
         let to = &mut to[i * side..];
-        if run < w.runs() && w.pattern != Pattern::Whole {
-            unpack_steps(w, run, columns.clone(), to, stride);
-        } else if run < w.runs() {
+        if run < w.runs() {
             unpack_run(w, run, columns.clone(), to, stride);
         } else {
             to.chunks_mut(stride).for_each(|to| to[..side].fill(0.0));
@@ -82,80 +80,118 @@ fn unpack_avx2(w: &CodeSlices<'_>, run: usize, columns: Range<usize>, to: &mut [
 
 #[inline(always)]
 fn unpack_by<S: Codes>(s: S, w: &CodeSlices<'_>, run: usize, columns: Range<usize>, to: &mut [f32], stride: usize) {
-    let (blocks, groups) = (w.blocks(), w.groups());
-    let size = w.size();
+    let (blocks, groups, size) = (w.blocks(), w.groups(), w.size());
     assert!(run < w.runs() && S::LANES == side_by_side() && stride >= S::LANES);
-    let even = s.splat(-w.width.zero() as f32);
     for c in columns.start / BLOCK..columns.end.div_ceil(BLOCK) {
-        let from = &w.codes[(run * blocks + c) * size..][..size];
-        let factor = (run * groups + c / w.group.max(1)) * S::LANES;
-        // SAFETY: `check` asserted that there is a scale for each row of each group.
-        let (scale, zero, least) = unsafe {
-            let scale = w.scales.load(s, factor);
-            match w.offsets {
-                Offsets::Symmetric => (scale, even, None),
-                Offsets::ZeroPoints(zeros) => (scale, s.mul(s.load_i8(zeros.as_ptr().add(factor)), s.splat(-1.0)), None),
-                Offsets::Minimums(least) => (scale, even, Some(least.load(s, factor))),
-            }
+        let block = Block {
+            lines: &w.codes[(run * blocks + c) * size..][..size],
+            numbers: Numbers::of(s, w, (run * groups + c / w.group.max(1)) * S::LANES),
         };
-        let here = c * BLOCK - columns.start;
-        for (l, line) in from.chunks_exact(4 * S::LANES).enumerate() {
-            // SAFETY: a line has four bytes a lane.
-            let codes = unsafe { s.line(line.as_ptr()) };
-            let mut put = |column: usize, code: S::V| {
-                let at = (here + column) * stride;
-                if at < to.len() {
-                    let number = match least {
-                        Some(least) => s.add(s.mul(scale, code), least),
-                        None => s.mul(scale, s.add(code, zero)),
-                    };
-                    s.write(&mut to[at..], number);
-                }
-            };
-            match w.width {
-                Width::Four => {
-                    for (j, at) in [0, 2, 4, 6, 1, 3, 5, 7].into_iter().enumerate() {
-                        put(8 * l + j, s.half_byte(codes, at));
-                    }
-                }
-                Width::Eight => {
-                    for (j, at) in [0, 2, 1, 3].into_iter().enumerate() {
-                        put(4 * l + j, s.byte(codes, at));
-                    }
-                }
-            }
+        let to = &mut to[(c * BLOCK - columns.start) * stride..];
+        match (w.pattern, w.width) {
+            (Pattern::Whole, Width::Four) => block.whole::<4>(s, to, stride),
+            (Pattern::Whole, Width::Eight) => block.whole::<8>(s, to, stride),
+            (Pattern::Near(nearest), width) => block.steps::<4, false>(s, width, nearest, to, stride),
+            (Pattern::Eight, width) => block.steps::<4, true>(s, width, 0, to, stride),
+            (Pattern::Sixteen, width) => block.steps::<2, false>(s, width, 0, to, stride),
         }
     }
 }
 
-/// As [`unpack_run`], of a pattern: what it drops is 0.
-fn unpack_steps(w: &CodeSlices<'_>, run: usize, columns: Range<usize>, to: &mut [f32], stride: usize) {
-    let (side, blocks, groups, size) = (side_by_side(), w.blocks(), w.groups(), w.size());
-    to.chunks_mut(stride).for_each(|to| to[..side].fill(0.0));
-    for c in columns.start / BLOCK..columns.end.div_ceil(BLOCK) {
-        let block = &w.codes[(run * blocks + c) * size..][..size];
-        let factor = (run * groups + c / w.group.max(1)) * side;
-        for row in 0..side {
-            let from = &block[4 * row..];
-            let factor = factor + row;
-            let scale = w.scales.get(factor);
-            for step in 0..w.pattern.steps() {
-                for at in 0..4 {
-                    let [(code, shift), (place, by)] = place_of_step(w.width, w.pattern, side, step, at);
-                    let code = match w.width {
-                        Width::Four => f32::from(from[code] >> shift & 15),
-                        Width::Eight => f32::from(from[code].cast_signed()),
-                    };
-                    let column = c * BLOCK + step * w.pattern.columns() + column_of(w.pattern, from[place] >> by, at);
-                    if column < columns.end {
-                        let number = match w.offsets {
-                            Offsets::Symmetric => scale * (code - w.width.zero() as f32),
-                            Offsets::ZeroPoints(zeros) => scale * (code - f32::from(zeros[factor])),
-                            Offsets::Minimums(least) => scale * code + least.get(factor),
-                        };
-                        to[(column - columns.start) * stride + row] = number;
-                    }
+/// What codes of a block stand for.
+#[derive(Clone, Copy)]
+struct Numbers<V> {
+    scale: V,
+    /// To be added to codes before they are scaled.
+    zero: V,
+    /// To be added afterwards.
+    least: Option<V>,
+}
+
+impl<V: Copy> Numbers<V> {
+    #[inline(always)]
+    fn of<S: Codes<V = V>>(s: S, w: &CodeSlices<'_>, factor: usize) -> Numbers<V> {
+        let zero = s.splat(-w.width.zero() as f32);
+        // SAFETY: `check` asserted that there is a scale for each row of each group.
+        unsafe {
+            let scale = w.scales.load(s, factor);
+            match w.offsets {
+                Offsets::Symmetric => Numbers { scale, zero, least: None },
+                Offsets::ZeroPoints(zeros) => {
+                    Numbers { scale, zero: s.mul(s.load_i8(zeros.as_ptr().add(factor)), s.splat(-1.0)), least: None }
                 }
+                Offsets::Minimums(least) => Numbers { scale, zero, least: Some(least.load(s, factor)) },
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn number<S: Codes<V = V>>(self, s: S, code: V) -> V {
+        match self.least {
+            Some(least) => s.add(s.mul(self.scale, code), least),
+            None => s.mul(self.scale, s.add(code, self.zero)),
+        }
+    }
+}
+
+/// Some columns of rows side by side.
+struct Block<'a, V> {
+    lines: &'a [u8],
+    numbers: Numbers<V>,
+}
+
+impl<V: Copy> Block<'_, V> {
+    /// Line `at`.
+    #[inline(always)]
+    fn line<S: Codes<V = V>>(&self, s: S, at: usize) -> S::I {
+        let line = &self.lines[at * 4 * S::LANES..][..4 * S::LANES];
+        // SAFETY: a line has four bytes a lane.
+        unsafe { s.line(line.as_ptr()) }
+    }
+
+    /// All columns, of codes of so many bits, into `to` as far as it goes.
+    #[inline(always)]
+    fn whole<const BITS: usize>(&self, s: impl Codes<V = V>, to: &mut [f32], stride: usize) {
+        let columns = 32 / BITS;
+        for (l, to) in to.chunks_mut(columns * stride).take(BITS).enumerate() {
+            let codes = self.line(s, l);
+            for (at, to) in to.chunks_mut(stride).enumerate() {
+                let code = match BITS {
+                    4 => s.half_byte(codes, [0, 2, 4, 6, 1, 3, 5, 7][at]),
+                    _ => s.byte(codes, [0, 2, 1, 3][at]),
+                };
+                s.write(to, self.numbers.number(s, code));
+            }
+        }
+    }
+
+    /// All columns of a pattern of so many steps: what it drops is 0.
+    #[inline(always)]
+    fn steps<const STEPS: usize, const MASKS: bool>(
+        &self,
+        s: impl Codes<V = V>,
+        width: Width,
+        nearest: u32,
+        to: &mut [f32],
+        stride: usize,
+    ) {
+        let first = self.line(s, 0);
+        for (step, to) in to.chunks_mut(BLOCK / STEPS * stride).take(STEPS).enumerate() {
+            let places = named::<_, STEPS, MASKS>(s, first, nearest, step);
+            let codes = self.line(s, 1 + if width == Width::Four { step / 2 } else { step });
+            let mut numbers = [s.splat(0.0); 4];
+            for (at, number) in numbers.iter_mut().enumerate() {
+                let code = if width == Width::Four { s.half_byte(codes, 2 * at + step % 2) } else { s.byte(codes, at) };
+                *number = self.numbers.number(s, code);
+            }
+            // Places are those of a window of sixteen columns.
+            let begin = (step * (BLOCK / STEPS) % 16) as u8;
+            for (column, to) in to.chunks_mut(stride).enumerate() {
+                let mut all = s.splat(0.0);
+                for (at, number) in numbers.into_iter().enumerate() {
+                    all = s.where_is(places, at, begin + column as u8, number, all);
+                }
+                s.write(to, all);
             }
         }
     }

@@ -53,6 +53,8 @@ pub(crate) trait Codes: Simd {
     fn pick(self, window: Self::I, places: Self::I) -> Self::I;
     /// The places, 0 to 7 in rising order, of the four bits that the lowest byte of each lane has.
     fn places(self, masks: Self::I) -> Self::I;
+    /// `v` in the lanes whose byte `at` is `place`, `other` in the rest.
+    fn where_is(self, places: Self::I, at: usize, place: u8, v: Self::V, other: Self::V) -> Self::V;
     /// Half byte `at` of each lane, of eight.
     fn half_byte(self, v: Self::I, at: usize) -> Self::V;
     /// Byte `at` of each lane, signed.
@@ -163,6 +165,11 @@ impl<const N: usize> Codes for Portable<N> {
     #[inline(always)]
     fn places(self, masks: [u32; N]) -> [u32; N] {
         masks.map(|mask| FIRST[mask as usize & 15] | SECOND[mask as usize >> 4 & 15])
+    }
+
+    #[inline(always)]
+    fn where_is(self, places: [u32; N], at: usize, place: u8, v: [f32; N], other: [f32; N]) -> [f32; N] {
+        std::array::from_fn(|i| if places[i] >> (8 * at) & 255 == u32::from(place) { v[i] } else { other[i] })
     }
 
     #[inline(always)]
@@ -350,6 +357,15 @@ x86!(
     _mm256_or_si256, _mm256_broadcastsi128_si256, _mm256_shuffle_epi8;
 
     #[inline(always)]
+    fn where_is(self, places: __m256i, at: usize, place: u8, v: __m256, other: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe {
+            let byte = _mm256_and_si256(_mm256_srlv_epi32(places, _mm256_set1_epi32(8 * at as i32)), _mm256_set1_epi32(255));
+            _mm256_blendv_ps(other, v, _mm256_castsi256_ps(_mm256_cmpeq_epi32(byte, _mm256_set1_epi32(i32::from(place)))))
+        }
+    }
+
+    #[inline(always)]
     fn places(self, masks: __m256i) -> __m256i {
         // SAFETY: as above; a permutation of eight numbers looks at the three lowest bits of a place, and a choice at the sign. No closures: what is
         // called in them would not become part of them, as they know less of the machine than this function.
@@ -379,6 +395,12 @@ x86!(
     _mm512_or_si512, _mm512_broadcast_i32x4, _mm512_shuffle_epi8;
 
     #[inline(always)]
+    fn where_is(self, places: __m512i, at: usize, place: u8, v: __m512, other: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { where_of_sixteen(places, 8 * at as i32, place, v, other) }
+    }
+
+    #[inline(always)]
     fn places(self, masks: __m512i) -> __m512i {
         // SAFETY: as above.
         unsafe { places_of_sixteen(masks) }
@@ -392,6 +414,12 @@ x86!(
     Vnni, __m512i, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_epi8, _mm512_and_si512, _mm512_srli_epi16,
     _mm512_slli_epi16, _mm512_srai_epi16, _mm512_srlv_epi32, _mm512_sllv_epi32, _mm512_srav_epi32, _mm512_cvtepi32_ps,
     _mm512_or_si512, _mm512_broadcast_i32x4, _mm512_shuffle_epi8;
+    #[inline(always)]
+    fn where_is(self, places: __m512i, at: usize, place: u8, v: __m512, other: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { where_of_sixteen(places, 8 * at as i32, place, v, other) }
+    }
+
     #[inline(always)]
     fn places(self, masks: __m512i) -> __m512i {
         // SAFETY: as above.
@@ -428,4 +456,13 @@ fn places_of_sixteen(masks: __m512i) -> __m512i {
     let (first, second) =
         (_mm512_permutexvar_epi32(masks, first), _mm512_permutexvar_epi32(_mm512_srli_epi32::<4>(masks), second));
     _mm512_or_si512(first, second)
+}
+
+/// As [`Codes::where_is`], of the byte that begins with a bit.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn where_of_sixteen(places: __m512i, bit: i32, place: u8, v: __m512, other: __m512) -> __m512 {
+    let byte = _mm512_and_si512(_mm512_srlv_epi32(places, _mm512_set1_epi32(bit)), _mm512_set1_epi32(255));
+    _mm512_mask_mov_ps(other, _mm512_cmpeq_epi32_mask(byte, _mm512_set1_epi32(i32::from(place))), v)
 }

@@ -33,6 +33,15 @@ fn help(folder: &Folder, command: &[&str]) -> BTreeMap<String, String> {
     said
 }
 
+/// A command and those within it.
+fn with_subcommands(folder: &Folder, command: &str) -> Vec<Vec<String>> {
+    let text = folder.succeeds(&[command, "--help"]);
+    let listed = text.split_once("Commands:\n").map_or("", |(_, rest)| rest.split("\n\n").next().unwrap());
+    let names = listed.lines().filter_map(|l| l.split_whitespace().next()).filter(|&name| name != "help");
+    let within = names.map(|name| vec![command.to_string(), name.to_string()]);
+    [vec![command.to_string()]].into_iter().chain(within).collect()
+}
+
 #[test]
 fn the_options_of_prune_have_the_defaults_that_the_readme_gives() {
     let said = help(&Folder::new(), &["prune"]);
@@ -79,10 +88,11 @@ fn what_the_readme_says_of_a_command_in_a_table_has_options_that_exist() {
     let mut options = 0;
     for row in README.split("\n\n").filter(|t| t.starts_with("| command | what")).flat_map(|t| t.lines().skip(2)) {
         let (usage, says) = row.trim_start_matches("| ").split_once(" | ").unwrap();
-        // A row may be of several commands; an option is one of any of them.
-        let commands: Vec<&str> =
-            quoted(usage).iter().filter_map(|u| u.split_whitespace().next()).filter(|w| !w.starts_with('-')).collect();
-        let said: Vec<_> = commands.iter().map(|c| help(&folder, &[c])).collect();
+        // A row may be of several commands, and of those within them; an option is one of any of them.
+        let usages = quoted(usage);
+        let commands = usages.iter().filter_map(|u| u.split_whitespace().next()).filter(|w| !w.starts_with('-'));
+        let commands = commands.flat_map(|c| with_subcommands(&folder, c));
+        let said: Vec<_> = commands.map(|c| help(&folder, &c.iter().map(String::as_str).collect::<Vec<_>>())).collect();
         for name in quoted(row).into_iter().flat_map(str::split_whitespace).filter_map(option) {
             assert!(said.iter().any(|s| s.contains_key(name)), "README.md: {usage}: {says}: there is no --{name}");
             options += 1;

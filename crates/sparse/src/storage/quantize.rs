@@ -18,15 +18,8 @@ fn scale_of(exact: f32) -> f32 {
     if half.is_finite() && half.abs() >= f16::MIN_POSITIVE.to_f32() { half } else { exact }
 }
 
-/// What a group became: its scale, its zero or what is added, and its codes, one a byte.
-struct Group<T> {
-    scale: f32,
-    offset: T,
-    codes: Vec<u8>,
-}
-
-/// Codes of a group rounded to the nearest with a zero point, or none.
-fn nearest(group: &[f32], bits: u8, zeros: bool) -> Group<i8> {
+/// Rounds a group to the nearest codes, one a byte, with a zero point or evenly about 0: its scale, and what stands for 0.
+fn nearest(group: &[f32], (bits, zeros): (u8, bool), codes: &mut [u8]) -> (f32, i8) {
     let (least, most) = group.iter().fold((0.0f32, 0.0f32), |(l, m), &w| (l.min(w), m.max(w)));
     // Codes as if they began with 0, of which `first` is stored as the first.
     let (top, first) = if bits == 4 { (15.0, 0) } else { (255.0, -128) };
@@ -37,52 +30,83 @@ fn nearest(group: &[f32], bits: u8, zeros: bool) -> Group<i8> {
     } else {
         (scale_of(most.max(-least) / half as f32), half + 1)
     };
-    if !(scale > 0.0 && scale.is_finite()) {
-        let zero = if zeros { 0 } else { half + 1 };
-        return Group { scale: 1.0, offset: (zero + first) as i8, codes: vec![(zero + first) as u8; group.len()] };
+    let usable = scale > 0.0 && scale.is_finite();
+    let (scale, zero) = match (usable, zeros) {
+        (true, _) => (scale, zero),
+        (false, true) => (1.0, 0),
+        (false, false) => (1.0, half + 1),
+    };
+    for (w, to) in group.iter().zip(codes) {
+        let code = if usable { (w / scale).round_ties_even() as i32 } else { 0 };
+        *to = ((code + zero).clamp(0, top as i32) + first) as u8;
     }
-    let code = |&w: &f32| ((w / scale).round_ties_even() as i32 + zero).clamp(0, top as i32) + first;
-    Group { scale, offset: (zero + first) as i8, codes: group.iter().map(|w| code(w) as u8).collect() }
+    (scale, (zero + first) as i8)
 }
 
-/// Groups of a weight, row by row, as lists.
+/// Codes of a weight, row by row, and their factors.
 struct Joined {
     codes: Vec<u8>,
     scales: Vec<f32>,
     offsets: Offsets,
 }
 
+/// Codes, one a byte, and the factors of each group.
+type Factored<T> = (Vec<u8>, Vec<(f32, T)>);
+
+/// Numbers in groups of `len`, of which a row has `of_row`.
+#[derive(Clone, Copy)]
+struct Groups<'a> {
+    numbers: &'a [f32],
+    len: usize,
+    of_row: usize,
+}
+
+impl Groups<'_> {
+    /// What `code` makes of each group: a byte a code, written to the slice that it is given, and the scale and something more; none if it gives none for one.
+    fn coded<T: Send>(self, code: impl Fn(&[f32], &mut [u8]) -> Option<(f32, T)> + Sync) -> Option<Factored<T>> {
+        let mut codes = vec![0; self.numbers.len()];
+        let len = self.len.max(1);
+        let groups = self.numbers.par_chunks(len).zip(codes.par_chunks_mut(len)).with_min_len(1 << 10);
+        let factors = groups.map(|(group, codes)| code(group, codes)).collect::<Option<_>>()?;
+        Some((codes, factors))
+    }
+}
+
 impl Joined {
-    /// Of rows of so many groups.
-    fn of<T>(groups: Vec<Group<T>>, of_row: usize, bits: u8, offsets: impl FnOnce(Vec<T>) -> Offsets) -> Joined {
-        let mut codes = Vec::new();
-        for row in groups.chunks(of_row.max(1)) {
-            let row: Vec<u8> = row.iter().flat_map(|g| g.codes.iter().copied()).collect();
-            match bits {
-                4 => codes.extend(row.chunks(2).map(|two| two[0] | two.get(1).map_or(0, |high| high << 4))),
-                _ => codes.extend(row),
-            }
-        }
-        let scales = groups.iter().map(|g| g.scale).collect();
-        Joined { codes, scales, offsets: offsets(groups.into_iter().map(|g| g.offset).collect()) }
+    /// Of a byte a code: two codes to a byte where they have four bits, in whole bytes a row.
+    fn of<T>(groups: Groups<'_>, (codes, factors): Factored<T>, bits: u8, offsets: impl FnOnce(Vec<T>) -> Offsets) -> Joined {
+        let two = |two: &[u8]| two[0] | two.get(1).map_or(0, |high| high << 4);
+        let codes = match bits {
+            4 => codes.chunks((groups.len * groups.of_row).max(1)).flat_map(|row| row.chunks(2).map(two)).collect(),
+            _ => codes,
+        };
+        let (scales, rest) = factors.into_iter().unzip();
+        Joined { codes, scales, offsets: offsets(rest) }
     }
 
-    /// Rounded to the nearest: the numbers of each group, of which a row has so many.
-    fn nearest(groups: &[&[f32]], of_row: usize, (bits, zeros): (u8, bool)) -> Joined {
-        let groups = groups.par_iter().map(|group| nearest(group, bits, zeros)).collect();
-        Joined::of(groups, of_row, bits, |all| if zeros { Offsets::ZeroPoints(all) } else { Offsets::Symmetric })
+    /// Rounded to the nearest.
+    fn nearest(groups: Groups<'_>, kind: (u8, bool)) -> Joined {
+        let coded = groups.coded(|group, codes| Some(nearest(group, kind, codes))).unwrap_or_default();
+        Joined::of(groups, coded, kind.0, |all| if kind.1 { Offsets::ZeroPoints(all) } else { Offsets::Symmetric })
     }
 
     /// Those that give every number to the bit, and their bits.
-    fn exactly(groups: &[&[f32]], of_row: usize) -> Option<(u8, Joined)> {
-        fn all<T: Send>(groups: &[&[f32]], code: impl Fn(&[f32]) -> Option<Group<T>> + Send + Sync) -> Option<Vec<Group<T>>> {
-            groups.par_iter().with_min_len(1 << 10).map(|group| code(group)).collect()
-        }
+    fn exactly(groups: Groups<'_>) -> Option<(u8, Joined)> {
         let even = |bits: u8| {
-            all(groups, |group| evenly(group, bits)).map(|all| (bits, Joined::of(all, of_row, bits, |_| Offsets::Symmetric)))
+            let coded = groups.coded(|group, codes| evenly(group, bits, codes))?;
+            Some((bits, Joined::of(groups, coded, bits, |_| Offsets::Symmetric)))
         };
-        let above = || all(groups, above_least).map(|all| (4, Joined::of(all, of_row, 4, Offsets::Minimums)));
+        let above = || Some((4, Joined::of(groups, groups.coded(above_least)?, 4, Offsets::Minimums)));
         even(4).or_else(above).or_else(|| even(8))
+    }
+
+    /// In groups as wide as neighbours agree, and how many inputs these are of rows of so many.
+    fn widest(mut self, cols: usize) -> (usize, Joined) {
+        let mut group = CODE_BLOCK;
+        while group < WIDEST && self.widen(cols / group) {
+            group *= 2;
+        }
+        (group, self)
     }
 
     /// Whether groups can be twice as wide, of a row's so many: then they are.
@@ -154,8 +178,8 @@ impl Quantized {
         crate::mask::check_finite(weight, "weights")?;
         let weight = weight.as_standard_layout();
         let numbers = weight.as_slice().expect("an array in standard layout is a slice");
-        let groups: Vec<&[f32]> = numbers.chunks(group.max(1)).collect();
-        let Joined { codes, scales, offsets } = Joined::nearest(&groups, cols / group.max(1), (bits, zeros));
+        let groups = Groups { numbers, len: group, of_row: cols / group.max(1) };
+        let Joined { codes, scales, offsets } = Joined::nearest(groups, (bits, zeros));
         Quantized::new(QuantizedParts { rows, cols, bits, group, codes, scales, offsets })
     }
 
@@ -195,13 +219,9 @@ impl Quantized {
         }
         let weight = weight.as_standard_layout();
         let numbers = weight.as_slice().expect("an array in standard layout is a slice");
-        let groups: Vec<&[f32]> = numbers.chunks(CODE_BLOCK).collect();
-        let (bits, mut joined) = Joined::exactly(&groups, cols / CODE_BLOCK)?;
-        let mut group = CODE_BLOCK;
-        while group < WIDEST && joined.widen(cols / group) {
-            group *= 2;
-        }
-        let Joined { codes, scales, offsets } = joined;
+        let groups = Groups { numbers, len: CODE_BLOCK, of_row: cols / CODE_BLOCK };
+        let (bits, joined) = Joined::exactly(groups)?;
+        let (group, Joined { codes, scales, offsets }) = joined.widest(cols);
         Quantized::new(QuantizedParts { rows, cols, bits, group, codes, scales, offsets }).ok()
     }
 }
@@ -234,8 +254,8 @@ impl QuantizedNm {
         if let Some(odd) = numbers.iter().find(|w| !w.is_finite()) {
             return Err(Error::invalid_option("values", format!("{to}: a kept weight is {odd}")));
         }
-        let groups: Vec<&[f32]> = numbers.chunks((group / m * n).max(1)).collect();
-        let Joined { codes, scales, offsets } = Joined::nearest(&groups, cols / group.max(1), (bits, zeros));
+        let groups = Groups { numbers: &numbers, len: group / m * n, of_row: cols / group.max(1) };
+        let Joined { codes, scales, offsets } = Joined::nearest(groups, (bits, zeros));
         QuantizedNm::new(QuantizedNmParts { rows, cols, n, m, bits, group, words: words(mask), codes, scales, offsets })
     }
 
@@ -247,13 +267,9 @@ impl QuantizedNm {
             return None;
         }
         let numbers = kept(weight, mask);
-        let groups: Vec<&[f32]> = numbers.chunks(CODE_BLOCK / m * n).collect();
-        let (bits, mut joined) = Joined::exactly(&groups, cols / CODE_BLOCK)?;
-        let mut group = CODE_BLOCK;
-        while group < WIDEST && joined.widen(cols / group) {
-            group *= 2;
-        }
-        let Joined { codes, scales, offsets } = joined;
+        let groups = Groups { numbers: &numbers, len: CODE_BLOCK / m * n, of_row: cols / CODE_BLOCK };
+        let (bits, joined) = Joined::exactly(groups)?;
+        let (group, Joined { codes, scales, offsets }) = joined.widest(cols);
         let words = words(mask);
         QuantizedNm::new(QuantizedNmParts { rows, cols, n, m, bits, group, words, codes, scales, offsets }).ok()
     }
@@ -274,45 +290,41 @@ fn of_few_bits(x: f32) -> f32 {
 }
 
 /// The largest scale of which every number is a whole multiple that has a code.
-fn evenly(group: &[f32], bits: u8) -> Option<Group<()>> {
+fn evenly(group: &[f32], bits: u8, codes: &mut [u8]) -> Option<(f32, ())> {
     let largest = group.iter().copied().fold(0.0f32, |m, w| if w.abs() > m.abs() { w } else { m });
     let (below, zero) = if bits == 4 { (8, 8) } else { (128, 0) };
-    let codes_by = |scale: f32| -> Option<Vec<u8>> {
-        let code = |&w: &f32| {
+    let mut codes_by = |scale: f32| {
+        group.iter().zip(&mut *codes).all(|(w, to)| {
             let code = (w / scale).round() as i32;
-            let fits = (-below..below).contains(&code) && (scale * code as f32).to_bits() == w.to_bits();
-            fits.then_some((code + zero) as u8)
-        };
-        group.iter().map(code).collect()
+            *to = (code + zero) as u8;
+            (-below..below).contains(&code) && (scale * code as f32).to_bits() == w.to_bits()
+        })
     };
     if largest == 0.0 {
-        return codes_by(1.0).map(|codes| Group { scale: 1.0, offset: (), codes });
+        return codes_by(1.0).then_some((1.0, ()));
     }
     // Of eight bits only the smallest: a group that reaches less far is found in one try out of a hundred.
     let reaches: &[i32] = if bits == 4 { &[1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, -8] } else { &[127, -127, -128] };
-    reaches.iter().find_map(|&steps| {
-        let scale = of_few_bits(largest / steps as f32);
-        let usable = scale != 0.0 && scale.is_finite() && (scale > 0.0 || steps == -below);
-        let codes = if usable { codes_by(scale)? } else { return None };
-        Some(Group { scale, offset: (), codes })
-    })
+    let scales = reaches.iter().map(|&steps| (steps, of_few_bits(largest / steps as f32)));
+    let mut usable = scales.filter(|&(steps, scale)| scale.is_finite() && (scale > 0.0 || scale < 0.0 && steps == -below));
+    usable.find(|&(_, scale)| codes_by(scale)).map(|(_, scale)| (scale, ()))
 }
 
 /// A scale and an offset, the least number or some scales below, of which every number is a sum with a multiple of 0 to 15.
-fn above_least(group: &[f32]) -> Option<Group<f32>> {
+fn above_least(group: &[f32], codes: &mut [u8]) -> Option<(f32, f32)> {
     let (least, most) = group.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, m), &w| (l.min(w), m.max(w)));
     if !least.is_finite() || !most.is_finite() {
         return None;
     }
-    let codes_by = |scale: f32, offset: f32| -> Option<Vec<u8>> {
-        let code = |&w: &f32| {
+    let mut codes_by = |scale: f32, offset: f32| {
+        group.iter().zip(&mut *codes).all(|(w, to)| {
             let code = ((w - offset) / scale).round().clamp(0.0, 15.0);
-            (scale * code + offset).to_bits().eq(&w.to_bits()).then_some(code as u8)
-        };
-        group.iter().map(code).collect()
+            *to = code as u8;
+            (scale * code + offset).to_bits() == w.to_bits()
+        })
     };
     if least == most {
-        return codes_by(1.0, least).map(|codes| Group { scale: 1.0, offset: least, codes });
+        return codes_by(1.0, least).then_some((1.0, least));
     }
     // The largest number is 15 scales above the smallest, or fewer where the grid ends beyond them.
     (1..=15).rev().find_map(|steps| {
@@ -322,7 +334,7 @@ fn above_least(group: &[f32]) -> Option<Group<f32>> {
         }
         (0..=15 - steps).find_map(|below| {
             let offset = if below == 0 { least } else { of_few_bits(least - below as f32 * scale) };
-            codes_by(scale, offset).map(|codes| Group { scale, offset, codes })
+            codes_by(scale, offset).then_some((scale, offset))
         })
     })
 }

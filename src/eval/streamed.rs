@@ -2,6 +2,7 @@
 
 use crate::io::Weights;
 use crate::lm::{Config, EmbeddingHead, load_block, next_tokens, positions};
+use crate::nn::transformer::Linear;
 use crate::{Error, Result};
 use std::ops::ControlFlow;
 
@@ -9,7 +10,8 @@ use std::ops::ControlFlow;
 /// the windows' features may take between blocks; more windows than fit are done in groups, each of which reads the model again.
 /// `see` is told after each block how many of all are done, and may stop.
 ///
-/// The numbers are those of [`LanguageModel::nll`](crate::lm::LanguageModel::nll), to the bit.
+/// The numbers are those of [`LanguageModel::nll`](crate::lm::LanguageModel::nll) of a model that was loaded dense for inference
+/// ([`LanguageModel::load_stored`](crate::lm::LanguageModel::load_stored)), to the bit.
 ///
 /// # Errors
 /// [`Error::InvalidOption`] for an encoder-decoder; if a tensor is missing or has another shape than the config says; [`Error::Interrupted`] if
@@ -34,7 +36,8 @@ pub fn streamed_losses(
         let mut features = windows.iter().map(|ids| ends.embed(ids, ids.len(), 0)).collect::<Result<Vec<_>>>()?;
         drop(ends);
         for i in 0..config.layers() {
-            let block = load_block(weights, config, i)?;
+            let mut block = load_block(weights, config, i)?;
+            block.linears_mut().into_iter().for_each(Linear::pack);
             for (h, ids) in features.iter_mut().zip(windows) {
                 block.forward(h, &positions(config, 1, ids.len(), 0), &mut ());
             }

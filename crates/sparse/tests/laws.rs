@@ -23,6 +23,8 @@ mod patterned;
 mod plans;
 #[path = "laws/quantized.rs"]
 mod quantized;
+#[path = "laws/quantized_sparse.rs"]
+mod quantized_sparse;
 #[path = "laws/quantized_nm.rs"]
 mod quantized_nm;
 mod random;

@@ -61,6 +61,82 @@ enum Packed {
     Minimums(Values),
 }
 
+/// Scales and offsets in the order of a kernel, in 16 bits where these hold them all.
+#[derive(Debug, Clone)]
+pub(super) struct PackedFactors {
+    scales: Values,
+    offsets: Packed,
+}
+
+impl PackedFactors {
+    /// So many, each that of which `from` gives the place in the lists; 0 where it gives none.
+    pub fn new(scales: &[f32], offsets: &Offsets, many: usize, from: impl Fn(usize) -> Option<usize>) -> Self {
+        let turned = |list: &[f32]| in_few_bits((0..many).map(|at| from(at).map_or(0.0, |at| list[at])).collect());
+        let offsets = match offsets {
+            Offsets::Symmetric => Packed::Symmetric,
+            Offsets::ZeroPoints(zeros) => Packed::ZeroPoints((0..many).map(|at| from(at).map_or(0, |at| zeros[at])).collect()),
+            Offsets::Minimums(least) => Packed::Minimums(turned(least)),
+        };
+        PackedFactors { scales: turned(scales), offsets }
+    }
+
+    /// The lists again, of which `place` says where each is.
+    pub fn lists(&self, many: usize, place: impl Fn(usize) -> usize) -> (Vec<f32>, Offsets) {
+        let turned = |values: &Values| (0..many).map(|at| wide(values, place(at))).collect();
+        let offsets = match &self.offsets {
+            Packed::Symmetric => Offsets::Symmetric,
+            Packed::ZeroPoints(zeros) => Offsets::ZeroPoints((0..many).map(|at| zeros[place(at)]).collect()),
+            Packed::Minimums(least) => Offsets::Minimums(turned(least)),
+        };
+        (turned(&self.scales), offsets)
+    }
+
+    /// As kernels read them.
+    pub fn slices(&self) -> (Factors<'_>, CodeOffsets<'_>) {
+        let offsets = match &self.offsets {
+            Packed::Symmetric => CodeOffsets::Symmetric,
+            Packed::ZeroPoints(zeros) => CodeOffsets::ZeroPoints(zeros),
+            Packed::Minimums(least) => CodeOffsets::Minimums(shown(least)),
+        };
+        (shown(&self.scales), offsets)
+    }
+
+    /// Whether codes stand evenly about 0.
+    pub fn is_even(&self) -> bool {
+        matches!(self.offsets, Packed::Symmetric)
+    }
+
+    pub fn bytes(&self) -> usize {
+        let offsets = match &self.offsets {
+            Packed::Symmetric => 0,
+            Packed::ZeroPoints(zeros) => zeros.len(),
+            Packed::Minimums(least) => size(least),
+        };
+        size(&self.scales) + offsets
+    }
+}
+
+/// The name of numbers in codes: `i4`, `u4`, `i8`, `u8`.
+pub(super) fn name_of(width: CodeWidth, even: bool) -> &'static str {
+    match (width, even) {
+        (CodeWidth::Four, true) => "i4",
+        (CodeWidth::Four, false) => "u4",
+        (CodeWidth::Eight, true) => "i8",
+        (CodeWidth::Eight, false) => "u8",
+    }
+}
+
+/// What numbers in codes are, in groups of rows of so many inputs.
+pub(super) fn precision_of(width: CodeWidth, even: bool, group: usize, cols: usize) -> Precision {
+    match (width, even) {
+        (CodeWidth::Four, true) => Precision::I4Grouped(group),
+        (CodeWidth::Four, false) => Precision::U4Grouped(group),
+        (CodeWidth::Eight, true) if group == cols => Precision::I8,
+        (CodeWidth::Eight, true) => Precision::I8Grouped(group),
+        (CodeWidth::Eight, false) => Precision::U8Grouped(group),
+    }
+}
+
 /// Numbers in 16 bits if these hold them, else in 32.
 pub(super) fn in_few_bits(numbers: Vec<f32>) -> Values {
     let halves: Option<Vec<f16>> =
@@ -157,9 +233,21 @@ pub(super) struct Coded {
     pub group: usize,
     /// Rows side by side, which the set that runs decides.
     codes: Aligned,
-    /// `(blocks of rows, groups, rows side by side)`, in 16 bits where these hold them all.
-    scales: Values,
-    offsets: Packed,
+    /// `(blocks of rows, groups, rows side by side)`.
+    factors: PackedFactors,
+}
+
+/// The place, row by row, of factor `at` of blocks of rows side by side, of which each row has so many groups; none where the row is none.
+pub(super) fn factor_of_run(at: usize, rows: usize, groups: usize) -> Option<usize> {
+    let side = side_by_side();
+    let (run, group, row) = (at / (groups * side), at / side % groups, at % side);
+    Some(run * side + row).filter(|row| *row < rows).map(|row| row * groups + group)
+}
+
+/// Where factor `at`, counted row by row, lies in blocks of rows side by side.
+pub(super) fn place_in_runs(at: usize, groups: usize) -> usize {
+    let side = side_by_side();
+    ((at / groups / side * groups) + at % groups) * side + at / groups % side
 }
 
 /// Rows that are unpacked at once on the way back.
@@ -184,18 +272,8 @@ impl Coded {
             });
         }
         let groups = if cols == 0 { 0 } else { cols / group };
-        let turn = |at: usize| {
-            let (run, group, row) = (at / (groups * side), at / side % groups, at % side);
-            Some(run * side + row).filter(|row| *row < rows).map(|row| row * groups + group)
-        };
-        let many = runs * groups * side;
-        let turned = |from: &[f32]| in_few_bits((0..many).map(|at| turn(at).map_or(0.0, |at| from[at])).collect());
-        let offsets = match offsets {
-            Offsets::Symmetric => Packed::Symmetric,
-            Offsets::ZeroPoints(zeros) => Packed::ZeroPoints((0..many).map(|at| turn(at).map_or(0, |at| zeros[at])).collect()),
-            Offsets::Minimums(least) => Packed::Minimums(turned(least)),
-        };
-        Coded { rows, cols, width, pattern, group, codes, scales: turned(scales), offsets }
+        let factors = PackedFactors::new(scales, offsets, runs * groups * side, |at| factor_of_run(at, rows, groups));
+        Coded { rows, cols, width, pattern, group, codes, factors }
     }
 
     /// Bits of a code.
@@ -203,30 +281,14 @@ impl Coded {
         if self.width == CodeWidth::Four { 4 } else { 8 }
     }
 
-    /// Whether codes stand evenly about 0.
-    pub fn is_even(&self) -> bool {
-        matches!(self.offsets, Packed::Symmetric)
-    }
-
     /// The name of its numbers: `i4`, `u4`, `i8`, `u8`.
     pub fn name(&self) -> &'static str {
-        match (self.width, self.is_even()) {
-            (CodeWidth::Four, true) => "i4",
-            (CodeWidth::Four, false) => "u4",
-            (CodeWidth::Eight, true) => "i8",
-            (CodeWidth::Eight, false) => "u8",
-        }
+        name_of(self.width, self.factors.is_even())
     }
 
     /// What its numbers are.
     pub fn precision(&self) -> Precision {
-        match (self.width, self.is_even()) {
-            (CodeWidth::Four, true) => Precision::I4Grouped(self.group),
-            (CodeWidth::Four, false) => Precision::U4Grouped(self.group),
-            (CodeWidth::Eight, true) if self.group == self.cols => Precision::I8,
-            (CodeWidth::Eight, true) => Precision::I8Grouped(self.group),
-            (CodeWidth::Eight, false) => Precision::U8Grouped(self.group),
-        }
+        precision_of(self.width, self.factors.is_even(), self.group, self.cols)
     }
 
     fn groups(&self) -> usize {
@@ -244,27 +306,14 @@ impl Coded {
 
     /// Scales and offsets row by row.
     pub fn factors(&self) -> (Vec<f32>, Offsets) {
-        let (groups, side) = (self.groups(), side_by_side());
-        let many = self.rows * groups;
-        let place = move |at: usize| ((at / groups / side * groups) + at % groups) * side + at / groups % side;
-        let turned = |values: &Values| (0..many).map(|at| wide(values, place(at))).collect();
-        let offsets = match &self.offsets {
-            Packed::Symmetric => Offsets::Symmetric,
-            Packed::ZeroPoints(zeros) => Offsets::ZeroPoints((0..many).map(|at| zeros[place(at)]).collect()),
-            Packed::Minimums(least) => Offsets::Minimums(turned(least)),
-        };
-        (turned(&self.scales), offsets)
+        let groups = self.groups();
+        self.factors.lists(self.rows * groups, |at| place_in_runs(at, groups))
     }
 
     fn slices(&self) -> CodeSlices<'_> {
         let blocks = if self.group == self.cols { self.cols.div_ceil(CODE_BLOCK) } else { self.group / CODE_BLOCK };
-        let offsets = match &self.offsets {
-            Packed::Symmetric => CodeOffsets::Symmetric,
-            Packed::ZeroPoints(zeros) => CodeOffsets::ZeroPoints(zeros),
-            Packed::Minimums(least) => CodeOffsets::Minimums(shown(least)),
-        };
         let Coded { rows, cols, width, pattern, .. } = *self;
-        let (codes, scales) = (self.codes.bytes(), shown(&self.scales));
+        let (codes, (scales, offsets)) = (self.codes.bytes(), self.factors.slices());
         CodeSlices { rows, cols, width, pattern, group: blocks.max(1), codes, scales, offsets }
     }
 
@@ -299,12 +348,7 @@ impl Coded {
     }
 
     pub fn bytes(&self) -> usize {
-        let offsets = match &self.offsets {
-            Packed::Symmetric => 0,
-            Packed::ZeroPoints(zeros) => zeros.len(),
-            Packed::Minimums(least) => size(least),
-        };
-        self.codes.bytes().len() + size(&self.scales) + offsets
+        self.codes.bytes().len() + self.factors.bytes()
     }
 }
 

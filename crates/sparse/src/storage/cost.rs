@@ -28,7 +28,7 @@ pub(super) struct Sizes {
 }
 
 /// The patterns that are looked for.
-const NM: [(usize, usize); 6] = [(1, 4), (2, 4), (1, 8), (2, 8), (4, 8), (1, 2)];
+const NM: [(usize, usize); 7] = [(1, 4), (2, 4), (1, 8), (2, 8), (4, 16), (4, 8), (1, 2)];
 /// The blocks that are looked for, the largest first.
 const BLOCKS: [(usize, usize); 5] = [(16, 1), (1, 16), (4, 4), (8, 1), (4, 1)];
 
@@ -75,6 +75,9 @@ impl Sizes {
         if !self.values.is_sparse() {
             let pattern = self.nm.filter(|&(n, m)| self.dense == self.values && CodePattern::of(n, m).is_some());
             all.extend(pattern.map(|(n, m)| Format::Nm(n, m)));
+            if pattern.is_none() && self.dense == self.values && self.tokens <= 4 {
+                all.extend([Format::Sell(Slots::Padded), Format::Bitmask(64)]);
+            }
             return all;
         }
         if let Precision::I8Grouped(inputs) = self.values {
@@ -123,6 +126,13 @@ impl Sizes {
         let bytes = match format {
             // Scales have 16 bits.
             Format::Dense => (value + self.group.map_or(0.0, |inputs| 2.0 / inputs.max(1) as f64)) * cells,
+            // A place of half a byte beside each code, in slots of which some are empty.
+            Format::Sell(_) | Format::Bsr(..) if !values.is_sparse() => {
+                (value + 0.5) * self.code_slots() + self.group.map_or(0.0, |inputs| 2.0 / inputs.max(1) as f64) * cells
+            }
+            Format::Bitmask(_) if !values.is_sparse() => {
+                value * kept + (0.125 + self.group.map_or(0.0, |inputs| 2.0 / inputs.max(1) as f64)) * cells
+            }
             Format::Csr => 8.0 * kept,
             Format::TileCsr(columns) => {
                 let index = if columns <= 256 { 1.0 } else { 2.0 };
@@ -154,6 +164,13 @@ impl Sizes {
                 let (tile, load, product) =
                     if machine.isa == Isa::Avx512 { (8, 1.0 / 32.0, 1.0 / 26.0) } else { (6, 1.0 / 12.0, 1.0 / 14.0) };
                 unpack + cells * (load * t.div_ceil(tile) as f64 + product * t as f64)
+            }
+            (Format::Sell(_) | Format::Bsr(..), t) if !values.is_sparse() => {
+                self.code_slots() * (0.2 + 0.1 * t as f64) + cells * 0.05
+            }
+            // A processor that expands bytes does it for 64 columns at a time.
+            (Format::Bitmask(_), t) if !values.is_sparse() => {
+                cells * if machine.expands { 0.05 * t as f64 } else { 0.5 + 0.05 * t as f64 }
             }
             (Format::TileCsr(_) | Format::Csr, 1) if machine.gathers => 0.62 * kept + 16.0 * rows as f64,
             (Format::Bitmask(columns), 1..=4) if machine.isa == Isa::Avx512 => {
@@ -195,6 +212,12 @@ impl Sizes {
             _ => strips(tokens, 64).iter().map(|s| self.strip(format, s.width, machine)).sum(),
         };
         (slow * work).hypot(transfer)
+    }
+
+    /// Slots of steps of codes: more than weights, as the counts of rows differ within a window.
+    fn code_slots(&self) -> f64 {
+        let density = self.kept as f64 / (self.rows * self.cols).max(1) as f64;
+        self.kept as f64 * if self.block.is_some() { 1.1 } else { 1.07 + 0.11 / density.max(0.01) }
     }
 
     /// Slots of slices as wide as this machine's vectors: more than weights, as the counts of rows differ within a window.
@@ -255,7 +278,7 @@ mod tests {
     fn dense_is_the_cheapest_where_nothing_is_dropped_and_never_cheaper_for_more_tokens() {
         let (l1, l2, l3) = (32 << 10, 1 << 20, 32 << 20);
         for (isa, gathers) in [(Isa::Avx512, true), (Isa::Avx512, false), (Isa::Avx2, false), (Isa::Portable, false)] {
-            let machine = Machine { isa, gathers, l1, l2, l3 };
+            let machine = Machine { isa, gathers, expands: false, l1, l2, l3 };
             for (rows, cols) in [(576, 1536), (1536, 576), (4096, 4096)] {
                 let full = Mask::full(rows, cols);
                 let mut before = 0.0;

@@ -4,8 +4,8 @@ use super::kept::{Origin, Source};
 use super::narrow::Narrowed;
 use super::sell::lanes_here;
 use super::{
-    Bitmask, Bsr, Compress, Csr, LinearOp, Nm, PackedDense, Parts, Precision, Quantized, QuantizedNm, Scaling, Sell, Slots,
-    Stored, TileCsr, TilePairs,
+    Bitmask, Bsr, CodeLayout, Compress, Csr, LinearOp, Nm, PackedDense, Parts, Precision, Quantized, QuantizedNm,
+    QuantizedSparse, Scaling, Sell, Slots, Stored, TileCsr, TilePairs,
 };
 use crate::mask::{Mask, Pattern};
 use crate::{Error, Result};
@@ -71,18 +71,21 @@ macro_rules! with_storage {
             (Format::Csr, values) => {
                 return Err(Error::invalid_option("values", format!("csr keeps f32 only, not {values}")));
             }
-            (Format::Nm(n, m), values) if !values.is_sparse() => {
-                let $op = QuantizedNm::of_source($source, (n, m), values)?;
-                $do
-            }
-            (format, values @ (Precision::I4Grouped(_) | Precision::U4Grouped(_) | Precision::U8Grouped(_)))
-                if format != Format::Dense =>
-            {
-                return Err(Error::invalid_option("values", format!("{format} keeps f32, bf16, f16 and i8, not {values}")));
-            }
             (Format::Dense, values) => {
-                let $op = Quantized::of_source($source, values)?;
+                let $op = Quantized::of_source($source, values)?.with_activation_bits($source.activations);
                 $do
+            }
+            (Format::Nm(n, m), values) if !values.is_sparse() => {
+                let $op = QuantizedNm::of_source($source, (n, m), values)?.with_activation_bits($source.activations);
+                $do
+            }
+            (format, values) if let Some(layout) = format.layout(values) => {
+                let $op = QuantizedSparse::of_source($source, format, layout, values)?.with_activation_bits($source.activations);
+                $do
+            }
+            (format, values) if !values.is_sparse() => {
+                let reason = format!("{format} keeps f32, bf16, f16 and i8, not {values}: dense, sell, bitmask, nm and bsr do");
+                return Err(Error::invalid_option("values", reason));
             }
             (Format::TileCsr(tile), values) => {
                 let scaling = values.scaling($format, tile)?;
@@ -95,9 +98,6 @@ macro_rules! with_storage {
             (Format::Bitmask(tile), values) => {
                 let scaling = values.scaling($format, tile)?;
                 with_values!(values, $source, Bitmask::pack(tile.div_ceil(64), scaling), |$op| $do)
-            }
-            (Format::Sell(_), values @ Precision::I8Grouped(_)) => {
-                return Err(Error::invalid_option("values", format!("{values}, where {} has a scale a row", $format)));
             }
             (Format::Sell(slots), values) => with_values!(values, $source, Sell::pack(lanes_here(), slots), |$op| $do),
             (Format::Nm(n, m), values) => with_values!(values, $source, Nm::pack((n, m), values.group()), |$op| $do),
@@ -117,13 +117,13 @@ pub enum Format {
     TileCsr(usize),
     /// [`TilePairs`] in tiles of so many columns, a multiple of 64.
     TilePairs(usize),
-    /// [`Bitmask`] in tiles of so many columns, a multiple of 64.
+    /// [`Bitmask`] in tiles of so many columns, a multiple of 64; [`QuantizedSparse`] behind bits in four bits and in eight with zero points.
     Bitmask(usize),
-    /// [`Sell`] in slices as wide as this machine's vectors.
+    /// [`Sell`] in slices as wide as this machine's vectors; [`QuantizedSparse`] in windows in four bits and in eight with groups.
     Sell(Slots),
     /// [`Nm`] of so many of so many inputs, and [`QuantizedNm`] in four bits and in eight with zero points.
     Nm(usize, usize),
-    /// [`Bsr`] in blocks of so many rows and columns.
+    /// [`Bsr`] in blocks of so many rows and columns; [`QuantizedSparse`] in windows in four bits and in eight with zero points.
     Bsr(usize, usize),
 }
 
@@ -133,9 +133,16 @@ impl Format {
     /// # Errors
     /// If the shapes differ, the storage cannot hold this mask or this size, or has no such numbers.
     pub fn build(self, weight: &ArrayRef2<f32>, mask: &Mask, values: Precision) -> Result<Box<dyn LinearOp>> {
-        match self {
-            Format::Dense if values == Precision::F32 => Ok(Box::new(PackedDense::compress(weight, mask)?)),
-            _ => self.packed(&Source { mask, from: Origin::Dense(weight) }, values),
+        self.build_from(&Source::new(mask, Origin::Dense(weight)), values)
+    }
+
+    /// The same of what there is.
+    pub(super) fn build_from(self, source: &Source<'_>, values: Precision) -> Result<Box<dyn LinearOp>> {
+        match (self, source.from) {
+            (Format::Dense, Origin::Dense(weight)) if values == Precision::F32 => {
+                Ok(Box::new(PackedDense::compress(weight, source.mask)?))
+            }
+            _ => self.packed(source, values),
         }
     }
 
@@ -144,7 +151,7 @@ impl Format {
     /// # Errors
     /// As there; [`Format::Dense`] has none.
     pub fn parts(self, weight: &ArrayRef2<f32>, mask: &Mask, values: Precision) -> Result<Parts> {
-        self.packed_parts(&Source { mask, from: Origin::Dense(weight) }, values)
+        self.packed_parts(&Source::new(mask, Origin::Dense(weight)), values)
     }
 
     /// What another storage keeps, in this one, by its kept weights row by row: no array of `(out, in)` is made, and a kept weight that is 0
@@ -196,9 +203,9 @@ impl Format {
         let (mask, own) = (entries.mask(), entries.precision());
         let wanted = values.unwrap_or_else(|| own.within(self));
         if wanted != Precision::F32 && own.serves(wanted) {
-            return pack(&Source { mask: &mask, from: Origin::Same(&entries) }, wanted);
+            return pack(&Source::new(&mask, Origin::Same(&entries)), wanted);
         }
-        pack(&Source { mask: &mask, from: Origin::Rows(&entries.into_csr()) }, wanted)
+        pack(&Source::new(&mask, Origin::Rows(&entries.into_csr())), wanted)
     }
 
     /// A source in this storage.
@@ -235,6 +242,16 @@ impl Format {
 }
 
 impl Format {
+    /// The layout of codes in this storage, if it has codes of this kind at any mask.
+    pub(super) fn layout(self, values: Precision) -> Option<CodeLayout> {
+        match self {
+            Format::Sell(_) if values.group().is_some() => Some(CodeLayout::Windows),
+            Format::Bsr(..) if !values.is_sparse() => Some(CodeLayout::Windows),
+            Format::Bitmask(_) if !values.is_sparse() => Some(CodeLayout::Masked),
+            _ => None,
+        }
+    }
+
     /// The kernel of this library that multiplies so many tokens, for tables.
     pub fn kernel(self, tokens: usize) -> &'static str {
         match (self, tokens) {

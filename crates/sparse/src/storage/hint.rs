@@ -4,7 +4,7 @@ use super::kept::{Origin, Source};
 use crate::Result;
 use crate::kernels::CODE_BLOCK;
 use crate::mask::Mask;
-use crate::storage::{ActivationBits, Format, LinearOp, Precision, Quantized, QuantizedNm};
+use crate::storage::{ActivationBits, Format, LinearOp, Precision};
 use ndarray::ArrayRef2;
 
 /// What a plan is made for.
@@ -42,15 +42,8 @@ impl Hint {
     /// A storage with the numbers that it keeps.
     pub(super) fn build(self, format: Format, weight: &ArrayRef2<f32>, mask: &Mask) -> Result<Box<dyn LinearOp>> {
         let values = self.values_in(format, weight.ncols());
-        let source = Source { mask, from: Origin::Dense(weight) };
-        match (format, values) {
-            (Format::Dense, Precision::F32 | Precision::Bf16 | Precision::F16) => format.build(weight, mask, values),
-            (Format::Dense, _) => Ok(Box::new(Quantized::of_source(&source, values)?.with_activation_bits(self.activation_bits))),
-            (Format::Nm(n, m), _) if !values.is_sparse() => {
-                Ok(Box::new(QuantizedNm::of_source(&source, (n, m), values)?.with_activation_bits(self.activation_bits)))
-            }
-            _ => format.build(weight, mask, values),
-        }
+        let source = Source { activations: self.activation_bits, ..Source::new(mask, Origin::Dense(weight)) };
+        format.build_from(&source, values)
     }
 
     /// The same with activations of so many bits.

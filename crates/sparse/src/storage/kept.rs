@@ -5,7 +5,7 @@ use super::entries::Entries;
 use super::scale::scale_of;
 use crate::kernels::Value;
 use crate::mask::Mask;
-use crate::storage::LinearOp;
+use crate::storage::{ActivationBits, LinearOp};
 use crate::{Error, Result};
 use ndarray::{ArrayRef2, CowArray, Ix2};
 use std::ops::Range;
@@ -30,6 +30,8 @@ enum Numbers<'a, T> {
 pub(super) struct Source<'a> {
     pub mask: &'a Mask,
     pub from: Origin<'a>,
+    /// What storages of codes meet.
+    pub activations: ActivationBits,
 }
 
 /// As [`Numbers`], of any type.
@@ -55,6 +57,10 @@ impl Origin<'_> {
 }
 
 impl<'a> Source<'a> {
+    pub fn new(mask: &'a Mask, from: Origin<'a>) -> Self {
+        Source { mask, from, activations: ActivationBits::Full }
+    }
+
     /// The weights to be stored as `T`.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ pub struct Machine {
     pub isa: Isa,
     /// Whether sixteen numbers are gathered faster than loaded one by one.
     pub gathers: bool,
+    /// Whether bytes are spread over the columns of a mask by one instruction, AVX-512 VBMI2.
+    pub expands: bool,
     /// Bytes of the first data cache.
     pub l1: usize,
     /// Bytes of the second cache.
@@ -37,6 +39,7 @@ impl Machine {
             Machine {
                 isa: Isa::current(),
                 gathers: Isa::current() == Isa::Avx512 && Isa::gathers_fast(),
+                expands: Isa::expands_bytes(),
                 l1: level(1).unwrap_or(32 << 10),
                 l2: level(2).unwrap_or(512 << 10),
                 l3: level(3).unwrap_or(8 << 20),

@@ -72,7 +72,7 @@ impl Plan {
     /// Times dense, the three storages that the model ranks highest, the best of another kind and those made for the mask's pattern, some 40 ms
     /// each and in turns, and keeps the fastest; a sparse one only if it is faster by 3 % in the median turn. Where the hint says
     /// that weights come from memory, the caches are emptied before each product, else trials multiply from them. The weight is what
-    /// the plan stores by now: one that was rounded to the hint's values stays so, dense or not.
+    /// the plan stores by now: one that was rounded to the hint's values stays so, dense or not (codes with zero points are chosen anew).
     ///
     /// # Errors
     /// As [`Plan::new`].

@@ -5,8 +5,10 @@ use super::kept::{Origin, Source};
 use super::precision::Precision;
 use super::quantized::{Quantized, QuantizedParts};
 use super::quantized_nm::{QuantizedNm, QuantizedNmParts, pattern_of};
+use super::quantized_sparse::{CodeLayout, QuantizedSparse, QuantizedSparseParts, words};
 use crate::kernels::{CODE_BLOCK, Values};
 use crate::mask::{Mask, Pattern};
+use crate::storage::Format;
 use crate::{Error, Result};
 use half::f16;
 use ndarray::ArrayRef2;
@@ -226,11 +228,6 @@ impl Quantized {
     }
 }
 
-/// The bits of a mask, 64 columns a word.
-fn words(mask: &Mask) -> Vec<u64> {
-    (0..mask.rows()).flat_map(|row| mask.row_words(row)).copied().collect()
-}
-
 /// What a mask of N:M keeps of a weight, row by row.
 fn kept(weight: &ArrayRef2<f32>, mask: &Mask) -> Vec<f32> {
     mask.iter_kept().map(|(r, c)| weight[[r, c]]).collect()
@@ -337,4 +334,71 @@ fn above_least(group: &[f32], codes: &mut [u8]) -> Option<(f32, f32)> {
             codes_by(scale, offset).then_some((scale, offset))
         })
     })
+}
+
+impl QuantizedSparse {
+    /// Rounds what a mask keeps of a weight `(out, in)` to the nearest codes, as [`Quantized::round_to_nearest`] rounds whole weights with zeros where nothing is kept; groups
+    /// are of inputs, dropped ones among them.
+    ///
+    /// # Errors
+    /// As there; if the shapes differ.
+    pub fn round_to_nearest(weight: &ArrayRef2<f32>, mask: &Mask, to: Precision) -> Result<QuantizedSparse> {
+        if weight.dim() != mask.dim() {
+            return Err(Error::shape("mask", &[weight.nrows(), weight.ncols()], &[mask.rows(), mask.cols()]));
+        }
+        if let Some((row, col)) = mask.iter_kept().find(|&(r, c)| !weight[[r, c]].is_finite()) {
+            return Err(Error::NotFinite { what: format!("weight for {to}"), row, col, value: weight[[row, col]].into() });
+        }
+        QuantizedSparse::new(at_mask(Quantized::round_to_nearest(&mask.applied(weight), to)?.parts(), mask))
+    }
+
+    /// As [`Quantized::exactly`], of what a mask keeps.
+    pub fn exactly(weight: &ArrayRef2<f32>, mask: &Mask) -> Option<QuantizedSparse> {
+        let (rows, cols) = weight.dim();
+        if cols == 0 || cols % CODE_BLOCK != 0 || mask.dim() != (rows, cols) {
+            return None;
+        }
+        // What is dropped does not matter: a number that the group keeps stands in for it.
+        let mut numbers = Vec::with_capacity(rows * cols);
+        for row in 0..rows {
+            for first in (0..cols).step_by(CODE_BLOCK) {
+                let kept = (first..first + CODE_BLOCK).find(|&c| mask.get(row, c)).map_or(0.0, |c| weight[[row, c]]);
+                numbers.extend((first..first + CODE_BLOCK).map(|c| if mask.get(row, c) { weight[[row, c]] } else { kept }));
+            }
+        }
+        let groups = Groups { numbers: &numbers, len: CODE_BLOCK, of_row: cols / CODE_BLOCK };
+        let (bits, joined) = Joined::exactly(groups)?;
+        let (group, Joined { codes, scales, offsets }) = joined.widest(cols);
+        QuantizedSparse::new(at_mask(QuantizedParts { rows, cols, bits, group, codes, scales, offsets }, mask)).ok()
+    }
+
+    /// What a mask keeps of a source, for a storage.
+    ///
+    /// # Errors
+    /// As [`Quantized::round_to_nearest`]; if the mask has another shape, or not the blocks that the storage is made for.
+    pub(super) fn of_source(source: &Source<'_>, format: Format, layout: CodeLayout, to: Precision) -> Result<QuantizedSparse> {
+        if let Format::Bsr(rows, cols) = format {
+            Pattern::Block { rows, cols }.check(source.mask)?;
+        }
+        QuantizedSparse::in_layout(at_mask(Quantized::of_source(source, to)?.parts(), source.mask), layout)
+    }
+}
+
+/// The codes of a whole weight that a mask keeps.
+fn at_mask(parts: QuantizedParts, mask: &Mask) -> QuantizedSparseParts {
+    let QuantizedParts { rows, cols, bits, group, codes, scales, offsets } = parts;
+    let bytes = if bits == 4 { cols.div_ceil(2) } else { cols };
+    let code = |row: usize, at: usize| match bits {
+        4 => codes[row * bytes + at / 2] >> (4 * (at % 2)) & 15,
+        _ => codes[row * bytes + at],
+    };
+    let mut kept = Vec::new();
+    for row in 0..rows {
+        let of: Vec<u8> = (0..cols).filter(|&c| mask.get(row, c)).map(|c| code(row, c)).collect();
+        match bits {
+            4 => kept.extend(of.chunks(2).map(|two| two[0] | two.get(1).map_or(0, |high| high << 4))),
+            _ => kept.extend(of),
+        }
+    }
+    QuantizedSparseParts { rows, cols, bits, group, words: words(mask), codes: kept, scales, offsets }
 }

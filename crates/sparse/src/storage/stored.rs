@@ -4,7 +4,8 @@ use super::codes::in_few_bits;
 use super::parts::{Part, Parts, Sizes};
 use super::{
     Bitmask, BitmaskParts, BlockColumns, Bsr, BsrParts, Columns, Csr, LinearOp, Nm, NmParts, Offsets, Quantized, QuantizedNm,
-    QuantizedNmParts, QuantizedParts, Sell, SellParts, TileCsr, TileCsrParts, TilePairs, TilePairsParts,
+    QuantizedNmParts, QuantizedParts, QuantizedSparse, QuantizedSparseParts, Sell, SellParts, TileCsr, TileCsrParts, TilePairs,
+    TilePairsParts,
 };
 use crate::kernels::{Expand, Pair, Value, Values};
 use crate::{Error, Result};
@@ -58,6 +59,7 @@ impl Parts {
             "csr" => Csr::from_parts(self).map(|s| Box::new(s) as Box<dyn LinearOp>),
             "quantized" => Quantized::from_parts(self).map(|s| Box::new(s) as Box<dyn LinearOp>),
             "quantized-nm" => QuantizedNm::from_parts(self).map(|s| Box::new(s) as Box<dyn LinearOp>),
+            "quantized-sparse" => QuantizedSparse::from_parts(self).map(|s| Box::new(s) as Box<dyn LinearOp>),
             "tile-csr" => of!(TileCsr),
             "tile-pairs" => of!(TilePairs),
             "bitmask" => of!(Bitmask),
@@ -66,7 +68,9 @@ impl Parts {
             "bsr" => of!(Bsr),
             other => Err(Error::invalid_option(
                 "storage",
-                format!("'{other}' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr, quantized, quantized-nm"),
+                format!(
+                    "'{other}' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr, quantized, quantized-nm, quantized-sparse"
+                ),
             )),
         }
     }
@@ -453,5 +457,32 @@ impl Stored for QuantizedNm {
         let ((n, m), words) = (from.sizes.pattern()?, from.u64s("words")?);
         let Sizes { rows, cols, .. } = from.sizes;
         QuantizedNm::new(QuantizedNmParts { rows, cols, n, m, bits, group, words, codes, scales, offsets })
+    }
+}
+
+impl Stored for QuantizedSparse {
+    fn kind() -> (&'static str, &'static str) {
+        ("quantized-sparse", "u8")
+    }
+
+    fn to_parts(&self) -> Parts {
+        let QuantizedSparseParts { rows, cols, group, words, codes, scales, offsets, .. } = self.parts();
+        let values = self.numbers().to_string();
+        let sizes = Sizes { values, group: Some(group), ..Sizes::new::<f32>("quantized-sparse", rows, cols) };
+        let mut lists = vec![("words", Part::U64(words))];
+        lists.extend(code_lists(codes, scales, offsets));
+        Parts { sizes, lists }
+    }
+
+    fn from_parts(parts: Parts) -> Result<Self> {
+        parts.check_codes("quantized-sparse")?;
+        Self::checked(parts)
+    }
+
+    fn checked(mut from: Parts) -> Result<Self> {
+        let Codes { bits, group, codes, scales, offsets } = from.codes()?;
+        let words = from.u64s("words")?;
+        let Sizes { rows, cols, .. } = from.sizes;
+        QuantizedSparse::new(QuantizedSparseParts { rows, cols, bits, group, words, codes, scales, offsets })
     }
 }

@@ -307,8 +307,9 @@ fn formats_build_and_convert_them() {
     let sparse = Format::TileCsr(32).build(&w, &mask, Precision::I8Grouped(32)).unwrap();
     let whole = Format::Dense.convert_to(sparse.as_ref(), Precision::I8Grouped(32)).unwrap();
     assert_eq!((whole.format(), bits(&whole.to_dense())), ("i8", bits(&sparse.to_dense())));
-    let refused = Format::Bitmask(64).build(&w, &mask, Precision::I4Grouped(64)).err().map(|e| e.to_string());
-    assert_eq!(refused.as_deref(), Some("values: bitmask:64 keeps f32, bf16, f16 and i8, not i4:64"));
+    let refused = Format::TileCsr(64).build(&w, &mask, Precision::I4Grouped(64)).err().map(|e| e.to_string());
+    let says = "values: tile-csr:64 keeps f32, bf16, f16 and i8, not i4:64: dense, sell, bitmask, nm and bsr do";
+    assert_eq!(refused.as_deref(), Some(says));
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! Tokens rounded to codes.
 
 use super::slices::BLOCK;
-use crate::kernels::simd::Isa;
+use crate::kernels::simd::{Isa, NEAR};
 use ndarray::ArrayRef2;
 use rayon::prelude::*;
 
 /// The most planes.
 pub(super) const PLANES: usize = 3;
 
-/// What belongs to 32 numbers of a token.
+/// What belongs to the numbers of a token that are rounded alike.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Step {
     /// What a code of the first plane stands for.
@@ -23,10 +23,21 @@ pub(super) struct Step {
 pub(super) struct Tile {
     pub first: usize,
     pub tokens: usize,
-    /// `(blocks, tokens, planes, 32)`, bytes or words.
+    /// Bytes or words, in the order of [`Order`].
     pub codes: Vec<u8>,
     /// `(blocks, tokens)`.
     pub steps: Vec<Step>,
+    /// `−zero · Σ` of each four codes, in the order of [`Order::Rows`], if that is asked for.
+    pub starts: Vec<i32>,
+}
+
+/// In which order codes lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// `(blocks, tokens, planes, block)`, with so many zeros before and behind each block, and [`NEAR`] bytes behind all if there are any.
+    Blocks { pad: usize },
+    /// `(tokens, planes, blocks, block)`, filled up to a multiple of so many columns, and with the sums of four.
+    Rows { multiple: usize },
 }
 
 /// Numbers of which 32 have a common step: where the largest is beyond these, their products or steps may be.
@@ -41,12 +52,32 @@ pub(super) struct Rounding {
     pub planes: usize,
     /// The zero of the weight's codes.
     pub zero: i32,
+    /// Numbers that have a step in common: 32 or 64.
+    pub block: usize,
+    pub order: Order,
 }
 
 impl Rounding {
     /// Bytes of a plane of a block.
     pub fn size(self) -> usize {
-        if self.words { 2 * BLOCK } else { BLOCK }
+        if self.words { 2 * self.block } else { self.block }
+    }
+
+    /// Bytes from a plane of a block to the next in [`Order::Blocks`], and from a plane of a token to the next in [`Order::Rows`], of so many columns.
+    pub fn stride(self, cols: usize) -> usize {
+        match self.order {
+            Order::Blocks { pad } => self.size() + 2 * pad,
+            Order::Rows { multiple } => cols.next_multiple_of(multiple),
+        }
+    }
+
+    /// Bytes of a tile.
+    fn bytes(self, cols: usize, tokens: usize) -> usize {
+        let planes = tokens * self.planes * self.stride(cols);
+        match self.order {
+            Order::Blocks { pad } => cols.div_ceil(self.block) * planes + if pad > 0 { NEAR } else { 0 },
+            Order::Rows { .. } => planes,
+        }
     }
 
     /// The largest code.
@@ -71,13 +102,13 @@ impl Rounding {
     }
 
     fn tile(self, x: &ArrayRef2<f32>, first: usize, tokens: usize) -> Option<Tile> {
-        let blocks = x.ncols().div_ceil(BLOCK);
-        let size = self.size();
+        let bytes = self.bytes(x.ncols(), tokens);
         let mut tile = Tile {
             first,
             tokens,
-            codes: vec![0; blocks * tokens * self.planes * size],
-            steps: vec![Step::default(); blocks * tokens],
+            codes: vec![0; bytes],
+            steps: vec![Step::default(); x.ncols().div_ceil(self.block) * tokens],
+            starts: Vec::new(),
         };
         let mut held = Vec::new();
         for t in 0..tokens {
@@ -90,6 +121,10 @@ impl Rounding {
             if !self.token(row, t, &mut tile) {
                 return None;
             }
+        }
+        if let Order::Rows { .. } = self.order {
+            let sum = |four: &[u8; 4]| four.iter().map(|code| i32::from(*code as i8)).sum::<i32>();
+            tile.starts = tile.codes.as_chunks().0.iter().map(|four| -self.zero * sum(four)).collect();
         }
         Some(tile)
     }
@@ -112,33 +147,51 @@ impl Rounding {
 
     #[inline(always)]
     fn token_by(self, x: &[f32], token: usize, tile: &mut Tile) -> bool {
-        let (planes, size) = (self.planes, self.size());
-        for block in 0..x.len().div_ceil(BLOCK) {
-            let at = block * tile.tokens + token;
-            let to = &mut tile.codes[at * planes * size..(at + 1) * planes * size];
-            let numbers = &x[block * BLOCK..];
-            let mut part = [0.0; BLOCK];
-            match numbers.first_chunk::<BLOCK>() {
+        match self.block {
+            BLOCK => self.blocks::<BLOCK>(x, token, tile),
+            64 => self.blocks::<64>(x, token, tile),
+            block => unreachable!("{block} numbers with a step in common"),
+        }
+    }
+
+    #[inline(always)]
+    fn blocks<const N: usize>(self, x: &[f32], token: usize, tile: &mut Tile) -> bool {
+        let (planes, size, stride) = (self.planes, self.size(), self.stride(x.len()));
+        for block in 0..x.len().div_ceil(N) {
+            let (first, step) = match self.order {
+                Order::Blocks { pad } => ((block * tile.tokens + token) * planes * stride + pad, stride),
+                Order::Rows { .. } => (token * planes * stride + block * size, stride),
+            };
+            let to = &mut tile.codes[first..first + (planes - 1) * step + size];
+            let numbers = &x[block * N..];
+            let mut part = [0.0; N];
+            match numbers.first_chunk::<N>() {
                 Some(whole) => part = *whole,
                 None => part[..numbers.len()].copy_from_slice(numbers),
             }
-            let step = match self.words {
-                false => self.block(&part, to, |to, codes| {
+            let found = match self.words {
+                false => self.block(&part, to, step, |to, codes| {
                     to.iter_mut().zip(codes).for_each(|(to, code)| *to = *code as i8 as u8);
                 }),
-                true => self.block(&part, to, |to, codes| {
+                true => self.block(&part, to, step, |to, codes| {
                     to.as_chunks_mut::<2>().0.iter_mut().zip(codes).for_each(|(to, code)| *to = (*code as i16).to_le_bytes());
                 }),
             };
-            let Some(step) = step else { return false };
-            tile.steps[at] = step;
+            let Some(found) = found else { return false };
+            tile.steps[block * tile.tokens + token] = found;
         }
         true
     }
 
-    /// The codes of some numbers, plane by plane.
+    /// The codes of some numbers, plane by plane, of which each begins so many bytes behind the one before it.
     #[inline(always)]
-    fn block(self, x: &[f32; BLOCK], to: &mut [u8], write: impl Fn(&mut [u8], &[i32; BLOCK])) -> Option<Step> {
+    fn block<const N: usize>(
+        self,
+        x: &[f32; N],
+        to: &mut [u8],
+        next: usize,
+        write: impl Fn(&mut [u8], &[i32; N]),
+    ) -> Option<Step> {
         // As integers, since comparisons of floats pass over what is no number.
         let largest = f32::from_bits(x.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff)));
         if largest == 0.0 {
@@ -149,19 +202,19 @@ impl Rounding {
         }
         const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: what is added to it is rounded to an integer
         let inverse = self.most() / largest;
-        let mut rest = [0.0; BLOCK];
+        let mut rest = [0.0; N];
         let mut step = Step { step: 1.0 / inverse, ..Step::default() };
         let mut sum = 0.0f64;
         let mut unit = 1.0f64;
-        for (plane, to) in to.chunks_exact_mut(self.size()).enumerate() {
-            let mut codes = [0; BLOCK];
-            for i in 0..BLOCK {
+        for plane in 0..self.planes {
+            let mut codes = [0; N];
+            for i in 0..N {
                 let scaled = if plane == 0 { x[i] * inverse } else { rest[i] * (2.0 * self.most()) };
                 let moved = scaled + ROUND;
                 codes[i] = moved.to_bits().cast_signed() - ROUND.to_bits().cast_signed();
                 rest[i] = scaled - (moved - ROUND);
             }
-            write(to, &codes);
+            write(&mut to[plane * next..][..self.size()], &codes);
             let all: i32 = codes.iter().sum();
             step.zero[plane] = -self.zero * all;
             sum += unit * f64::from(all);
@@ -181,7 +234,7 @@ mod tests {
     fn planes_hold_what_the_ones_before_them_left() {
         let x = Array2::from_shape_fn((3, 70), |(t, c)| ((t * 70 + c) as f32 * 0.731).sin() * 10f32.powi(c as i32 % 5 - 2));
         for (words, planes, bound) in [(false, 1, 4e-3), (false, 3, 1.6e-7), (true, 1, 1.6e-5), (true, 2, 1e-7)] {
-            let rounding = Rounding { words, planes, zero: 8 };
+            let rounding = Rounding { words, planes, zero: 8, block: BLOCK, order: Order::Blocks { pad: 0 } };
             let tiles = rounding.tiles(&x, 2, false).unwrap();
             assert_eq!(tiles.iter().map(|t| (t.first, t.tokens)).collect::<Vec<_>>(), [(0, 2), (2, 1)]);
             for tile in &tiles {
@@ -211,9 +264,16 @@ mod tests {
         for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e31, 1e-31] {
             let mut x = Array2::zeros((2, 40));
             x[[1, 35]] = odd;
-            assert!(Rounding { words: false, planes: 1, zero: 8 }.tiles(&x, 4, false).is_none(), "{odd}");
+            assert!(
+                Rounding { words: false, planes: 1, zero: 8, block: BLOCK, order: Order::Blocks { pad: 0 } }
+                    .tiles(&x, 4, false)
+                    .is_none(),
+                "{odd}"
+            );
         }
-        let zeros = Rounding { words: true, planes: 2, zero: 0 }.tiles(&Array2::zeros((2, 40)), 4, false).unwrap();
+        let zeros = Rounding { words: true, planes: 2, zero: 0, block: BLOCK, order: Order::Blocks { pad: 0 } }
+            .tiles(&Array2::zeros((2, 40)), 4, false)
+            .unwrap();
         assert!(zeros[0].codes.iter().all(|c| *c == 0) && zeros[0].steps.iter().all(|s| s.step == 0.0));
     }
 }

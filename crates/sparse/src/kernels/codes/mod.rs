@@ -12,12 +12,20 @@
 //! With few tokens x is rounded too, to bytes (or words, where codes are bytes) with a step for each 32 numbers, and multiplied in integers (`product`): one
 //! such plane where activations have 8 bits, and two or three, each of what the one before it left, for the accuracy of 32 bits. With more tokens, codes are
 //! unpacked to panels of `f32` a tile at a time (`unpack`), and multiplied as a dense weight.
+//!
+//! At masks of no pattern codes lie in steps with places (`windows`) where few are kept, row by row behind bits (`masked`) where many are.
 
 mod slices;
 mod input;
 mod unpack;
 mod product;
+mod windows;
+mod masked;
+mod sparse;
 
+pub(crate) use masked::{CODE_SLACK, MaskedSlices, bytes_of, part_of_mask};
 pub(crate) use product::codes_product;
 pub(crate) use slices::{BLOCK, CodeSlices, Factors, Offsets, Pattern, Width, place, place_of_step, side_by_side};
+pub(crate) use sparse::{SparseCodeSlices, sparse_codes_product};
 pub(crate) use unpack::{column_of, unpack_rows};
+pub(crate) use windows::{CodeAt, WINDOW, WindowSlices, bases, step_size};

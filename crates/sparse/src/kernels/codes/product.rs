@@ -1,7 +1,7 @@
 //! `y = x · Wᵀ` of a weight of codes, in integers.
 
-use super::input::{Rounding, Step, Tile};
-use super::slices::{CodeSlices, Offsets, Pattern, Width, named, side_by_side};
+use super::input::{Order, Rounding, Step, Tile};
+use super::slices::{BLOCK, CodeSlices, Offsets, Pattern, Width, named, side_by_side};
 use super::unpack::unpacked_product;
 use crate::kernels::frame::{AHEAD, Epilogue, Out, Scratch, Use, ask, is_awake, tasks};
 use crate::kernels::simd::{Codes, Isa, Portable};
@@ -32,44 +32,71 @@ pub(crate) fn codes_product(
     y: &mut ArrayRef2<f32>,
     epilogue: &Epilogue<'_>,
 ) {
-    let (tokens, side) = (x.nrows(), side_by_side());
+    let tokens = x.nrows();
     assert!(x.ncols() == w.cols && y.dim() == (tokens, w.rows), "{} x {}: x {:?}, y {:?}", w.rows, w.cols, x.dim(), y.dim());
     w.check();
     if tokens == 0 || w.rows == 0 {
         return;
     }
-    let work = tokens.saturating_mul(w.rows * w.cols);
-    let threads = rayon::current_num_threads();
-    let parallel = threads > 1 && work >= if is_awake() { AWAKE } else { PARALLEL };
     // Codes in a pattern meet bytes; whole ones of eight bits meet words.
     let whole = w.pattern == Pattern::Whole;
     let words = whole && w.width == Width::Eight;
     let planes = if rounded { 1 } else { 3 - usize::from(words) };
     let most = if rounded && whole { 4 } else { 2 };
-    let rounding = Rounding { words, planes, zero: w.width.zero() };
-    let tiles = if rounded || tokens <= FEW { rounding.tiles(x, most, parallel && work >= 1 << 22) } else { None };
-    let Some(tiles) = tiles else { return unpacked_product(w, x, y, epilogue) };
-    let runs = w.runs();
-    let height = if parallel { runs.div_ceil(4 * threads) } else { runs };
-    let height = if tokens > TOKENS { height.min(8) } else { height }.max(1);
-    let parts: Vec<Range<usize>> = (0..runs).step_by(height).map(|first| first..(first + height).min(runs)).collect();
-    let blocks: Vec<&[Tile]> = tiles.chunks(TOKENS / most).collect();
-    let out = Out::new(y);
-    let task = |tiles: &[Tile], runs: Range<usize>| {
-        let mut sums = Scratch::take(most * runs.len() * side, Use::Sums);
-        for tile in tiles {
-            let sums = &mut sums[..tile.tokens * runs.len() * side];
-            meet(w, rounding, tile, runs.clone(), sums);
-            for (run, sums) in runs.clone().zip(sums.chunks_exact(tile.tokens * side)) {
-                let first = run * side;
-                for (t, sums) in sums.chunks_exact(side).enumerate() {
-                    // SAFETY: each task has its own tokens and outputs, so no two write the same entries of y, and these lie within it.
-                    unsafe { epilogue.put(out, tile.first + t, first, &sums[..side.min(w.rows - first)]) };
+    let rounding = Rounding { words, planes, zero: w.width.zero(), block: BLOCK, order: Order::Blocks { pad: 0 } };
+    let frame = Frame { rows: w.rows, cols: w.cols, rounded, rounding, most };
+    if !frame.product(x, y, epilogue, &|tile, runs, sums| meet(w, rounding, tile, runs, sums)) {
+        unpacked_product(w, x, y, epilogue);
+    }
+}
+
+/// A product in integers.
+pub(super) struct Frame {
+    pub rows: usize,
+    pub cols: usize,
+    /// Whether x is rounded whatever the number of tokens.
+    pub rounded: bool,
+    pub rounding: Rounding,
+    /// The most tokens of a tile.
+    pub most: usize,
+}
+
+/// Writes the sums of a tile of tokens and some blocks of rows, `(blocks of rows, tokens, rows side by side)`.
+pub(super) type Meet<'a> = dyn Fn(&Tile, Range<usize>, &mut [f32]) + Sync + 'a;
+
+impl Frame {
+    /// Whether that is how so many tokens are multiplied, which must have codes: then `y = x · Wᵀ` with the epilogue is written.
+    pub fn product(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>, meet: &Meet<'_>) -> bool {
+        let Frame { rows, cols, rounded, rounding, most } = *self;
+        let (tokens, side) = (x.nrows(), side_by_side());
+        let work = tokens.saturating_mul(rows * cols);
+        let threads = rayon::current_num_threads();
+        let parallel = threads > 1 && work >= if is_awake() { AWAKE } else { PARALLEL };
+        let tiles = if rounded || tokens <= FEW { rounding.tiles(x, most, parallel && work >= 1 << 22) } else { None };
+        let Some(tiles) = tiles else { return false };
+        let runs = rows.div_ceil(side);
+        let height = if parallel { runs.div_ceil(4 * threads) } else { runs };
+        let height = if tokens > TOKENS { height.min(8) } else { height }.max(1);
+        let parts: Vec<Range<usize>> = (0..runs).step_by(height).map(|first| first..(first + height).min(runs)).collect();
+        let blocks: Vec<&[Tile]> = tiles.chunks(TOKENS / most).collect();
+        let out = Out::new(y);
+        let task = |tiles: &[Tile], runs: Range<usize>| {
+            let mut sums = Scratch::take(most * runs.len() * side, Use::Sums);
+            for tile in tiles {
+                let sums = &mut sums[..tile.tokens * runs.len() * side];
+                meet(tile, runs.clone(), sums);
+                for (run, sums) in runs.clone().zip(sums.chunks_exact(tile.tokens * side)) {
+                    let first = run * side;
+                    for (t, sums) in sums.chunks_exact(side).enumerate() {
+                        // SAFETY: each task has its own tokens and outputs, so no two write the same entries of y, and these lie within it.
+                        unsafe { epilogue.put(out, tile.first + t, first, &sums[..side.min(rows - first)]) };
+                    }
                 }
             }
-        }
-    };
-    tasks(blocks.len() * parts.len(), parallel, &|i| task(blocks[i / parts.len()], parts[i % parts.len()].clone()));
+        };
+        tasks(blocks.len() * parts.len(), parallel, &|i| task(blocks[i / parts.len()], parts[i % parts.len()].clone()));
+        true
+    }
 }
 
 /// Writes the sums of a tile of tokens and some blocks of rows, `(blocks of rows, tokens, rows side by side)`.
@@ -77,7 +104,7 @@ fn meet(w: &CodeSlices<'_>, rounding: Rounding, tile: &Tile, runs: Range<usize>,
     let part = Part { w, rounding, tile };
     match Isa::current() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => {
+        Isa::Avx512 if Isa::multiplies_bytes() => {
             // SAFETY: this set is only ever current on a machine that has it, and the other was found just now.
             unsafe { part.meet_vnni(runs, sums) }
         }

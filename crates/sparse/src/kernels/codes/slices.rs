@@ -131,11 +131,28 @@ pub(crate) enum Factors<'a> {
     F32(&'a [f32]),
 }
 
+/// A scale in 32 bits, which is finite.
+#[inline(always)]
+fn wide(scale: f16) -> f32 {
+    // 2¹¹² is by how much the exponents of the two differ.
+    (f32::from_bits(u32::from(scale.to_bits() & 0x7fff) << 13) * f32::from_bits(0x7780_0000))
+        .copysign(f32::from_bits(u32::from(scale.to_bits()) << 16))
+}
+
 impl Factors<'_> {
-    fn len(self) -> usize {
+    pub(super) fn len(self) -> usize {
         match self {
             Factors::F16(f) => f.len(),
             Factors::F32(f) => f.len(),
+        }
+    }
+
+    /// One of them.
+    #[inline(always)]
+    pub(super) fn at(self, at: usize) -> f32 {
+        match self {
+            Factors::F16(f) => wide(f[at]),
+            Factors::F32(f) => f[at],
         }
     }
 
@@ -183,7 +200,7 @@ pub(crate) enum Offsets<'a> {
 }
 
 impl Offsets<'_> {
-    fn len(self) -> Option<usize> {
+    pub(super) fn len(self) -> Option<usize> {
         match self {
             Offsets::Symmetric => None,
             Offsets::ZeroPoints(zeros) => Some(zeros.len()),

@@ -69,6 +69,22 @@ impl Isa {
         Isa::ALL.into_iter().rev().find(|isa| isa.runs_here()).unwrap_or(Isa::Portable)
     }
 
+    /// Whether products of unsigned and signed bytes are added in 32 bits by one instruction of the current set: AVX-512 VNNI.
+    pub(crate) fn multiplies_bytes() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return Isa::current() == Isa::Avx512 && is_x86_feature_detected!("avx512vnni");
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// Whether the current set permutes bytes and spreads them over a mask beside that: AVX-512 VBMI and VBMI2.
+    pub(crate) fn expands_bytes() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return Isa::multiplies_bytes() && is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512vbmi2");
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// Whether this processor gathers sixteen numbers in about the time of sixteen loads; some take almost twice that and are faster by
     /// single loads.
     pub(crate) fn gathers_fast() -> bool {

@@ -290,6 +290,13 @@ x86!(
 );
 
 #[cfg(target_arch = "x86_64")]
+x86!(
+    /// Sixteen numbers, with the products of bytes and the permutations and expansions of bytes (VNNI, VBMI, VBMI2).
+    Vbmi, "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx512vbmi,avx512vbmi2", __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps, _mm512_mul_ps, sum_of_sixteen,
+    __m256i, _mm512_cvtepu16_epi32, _mm512_slli_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps, __m128i, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps
+);
+
+#[cfg(target_arch = "x86_64")]
 impl Zmm {
     /// The vectors of eight that it has beside its own.
     #[inline(always)]

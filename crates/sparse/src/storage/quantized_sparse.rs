@@ -1,0 +1,553 @@
+//! What a mask of no pattern keeps, in four or eight bits.
+
+use super::codes::{
+    ActivationBits, Offsets, PackedFactors, check_factors, code_at, factor_of_run, name_of, place_in_runs, precision_of,
+    put_code, row_bytes, width_of,
+};
+use super::csr::Csr;
+use super::entries::{Entries, check_row};
+use super::precision::Precision;
+use crate::kernels::{
+    Aligned, CODE_BLOCK, CODE_SLACK, CodeAt, CodeWidth, Epilogue, MaskedSlices, SparseCodeSlices, WINDOW, WindowSlices,
+    all_finite, bases, bytes_of, part_of_mask, side_by_side, sparse_codes_product, step_size,
+};
+use crate::mask::Mask;
+use crate::storage::LinearOp;
+use crate::{Error, Result};
+use ndarray::{Array2, ArrayRef2};
+use rayon::prelude::*;
+use std::fmt;
+
+/// What a [`QuantizedSparse`] is made of, row by row.
+///
+/// # Invariants
+/// - `words` are those of a [`Mask`]: 64 columns each, `(out, ceil(in / 64))`, no bit beyond the last column.
+/// - `bits` is 4 or 8; `group` is a multiple of 32 that divides `cols`, or `cols`.
+/// - `codes` are those of the kept weights, row by row, each row in whole bytes, as in [`QuantizedParts`](super::QuantizedParts).
+/// - Scales and offsets are as there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantizedSparseParts {
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Bits of a code.
+    pub bits: u8,
+    /// Inputs of a row that share a scale, dropped ones among them.
+    pub group: usize,
+    /// A bit a weight, the lowest column first.
+    pub words: Vec<u64>,
+    /// Codes of what is kept, row by row.
+    pub codes: Vec<u8>,
+    /// Scales, `(out, groups)`.
+    pub scales: Vec<f32>,
+    /// Zero points or minimums.
+    pub offsets: Offsets,
+}
+
+/// In which order a [`QuantizedSparse`] holds its codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeLayout {
+    /// Rows side by side, in steps of up to four codes a row, each with its place in a window of 16 inputs: 8 bits a code of four, 12 a code of eight, and steps that are
+    /// not full. For 70 % of zeros and more. There have to be codes for 0: symmetric ones or zero points.
+    Windows,
+    /// Row by row, a bit an input and the codes of those that have one. For fewer zeros, on processors that expand bytes (AVX-512 VBMI2).
+    Masked,
+}
+
+/// What a mask of no pattern keeps of a weight `(out, in)`, in codes of four or eight bits with a scale for each group of inputs.
+///
+/// With few tokens, products are of integers, as those of [`Quantized`](super::Quantized). A kept weight whose code stands for 0 is kept. An infinity or a NaN in x at
+/// an input that a row drops does not reach it.
+///
+/// ```
+/// use lacuna_sparse::mask::Mask;
+/// use lacuna_sparse::storage::{LinearOp, Precision, QuantizedSparse, apply};
+/// use ndarray::array;
+/// let (w, mask) = (array![[0.5, 0., -0.25, 0.], [0., 1., 0., 0.]], Mask::from_fn(2, 4, |r, c| r == 0 && c != 1 || c == 1 && r == 1));
+/// let op = QuantizedSparse::round_to_nearest(&w, &mask, Precision::I8)?;
+/// assert_eq!((op.nnz(), op.mask()), (4, mask));
+/// assert!((apply(&op, &array![[1., 2., 4., 8.]])[[0, 0]] + 0.5).abs() < 0.01);
+/// # Ok::<(), lacuna_sparse::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct QuantizedSparse {
+    rows: usize,
+    cols: usize,
+    width: CodeWidth,
+    group: usize,
+    nnz: usize,
+    codes: Codes,
+    factors: PackedFactors,
+    activations: ActivationBits,
+}
+
+/// Codes in one of both orders.
+#[derive(Clone)]
+enum Codes {
+    Windows(Windows),
+    Masked(Masked),
+}
+
+/// As [`WindowSlices`].
+#[derive(Clone, Default)]
+struct Windows {
+    base: [u8; 4],
+    begins: Vec<u32>,
+    counts: Vec<[u8; 2]>,
+    starts: Vec<u8>,
+    steps: Aligned,
+    /// Kept weights whose code stands for 0, which have no slots: columns, and where those of each row begin.
+    zero_begins: Vec<u32>,
+    zeros: Vec<u32>,
+}
+
+/// As [`MaskedSlices`].
+#[derive(Clone)]
+struct Masked {
+    masks: Vec<u8>,
+    begins: Vec<u32>,
+    codes: Vec<u8>,
+}
+
+impl PartialEq for QuantizedSparse {
+    fn eq(&self, other: &Self) -> bool {
+        (self.layout(), self.activations) == (other.layout(), other.activations) && self.parts() == other.parts()
+    }
+}
+
+impl fmt::Debug for QuantizedSparse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((rows, cols), kept, layout) = (self.shape(), self.nnz, self.layout());
+        let bits = self.activations;
+        write!(f, "QuantizedSparse({rows} x {cols}, {kept} kept, {}, {layout:?}, activations in {bits} bits)", self.precision())
+    }
+}
+
+const FORMAT: &str = "quantized-sparse";
+
+/// Weights of a thousand below which windows are taken.
+const FEW: usize = 350;
+
+/// What is kept, row by row, checked.
+struct Rows<'a> {
+    parts: &'a QuantizedSparseParts,
+    width: CodeWidth,
+    stride: usize,
+    /// The first byte of the codes of each row.
+    begins: Vec<usize>,
+}
+
+impl Rows<'_> {
+    fn of(parts: &QuantizedSparseParts) -> Result<Rows<'_>> {
+        let QuantizedSparseParts { rows, cols, bits, group, words, codes, scales, offsets } = parts;
+        let refuse = |reason: String| Err(Error::invalid_option(FORMAT, reason));
+        let width = width_of(FORMAT, *bits)?;
+        check_factors(FORMAT, (*rows, *cols), (width, *group), scales, offsets)?;
+        let stride = cols.div_ceil(64);
+        if rows.checked_mul(stride) != Some(words.len()) {
+            return refuse(format!("{} words for {rows} rows of {cols} bits", words.len()));
+        }
+        if cols % 64 != 0 && words.chunks(stride.max(1)).any(|row| row[stride - 1] >> (cols % 64) != 0) {
+            return refuse(format!("a bit stands beyond the last of {cols} columns"));
+        }
+        if u32::try_from(rows.saturating_mul(*cols)).is_err() {
+            return refuse(format!("{rows} x {cols} weights, where 32 bits count them"));
+        }
+        let kept = |row: usize| words[row * stride..(row + 1) * stride].iter().map(|w| w.count_ones() as usize).sum::<usize>();
+        let mut begins = vec![0];
+        for row in 0..*rows {
+            begins.push(begins[row] + row_bytes(width, kept(row)));
+        }
+        if begins[*rows] != codes.len() {
+            let kept: usize = (0..*rows).map(kept).sum();
+            return refuse(format!("{} bytes of codes for {kept} weights of {bits} bits", codes.len()));
+        }
+        Ok(Rows { parts, width, stride, begins })
+    }
+
+    /// The kept weights of a row.
+    fn row(&self, row: usize) -> impl Iterator<Item = CodeAt> {
+        let words = &self.parts.words[row * self.stride..(row + 1) * self.stride];
+        let codes = &self.parts.codes[self.begins[row]..self.begins[row + 1]];
+        let columns = words.iter().enumerate().flat_map(|(i, word)| {
+            let word = *word;
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| i * 64 + bit)
+        });
+        columns.enumerate().map(|(at, column)| CodeAt { column, code: code_at(self.width, codes, at) })
+    }
+
+    /// The code that stands for 0 in the group of a column; none of minimums, where none does for certain.
+    fn zero(&self, row: usize, column: usize) -> Option<u8> {
+        match &self.parts.offsets {
+            Offsets::Symmetric => Some(self.width.zero() as u8),
+            Offsets::ZeroPoints(zeros) => {
+                Some(zeros[row * (self.parts.cols / self.parts.group) + column / self.parts.group].cast_unsigned())
+            }
+            Offsets::Minimums(_) => None,
+        }
+    }
+}
+
+impl Rows<'_> {
+    /// The code that stands for 0 in a row that there is not.
+    fn zero_beyond(&self) -> u8 {
+        if self.parts.offsets == Offsets::Symmetric { self.width.zero() as u8 } else { 0 }
+    }
+}
+
+/// Columns of which x has a step in common.
+fn block_of(group: usize, cols: usize) -> usize {
+    if group == cols || group % 64 == 0 { 64 } else { CODE_BLOCK }
+}
+
+/// The steps of some rows side by side.
+#[derive(Default)]
+struct Run {
+    counts: Vec<[u8; 2]>,
+    starts: Vec<u8>,
+    steps: Vec<u8>,
+}
+
+impl Windows {
+    fn of(rows: &Rows<'_>) -> Windows {
+        let (all, cols, side) = (rows.parts.rows, rows.parts.cols, side_by_side());
+        let block = block_of(rows.parts.group, cols);
+        let mut kept = Vec::new();
+        let (mut zero_begins, mut zeros) = (vec![0], Vec::new());
+        for row in 0..all {
+            let stands_for_0 = |at: &CodeAt| rows.zero(row, at.column) == Some(at.code);
+            let (none, some): (Vec<CodeAt>, Vec<CodeAt>) = rows.row(row).partition(stands_for_0);
+            zeros.extend(none.iter().map(|at| at.column as u32));
+            zero_begins.push(zeros.len() as u32);
+            kept.push(some);
+        }
+        let base = bases(kept.iter().map(Vec::len).sum::<usize>() * 1000 / (all * cols).max(1));
+        let runs: Vec<Run> = (0..all.div_ceil(side))
+            .into_par_iter()
+            .map(|run| {
+                let first = run * side;
+                Run::of(rows, first, &kept[first..all.min(first + side)], base, block)
+            })
+            .collect();
+        let mut windows = Windows { base, begins: vec![0], zero_begins, zeros, ..Windows::default() };
+        let mut steps = Vec::new();
+        for run in runs {
+            windows.counts.extend(run.counts);
+            windows.starts.extend(run.starts);
+            windows.begins.push(windows.starts.len() as u32);
+            steps.extend(run.steps);
+        }
+        windows.steps = Aligned::zeros(steps.len().div_ceil(4));
+        windows.steps.bytes_mut()[..steps.len()].copy_from_slice(&steps);
+        windows
+    }
+}
+
+impl Run {
+    fn of(rows: &Rows<'_>, first: usize, kept: &[Vec<CodeAt>], base: [u8; 4], block: usize) -> Run {
+        let (cols, side, width) = (rows.parts.cols, side_by_side(), rows.width);
+        let mut run = Run { counts: vec![[0; 2]; cols.div_ceil(block)], ..Run::default() };
+        let reach = usize::from(base[3]) + WINDOW;
+        let mut next = vec![0; kept.len()];
+        // Where the row goes on that is furthest behind.
+        while let Some(column) = kept.iter().zip(&next).filter_map(|(row, &at)| row.get(at).map(|at| at.column)).min() {
+            let of = column / block;
+            // Slots without a code name a column of their own block.
+            let start = column.min((of + 1) * block - 1 - usize::from(base[3]));
+            let at = run.steps.len();
+            run.steps.resize(at + step_size(width, side), 0);
+            let step = &mut run.steps[at..];
+            for (lane, slot) in (0..side).flat_map(|lane| (0..4).map(move |slot| (lane, slot))) {
+                let from = start + usize::from(base[slot]);
+                let code = kept.get(lane).and_then(|row| row.get(next[lane]));
+                let (place, code) = match code.filter(|at| (from..from + WINDOW).contains(&at.column)) {
+                    Some(code) => {
+                        next[lane] += 1;
+                        (code.column - from, code.code)
+                    }
+                    // Rows beyond the last have the factors 0.
+                    None if lane < kept.len() => (0, rows.zero(first + lane, column).expect("windows have codes for 0")),
+                    None => (0, rows.zero_beyond()),
+                };
+                let slot = 4 * lane + slot;
+                match width {
+                    CodeWidth::Four => step[slot] = place as u8 | code << 4,
+                    CodeWidth::Eight => {
+                        step[slot / 2] |= (place as u8) << (4 * (slot % 2));
+                        step[2 * side + slot] = code;
+                    }
+                }
+            }
+            run.starts.push((start % block) as u8);
+            run.counts[of][0] += 1;
+            // Its last columns belong to the next block.
+            if start % block + reach > block && of + 1 < run.counts.len() {
+                run.counts[of + 1][1] += 1;
+            }
+        }
+        run
+    }
+}
+
+impl Masked {
+    fn of(rows: &Rows<'_>) -> Masked {
+        let (all, part, bytes) = (rows.parts.rows, part_of_mask(), part_of_mask() / 8);
+        let parts = rows.parts.cols.div_ceil(part);
+        let mut masked = Masked { masks: vec![0; all * parts * bytes], begins: vec![0], codes: Vec::new() };
+        for row in 0..all {
+            let mask = &mut masked.masks[row * parts * bytes..(row + 1) * parts * bytes];
+            let mut codes: Vec<Vec<u8>> = vec![Vec::new(); parts];
+            for CodeAt { column, code } in rows.row(row) {
+                mask[column / 8] |= 1 << (column % 8);
+                codes[column / part].push(code);
+            }
+            for codes in codes {
+                let first = masked.codes.len();
+                masked.codes.resize(first + bytes_of(rows.width, codes.len()), 0);
+                codes.iter().enumerate().for_each(|(at, code)| put_code(rows.width, &mut masked.codes[first..], at, *code));
+            }
+            masked.begins.push(masked.codes.len() as u32);
+        }
+        masked.codes.resize(masked.codes.len() + CODE_SLACK, 0);
+        masked
+    }
+}
+
+impl QuantizedSparse {
+    /// The weight of its parts, checked, in the layout that suits how many weights are kept.
+    ///
+    /// # Errors
+    /// If an invariant of [`QuantizedSparseParts`] does not hold, or there are 2³² weights.
+    pub fn new(parts: QuantizedSparseParts) -> Result<Self> {
+        let kept: usize = parts.words.iter().map(|w| w.count_ones() as usize).sum();
+        let few = kept * 1000 < parts.rows.saturating_mul(parts.cols).saturating_mul(FEW);
+        match few && !matches!(parts.offsets, Offsets::Minimums(_)) {
+            true => QuantizedSparse::in_layout(parts, CodeLayout::Windows),
+            false => QuantizedSparse::in_layout(parts, CodeLayout::Masked),
+        }
+    }
+
+    /// As [`QuantizedSparse::new`], in a layout.
+    ///
+    /// # Errors
+    /// As there; if there are minimums for [`CodeLayout::Windows`].
+    pub fn in_layout(parts: QuantizedSparseParts, layout: CodeLayout) -> Result<Self> {
+        let checked = Rows::of(&parts)?;
+        if let (CodeLayout::Windows, Offsets::Minimums(_)) = (layout, &parts.offsets) {
+            return Err(Error::invalid_option(FORMAT, "codes with minimums, of which windows need one for 0"));
+        }
+        let (rows, cols, width, group) = (parts.rows, parts.cols, checked.width, parts.group);
+        let groups = if cols == 0 { 0 } else { cols / group };
+        let (codes, factors) = match layout {
+            CodeLayout::Windows => {
+                let many = rows.next_multiple_of(side_by_side()) * groups;
+                let factors = PackedFactors::new(&parts.scales, &parts.offsets, many, |at| factor_of_run(at, rows, groups));
+                (Codes::Windows(Windows::of(&checked)), factors)
+            }
+            CodeLayout::Masked => {
+                (Codes::Masked(Masked::of(&checked)), PackedFactors::new(&parts.scales, &parts.offsets, rows * groups, Some))
+            }
+        };
+        let nnz = parts.words.iter().map(|w| w.count_ones() as usize).sum();
+        Ok(QuantizedSparse { rows, cols, width, group, nnz, codes, factors, activations: ActivationBits::Full })
+    }
+
+    /// What it is made of, row by row.
+    pub fn parts(&self) -> QuantizedSparseParts {
+        let (rows, cols, stride) = (self.rows, self.cols, self.cols.div_ceil(64));
+        let (mut words, mut codes) = (vec![0u64; rows * stride], Vec::new());
+        self.each_row(|row, kept| {
+            let first = codes.len();
+            codes.resize(first + row_bytes(self.width, kept.len()), 0);
+            for (at, (CodeAt { column, code }, _)) in kept.iter().enumerate() {
+                words[row * stride + column / 64] |= 1 << (column % 64);
+                put_code(self.width, &mut codes[first..], at, *code);
+            }
+        });
+        let groups = if cols == 0 { 0 } else { cols / self.group };
+        let (scales, offsets) = match self.codes {
+            Codes::Windows(_) => self.factors.lists(rows * groups, |at| place_in_runs(at, groups)),
+            Codes::Masked(_) => self.factors.lists(rows * groups, |at| at),
+        };
+        let bits = if self.width == CodeWidth::Four { 4 } else { 8 };
+        QuantizedSparseParts { rows, cols, bits, group: self.group, words, codes, scales, offsets }
+    }
+
+    /// The same weight in a layout.
+    ///
+    /// # Errors
+    /// As [`QuantizedSparse::in_layout`].
+    pub fn with_layout(self, layout: CodeLayout) -> Result<Self> {
+        if self.layout() == layout {
+            return Ok(self);
+        }
+        Ok(QuantizedSparse::in_layout(self.parts(), layout)?.with_activation_bits(self.activations))
+    }
+
+    /// The layout.
+    pub fn layout(&self) -> CodeLayout {
+        match self.codes {
+            Codes::Windows(_) => CodeLayout::Windows,
+            Codes::Masked(_) => CodeLayout::Masked,
+        }
+    }
+
+    /// The same weight, multiplied with activations of so many bits.
+    pub fn with_activation_bits(mut self, bits: ActivationBits) -> Self {
+        self.activations = bits;
+        self
+    }
+
+    /// What its numbers are.
+    pub fn precision(&self) -> Precision {
+        precision_of(self.width, self.factors.is_even(), self.group, self.cols)
+    }
+
+    /// The name of its numbers: `i4`, `u4`, `i8`, `u8`.
+    pub(super) fn numbers(&self) -> &'static str {
+        name_of(self.width, self.factors.is_even())
+    }
+
+    fn slices(&self) -> SparseCodeSlices<'_> {
+        let QuantizedSparse { rows, cols, width, group, .. } = *self;
+        let (block, (scales, offsets)) = (block_of(group, cols), self.factors.slices());
+        match &self.codes {
+            Codes::Windows(w) => SparseCodeSlices::Windows(WindowSlices {
+                rows,
+                cols,
+                width,
+                block,
+                group: group.div_ceil(block).max(1),
+                base: w.base,
+                begins: &w.begins,
+                counts: &w.counts,
+                starts: &w.starts,
+                steps: &w.steps.bytes()[..w.starts.len() * step_size(width, side_by_side())],
+                scales,
+                offsets,
+            }),
+            Codes::Masked(m) => SparseCodeSlices::Masked(MaskedSlices {
+                rows,
+                cols,
+                width,
+                group: group.max(1),
+                block,
+                masks: &m.masks,
+                begins: &m.begins,
+                codes: &m.codes,
+                scales,
+                offsets,
+            }),
+        }
+    }
+
+    /// Calls `f` with some rows and what they keep, in the order of columns, with what codes stand for.
+    fn rows_of_run(&self, run: usize, mut f: impl FnMut(usize, &[(CodeAt, f32)])) {
+        let (side, slices) = (side_by_side(), self.slices());
+        let mut kept = vec![Vec::new(); side.min(self.rows - run * side)];
+        slices.each_code(run, 0..self.cols, |row, at, number| kept[row].push((at, number)));
+        for (lane, mut kept) in kept.into_iter().enumerate() {
+            let row = run * side + lane;
+            if let Codes::Windows(w) = &self.codes {
+                let zeros = &w.zeros[w.zero_begins[row] as usize..w.zero_begins[row + 1] as usize];
+                kept.extend(zeros.iter().map(|&column| (self.zero_at(row, column as usize), 0.0)));
+                kept.sort_by_key(|(at, _)| at.column);
+            }
+            f(row, &kept);
+        }
+    }
+
+    /// The code that stands for 0, at a column of a row.
+    fn zero_at(&self, row: usize, column: usize) -> CodeAt {
+        let code = match self.factors.slices().1 {
+            crate::kernels::CodeOffsets::ZeroPoints(zeros) => {
+                let groups = self.cols / self.group;
+                zeros[place_in_runs(row * groups + column / self.group, groups)].cast_unsigned()
+            }
+            _ => self.width.zero() as u8,
+        };
+        CodeAt { column, code }
+    }
+
+    fn each_row(&self, mut f: impl FnMut(usize, &[(CodeAt, f32)])) {
+        (0..self.rows.div_ceil(side_by_side())).for_each(|run| self.rows_of_run(run, &mut f));
+    }
+}
+
+impl LinearOp for QuantizedSparse {
+    fn format(&self) -> &str {
+        match self.codes {
+            Codes::Windows(_) => "sell",
+            Codes::Masked(_) => "bitmask",
+        }
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    fn apply_with(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>, epilogue: &Epilogue<'_>) {
+        super::op::check_shapes(self, x, y, epilogue);
+        // What is unpacked meets x at dropped weights too.
+        let finite = x.as_slice().map_or_else(|| x.iter().all(|x| x.is_finite()), all_finite);
+        match finite {
+            true => sparse_codes_product(&self.slices(), self.activations == ActivationBits::Eight, x, y, epilogue),
+            false => self.to_csr().apply_with(x, y, epilogue),
+        }
+    }
+
+    fn apply_transpose_into(&self, dy: &ArrayRef2<f32>, dx: &mut ArrayRef2<f32>) {
+        super::op::check_transpose(self, dy, dx);
+        self.to_csr().apply_transpose_into(dy, dx);
+    }
+
+    fn to_dense(&self) -> Array2<f32> {
+        let mut dense = Array2::zeros((self.rows, self.cols));
+        self.each_row(|row, kept| kept.iter().for_each(|(at, number)| dense[[row, at.column]] = *number));
+        dense
+    }
+
+    fn row_into(&self, row: usize, to: &mut [f32]) {
+        check_row(self.shape(), row, to);
+        to.fill(0.0);
+        self.rows_of_run(row / side_by_side(), |of, kept| {
+            if of == row {
+                kept.iter().for_each(|(at, number)| to[at.column] = *number);
+            }
+        });
+    }
+
+    fn entries(&self) -> Entries {
+        let (rows, cols) = self.shape();
+        let (mut offsets, mut indices, mut values) = (vec![0], Vec::with_capacity(self.nnz), Vec::with_capacity(self.nnz));
+        self.each_row(|_, kept| {
+            for (at, number) in kept {
+                indices.push(at.column as u32);
+                values.push(*number);
+            }
+            offsets.push(indices.len() as u32);
+        });
+        Entries::of_csr(Csr { rows, cols, offsets, indices, values })
+    }
+
+    fn nnz(&self) -> usize {
+        self.nnz
+    }
+
+    fn bytes(&self) -> usize {
+        let codes = match &self.codes {
+            Codes::Windows(w) => {
+                let words = 4 * (w.begins.len() + w.zero_begins.len() + w.zeros.len());
+                words + 2 * w.counts.len() + w.starts.len() + w.steps.bytes().len()
+            }
+            Codes::Masked(m) => m.masks.len() + 4 * m.begins.len() + m.codes.len(),
+        };
+        codes + self.factors.bytes()
+    }
+}
+
+/// The words of a mask, 64 columns each.
+pub(super) fn words(mask: &Mask) -> Vec<u64> {
+    (0..mask.rows()).flat_map(|row| mask.row_words(row)).copied().collect()
+}

@@ -8,8 +8,8 @@ use lacuna::data::idx::Idx;
 use lacuna::io::{Checkpoint, Dtype, read_header};
 use lacuna::mask::Mask;
 use lacuna::sparse::{
-    Bitmask, Bsr, Compress, Csr, Nm, Offsets, Precision, Quantized, QuantizedNm, QuantizedParts, Scaling, Sell, Slots, TileCsr,
-    TilePairs, apply,
+    Bitmask, Bsr, Compress, Csr, Nm, Offsets, Precision, Quantized, QuantizedNm, QuantizedParts, QuantizedSparse, Scaling, Sell,
+    Slots, TileCsr, TilePairs, apply,
 };
 use ndarray::{Array2, array};
 use proptest::prelude::*;
@@ -185,6 +185,9 @@ fn storages() -> Vec<u8> {
     let of_pattern =
         QuantizedNm::round_to_nearest(&wide.slice(ndarray::s![.., ..64]), &pairs, (2, 4), Precision::U4Grouped(32)).unwrap();
     model.insert_storage("u4-nm", &of_pattern).unwrap();
+    let some = Mask::from_fn(3, 64, |r, c| (r + c) % 5 == 0);
+    let sparse = QuantizedSparse::round_to_nearest(&wide.slice(ndarray::s![.., ..64]), &some, Precision::U4Grouped(32)).unwrap();
+    model.insert_storage("u4-sparse", &sparse).unwrap();
     model.insert_sparse_bitmask("a.weight", &w, &mask, Dtype::F32).unwrap();
     model.insert_sparse_24_bitmask("b.weight", &w, &mask, Dtype::BF16).unwrap();
     model.to_bytes().unwrap()

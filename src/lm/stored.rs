@@ -2,11 +2,10 @@
 
 use super::{Config, LanguageModel};
 use crate::io::Folder;
-use crate::mask::{Mask, Pattern};
+use crate::mask::Mask;
 use crate::nn::Linear;
-use crate::sparse::{ActivationBits, Format, Hint, Plan, Precision, QuantizedNm, exact};
+use crate::sparse::{ActivationBits, Format, Hint, Plan, Precision, exact, exact_codes};
 use crate::{Error, Result};
-use ndarray::ArrayRef2;
 use serde::Serialize;
 use std::str::FromStr;
 
@@ -155,11 +154,10 @@ fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, inference: Inference) 
     let weight = layer.dense_weight();
     if (running, inference.values) == (Running::Auto, None)
         && (tokens <= FEW || inference.activation_bits == ActivationBits::Eight)
-        && let Some(op) = of_codes(&weight, mask)
+        && let Some((format, values, op)) = exact_codes(&weight, mask, inference.activation_bits)
     {
-        let ((n, m), values) = (op.pattern(), op.precision().to_string());
-        layer.set_op(Box::new(op.with_activation_bits(inference.activation_bits)))?;
-        return Ok((format!("nm:{n}:{m}"), values));
+        layer.set_op(op)?;
+        return Ok((format.to_string(), values.to_string()));
     }
     let own = || if tokens <= FEW { exact(&weight) } else { Precision::F32 };
     let precision = inference.values.unwrap_or_else(own);
@@ -179,15 +177,4 @@ fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, inference: Inference) 
     };
     layer.set_op(op)?;
     Ok((format.to_string(), precision.to_string()))
-}
-
-/// The patterns of which few bits have a storage, those that are others too first.
-const PATTERNS: [(usize, usize); 6] = [(1, 2), (2, 4), (4, 8), (1, 4), (2, 8), (4, 16)];
-
-/// The codes that what a mask keeps was made of, if it is of a pattern that has them.
-fn of_codes(weight: &ArrayRef2<f32>, mask: &Mask) -> Option<QuantizedNm> {
-    let holds = |&(n, m): &(usize, usize)| {
-        mask.cols() % m == 0 && mask.kept() * m == mask.len() * n && (Pattern::Nm { n, m }).check(mask).is_ok()
-    };
-    PATTERNS.iter().find(|pattern| holds(pattern)).and_then(|&pattern| QuantizedNm::exactly(weight, mask, pattern))
 }

@@ -6,8 +6,8 @@ use lacuna::io::{Checkpoint, Dtype};
 use lacuna::mask::{Mask, Pattern, Scope, select};
 use lacuna::rng::Seed;
 use lacuna::sparse::{
-    Bitmask, Bsr, Compress, Csr, Expand, LinearOp, Nm, Offsets, Precision, Quantized, QuantizedNm, QuantizedParts, Scaling, Sell,
-    Slots, Stored, TileCsr, TilePairs,
+    Bitmask, Bsr, Compress, Csr, Expand, LinearOp, Nm, Offsets, Precision, Quantized, QuantizedNm, QuantizedParts,
+    QuantizedSparse, Scaling, Sell, Slots, Stored, TileCsr, TilePairs,
 };
 use ndarray::Array2;
 use std::path::{Path, PathBuf};
@@ -121,6 +121,7 @@ fn names_and_types_on_disk_stay_what_they_are() {
         listing(&Quantized::round_to_nearest(&w, Precision::U4Grouped(8)).unwrap()),
         listing(&with_least(&weight(2, 32))),
         listing(&QuantizedNm::round_to_nearest(&w, &half, (1, 2), Precision::I4Grouped(8)).unwrap()),
+        listing(&QuantizedSparse::round_to_nearest(&w, &half, Precision::U8Grouped(8)).unwrap()),
     ];
     let expected = [
         "w.offsets U32 [3], w.indices U32 [8], w.values F32 [8]; \
@@ -144,6 +145,8 @@ fn names_and_types_on_disk_stay_what_they_are() {
          {\"format\":\"quantized\",\"version\":1,\"values\":\"u4\",\"rows\":2,\"cols\":32,\"group\":32}",
         "w.words U64 [2], w.codes U8 [4], w.scales F16 [2]; \
          {\"format\":\"quantized-nm\",\"version\":1,\"values\":\"i4\",\"rows\":2,\"cols\":8,\"pattern\":[1,2],\"group\":8}",
+        "w.words U64 [2], w.codes U8 [8], w.scales F16 [2], w.zero_points I8 [2]; \
+         {\"format\":\"quantized-sparse\",\"version\":1,\"values\":\"u8\",\"rows\":2,\"cols\":8,\"group\":8}",
     ];
     // Two rows share as many columns as they do.
     let common = (0..8).filter(|&c| half.get(0, c) && half.get(1, c)).count();
@@ -172,7 +175,7 @@ fn storages_that_are_not_what_they_say_are_refused_in_one_line() {
     assert_eq!(with("\"version\":1", "\"version\":2"), "'fc.weight.storage' is of version 2; this reads version 1");
     assert_eq!(
         with("\"nm\"", "\"coo\""),
-        "'fc.weight.storage' 'coo' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr, quantized, quantized-nm"
+        "'fc.weight.storage' 'coo' is none of csr, tile-csr, tile-pairs, bitmask, sell, nm, bsr, quantized, quantized-nm, quantized-sparse"
     );
     assert_eq!(with("\"i8\"", "\"i4\""), "'fc.weight.storage' 'i4' is none of f32, bf16, f16, i8");
     assert_eq!(with("\"i8\"", "\"bf16\""), "'fc.weight.values' is I8, not BF16");

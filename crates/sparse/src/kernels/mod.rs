@@ -34,6 +34,8 @@ mod bsr;
 
 pub(crate) use bitmask::{BitmaskSlices, bitmask_product};
 pub(crate) use bsr::{BsrSlices, bsr_product};
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use codes::by_each_set;
 pub(crate) use codes::{
     BLOCK as CODE_BLOCK, CODE_SLACK, CodeAt, CodeSlices, Factors, MaskedSlices, Offsets as CodeOffsets, Pattern as CodePattern,
     SparseCodeSlices, WINDOW, Width as CodeWidth, WindowSlices, bases, bytes_of, codes_product, column_of as code_column,

@@ -80,7 +80,9 @@ macro_rules! with_storage {
                 $do
             }
             (format, values) if let Some(layout) = format.layout(values) => {
-                let $op = QuantizedSparse::of_source($source, format, layout, values)?.with_activation_bits($source.activations);
+                let blocks = if let Format::Bsr(rows, cols) = format { Some((rows, cols)) } else { None };
+                let op = QuantizedSparse::of_source($source, layout, blocks, values)?;
+                let $op = op.with_activation_bits($source.activations);
                 $do
             }
             (format, values) if !values.is_sparse() => {

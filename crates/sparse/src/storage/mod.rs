@@ -4,6 +4,7 @@
 //! weight that happens to be 0 is stored, so `nnz == mask.kept()`.
 
 mod precision;
+mod codes;
 mod csr;
 mod csr_sprs;
 mod entries;
@@ -15,7 +16,6 @@ mod csr_product;
 mod bitmask;
 mod bsr;
 mod gradient;
-mod codes;
 mod quantized;
 mod quantized_nm;
 mod quantized_sparse;
@@ -34,6 +34,7 @@ mod stored;
 mod format;
 mod hint;
 mod machine;
+mod exact_codes;
 mod cost;
 mod plan;
 
@@ -44,6 +45,7 @@ pub use codes::{ActivationBits, Offsets};
 pub use csr::{Csr, CsrView};
 pub use dense::Dense;
 pub use entries::Entries;
+pub use exact_codes::exact_codes;
 pub use format::Format;
 pub use gradient::weight_gradient;
 pub use hint::Hint;

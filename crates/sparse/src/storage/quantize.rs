@@ -8,7 +8,6 @@ use super::quantized_nm::{QuantizedNm, QuantizedNmParts, pattern_of};
 use super::quantized_sparse::{CodeLayout, QuantizedSparse, QuantizedSparseParts, words};
 use crate::kernels::{CODE_BLOCK, Values};
 use crate::mask::{Mask, Pattern};
-use crate::storage::Format;
 use crate::{Error, Result};
 use half::f16;
 use ndarray::ArrayRef2;
@@ -372,12 +371,17 @@ impl QuantizedSparse {
         QuantizedSparse::new(at_mask(QuantizedParts { rows, cols, bits, group, codes, scales, offsets }, mask)).ok()
     }
 
-    /// What a mask keeps of a source, for a storage.
+    /// What a mask keeps of a source, in a layout; with `blocks`, the mask has to be of such.
     ///
     /// # Errors
-    /// As [`Quantized::round_to_nearest`]; if the mask has another shape, or not the blocks that the storage is made for.
-    pub(super) fn of_source(source: &Source<'_>, format: Format, layout: CodeLayout, to: Precision) -> Result<QuantizedSparse> {
-        if let Format::Bsr(rows, cols) = format {
+    /// As [`Quantized::round_to_nearest`]; if the mask has another shape, or not those blocks.
+    pub(super) fn of_source(
+        source: &Source<'_>,
+        layout: CodeLayout,
+        blocks: Option<(usize, usize)>,
+        to: Precision,
+    ) -> Result<QuantizedSparse> {
+        if let Some((rows, cols)) = blocks {
             Pattern::Block { rows, cols }.check(source.mask)?;
         }
         QuantizedSparse::in_layout(at_mask(Quantized::of_source(source, to)?.parts(), source.mask), layout)

@@ -346,7 +346,9 @@ impl QuantizedSparse {
                 (Codes::Windows(Windows::of(&checked)), factors)
             }
             CodeLayout::Masked => {
-                (Codes::Masked(Masked::of(&checked)), PackedFactors::new(&parts.scales, &parts.offsets, rows * groups, Some))
+                // As many more as a vector has lanes.
+                let (many, there) = (rows * groups + side_by_side(), |at: usize| Some(at).filter(|at| *at < rows * groups));
+                (Codes::Masked(Masked::of(&checked)), PackedFactors::new(&parts.scales, &parts.offsets, many, there))
             }
         };
         let nnz = parts.words.iter().map(|w| w.count_ones() as usize).sum();
@@ -550,4 +552,38 @@ impl LinearOp for QuantizedSparse {
 /// The words of a mask, 64 columns each.
 pub(super) fn words(mask: &Mask) -> Vec<u64> {
     (0..mask.rows()).flat_map(|row| mask.row_words(row)).copied().collect()
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::kernels::by_each_set;
+
+    #[test]
+    fn all_sets_of_sixteen_lanes_give_the_same_bits() {
+        let number = |i: usize| (i.wrapping_mul(2_654_435_761) % 1009) as f32 / 504.0 - 1.0;
+        let w = Array2::from_shape_fn((40, 224), |(r, c)| number(r * 224 + c));
+        let x = Array2::from_shape_fn((2, 224), |(t, c)| number(t * 224 + c + 77));
+        for (mask, group) in
+            [(3, 32), (7, 32), (2, 224)].map(|(every, group)| (Mask::from_fn(40, 224, |r, c| (r + c) % every == 0), group))
+        {
+            for values in [
+                Precision::I4Grouped(group),
+                Precision::U4Grouped(group),
+                Precision::I8Grouped(group),
+                Precision::U8Grouped(group),
+            ] {
+                let op = QuantizedSparse::round_to_nearest(&w, &mask, values).unwrap();
+                for layout in [CodeLayout::Windows, CodeLayout::Masked] {
+                    let op = op.clone().with_layout(layout).unwrap();
+                    for planes in [1, 3] {
+                        for (i, sums) in by_each_set(&op.slices(), planes, &x).windows(2).enumerate() {
+                            let bits = |sums: &[f32]| sums.iter().map(|sum| sum.to_bits()).collect::<Vec<_>>();
+                            assert_eq!(bits(&sums[0]), bits(&sums[1]), "{op:?}, {planes} planes, sets {i} and {}", i + 1);
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

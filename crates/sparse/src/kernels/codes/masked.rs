@@ -6,7 +6,7 @@
 use super::input::{Rounding, Tile};
 use super::slices::{Factors, Offsets, Width, side_by_side};
 use super::windows::CodeAt;
-use crate::kernels::frame::{AHEAD, ask};
+use crate::kernels::frame::ask_codes;
 use crate::kernels::simd::SparseCodes;
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ pub(crate) struct MaskedSlices<'a> {
     pub(crate) begins: &'a [u32],
     /// Of each row part by part, in whole bytes each; [`CODE_SLACK`] bytes more.
     pub(crate) codes: &'a [u8],
-    /// `(out, groups)`.
+    /// `(out, groups)`, and as many more as a vector has lanes.
     pub(crate) scales: Factors<'a>,
     /// As scales.
     pub(crate) offsets: Offsets<'a>,
@@ -72,7 +72,7 @@ impl MaskedSlices<'_> {
     /// If a list has not the length that the others need.
     pub(crate) fn check(&self) {
         let side = side_by_side();
-        let (factors, codes) = (self.rows * self.groups(), self.begins.last().map_or(0, |end| *end as usize));
+        let (factors, codes) = (self.rows * self.groups() + side, self.begins.last().map_or(0, |end| *end as usize));
         assert_eq!((self.begins.len(), self.masks.len()), (self.rows + 1, self.rows * self.parts() * side / 2));
         assert_eq!(self.codes.len(), codes + CODE_SLACK, "codes of {} x {}", self.rows, self.cols);
         assert_eq!(self.scales.len(), factors, "scales of {} x {}", self.rows, self.cols);
@@ -117,161 +117,256 @@ impl MaskedPart<'_> {
         assert!(bytes >= w.parts() * 4 * S::LANES && tile.steps.len() == w.cols.div_ceil(w.block) * tokens);
         w.check();
         sums.fill(0.0);
-        let even = matches!(w.offsets, Offsets::Symmetric);
+        if w.cols == 0 {
+            return;
+        }
+        let mut times = Times::new(s, w, tile);
+        let (even, two) = (matches!(w.offsets, Offsets::Symmetric), 4 * S::LANES > w.block);
         for (run, to) in runs.zip(sums.chunks_exact_mut(tokens * S::LANES)) {
             for row in run * S::LANES..w.rows.min((run + 1) * S::LANES) {
                 let to = &mut to[row % S::LANES..];
+                times.of_row(s, w, row);
                 // SAFETY: the lists of the weight have what `check` asserts and its constructor, the tile and the sums what was asserted above.
                 unsafe {
-                    match (w.width, planes, tokens, even) {
-                        (Width::Four, 1, 1, true) => self.row::<S, 1, 1, false, true>(s, row, to),
-                        (Width::Four, 1, 2, true) => self.row::<S, 1, 2, false, true>(s, row, to),
-                        (Width::Four, 3, 1, true) => self.row::<S, 3, 1, false, true>(s, row, to),
-                        (Width::Eight, 1, 1, true) => self.row::<S, 1, 1, true, true>(s, row, to),
-                        (Width::Eight, 1, 2, true) => self.row::<S, 1, 2, true, true>(s, row, to),
-                        (Width::Eight, 3, 1, true) => self.row::<S, 3, 1, true, true>(s, row, to),
-                        (Width::Four, 1, 1, false) => self.row::<S, 1, 1, false, false>(s, row, to),
-                        (Width::Four, 1, 2, false) => self.row::<S, 1, 2, false, false>(s, row, to),
-                        (Width::Four, 3, 1, false) => self.row::<S, 3, 1, false, false>(s, row, to),
-                        (Width::Eight, 1, 1, false) => self.row::<S, 1, 1, true, false>(s, row, to),
-                        (Width::Eight, 1, 2, false) => self.row::<S, 1, 2, true, false>(s, row, to),
-                        (Width::Eight, 3, 1, false) => self.row::<S, 3, 1, true, false>(s, row, to),
-                        (width, planes, tokens, _) => unreachable!("{tokens} tokens in {planes} planes meet {width:?} bits"),
+                    match (w.width, planes, tokens) {
+                        (Width::Four, 1, 1) => self.row::<S, 1, 1, false>(s, row, (even, two), &times, to),
+                        (Width::Four, 1, 2) => self.row::<S, 1, 2, false>(s, row, (even, two), &times, to),
+                        (Width::Four, 3, 1) => self.row::<S, 3, 1, false>(s, row, (even, two), &times, to),
+                        (Width::Eight, 1, 1) => self.row::<S, 1, 1, true>(s, row, (even, two), &times, to),
+                        (Width::Eight, 1, 2) => self.row::<S, 1, 2, true>(s, row, (even, two), &times, to),
+                        (Width::Eight, 3, 1) => self.row::<S, 3, 1, true>(s, row, (even, two), &times, to),
+                        (width, planes, tokens) => unreachable!("{tokens} tokens in {planes} planes meet {width:?} bits"),
                     }
                 }
             }
         }
     }
 
-    /// A row meets `T` tokens in `P` planes, codes being bytes if `BYTES`, without offsets if `EVEN`: sums go to every lane-th place.
+    /// A row meets `T` tokens in `P` planes, codes being bytes if `BYTES`; symmetric or not, a part being two blocks of x or not. Sums go to every lane-th place.
     ///
     /// # Safety
     /// The weight has that row, and the tile `T` tokens in `P` planes.
     #[inline(always)]
-    unsafe fn row<S: SparseCodes, const P: usize, const T: usize, const BYTES: bool, const EVEN: bool>(
+    unsafe fn row<S: SparseCodes, const P: usize, const T: usize, const BYTES: bool>(
         &self,
         s: S,
         row: usize,
+        (even, two): (bool, bool),
+        times: &Times,
         to: &mut [f32],
     ) {
-        let w = self.w;
-        let (parts, groups) = (w.parts(), w.groups());
+        // SAFETY: as promised by the caller.
+        unsafe {
+            match (even, two) {
+                (true, false) => self.row_by::<S, P, T, BYTES, true, false>(s, row, times, to),
+                (true, true) => self.row_by::<S, P, T, BYTES, true, true>(s, row, times, to),
+                (false, false) => self.row_by::<S, P, T, BYTES, false, false>(s, row, times, to),
+                (false, true) => self.row_by::<S, P, T, BYTES, false, true>(s, row, times, to),
+            }
+        }
+    }
+
+    /// As [`MaskedPart::row`].
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn row_by<S: SparseCodes, const P: usize, const T: usize, const BYTES: bool, const EVEN: bool, const TWO: bool>(
+        &self,
+        s: S,
+        row: usize,
+        times: &Times,
+        to: &mut [f32],
+    ) {
+        let (w, tile) = (self.w, self.tile);
+        let parts = w.parts();
+        let plane = self.rounding.stride(w.cols);
         let finer = s.splat(self.rounding.finer());
         let mut sums = [[s.splat(0.0); T]; 2];
-        // SAFETY: the row has so many parts, whose codes follow one another from that of `begins` on, with slack behind the last.
+        // SAFETY: the row has so many parts, whose codes follow one another from that of `begins` on, with slack behind the last; `Times` has the factors of
+        // whole parts.
         unsafe {
             let mut walk = Walk {
                 mask: w.masks.as_ptr().add(row * parts * (S::LANES / 2)),
                 codes: w.codes.as_ptr().add(*w.begins.get_unchecked(row) as usize),
-                factor: row * groups,
-                part: 0,
+                x: tile.codes.as_ptr(),
+                starts: tile.starts.as_ptr().cast(),
+                scales: times.scales.as_ptr(),
+                offsets: times.offsets.as_ptr(),
+                plane,
+                blocks: times.blocks,
+                finer,
             };
-            while walk.part + 2 <= parts {
-                self.part::<S, P, T, BYTES, EVEN>(s, finer, &mut walk, &mut sums[0]);
-                self.part::<S, P, T, BYTES, EVEN>(s, finer, &mut walk, &mut sums[1]);
+            for _ in 0..parts / 2 {
+                ask_codes::<S>(walk.codes);
+                walk.part::<S, P, T, BYTES, EVEN, TWO>(s, &mut sums[0]);
+                walk.part::<S, P, T, BYTES, EVEN, TWO>(s, &mut sums[1]);
             }
-            if walk.part < parts {
-                self.part::<S, P, T, BYTES, EVEN>(s, finer, &mut walk, &mut sums[0]);
+            if parts % 2 == 1 {
+                walk.part::<S, P, T, BYTES, EVEN, TWO>(s, &mut sums[0]);
             }
         }
         for (t, to) in to.chunks_mut(S::LANES).take(T).enumerate() {
             to[0] = s.sum(s.add(sums[0][t], sums[1][t]));
         }
     }
+}
 
+/// Where a row is.
+struct Walk<V> {
+    mask: *const u8,
+    codes: *const u8,
+    /// Codes of the first plane of the first token, and the others so many bytes behind.
+    x: *const u8,
+    starts: *const u8,
+    plane: usize,
+    /// Factors of the first token's blocks, and the others so many behind; one a part, or two.
+    scales: *const f32,
+    offsets: *const f32,
+    blocks: usize,
+    finer: V,
+}
+
+impl<V: Copy> Walk<V> {
     /// A part of a row.
     ///
     /// # Safety
-    /// It is where `walk` says.
+    /// There is one more.
     #[inline(always)]
-    unsafe fn part<S: SparseCodes, const P: usize, const T: usize, const BYTES: bool, const EVEN: bool>(
-        &self,
+    unsafe fn part<
+        S: SparseCodes<V = V>,
+        const P: usize,
+        const T: usize,
+        const BYTES: bool,
+        const EVEN: bool,
+        const TWO: bool,
+    >(
+        &mut self,
         s: S,
-        finer: S::V,
-        walk: &mut Walk,
         sums: &mut [S::V; T],
     ) {
-        let (w, tile) = (self.w, self.tile);
-        let (columns, plane) = (4 * S::LANES, self.rounding.stride(w.cols));
-        // SAFETY: as promised by the caller; of the last part, blocks and groups are those that there are.
+        // SAFETY: as promised by the caller.
         unsafe {
             let mask = match S::LANES {
-                16 => walk.mask.cast::<u64>().read_unaligned(),
-                _ => u64::from(walk.mask.cast::<u32>().read_unaligned()),
+                16 => self.mask.cast::<u64>().read_unaligned(),
+                _ => u64::from(self.mask.cast::<u32>().read_unaligned()),
             };
-            ask(walk.codes.wrapping_add(AHEAD));
             let fill = if BYTES || !EVEN { 0 } else { 8 };
-            let codes = s.expand::<BYTES>(walk.codes, mask, fill);
+            let codes = s.expand::<BYTES>(self.codes, mask, fill);
             let many = mask.count_ones() as usize;
-            walk.codes = walk.codes.add(if BYTES { many } else { many.div_ceil(2) });
-            walk.mask = walk.mask.add(S::LANES / 2);
-            let first = walk.part * columns;
-            walk.part += 1;
+            self.codes = self.codes.add(if BYTES { many } else { many.div_ceil(2) });
+            self.mask = self.mask.add(S::LANES / 2);
             let ones = if EVEN { s.none() } else { s.at_mask(mask, s.bytes(1)) };
-            // One step of x, or two with half of the lanes each.
-            let (block, group) = (first / w.block, first / w.group);
-            let two = columns > w.block && first + w.block < w.cols;
-            let scale = w.scales.at(walk.factor + group);
-            let (other, scale_of_other) = match two {
-                true => (block + 1, w.scales.at(walk.factor + (first + w.block) / w.group)),
-                false => (block, scale),
-            };
             for t in 0..T {
                 let mut code = [s.splat(0.0); P];
                 let mut met = [s.splat(0.0); P];
                 for p in 0..P {
-                    let at = (t * P + p) * plane + first;
-                    let x = s.line(tile.codes.as_ptr().add(at));
-                    let sum =
-                        if BYTES { s.meet_signed(s.none(), codes, x) } else { s.closed(s.add_bytes(s.none(), codes, x), 0) };
+                    let at = (t * P + p) * self.plane;
+                    let x = s.line(self.x.add(at));
                     // What bytes of 0 and codes of 8 met is taken away.
-                    let sum = match EVEN || BYTES {
-                        true => s.plus(sum, s.line(tile.starts.as_ptr().add(at / 4).cast())),
-                        false => sum,
-                    };
-                    code[p] = s.float(sum);
+                    let start = if EVEN || BYTES { s.line(self.starts.add(at)) } else { s.none() };
+                    code[p] = s.float(match (BYTES, S::OFTEN) {
+                        (true, _) => s.meet_signed(start, codes, x),
+                        (false, usize::MAX) => s.add_bytes(start, codes, x),
+                        (false, _) => s.plus(s.closed(s.add_bytes(s.none(), codes, x), 0), start),
+                    });
                     if !EVEN {
                         met[p] = s.float(s.closed(s.add_bytes(s.none(), ones, x), 0));
                     }
                 }
                 for p in (0..P - 1).rev() {
-                    code[p] = s.fma(code[p + 1], finer, code[p]);
-                    met[p] = s.fma(met[p + 1], finer, met[p]);
+                    code[p] = s.fma(code[p + 1], self.finer, code[p]);
+                    met[p] = s.fma(met[p + 1], self.finer, met[p]);
                 }
-                let step = |block: usize| tile.steps.get_unchecked(block * T + t).step;
-                let times = factor(s, two, scale * step(block), scale_of_other * step(other));
-                sums[t] = s.fma(code[0], times, sums[t]);
+                sums[t] = s.fma(code[0], factor(s, TWO, self.scales.add(t * self.blocks)), sums[t]);
                 if !EVEN {
-                    let (offset, offset_of_other) = match w.offsets {
-                        Offsets::ZeroPoints(zeros) => {
-                            let zero = |group: usize| -f32::from(*zeros.get_unchecked(walk.factor + group));
-                            (scale * zero(group), scale_of_other * zero(if two { (first + w.block) / w.group } else { group }))
-                        }
-                        Offsets::Minimums(least) => {
-                            let least = |group: usize| least.at(walk.factor + group);
-                            (least(group), least(if two { (first + w.block) / w.group } else { group }))
-                        }
-                        Offsets::Symmetric => (0.0, 0.0),
-                    };
-                    let times = factor(s, two, offset * step(block), offset_of_other * step(other));
-                    sums[t] = s.fma(met[0], times, sums[t]);
+                    sums[t] = s.fma(met[0], factor(s, TWO, self.offsets.add(t * self.blocks)), sums[t]);
                 }
+            }
+            self.x = self.x.add(4 * S::LANES);
+            self.starts = self.starts.add(4 * S::LANES);
+            self.scales = self.scales.add(if TWO { 2 } else { 1 });
+            if !EVEN {
+                self.offsets = self.offsets.add(if TWO { 2 } else { 1 });
             }
         }
     }
 }
 
-/// A factor of all lanes, or two of half of them each.
-#[inline(always)]
-fn factor<S: SparseCodes>(s: S, two: bool, first: f32, second: f32) -> S::V {
-    if two { s.halves(s.splat(first), s.splat(second)) } else { s.splat(first) }
+/// Factors of a row: scales and offsets by what a code of each token's blocks stands for, `(tokens, blocks)`; where blocks have several parts, one a part.
+struct Times {
+    tokens: usize,
+    /// Parts of a block, 1 or 2.
+    twice: usize,
+    /// Blocks or parts, those that vectors have, which are whole.
+    blocks: usize,
+    steps: Vec<f32>,
+    scales: Vec<f32>,
+    offsets: Vec<f32>,
+    /// Of a row alone, by block.
+    row: Vec<f32>,
 }
 
-/// Where a row is.
-struct Walk {
-    mask: *const u8,
-    codes: *const u8,
-    /// The first factor of the row.
-    factor: usize,
-    part: usize,
+impl Times {
+    #[inline(always)]
+    fn new<S: SparseCodes>(_: S, w: &MaskedSlices<'_>, tile: &Tile) -> Times {
+        let (tokens, there, twice) = (tile.tokens, w.cols.div_ceil(w.block), (w.block / (4 * S::LANES)).max(1));
+        let blocks = (there * twice + 2).next_multiple_of(S::LANES);
+        let mut steps = vec![0.0; tokens * blocks];
+        for (block, of) in tile.steps.chunks(tokens).enumerate() {
+            for (t, step) in of.iter().enumerate() {
+                steps[t * blocks + block * twice..][..twice].fill(step.step);
+            }
+        }
+        let offsets = if matches!(w.offsets, Offsets::Symmetric) { Vec::new() } else { vec![0.0; tokens * blocks] };
+        Times { tokens, twice, blocks, scales: vec![0.0; tokens * blocks], offsets, steps, row: vec![0.0; blocks] }
+    }
+
+    /// Those of a row.
+    #[inline(always)]
+    fn of_row<S: SparseCodes>(&mut self, s: S, w: &MaskedSlices<'_>, row: usize) {
+        let (groups, each) = (w.groups(), w.group.div_ceil(w.block).max(1) * self.twice);
+        let there = w.cols.div_ceil(w.block) * self.twice;
+        let first = row * groups;
+        if each == 1 {
+            for block in (0..groups).step_by(S::LANES) {
+                // SAFETY: there are as many scales more as a vector has lanes.
+                s.write(&mut self.row[block..], unsafe { w.scales.load(s, first + block) });
+            }
+        } else {
+            self.row[..there].chunks_mut(each).enumerate().for_each(|(group, to)| to.fill(w.scales.at(first + group)));
+        }
+        self.put(s, false);
+        if self.offsets.is_empty() {
+            return;
+        }
+        for (block, to) in self.row[..there].iter_mut().enumerate() {
+            let group = first + block / each;
+            *to = match w.offsets {
+                Offsets::ZeroPoints(zeros) => -*to * f32::from(zeros[group]),
+                Offsets::Minimums(least) => least.at(group),
+                Offsets::Symmetric => 0.0,
+            };
+        }
+        self.put(s, true);
+    }
+
+    /// Multiplies those of the row by the steps of each token.
+    #[inline(always)]
+    fn put<S: SparseCodes>(&mut self, s: S, offsets: bool) {
+        let to = if offsets { &mut self.offsets } else { &mut self.scales };
+        for at in (0..self.tokens * self.blocks).step_by(S::LANES) {
+            s.write(&mut to[at..], s.mul(s.read(&self.steps[at..]), s.read(&self.row[at % self.blocks..])));
+        }
+    }
+}
+
+/// A factor of all lanes, or two of half of them each.
+///
+/// # Safety
+/// There are so many.
+#[inline(always)]
+unsafe fn factor<S: SparseCodes>(s: S, two: bool, at: *const f32) -> S::V {
+    // SAFETY: as promised by the caller.
+    unsafe { if two { s.halves(s.splat(*at), s.splat(*at.add(1))) } else { s.splat(*at) } }
 }

@@ -26,6 +26,8 @@ mod sparse;
 pub(crate) use masked::{CODE_SLACK, MaskedSlices, bytes_of, part_of_mask};
 pub(crate) use product::codes_product;
 pub(crate) use slices::{BLOCK, CodeSlices, Factors, Offsets, Pattern, Width, place, place_of_step, side_by_side};
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use sparse::by_each_set;
 pub(crate) use sparse::{SparseCodeSlices, sparse_codes_product};
 pub(crate) use unpack::{column_of, unpack_rows};
 pub(crate) use windows::{CodeAt, WINDOW, WindowSlices, bases, step_size};

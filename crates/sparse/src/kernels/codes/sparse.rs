@@ -101,9 +101,8 @@ impl SparseCodeSlices<'_> {
         }
     }
 
-    /// How x is rounded for it.
-    fn rounding(&self, planes: usize) -> Rounding {
-        let signed_zero = if Isa::multiplies_bytes() { 128 } else { 0 };
+    /// How x is rounded for it, by a set with that [`SparseCodes::SIGNED_ZERO`].
+    fn rounding(&self, planes: usize, signed_zero: i32) -> Rounding {
         let (zero, block, order) = match self {
             SparseCodeSlices::Windows(w) => (0, w.block, Order::Blocks { pad: PAD }),
             SparseCodeSlices::Masked(w) => match (w.width, w.offsets) {
@@ -143,7 +142,7 @@ pub(crate) fn sparse_codes_product(
     }
     // Tokens beside one another are worth less than those of whole weights: what costs most is to find the codes' columns.
     let planes = if rounded { 1 } else { 3 };
-    let rounding = w.rounding(planes);
+    let rounding = w.rounding(planes, if Isa::multiplies_bytes() { 128 } else { 0 });
     let frame = Frame { rows, cols, rounded, rounding, most: if rounded { 2 } else { 1 } };
     if !frame.product(x, y, epilogue, &|tile, runs, sums| meet(Part { w, rounding, tile }, runs, sums)) {
         let numbers = |rows: Range<usize>, columns: Range<usize>, to: &mut [f32]| w.unpack(rows, columns, to);
@@ -213,5 +212,34 @@ impl Part<'_> {
             SparseCodeSlices::Windows(w) => WindowPart { w, rounding, tile }.meet(s, runs, sums),
             SparseCodeSlices::Masked(w) => MaskedPart { w, rounding, tile }.meet(s, runs, sums),
         }
+    }
+}
+
+/// The sums of two tokens by each set of sixteen lanes, of which a machine that expands bytes has all.
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) fn by_each_set(w: &SparseCodeSlices<'_>, planes: usize, x: &ArrayRef2<f32>) -> Vec<Vec<f32>> {
+    if !Isa::expands_bytes() {
+        return Vec::new();
+    }
+    let runs = w.dim().0.div_ceil(side_by_side());
+    let most = if planes == 1 { 2 } else { 1 };
+    let by = |signed_zero: i32, run: &dyn Fn(Part<'_>, &mut [f32])| {
+        let rounding = w.rounding(planes, signed_zero);
+        let tiles = rounding.tiles(x, most, false).unwrap();
+        let mut sums = Vec::new();
+        for tile in &tiles {
+            let mut of = vec![f32::NAN; runs * tile.tokens * side_by_side()];
+            run(Part { w, rounding, tile }, &mut of);
+            sums.extend(of);
+        }
+        sums
+    };
+    // SAFETY: the machine has all of them.
+    unsafe {
+        vec![
+            by(0, &|part, sums| part.meet_avx512(0..runs, sums)),
+            by(128, &|part, sums| part.meet_vnni(0..runs, sums)),
+            by(128, &|part, sums| part.meet_vbmi(0..runs, sums)),
+        ]
     }
 }

@@ -12,7 +12,7 @@
 
 use super::input::{Rounding, Step, Tile};
 use super::slices::{Factors, Offsets, Width, side_by_side};
-use crate::kernels::frame::{AHEAD, ask};
+use crate::kernels::frame::ask_codes;
 use crate::kernels::simd::SparseCodes;
 
 /// Zeros on both sides of a block of x: more than a step reaches beyond it.
@@ -212,7 +212,7 @@ impl WindowPart<'_> {
                 }
                 for i in 0..many {
                     let codes = at.add(i * size);
-                    ask(codes.wrapping_add(AHEAD));
+                    ask_codes::<S>(codes);
                     kernel.step::<S, P, T, BYTES>(s, codes, x.add(usize::from(*start.add(i))), &mut met);
                 }
                 let [codes, ones] = met.close(s);

@@ -5,6 +5,7 @@ use super::epilogue::{Epilogue, Out};
 use super::rows::Rows;
 use super::scratch::{Scratch, Use};
 use super::tasks::tasks;
+use crate::kernels::simd::Simd;
 use ndarray::ArrayRef2;
 use std::borrow::Cow;
 
@@ -27,6 +28,20 @@ pub(crate) fn ask(line: *const u8) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = line;
+}
+
+/// Asks for a line of codes ahead of those that are read from there, one stream of them. Cores with vectors of sixteen lanes bring most from memory into
+/// their first cache, 8 KiB ahead (37 GB/s, where 32 KiB ahead into the second gave 31 and two streams 28); those with eight, as [`AHEAD`] says.
+#[inline(always)]
+pub(crate) fn ask_codes<S: Simd>(from: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    if S::LANES == 16 {
+        // SAFETY: a hint, for any address.
+        return unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(from.wrapping_add(8 << 10).cast());
+        };
+    }
+    ask(from.wrapping_add(AHEAD));
 }
 
 /// Runs `sums_of(w, block, x, sums)` over the blocks of `w`, in parallel, and stores what it finds: x is `(tokens, in)` without gaps, sums

@@ -16,7 +16,7 @@ pub use awake::awake;
 pub(crate) use awake::is_awake;
 pub use epilogue::Epilogue;
 pub(crate) use epilogue::Out;
-pub(crate) use few::{AHEAD, ask, few_tokens};
+pub(crate) use few::{AHEAD, ask, ask_codes, few_tokens};
 pub(crate) use rows::{RowLists, Rows, Walk};
 pub(crate) use scratch::{Aligned, Scratch, Use};
 pub(crate) use strip::{Sums, check, product};

@@ -18,6 +18,7 @@ storages=(
     groups::random_groups_are_exact
     patterned::random_patterns_are_exact
     quantized::whole_numbers_are_multiplied_exactly_with_activations_of_eight_bits
+    quantized_sparse::whole_numbers_are_multiplied_exactly_in_both_layouts
     slices::changed_slices_are_refused_or_sound
     slices::random_shapes_and_masks_are_exact
     storages::random_shapes_masks_and_tiles_are_exact

@@ -44,7 +44,8 @@ pub fn streamed_losses(
             done += 1;
             Error::go_on(see(done, steps))?;
         }
-        let ends = EmbeddingHead::load(weights, config)?;
+        let mut ends = EmbeddingHead::load(weights, config)?;
+        ends.linears_mut().for_each(Linear::pack);
         for (h, ids) in features.iter().zip(windows) {
             losses.push(ends.nll(h, &next_tokens(ids, ids.len()))?);
         }

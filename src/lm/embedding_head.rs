@@ -84,7 +84,7 @@ impl EmbeddingHead {
     }
 
     /// Embedding, and the head where it is not the embedding.
-    pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+    pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
         [&mut self.embedding].into_iter().chain(self.head.as_mut())
     }
 

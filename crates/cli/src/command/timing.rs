@@ -6,7 +6,7 @@ use lacuna::advise::Contender;
 use lacuna::criteria::{Evidence, Magnitude, Saliency};
 use lacuna::mask::{Pattern, Scope, select};
 use lacuna::rng::Seed;
-use lacuna::sparse::{Compress, Csr, Dense, Hint, LinearOp, Plan, apply};
+use lacuna::sparse::{ActivationBits, Compress, Csr, Dense, Hint, LinearOp, Plan, apply};
 use lacuna::{Error, Result};
 use serde::Serialize;
 
@@ -62,7 +62,7 @@ pub fn dense_against_sparse(seed: Seed) -> Result<Vec<Timing>> {
             let mut plan = Plan::new(&weight, &mask, Hint::tokens(tokens))?;
             plan.tune()?;
             let format = plan.chosen(tokens);
-            check(&plan, &x)?;
+            check(&plan, &x, ActivationBits::Full)?;
             let results = [apply(&dense, &x), apply(&csr, &x), apply(&plan, &x)];
             let [a, b, c] = &results;
             let difference = largest_difference(a, b)?.max(largest_difference(a, c)?).max(largest_difference(b, c)?);

@@ -1,5 +1,6 @@
 //! Weights of few bits and activations of eight: `bench model`, `eval`, `generate` and `bench spmm`, on a tiny random Llama.
 
+use crate::common::Folder;
 use crate::language::tiny;
 use serde_json::Value;
 
@@ -111,4 +112,23 @@ fn products_of_few_bits_are_timed_against_dense_of_as_many() {
     let said =
         folder.refuses(&["bench", "spmm", "--shape", "48x64", "--sparsity", "0.5", "--format", "csr", "--values", "i4:32"]);
     assert_eq!(said, "values: csr keeps f32 only, not i4:32");
+}
+
+#[test]
+fn storages_of_few_bits_at_any_mask_are_timed() {
+    let folder = Folder::new();
+    let case = ["bench", "spmm", "--shape", "64x128", "--sparsity", "0.8", "--values", "i4:64", "--format", "sell,bitmask,auto"];
+    let printed =
+        folder.succeeds(&[&case[..], &["--activation-bits", "8", "--tokens", "1,5", "--seconds", "0.02", "--json"]].concat());
+    let rows: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 6, "{printed}");
+    for row in &rows {
+        assert_eq!((&row["values"], &row["activation_bits"]), (&"i4:64".into(), &"8".into()), "{row}");
+        assert!(row["max_error_of_sizes"].as_f64().unwrap() < 1e-2, "{row}");
+    }
+    // A bit each and half a byte for a fifth, scales and where rows begin; windows have 8 bits for a weight that is kept.
+    let bytes = |format: &str| rows.iter().find(|row| row["format"] == format).unwrap()["bytes"].as_f64().unwrap() * 8.0 / 8192.0;
+    assert!(bytes("bitmask:128") < 2.6 && bytes("sell:padded") < 3.6, "{printed}");
+    let refused = folder.refuses(&[&case[..], &["--activation-bits", "16"]].concat());
+    assert!(refused.ends_with("'16' is neither 32 nor 8"), "{refused}");
 }

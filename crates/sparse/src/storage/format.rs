@@ -4,7 +4,7 @@ use super::kept::{Origin, Source};
 use super::narrow::Narrowed;
 use super::sell::lanes_here;
 use super::{
-    Bitmask, Bsr, CodeLayout, Compress, Csr, LinearOp, Nm, PackedDense, Parts, Precision, Quantized, QuantizedNm,
+    ActivationBits, Bitmask, Bsr, CodeLayout, Compress, Csr, LinearOp, Nm, PackedDense, Parts, Precision, Quantized, QuantizedNm,
     QuantizedSparse, Scaling, Sell, Slots, Stored, TileCsr, TilePairs,
 };
 use crate::mask::{Mask, Pattern};
@@ -135,11 +135,25 @@ impl Format {
     /// # Errors
     /// If the shapes differ, the storage cannot hold this mask or this size, or has no such numbers.
     pub fn build(self, weight: &ArrayRef2<f32>, mask: &Mask, values: Precision) -> Result<Box<dyn LinearOp>> {
-        self.build_from(&Source::new(mask, Origin::Dense(weight)), values)
+        self.build_with(weight, mask, values, ActivationBits::Full)
+    }
+
+    /// The same, to be multiplied with activations of so many bits where it has codes.
+    ///
+    /// # Errors
+    /// As [`Format::build`].
+    pub fn build_with(
+        self,
+        weight: &ArrayRef2<f32>,
+        mask: &Mask,
+        values: Precision,
+        activations: ActivationBits,
+    ) -> Result<Box<dyn LinearOp>> {
+        self.build_from(&Source { activations, ..Source::new(mask, Origin::Dense(weight)) }, values)
     }
 
     /// The same of what there is.
-    pub(super) fn build_from(self, source: &Source<'_>, values: Precision) -> Result<Box<dyn LinearOp>> {
+    fn build_from(self, source: &Source<'_>, values: Precision) -> Result<Box<dyn LinearOp>> {
         match (self, source.from) {
             (Format::Dense, Origin::Dense(weight)) if values == Precision::F32 => {
                 Ok(Box::new(PackedDense::compress(weight, source.mask)?))

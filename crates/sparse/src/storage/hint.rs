@@ -1,6 +1,5 @@
 //! What a plan is made for.
 
-use super::kept::{Origin, Source};
 use crate::Result;
 use crate::kernels::CODE_BLOCK;
 use crate::mask::Mask;
@@ -42,8 +41,7 @@ impl Hint {
     /// A storage with the numbers that it keeps.
     pub(super) fn build(self, format: Format, weight: &ArrayRef2<f32>, mask: &Mask) -> Result<Box<dyn LinearOp>> {
         let values = self.values_in(format, weight.ncols());
-        let source = Source { activations: self.activation_bits, ..Source::new(mask, Origin::Dense(weight)) };
-        format.build_from(&source, values)
+        format.build_with(weight, mask, values, self.activation_bits)
     }
 
     /// The same with activations of so many bits.

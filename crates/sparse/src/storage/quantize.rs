@@ -1,11 +1,12 @@
 //! Codes for a weight: rounded to the nearest, and those that it was made of.
 
+use super::code_layouts::{CodeLayout, QuantizedSparseParts, words};
 use super::codes::{Offsets, SPARE};
 use super::kept::{Origin, Source};
 use super::precision::Precision;
 use super::quantized::{Quantized, QuantizedParts};
 use super::quantized_nm::{QuantizedNm, QuantizedNmParts, pattern_of};
-use super::quantized_sparse::{CodeLayout, QuantizedSparse, QuantizedSparseParts, words};
+use super::quantized_sparse::QuantizedSparse;
 use crate::kernels::{CODE_BLOCK, Values};
 use crate::mask::{Mask, Pattern};
 use crate::{Error, Result};

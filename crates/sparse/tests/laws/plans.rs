@@ -4,7 +4,7 @@ use crate::close::assert_close;
 use crate::random::Seed;
 use crate::{oracle, random_mask, whole};
 use lacuna_sparse::mask::Mask;
-use lacuna_sparse::storage::{Bsr, Format, Hint, LinearOp, Nm, Plan, Precision, Scaling, Slots, TileCsr, apply};
+use lacuna_sparse::storage::{Bsr, Format, Hint, LinearOp, Nm, Plan, Precision, QuantizedSparse, Scaling, Slots, TileCsr, apply};
 
 #[test]
 fn whatever_is_chosen_or_tuned_multiplies_exactly() {
@@ -170,7 +170,8 @@ fn scales_of_groups_are_named_and_built() {
     let says = |format, values| built(format, values, &full).unwrap_err().to_string();
     let tile = "values: i8:32, where bitmask:64 has a scale a row, or one a tile as i8:64";
     assert_eq!(says("bitmask:64", "i8:32"), tile);
-    assert_eq!(says("sell", "i8:64"), "values: i8:64, where sell:padded has a scale a row");
+    let rounded = QuantizedSparse::round_to_nearest(&w, &half, Precision::I8Grouped(64)).unwrap();
+    assert_eq!(built("sell", "i8:64", &half).unwrap().1, rounded.to_dense());
     assert_eq!(
         "i8:x".parse::<Precision>().unwrap_err().to_string(),
         "values: 'i8:x' is none of f32, bf16, f16, i8, i8:INPUTS, u8:INPUTS, i4:INPUTS and u4:INPUTS, of 1 to 65536 inputs"

@@ -9,7 +9,7 @@ use lacuna::kernels::Isa;
 use lacuna::lm::{Config, Outline};
 use lacuna::mask::{Mask, Pattern, Scope, select};
 use lacuna::rng::Seed;
-use lacuna::sparse::{Compress, Csr, Dense, Format, Hint, LinearOp, Machine, Plan, Precision};
+use lacuna::sparse::{ActivationBits, Compress, Csr, Dense, Format, Hint, LinearOp, Machine, Plan, Precision};
 use lacuna::{Error, Result};
 use ndarray::Array2;
 use std::path::Path;
@@ -145,6 +145,7 @@ pub struct Case<'a> {
     pub threads: usize,
     pub format: FormatArg,
     pub values: Precision,
+    pub activation_bits: ActivationBits,
     pub cold: bool,
     /// Whether `sprs` is timed too.
     pub peers: bool,
@@ -172,9 +173,10 @@ impl Case<'_> {
 
     /// The storage that the case asks for.
     fn build(&self) -> Result<(Box<dyn LinearOp>, Format)> {
-        let hint = Hint { from_memory: self.cold, values: self.values, ..Hint::tokens(self.tokens) };
+        let (values, activation_bits) = (self.values, self.activation_bits);
+        let hint = Hint { from_memory: self.cold, values, activation_bits, ..Hint::tokens(self.tokens) };
         if let FormatArg::Named(format) = self.format {
-            return Ok((format.build(self.weight, self.mask, self.values)?, format));
+            return Ok((self.in_format(format, values)?, format));
         }
         let mut plan = Plan::new(self.weight, self.mask, hint)?;
         if self.format == FormatArg::Auto {
@@ -182,6 +184,11 @@ impl Case<'_> {
         }
         let format = plan.chosen(self.tokens);
         Ok((Box::new(plan), format))
+    }
+
+    /// One storage.
+    fn in_format(&self, format: Format, values: Precision) -> Result<Box<dyn LinearOp>> {
+        format.build_with(self.weight, self.mask, values, self.activation_bits)
     }
 
     fn run_here(&self) -> Result<Measured> {
@@ -194,23 +201,23 @@ impl Case<'_> {
         if !matches!(self.format, FormatArg::Named(_)) {
             // A plan has tried several storages; the one that it took is timed by itself.
             before = Instant::now();
-            std::hint::black_box(format.build(self.weight, self.mask, values)?);
+            std::hint::black_box(self.in_format(format, values)?);
         }
         let pack_us = before.elapsed().as_secs_f64() * 1e6;
         // The bound on the error is that of the numbers kept, not of those given.
-        let error = check(op.as_ref(), &x)?;
+        let error = check(op.as_ref(), &x, self.activation_bits)?;
         let pruned = Dense::compress(self.weight, self.mask)?;
         let (bytes, dense_bytes) = (op.bytes(), pruned.bytes());
         let copies = |bytes: usize| if self.cold { beyond_caches().div_ceil(bytes.max(1)).clamp(2, 4096) } else { 1 };
         let mut sparse = vec![op];
         for _ in 1..copies(bytes) {
-            sparse.push(format.build(self.weight, self.mask, values)?);
+            sparse.push(self.in_format(format, values)?);
         }
         let dense = vec![pruned; copies(dense_bytes)];
         // Dense in as many bits, where there is such a storage.
         let mut same = Vec::new();
         if self.values != Precision::F32 && hint.values_in(Format::Dense, inputs) == self.values {
-            let build = || Format::Dense.build(self.weight, self.mask, self.values);
+            let build = || self.in_format(Format::Dense, self.values);
             same.push(build()?);
             for _ in 1..copies(same[0].bytes()) {
                 same.push(build()?);
@@ -255,6 +262,7 @@ impl Case<'_> {
             sparse_timed: sparse.timed,
             pattern: self.pattern.to_string(),
             values: values.to_string(),
+            activation_bits: self.activation_bits.to_string(),
             cold: self.cold,
         })
     }

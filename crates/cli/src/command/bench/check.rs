@@ -9,7 +9,7 @@ use lacuna::advise::Contender;
 use lacuna::mask::{Mask, Pattern};
 use lacuna::report::{Cell, Table};
 use lacuna::rng::Seed;
-use lacuna::sparse::{Dense, Format, Hint, LinearOp, Plan, Precision};
+use lacuna::sparse::{ActivationBits, Dense, Format, Hint, LinearOp, Plan, Precision};
 use lacuna::{Error, Result};
 use serde::Serialize;
 
@@ -34,6 +34,9 @@ pub struct Check {
     /// Numbers that storages keep, as for spmm: plans are held against dense in as many bits; a list is separated by commas
     #[arg(long, value_delimiter = ',', default_value = "f32")]
     values: Vec<String>,
+    /// Bits of activations where they meet codes of four and eight bits: 32, or 8
+    #[arg(long, default_value = "32")]
+    activation_bits: String,
     /// The plan as its model says, instead of tuned
     #[arg(long)]
     model: bool,
@@ -91,6 +94,7 @@ pub fn run(args: &Check) -> Result<()> {
     let shapes: Vec<(usize, usize)> = args.shape.iter().map(|s| shape(s)).collect::<Result<_>>()?;
     // The plans for all sparsities lie in memory at once, and those that one of them tries.
     check_memory(&shapes, &args.tokens, Beside { copies: 0, storages: args.sparsity.len() + 4 })?;
+    let activation_bits: ActivationBits = args.activation_bits.parse()?;
     let values: Vec<Precision> = args.values.iter().map(|v| v.parse()).collect::<Result<_>>()?;
     let mut table = Table::new([
         "shape",
@@ -114,7 +118,7 @@ pub fn run(args: &Check) -> Result<()> {
         let weights = Weights::random(dim, Seed(args.seed), args.skewed);
         for &threads in &args.threads {
             for (&tokens, &values) in args.tokens.iter().flat_map(|t| values.iter().map(move |v| (t, v))) {
-                let found = in_pool(threads, || row_of_plans(args, &weights, values, tokens, threads))?;
+                let found = in_pool(threads, || row_of_plans(args, &weights, (values, activation_bits), tokens, threads))?;
                 cases += found.len();
                 for c in found {
                     if args.json {
@@ -144,30 +148,42 @@ pub fn run(args: &Check) -> Result<()> {
 }
 
 /// Plans for all sparsities of one shape and number of tokens, again where one is at fault.
-fn row_of_plans(args: &Check, weights: &Weights, values: Precision, tokens: usize, threads: usize) -> Result<Vec<Checked>> {
-    let mut found = measured(args, weights, values, tokens, threads)?;
+fn row_of_plans(
+    args: &Check,
+    weights: &Weights,
+    (values, bits): (Precision, ActivationBits),
+    tokens: usize,
+    threads: usize,
+) -> Result<Vec<Checked>> {
+    let mut found = measured(args, weights, (values, bits), tokens, threads)?;
     for _ in 1..MEASUREMENTS {
         if found.iter().all(|c| c.holds) {
             break;
         }
-        let again = measured(args, weights, values, tokens, threads)?;
+        let again = measured(args, weights, (values, bits), tokens, threads)?;
         found.iter_mut().zip(again).filter(|(old, new)| !old.holds && new.holds).for_each(|(old, new)| *old = new);
     }
     Ok(found)
 }
 
 /// Plans for all sparsities, made and timed in turns.
-fn measured(args: &Check, weights: &Weights, values: Precision, tokens: usize, threads: usize) -> Result<Vec<Checked>> {
+fn measured(
+    args: &Check,
+    weights: &Weights,
+    (values, bits): (Precision, ActivationBits),
+    tokens: usize,
+    threads: usize,
+) -> Result<Vec<Checked>> {
     let (out, inputs) = weights.weight.dim();
     let x = Seed(args.seed).stream("bench/x").normal_array(tokens, inputs, 1.0);
-    let hint = Hint::tokens(tokens).with_values(values);
+    let hint = Hint::tokens(tokens).with_values(values).with_activation_bits(bits);
     let (mut formats, mut sparse) = (Vec::new(), Vec::new());
     for &sparsity in &args.sparsity {
         let mut plan = Plan::new(&weights.weight, &weights.mask(Pattern::Unstructured, Some(sparsity))?, hint)?;
         if !args.model {
             plan.tune()?;
         }
-        check(&plan, &x)?;
+        check(&plan, &x, bits)?;
         let format = plan.chosen(tokens);
         if format != Format::Dense {
             sparse.push([Box::new(plan) as Box<dyn LinearOp>]);
@@ -177,7 +193,7 @@ fn measured(args: &Check, weights: &Weights, values: Precision, tokens: usize, t
     let weight = [Dense::new(weights.weight.clone())];
     // First what a plan that takes dense has.
     let own = hint.values_in(Format::Dense, inputs);
-    let same = [Format::Dense.build(&weights.weight, &Mask::full(out, inputs), own)?];
+    let same = [Format::Dense.build_with(&weights.weight, &Mask::full(out, inputs), own, bits)?];
     let mut contenders = vec![Contender::storages("dense", &same)];
     if values == Precision::F32 {
         contenders.extend(Contender::dense(&weight).into_iter().skip(1));

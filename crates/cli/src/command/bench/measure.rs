@@ -2,9 +2,9 @@
 
 use ::sprs::CsMatI;
 use lacuna::advise::{Contender, RoundRobin, Timed};
-use lacuna::sparse::{LinearOp, apply};
+use lacuna::sparse::{ActivationBits, LinearOp, apply};
 use lacuna::{Error, Result};
-use ndarray::{Array2, ArrayViewMut2};
+use ndarray::{Array2, ArrayViewMut2, Axis};
 use serde::Serialize;
 
 /// What a case found. Some fields are there only where they say something.
@@ -44,6 +44,9 @@ pub struct Measured {
     /// Numbers that the storage keeps, if they are not f32.
     #[serde(skip_serializing_if = "is_f32")]
     pub values: String,
+    /// Bits of activations where they meet codes, if they are not 32.
+    #[serde(skip_serializing_if = "is_32")]
+    pub activation_bits: String,
     /// Whether weights came from memory.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cold: bool,
@@ -55,6 +58,10 @@ fn is_unstructured(pattern: &str) -> bool {
 
 fn is_f32(values: &str) -> bool {
     values == "f32"
+}
+
+fn is_32(bits: &str) -> bool {
+    bits == "32"
 }
 
 /// Name of the storage that a case is about.
@@ -91,19 +98,24 @@ pub struct Off {
     pub of_sizes: f64,
 }
 
-/// How far `op` is off the product in f64 with what it stores; an error if it is more than rounding explains.
-pub fn check(op: &dyn LinearOp, x: &Array2<f32>) -> Result<Off> {
+/// How far `op` is off the product in f64 with what it stores; an error if it is more than rounding explains, of activations of so many bits too.
+pub fn check(op: &dyn LinearOp, x: &Array2<f32>, bits: ActivationBits) -> Result<Off> {
     let weight = op.to_dense().mapv(f64::from);
     let wide = x.mapv(f64::from);
     let exact = wide.dot(&weight.t());
     // n additions in any order: n roundings of at most the sum of sizes.
     let sizes = wide.mapv(f64::abs).dot(&weight.mapv(f64::abs).t());
+    let heights = weight.mapv(f64::abs).sum_axis(Axis(1));
+    // Half a step of 8 bits, of the largest of them at most.
+    let step = if bits == ActivationBits::Eight { 0.5 / 127.0 } else { 0.0 };
+    let largest: Vec<f64> = wide.rows().into_iter().map(|x| x.iter().fold(0.0, |m: f64, x| m.max(x.abs()))).collect();
     let bound = f64::from(f32::EPSILON) * (weight.ncols() as f64 + 2.0);
     let y = apply(op, x);
     let mut worst = Off::default();
     for ((at, &y), (&exact, &size)) in y.indexed_iter().zip(exact.iter().zip(&sizes)) {
         let error = (f64::from(y) - exact).abs();
-        if error.is_nan() || error > bound * size + f64::from(f32::MIN_POSITIVE) {
+        let rounded = step * largest[at.0] * heights[at.1];
+        if error.is_nan() || error > bound * size + rounded + f64::from(f32::MIN_POSITIVE) {
             let (format, (t, r)) = (op.format(), at);
             return Err(Error::invalid_option("format", format!("{format} gives {y} for {exact} at token {t}, output {r}")));
         }

@@ -8,7 +8,7 @@ use clap::Parser;
 use lacuna::mask::Pattern;
 use lacuna::report::{Cell, Table};
 use lacuna::rng::Seed;
-use lacuna::sparse::Precision;
+use lacuna::sparse::{ActivationBits, Precision};
 use lacuna::{Error, Result};
 use std::path::PathBuf;
 
@@ -32,10 +32,13 @@ pub struct Spmm {
     /// bsr[:RxC]
     #[arg(long, value_delimiter = ',', default_value = "auto")]
     format: Vec<String>,
-    /// Numbers that the storage keeps: f32, bf16, f16, i8 (a scale a row), i8:INPUTS (a scale for so many inputs of a row); dense and nm also
-    /// u8:INPUTS, i4:INPUTS, u4:INPUTS (u: and a zero point)
+    /// Numbers that the storage keeps: f32, bf16, f16, i8 (a scale a row), i8:INPUTS (a scale for so many inputs of a row); dense, nm, sell, bitmask and
+    /// bsr also u8:INPUTS, i4:INPUTS, u4:INPUTS (u: and a zero point)
     #[arg(long, value_delimiter = ',', default_value = "f32")]
     values: Vec<String>,
+    /// Bits of activations where they meet codes of four and eight bits: 32, or 8
+    #[arg(long, default_value = "32")]
+    activation_bits: String,
     /// Threads of a product
     #[arg(long, value_delimiter = ',', default_value = "1")]
     threads: Vec<usize>,
@@ -67,6 +70,7 @@ pub struct Spmm {
 pub fn run(args: &Spmm) -> Result<()> {
     check_seconds(args.seconds)?;
     let pattern: Pattern = args.pattern.parse()?;
+    let activation_bits: ActivationBits = args.activation_bits.parse()?;
     let values: Vec<Precision> = args.values.iter().map(|v| v.parse()).collect::<Result<_>>()?;
     let sparsities: Vec<Option<f64>> = match (&args.sparsity[..], pattern, &args.weights) {
         ([], Pattern::Nm { .. }, _) | ([], _, Some(_)) => vec![None],
@@ -113,6 +117,7 @@ pub fn run(args: &Spmm) -> Result<()> {
                                 threads,
                                 format,
                                 values,
+                                activation_bits,
                                 cold: args.cold,
                                 peers: true,
                                 seconds: args.seconds,

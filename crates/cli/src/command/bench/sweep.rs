@@ -10,7 +10,7 @@ use lacuna::io::atomic;
 use lacuna::mask::Pattern;
 use lacuna::report::{Cell, Figure, Page, Point, Table};
 use lacuna::rng::Seed;
-use lacuna::sparse::{Hint, Plan, Precision};
+use lacuna::sparse::{ActivationBits, Hint, Plan, Precision};
 use lacuna::{Error, Result};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -183,6 +183,7 @@ fn best(args: &Sweep, weights: &Weights, tokens: usize, sparsity: f64) -> Result
             threads: args.threads,
             format: FormatArg::Named(format),
             values: Precision::F32,
+            activation_bits: ActivationBits::Full,
             cold: args.cold,
             peers: false,
             seconds: args.seconds,

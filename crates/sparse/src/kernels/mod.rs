@@ -37,10 +37,10 @@ pub(crate) use bsr::{BsrSlices, bsr_product};
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(crate) use codes::by_each_set;
 pub(crate) use codes::{
-    BLOCK as CODE_BLOCK, CODE_SLACK, CodeAt, CodeSlices, Factors, MaskedSlices, Offsets as CodeOffsets, Pattern as CodePattern,
-    SparseCodeSlices, WINDOW, Width as CodeWidth, WindowSlices, bases, bytes_of, codes_product, column_of as code_column,
-    part_of_mask, place as code_place, place_of_step as code_place_of_step, side_by_side, sparse_codes_product, step_size,
-    unpack_rows,
+    BLOCK as CODE_BLOCK, CODE_SLACK, CodeAt, CodeSlices, Factors, MaskedSlices, NONE as NO_PLACE, Offsets as CodeOffsets,
+    Pattern as CodePattern, SparseCodeSlices, WINDOW, Width as CodeWidth, WindowSlices, bases, bytes_of, codes_product,
+    column_of as code_column, part_of_mask, place as code_place, place_of_step as code_place_of_step, side_by_side,
+    sparse_codes_product, step_size, unpack_rows,
 };
 pub(crate) use csr::{CsrSlices, TileCsrSlices, csr_apply_transpose, csr_product, lists_product};
 pub use dense::{FEW, PARALLEL, Threads, gemm, gemm_by_rows, is_by_rows};

@@ -2,7 +2,7 @@
 
 use super::codes::{Offsets, check_factors, code_at, put_code, row_bytes, width_of};
 use crate::kernels::{
-    Aligned, CODE_BLOCK, CODE_SLACK, CodeAt, CodeWidth, WINDOW, bases, bytes_of, part_of_mask, side_by_side, step_size,
+    Aligned, CODE_BLOCK, CODE_SLACK, CodeAt, CodeWidth, NO_PLACE, WINDOW, bases, bytes_of, part_of_mask, side_by_side, step_size,
 };
 use crate::mask::Mask;
 use crate::{Error, Result};
@@ -39,14 +39,14 @@ pub struct QuantizedSparseParts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeLayout {
     /// Rows side by side, in steps of up to four codes a row, each with its place in a window of 16 inputs: 8 bits a code of four, 12 a code of eight, and steps that are
-    /// not full. For 70 % of zeros and more. There have to be codes for 0: symmetric ones or zero points.
+    /// not full. For 60 % of zeros and more; with minimums, of which none stands for 0 for certain, windows have 15 inputs.
     Windows,
     /// Row by row, a bit an input and the codes of those that have one. For fewer zeros, on processors that expand bytes (AVX-512 VBMI2).
     Masked,
 }
 
 /// The name of the format.
-pub(super) const FORMAT: &str = "quantized-sparse";
+const FORMAT: &str = "quantized-sparse";
 
 /// Codes in one of both orders.
 #[derive(Clone)]
@@ -137,9 +137,18 @@ impl Rows<'_> {
 }
 
 impl Rows<'_> {
-    /// The code that stands for 0 in a row that there is not.
-    fn zero_beyond(&self) -> u8 {
-        if self.parts.offsets == Offsets::Symmetric { self.width.zero() as u8 } else { 0 }
+    /// What slots of a row hold that there is not: a place and a code.
+    fn zero_beyond(&self) -> (u8, u8) {
+        match self.parts.offsets {
+            Offsets::Symmetric => (0, self.width.zero() as u8),
+            Offsets::ZeroPoints(_) => (0, 0),
+            Offsets::Minimums(_) => (NO_PLACE, 0),
+        }
+    }
+
+    /// Columns of a window.
+    fn window(&self) -> usize {
+        if matches!(self.parts.offsets, Offsets::Minimums(_)) { usize::from(NO_PLACE) } else { WINDOW }
     }
 }
 
@@ -195,7 +204,8 @@ impl Run {
     fn of(rows: &Rows<'_>, first: usize, kept: &[Vec<CodeAt>], base: [u8; 4], block: usize) -> Run {
         let (cols, side, width) = (rows.parts.cols, side_by_side(), rows.width);
         let mut run = Run { counts: vec![[0; 2]; cols.div_ceil(block)], ..Run::default() };
-        let reach = usize::from(base[3]) + WINDOW;
+        let window = rows.window();
+        let reach = usize::from(base[3]) + window;
         let mut next = vec![0; kept.len()];
         // Where the row goes on that is furthest behind.
         while let Some(column) = kept.iter().zip(&next).filter_map(|(row, &at)| row.get(at).map(|at| at.column)).min() {
@@ -208,20 +218,20 @@ impl Run {
             for (lane, slot) in (0..side).flat_map(|lane| (0..4).map(move |slot| (lane, slot))) {
                 let from = start + usize::from(base[slot]);
                 let code = kept.get(lane).and_then(|row| row.get(next[lane]));
-                let (place, code) = match code.filter(|at| (from..from + WINDOW).contains(&at.column)) {
+                let (place, code) = match code.filter(|at| (from..from + window).contains(&at.column)) {
                     Some(code) => {
                         next[lane] += 1;
-                        (code.column - from, code.code)
+                        ((code.column - from) as u8, code.code)
                     }
                     // Rows beyond the last have the factors 0.
-                    None if lane < kept.len() => (0, rows.zero(first + lane, column).expect("windows have codes for 0")),
-                    None => (0, rows.zero_beyond()),
+                    None if lane < kept.len() => rows.zero(first + lane, column).map_or((NO_PLACE, 0), |zero| (0, zero)),
+                    None => rows.zero_beyond(),
                 };
                 let slot = 4 * lane + slot;
                 match width {
-                    CodeWidth::Four => step[slot] = place as u8 | code << 4,
+                    CodeWidth::Four => step[slot] = place | code << 4,
                     CodeWidth::Eight => {
-                        step[slot / 2] |= (place as u8) << (4 * (slot % 2));
+                        step[slot / 2] |= place << (4 * (slot % 2));
                         step[2 * side + slot] = code;
                     }
                 }

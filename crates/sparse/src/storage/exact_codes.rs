@@ -8,8 +8,8 @@ use ndarray::ArrayRef2;
 const PATTERNS: [(usize, usize); 6] = [(1, 2), (2, 4), (4, 8), (1, 4), (2, 8), (4, 16)];
 
 /// The codes that what a mask keeps of a weight was made of, in the storage that suits the mask and this machine, to be multiplied with activations of so many bits: N:M,
-/// else windows where few are kept, else all codes with zeros between them (which take no more time), else codes behind bits where the processor expands bytes.
-/// None if the weight has no codes, or no storage of them would be fast.
+/// else windows where few are kept, else all codes with zeros between them (which take no more time), else, where no code stands for 0, windows again. None if the
+/// weight has no codes.
 pub fn exact_codes(
     weight: &ArrayRef2<f32>,
     mask: &Mask,
@@ -24,19 +24,15 @@ pub fn exact_codes(
         return Some((Format::Nm(n, m), op.precision(), Box::new(op.with_activation_bits(activations))));
     }
     let sparse = QuantizedSparse::exactly(weight, mask)?.with_activation_bits(activations);
-    let (values, expands) = (sparse.precision(), Machine::here().expands);
+    let values = sparse.precision();
     // Beyond these windows hold more bytes than all codes.
-    let few = mask.kept() * 1000 < mask.len() * if expands { 450 } else { 350 };
-    if few && let Ok(op) = sparse.clone().with_layout(CodeLayout::Windows) {
-        return Some((Format::Sell(Slots::Padded), values, Box::new(op)));
-    }
-    if let Some(whole) = Quantized::exactly(&mask.applied(weight)) {
+    let few = mask.kept() * 1000 < mask.len() * if Machine::here().expands { 400 } else { 300 };
+    if !few && let Some(whole) = Quantized::exactly(&mask.applied(weight)) {
         return Some((
             Format::Dense,
             whole.precision(),
             Box::new(whole.with_kept(mask.kept()).with_activation_bits(activations)),
         ));
     }
-    let op = sparse.with_layout(CodeLayout::Masked).ok().filter(|_| expands)?;
-    Some((Format::Bitmask(64), values, Box::new(op)))
+    Some((Format::Sell(Slots::Padded), values, Box::new(sparse.with_layout(CodeLayout::Windows))))
 }

@@ -1,18 +1,16 @@
 //! What a mask of no pattern keeps, in four or eight bits.
 
-use super::code_layouts::{CodeLayout, Codes, FORMAT, Masked, QuantizedSparseParts, Rows, Windows, block_of};
-use super::codes::{
-    ActivationBits, Offsets, PackedFactors, factor_of_run, name_of, place_in_runs, precision_of, put_code, row_bytes,
-};
+use super::code_layouts::{CodeLayout, Codes, Masked, QuantizedSparseParts, Rows, Windows, block_of};
+use super::codes::{ActivationBits, PackedFactors, factor_of_run, name_of, place_in_runs, precision_of, put_code, row_bytes};
 use super::csr::Csr;
 use super::entries::{Entries, check_row};
 use super::precision::Precision;
+use crate::Result;
 use crate::kernels::{
     CodeAt, CodeWidth, Epilogue, MaskedSlices, SparseCodeSlices, WindowSlices, all_finite, side_by_side, sparse_codes_product,
     step_size,
 };
 use crate::storage::LinearOp;
-use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
 use std::fmt;
 
@@ -68,21 +66,15 @@ impl QuantizedSparse {
     pub fn new(parts: QuantizedSparseParts) -> Result<Self> {
         let kept: usize = parts.words.iter().map(|w| w.count_ones() as usize).sum();
         let few = kept * 1000 < parts.rows.saturating_mul(parts.cols).saturating_mul(FEW);
-        match few && !matches!(parts.offsets, Offsets::Minimums(_)) {
-            true => QuantizedSparse::in_layout(parts, CodeLayout::Windows),
-            false => QuantizedSparse::in_layout(parts, CodeLayout::Masked),
-        }
+        QuantizedSparse::in_layout(parts, if few { CodeLayout::Windows } else { CodeLayout::Masked })
     }
 
     /// As [`QuantizedSparse::new`], in a layout.
     ///
     /// # Errors
-    /// As there; if there are minimums for [`CodeLayout::Windows`].
+    /// As there.
     pub fn in_layout(parts: QuantizedSparseParts, layout: CodeLayout) -> Result<Self> {
         let checked = Rows::of(&parts)?;
-        if let (CodeLayout::Windows, Offsets::Minimums(_)) = (layout, &parts.offsets) {
-            return Err(Error::invalid_option(FORMAT, "codes with minimums, of which windows need one for 0"));
-        }
         let (rows, cols, width, group) = (parts.rows, parts.cols, checked.width, parts.group);
         let groups = if cols == 0 { 0 } else { cols / group };
         let (codes, factors) = match layout {
@@ -123,14 +115,12 @@ impl QuantizedSparse {
     }
 
     /// The same weight in a layout.
-    ///
-    /// # Errors
-    /// As [`QuantizedSparse::in_layout`].
-    pub fn with_layout(self, layout: CodeLayout) -> Result<Self> {
+    pub fn with_layout(self, layout: CodeLayout) -> Self {
         if self.layout() == layout {
-            return Ok(self);
+            return self;
         }
-        Ok(QuantizedSparse::in_layout(self.parts(), layout)?.with_activation_bits(self.activations))
+        let turned = QuantizedSparse::in_layout(self.parts(), layout).expect("parts of a weight that was checked");
+        turned.with_activation_bits(self.activations)
     }
 
     /// The layout.
@@ -317,7 +307,7 @@ mod tests {
             ] {
                 let op = QuantizedSparse::round_to_nearest(&w, &mask, values).unwrap();
                 for layout in [CodeLayout::Windows, CodeLayout::Masked] {
-                    let op = op.clone().with_layout(layout).unwrap();
+                    let op = op.clone().with_layout(layout);
                     for planes in [1, 3] {
                         for (i, sums) in by_each_set(&op.slices(), planes, &x).windows(2).enumerate() {
                             let bits = |sums: &[f32]| sums.iter().map(|sum| sum.to_bits()).collect::<Vec<_>>();

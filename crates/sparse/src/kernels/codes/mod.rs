@@ -30,4 +30,4 @@ pub(crate) use slices::{BLOCK, CodeSlices, Factors, Offsets, Pattern, Width, pla
 pub(crate) use sparse::by_each_set;
 pub(crate) use sparse::{SparseCodeSlices, sparse_codes_product};
 pub(crate) use unpack::{column_of, unpack_rows};
-pub(crate) use windows::{CodeAt, WINDOW, WindowSlices, bases, step_size};
+pub(crate) use windows::{CodeAt, NONE, WINDOW, WindowSlices, bases, step_size};

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Window `i` of a step begins `base[i]` columns behind the step's own, which is where the row that is furthest behind goes on; rows that are
-//! ahead have slots without a code, which hold the code that stands for 0. Steps belong to a block of columns, whose numbers of x lie between zeros:
+//! ahead have slots without a code, which hold the code that stands for 0; where none does for certain (minimums), windows have 15 columns, and place 15 is none. Steps belong to a block of columns, whose numbers of x lie between zeros:
 //! a step that reaches over the end of its block is taken again in the next, and counts its own part in each.
 
 use super::input::{Rounding, Step, Tile};
@@ -17,8 +17,9 @@ use crate::kernels::simd::SparseCodes;
 
 /// Zeros on both sides of a block of x: more than a step reaches beyond it.
 pub(super) const PAD: usize = 32;
-/// Columns of a window.
+/// Columns of a window, and the place of slots without a code where there is one.
 pub(crate) const WINDOW: usize = 16;
+pub(crate) const NONE: u8 = 15;
 
 /// Bytes of a step of so many rows.
 pub(crate) fn step_size(width: Width, side: usize) -> usize {
@@ -58,7 +59,7 @@ pub(crate) struct WindowSlices<'a> {
     pub(crate) steps: &'a [u8],
     /// `(blocks of rows, groups, rows side by side)`.
     pub(crate) scales: Factors<'a>,
-    /// As scales: symmetric, or zero points.
+    /// As scales. With minimums, slots without a code have the place [`NONE`].
     pub(crate) offsets: Offsets<'a>,
 }
 
@@ -120,10 +121,14 @@ impl WindowSlices<'_> {
                         Width::Four => (step[slot] & 15, step[slot] >> 4),
                         Width::Eight => (step[slot / 2] >> (4 * (slot % 2)) & 15, step[2 * side + slot]),
                     };
+                    let minimums = matches!(self.offsets, Offsets::Minimums(_));
+                    if minimums && place == NONE {
+                        continue;
+                    }
                     let column = first + base + usize::from(place);
                     // Of a slot without a code the place is 0, which lies within the step's block.
                     let group = column.min(self.cols.saturating_sub(1)) / self.block / self.group;
-                    if code != self.zero((run * groups + group) * side + row) {
+                    if minimums || code != self.zero((run * groups + group) * side + row) {
                         f(row, CodeAt { column, code });
                     }
                 }
@@ -174,6 +179,26 @@ impl WindowPart<'_> {
     /// The weight has that block of rows, and the tile `T` tokens in `P` planes.
     #[inline(always)]
     unsafe fn run<S: SparseCodes, const P: usize, const T: usize, const BYTES: bool>(&self, s: S, run: usize, to: &mut [f32]) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            match self.w.offsets {
+                Offsets::Minimums(_) => self.run_by::<S, P, T, BYTES, true>(s, run, to),
+                _ => self.run_by::<S, P, T, BYTES, false>(s, run, to),
+            }
+        }
+    }
+
+    /// As [`WindowPart::run`]; with minimums if `LEAST`.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn run_by<S: SparseCodes, const P: usize, const T: usize, const BYTES: bool, const LEAST: bool>(
+        &self,
+        s: S,
+        run: usize,
+        to: &mut [f32],
+    ) {
         let w = self.w;
         let (blocks, groups) = (w.blocks(), w.groups());
         let size = if BYTES { 6 * S::LANES } else { 4 * S::LANES };
@@ -192,14 +217,18 @@ impl WindowPart<'_> {
             let mut steps = self.tile.steps.as_ptr();
             let mut factor = run * groups * S::LANES;
             let mut left = 0;
-            let (mut scale, mut zero) = (s.splat(0.0), s.none());
+            let (mut scale, mut zero, mut least) = (s.splat(0.0), s.none(), s.splat(0.0));
             for _ in 0..blocks {
                 if left == 0 {
                     left = w.group;
                     scale = w.scales.load(s, factor);
-                    if let Offsets::ZeroPoints(zeros) = w.offsets {
-                        let more = if BYTES { S::SIGNED_ZERO } else { 0 };
-                        zero = s.plus(s.signed(zeros.as_ptr().add(factor)), s.lanes(more.cast_unsigned()));
+                    match w.offsets {
+                        Offsets::ZeroPoints(zeros) => {
+                            let more = if BYTES { S::SIGNED_ZERO } else { 0 };
+                            zero = s.plus(s.signed(zeros.as_ptr().add(factor)), s.lanes(more.cast_unsigned()));
+                        }
+                        Offsets::Minimums(all) => least = all.load(s, factor),
+                        Offsets::Symmetric => {}
                     }
                     factor += S::LANES;
                 }
@@ -208,12 +237,12 @@ impl WindowPart<'_> {
                 let mut met = Met::<S, P, T>::new(s);
                 for i in 0..again {
                     let x = x.sub(w.block).add(usize::from(*start.sub(again).add(i)));
-                    kernel.step::<S, P, T, BYTES>(s, at.sub((again - i) * size), x, &mut met);
+                    kernel.step::<S, P, T, BYTES, LEAST>(s, at.sub((again - i) * size), x, &mut met);
                 }
                 for i in 0..many {
                     let codes = at.add(i * size);
                     ask_codes::<S>(codes);
-                    kernel.step::<S, P, T, BYTES>(s, codes, x.add(usize::from(*start.add(i))), &mut met);
+                    kernel.step::<S, P, T, BYTES, LEAST>(s, codes, x.add(usize::from(*start.add(i))), &mut met);
                 }
                 let [codes, ones] = met.close(s);
                 for t in 0..T {
@@ -222,6 +251,8 @@ impl WindowPart<'_> {
                     let code = |p: usize| {
                         let (codes, ones) = (codes[t][p], ones[t][p]);
                         s.float(match (even, BYTES) {
+                            (_, false) if LEAST => codes,
+                            (_, true) if LEAST => s.minus(codes, S::SIGNED_ZERO, ones),
                             (true, false) => s.minus(codes, 8, ones),
                             (true, true) => s.minus(codes, S::SIGNED_ZERO, ones),
                             (false, _) => s.minus_product(codes, zero, ones),
@@ -232,6 +263,13 @@ impl WindowPart<'_> {
                         all = s.fma(all, finer, code(p));
                     }
                     sums[t] = s.fma(all, s.mul(scale, s.splat(step.step)), sums[t]);
+                    if LEAST {
+                        let mut sum = s.float(ones[t][P - 1]);
+                        for p in (0..P - 1).rev() {
+                            sum = s.fma(sum, finer, s.float(ones[t][p]));
+                        }
+                        sums[t] = s.fma(sum, s.mul(least, s.splat(step.step)), sums[t]);
+                    }
                 }
                 at = at.add(many * size);
                 start = start.add(many);
@@ -296,7 +334,7 @@ impl<I: Copy> Steps<I> {
     /// # Safety
     /// It has the bytes of one, and each plane of each token 64 from `x` on.
     #[inline(always)]
-    unsafe fn step<S: SparseCodes<I = I>, const P: usize, const T: usize, const BYTES: bool>(
+    unsafe fn step<S: SparseCodes<I = I>, const P: usize, const T: usize, const BYTES: bool, const LEAST: bool>(
         &self,
         s: S,
         step: *const u8,
@@ -315,6 +353,7 @@ impl<I: Copy> Steps<I> {
             for t in 0..T {
                 for p in 0..P {
                     let x = s.near(x.add((t * P + p) * self.plane), self.base, self.bases, places);
+                    let x = if LEAST { s.but_none(places, x) } else { x };
                     met.ones[t][p] = s.add_bytes(met.ones[t][p], self.ones, x);
                     match BYTES {
                         // Sums of 32 bits.

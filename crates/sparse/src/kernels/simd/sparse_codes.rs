@@ -35,6 +35,8 @@ pub(crate) trait SparseCodes: Codes {
     /// # Safety
     /// [`NEAR`] bytes can be read from `from`; a base is at most 16.
     unsafe fn near(self, from: *const u8, base: [u8; 4], bases: Self::I, places: Self::I) -> Self::I;
+    /// `v` but where a place is 15, which is none: there 0.
+    fn but_none(self, places: Self::I, v: Self::I) -> Self::I;
     /// Adds the products of four signed bytes of each lane with those of x, and [`SparseCodes::SIGNED_ZERO`] times those of x.
     fn meet_signed(self, sums: Self::I, codes: Self::I, x: Self::I) -> Self::I;
     /// `a + b`, numbers of 32 bits.
@@ -103,6 +105,15 @@ impl<const N: usize> SparseCodes for Portable<N> {
             let at = |i: usize| usize::from(base[i]) + usize::from(places.to_le_bytes()[i] & 15);
             // SAFETY: the caller vouches for more than the 32 bytes of which these are.
             u32::from_le_bytes(std::array::from_fn(|i| unsafe { *from.add(at(i)) }))
+        })
+    }
+
+    #[inline(always)]
+    fn but_none(self, places: [u32; N], v: [u32; N]) -> [u32; N] {
+        let byte = |place: u8, v: u8| if place == 15 { 0 } else { v };
+        std::array::from_fn(|lane| {
+            let (places, v) = (places[lane].to_le_bytes(), v[lane].to_le_bytes());
+            u32::from_le_bytes(std::array::from_fn(|i| byte(places[i], v[i])))
         })
     }
 
@@ -223,6 +234,12 @@ impl SparseCodes for Ymm {
     }
 
     #[inline(always)]
+    fn but_none(self, places: __m256i, v: __m256i) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_andnot_si256(_mm256_cmpeq_epi8(places, _mm256_set1_epi8(15)), v) }
+    }
+
+    #[inline(always)]
     fn meet_signed(self, sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
         self.add_words(self.add_words(sums, self.even(codes), self.even(x)), self.odd(codes), self.odd(x))
     }
@@ -280,6 +297,12 @@ macro_rules! sixteen {
             fn at_mask(self, mask: u64, v: __m512i) -> __m512i {
                 // SAFETY: as above.
                 unsafe { _mm512_maskz_mov_epi8(mask, v) }
+            }
+
+            #[inline(always)]
+            fn but_none(self, places: __m512i, v: __m512i) -> __m512i {
+                // SAFETY: as above.
+                unsafe { _mm512_maskz_mov_epi8(_mm512_cmpneq_epu8_mask(places, _mm512_set1_epi8(15)), v) }
             }
 
             #[inline(always)]

@@ -1,0 +1,204 @@
+//! Couplings: a model whose units are 0 throughout, and the one without them, are the same function, in every family.
+
+#[path = "lm/common.rs"]
+#[allow(dead_code)] // shared with tests/lm.rs
+mod common;
+
+use common::{ALL, Golden, Model, worst};
+use lacuna::io::{Checkpoint, Dtype, Weights};
+use lacuna::lm::{Config, Widths, couplings, rescaled};
+use lacuna::nn::NormKind;
+use lacuna::rng::{Seed, Stream};
+use lacuna::structure::{Coupling, Part, UnitCut, UnitKind};
+use ndarray::{Array2, ArrayD, Axis, Slice};
+use std::collections::BTreeSet;
+
+fn of(golden: &Golden) -> Vec<Coupling> {
+    couplings(&golden.weights, &golden.config()).unwrap()
+}
+
+/// Some units of each coupling of a kind, as many of each run, the same number in all.
+fn chosen(couplings: &[Coupling], kind: UnitKind, stream: &mut Stream) -> Vec<(Coupling, Vec<usize>)> {
+    let mine = couplings.iter().filter(|c| c.kind == kind);
+    let pick = |c: &Coupling| {
+        let keep = (c.units / c.runs * 2 / 3).max(1) * c.runs;
+        let scores: Vec<f64> = (0..c.units).map(|_| f64::from(stream.uniform())).collect();
+        (c.clone(), c.largest(&scores, keep).unwrap())
+    };
+    mine.map(pick).collect()
+}
+
+/// All that lies in the units that go set to 0.
+fn masked(weights: &Checkpoint, chosen: &[(Coupling, Vec<usize>)]) -> Checkpoint {
+    let mut masked = weights.clone();
+    for (coupling, kept) in chosen {
+        for member in &coupling.members {
+            let Ok(values) = masked.get(&member.tensor) else { continue };
+            let mut values = values.clone();
+            for unit in (0..coupling.units).filter(|u| !kept.contains(u)) {
+                match member.part {
+                    Part::Slice { axis, offset, width } => {
+                        let (from, to) = ((offset + unit * width) as isize, (offset + (unit + 1) * width) as isize);
+                        values.slice_axis_mut(Axis(axis), Slice::new(from, Some(to), 1)).fill(0.0);
+                    }
+                    Part::All { unit: of } if of == unit => values.fill(0.0),
+                    Part::All { .. } => {}
+                }
+            }
+            masked.insert(&member.tensor, values, Dtype::F32).unwrap();
+        }
+    }
+    masked
+}
+
+/// What stays of all tensors, under the config of the smaller model.
+fn cut(golden: &Golden, chosen: &[(Coupling, Vec<usize>)], smaller: &Config) -> Checkpoint {
+    let mut cut = UnitCut::default();
+    chosen.iter().for_each(|(coupling, kept)| cut.keep(coupling, kept));
+    let scales = rescaled(&golden.weights, &golden.config(), smaller).unwrap();
+    let mut small = Checkpoint::new();
+    for (name, values) in golden.weights.weights().filter(|(name, _)| cut.keeps(name)) {
+        let mut values: ArrayD<f32> = cut.apply(name, values.clone());
+        scales.get(name).iter().for_each(|scale| scale.apply(&mut values));
+        small.insert(name, values, Dtype::F32).unwrap();
+    }
+    small
+}
+
+/// The config of a model of which so much stays in every block.
+fn config(golden: &Golden, chosen: &[(Coupling, Vec<usize>)], kind: UnitKind) -> Config {
+    let config = golden.config();
+    let keep = chosen[0].1.len();
+    let of = |w: Widths| match kind {
+        UnitKind::FeedForward => Widths { intermediate: keep, ..w },
+        UnitKind::Head if w.heads == w.kv_heads => Widths { heads: keep, kv_heads: keep, ..w },
+        UnitKind::Head => Widths { heads: keep, ..w },
+        UnitKind::KvGroup => Widths { heads: w.heads / w.kv_heads * keep, kv_heads: keep, ..w },
+        _ => w,
+    };
+    let widths: Vec<Widths> = (0..config.layers()).map(|i| of(config.widths(i))).collect();
+    match kind {
+        UnitKind::Hidden => config.with_hidden(keep).unwrap(),
+        _ => config.with_widths(&widths).unwrap(),
+    }
+}
+
+fn logits(golden: &Golden, weights: &Checkpoint, config: Config) -> Array2<f32> {
+    Model::load(weights, config).unwrap().logits(golden)
+}
+
+#[test]
+fn a_model_without_units_is_the_one_in_which_they_are_0() {
+    let mut tried = 0;
+    for (name, seed) in ALL.into_iter().flat_map(|name| [(name, 0), (name, 1), (name, 2)]) {
+        let golden = Golden::read(name);
+        let mut stream = Seed(seed).stream(name);
+        let all = of(&golden);
+        for kind in [UnitKind::FeedForward, UnitKind::Head, UnitKind::KvGroup, UnitKind::Hidden] {
+            let chosen = chosen(&all, kind, &mut stream);
+            // Means over features of layer norms are of another number of them.
+            let layer_norm = ["gpt2", "phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name);
+            let all_stay = chosen.iter().all(|(coupling, kept)| kept.len() == coupling.units);
+            if all_stay || kind == UnitKind::Hidden && layer_norm {
+                continue;
+            }
+            let small = config(&golden, &chosen, kind);
+            let found = logits(&golden, &cut(&golden, &chosen, &small), small);
+            let right = logits(&golden, &masked(&golden.weights, &chosen), golden.config());
+            let off = worst(&found.into_dyn(), &right.clone().into_dyn(), 1e-5);
+            assert!(off <= 1.0, "{name}, {kind}, seed {seed}: {off} times 1e-5");
+            let dense = golden.matrix("logits");
+            assert!(worst(&right.into_dyn(), &dense.into_dyn(), 1e-5) > 1.0, "{name}, {kind}: nothing was left out");
+            tried += 1;
+        }
+    }
+    assert!(tried > 90, "{tried} cases");
+}
+
+#[test]
+fn heads_groups_and_feed_forward_units_go_together() {
+    for name in ["llama", "gemma2", "phi3", "mistral"] {
+        let golden = Golden::read(name);
+        let (mut stream, all) = (Seed(7).stream(name), of(&golden));
+        let w = golden.config().widths(0);
+        let mut picked = chosen(&all, UnitKind::KvGroup, &mut stream);
+        let groups = picked[0].1.len();
+        picked.extend(chosen(&all, UnitKind::Head, &mut stream));
+        picked.extend(chosen(&all, UnitKind::FeedForward, &mut stream));
+        let heads = (w.heads / w.kv_heads * 2 / 3).max(1) * groups;
+        let intermediate = picked.last().unwrap().1.len();
+        let widths = Widths { heads, kv_heads: groups, intermediate, ..w };
+        let small = golden.config().with_widths(&vec![widths; golden.config().layers()]).unwrap();
+        let found = logits(&golden, &cut(&golden, &picked, &small), small);
+        let right = logits(&golden, &masked(&golden.weights, &picked), golden.config());
+        let off = worst(&found.into_dyn(), &right.into_dyn(), 1e-5);
+        assert!(off <= 1.0, "{name}: {off} times 1e-5");
+    }
+}
+
+#[test]
+fn every_tensor_hangs_together_with_something_within_its_bounds() {
+    for name in ALL {
+        let golden = Golden::read(name);
+        let mut seen = BTreeSet::new();
+        for coupling in of(&golden) {
+            assert!(coupling.units > 0 && coupling.units % coupling.runs == 0, "{name}: {coupling:?}");
+            for member in &coupling.members {
+                let shape = Weights::shape(&golden.weights, &member.tensor).unwrap_or_else(|e| panic!("{name}: {e}"));
+                match member.part {
+                    Part::Slice { axis, offset, width } => {
+                        assert!(offset + width * coupling.units <= shape[axis], "{name}: {member:?} of {shape:?}");
+                        if matches!(coupling.kind, UnitKind::Hidden | UnitKind::Vocabulary) {
+                            assert_eq!((offset, width * coupling.units), (0, shape[axis]), "{name}: {member:?}");
+                        }
+                    }
+                    Part::All { unit } => assert!(unit < coupling.units),
+                }
+                seen.insert(member.tensor.clone());
+            }
+        }
+        let missing: Vec<String> = Weights::names(&golden.weights).into_iter().filter(|n| !seen.contains(n)).collect();
+        assert!(missing.is_empty(), "{name}: {missing:?}");
+    }
+}
+
+#[test]
+fn layers_go_whole_and_take_their_tensors_with_them() {
+    for name in ALL.into_iter().filter(|name| !name.starts_with("t5")) {
+        let golden = Golden::read(name);
+        let layers = of(&golden).into_iter().find(|c| c.kind == UnitKind::Layer).unwrap();
+        // Blocks of this GPT-2 scale by their numbers.
+        let others: Vec<usize> = (0..layers.units).skip(1).filter(|_| name != "gpt2").collect();
+        for kept in [vec![0], others].into_iter().filter(|kept| !kept.is_empty()) {
+            let mut cut = UnitCut::default();
+            cut.keep(&layers, &kept);
+            let small = golden.config().with_blocks(&kept).unwrap();
+            let mut weights = Checkpoint::new();
+            let number = |name: &str| name.split('.').find_map(|part| part.parse::<usize>().ok());
+            for (name, values) in golden.weights.weights().filter(|(name, _)| cut.keeps(name)) {
+                // Of the blocks that stay, the new number.
+                let new = number(name).map(|old| (old, kept.iter().position(|&k| k == old).unwrap()));
+                let to = new.map_or(name.to_string(), |(old, new)| name.replacen(&format!(".{old}."), &format!(".{new}."), 1));
+                weights.insert(&to, values.clone(), Dtype::F32).unwrap();
+            }
+            let found = logits(&golden, &weights, small);
+            let right = logits(&golden, &masked(&golden.weights, &[(layers.clone(), kept.clone())]), golden.config());
+            let off = worst(&found.into_dyn(), &right.into_dyn(), 1e-5);
+            assert!(off <= 1.0, "{name}, {kept:?}: {off} times 1e-5");
+        }
+    }
+}
+
+#[test]
+fn the_families_of_layer_norms_are_those_that_were_left_out() {
+    for name in ALL {
+        let model = Golden::read(name).model();
+        let bias = match &model {
+            Model::Decoder(m) => m.blocks()[0].norms()[0].bias().is_some(),
+            Model::Both(_) => false,
+        };
+        let kind = if bias { NormKind::Layer } else { NormKind::Rms };
+        let listed = ["gpt2", "phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name);
+        assert_eq!(kind == NormKind::Layer, listed, "{name}");
+    }
+}

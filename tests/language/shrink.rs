@@ -22,7 +22,7 @@ const ALL: Sizes = Sizes { intermediate: Some(16), heads: Some(1), kv_heads: Non
 const BLOCKS: Sizes = Sizes { hidden: None, layers: None, ..ALL };
 
 fn shrinking(sizes: Sizes, method: UnitMethod<'_>) -> LanguageShrinking<'_> {
-    LanguageShrinking { sizes, method, depth: DepthScore::Cosine, correction: None, memory: memory(1 << 30) }
+    LanguageShrinking { sizes, sort: false, method, depth: DepthScore::Cosine, correction: None, memory: memory(1 << 30) }
 }
 
 fn with(
@@ -200,6 +200,37 @@ fn one_thread_and_two_make_the_same_bits() {
         files(&out)
     };
     assert!(run(1) == run(2), "one thread and two give other bytes");
+}
+
+#[test]
+fn a_sorted_model_is_the_same_function_and_its_first_units_are_a_smaller_model() {
+    let dense = Model::new(Dtype::F32);
+    let methods = [("minitron", UnitMethod::Minitron), ("magnitude", UnitMethod::Weights(&SQUARES, None))];
+    for (name, method) in methods {
+        let (sorted, small) = (dense.out(&format!("{name} sorted")), dense.out(&format!("{name} small")));
+        let settings = LanguageShrinking { sort: true, ..shrinking(Sizes::default(), method) };
+        let record = shrink(&dense.dir, &sorted, &settings);
+        // Hidden features, and of three blocks heads, the group of their keys, and feed-forward units.
+        assert_eq!(record.units.len(), 10, "{name}");
+        for unit in &record.units {
+            let falls = unit.kept.windows(2).all(|pair| unit.scores[pair[0]] >= unit.scores[pair[1]]);
+            assert!(falls && unit.kept.len() == unit.units, "{name}: {unit:?}");
+        }
+        let off = apart(&logits(&model(&sorted)), &logits(&model(&dense.dir)));
+        assert!(off < 1e-4, "{name}: {off}");
+        let moved = files(&sorted).iter().find(|(n, _)| n == "model.safetensors")
+            != files(&dense.dir).iter().find(|(n, _)| n == "model.safetensors");
+        assert!(moved, "{name}: nothing was put in order");
+        let record = shrink(&sorted, &small, &shrinking(BLOCKS, UnitMethod::Prefix));
+        assert!(record.units.iter().all(|u| u.kept == (0..u.kept.len()).collect::<Vec<_>>()), "{name}");
+        let small = model(&small);
+        let off = apart(&logits(&small), &logits(&masked(&sorted, &small, &record)));
+        assert!(off < 1e-5, "{name}: {off}");
+        // Hidden features too, without a run of the model.
+        let hidden = Sizes { hidden: Some(9), ..Sizes::default() };
+        let record = shrink(&sorted, &dense.out(&format!("{name} narrow")), &shrinking(hidden, UnitMethod::Prefix));
+        assert_eq!(record.units[0].kept, (0..9).collect::<Vec<_>>(), "{name}");
+    }
 }
 
 #[test]

@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 
 /// The settings that matter for what is asked, by the names of the command's options, with the values that hold.
 pub(super) fn options(job: &ShrinkJob) -> Result<Value> {
-    let correction = job.correction()?;
-    let obs = job.method == ShrinkMethod::Obs && (job.moves() || correction.is_some());
-    let inside = job.moves() || correction.is_some();
+    let prefix = job.cuts_prefix();
+    let correction = job.correction()?.filter(|_| !prefix);
+    let obs = job.method == ShrinkMethod::Obs && !prefix && (job.moves() || correction.is_some());
+    let inside = (job.moves() || correction.is_some()) && !prefix;
     let all = [
         ("--method", inside, json!(job.method)),
         ("--intermediate", job.intermediate.is_some(), json!(job.intermediate)),
@@ -18,10 +19,11 @@ pub(super) fn options(job: &ShrinkJob) -> Result<Value> {
         ("--kv-heads", job.kv_heads.is_some(), json!(job.kv_heads)),
         ("--hidden", job.hidden.is_some(), json!(job.hidden)),
         ("--layers", job.layers.is_some(), json!(job.layers)),
+        ("--sort", job.sort, json!(true)),
         ("--depth-by", job.layers.is_some(), json!(job.depth_by)),
         ("--seed", job.method == ShrinkMethod::Random, json!(job.seed)),
-        ("--samples", job.reads_calibration(), json!(job.samples)),
-        ("--context", job.reads_calibration(), json!(job.context)),
+        ("--samples", job.reads_calibration() && !prefix, json!(job.samples)),
+        ("--context", job.reads_calibration() && !prefix, json!(job.context)),
         ("--damping", obs, json!(job.damping)),
         ("--rounds", obs && job.moves(), json!(job.rounds)),
         ("--swaps", obs && job.moves(), json!(job.swaps)),

@@ -3,6 +3,7 @@
 mod settings;
 mod described;
 mod report;
+mod page;
 mod run;
 
 pub use report::{ModelSize, ShrinkReport};

@@ -51,21 +51,22 @@ impl ShrinkJob {
             true => outputs::apart(out, &inputs).map(|()| Output::from(out))?,
             false => outputs::folder(out, &inputs, self.force)?,
         };
+        let prefix = self.cuts_prefix();
+        let reads = self.reads_calibration() && !prefix;
         let config = Config::of(&folder)?;
         remarks(&folder, &config, watch)?;
-        if self.reads_calibration() {
+        if reads {
             check_measurable(&config).map_err(|e| Error::malformed(model, e.to_string()))?;
         }
         if self.text.is_some() && config.is_encoder_decoder() {
             return Err(Error::invalid_option("text", "an encoder-decoder has no perplexity of a text alone"));
         }
-        let gradients_wanted = matches!(self.method, ShrinkMethod::Taylor | ShrinkMethod::Fisher) && self.moves();
+        let gradients_wanted = matches!(self.method, ShrinkMethod::Taylor | ShrinkMethod::Fisher) && self.moves() && !prefix;
         let bytes = activation_bytes(self.activation_bytes()?, gradients_wanted, &folder);
         let memory = ActivationMemory::new(bytes, scratch_folder(self.scratch.as_deref(), out)?);
         let text =
             CalibrationText { file: self.calibration.as_deref(), samples: self.samples, context: self.context, bos: self.bos };
-        let (calibration, bos) =
-            if self.reads_calibration() { text.read(&folder, &config)? } else { (Sequences::nothing(), String::new()) };
+        let (calibration, bos) = if reads { text.read(&folder, &config)? } else { (Sequences::nothing(), String::new()) };
 
         let described = asked(self, &folder, &calibration, &bos)?;
         let mine = Mine { record: "shrink.json", resume: self.resume, force: self.force, outcome: outcome(self) };
@@ -98,14 +99,21 @@ impl ShrinkJob {
             None => None,
         };
         let method = match (self.method, &criterion) {
+            _ if prefix => UnitMethod::Prefix,
             (_, Some(criterion)) => UnitMethod::Weights(criterion.as_ref(), gradients.as_ref()),
             (ShrinkMethod::Minitron, _) => UnitMethod::Minitron,
             (ShrinkMethod::Flap, _) => UnitMethod::Flap,
             (ShrinkMethod::Random, _) => UnitMethod::Random(Seed(self.seed)),
             _ => UnitMethod::Obs(GroupObs { damping: self.damping, rounds: self.rounds, swaps: self.swaps }),
         };
-        let shrinking =
-            LanguageShrinking { sizes: self.sizes(), method, depth: self.depth_by, correction: self.correction()?, memory };
+        let shrinking = LanguageShrinking {
+            sizes: self.sizes(),
+            method,
+            depth: self.depth_by,
+            correction: self.correction()?.filter(|_| !prefix),
+            sort: self.sort,
+            memory,
+        };
         let run = ShrinkRun {
             folder: &folder,
             config: &config,
@@ -144,7 +152,9 @@ impl ShrinkJob {
             already_finished: false,
         };
         let record = serde_json::to_value(&report).map_err(|e| Error::invalid_option("record", e.to_string()))?;
-        done.writer.json("shrink.json", &record).and_then(|()| done.writer.finish()).map_err(keep)?;
+        let page = report.page()?;
+        let named = done.writer.json("shrink.json", &record).and_then(|()| done.writer.file("shrink.html", page.as_bytes()));
+        named.and_then(|()| done.writer.finish()).map_err(keep)?;
         Ok(report)
     }
 }

@@ -90,6 +90,7 @@ impl fmt::Display for ShrinkMethod {
 /// | `kv-heads` | all | from 1 | heads of keys and values that stay, with their queries |
 /// | `hidden` | all | from 1 | hidden features that stay, by the mean activations of norms |
 /// | `layers` | all | from 1 | layers that stay |
+/// | `sort` | false | | whether nothing goes, and units are put in the order of their scores instead |
 /// | `method` | `obs` | [`ShrinkMethod`] | how heads and features are chosen |
 /// | `depth-by` | `cosine` | [`DepthScore`] | how layers are chosen |
 /// | `seed` | 0 | 64 bits | of `random` |
@@ -126,6 +127,8 @@ pub struct ShrinkJob {
     pub hidden: Option<usize>,
     /// Layers that stay.
     pub layers: Option<usize>,
+    /// Whether nothing goes, and units are put in order.
+    pub sort: bool,
     /// How heads and features are chosen.
     pub method: ShrinkMethod,
     /// How layers are chosen.
@@ -165,7 +168,7 @@ pub struct ShrinkJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 22] = [
+pub(super) const NAMES: [&str; 23] = [
     "model",
     "out",
     "intermediate",
@@ -173,6 +176,7 @@ pub(super) const NAMES: [&str; 22] = [
     "kv-heads",
     "hidden",
     "layers",
+    "sort",
     "method",
     "depth-by",
     "seed",
@@ -200,6 +204,7 @@ impl Default for ShrinkJob {
             kv_heads: None,
             hidden: None,
             layers: None,
+            sort: false,
             method: ShrinkMethod::Obs,
             depth_by: DepthScore::Cosine,
             seed: 0,
@@ -247,6 +252,8 @@ setters! {
     hidden(features: usize) = Some(features);
     /// Layers that stay.
     layers(layers: usize) = Some(layers);
+    /// Whether nothing goes, and units are put in order.
+    sort(on: bool) = on;
     /// How heads and features are chosen.
     method(method: ShrinkMethod) = method;
     /// How layers are chosen.
@@ -368,8 +375,16 @@ impl ShrinkJob {
     /// [`Error::InvalidOption`] with the setting, its value and the range.
     pub fn check(&self) -> Result<()> {
         self.check_ranges()?;
-        if self.sizes() == Sizes::default() {
-            let reason = "nothing goes: give --intermediate, --heads, --kv-heads, --hidden or --layers, with what stays";
+        if self.sort && self.sizes() != Sizes::default() {
+            return Err(Error::invalid_option("sort", "puts units in order, and none goes: give no sizes with it"));
+        }
+        if self.sort && self.method == ShrinkMethod::Obs {
+            let reason = "obs scores no units: give --method minitron, flap, taylor, fisher or magnitude";
+            return Err(Error::invalid_option("sort", reason));
+        }
+        if self.sizes() == Sizes::default() && !self.sort {
+            let reason =
+                "nothing goes: give --intermediate, --heads, --kv-heads, --hidden or --layers, with what stays, or --sort";
             return Err(Error::invalid_option("sizes", reason));
         }
         if !self.correct.is_empty() && self.method != ShrinkMethod::Obs {
@@ -379,7 +394,7 @@ impl ShrinkJob {
         if let Some(folder) = self.scratch.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(Error::invalid_option("scratch", format!("{} is no folder", folder.display())));
         }
-        if self.calibration.is_none() && self.reads_calibration() {
+        if self.calibration.is_none() && self.reads_calibration() && !self.cuts_prefix() {
             let what = if self.moves() && self.method.measures() {
                 "this method measures"
             } else {
@@ -393,12 +408,20 @@ impl ShrinkJob {
 
     /// Whether heads or features of blocks go.
     pub(super) fn moves(&self) -> bool {
-        self.intermediate.is_some() || self.heads.is_some() || self.kv_heads.is_some()
+        self.intermediate.is_some() || self.heads.is_some() || self.kv_heads.is_some() || self.sort
     }
 
     /// Whether anything is measured on the calibration.
     pub(super) fn reads_calibration(&self) -> bool {
-        self.hidden.is_some() || self.layers.is_some() || self.method.measures()
+        self.hidden.is_some() || self.layers.is_some() || self.method.measures() || self.sort && self.calibration.is_some()
+    }
+
+    /// Whether the model is one that was sorted and nothing is given to choose by: then the first units stay.
+    pub(super) fn cuts_prefix(&self) -> bool {
+        let record = self.model.as_ref().filter(|_| self.calibration.is_none()).map(|model| model.join("shrink.json"));
+        let text = record.and_then(|path| std::fs::read(path).ok());
+        let record: Option<serde_json::Value> = text.and_then(|text| serde_json::from_slice(&text).ok());
+        record.is_some_and(|record| record["job"]["sort"] == true)
     }
 
     /// How far layers make up for earlier ones.
@@ -456,6 +479,7 @@ mod tests {
             .kv_heads(3)
             .hidden(4)
             .layers(5)
+            .sort(true)
             .method(ShrinkMethod::Fisher)
             .depth_by(DepthScore::Perplexity)
             .seed(6)

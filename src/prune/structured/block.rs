@@ -34,22 +34,22 @@ fn removals(stages: &Stages<'_>, columns: usize) -> Vec<Removal> {
     stages.iter().map(stage).collect()
 }
 
-/// The units of each stage that stay, by their scores.
+/// The units of each stage that stay, by their scores: ascending, or with `sort` the largest score first, heads in the order of their groups.
 ///
 /// # Errors
 /// As [`Coupling::largest`].
-pub(super) fn by_scores(stages: &Stages<'_>, scores: &[Vec<f64>]) -> Result<Vec<Vec<usize>>> {
+pub(super) fn by_scores(stages: &Stages<'_>, scores: &[Vec<f64>], sort: bool) -> Result<Vec<Vec<usize>>> {
     let mut kept: Vec<Vec<usize>> = Vec::new();
     for (i, ((coupling, keep), scores)) in stages.iter().zip(scores).enumerate() {
         let run = coupling.units / coupling.runs;
-        let before = i.checked_sub(1).map(|before| &kept[before]).filter(|_| coupling.runs > 1);
-        let chosen = match before {
-            None => coupling.largest(scores, *keep)?,
-            Some(groups) => {
-                let each = coupling.largest(scores, keep / groups.len() * coupling.runs)?;
-                each.into_iter().filter(|unit| groups.contains(&(unit / run))).collect()
-            }
-        };
+        let all: Vec<usize> = (0..coupling.runs).collect();
+        let groups = i.checked_sub(1).map(|before| &kept[before]).filter(|_| coupling.runs > 1).unwrap_or(&all);
+        let mut chosen = coupling.largest(scores, keep / groups.len() * coupling.runs)?;
+        chosen.retain(|unit| groups.contains(&(unit / run)));
+        if sort {
+            let group = |unit: usize| groups.iter().position(|g| *g == unit / run);
+            chosen.sort_by(|&a, &b| group(a).cmp(&group(b)).then(scores[b].total_cmp(&scores[a])).then(a.cmp(&b)));
+        }
         kept.push(chosen);
     }
     Ok(kept)
@@ -69,6 +69,8 @@ fn of_columns(stages: &Stages<'_>, columns: &[usize], all: usize) -> Vec<Vec<usi
 pub(super) struct Reader<'a> {
     pub method: UnitMethod<'a>,
     pub correction: Option<Correction>,
+    /// Whether units are put in order, and none goes.
+    pub sort: bool,
     /// The number of the block in the model before.
     pub block: usize,
     /// How the file rounds its numbers.
@@ -98,7 +100,7 @@ impl Reader<'_> {
                     let of = by_inputs(&method, weight.view(), found.inputs(), means.as_ref(), width(coupling, columns))?;
                     scores.push(of.ok_or_else(|| Error::invalid_option("method", "does not score units by their inputs"))?);
                 }
-                let kept = by_scores(stages, &scores)?;
+                let kept = by_scores(stages, &scores, self.sort)?;
                 let left = columns_of(stages, &kept, columns);
                 (kept, spread(&left, weight.select(Axis(1), &left).view(), columns), 0)
             }

@@ -28,6 +28,7 @@ pub(super) struct Choice<'a> {
     pub features: Option<Vec<usize>>,
     /// Of each coupling of a block what the model before calls it.
     pub names: HashMap<String, String>,
+    sort: bool,
 }
 
 impl<'a> Choice<'a> {
@@ -39,7 +40,8 @@ impl<'a> Choice<'a> {
     ) -> Result<Choice<'a>> {
         let (folder, before, sizes) = (run.folder, run.config, run.shrinking.sizes);
         let layers = layers.filter(|l| l.len() < before.layers());
-        let features = features.filter(|f| f.len() < before.hidden());
+        let sort = run.shrinking.sort;
+        let features = features.filter(|f| sort || f.len() < before.hidden());
         let mut config = before.with_hidden(features.as_ref().map_or(before.hidden(), Vec::len))?;
         if let Some(layers) = &layers {
             config = config.with_blocks(layers)?;
@@ -53,7 +55,7 @@ impl<'a> Choice<'a> {
         };
         let pairs = layers.iter().enumerate().flat_map(|(new, &old)| named(&couplings, new).into_iter().zip(named(whole, old)));
         let names = pairs.collect();
-        Ok(Choice { base, config, smaller, couplings, layers, features, names })
+        Ok(Choice { base, config, smaller, couplings, layers, features, names, sort })
     }
 
     /// What the model before calls a coupling.
@@ -78,11 +80,11 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// The couplings of which units go, of a block or, where it is `None`, of several: heads before features, groups before the heads within them.
+    /// The couplings of which units go, or are put in order, of a block or, where it is `None`, of several: heads before features, groups before the heads within them.
     pub fn stages(&self, block: Option<usize>) -> Vec<(&Coupling, usize)> {
         let within = [UnitKind::KvGroup, UnitKind::Head, UnitKind::FeedForward];
         let mine = self.couplings.iter().filter(|c| c.block == block && within.contains(&c.kind));
-        mine.map(|c| (c, self.keep(c))).collect()
+        mine.map(|c| (c, self.keep(c))).filter(|(c, keep)| self.sort || *keep < c.units).collect()
     }
 
     /// The tensors of the smaller model with their shapes: those that any choice of as many units gives.

@@ -25,6 +25,8 @@ pub enum UnitMethod<'a> {
     Weights(&'a dyn Saliency, Option<&'a SequenceGradients>),
     /// By chance.
     Random(Seed),
+    /// The first ones: of a model that was sorted.
+    Prefix,
 }
 
 impl UnitMethod<'_> {

@@ -43,6 +43,8 @@ use serde_json::Value;
 pub struct LanguageShrinking<'a> {
     /// What stays of it.
     pub sizes: Sizes,
+    /// Whether nothing goes, and units are put in the order of their scores instead, the largest first: any smaller model is then a prefix.
+    pub sort: bool,
     /// How heads and feed-forward features are chosen.
     pub method: UnitMethod<'a>,
     /// How layers are chosen.

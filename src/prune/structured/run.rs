@@ -8,7 +8,7 @@ use super::scores::by_weights;
 use super::survey::{DepthScore, Survey, at_once, by_outputs};
 use super::walk::UnitWalk;
 use super::write::{of_block, put, take_over};
-use super::{LanguageShrinking, ShrinkRun};
+use super::{LanguageShrinking, ShrinkRun, Sizes};
 use crate::eval::peak_memory;
 use crate::io::{Folder, FolderWriter, Weights};
 use crate::lm::{Config, Outline, couplings, load_block};
@@ -74,8 +74,20 @@ pub fn shrink_language(run: ShrinkRun<'_>, see: &mut dyn FnMut(Progress) -> Cont
 
 fn check(folder: &Folder, config: &Config, shrinking: &LanguageShrinking<'_>) -> Result<()> {
     let sizes = shrinking.sizes;
-    sizes.check(config)?;
-    if shrinking.method.measures() || sizes.layers.is_some() || sizes.hidden.is_some() {
+    match (shrinking.sort, sizes == Sizes::default()) {
+        (false, _) => sizes.check(config)?,
+        (true, true) => {}
+        (true, false) => return Err(Error::invalid_option("sort", "puts units in order, and none goes: give no sizes with it")),
+    }
+    if shrinking.sort && matches!(shrinking.method, UnitMethod::Obs(_)) {
+        let reason = "group OBS scores no units: give --method minitron, flap, taylor, fisher or magnitude";
+        return Err(Error::invalid_option("sort", reason));
+    }
+    let first = matches!(shrinking.method, UnitMethod::Prefix);
+    if first && sizes.layers.is_some() {
+        return Err(Error::invalid_option("layers", "are in no order in a sorted model: give a --calibration to choose them by"));
+    }
+    if !first && (shrinking.method.measures() || sizes.layers.is_some() || sizes.hidden.is_some()) {
         check_measurable(config)?;
     }
     if folder.is_pruned() {
@@ -114,7 +126,7 @@ impl State<'_> {
         let mut shared = UnitCut::default();
         self.shared(&choice, &mut shared)?;
         let comparing = shrinking.correction.is_some();
-        let goes = (0..choice.config.layers()).any(|i| choice.stages(Some(i)).iter().any(|(c, keep)| *keep < c.units));
+        let goes = (0..choice.config.layers()).any(|i| !choice.stages(Some(i)).is_empty());
         let measures = shrinking.method.measures() && (goes || comparing);
         let mut walk = match measures {
             false => None,
@@ -169,10 +181,16 @@ impl State<'_> {
         let ShrinkRun { folder, config, calibration, shrinking, .. } = self.run;
         let mut record = ShrinkRecord::default();
         let layers = shrinking.sizes.layers.filter(|n| *n < config.layers());
-        let hidden = shrinking.sizes.hidden.filter(|n| *n < config.hidden());
+        // Hidden features are ordered where there is something to order them by.
+        let sorts = shrinking.sort && !calibration.ids().is_empty();
+        let hidden = match sorts {
+            true => Some(config.hidden()),
+            false => shrinking.sizes.hidden.filter(|n| *n < config.hidden()),
+        };
+        let prefix = matches!(shrinking.method, UnitMethod::Prefix);
         let by_cosine = layers.is_some() && shrinking.depth == DepthScore::Cosine;
         let begun = Instant::now();
-        let survey = match hidden.is_some() || by_cosine {
+        let survey = match hidden.is_some() && !prefix || by_cosine {
             true => Some(Survey::run(folder, config, calibration, &shrinking.memory, see)?),
             false => None,
         };
@@ -181,14 +199,18 @@ impl State<'_> {
             (Some(keep), Some(survey)) if by_cosine => Some(at_once(survey.cosines.clone(), keep)),
             (Some(keep), _) => Some(by_outputs(folder, config, calibration, (shrinking.depth, keep), see)?),
         };
-        if let (Some(keep), Some(survey), Some(coupling)) = (hidden, survey, whole.iter().find(|c| c.kind == UnitKind::Hidden)) {
+        let coupling = whole.iter().find(|c| c.kind == UnitKind::Hidden);
+        if let (Some(keep), Some(coupling)) = (hidden, coupling) {
+            let scores = survey.map_or_else(|| first_ones(coupling), |s| s.hidden);
+            let stages = [(coupling, keep)];
+            let kept = by_scores(&stages, std::slice::from_ref(&scores), shrinking.sort)?.concat();
             record.units.push(UnitRecord {
                 name: coupling.name.clone(),
                 kind: coupling.kind,
                 block: None,
                 units: coupling.units,
-                kept: coupling.largest(&survey.hidden, keep)?,
-                scores: survey.hidden,
+                kept,
+                scores,
                 error: None,
                 swapped: 0,
                 tokens: calibration.ids().len(),
@@ -202,12 +224,13 @@ impl State<'_> {
     fn shared(&mut self, choice: &Choice<'_>, cut: &mut UnitCut) -> Result<()> {
         let stages = choice.stages(None);
         let done = self.record.units.iter().filter(|r| r.block.is_none() && r.kind == UnitKind::Head).count();
-        if done == 0 && stages.iter().any(|(c, keep)| *keep < c.units) {
+        if done == 0 && !stages.is_empty() {
             let outline = Outline::of(self.run.folder, self.run.config)?;
+            let shrinking_sorts = self.run.shrinking.sort;
             for (coupling, keep) in &stages {
                 let begun = Instant::now();
                 let scores = self.scores(coupling, &outline)?;
-                let kept = coupling.largest(&scores, *keep)?;
+                let kept = by_scores(&[(*coupling, *keep)], std::slice::from_ref(&scores), shrinking_sorts)?.concat();
                 self.record.units.push(record(coupling.name.clone(), coupling, None, kept, scores, begun));
             }
         }
@@ -226,6 +249,7 @@ impl State<'_> {
                 Ok((0..coupling.units).map(|_| f64::from(stream.uniform())).collect())
             }
             UnitMethod::Weights(saliency, gradients) => by_weights(self.run.folder, outline, coupling, saliency, gradients),
+            UnitMethod::Prefix => Ok(first_ones(coupling)),
             _ => Err(Error::invalid_option("method", "scores units by their inputs")),
         }
     }
@@ -240,9 +264,6 @@ impl State<'_> {
     ) -> Result<Vec<UnitRecord>> {
         let mut records = Vec::new();
         for stages in layers_of(&choice.stages(Some(number))) {
-            if stages.iter().all(|(c, keep)| *keep == c.units) {
-                continue;
-            }
             let begun = Instant::now();
             let mut scores = Vec::new();
             for (coupling, _) in &stages {
@@ -251,7 +272,7 @@ impl State<'_> {
                 let before = before.ok_or_else(|| Error::unknown_layer(old_name, std::iter::empty()))?;
                 scores.push(self.scores(before, outline)?);
             }
-            let kept = by_scores(&stages, &scores)?;
+            let kept = by_scores(&stages, &scores, self.run.shrinking.sort)?;
             let all = stages.iter().zip(kept).zip(scores);
             records.extend(all.map(|(((coupling, _), kept), scores)| {
                 record(choice.old_name(coupling).to_string(), coupling, Some(old), kept, scores, begun)
@@ -277,7 +298,7 @@ impl State<'_> {
         let corrects = shrinking.correction.is_some();
         let mut parts = Vec::new();
         for (part, kind) in [(Part::Output, UnitKind::Head), (Part::Down, UnitKind::FeedForward)] {
-            if corrects || goes(kind).is_some_and(|s| s.iter().any(|(c, keep)| *keep < c.units)) {
+            if corrects || goes(kind).is_some() {
                 parts.push(part);
             }
         }
@@ -292,16 +313,14 @@ impl State<'_> {
             };
             let Some(first) = names.first() else { return Ok(()) };
             let dtype = choice.base.dtype(&format!("{first}.weight"))?;
-            let reader = Reader { method: shrinking.method, correction: shrinking.correction, block: old, dtype };
+            let reader =
+                Reader { method: shrinking.method, correction: shrinking.correction, sort: shrinking.sort, block: old, dtype };
             let kind = match part {
                 Part::Opening | Part::Feed => return reader.retarget(block, &names, inputs),
                 Part::Output => UnitKind::Head,
                 Part::Down => UnitKind::FeedForward,
             };
-            let Some(stages) = goes(kind) else { return Ok(()) };
-            if stages.iter().all(|(c, keep)| *keep == c.units) {
-                return reader.retarget(block, &names, inputs);
-            }
+            let Some(stages) = goes(kind) else { return reader.retarget(block, &names, inputs) };
             let missing = || Error::unknown_layer(first, std::iter::empty());
             let layer = block.linears_mut().into_iter().find(|l| l.name() == first).ok_or_else(missing)?;
             let named = |r: UnitRecord| UnitRecord { name: choice.names.get(&r.name).cloned().unwrap_or(r.name), ..r };
@@ -322,6 +341,11 @@ impl State<'_> {
         }
         Ok(())
     }
+}
+
+/// Scores by which the first units stay.
+fn first_ones(coupling: &Coupling) -> Vec<f64> {
+    (0..coupling.units).map(|u| -(u as f64)).collect()
 }
 
 fn record(

@@ -51,6 +51,9 @@ pub struct Args {
     /// Layers that stay
     #[arg(long, value_name = "N")]
     layers: Option<usize>,
+    /// Nothing goes: units are put in the order of their scores, so that any smaller model is a prefix, cut without a calibration
+    #[arg(long)]
+    sort: bool,
     /// How heads and feed-forward features are chosen
     #[arg(long, value_parser = methods(), default_value_t = default().method)]
     method: ShrinkMethod,
@@ -154,6 +157,7 @@ fn job(args: &Args) -> Result<ShrinkJob> {
         kv_heads: "kv-heads";
         hidden: "hidden";
         layers: "layers";
+        sort: "sort";
         method: "method";
         depth_by: "depth-by";
         seed: "seed";

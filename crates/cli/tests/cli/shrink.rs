@@ -11,7 +11,8 @@ fn content(folder: &Folder, out: &str) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(folder.path(out)).unwrap().map(|e| e.unwrap().path());
     let mut all: Vec<(String, Vec<u8>)> =
         entries.map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&p).unwrap())).collect();
-    all.retain(|(name, _)| name != "shrink.json");
+    all.retain(|(name, _)| !name.starts_with("shrink."));
+    assert!(folder.path(out).join("shrink.html").is_file(), "{out} has no page");
     all.sort();
     all
 }

@@ -19,6 +19,8 @@ pub(super) fn options(job: &ShrinkJob) -> Result<Value> {
         ("--kv-heads", job.kv_heads.is_some(), json!(job.kv_heads)),
         ("--hidden", job.hidden.is_some(), json!(job.hidden)),
         ("--layers", job.layers.is_some(), json!(job.layers)),
+        ("--parameters", job.parameters.is_some(), json!(job.parameters)),
+        ("--round", job.parameters.is_some(), json!(job.round)),
         ("--sort", job.sort, json!(true)),
         ("--depth-by", job.layers.is_some(), json!(job.depth_by)),
         ("--seed", job.method == ShrinkMethod::Random, json!(job.seed)),

@@ -1,6 +1,6 @@
 //! A run as a page.
 
-use super::report::ShrinkReport;
+use super::report::{ShrinkReport, tried};
 use crate::Result;
 use crate::report::{Cell, Figure, Page, Point, Table};
 use crate::structure::UnitKind;
@@ -29,6 +29,11 @@ impl ShrinkReport {
                 .heading("Error")
                 .text("The squared error of the layer that reads the units, as a fraction of the square of its outputs on the calibration.")
                 .figure(&errors.to_svg()?);
+        }
+        if let Some(search) = &self.search {
+            let text =
+                format!("Sizes that meet {}, on {} held-out tokens, with nothing made up for.", search.target, search.tokens);
+            page = page.heading("Search").text(&text).table(&tried(search));
         }
         if let Some(layers) = &self.layers {
             let points = layers.scores.iter().enumerate().filter(|(_, s)| s.is_finite()).map(|(l, s)| Point::new(l as f64, *s));

@@ -6,7 +6,7 @@ use crate::eval::Census;
 use crate::io::Folder;
 use crate::job::PerplexityReport;
 use crate::lm::Config;
-use crate::prune::{LayerChoice, UnitRecord};
+use crate::prune::{LayerChoice, SearchRecord, Tried, UnitRecord};
 use crate::report::{Cell, Table};
 use crate::structure::UnitKind;
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,9 @@ pub struct ShrinkReport {
     pub before: ModelSize,
     /// The model after.
     pub after: ModelSize,
+    /// What a search for sizes found; `None` without one.
+    #[serde(default)]
+    pub search: Option<SearchRecord>,
     /// Layers that stayed; `None` where all did.
     pub layers: Option<LayerChoice>,
     /// Units that stayed, of hidden features first, then block by block.
@@ -112,6 +115,14 @@ impl ShrinkReport {
                 text += "error: squared error of the layer that reads the units, of its outputs on the calibration\n";
             }
         }
+        if let Some(search) = &self.search {
+            text += &format!(
+                "sizes that meet {}, tried on {} held-out tokens with nothing made up for:\n{}",
+                search.target,
+                search.tokens,
+                tried(search).to_text()
+            );
+        }
         if let Some(layers) = &self.layers {
             let gone: Vec<String> =
                 (0..layers.scores.len()).filter(|l| !layers.kept.contains(l)).map(|l| l.to_string()).collect();
@@ -158,6 +169,18 @@ impl ShrinkReport {
     pub fn gone(&self, kind: UnitKind) -> usize {
         self.units.iter().filter(|u| u.kind == kind).map(|u| u.units - u.kept.len()).sum()
     }
+}
+
+/// What a search tried, with the choice marked.
+pub(super) fn tried(search: &SearchRecord) -> Table {
+    let mut table = Table::new(["layers", "heads", "intermediate", "parameters", "of the blocks", "loss", ""]);
+    let or_all = |n: Option<usize>| n.map_or("all".to_string(), |n| n.to_string());
+    for (i, Tried { sizes, parameters, blocks, loss }) in search.tried.iter().enumerate() {
+        let mark = if i == search.chosen { "chosen" } else { "" };
+        let (layers, heads, intermediate) = (or_all(sizes.layers), or_all(sizes.heads), or_all(sizes.intermediate));
+        table.row((layers, heads, intermediate, *parameters, *blocks, Cell::float(*loss, 4), mark));
+    }
+    table
 }
 
 fn is_false(value: &bool) -> bool {

@@ -15,8 +15,8 @@ use crate::job::standing::{Mine, Standing, is_of_another_run};
 use crate::kernels::Isa;
 use crate::lm::Config;
 use crate::prune::{
-    ActivationMemory, LanguageShrinking, SequenceGradients, ShrinkRun, UnitMethod, check_measurable, language_layers,
-    shrink_language,
+    ActivationMemory, DepthScore, LanguageShrinking, SearchRecord, SequenceGradients, ShrinkRun, UnitMethod, check_measurable,
+    language_layers, search_sizes, shrink_language,
 };
 use crate::rng::Seed;
 use crate::solve::GroupObs;
@@ -70,15 +70,15 @@ impl ShrinkJob {
 
         let described = asked(self, &folder, &calibration, &bos)?;
         let mine = Mine { record: "shrink.json", resume: self.resume, force: self.force, outcome: outcome(self) };
-        let resume = match Standing::of(&mine, out, &described)? {
+        let unfinished = match Standing::of(&mine, out, &described)? {
             Standing::Finished(report) => return finished(out, report, &described),
-            Standing::Unfinished(_) => true,
+            Standing::Unfinished(before) => Some(before),
             Standing::Anew if self.resume => {
                 let text = format!("there is no unfinished run towards {}; it begins anew", out.display());
                 Error::go_on(watch(&Event::Note(text)))?;
-                false
+                None
             }
-            Standing::Anew => false,
+            Standing::Anew => None,
         };
         let cut = Texts { files: texts, context: self.context, windows: self.windows, bos: self.bos };
         let quality = Quality::new(&cut, &folder, &config, watch)?;
@@ -106,12 +106,29 @@ impl ShrinkJob {
             (ShrinkMethod::Random, _) => UnitMethod::Random(Seed(self.seed)),
             _ => UnitMethod::Obs(GroupObs { damping: self.damping, rounds: self.rounds, swaps: self.swaps }),
         };
+        let before = ModelSize::of(&folder, &config)?;
+        // A run that is taken up again has the sizes that it had.
+        let found = match (&unfinished, self.parameters) {
+            (_, None) => None,
+            (Some(before), Some(_)) => {
+                let found = serde_json::from_value(before["found"].clone());
+                let part = FolderWriter::working_folder(out);
+                Some(found.map_err(|e| Error::malformed(part, format!("sizes of the unfinished run: {e}")))?)
+            }
+            (None, Some(target)) => {
+                let see = &mut |done, of| progress(watch, Stage::Sizes, done, of);
+                let model = (&folder, &config);
+                Some(search_sizes(model, &calibration, (target, self.round), before.parameters, &memory, see)?)
+            }
+        };
+        let mut noted = described.clone();
+        noted["found"] = serde_json::to_value(&found).map_err(|e| Error::invalid_option("record", e.to_string()))?;
         let shrinking = LanguageShrinking {
-            sizes: self.sizes(),
-            method,
-            depth: self.depth_by,
-            correction: self.correction()?.filter(|_| !prefix),
+            sizes: found.as_ref().map_or(self.sizes(), SearchRecord::sizes),
             sort: self.sort,
+            method,
+            depth: if found.is_some() { DepthScore::Cosine } else { self.depth_by },
+            correction: self.correction()?.filter(|_| !prefix),
             memory,
         };
         let run = ShrinkRun {
@@ -120,8 +137,8 @@ impl ShrinkJob {
             calibration: &calibration,
             shrinking: &shrinking,
             out: &output,
-            described: &described,
-            resume,
+            described: unfinished.as_ref().unwrap_or(&noted),
+            resume: unfinished.is_some(),
         };
         let done = shrink_language(run, &mut |p| {
             watch(&Event::Progress { stage: Stage::Blocks, done: p.blocks, of: p.of, memory: p.memory })
@@ -138,8 +155,9 @@ impl ShrinkJob {
             out: out.to_path_buf(),
             job: self.clone().force(false).resume(false),
             settings: described,
-            before: ModelSize::of(&folder, &config)?,
+            before,
             after: ModelSize::of(&whole, &done.config).map_err(keep)?,
+            search: found,
             layers: done.record.layers,
             units: done.record.units,
             seconds,

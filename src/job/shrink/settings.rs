@@ -2,7 +2,7 @@
 
 use crate::data::Bos;
 use crate::job::recipe::{self, Recipe};
-use crate::prune::{Correction, DepthScore, Sizes};
+use crate::prune::{Correction, DepthScore, SizeTarget, Sizes};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -90,6 +90,8 @@ impl fmt::Display for ShrinkMethod {
 /// | `kv-heads` | all | from 1 | heads of keys and values that stay, with their queries |
 /// | `hidden` | all | from 1 | hidden features that stay, by the mean activations of norms |
 /// | `layers` | all | from 1 | layers that stay |
+/// | `parameters` | | [`SizeTarget`] | what stays in all, instead of sizes: a fraction of the blocks' weights, or a count of the whole; layers, heads and features are searched for |
+/// | `round` | 64 | from 1 | of the search: feed-forward features are multiples of it |
 /// | `sort` | false | | whether nothing goes, and units are put in the order of their scores instead |
 /// | `method` | `obs` | [`ShrinkMethod`] | how heads and features are chosen |
 /// | `depth-by` | `cosine` | [`DepthScore`] | how layers are chosen |
@@ -127,6 +129,10 @@ pub struct ShrinkJob {
     pub hidden: Option<usize>,
     /// Layers that stay.
     pub layers: Option<usize>,
+    /// How many parameters stay, instead of sizes.
+    pub parameters: Option<SizeTarget>,
+    /// Feed-forward features that a search tries are multiples of it.
+    pub round: usize,
     /// Whether nothing goes, and units are put in order.
     pub sort: bool,
     /// How heads and features are chosen.
@@ -168,7 +174,7 @@ pub struct ShrinkJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 23] = [
+pub(super) const NAMES: [&str; 25] = [
     "model",
     "out",
     "intermediate",
@@ -176,6 +182,8 @@ pub(super) const NAMES: [&str; 23] = [
     "kv-heads",
     "hidden",
     "layers",
+    "parameters",
+    "round",
     "sort",
     "method",
     "depth-by",
@@ -204,6 +212,8 @@ impl Default for ShrinkJob {
             kv_heads: None,
             hidden: None,
             layers: None,
+            parameters: None,
+            round: 64,
             sort: false,
             method: ShrinkMethod::Obs,
             depth_by: DepthScore::Cosine,
@@ -252,6 +262,10 @@ setters! {
     hidden(features: usize) = Some(features);
     /// Layers that stay.
     layers(layers: usize) = Some(layers);
+    /// How many parameters stay, instead of sizes.
+    parameters(target: SizeTarget) = Some(target);
+    /// Feed-forward features that a search tries are multiples of it.
+    round(features: usize) = features;
     /// Whether nothing goes, and units are put in order.
     sort(on: bool) = on;
     /// How heads and features are chosen.
@@ -356,6 +370,7 @@ impl ShrinkJob {
             ("samples", Some(self.samples)),
             ("context", Some(self.context)),
             ("rounds", Some(self.rounds)),
+            ("round", Some(self.round)),
             ("windows", self.windows),
         ];
         if let Some((option, _)) = counts.into_iter().find(|(_, n)| *n == Some(0)) {
@@ -375,6 +390,9 @@ impl ShrinkJob {
     /// [`Error::InvalidOption`] with the setting, its value and the range.
     pub fn check(&self) -> Result<()> {
         self.check_ranges()?;
+        if self.parameters.is_some() && (self.sort || self.sizes() != Sizes::default()) {
+            return Err(Error::invalid_option("parameters", "finds the sizes that stay: give none with it, and no --sort"));
+        }
         if self.sort && self.sizes() != Sizes::default() {
             return Err(Error::invalid_option("sort", "puts units in order, and none goes: give no sizes with it"));
         }
@@ -382,9 +400,8 @@ impl ShrinkJob {
             let reason = "obs scores no units: give --method minitron, flap, taylor, fisher or magnitude";
             return Err(Error::invalid_option("sort", reason));
         }
-        if self.sizes() == Sizes::default() && !self.sort {
-            let reason =
-                "nothing goes: give --intermediate, --heads, --kv-heads, --hidden or --layers, with what stays, or --sort";
+        if self.sizes() == Sizes::default() && !self.sort && self.parameters.is_none() {
+            let reason = "nothing goes: give --intermediate, --heads, --kv-heads, --hidden or --layers, with what stays, or --parameters, or --sort";
             return Err(Error::invalid_option("sizes", reason));
         }
         if !self.correct.is_empty() && self.method != ShrinkMethod::Obs {
@@ -408,12 +425,16 @@ impl ShrinkJob {
 
     /// Whether heads or features of blocks go.
     pub(super) fn moves(&self) -> bool {
-        self.intermediate.is_some() || self.heads.is_some() || self.kv_heads.is_some() || self.sort
+        self.intermediate.is_some() || self.heads.is_some() || self.kv_heads.is_some() || self.sort || self.parameters.is_some()
     }
 
     /// Whether anything is measured on the calibration.
     pub(super) fn reads_calibration(&self) -> bool {
-        self.hidden.is_some() || self.layers.is_some() || self.method.measures() || self.sort && self.calibration.is_some()
+        self.hidden.is_some()
+            || self.layers.is_some()
+            || self.parameters.is_some()
+            || self.method.measures()
+            || self.sort && self.calibration.is_some()
     }
 
     /// Whether the model is one that was sorted and nothing is given to choose by: then the first units stay.
@@ -457,7 +478,7 @@ impl ShrinkJob {
 mod tests {
     use super::{NAMES, ShrinkJob, ShrinkMethod};
     use crate::data::Bos;
-    use crate::prune::DepthScore;
+    use crate::prune::{DepthScore, SizeTarget};
 
     #[test]
     fn the_names_are_those_of_the_fields() {
@@ -479,6 +500,8 @@ mod tests {
             .kv_heads(3)
             .hidden(4)
             .layers(5)
+            .parameters(SizeTarget::Blocks(0.75))
+            .round(13)
             .sort(true)
             .method(ShrinkMethod::Fisher)
             .depth_by(DepthScore::Perplexity)

@@ -14,20 +14,22 @@
 //! moved by [`GroupObs`](crate::solve::GroupObs), so that what stays does what went did; with a [`Correction`] towards the dense model beside it, whose
 //! dropped layers count too. All blocks come out alike, so that the result is a plain model of its family.
 
-mod record;
 mod sizes;
+mod record;
 mod trimmed;
 mod method;
 mod scores;
 mod survey;
+mod budget;
 mod walk;
 mod block;
 mod choice;
 mod write;
 mod run;
 
+pub use budget::{SizeTarget, search_sizes};
 pub use method::UnitMethod;
-pub use record::{LayerChoice, ShrinkRecord, UnitRecord};
+pub use record::{LayerChoice, SearchRecord, ShrinkRecord, Tried, UnitRecord};
 pub use run::{ShrunkFolder, shrink_language};
 pub use sizes::Sizes;
 pub use survey::DepthScore;

@@ -1,5 +1,6 @@
 //! What became of a model's units.
 
+use super::sizes::Sizes;
 use crate::structure::UnitKind;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,42 @@ pub struct LayerChoice {
     pub kept: Vec<usize>,
     /// What leaving each out would cost, by the score; of a greedy choice that of the last round in which the layer was there.
     pub scores: Vec<f64>,
+}
+
+/// Sizes that meet a budget, as a search tried them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tried {
+    /// What stays.
+    pub sizes: Sizes,
+    /// Parameters of the whole model that stay.
+    pub parameters: usize,
+    /// Weights of the blocks' linear layers that stay.
+    pub blocks: usize,
+    /// The mean of −ln p on held-out sequences, in nats, with the units that would go set to 0 and no weight moved.
+    pub loss: f64,
+}
+
+/// What a search for sizes found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SearchRecord {
+    /// What was asked for.
+    pub target: String,
+    /// The number of those that were chosen.
+    pub chosen: usize,
+    /// All that were tried, those with most parameters first.
+    pub tried: Vec<Tried>,
+    /// Held-out tokens.
+    pub tokens: usize,
+}
+
+impl SearchRecord {
+    /// The sizes that were chosen.
+    ///
+    /// # Panics
+    /// If there are none of that number.
+    pub fn sizes(&self) -> Sizes {
+        self.tried[self.chosen].sizes
+    }
 }
 
 /// What a run has done.

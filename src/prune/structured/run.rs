@@ -191,7 +191,7 @@ impl State<'_> {
         let by_cosine = layers.is_some() && shrinking.depth == DepthScore::Cosine;
         let begun = Instant::now();
         let survey = match hidden.is_some() && !prefix || by_cosine {
-            true => Some(Survey::run(folder, config, calibration, &shrinking.memory, see)?),
+            true => Some(Survey::run(folder, config, calibration, &shrinking.memory, false, see)?),
             false => None,
         };
         record.layers = match (layers, &survey) {

@@ -37,16 +37,21 @@ pub(super) struct Survey {
     pub cosines: Vec<f64>,
     /// Of each hidden feature Σ over norms √ Σ over sequences (mean over tokens |x|)².
     pub hidden: Vec<f64>,
+    /// Of each layer Σ over sequences (mean over tokens |x|)² of the inputs of attention's output layer; empty if not asked for.
+    pub heads: Vec<Vec<f64>>,
+    /// The same of the last feed-forward layer.
+    pub features: Vec<Vec<f64>>,
 }
 
 impl Survey {
     /// Runs the dense model once, a block at a time. The norms are those before attention and before the feed-forward layers of every block, and not the
-    /// last one, as Minitron's authors take them.
+    /// last one, as Minitron's authors take them. With `units` the inputs of the layers that read heads and features are measured too.
     pub fn run(
         folder: &Folder,
         config: &Config,
         calibration: &Sequences,
         memory: &ActivationMemory,
+        units: bool,
         see: &mut Steps<'_>,
     ) -> Result<Survey> {
         let ends = EmbeddingHead::for_embedding(folder, config)?;
@@ -59,9 +64,12 @@ impl Survey {
         }
         drop(ends);
         let (mut cosines, mut hidden) = (Vec::new(), Array1::<f64>::zeros(config.hidden()));
+        let (mut heads, mut features) = (Vec::new(), Vec::new());
         for number in 0..config.layers() {
             let block = load_block(folder, config, number)?;
             let mut apart = 0.0;
+            let widths = config.widths(number);
+            let mut inputs = [widths.heads * widths.head_dim, widths.intermediate].map(Array1::<f64>::zeros);
             let mut norms = vec![Array1::<f64>::zeros(config.hidden()); if block.is_parallel() { 1 } else { 2 }];
             for (i, at) in at.iter().enumerate() {
                 let mut h = states.take(i)?;
@@ -81,15 +89,24 @@ impl Survey {
                 if block.is_parallel() {
                     block.add_attention(&mut h, &mixed);
                 }
-                block.add_feed(&mut h, &block.inner(&feed_x));
+                let inner = block.inner(&feed_x);
+                if units {
+                    add_means(&mut inputs[0], &mixed, length);
+                    add_means(&mut inputs[1], &inner, length);
+                }
+                block.add_feed(&mut h, &inner);
                 apart += before.rows().into_iter().zip(h.rows()).map(|(a, b)| 1.0 - cosine(a.iter(), b.iter())).sum::<f64>();
                 states.put(i, h)?;
             }
             cosines.push(apart / calibration.ids().len() as f64);
+            if units {
+                heads.push(inputs[0].to_vec());
+                features.push(inputs[1].to_vec());
+            }
             norms.iter().for_each(|sums| hidden += &sums.mapv(f64::sqrt));
             Error::go_on(see(number + 1, config.layers()))?;
         }
-        Ok(Survey { cosines, hidden: hidden.to_vec() })
+        Ok(Survey { cosines, hidden: hidden.to_vec(), heads, features })
     }
 }
 

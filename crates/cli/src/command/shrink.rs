@@ -8,7 +8,7 @@ use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use lacuna::data::Bos;
 use lacuna::job::{Event, ShrinkJob, ShrinkMethod};
-use lacuna::prune::DepthScore;
+use lacuna::prune::{DepthScore, SizeTarget};
 use lacuna::{Error, Result};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -51,6 +51,13 @@ pub struct Args {
     /// Layers that stay
     #[arg(long, value_name = "N")]
     layers: Option<usize>,
+    /// How many parameters stay, instead of sizes: below 1 a fraction of the blocks' weights, or a count as 100M of the whole model; layers, heads and
+    /// feed-forward features are searched for
+    #[arg(long, value_name = "X")]
+    parameters: Option<SizeTarget>,
+    /// Feed-forward features that the search tries are multiples of this
+    #[arg(long, value_name = "N", default_value_t = default().round)]
+    round: usize,
     /// Nothing goes: units are put in the order of their scores, so that any smaller model is a prefix, cut without a calibration
     #[arg(long)]
     sort: bool,
@@ -157,6 +164,8 @@ fn job(args: &Args) -> Result<ShrinkJob> {
         kv_heads: "kv-heads";
         hidden: "hidden";
         layers: "layers";
+        parameters: "parameters";
+        round: "round";
         sort: "sort";
         method: "method";
         depth_by: "depth-by";

@@ -5,13 +5,21 @@
 mod common;
 
 use common::{ALL, Golden, Model, worst};
-use lacuna::io::{Checkpoint, Dtype, Weights};
+use lacuna::criteria::Magnitude;
+use lacuna::data::Sequences;
+use lacuna::io::{Checkpoint, Dtype, Folder, FolderWriter, Layout, Output, Weights};
 use lacuna::lm::{Config, Widths, couplings, rescaled};
 use lacuna::nn::NormKind;
+use lacuna::prune::{
+    ActivationMemory, DepthScore, LanguageShrinking, ShrinkRecord, ShrinkRun, Sizes, UnitMethod, shrink_language,
+};
 use lacuna::rng::{Seed, Stream};
+use lacuna::solve::GroupObs;
 use lacuna::structure::{Coupling, Part, UnitCut, UnitKind};
 use ndarray::{Array2, ArrayD, Axis, Slice};
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 fn of(golden: &Golden) -> Vec<Coupling> {
     couplings(&golden.weights, &golden.config()).unwrap()
@@ -200,5 +208,121 @@ fn the_families_of_layer_norms_are_those_that_were_left_out() {
         let kind = if bias { NormKind::Layer } else { NormKind::Rms };
         let listed = ["gpt2", "phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name);
         assert_eq!(kind == NormKind::Layer, listed, "{name}");
+    }
+}
+
+/// A golden as a folder.
+fn folder_of(golden: &Golden, above: &Path) -> PathBuf {
+    let dir = above.join(golden.name);
+    let shape = |name: &String| (name.clone(), Dtype::F32, Weights::shape(&golden.weights, name).unwrap());
+    let layout = Layout::new(Weights::names(&golden.weights).iter().map(shape), 1 << 30).unwrap();
+    let mut writer = FolderWriter::create(&dir, layout).unwrap();
+    golden.weights.weights().for_each(|(name, values)| writer.write(name, values).unwrap());
+    writer.config(golden.json.as_object().unwrap()).unwrap();
+    writer.finish().unwrap();
+    dir
+}
+
+/// What is left of the golden in a folder, and what went.
+fn shrunk(golden: &Golden, dir: &Path, sizes: Sizes, method: UnitMethod<'_>) -> (Model, Config, ShrinkRecord) {
+    let (folder, out) = (Folder::open(dir).unwrap(), dir.with_file_name(format!("{} smaller", golden.name)));
+    let calibration = match golden.config().is_encoder_decoder() {
+        true => Sequences::nothing(),
+        false => Sequences::new(golden.ids.repeat(3), golden.ids.len()).unwrap(),
+    };
+    let memory = ActivationMemory::new(1 << 30, env!("CARGO_TARGET_TMPDIR"));
+    let shrinking = LanguageShrinking { sizes, sort: false, method, depth: DepthScore::Cosine, correction: None, memory };
+    let (config, described) = (golden.config(), serde_json::json!({}));
+    let to = Output::replacing(&out);
+    let run = ShrinkRun {
+        folder: &folder,
+        config: &config,
+        calibration: &calibration,
+        shrinking: &shrinking,
+        out: &to,
+        described: &described,
+        resume: false,
+    };
+    let done = shrink_language(run, &mut |_| ControlFlow::Continue(())).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
+    done.writer.finish().unwrap();
+    let folder = Folder::open(&out).unwrap();
+    let config = Config::of(&folder).unwrap();
+    let mut weights = Checkpoint::new();
+    folder.names().for_each(|name| weights.insert(name, folder.read(name).unwrap(), Dtype::F32).unwrap());
+    (Model::load(&weights, config.clone()).unwrap(), config, done.record)
+}
+
+#[test]
+fn a_run_leaves_every_family_as_the_model_without_the_units() {
+    let above = tempfile::tempdir().unwrap();
+    for name in ALL {
+        let golden = Golden::read(name);
+        let (dir, w) = (folder_of(&golden, above.path()), golden.config().widths(0));
+        let share = w.heads / w.kv_heads;
+        let kv_heads = if share == 1 { None } else { Some(w.kv_heads.div_ceil(2)) };
+        let heads = if share == 1 { w.heads.div_ceil(2) } else { share.div_ceil(2) * w.kv_heads.div_ceil(2) };
+        let sizes = Sizes { intermediate: Some(w.intermediate * 2 / 3), heads: Some(heads), kv_heads, ..Sizes::default() };
+        let magnitude = Magnitude::default();
+        let mut methods = vec![UnitMethod::Random(Seed(4)), UnitMethod::Weights(&magnitude, None)];
+        if !golden.config().is_encoder_decoder() {
+            methods.extend([UnitMethod::Minitron, UnitMethod::Obs(GroupObs::default())]);
+        }
+        for method in methods {
+            let (small, config, record) = shrunk(&golden, &dir, sizes, method);
+            let found = small.logits(&golden);
+            let now = config.widths(config.layers() - 1);
+            assert_eq!((now.heads, now.intermediate), (heads, w.intermediate * 2 / 3), "{name}");
+            let all = of(&golden);
+            let of_record = |unit: &lacuna::prune::UnitRecord| {
+                let coupling = all.iter().find(|c| c.kind == unit.kind && c.name == unit.name);
+                (coupling.unwrap_or_else(|| panic!("{name}: no {}", unit.name)).clone(), unit.kept.clone())
+            };
+            if matches!(method, UnitMethod::Obs(_)) {
+                assert!(found.iter().all(|x| x.is_finite()), "{name}");
+                continue;
+            }
+            let chosen: Vec<_> = record.units.iter().map(of_record).collect();
+            let right = logits(&golden, &masked(&golden.weights, &chosen), golden.config());
+            let off = worst(&found.into_dyn(), &right.into_dyn(), 1e-5);
+            assert!(off <= 1.0, "{name}, {method:?}: {off} times 1e-5");
+            let json = config.to_json();
+            match name {
+                "gpt2" => assert_eq!(json["pruned_heads"].as_object().unwrap().len(), config.layers(), "{json}"),
+                _ => assert!(json.get("layer_widths").is_none() && json.get("pruned_heads").is_none(), "{name}: {json}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_leaves_layers_and_hidden_features_out_of_every_decoder() {
+    let above = tempfile::tempdir().unwrap();
+    for name in ALL.into_iter().filter(|name| !name.starts_with("t5") && *name != "gpt2") {
+        let golden = Golden::read(name);
+        let (dir, config) = (folder_of(&golden, above.path()), golden.config());
+        let hidden = config.hidden() * 3 / 4;
+        let layers = (config.layers() > 1).then(|| config.layers() - 1);
+        let sizes = Sizes { hidden: Some(hidden), layers, ..Sizes::default() };
+        let (small, now, record) = shrunk(&golden, &dir, sizes, UnitMethod::Random(Seed(0)));
+        assert_eq!((now.hidden(), now.layers()), (hidden, layers.unwrap_or(1)), "{name}");
+        assert_eq!(now.widths(0), config.widths(0), "{name}");
+        let found = small.logits(&golden);
+        assert!(found.iter().all(|x| x.is_finite()), "{name}");
+        if golden.model().linears().is_empty() || ["phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name) {
+            continue;
+        }
+        let all = of(&golden);
+        let kept = |kind: UnitKind| -> Vec<usize> {
+            match kind {
+                UnitKind::Hidden => record.units[0].kept.clone(),
+                _ => record.layers.as_ref().map_or_else(|| (0..config.layers()).collect(), |l| l.kept.clone()),
+            }
+        };
+        let chosen: Vec<_> = [UnitKind::Hidden, UnitKind::Layer]
+            .map(|kind| (all.iter().find(|c| c.kind == kind).unwrap().clone(), kept(kind)))
+            .into();
+        let right = logits(&golden, &masked(&golden.weights, &chosen), golden.config());
+        let off = worst(&found.into_dyn(), &right.into_dyn(), 1e-5);
+        assert!(off <= 1.0, "{name}: {off} times 1e-5");
     }
 }

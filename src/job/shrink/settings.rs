@@ -2,7 +2,7 @@
 
 use crate::data::Bos;
 use crate::job::recipe::{self, Recipe};
-use crate::prune::{Correction, DepthScore, SizeTarget, Sizes};
+use crate::prune::{Correction, DepthScore, SizeTarget, Sizes, TokenWeights};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -102,6 +102,7 @@ impl fmt::Display for ShrinkMethod {
 /// | `damping` | 0.01 | from 0 | fraction of the mean diagonal that is added to Gram matrices |
 /// | `rounds` | 32 | from 1 | rounds in which units leave (`obs`) |
 /// | `swaps` | 256 | from 0 | the most units of a layer that are exchanged afterwards (`obs`) |
+/// | `token-weights` | `equal` | [`TokenWeights`] | how much a token counts in Gram matrices of layers whose output joins the hidden states |
 /// | `correct` | 1, 1 (`obs`) | one or two of [0, 1] | fractions of what earlier layers changed that a layer makes up for: of its inputs, of the hidden states |
 /// | `activations` | half of the free memory | megabytes | activations that stay in memory |
 /// | `scratch` | that of `out` | a folder | on whose disk the rest lies |
@@ -153,6 +154,8 @@ pub struct ShrinkJob {
     pub rounds: usize,
     /// The most units of a layer that are exchanged.
     pub swaps: usize,
+    /// How much a token counts in Gram matrices of layers whose output joins the hidden states.
+    pub token_weights: TokenWeights,
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     pub correct: Vec<f64>,
     /// Megabytes of activations that stay in memory.
@@ -174,7 +177,7 @@ pub struct ShrinkJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 25] = [
+pub(super) const NAMES: [&str; 26] = [
     "model",
     "out",
     "intermediate",
@@ -194,6 +197,7 @@ pub(super) const NAMES: [&str; 25] = [
     "damping",
     "rounds",
     "swaps",
+    "token-weights",
     "correct",
     "activations",
     "scratch",
@@ -224,6 +228,7 @@ impl Default for ShrinkJob {
             damping: 0.01,
             rounds: 32,
             swaps: 256,
+            token_weights: TokenWeights::Equal,
             correct: Vec::new(),
             activations: None,
             scratch: None,
@@ -286,6 +291,8 @@ setters! {
     rounds(count: usize) = count;
     /// The most units of a layer that are exchanged.
     swaps(most: usize) = most;
+    /// How much a token counts in Gram matrices of layers whose output joins the hidden states.
+    token_weights(weights: TokenWeights) = weights;
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     correct(inputs: f64, hidden_states: f64) = vec![inputs, hidden_states];
     /// Megabytes of activations that stay in memory.
@@ -478,7 +485,7 @@ impl ShrinkJob {
 mod tests {
     use super::{NAMES, ShrinkJob, ShrinkMethod};
     use crate::data::Bos;
-    use crate::prune::{DepthScore, SizeTarget};
+    use crate::prune::{DepthScore, SizeTarget, TokenWeights};
 
     #[test]
     fn the_names_are_those_of_the_fields() {
@@ -512,6 +519,7 @@ mod tests {
             .damping(0.5)
             .rounds(9)
             .swaps(10)
+            .token_weights(TokenWeights::Relative)
             .correct(0.25, 0.5)
             .activations(11)
             .scratch("f")

@@ -73,6 +73,7 @@
 //! | [`allocate`] | how much of each layer stays |
 //! | [`quantize`] | weights of few values |
 //! | [`solve`] | masks and the weights that survive, chosen together |
+//! | [`structure`] | what hangs together: couplings, and the parts of tensors that stay when units are left out |
 //! | [`nn`] | layers with hand-written derivatives, losses, optimisers; the traits that join all models |
 //! | [`io`] | checkpoints, model folders, GGUF |
 //! | [`data`] | labelled samples, real ones inside the crate; tokens of texts |
@@ -98,6 +99,7 @@ pub mod criteria;
 pub mod allocate;
 pub mod quantize;
 pub mod solve;
+pub mod structure;
 pub mod nn;
 pub mod io;
 pub mod data;

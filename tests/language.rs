@@ -20,5 +20,7 @@ mod levels;
 mod ranked;
 #[path = "language/resume.rs"]
 mod resume;
+#[path = "language/shrink.rs"]
+mod shrink;
 #[path = "language/working.rs"]
 mod working;

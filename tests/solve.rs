@@ -12,6 +12,8 @@ mod configs;
 mod dsnot;
 #[path = "solve/exact_obs.rs"]
 mod exact_obs;
+#[path = "solve/group_obs.rs"]
+mod group_obs;
 #[path = "solve/permute.rs"]
 mod permute;
 #[path = "solve/reconstruct.rs"]

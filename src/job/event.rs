@@ -20,6 +20,8 @@ pub enum Stage {
     Sensitivity,
     /// The evolutionary search; steps are passes.
     Evolution,
+    /// Sizes that meet a budget; steps are blocks of two passes.
+    Sizes,
     /// Blocks that are pruned and written.
     Blocks,
     /// The perplexity of the pruned model; steps are blocks.
@@ -37,6 +39,7 @@ impl Stage {
             Stage::Levels => "levels",
             Stage::Sensitivity => "sensitivity",
             Stage::Evolution => "evolution",
+            Stage::Sizes => "sizes",
             Stage::Blocks => "blocks",
             Stage::PerplexityAfter => "perplexity after",
         }

@@ -20,14 +20,17 @@ mod recipe;
 mod report;
 mod page;
 mod search;
+mod inputs;
 mod quality;
 mod model;
 mod file;
 mod network;
 mod run;
+mod shrink;
 
 pub use described::FewTokens;
 pub use event::{Event, Stage, unused_note};
 pub use methods::{Allocation, Methods, PruneMethod};
 pub use report::{FileReport, ModelReport, PerplexityReport, PruneReport};
 pub use settings::PruneJob;
+pub use shrink::{ModelSize, ShrinkJob, ShrinkMethod, ShrinkReport};

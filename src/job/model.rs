@@ -3,18 +3,19 @@
 use super::check::Plan;
 use super::described::{self, FewTokens};
 use super::event::{Event, Stage};
+use super::inputs::{CalibrationText, activation_bytes, open_whole, remarks, scratch_folder};
 use super::methods::{Kind, Methods};
-use super::quality::Quality;
+use super::quality::{Quality, Texts, texts_of};
 use super::report::{ModelReport, PruneReport};
 use super::search::{Budgets, Model, Watch, progress};
 use super::settings::PruneJob;
-use super::standing::{self, Standing};
+use super::standing::{self, Mine, Standing};
 use crate::allocate::Owl;
-use crate::data::{Sequences, Tokens};
-use crate::eval::{Census, available_memory, peak_memory, sparsity};
+use crate::data::Sequences;
+use crate::eval::{Census, peak_memory, sparsity};
 use crate::io::{Folder, FolderWriter, Output, Packing, outputs};
 use crate::kernels::Isa;
-use crate::lm::{Config, remark};
+use crate::lm::Config;
 use crate::mask::Budget;
 use crate::prune::{
     ActivationMemory, LanguageLayer, LanguagePruning, LanguageRun, LayerRecord, LevelSettings, PrunedFolder, SequenceGradients,
@@ -26,21 +27,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Megabytes of activations where the system does not say how much memory is free.
-const MEGABYTES: usize = 512;
-
 impl PruneJob {
     /// Prunes the folder `model`, and writes the folder `out`.
     pub(super) fn run_model(&self, model: &Path, out: &Path, methods: &Methods, watch: &mut Watch<'_>) -> Result<PruneReport> {
         let begun = Instant::now();
         let plan = self.plan_of_folder(methods)?;
         let allocation = plan.allocation;
-        let folder = Folder::open(model)?;
-        if let Some(name) = folder.packed().next() {
-            let reason = format!("weight {name} is packed; 'lacuna pack DIR OUT --save weights' makes it whole");
-            return Err(Error::malformed(model, reason));
-        }
-        let texts = self.texts()?;
+        let folder = open_whole(model)?;
+        let texts = texts_of(self.text.as_deref())?;
         let inputs = [Some(model), self.calibration.as_deref()].into_iter().flatten().chain(texts.iter().map(PathBuf::as_path));
         let inputs: Vec<&Path> = inputs.collect();
         let output = match self.resume && !self.force {
@@ -62,14 +56,18 @@ impl PruneJob {
             self.pattern.units(layer.shape.0, layer.shape.1).map_err(|e| e.in_layer(&layer.name))?;
         }
         let whole = SequenceGradients::wanted(plan.needs) || allocation.predicts();
-        let memory = ActivationMemory::new(self.memory(whole, &folder)?, self.scratch_folder(out)?);
-        let (calibration, bos) = self.read_calibration(&folder, &config)?;
+        let bytes = activation_bytes(self.activation_bytes()?, whole, &folder);
+        let memory = ActivationMemory::new(bytes, scratch_folder(self.scratch.as_deref(), out)?);
+        let text =
+            CalibrationText { file: self.calibration.as_deref(), samples: self.samples, context: self.context, bos: self.bos };
+        let (calibration, bos) = text.read(&folder, &config)?;
         let nothing = Sequences::nothing();
         // Where nothing is measured nothing needs to run.
         let measured = if plan.reads_inputs() { &calibration } else { &nothing };
 
         let asked = described::asked(self, &plan, &folder, &calibration, &bos)?;
-        let before = match Standing::of(self, out, &asked)? {
+        let mine = Mine { record: "prune.json", resume: self.resume, force: self.force, outcome: described::outcome(self) };
+        let before = match Standing::of(&mine, out, &asked)? {
             Standing::Finished(report) => return finished(out, report, &asked, watch),
             Standing::Unfinished(before) => Some(before),
             Standing::Anew => {
@@ -80,7 +78,8 @@ impl PruneJob {
                 None
             }
         };
-        let quality = Quality::new(self, &folder, &config, watch)?;
+        let texts = Texts { files: texts.clone(), context: self.context, windows: self.windows, bos: self.bos };
+        let quality = Quality::new(&texts, &folder, &config, watch)?;
         let begun = begun + quality.as_ref().map_or(Duration::ZERO, |q| q.spent);
         let few = FewTokens::of(&plan, &layers, measured.tokens());
         let gradients = match SequenceGradients::wanted(plan.needs) {
@@ -214,53 +213,6 @@ impl PruneJob {
         watch(&Event::Unused { all, changed })
     }
 
-    /// Bytes of activations and sums of gradients that stay in memory: as asked for, or half of what is free beside the model, where that is
-    /// loaded whole.
-    fn memory(&self, whole: bool, folder: &Folder) -> Result<usize> {
-        if let Some(bytes) = self.activation_bytes()? {
-            return Ok(bytes);
-        }
-        let bytes = || folder.names().filter_map(|name| folder.info(name).ok()).map(|t| 4 * t.elements()).sum();
-        let model = if whole { bytes() } else { 0 };
-        let half = |free: u64| usize::try_from(free).unwrap_or(usize::MAX).saturating_sub(model) / 2;
-        Ok(available_memory().map_or(MEGABYTES << 20, half))
-    }
-
-    /// The folder for what has no room in memory: as asked for, or that of the output. A file without a name is made there at once.
-    fn scratch_folder(&self, out: &Path) -> Result<PathBuf> {
-        let above = || out.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), PathBuf::from);
-        let Some(asked) = &self.scratch else { return Ok(above()) };
-        if !asked.is_dir() {
-            return Err(Error::invalid_option("scratch", format!("{} is no folder", asked.display())));
-        }
-        tempfile::tempfile_in(asked).map_err(|e| Error::io(asked, e))?;
-        Ok(asked.clone())
-    }
-
-    /// The tokens of calibration, exactly as many as asked for, and where the token that begins a text stands among them.
-    fn read_calibration(&self, folder: &Folder, config: &Config) -> Result<(Sequences, String)> {
-        let Some(file) = &self.calibration else { return Ok((Sequences::nothing(), String::new())) };
-        if let Some(positions) = config.stated_context().filter(|p| self.context > *p) {
-            return Err(Error::invalid_option(
-                "context",
-                format!("{} tokens; this model has {positions} positions", self.context),
-            ));
-        }
-        let tokens = Tokens::read(file, folder, config, self.bos)?;
-        let short = || {
-            let reason = format!(
-                "{} has {} tokens, fewer than the {} x {} asked for; lower --samples or --context",
-                file.display(),
-                tokens.ids.len(),
-                self.samples,
-                self.context
-            );
-            Error::invalid_option("calibration", reason)
-        };
-        let sequences = tokens.sequences(self.context, self.samples).ok_or_else(short)?;
-        Ok((sequences, tokens.bos))
-    }
-
     /// How much of each layer stays, and what a search found.
     fn budgets(
         &self,
@@ -315,19 +267,6 @@ struct End<'a> {
     found: Value,
     few: Option<FewTokens>,
     seconds: f64,
-}
-
-/// Says where a folder is not what it seems.
-fn remarks(folder: &Folder, config: &Config, watch: &mut Watch<'_>) -> Result<()> {
-    let of_folder = |error: Error| match error {
-        e @ (Error::Io { .. } | Error::Malformed { .. }) => e,
-        e => Error::malformed(folder.path(), e.to_string()),
-    };
-    let tied = remark(folder, config).map_err(of_folder)?;
-    for line in folder.remark().into_iter().chain(tied) {
-        Error::go_on(watch(&Event::Note(format!("{}: {line}", folder.path().display()))))?;
-    }
-    Ok(())
 }
 
 /// Refuses layers whose numbers are not read, before anything runs.

@@ -170,7 +170,7 @@ impl PerplexityReport {
     }
 
     /// A page with a table and a figure of it.
-    fn on(&self, page: Page) -> Result<Page> {
+    pub(super) fn on(&self, page: Page) -> Result<Page> {
         let (before, after) = (self.before(), self.after());
         let mut table = Table::new(["", "perplexity"]);
         table.row(("before", Cell::float(before, 4)));

@@ -3,8 +3,7 @@
 use super::event::{Event, Stage};
 use super::report::PerplexityReport;
 use super::search::{Watch, progress};
-use super::settings::PruneJob;
-use crate::data::{Windows, text_files};
+use crate::data::{Bos, Windows, text_files};
 use crate::eval::{Evaluated, TextScore};
 use crate::io::Folder;
 use crate::lm::Config;
@@ -22,19 +21,25 @@ pub(super) struct Quality {
     pub spent: Duration,
 }
 
-impl PruneJob {
-    /// The texts whose perplexity is measured.
-    pub(super) fn texts(&self) -> Result<Vec<PathBuf>> {
-        self.text.as_deref().map_or(Ok(vec![]), text_files)
-    }
+/// The texts whose perplexity is measured.
+pub(super) fn texts_of(text: Option<&Path>) -> Result<Vec<PathBuf>> {
+    text.map_or(Ok(vec![]), text_files)
+}
+
+/// Texts, and how they are cut.
+pub(super) struct Texts {
+    pub files: Vec<PathBuf>,
+    pub context: usize,
+    pub windows: Option<usize>,
+    pub bos: Bos,
 }
 
 impl Quality {
     /// Measures the model before: what is wrong with a text or the model shows before anything is pruned. `None` if there is no text.
-    pub fn new(job: &PruneJob, folder: &Folder, config: &Config, watch: &mut Watch<'_>) -> Result<Option<Quality>> {
+    pub fn new(asked: &Texts, folder: &Folder, config: &Config, watch: &mut Watch<'_>) -> Result<Option<Quality>> {
         let begun = Instant::now();
-        let read = |text: PathBuf| Ok((Windows::read(&text, folder, config, job.context, job.windows, job.bos)?, text));
-        let cut = job.texts()?.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        let read = |text: PathBuf| Ok((Windows::read(&text, folder, config, asked.context, asked.windows, asked.bos)?, text));
+        let cut = asked.files.iter().cloned().map(read).collect::<Result<Vec<_>>>()?;
         let mut texts = Vec::with_capacity(cut.len());
         for (windows, text) in cut {
             let before = measure(folder, config, (&text, &windows), Stage::PerplexityBefore, watch)?;

@@ -1,7 +1,5 @@
 //! Where a run stands that is to be taken up again.
 
-use super::described::outcome;
-use super::settings::PruneJob;
 use crate::io::FolderWriter;
 use crate::{Error, Result};
 use serde_json::Value;
@@ -17,23 +15,33 @@ pub(super) enum Standing {
     Finished(Value),
 }
 
+/// A run that may go on with what is there.
+pub(super) struct Mine {
+    /// The name of its record.
+    pub record: &'static str,
+    pub resume: bool,
+    pub force: bool,
+    /// How its end is asked for: what else a finished run must have been asked for to be the same.
+    pub outcome: Value,
+}
+
 impl Standing {
     /// Looks for what is there, before anything is done. `asked` is what the run is asked for, without budgets.
     ///
     /// # Errors
     /// If an output is in the way, or the run that is there was asked for something else.
-    pub fn of(job: &PruneJob, out: &Path, asked: &Value) -> Result<Standing> {
+    pub fn of(job: &Mine, out: &Path, asked: &Value) -> Result<Standing> {
         if !job.resume {
             FolderWriter::check_working(out)?;
             return Ok(Standing::Anew);
         }
-        let record = out.join("prune.json");
+        let record = out.join(job.record);
         // With --force an older folder stands at the place of the one that is not finished yet.
         if record.is_file() && !(job.force && FolderWriter::is_unfinished(out)?) {
             let text = std::fs::read(&record).map_err(|e| Error::io(&record, e))?;
             let report: Value = serde_json::from_slice(&text).map_err(|e| Error::malformed(&record, e.to_string()))?;
             let before = &report["settings"];
-            let differs = difference(before, asked).or_else(|| outcome_difference(&report["asked"], job));
+            let differs = difference(before, asked).or_else(|| outcome_difference(&report["asked"], &job.outcome));
             if job.force && differs.is_some() {
                 return Ok(Standing::Anew);
             }
@@ -86,13 +94,13 @@ pub(super) fn check_budgets(out: &Path, before: &Value, now: &Value) -> Result<(
 }
 
 /// The first of the settings of its end in which a finished run was asked for something else.
-fn outcome_difference(before: &Value, job: &PruneJob) -> Option<Difference> {
-    let (mut before, now) = (before.clone(), outcome(job));
+fn outcome_difference(before: &Value, now: &Value) -> Option<Difference> {
+    let mut before = before.clone();
     if let (Some(before), true) = (before.as_object_mut(), now["--text"].is_null()) {
         // Builds that wrote them did so without a text too.
         before.retain(|key, _| !["--windows", "--bos"].contains(&key.as_str()));
     }
-    first(&before, &now)
+    first(&before, now)
 }
 
 /// An option in which two runs differ.

@@ -4,6 +4,7 @@ use super::architecture::Architecture;
 use super::family::Family;
 use super::keys::{Keys, setting};
 use crate::io::Folder;
+use crate::nn::NormKind;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 
@@ -203,14 +204,10 @@ impl Config {
         if let (Some(first), Some(names)) = (widths.first(), self.family.width_keys())
             && widths.iter().all(|w| w == first)
         {
-            raw.insert(names.heads.into(), first.heads.into());
-            raw.insert(names.intermediate.into(), first.intermediate.into());
-            if let Some(key) = names.kv_heads {
-                raw.insert(key.into(), first.kv_heads.into());
-            }
-            if let Some(key) = names.head_dim {
-                raw.insert(key.into(), first.head_dim.into());
-            }
+            let kv_heads = names.kv_heads.map(|key| (key, first.kv_heads));
+            let head_dim = names.head_dim.map(|key| (key, first.head_dim));
+            let all = [(names.heads, first.heads), (names.intermediate, first.intermediate)].into_iter();
+            all.chain(kv_heads).chain(head_dim).for_each(|(key, n)| self.put(&mut raw, key, n.into()));
         }
         let plain = Config::from_raw(raw.clone()).ok();
         if plain.is_some_and(|p| (0..widths.len()).all(|i| p.widths(i) == widths[i])) {
@@ -221,6 +218,46 @@ impl Config {
         let entry = |w: &Widths| json!({"heads": w.heads, "kv_heads": w.kv_heads, "intermediate": w.intermediate});
         raw.insert(LAYER_WIDTHS.into(), widths.iter().map(entry).collect());
         Config::from_raw(raw)
+    }
+
+    /// A config of fewer hidden features. The width of heads is written out, since it may not follow from the hidden size any more. Where
+    /// norms divide by the root of a mean of squares, ε shrinks or grows with the number of squares, so that they divide by a multiple of what they
+    /// did: [`rescaled`](super::rescaled) has what tensors owe to that.
+    ///
+    /// # Errors
+    /// If there are none or more than there were; for a family whose heads are as wide as the hidden size says.
+    pub fn with_hidden(&self, hidden: usize) -> Result<Self> {
+        let old = self.hidden();
+        if hidden == 0 || hidden > old {
+            return Err(Error::invalid_option("hidden", format!("{hidden} features of {old}")));
+        }
+        if hidden == old {
+            return Ok(self.clone());
+        }
+        let Some(key) = self.family.hidden_key() else {
+            let reason = format!("{} has no width of heads apart from the hidden size: {old} features stay", self.family);
+            return Err(Error::invalid_option("hidden", reason));
+        };
+        let mut raw = self.raw.clone();
+        self.put(&mut raw, key, hidden.into());
+        if let Some(key) = self.family.width_keys().and_then(|keys| keys.head_dim) {
+            self.put(&mut raw, key, self.widths(0).head_dim.into());
+        }
+        if self.recipe.norm == NormKind::Rms {
+            let epsilon = f64::from(self.recipe.epsilon) * old as f64 / hidden as f64;
+            self.put(&mut raw, self.family.epsilon_key(), epsilon.into());
+        }
+        Config::from_raw(raw)
+    }
+
+    /// Puts a value under a key, and under the general name of it, where that is there.
+    fn put(&self, raw: &mut Map<String, Value>, key: &str, value: Value) {
+        for (general, own) in self.family.general_names() {
+            if *own == key && raw.contains_key(*general) {
+                raw.insert(general.to_string(), value.clone());
+            }
+        }
+        raw.insert(key.into(), value);
     }
 
     /// A config of some of the blocks, in their order; per-block lists of the config follow.

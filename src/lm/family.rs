@@ -113,6 +113,25 @@ impl Family {
         }
     }
 
+    /// Where the width of the hidden states stands; none where the width of heads follows from it.
+    pub(super) fn hidden_key(self) -> Option<&'static str> {
+        match self {
+            Family::Gpt2 => None,
+            Family::T5 => Some("d_model"),
+            _ => Some("hidden_size"),
+        }
+    }
+
+    /// Where the ε of norms stands.
+    pub(super) fn epsilon_key(self) -> &'static str {
+        match self {
+            Family::Phi => "layer_norm_eps",
+            Family::Nemotron => "norm_eps",
+            Family::Gpt2 | Family::T5 => "layer_norm_epsilon",
+            _ => "rms_norm_eps",
+        }
+    }
+
     /// Where the number of blocks stands.
     pub(super) fn depth_key(self) -> Option<&'static str> {
         match self {

@@ -7,6 +7,7 @@ mod language;
 mod checkpoint;
 mod schedule;
 mod shrink;
+mod structured;
 mod surgeon;
 mod units;
 
@@ -22,5 +23,9 @@ pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, p
 pub(crate) use oneshot::{ToPrune, check_pruning, ranks, wanted};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
+pub use structured::{
+    DepthScore, LanguageShrinking, LayerChoice, SearchRecord, ShrinkRecord, ShrinkRun, ShrunkFolder, SizeTarget, Sizes,
+    TokenWeights, Tried, UnitMethod, UnitRecord, search_sizes, shrink_language,
+};
 pub use surgeon::{Criterion, Removed, Surgeon};
 pub use units::prune_units;

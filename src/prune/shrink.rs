@@ -2,8 +2,9 @@
 
 use crate::mask::Mask;
 use crate::nn::{Affine, BatchNorm, Conv2d, Group, Layer, Map, Network, Param, Pool};
+use crate::structure::{Coupling, UnitCut};
 use crate::{Error, Result};
-use ndarray::{Array2, Axis, s};
+use ndarray::{Array2, Axis, Ix2, s};
 
 /// A network without its dead units: `forward` gives the same outputs up to rounding (1e-5), with fewer and smaller
 /// matrices.
@@ -22,8 +23,8 @@ pub fn shrink(network: &Network) -> Result<Network> {
     let mut small = network.clone();
     loop {
         let before = small.parameters();
-        for group in small.groups() {
-            small = shrink_group(&small, &group)?;
+        for (i, group) in small.groups().iter().enumerate() {
+            small = shrink_group(&small, group, &small.couplings()[i])?;
         }
         if small.parameters() == before {
             return Ok(small);
@@ -31,7 +32,7 @@ pub fn shrink(network: &Network) -> Result<Network> {
     }
 }
 
-fn shrink_group(network: &Network, group: &Group) -> Result<Network> {
+fn shrink_group(network: &Network, group: &Group, coupling: &Coupling) -> Result<Network> {
     let layers = network.layers();
     let (Layer::Affine(producer), Layer::Affine(consumer)) = (&layers[group.producer].1, &layers[group.consumer].1) else {
         return Err(Error::invalid_option("group", "its producer and consumer are linear or convolutional layers"));
@@ -60,7 +61,8 @@ fn shrink_group(network: &Network, group: &Group) -> Result<Network> {
     if keep.len() == group.units {
         return Ok(network.clone());
     }
-    let columns: Vec<usize> = keep.iter().flat_map(|u| u * group.width..(u + 1) * group.width).collect();
+    let mut cut = UnitCut::default();
+    cut.keep(coupling, &keep);
 
     // The constants of what goes, into the consumer's bias.
     let mut folded = consumer.bias.as_ref().map(|b| b.value().clone());
@@ -70,15 +72,23 @@ fn shrink_group(network: &Network, group: &Group) -> Result<Network> {
     }
 
     let mut next = layers.to_vec();
-    for (_, layer) in &mut next[group.producer + 1..group.consumer] {
+    for (name, layer) in &mut next[group.producer + 1..group.consumer] {
         match layer {
-            Layer::BatchNorm(b) => *b = norm(b, &keep)?,
+            Layer::BatchNorm(b) => *b = norm(name, b, &cut)?,
             Layer::Pool(p) => *p = Pool { input: (keep.len(), p.input.1, p.input.2), ..*p },
             Layer::Activation(_) | Layer::Affine(_) => {}
         }
     }
-    next[group.producer].1 = Layer::Affine(select_rows(producer, &keep)?);
-    next[group.consumer].1 = Layer::Affine(select_columns(consumer, keep.len(), &columns, folded)?);
+    next[group.producer].1 =
+        Layer::Affine(smaller(&layers[group.producer].0, producer, &cut, fewer_outputs(&producer.map, keep.len()))?);
+    let map = fewer_inputs(&consumer.map, keep.len() * group.width, keep.len());
+    let mut reader = smaller(&layers[group.consumer].0, consumer, &cut, map)?;
+    if folded.as_ref() != consumer.bias.as_ref().map(Param::value) {
+        // A bias that took up constants is no longer what its mask was made for.
+        let weight = reader.weight;
+        reader = Affine { weight: weight.clone(), ..Affine::new(reader.map, weight.value().clone(), folded) };
+    }
+    next[group.consumer].1 = Layer::Affine(reader);
     Network::new(network.inputs(), next)
 }
 
@@ -93,51 +103,57 @@ fn through(layer: &Layer, u: usize, x: f32) -> f32 {
     }
 }
 
-fn select_rows(a: &Affine, keep: &[usize]) -> Result<Affine> {
-    let map = match &a.map {
-        Map::Linear { inputs, .. } => Map::Linear { inputs: *inputs, outputs: keep.len() },
-        Map::Conv2d(c) => Map::Conv2d(Conv2d { out_channels: keep.len(), ..*c }),
-    };
-    let bias = a.bias.as_ref().map(|b| b.value().select(Axis(0), keep));
-    let mut small = Affine::new(map, a.weight.value().select(Axis(0), keep), bias);
-    let all: Vec<usize> = (0..a.weight.value().ncols()).collect();
-    hold(&mut small.weight, &a.weight, keep, &all)?;
+fn fewer_outputs(map: &Map, units: usize) -> Map {
+    match map {
+        Map::Linear { inputs, .. } => Map::Linear { inputs: *inputs, outputs: units },
+        Map::Conv2d(c) => Map::Conv2d(Conv2d { out_channels: units, ..*c }),
+    }
+}
+
+/// As many columns for a linear layer, or channels for a convolution.
+fn fewer_inputs(map: &Map, columns: usize, channels: usize) -> Map {
+    match map {
+        Map::Linear { outputs, .. } => Map::Linear { inputs: columns, outputs: *outputs },
+        Map::Conv2d(c) => Map::Conv2d(Conv2d { input: (channels, c.input.1, c.input.2), ..*c }),
+    }
+}
+
+/// What is left of a layer.
+fn smaller(name: &str, a: &Affine, cut: &UnitCut, map: Map) -> Result<Affine> {
+    let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+    let values = a.bias.as_ref().map(|b| part(&bias, b, cut)).transpose()?;
+    let mut small = Affine::new(map, part(&weight, &a.weight, cut)?, values);
+    hold(&weight, &mut small.weight, &a.weight, cut)?;
     if let (Some(new), Some(old)) = (&mut small.bias, &a.bias) {
-        hold(new, old, keep, &[0])?;
+        hold(&bias, new, old, cut)?;
     }
     Ok(small)
 }
 
-fn select_columns(a: &Affine, units: usize, columns: &[usize], bias: Option<Array2<f32>>) -> Result<Affine> {
-    let map = match &a.map {
-        Map::Linear { outputs, .. } => Map::Linear { inputs: columns.len(), outputs: *outputs },
-        Map::Conv2d(c) => Map::Conv2d(Conv2d { input: (units, c.input.1, c.input.2), ..*c }),
-    };
-    let moved = bias.as_ref() != a.bias.as_ref().map(Param::value);
-    let mut small = Affine::new(map, a.weight.value().select(Axis(1), columns), bias);
-    let all: Vec<usize> = (0..a.weight.value().nrows()).collect();
-    hold(&mut small.weight, &a.weight, &all, columns)?;
-    // A bias that took up constants is no longer what its mask was made for.
-    if let (Some(new), Some(old), false) = (&mut small.bias, &a.bias, moved) {
-        hold(new, old, &all, &[0])?;
-    }
-    Ok(small)
-}
-
-fn norm(b: &BatchNorm, keep: &[usize]) -> Result<BatchNorm> {
+fn norm(name: &str, b: &BatchNorm, cut: &UnitCut) -> Result<BatchNorm> {
+    let (gamma, beta) = (format!("{name}.gamma"), format!("{name}.beta"));
+    let keep = cut.kept(&gamma, 0, b.mean.len()).unwrap_or_else(|| (0..b.mean.len()).collect());
     let mut small = BatchNorm { epsilon: b.epsilon, momentum: b.momentum, ..BatchNorm::new(keep.len(), b.positions) };
     small.mean = keep.iter().map(|&u| b.mean[u]).collect();
     small.variance = keep.iter().map(|&u| b.variance[u]).collect();
-    for (new, old) in [(&mut small.gamma, &b.gamma), (&mut small.beta, &b.beta)] {
-        new.set_value(old.value().select(Axis(0), keep))?;
-        hold(new, old, keep, &[0])?;
+    for (param, new, old) in [(gamma, &mut small.gamma, &b.gamma), (beta, &mut small.beta, &b.beta)] {
+        new.set_value(part(&param, old, cut)?)?;
+        hold(&param, new, old, cut)?;
     }
     Ok(small)
 }
 
+/// What is left of a parameter's numbers.
+fn part(name: &str, old: &Param, cut: &UnitCut) -> Result<Array2<f32>> {
+    let left = cut.apply(name, old.value().clone().into_dyn()).into_dimensionality::<Ix2>();
+    left.map_err(|e| Error::invalid_option(name, e.to_string()))
+}
+
 /// Holds on `new` what is left of the mask of `old`, if it still drops something.
-fn hold(new: &mut Param, old: &Param, rows: &[usize], cols: &[usize]) -> Result<()> {
+fn hold(name: &str, new: &mut Param, old: &Param, cut: &UnitCut) -> Result<()> {
     let Some(mask) = old.mask() else { return Ok(()) };
+    let left = |axis: usize, len: usize| cut.kept(name, axis, len).unwrap_or_else(|| (0..len).collect());
+    let (rows, cols) = (left(0, mask.rows()), left(1, mask.cols()));
     let part = Mask::from_fn(rows.len(), cols.len(), |r, c| mask.get(rows[r], cols[c]));
     if part.kept() == part.len() { Ok(()) } else { new.set_mask(part) }
 }

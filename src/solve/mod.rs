@@ -18,6 +18,7 @@
 //! | [`WoodFisher`] | by its scores, from gradients of the loss | the minimiser within each block | Singh, Alistarh 2020 |
 //! | [`Reconstructed`] | of another pruner | the least squares solution | |
 //!
+//! [`GroupObs`] removes whole groups of inputs (heads, features) from a layer by the same algebra, and gives what stays its least squares solution.
 //! [`Retarget`] gives a layer another weight to be pruned towards, where earlier layers have changed its inputs; [`channel_order`] finds an
 //! order of inputs in which an N:M pattern keeps more.
 //!
@@ -33,6 +34,7 @@ pub mod obs;
 mod permute;
 mod reconstruct;
 mod exact_obs;
+mod group_obs;
 mod retarget;
 mod scored;
 mod alps;
@@ -42,6 +44,7 @@ mod woodfisher;
 pub use alps::Alps;
 pub use dsnot::DsNoT;
 pub use exact_obs::{ExactObs, Trace};
+pub use group_obs::{GroupObs, GroupsLeft, Removal, loss_of};
 pub use inverse::InverseHessian;
 pub use layer::{Pruned, Pruner, squared_error};
 pub use permute::channel_order;

@@ -15,7 +15,7 @@ use crate::io::place::{read_exact_at, write_all_at};
 use crate::io::safetensors::{Dtype, Element};
 use crate::io::{one_line, quoted};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayRef, Dimension};
+use ndarray::{Array2, ArrayD, ArrayRef, Dimension};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -264,7 +264,15 @@ impl FolderWriter {
     /// # Errors
     /// As [`FolderWriter::write`] and [`Folder::read`]; [`Error::InvalidOption`] if the dtypes differ.
     pub fn copy(&mut self, name: &str, from: &Folder) -> Result<()> {
-        let (shard, tensor) = from.find(name)?;
+        self.copy_as(name, from, name)
+    }
+
+    /// As [`FolderWriter::copy`], of a tensor that has another name there.
+    ///
+    /// # Errors
+    /// As [`FolderWriter::copy`].
+    pub fn copy_as(&mut self, name: &str, from: &Folder, there: &str) -> Result<()> {
+        let (shard, tensor) = from.find(there)?;
         let slot = self.slot(name)?;
         if slot.shape != tensor.shape {
             return Err(Error::shape(format!("tensor {}", quoted(name)), &slot.shape, &tensor.shape));
@@ -343,18 +351,29 @@ impl FolderWriter {
     /// [`Error::UnknownName`] if the layout has no such tensor, [`Error::Malformed`] if it was not written, [`Error::Shape`] if it is no
     /// matrix, [`Error::Io`] if the disk refuses.
     pub fn read_matrix(&self, name: &str) -> Result<Array2<f32>> {
+        let values = self.read_back(name)?;
+        let shape = values.shape().to_vec();
+        values.into_dimensionality().map_err(|_| Error::shape(format!("tensor {}", quoted(name)), &[0, 0], &shape))
+    }
+
+    /// Reads back a tensor that was written, in its own shape, as it is in the file.
+    ///
+    /// # Errors
+    /// As [`FolderWriter::read_matrix`], of tensors of any rank.
+    pub fn read_back(&self, name: &str) -> Result<ArrayD<f32>> {
         let slot = self.slot(name)?;
         if !self.is_written(name) {
             return Err(Error::malformed(self.out.path(), format!("tensor {} was not written yet", quoted(name))));
         }
-        let (&[rows, cols], Some(dtype)) = (&slot.shape[..], Dtype::of(slot.element)) else {
-            return Err(Error::shape(format!("tensor {}", quoted(name)), &[0, 0], &slot.shape));
+        let Some(dtype) = Dtype::of(slot.element) else {
+            let reason = format!("tensor {} is {}, which holds no weights", quoted(name), slot.element);
+            return Err(Error::invalid_option("dtype", reason));
         };
         let mut bytes = vec![0; slot.bytes as usize];
         read_exact_at(&self.files[slot.file], &mut bytes, slot.start).map_err(|e| Error::io(self.out.path(), e))?;
-        let mut values = vec![0.0; rows * cols];
-        dtype.decode_into(&bytes, &mut values);
-        Array2::from_shape_vec((rows, cols), values).map_err(|e| Error::malformed(self.out.path(), e.to_string()))
+        let mut values = ArrayD::zeros(&slot.shape[..]);
+        dtype.decode_into(&bytes, values.as_slice_mut().unwrap_or_default());
+        Ok(values)
     }
 
     /// Whether the layout has a tensor of this name.

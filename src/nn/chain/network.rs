@@ -4,6 +4,7 @@ use super::{Affine, Layer, Param, Saved};
 use crate::mask::Mask;
 use crate::nn::Mode;
 use crate::nn::parameters::{Change, Gradients, Parameters, See, check_mask};
+use crate::structure::{Coupling, Member, Part, Side, UnitKind};
 use crate::{Error, Result};
 use ndarray::Array2;
 
@@ -169,6 +170,24 @@ impl Network {
             alike.then(|| Group { producer, norms, consumer, units, width: c.map.weight_dim().1 / units })
         };
         affines.windows(2).filter_map(pair).collect()
+    }
+
+    /// The groups as couplings of parameters: rows of the producer with bias and batch normalisation, columns of the consumer.
+    pub fn couplings(&self) -> Vec<Coupling> {
+        let member = |tensor: String, axis, width, side| Member { tensor, part: Part::Slice { axis, offset: 0, width }, side };
+        let coupling = |group: Group| {
+            let (name, producer) = &self.layers[group.producer];
+            let rows = producer.params().into_iter().map(|(p, _)| member(format!("{name}.{p}"), 0, 1, Side::Makes));
+            let norms = group.norms.iter().flat_map(|&norm| {
+                let (name, layer) = &self.layers[norm];
+                let all = layer.params().into_iter().map(|(p, _)| (format!("{name}.{p}"), p)).collect::<Vec<_>>();
+                all.into_iter().map(|(tensor, p)| member(tensor, 0, 1, if p == "gamma" { Side::Scales } else { Side::Shifts }))
+            });
+            let columns = member(format!("{}.weight", self.layers[group.consumer].0), 1, group.width, Side::Reads);
+            let members = rows.chain(norms).chain([columns]).collect();
+            Coupling { name: name.clone(), kind: UnitKind::Channel, block: None, units: group.units, runs: 1, members }
+        };
+        self.groups().into_iter().map(coupling).collect()
     }
 
     /// The output `(batch, outputs)` of `x (batch, inputs)`, with running statistics.

@@ -28,7 +28,7 @@ impl ActivationMemory {
 
 /// Bytes of memory that several arrays share, and the folder in whose files the rest lies.
 #[derive(Clone)]
-pub(super) struct MemoryBudget {
+pub(in crate::prune) struct MemoryBudget {
     left: Rc<Cell<usize>>,
     scratch: Rc<Path>,
 }
@@ -65,7 +65,7 @@ enum Kept {
 }
 
 /// The parts of one array `(tokens, features)`.
-pub(super) struct Activations {
+pub(in crate::prune) struct Activations {
     parts: Vec<Kept>,
     room: MemoryBudget,
     file: Option<File>,

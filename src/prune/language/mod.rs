@@ -30,6 +30,7 @@ mod resume;
 mod run;
 
 pub use activations::ActivationMemory;
+pub(super) use activations::{Activations, MemoryBudget};
 pub use budgets::{BlockOutliers, allocated, allocated_with, of_blocks, outliers};
 pub use check::check_measurable;
 pub use gradients::SequenceGradients;
@@ -38,8 +39,11 @@ pub use layers::{LanguageLayer, language_layers};
 pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
 pub use read_ahead::{LayerRanking, ReadProgress};
 pub use record::LayerRecord;
+pub(super) use resume::begin;
 pub use resume::unfinished_settings;
+pub(super) use run::Saver;
 pub use run::{LanguageRun, Progress, PrunedFolder, prune_language};
+pub(super) use walk::{PART, Part};
 
 use crate::mask::{Budget, Pattern, Scope};
 use crate::solve::Pruner;

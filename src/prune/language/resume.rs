@@ -3,6 +3,7 @@
 use super::record::{LayerRecord, Place};
 use crate::io::{FolderWriter, Layout, MaskFile, Output, RECORDS, SETTINGS, one_line, quoted};
 use crate::{Error, Result};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::Path;
 
@@ -27,11 +28,16 @@ fn kept(part: &Path, name: &str) -> Result<Option<Value>> {
 }
 
 /// The writer and the records so far.
-pub(super) fn begin(out: &Output, layout: Layout, described: &Value, resume: bool) -> Result<(FolderWriter, Vec<LayerRecord>)> {
+pub(in crate::prune) fn begin<T: DeserializeOwned + Default>(
+    out: &Output,
+    layout: Layout,
+    described: &Value,
+    resume: bool,
+) -> Result<(FolderWriter, T)> {
     if !resume {
         let writer = FolderWriter::create_resumable(out.clone(), layout)?;
         return match writer.json(SETTINGS, described) {
-            Ok(()) => Ok((writer, vec![])),
+            Ok(()) => Ok((writer, T::default())),
             Err(e) => {
                 writer.discard();
                 Err(e)

@@ -19,6 +19,7 @@ use crate::prune::oneshot::prune_one;
 use crate::solve::{Retarget, squared_error};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2};
+use serde::Serialize;
 use serde_json::Value;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -105,7 +106,7 @@ pub fn prune_language(run: LanguageRun<'_>, see: &mut dyn FnMut(Progress) -> Con
     let pruned: Vec<&Place> = layers.iter().filter(|l| settings.budgets.contains_key(&l.name)).collect();
     let mut layout = Layout::of(folder);
     layout.masks(pruned.iter().map(|l| l.tensor.as_str()))?;
-    let (writer, records) = begin(out, layout, described, resume)?;
+    let (writer, records): (FolderWriter, Vec<LayerRecord>) = begin(out, layout, described, resume)?;
     let out = out.path();
     fits(out, &records, &pruned, &writer)?;
     let mut run = Run { folder, config, settings, layers, writer, records };
@@ -194,10 +195,10 @@ impl Run<'_, '_> {
 
 /// Notes what is done once it is on the disk, while the run goes on.
 #[derive(Default)]
-struct Saver(Option<JoinHandle<Result<()>>>);
+pub(in crate::prune) struct Saver(Option<JoinHandle<Result<()>>>);
 
 impl Saver {
-    fn save(&mut self, records: &[LayerRecord], writer: &FolderWriter) -> Result<()> {
+    pub(in crate::prune) fn save(&mut self, records: &impl Serialize, writer: &FolderWriter) -> Result<()> {
         self.end()?;
         let value = serde_json::to_value(records).map_err(|e| Error::invalid_option("records", e.to_string()))?;
         let sync = writer.sync_later((RECORDS, &value))?;
@@ -206,7 +207,7 @@ impl Saver {
     }
 
     /// Waits for what is being noted.
-    fn end(&mut self) -> Result<()> {
+    pub(in crate::prune) fn end(&mut self) -> Result<()> {
         self.0.take().map_or(Ok(()), |running| running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     }
 }

@@ -13,11 +13,11 @@ use crate::nn::{Block, Positions};
 use ndarray::Array2;
 
 /// Tokens of a part of the hidden states, at least one sequence.
-const PART: usize = 4096;
+pub(in crate::prune) const PART: usize = 4096;
 
 /// The parts of a block whose layers share an input, or follow one another.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::prune) enum Part {
     /// The layers that make queries, keys and values.
     Opening,
     /// The one behind attention.

@@ -5,8 +5,9 @@ use super::{print, print_json};
 use lacuna::Result;
 use lacuna::eval::{Census, Counted, Sum, attention_flops, sparsity};
 use lacuna::io::Folder;
-use lacuna::lm::{Config, Kind};
+use lacuna::lm::{Config, Kind, couplings};
 use lacuna::report::{Cell, Table};
+use lacuna::structure::{Coupling, Part, Side, UnitKind};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -19,7 +20,7 @@ pub fn run(dir: &Path, count: Option<bool>, as_json: bool) -> Result<()> {
     let counted = count.unwrap_or(folder.bytes() <= COUNTED);
     let census = Census::of(&folder, &config, counted)?;
     if as_json {
-        return print_json(&describe(dir, &folder, &config, &census));
+        return print_json(&describe(dir, &folder, &config, &census)?);
     }
     let (whole, buffers) = (census.whole(), census.buffers());
     let mut text = format!(
@@ -73,7 +74,7 @@ pub fn run(dir: &Path, count: Option<bool>, as_json: bool) -> Result<()> {
         kept.filter(|kept| *kept != all).map_or(String::new(), |kept| format!(", {kept} for those that are kept")),
         attention_flops(&config, context)
     );
-    for line in coupled(&config, &census) {
+    for line in coupled(&census, &couplings(&folder, &config)?) {
         text += &(line + "\n");
     }
     print(&text)
@@ -111,51 +112,70 @@ fn word(kind: Kind) -> &'static str {
     }
 }
 
-/// What may be pruned, and which rows and columns go together, as sentences about the first block.
-fn coupled(config: &Config, census: &Census) -> Vec<String> {
-    let layers: Vec<_> = census.outline.layers.iter().filter(|l| l.block == Some(0)).collect();
-    // Behind the block's number: `mlp.down_proj`.
-    let short = |name: &str| {
-        let behind = name.split('.').skip_while(|part| part.parse::<usize>().is_err()).skip(1).collect::<Vec<_>>();
-        if behind.is_empty() { name.to_string() } else { behind.join(".") }
-    };
-    let names = |want: &dyn Fn((usize, usize)) -> bool, kind: Kind| -> Vec<String> {
-        layers.iter().filter(|l| l.kind == kind && want(l.shape)).map(|l| short(&l.name)).collect()
-    };
-    let hidden = config.hidden();
-    let w = config.widths(0);
-    let writes = |shape: (usize, usize)| shape.0 == hidden;
-    let last =
-        |kind: Kind| layers.iter().rev().find(|l| l.kind == kind && writes(l.shape)).map(|l| short(&l.name)).unwrap_or_default();
-    let (output, down) = (last(Kind::Attention), last(Kind::FeedForward));
-    let others = |kind: Kind, but: &str| names(&|_| true, kind).into_iter().filter(|n| n != but).collect::<Vec<_>>().join(", ");
-    vec![
-        format!(
-            "may be pruned weight by weight: the {} linear layers of the blocks; embedding{}, norms and biases only if named",
-            census.outline.layers.iter().filter(|l| l.block.is_some()).count(),
-            if census.outline.tied { " (which is the head)" } else { " and head" },
-        ),
-        format!(
-            "heads, each block alone: {} rows of {} with the columns of {output}; {} query heads share {} key-value heads, so they go by \
-             groups of {}, or as many from each group",
-            w.head_dim,
-            others(Kind::Attention, &output),
-            w.heads,
-            w.kv_heads,
-            w.heads / w.kv_heads.max(1),
-        ),
-        format!(
-            "intermediate features, each block alone: the row of each part of {} with the column of {down}",
-            others(Kind::FeedForward, &down)
-        ),
-        format!(
-            "hidden features, all blocks at once: columns of what reads the stream, rows of {output} and {down}, norms, embedding{}",
-            if census.outline.tied { "" } else { " and head" },
-        ),
-    ]
+/// What may be pruned, and which rows and columns go together, as sentences: of couplings within blocks those of the first of each stack.
+fn coupled(census: &Census, couplings: &[Coupling]) -> Vec<String> {
+    let linear = format!(
+        "may be pruned weight by weight: the {} linear layers of the blocks; embedding{}, norms and biases only if named",
+        census.outline.layers.iter().filter(|l| l.block.is_some()).count(),
+        if census.outline.tied { " (which is the head)" } else { " and head" },
+    );
+    let mut seen: Vec<(UnitKind, String)> = Vec::new();
+    let mut lines = vec![linear];
+    for coupling in couplings {
+        let of = (coupling.kind, short(&coupling.name));
+        if seen.contains(&of) {
+            continue;
+        }
+        seen.push(of);
+        lines.push(sentence(coupling));
+    }
+    lines
 }
 
-fn describe(dir: &Path, folder: &Folder, config: &Config, census: &Census) -> Value {
+/// Behind the block's number: `mlp.down_proj`.
+fn short(name: &str) -> String {
+    let behind = name.split('.').skip_while(|part| part.parse::<usize>().is_err()).skip(1).collect::<Vec<_>>();
+    if behind.is_empty() { name.to_string() } else { behind.join(".") }
+}
+
+/// A coupling as a sentence.
+fn sentence(coupling: &Coupling) -> String {
+    let scope = match coupling.block {
+        Some(_) => ", each block alone",
+        None if coupling.kind == UnitKind::Head => ", all blocks of the stack at once",
+        None if coupling.kind == UnitKind::Hidden => ", all blocks at once",
+        None => "",
+    };
+    let runs = match coupling.runs {
+        1 => String::new(),
+        runs => format!(", as many from each of {runs} key-value groups"),
+    };
+    let mut parts: Vec<(String, Vec<String>)> = Vec::new();
+    for member in &coupling.members {
+        let (tensor, bias) = (short(&member.tensor), member.tensor.ends_with(".bias"));
+        let tensor = tensor.strip_suffix(".weight").unwrap_or(&tensor).to_string();
+        let what = match (member.part, member.side) {
+            (Part::All { .. }, _) => "all".to_string(),
+            (Part::Slice { width, .. }, Side::Makes | Side::Shifts) if bias => format!("entries ({width})"),
+            (Part::Slice { width, axis: 1, .. }, Side::Makes) if coupling.kind == UnitKind::Hidden => {
+                format!("columns ({width})")
+            }
+            (Part::Slice { width, .. }, Side::Makes) => format!("rows ({width})"),
+            (Part::Slice { width, .. }, Side::Reads | Side::Shifts) => format!("columns ({width})"),
+            (Part::Slice { .. }, Side::Scales | Side::Whole) => "entries (1)".to_string(),
+        };
+        match parts.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, names)) if names.contains(&tensor) => {}
+            Some((_, names)) => names.push(tensor),
+            None => parts.push((what, vec![tensor])),
+        }
+    }
+    let parts: Vec<String> = parts.into_iter().map(|(what, names)| format!("{what} of {}", names.join(", "))).collect();
+    format!("{}{scope}: {}{runs}; with each go {}", coupling.kind, coupling.units, parts.join("; "))
+}
+
+fn describe(dir: &Path, folder: &Folder, config: &Config, census: &Census) -> Result<Value> {
+    let all = couplings(folder, config)?;
     let sum = |sum: &Sum| json!({"parameters": sum.numbers, "kept": sum.kept, "sparsity": sum.sparsity(), "bytes": sum.bytes});
     let (flops, kept_flops) = census.flops();
     let context = config.stated_context().unwrap_or(1024);
@@ -169,11 +189,11 @@ fn describe(dir: &Path, folder: &Folder, config: &Config, census: &Census) -> Va
         })
         .collect();
     let kinds: serde_json::Map<String, Value> = census.kinds().iter().map(|(k, s)| (word(*k).to_string(), sum(s))).collect();
-    json!({
+    Ok(json!({
         "folder": dir, "family": config.family().model_type(), "layers": config.layers(), "hidden": config.hidden(),
         "vocabulary": config.vocab(), "tied": census.outline.tied, "files": folder.files().count(), "whole": sum(&census.whole()),
         "prunable": sum(&census.prunable()), "buffers": sum(&census.buffers()), "packed": folder.layouts(), "kinds": kinds, "blocks": blocks, "linears": census.outline.layers,
         "tensors": census.tensors, "flops": flops, "kept_flops": kept_flops, "attention_context": context,
-        "attention_flops": attention_flops(config, context), "coupled": coupled(config, census),
-    })
+        "attention_flops": attention_flops(config, context), "coupled": coupled(census, &all), "couplings": all,
+    }))
 }

@@ -7,6 +7,7 @@ pub mod generate;
 pub mod inspect;
 mod place;
 mod texts;
+mod bars;
 pub mod bench;
 pub mod advise;
 pub mod import;
@@ -17,6 +18,7 @@ mod timing;
 mod pages;
 pub mod demo;
 pub mod prune;
+pub mod shrink;
 
 use lacuna::{Error, Result};
 use ndarray::Array2;

@@ -5,9 +5,9 @@ mod job;
 
 pub use args::Args;
 
+use crate::command::bars::Bars;
 use crate::command::{print, print_json};
-use indicatif::{ProgressBar, ProgressStyle};
-use lacuna::job::{Event, Methods, Stage, unused_note};
+use lacuna::job::{Event, Methods, unused_note};
 use lacuna::{Error, Result};
 use std::ops::ControlFlow;
 
@@ -23,7 +23,7 @@ pub fn run(args: &Args) -> Result<()> {
         return print(&job.to_toml()?);
     }
     job.check_given(args.given.iter().map(String::as_str).filter(|option| !OF_A_RUN.contains(option)))?;
-    let mut bars = Bars(None);
+    let mut bars = Bars::default();
     let report = job.run(&methods, &mut |event| {
         bars.see(event);
         match event {
@@ -49,38 +49,4 @@ fn say_unused(args: &Args, all: &[&str], changed: &[&str]) {
     if let Some(text) = unused_note(&idle) {
         eprintln!("note: {text}");
     }
-}
-
-/// The bar of the part that runs, on a terminal; nothing elsewhere.
-struct Bars(Option<(Stage, ProgressBar)>);
-
-impl Bars {
-    fn see(&mut self, event: &Event) {
-        let Event::Progress { stage, done, of, memory } = event else { return };
-        if self.0.as_ref().is_none_or(|(current, _)| current != stage) {
-            self.clear();
-            self.0 = Some((*stage, bar(*stage)));
-        }
-        if let Some((_, bar)) = &self.0 {
-            bar.set_length(*of as u64);
-            bar.set_position(*done as u64);
-            if let Some(bytes) = memory {
-                bar.set_message(format!("{:.2} GB", *bytes as f64 / 1e9));
-            }
-        }
-    }
-
-    fn clear(&mut self) {
-        if let Some((_, bar)) = self.0.take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn bar(stage: Stage) -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed} (left: {eta}) {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_prefix(stage.name());
-    bar
 }

@@ -1,0 +1,225 @@
+//! `lacuna shrink DIR OUT`: a language model with fewer heads, features and layers, as an ordinary folder.
+
+use super::bars::Bars;
+use super::place::Force;
+use super::texts::bos;
+use super::{print, print_json};
+use clap::Parser;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use lacuna::data::Bos;
+use lacuna::job::{Event, ShrinkJob, ShrinkMethod};
+use lacuna::prune::{DepthScore, SizeTarget, TokenWeights};
+use lacuna::{Error, Result};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+/// How the command is called.
+const USAGE: &str = "lacuna shrink [OPTIONS] <MODEL> <OUT>
+       lacuna shrink [OPTIONS] --recipe <FILE> [MODEL] [OUT]";
+
+/// Makes a language model's folder smaller: whole heads, feed-forward and hidden features and layers go, with every row and column of theirs. Sizes
+/// say what stays, in every layer. The result is an ordinary folder of the same family.
+#[derive(Parser)]
+#[command(override_usage = USAGE)]
+pub struct Args {
+    /// The model's folder
+    #[arg(required_unless_present_any = ["recipe", "print_recipe"])]
+    model: Option<PathBuf>,
+    /// The folder to write; it appears whole or not at all
+    #[arg(required_unless_present_any = ["recipe", "print_recipe"])]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
+    /// Settings out of a file: a recipe, or the shrink.json of a run. What is typed beside it holds instead
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Prints all settings as a recipe, and does nothing else
+    #[arg(long)]
+    print_recipe: bool,
+    /// Features between the feed-forward layers that stay
+    #[arg(long, value_name = "N")]
+    intermediate: Option<usize>,
+    /// Heads of queries that stay: with grouped keys and values as many of each group, without with their own
+    #[arg(long, value_name = "N")]
+    heads: Option<usize>,
+    /// Heads of keys and values that stay, with their queries
+    #[arg(long, value_name = "N")]
+    kv_heads: Option<usize>,
+    /// Hidden features that stay, those of the largest mean activations behind norms
+    #[arg(long, value_name = "N")]
+    hidden: Option<usize>,
+    /// Layers that stay
+    #[arg(long, value_name = "N")]
+    layers: Option<usize>,
+    /// How many parameters stay, instead of sizes: below 1 a fraction of the blocks' weights, or a count as 100M of the whole model; layers, heads and
+    /// feed-forward features are searched for
+    #[arg(long, value_name = "X")]
+    parameters: Option<SizeTarget>,
+    /// Feed-forward features that the search tries are multiples of this
+    #[arg(long, value_name = "N", default_value_t = default().round)]
+    round: usize,
+    /// Nothing goes: units are put in the order of their scores, so that any smaller model is a prefix, cut without a calibration
+    #[arg(long)]
+    sort: bool,
+    /// How heads and feed-forward features are chosen
+    #[arg(long, value_parser = methods(), default_value_t = default().method)]
+    method: ShrinkMethod,
+    /// How layers are chosen
+    #[arg(long, value_parser = depths(), default_value = "cosine")]
+    depth_by: DepthScore,
+    /// Seed of random scores
+    #[arg(long, default_value_t = default().seed, allow_negative_numbers = true)]
+    seed: u64,
+    /// What is measured on: a text, or a safetensors file with input_ids
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Sequences of calibration
+    #[arg(long, default_value_t = default().samples)]
+    samples: usize,
+    /// Tokens of a sequence, and of a window of --text
+    #[arg(long, default_value_t = default().context)]
+    context: usize,
+    /// Fraction of the mean diagonal that is added to Gram matrices
+    #[arg(long, default_value_t = default().damping, allow_negative_numbers = true)]
+    damping: f64,
+    /// Rounds in which units leave a layer, for obs
+    #[arg(long, default_value_t = default().rounds)]
+    rounds: usize,
+    /// The most units of a layer that are exchanged after their choice, for obs
+    #[arg(long, default_value_t = default().swaps)]
+    swaps: usize,
+    /// How much a token counts where heads and features are chosen and weights move, for obs
+    #[arg(long, value_parser = token_weights(), default_value = "equal")]
+    token_weights: TokenWeights,
+    /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states [default: 1,1 for obs]
+    #[arg(long, value_name = "INPUTS,HIDDEN", allow_negative_numbers = true)]
+    correct: Option<String>,
+    /// Megabytes of activations that stay in memory [default: half of what is free]
+    #[arg(long, value_name = "MB")]
+    activations: Option<usize>,
+    /// Folder on whose disk the rest lies [default: that of OUT]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// A text whose perplexity is measured before and after; several as a.txt,b.txt
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Only the first windows of --text
+    #[arg(long, value_name = "N")]
+    windows: Option<usize>,
+    /// Where the token that begins a text stands
+    #[arg(long, value_parser = bos(), default_value_t = default().bos)]
+    bos: Bos,
+    /// Go on with a run that was interrupted, to the same bits
+    #[arg(long)]
+    resume: bool,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+    /// The options that were typed, by their names without the dashes.
+    #[arg(skip)]
+    pub given: Vec<String>,
+}
+
+/// The values that hold unless others are given.
+fn default() -> ShrinkJob {
+    ShrinkJob::default()
+}
+
+fn methods() -> impl TypedValueParser<Value = ShrinkMethod> {
+    let help = |method: ShrinkMethod| match method {
+        ShrinkMethod::Obs => "Group OBS: rounds of removal, exchanges, and the least squares solution of what stays",
+        ShrinkMethod::Minitron => "Mean activations; no weight moves",
+        ShrinkMethod::Flap => "Fluctuations of inputs times the weights that read them; means go into biases",
+        ShrinkMethod::Taylor => "Sums of (gradient times weight)²",
+        ShrinkMethod::Fisher => "Sums of ½ gradient² times weight²",
+        ShrinkMethod::Magnitude => "Sums of weight²",
+        ShrinkMethod::Random => "By chance",
+    };
+    let all = ShrinkMethod::ALL.map(|method| PossibleValue::new(method.name()).help(help(method)));
+    PossibleValuesParser::new(all).map(|name| ShrinkMethod::ALL.into_iter().find(|m| m.name() == name).unwrap_or_default())
+}
+
+fn depths() -> impl TypedValueParser<Value = DepthScore> {
+    let all = [
+        PossibleValue::new("cosine").help("1 - cosine of a layer's input and output, over all tokens"),
+        PossibleValue::new("error").help("Error of the last norm's output without the layer, on two sequences"),
+        PossibleValue::new("perplexity").help("Perplexity without the layer, one layer after another, on one sequence"),
+    ];
+    PossibleValuesParser::new(all).map(|name| match &*name {
+        "error" => DepthScore::Error,
+        "perplexity" => DepthScore::Perplexity,
+        _ => DepthScore::Cosine,
+    })
+}
+
+fn token_weights() -> impl TypedValueParser<Value = TokenWeights> {
+    let all = [
+        PossibleValue::new("equal").help("As much as any other"),
+        PossibleValue::new("relative")
+            .help("One over the mean square of its hidden states, so that few massive activations do not decide alone"),
+    ];
+    PossibleValuesParser::new(all).map(|name| if name == "relative" { TokenWeights::Relative } else { TokenWeights::Equal })
+}
+
+/// The job that is asked for: a recipe, and over it what was typed.
+fn job(args: &Args) -> Result<ShrinkJob> {
+    let mut job = args.recipe.as_ref().map_or_else(|| Ok(ShrinkJob::default()), ShrinkJob::read)?;
+    let typed = |name: &str| args.given.iter().any(|given| given == name);
+    macro_rules! take {
+        ($($field:ident: $name:literal;)*) => { $(if typed($name) { job.$field = args.$field.clone(); })* };
+    }
+    job.model = args.model.clone().or(job.model);
+    job.out = args.out.clone().or(job.out);
+    take! {
+        intermediate: "intermediate";
+        heads: "heads";
+        kv_heads: "kv-heads";
+        hidden: "hidden";
+        layers: "layers";
+        parameters: "parameters";
+        round: "round";
+        sort: "sort";
+        method: "method";
+        depth_by: "depth-by";
+        seed: "seed";
+        calibration: "calibration";
+        samples: "samples";
+        context: "context";
+        damping: "damping";
+        rounds: "rounds";
+        swaps: "swaps";
+        token_weights: "token-weights";
+        activations: "activations";
+        scratch: "scratch";
+        text: "text";
+        windows: "windows";
+        bos: "bos";
+    }
+    if let Some(text) = &args.correct {
+        let refuse =
+            || Error::invalid_option("correct", format!("'{text}' is not one or two fractions in [0, 1], as 1 or 1,0.5"));
+        job.correct = text.split(',').map(|s| s.trim().parse().map_err(|_| refuse())).collect::<Result<_>>()?;
+    }
+    (job.force, job.resume) = (args.force.force, args.resume);
+    Ok(job)
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let job = job(args)?;
+    if args.print_recipe {
+        job.check_ranges()?;
+        return print(&job.to_toml()?);
+    }
+    let mut bars = Bars::default();
+    let report = job.run(&mut |event| {
+        bars.see(event);
+        if !matches!(event, Event::Progress { .. }) {
+            eprintln!("{event}");
+        }
+        ControlFlow::Continue(())
+    });
+    bars.clear();
+    let report = report?;
+    if args.json { print_json(&report.summary()?) } else { print(&report.to_text()) }
+}

@@ -1,0 +1,140 @@
+//! `lacuna shrink`: every method writes a plain folder of the family, recipes and records give the same bytes, and what does not fit is one line.
+
+use crate::common::Folder;
+use crate::prune_language::{CALIBRATION, folder};
+use lacuna::job::{ShrinkJob, ShrinkMethod};
+use serde_json::Value;
+use std::fs;
+
+/// The files of a folder but for the record.
+fn content(folder: &Folder, out: &str) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(folder.path(out)).unwrap().map(|e| e.unwrap().path());
+    let mut all: Vec<(String, Vec<u8>)> =
+        entries.map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&p).unwrap())).collect();
+    all.retain(|(name, _)| !name.starts_with("shrink."));
+    assert!(folder.path(out).join("shrink.html").is_file(), "{out} has no page");
+    all.sort();
+    all
+}
+
+fn json(folder: &Folder, out: &str, file: &str) -> Value {
+    serde_json::from_slice(&fs::read(folder.path(out).join(file)).unwrap()).unwrap()
+}
+
+#[test]
+fn every_method_writes_a_plain_folder_and_says_what_is_left() {
+    let folder = folder();
+    for method in ShrinkMethod::ALL {
+        let args =
+            [&["shrink", "lm", method.name(), "--method", method.name(), "--intermediate", "8", "--json"][..], &CALIBRATION]
+                .concat();
+        let said = folder.json(&args);
+        let config = json(&folder, method.name(), "config.json");
+        assert_eq!(config["intermediate_size"], 8, "{method}");
+        assert!(config["head_dim"].is_u64() && config.get("layer_widths").is_none(), "{method}: {config}");
+        // Two blocks lose 3 · 4 · 8 weights each.
+        let lost = |key: &str| said["before"][key].as_u64().unwrap() - said["after"][key].as_u64().unwrap();
+        assert_eq!((lost("parameters"), lost("blocks"), lost("bytes")), (192, 192, 4 * 192), "{method}");
+        assert_eq!(said["units"].as_array().unwrap().len(), 2, "{method}");
+        assert_eq!(
+            (&said["units"][1]["units"], &said["units"][1]["kept"], &said["units"][1]["block"]),
+            (&12.into(), &8.into(), &1.into())
+        );
+        let record = json(&folder, method.name(), "shrink.json");
+        assert_eq!(record["units"][0]["kept"].as_array().unwrap().len(), 8, "{method}");
+        // It is a model like any other, and may be made smaller again.
+        let again = format!("{method} again");
+        folder.succeeds(&[&["shrink", method.name(), &again, "--layers", "1"][..], &CALIBRATION].concat());
+        assert_eq!(json(&folder, &again, "config.json")["num_hidden_layers"], 1);
+        folder.succeeds(&["eval", &again, "--text", "ids.safetensors", "--context", "8"]);
+    }
+}
+
+#[test]
+fn all_settings_are_printed_with_their_defaults_and_nothing_else_happens() {
+    let folder = Folder::new();
+    let printed = folder.succeeds(&["shrink", "--print-recipe"]);
+    assert_eq!(ShrinkJob::from_toml(&printed).unwrap(), ShrinkJob::default());
+    let help = folder.succeeds(&["shrink", "--help"]);
+    let options = help.lines().filter_map(|l| l.trim_start().strip_prefix("--")).map(|l| l.split([' ', '[']).next().unwrap());
+    let of_a_run = ["force", "json", "resume", "recipe", "print-recipe", "help"];
+    let mut seen = 0;
+    for option in options.filter(|o| !of_a_run.contains(o)) {
+        let there = printed.lines().any(|l| [format!("{option} ="), format!("# {option} =")].iter().any(|s| l.starts_with(s)));
+        assert!(there, "--{option} is not in the recipe\n{printed}");
+        seen += 1;
+    }
+    assert!(seen >= 20, "{seen} options");
+}
+
+#[test]
+fn a_printed_recipe_and_a_record_give_the_bytes_of_the_typed_options() {
+    let folder = folder();
+    let typed =
+        ["--layers", "1", "--intermediate", "6", "--method", "obs", "--rounds", "3", "--swaps", "2", "--correct", "1,0.5"];
+    folder.succeeds(&[&["shrink", "lm", "typed"][..], &typed, &CALIBRATION].concat());
+    let printed = folder.succeeds(&[&["shrink", "--print-recipe"][..], &typed, &CALIBRATION].concat());
+    fs::write(folder.path("recipe.toml"), printed).unwrap();
+    folder.succeeds(&["shrink", "--recipe", "recipe.toml", "lm", "by-recipe"]);
+    folder.succeeds(&["shrink", "--recipe", "typed/shrink.json", "lm", "by-record"]);
+    for out in ["by-recipe", "by-record"] {
+        assert!(content(&folder, "typed") == content(&folder, out), "{out}");
+    }
+    // What is typed goes before what is read.
+    let said = folder.json(&["shrink", "--recipe", "recipe.toml", "lm", "other", "--intermediate", "5", "--json"]);
+    assert_eq!(said["job"]["intermediate"], 5);
+    fs::write(folder.path("wrong.toml"), "intermediat = 3\n").unwrap();
+    let line = folder.refuses(&["shrink", "--recipe", "wrong.toml", "lm", "wrong"]);
+    assert!(line.contains("did you mean 'intermediate'?"), "{line}");
+}
+
+#[test]
+fn the_perplexity_before_and_after_is_that_of_eval() {
+    let folder = folder();
+    let text = ["--text", "ids.safetensors", "--windows", "5"];
+    let said = folder.json(&[&["shrink", "lm", "out", "--intermediate", "9", "--json"][..], &text, &CALIBRATION].concat());
+    for (model, key) in [("lm", "before"), ("out", "after")] {
+        let eval = folder.json(&["eval", model, "--text", "ids.safetensors", "--windows", "5", "--context", "8", "--json"]);
+        assert_eq!(said["perplexity"][key], eval["perplexity"], "{model}");
+    }
+}
+
+#[test]
+fn a_finished_run_is_left_as_it_is_and_another_one_is_refused() {
+    let folder = folder();
+    let run = [&["shrink", "lm", "out", "--intermediate", "9", "--resume", "--json"][..], &CALIBRATION].concat();
+    let (_, first) = (folder.run(&run), content(&folder, "out"));
+    assert_eq!(folder.json(&run)["already_finished"], true);
+    assert!(first == content(&folder, "out"));
+    let other = [&["shrink", "lm", "out", "--intermediate", "8", "--resume"][..], &CALIBRATION].concat();
+    let line = folder.refuses(&other);
+    assert!(line.starts_with("--intermediate: the finished run out has 9, this one 8"), "{line}");
+    let line = folder.refuses(&[&["shrink", "lm", "out", "--intermediate", "8"][..], &CALIBRATION].concat());
+    assert!(line.contains("exists already"), "{line}");
+    folder.succeeds(&[&["shrink", "lm", "out", "--intermediate", "8", "--force"][..], &CALIBRATION].concat());
+    assert_eq!(json(&folder, "out", "config.json")["intermediate_size"], 8);
+}
+
+#[test]
+fn what_does_not_fit_is_one_line_with_the_numbers() {
+    let folder = folder();
+    let line = |args: &[&str]| folder.refuses(&[&["shrink", "lm", "out"][..], args].concat());
+    let random = ["--method", "random"];
+    assert!(line(&random).starts_with("sizes: nothing goes: give --intermediate"));
+    for (args, said) in [
+        (&["--intermediate", "0"][..], "intermediate: 0 is not at least 1"),
+        (&["--intermediate", "13"], "intermediate: 13 of 12 cannot stay; the nearest possible value is 12"),
+        (&["--intermediate", "12"], "sizes: nothing goes: the model has 2 layers, 8 hidden features"),
+        (&["--heads", "5"], "heads: 5 of"),
+        (&["--correct", "1", "--intermediate", "3"], "correct: is for --method obs; random moves no weights"),
+        (&["--layers", "1"], "calibration: layers and hidden features are chosen by activations"),
+    ] {
+        let line = line(&[&random[..], args].concat());
+        assert!(line.starts_with(said), "{line}");
+    }
+    assert!(line(&["--intermediate", "3"]).starts_with("calibration: this method measures activations"));
+    assert!(line(&["--intermediate", "3", "--correct", "half"]).contains("'half' is not one or two fractions"));
+    folder.succeeds(&["prune", "lm", "pruned", "--sparsity", "0.5"]);
+    let line = folder.refuses(&["shrink", "pruned", "out", "--method", "random", "--intermediate", "3"]);
+    assert!(line.contains("its weights have masks"), "{line}");
+}

@@ -1,0 +1,93 @@
+//! What jobs on a model's folder read, and where they keep what they measure.
+
+use super::event::Event;
+use super::search::Watch;
+use crate::data::{Bos, Sequences, Tokens};
+use crate::eval::available_memory;
+use crate::io::Folder;
+use crate::lm::{Config, remark};
+use crate::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// Megabytes of activations where the system does not say how much memory is free.
+const MEGABYTES: usize = 512;
+
+/// Opens a folder whose weights are not packed.
+pub(super) fn open_whole(model: &Path) -> Result<Folder> {
+    let folder = Folder::open(model)?;
+    if let Some(name) = folder.packed().next() {
+        let reason = format!("weight {name} is packed; 'lacuna pack DIR OUT --save weights' makes it whole");
+        return Err(Error::malformed(model, reason));
+    }
+    Ok(folder)
+}
+
+/// Bytes of activations and sums of gradients that stay in memory: as asked for, or half of what is free beside the model, where that is
+/// loaded whole.
+pub(super) fn activation_bytes(asked: Option<usize>, whole: bool, folder: &Folder) -> usize {
+    if let Some(bytes) = asked {
+        return bytes;
+    }
+    let bytes = || folder.names().filter_map(|name| folder.info(name).ok()).map(|t| 4 * t.elements()).sum();
+    let model = if whole { bytes() } else { 0 };
+    let half = |free: u64| usize::try_from(free).unwrap_or(usize::MAX).saturating_sub(model) / 2;
+    available_memory().map_or(MEGABYTES << 20, half)
+}
+
+/// The folder for what has no room in memory: as asked for, or that of the output. A file without a name is made there at once.
+pub(super) fn scratch_folder(asked: Option<&Path>, out: &Path) -> Result<PathBuf> {
+    let above = || out.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let Some(asked) = asked else { return Ok(above()) };
+    if !asked.is_dir() {
+        return Err(Error::invalid_option("scratch", format!("{} is no folder", asked.display())));
+    }
+    tempfile::tempfile_in(asked).map_err(|e| Error::io(asked, e))?;
+    Ok(asked.to_path_buf())
+}
+
+/// What is measured on.
+pub(super) struct CalibrationText<'a> {
+    pub file: Option<&'a Path>,
+    pub samples: usize,
+    pub context: usize,
+    pub bos: Bos,
+}
+
+impl CalibrationText<'_> {
+    /// The tokens of calibration, exactly as many as asked for, and where the token that begins a text stands among them.
+    pub fn read(&self, folder: &Folder, config: &Config) -> Result<(Sequences, String)> {
+        let Some(file) = self.file else { return Ok((Sequences::nothing(), String::new())) };
+        if let Some(positions) = config.stated_context().filter(|p| self.context > *p) {
+            return Err(Error::invalid_option(
+                "context",
+                format!("{} tokens; this model has {positions} positions", self.context),
+            ));
+        }
+        let tokens = Tokens::read(file, folder, config, self.bos)?;
+        let short = || {
+            let reason = format!(
+                "{} has {} tokens, fewer than the {} x {} asked for; lower --samples or --context",
+                file.display(),
+                tokens.ids.len(),
+                self.samples,
+                self.context
+            );
+            Error::invalid_option("calibration", reason)
+        };
+        let sequences = tokens.sequences(self.context, self.samples).ok_or_else(short)?;
+        Ok((sequences, tokens.bos))
+    }
+}
+
+/// Says where a folder is not what it seems.
+pub(super) fn remarks(folder: &Folder, config: &Config, watch: &mut Watch<'_>) -> Result<()> {
+    let of_folder = |error: Error| match error {
+        e @ (Error::Io { .. } | Error::Malformed { .. }) => e,
+        e => Error::malformed(folder.path(), e.to_string()),
+    };
+    let tied = remark(folder, config).map_err(of_folder)?;
+    for line in folder.remark().into_iter().chain(tied) {
+        Error::go_on(watch(&Event::Note(format!("{}: {line}", folder.path().display()))))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! What a run was asked for, as it is kept beside what it writes.
+
+use super::settings::{ShrinkJob, ShrinkMethod};
+use crate::Result;
+use crate::data::Sequences;
+use crate::io::Folder;
+use serde_json::{Map, Value, json};
+
+/// The settings that matter for what is asked, by the names of the command's options, with the values that hold.
+pub(super) fn options(job: &ShrinkJob) -> Result<Value> {
+    let prefix = job.cuts_prefix();
+    let correction = job.correction()?.filter(|_| !prefix);
+    let obs = job.method == ShrinkMethod::Obs && !prefix && (job.moves() || correction.is_some());
+    let inside = (job.moves() || correction.is_some()) && !prefix;
+    let all = [
+        ("--method", inside, json!(job.method)),
+        ("--intermediate", job.intermediate.is_some(), json!(job.intermediate)),
+        ("--heads", job.heads.is_some(), json!(job.heads)),
+        ("--kv-heads", job.kv_heads.is_some(), json!(job.kv_heads)),
+        ("--hidden", job.hidden.is_some(), json!(job.hidden)),
+        ("--layers", job.layers.is_some(), json!(job.layers)),
+        ("--parameters", job.parameters.is_some(), json!(job.parameters)),
+        ("--round", job.parameters.is_some(), json!(job.round)),
+        ("--sort", job.sort, json!(true)),
+        ("--depth-by", job.layers.is_some(), json!(job.depth_by)),
+        ("--seed", job.method == ShrinkMethod::Random, json!(job.seed)),
+        ("--samples", job.reads_calibration() && !prefix, json!(job.samples)),
+        ("--context", job.reads_calibration() && !prefix, json!(job.context)),
+        ("--damping", obs, json!(job.damping)),
+        ("--rounds", obs && job.moves(), json!(job.rounds)),
+        ("--swaps", obs && job.moves(), json!(job.swaps)),
+        ("--token-weights", obs, json!(job.token_weights)),
+        ("--correct", correction.is_some(), correction.map_or(Value::Null, |c| json!([c.inputs, c.hidden_states]))),
+    ];
+    let matters = all.into_iter().filter(|(_, matters, _)| *matters);
+    Ok(Value::Object(matters.map(|(name, _, value)| (name.to_string(), value)).collect::<Map<_, _>>()))
+}
+
+/// What a run is asked for. `bos` says where the token that begins a text stands.
+///
+/// # Errors
+/// If the model's files cannot be read.
+pub(super) fn asked(job: &ShrinkJob, folder: &Folder, calibration: &Sequences, bos: &str) -> Result<Value> {
+    let ids = calibration.ids();
+    let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &id| (h ^ u64::from(id)).wrapping_mul(0x100_0000_01b3));
+    Ok(json!({
+        "lacuna": env!("CARGO_PKG_VERSION"), "model": job.model, "model_hash": folder.fingerprint()?, "method": job.method,
+        "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"), "first_token": bos, "options": options(job)?,
+    }))
+}
+
+/// What else a finished run must have been asked for to be the same.
+pub(super) fn outcome(job: &ShrinkJob) -> Value {
+    match &job.text {
+        None => json!({"--text": null}),
+        Some(text) => json!({"--text": text, "--windows": job.windows, "--bos": job.bos}),
+    }
+}

@@ -1,0 +1,10 @@
+//! Making a language model smaller as a value, as [`PruneJob`](super::PruneJob) is one for pruning: [`ShrinkJob`], with the same life.
+
+mod settings;
+mod described;
+mod report;
+mod page;
+mod run;
+
+pub use report::{ModelSize, ShrinkReport};
+pub use settings::{ShrinkJob, ShrinkMethod};

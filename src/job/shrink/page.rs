@@ -1,0 +1,95 @@
+//! A run as a page.
+
+use super::report::{ShrinkReport, tried};
+use crate::Result;
+use crate::report::{Cell, Figure, Page, Point, Table};
+use crate::structure::UnitKind;
+
+/// The units of blocks, in the order in which they are drawn.
+const KINDS: [UnitKind; 3] = [UnitKind::KvGroup, UnitKind::Head, UnitKind::FeedForward];
+
+impl ShrinkReport {
+    /// The run as a page: sizes before and after, what is left of each layer, errors, scores of layers, settings.
+    ///
+    /// # Errors
+    /// If a figure cannot be drawn.
+    pub fn page(&self) -> Result<String> {
+        let model =
+            self.job.model.as_deref().and_then(|m| m.file_name()).map_or("?".into(), |n| n.to_string_lossy().into_owned());
+        let mut page = Page::new(format!("Made smaller by {}: {model}", self.job.method)).table(&self.sizes());
+        for perplexity in &self.texts {
+            page = perplexity.on(page)?;
+        }
+        page = page
+            .heading("What is left")
+            .text("Of each layer of the model before, by kind of unit; 0 of layers that were left out.");
+        page = page.figure(&self.left().to_svg()?);
+        if let Some(errors) = self.errors() {
+            page = page
+                .heading("Error")
+                .text("The squared error of the layer that reads the units, as a fraction of the square of its outputs on the calibration.")
+                .figure(&errors.to_svg()?);
+        }
+        if let Some(search) = &self.search {
+            let text =
+                format!("Sizes that meet {}, on {} held-out tokens, with nothing made up for.", search.target, search.tokens);
+            page = page.heading("Search").text(&text).table(&tried(search));
+        }
+        if let Some(layers) = &self.layers {
+            let points = layers.scores.iter().enumerate().filter(|(_, s)| s.is_finite()).map(|(l, s)| Point::new(l as f64, *s));
+            let figure =
+                Figure::new("What leaving a layer out costs", "layer", "score").series("score", points.collect::<Vec<_>>());
+            page = page.heading("Layers").text("Those with the smallest scores went.").figure(&figure.to_svg()?);
+        }
+        let mut settings = Table::new(["option", "value"]);
+        let options = self.settings["options"].as_object().into_iter().flatten();
+        for (key, value) in options.chain(self.asked.as_object().into_iter().flatten()).filter(|(_, v)| !v.is_null()) {
+            settings.row((key.as_str(), value.as_str().map_or_else(|| value.to_string(), String::from)));
+        }
+        Ok(page.heading("Settings").text("Those that matter for what was asked.").table(&settings).to_html())
+    }
+
+    fn sizes(&self) -> Table {
+        let mut table = Table::new(["", "before", "after", "left"]);
+        let (a, b) = (self.before, self.after);
+        let mut row = |what: &str, before: f64, after: f64| {
+            let left = (before > 0.0).then(|| Cell::float(after / before, 4));
+            table.row((what, Cell::float(before, 0), Cell::float(after, 0), left));
+        };
+        row("parameters", a.parameters as f64, b.parameters as f64);
+        row("weights of the blocks", a.blocks as f64, b.blocks as f64);
+        row("bytes", a.bytes as f64, b.bytes as f64);
+        row("FLOPs a token", a.flops as f64, b.flops as f64);
+        table
+    }
+
+    /// The fraction of each layer's units that is left.
+    fn left(&self) -> Figure {
+        let figure = Figure::new("What is left of each layer", "layer", "left").percent_y();
+        let layers = self.layers.as_ref();
+        let count =
+            layers.map_or_else(|| self.units.iter().filter_map(|u| u.block).max().map_or(0, |b| b + 1), |l| l.scores.len());
+        let stays = |layer: usize| layers.is_none_or(|l| l.kept.contains(&layer));
+        let of = |layer: usize, kind: UnitKind| {
+            let unit = self.units.iter().find(|u| u.block == Some(layer) && u.kind == kind);
+            if stays(layer) { unit.map_or(1.0, |u| u.kept.len() as f64 / u.units as f64) } else { 0.0 }
+        };
+        let whole = (0..count.max(1)).map(|l| Point::new(l as f64, f64::from(u8::from(stays(l))))).collect::<Vec<_>>();
+        let figure = figure.series("layers", whole);
+        KINDS.into_iter().filter(|kind| self.gone(*kind) > 0).fold(figure, |figure, kind| {
+            figure.series(kind.name(), (0..count).map(|l| Point::new(l as f64, of(l, kind))).collect::<Vec<_>>())
+        })
+    }
+
+    fn errors(&self) -> Option<Figure> {
+        let figure = Figure::new("Error by layer", "layer", "squared error / square");
+        let mut any = false;
+        let figure = KINDS.into_iter().fold(figure, |figure, kind| {
+            let mine = self.units.iter().filter(|u| u.kind == kind);
+            let points: Vec<Point> = mine.filter_map(|u| Some(Point::new(u.block? as f64, u.error?))).collect();
+            any |= !points.is_empty();
+            if points.is_empty() { figure } else { figure.series(kind.name(), points) }
+        });
+        any.then_some(figure)
+    }
+}

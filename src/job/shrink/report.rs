@@ -1,0 +1,188 @@
+//! What a run leaves to be read: its record, as typed values, and as text.
+
+use super::settings::ShrinkJob;
+use crate::Result;
+use crate::eval::Census;
+use crate::io::Folder;
+use crate::job::PerplexityReport;
+use crate::lm::Config;
+use crate::prune::{LayerChoice, SearchRecord, Tried, UnitRecord};
+use crate::report::{Cell, Table};
+use crate::structure::UnitKind;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// How large a model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ModelSize {
+    /// All parameters, a tied head counted once.
+    pub parameters: usize,
+    /// Weights of the linear layers of the blocks.
+    pub blocks: usize,
+    /// Bytes of all weights in the files.
+    pub bytes: u64,
+    /// Multiplications and additions of the linear layers and the head for one token.
+    pub flops: usize,
+}
+
+impl ModelSize {
+    /// Of a folder, whose numbers are not read.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of(folder: &Folder, config: &Config) -> Result<ModelSize> {
+        let census = Census::of(folder, config, false)?;
+        let whole = census.whole();
+        let (parameters, blocks) = (whole.numbers, census.prunable().numbers);
+        Ok(ModelSize { parameters, blocks, bytes: whole.bytes, flops: census.flops().0 })
+    }
+}
+
+/// The outcome of a [`ShrinkJob`]. It serialises to the record `shrink.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[must_use]
+pub struct ShrinkReport {
+    /// The folder that was written.
+    pub out: PathBuf,
+    /// The whole job, which can be run again, without what is of one run.
+    pub job: ShrinkJob,
+    /// What the run is known by when it is taken up again.
+    pub settings: Value,
+    /// The model before.
+    pub before: ModelSize,
+    /// The model after.
+    pub after: ModelSize,
+    /// What a search for sizes found; `None` without one.
+    #[serde(default)]
+    pub search: Option<SearchRecord>,
+    /// Layers that stayed; `None` where all did.
+    pub layers: Option<LayerChoice>,
+    /// Units that stayed, of hidden features first, then block by block.
+    pub units: Vec<UnitRecord>,
+    /// How long it took, without measuring a perplexity.
+    pub seconds: f64,
+    /// The most bytes of memory, where the system says.
+    pub peak_bytes: Option<u64>,
+    /// Threads.
+    pub threads: usize,
+    /// The instruction set of the kernels.
+    pub isa: String,
+    /// How the end of the run was asked for: what the perplexity is of.
+    pub asked: Value,
+    /// The perplexity before and after, if it was measured: of several texts that of the first.
+    pub perplexity: Option<PerplexityReport>,
+    /// The same of every text.
+    pub texts: Vec<PerplexityReport>,
+    /// Whether the run was finished before, so that nothing was done.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub already_finished: bool,
+}
+
+impl ShrinkReport {
+    /// The record with counts in the place of long lists: what the command says with `--json`.
+    ///
+    /// # Errors
+    /// If a number cannot be written.
+    pub fn summary(&self) -> Result<Value> {
+        let wrong = |e: serde_json::Error| crate::Error::invalid_option("json", e.to_string());
+        let mut value = serde_json::to_value(self).map_err(wrong)?;
+        let unit = |u: &UnitRecord| {
+            json!({
+                "name": u.name, "kind": u.kind, "block": u.block, "units": u.units, "kept": u.kept.len(), "error": u.error,
+                "swapped": u.swapped, "seconds": u.seconds,
+            })
+        };
+        value["units"] = self.units.iter().map(unit).collect();
+        Ok(value)
+    }
+
+    /// What became of each layer's units as a table, and the sums in words.
+    pub fn to_text(&self) -> String {
+        if self.already_finished {
+            return format!("{} is finished, as it was asked for: nothing was done\n", self.out.display());
+        }
+        let mut table = Table::new(["units of", "kind", "before", "after", "error", "exchanged"]);
+        for u in &self.units {
+            let error = u.error.map(|e| Cell::float(e, 5));
+            table.row((u.name.as_str(), u.kind.name(), u.units, u.kept.len(), error, u.swapped));
+        }
+        let mut text = String::new();
+        if !self.units.is_empty() {
+            text += &table.to_text();
+            if self.units.iter().any(|u| u.error.is_some()) {
+                text += "error: squared error of the layer that reads the units, of its outputs on the calibration\n";
+            }
+        }
+        if let Some(search) = &self.search {
+            text += &format!(
+                "sizes that meet {}, tried on {} held-out tokens with nothing made up for:\n{}",
+                search.target,
+                search.tokens,
+                tried(search).to_text()
+            );
+        }
+        if let Some(layers) = &self.layers {
+            let gone: Vec<String> =
+                (0..layers.scores.len()).filter(|l| !layers.kept.contains(l)).map(|l| l.to_string()).collect();
+            text += &format!("layers left out: {}\n", gone.join(", "));
+        }
+        let (a, b) = (self.before, self.after);
+        let fraction = |after: f64, before: f64| if before > 0.0 { 100.0 * after / before } else { 100.0 };
+        text += &format!(
+            "{} by {} -> {}\nparameters {} -> {} ({:.1} %), of the blocks {} -> {} ({:.1} %); {:.1} -> {:.1} MB; FLOPs a token {} -> {}\n",
+            self.job.model.as_deref().unwrap_or(std::path::Path::new("?")).display(),
+            self.job.method,
+            self.out.display(),
+            a.parameters,
+            b.parameters,
+            fraction(b.parameters as f64, a.parameters as f64),
+            a.blocks,
+            b.blocks,
+            fraction(b.blocks as f64, a.blocks as f64),
+            a.bytes as f64 / 1e6,
+            b.bytes as f64 / 1e6,
+            a.flops,
+            b.flops,
+        );
+        text += &format!(
+            "{:.1} s{}\n",
+            self.seconds,
+            self.peak_bytes.map_or(String::new(), |bytes| format!(", {:.2} GB at most", bytes as f64 / 1e9))
+        );
+        for p in &self.texts {
+            text += &format!(
+                "perplexity of {}: {:.4} before, {:.4} after; context {}, {} windows, BOS: {}\n",
+                p.text.display(),
+                p.before,
+                p.after,
+                p.context,
+                p.windows,
+                p.bos
+            );
+        }
+        text
+    }
+
+    /// Units of one kind that went, of all blocks.
+    pub fn gone(&self, kind: UnitKind) -> usize {
+        self.units.iter().filter(|u| u.kind == kind).map(|u| u.units - u.kept.len()).sum()
+    }
+}
+
+/// What a search tried, with the choice marked.
+pub(super) fn tried(search: &SearchRecord) -> Table {
+    let mut table = Table::new(["layers", "heads", "intermediate", "parameters", "of the blocks", "loss", ""]);
+    let or_all = |n: Option<usize>| n.map_or("all".to_string(), |n| n.to_string());
+    for (i, Tried { sizes, parameters, blocks, loss }) in search.tried.iter().enumerate() {
+        let mark = if i == search.chosen { "chosen" } else { "" };
+        let (layers, heads, intermediate) = (or_all(sizes.layers), or_all(sizes.heads), or_all(sizes.intermediate));
+        table.row((layers, heads, intermediate, *parameters, *blocks, Cell::float(*loss, 4), mark));
+    }
+    table
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}

@@ -1,0 +1,189 @@
+//! A job that is run on a folder.
+
+use super::described::{asked, outcome};
+use super::report::{ModelSize, ShrinkReport};
+use super::settings::{ShrinkJob, ShrinkMethod};
+use crate::criteria::{Fisher, Magnitude, MagnitudeNorm, Saliency, Taylor};
+use crate::data::Sequences;
+use crate::eval::peak_memory;
+use crate::io::{FolderWriter, Output, outputs};
+use crate::job::event::{Event, Stage};
+use crate::job::inputs::{CalibrationText, activation_bytes, open_whole, remarks, scratch_folder};
+use crate::job::quality::{Quality, Texts, texts_of};
+use crate::job::search::progress;
+use crate::job::standing::{Mine, Standing, is_of_another_run};
+use crate::kernels::Isa;
+use crate::lm::Config;
+use crate::prune::{
+    ActivationMemory, DepthScore, LanguageShrinking, SearchRecord, SequenceGradients, ShrinkRun, UnitMethod, check_measurable,
+    language_layers, search_sizes, shrink_language,
+};
+use crate::rng::Seed;
+use crate::solve::GroupObs;
+use crate::{Error, Result};
+use serde_json::Value;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+impl ShrinkJob {
+    /// Makes the folder `model` smaller and writes the folder `out`, which appears whole or not at all.
+    ///
+    /// `watch` is told what happens, and stops the run with [`ControlFlow::Break`]: [`Error::Interrupted`]. An error or a stop when a block is done
+    /// leaves a working folder beside `out`, from which the same job with [`ShrinkJob::resume`] goes on to the same bits; before that nothing is
+    /// left. What is at `out` already stays, unless [`ShrinkJob::force`] is set. The record stands in the folder as `shrink.json`.
+    ///
+    /// # Errors
+    /// As [`ShrinkJob::check`]; if `model` or `out` is not set; sizes that do not fit the model, with the nearest that do; what is wrong with model,
+    /// calibration or text, and whatever a method refuses (naming the layer); [`Error::Exists`] where `out` is there and [`ShrinkJob::force`] is not
+    /// set; [`Error::Interrupted`]. [`Error::Unfinished`] around any of them where a part is kept.
+    pub fn run(&self, watch: &mut dyn FnMut(&Event) -> ControlFlow<()>) -> Result<ShrinkReport> {
+        let begun = Instant::now();
+        self.check()?;
+        let missing = |name: &str, what: &str| Error::invalid_option(name, format!("is not set: {what}"));
+        let model = self.model.as_deref().ok_or_else(|| missing("model", "the folder to make smaller"))?;
+        let out = self.out.as_deref().ok_or_else(|| missing("out", "the folder to write"))?;
+        let folder = open_whole(model)?;
+        let texts = texts_of(self.text.as_deref())?;
+        let inputs: Vec<&Path> =
+            [Some(model), self.calibration.as_deref()].into_iter().flatten().chain(texts.iter().map(|t| t.as_path())).collect();
+        let output = match self.resume && !self.force {
+            true => outputs::apart(out, &inputs).map(|()| Output::from(out))?,
+            false => outputs::folder(out, &inputs, self.force)?,
+        };
+        let prefix = self.cuts_prefix();
+        let reads = self.reads_calibration() && !prefix;
+        let config = Config::of(&folder)?;
+        remarks(&folder, &config, watch)?;
+        if reads {
+            check_measurable(&config).map_err(|e| Error::malformed(model, e.to_string()))?;
+        }
+        if self.text.is_some() && config.is_encoder_decoder() {
+            return Err(Error::invalid_option("text", "an encoder-decoder has no perplexity of a text alone"));
+        }
+        let gradients_wanted = matches!(self.method, ShrinkMethod::Taylor | ShrinkMethod::Fisher) && self.moves() && !prefix;
+        let bytes = activation_bytes(self.activation_bytes()?, gradients_wanted, &folder);
+        let memory = ActivationMemory::new(bytes, scratch_folder(self.scratch.as_deref(), out)?);
+        let text =
+            CalibrationText { file: self.calibration.as_deref(), samples: self.samples, context: self.context, bos: self.bos };
+        let (calibration, bos) = if reads { text.read(&folder, &config)? } else { (Sequences::nothing(), String::new()) };
+
+        let described = asked(self, &folder, &calibration, &bos)?;
+        let mine = Mine { record: "shrink.json", resume: self.resume, force: self.force, outcome: outcome(self) };
+        let unfinished = match Standing::of(&mine, out, &described)? {
+            Standing::Finished(report) => return finished(out, report, &described),
+            Standing::Unfinished(before) => Some(before),
+            Standing::Anew if self.resume => {
+                let text = format!("there is no unfinished run towards {}; it begins anew", out.display());
+                Error::go_on(watch(&Event::Note(text)))?;
+                None
+            }
+            Standing::Anew => None,
+        };
+        let cut = Texts { files: texts, context: self.context, windows: self.windows, bos: self.bos };
+        let quality = Quality::new(&cut, &folder, &config, watch)?;
+        let spent = quality.as_ref().map_or(Duration::ZERO, |q| q.spent);
+        let criterion: Option<Box<dyn Saliency>> = match self.method {
+            ShrinkMethod::Taylor => Some(Box::new(Taylor)),
+            ShrinkMethod::Fisher => Some(Box::new(Fisher)),
+            ShrinkMethod::Magnitude => Some(Box::new(Magnitude { norm: MagnitudeNorm::L2 })),
+            _ => None,
+        };
+        let needs = criterion.as_ref().map(|c| c.needs());
+        let gradients = match needs.filter(|needs| gradients_wanted && SequenceGradients::wanted(*needs)) {
+            Some(needs) => {
+                let layers = language_layers(&folder, &config, &[], &[])?;
+                let see = |done, of| progress(watch, Stage::Gradients, done, of);
+                Some(SequenceGradients::measure(&folder, &config, &calibration, &layers, needs, &memory, see)?)
+            }
+            None => None,
+        };
+        let method = match (self.method, &criterion) {
+            _ if prefix => UnitMethod::Prefix,
+            (_, Some(criterion)) => UnitMethod::Weights(criterion.as_ref(), gradients.as_ref()),
+            (ShrinkMethod::Minitron, _) => UnitMethod::Minitron,
+            (ShrinkMethod::Flap, _) => UnitMethod::Flap,
+            (ShrinkMethod::Random, _) => UnitMethod::Random(Seed(self.seed)),
+            _ => UnitMethod::Obs(GroupObs { damping: self.damping, rounds: self.rounds, swaps: self.swaps }),
+        };
+        let before = ModelSize::of(&folder, &config)?;
+        // A run that is taken up again has the sizes that it had.
+        let found = match (&unfinished, self.parameters) {
+            (_, None) => None,
+            (Some(before), Some(_)) => {
+                let found = serde_json::from_value(before["found"].clone());
+                let part = FolderWriter::working_folder(out);
+                Some(found.map_err(|e| Error::malformed(part, format!("sizes of the unfinished run: {e}")))?)
+            }
+            (None, Some(target)) => {
+                let see = &mut |done, of| progress(watch, Stage::Sizes, done, of);
+                let model = (&folder, &config);
+                Some(search_sizes(model, &calibration, (target, self.round), before.parameters, &memory, see)?)
+            }
+        };
+        let mut noted = described.clone();
+        noted["found"] = serde_json::to_value(&found).map_err(|e| Error::invalid_option("record", e.to_string()))?;
+        let shrinking = LanguageShrinking {
+            sizes: found.as_ref().map_or(self.sizes(), SearchRecord::sizes),
+            sort: self.sort,
+            tokens: self.token_weights,
+            method,
+            depth: if found.is_some() { DepthScore::Cosine } else { self.depth_by },
+            correction: self.correction()?.filter(|_| !prefix),
+            memory,
+        };
+        let run = ShrinkRun {
+            folder: &folder,
+            config: &config,
+            calibration: &calibration,
+            shrinking: &shrinking,
+            out: &output,
+            described: unfinished.as_ref().unwrap_or(&noted),
+            resume: unfinished.is_some(),
+        };
+        let done = shrink_language(run, &mut |p| {
+            watch(&Event::Progress { stage: Stage::Blocks, done: p.blocks, of: p.of, memory: p.memory })
+        })?;
+        let seconds = (begun.elapsed() - spent).as_secs_f64();
+        let part = FolderWriter::working_folder(out);
+        let keep = |e: Error| if part.is_dir() { e.unfinished(part.clone()) } else { e };
+        let whole = done.writer.complete().map_err(keep)?;
+        let texts = match quality {
+            Some(quality) => quality.before_and_after(&whole, &done.config, watch).map_err(keep)?,
+            None => Vec::new(),
+        };
+        let report = ShrinkReport {
+            out: out.to_path_buf(),
+            job: self.clone().force(false).resume(false),
+            settings: described,
+            before,
+            after: ModelSize::of(&whole, &done.config).map_err(keep)?,
+            search: found,
+            layers: done.record.layers,
+            units: done.record.units,
+            seconds,
+            peak_bytes: peak_memory(),
+            threads: rayon::current_num_threads(),
+            isa: Isa::chosen().map(Isa::name).unwrap_or_default().to_string(),
+            asked: mine.outcome,
+            perplexity: texts.first().cloned(),
+            texts,
+            already_finished: false,
+        };
+        let record = serde_json::to_value(&report).map_err(|e| Error::invalid_option("record", e.to_string()))?;
+        let page = report.page()?;
+        let named = done.writer.json("shrink.json", &record).and_then(|()| done.writer.file("shrink.html", page.as_bytes()));
+        named.and_then(|()| done.writer.finish()).map_err(keep)?;
+        Ok(report)
+    }
+}
+
+/// A run that was done before: nothing is written anew.
+fn finished(out: &Path, report: Value, asked: &Value) -> Result<ShrinkReport> {
+    if !is_of_another_run(out, asked) {
+        FolderWriter::tidy(out)?;
+    }
+    let report: ShrinkReport =
+        serde_json::from_value(report).map_err(|e| Error::malformed(out.join("shrink.json"), e.to_string()))?;
+    Ok(ShrinkReport { already_finished: true, ..report })
+}

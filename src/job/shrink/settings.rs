@@ -1,0 +1,551 @@
+//! The settings of a job that makes a model smaller.
+
+use crate::data::Bos;
+use crate::job::recipe::{self, Recipe};
+use crate::prune::{Correction, DepthScore, SizeTarget, Sizes, TokenWeights};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// How heads and feed-forward features are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShrinkMethod {
+    /// Group OBS with exchanges, and the least squares solution of what stays.
+    #[default]
+    Obs,
+    /// Mean activations, as Minitron.
+    Minitron,
+    /// Fluctuations, as FLAP.
+    Flap,
+    /// First-order Taylor: the sum of (g w)² over all weights of the unit.
+    Taylor,
+    /// Diagonal Fisher: the sum of ½ F w².
+    Fisher,
+    /// The sum of w².
+    Magnitude,
+    /// By chance.
+    Random,
+}
+
+impl ShrinkMethod {
+    /// All of them.
+    pub const ALL: [ShrinkMethod; 7] = [
+        ShrinkMethod::Obs,
+        ShrinkMethod::Minitron,
+        ShrinkMethod::Flap,
+        ShrinkMethod::Taylor,
+        ShrinkMethod::Fisher,
+        ShrinkMethod::Magnitude,
+        ShrinkMethod::Random,
+    ];
+
+    /// Its name in commands and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            ShrinkMethod::Obs => "obs",
+            ShrinkMethod::Minitron => "minitron",
+            ShrinkMethod::Flap => "flap",
+            ShrinkMethod::Taylor => "taylor",
+            ShrinkMethod::Fisher => "fisher",
+            ShrinkMethod::Magnitude => "magnitude",
+            ShrinkMethod::Random => "random",
+        }
+    }
+
+    /// Whether a calibration is run, forward or back.
+    pub fn measures(self) -> bool {
+        !matches!(self, ShrinkMethod::Magnitude | ShrinkMethod::Random)
+    }
+}
+
+impl fmt::Display for ShrinkMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What of a model stays, how the rest is chosen, and where it is written: everything that `lacuna shrink` is asked for, as one value.
+///
+/// Settings have the names of the command's options: [`ShrinkJob::to_toml`] writes them as a recipe, [`ShrinkJob::read`] reads a recipe, or the
+/// record `shrink.json` of a run. [`ShrinkJob::check`] refuses what cannot be meant before anything is read, [`ShrinkJob::run`] works on files.
+///
+/// ```
+/// use lacuna::job::ShrinkJob;
+/// let job = ShrinkJob::default().intermediate(1024).calibration("ids.safetensors").samples(128);
+/// job.check()?;
+/// assert_eq!(ShrinkJob::from_toml(&job.to_toml()?)?, job);
+/// let wrong = job.damping(-1.0).check().unwrap_err();
+/// assert_eq!(wrong.to_string(), "damping: -1 is not a finite number of at least 0; 0.01 is usual");
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+///
+/// | Name | Default | Range | Meaning |
+/// |---|---|---|---|
+/// | `model` | | a path | a model's folder |
+/// | `out` | | a path | the folder to write |
+/// | `intermediate` | all | from 1 | features between the feed-forward layers that stay |
+/// | `heads` | all | from 1 | heads of queries that stay; with grouped keys as many of each group |
+/// | `kv-heads` | all | from 1 | heads of keys and values that stay, with their queries |
+/// | `hidden` | all | from 1 | hidden features that stay, by the mean activations of norms |
+/// | `layers` | all | from 1 | layers that stay |
+/// | `parameters` | | [`SizeTarget`] | what stays in all, instead of sizes: a fraction of the blocks' weights, or a count of the whole; layers, heads and features are searched for |
+/// | `round` | 64 | from 1 | of the search: feed-forward features are multiples of it |
+/// | `sort` | false | | whether nothing goes, and units are put in the order of their scores instead |
+/// | `method` | `obs` | [`ShrinkMethod`] | how heads and features are chosen |
+/// | `depth-by` | `cosine` | [`DepthScore`] | how layers are chosen |
+/// | `seed` | 0 | 64 bits | of `random` |
+/// | `calibration` | | a path | text (feature `text`), or a safetensors file with `input_ids`, to measure on |
+/// | `samples` | 64 | from 1 | sequences of calibration |
+/// | `context` | 1024 | from 1 | tokens of a sequence |
+/// | `damping` | 0.01 | from 0 | fraction of the mean diagonal that is added to Gram matrices |
+/// | `rounds` | 32 | from 1 | rounds in which units leave (`obs`) |
+/// | `swaps` | 256 | from 0 | the most units of a layer that are exchanged afterwards (`obs`) |
+/// | `token-weights` | `equal` | [`TokenWeights`] | how much a token counts in Gram matrices of layers whose output joins the hidden states |
+/// | `correct` | 1, 1 (`obs`) | one or two of [0, 1] | fractions of what earlier layers changed that a layer makes up for: of its inputs, of the hidden states |
+/// | `activations` | half of the free memory | megabytes | activations that stay in memory |
+/// | `scratch` | that of `out` | a folder | on whose disk the rest lies |
+/// | `text` | | a path | a text whose perplexity is measured before and after; several as `a.txt,b.txt` |
+/// | `windows` | all | from 1 | only the first windows of that text |
+/// | `bos` | `tokenizer` | [`Bos`] | where the token that begins a text stands |
+///
+/// Two more say what becomes of what is there already, and are of one run: they are in no recipe and in no record. `force` replaces an older
+/// output; `resume` goes on with a run that was interrupted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ShrinkJob {
+    /// The model's folder.
+    pub model: Option<PathBuf>,
+    /// The folder to write; it appears whole or not at all.
+    pub out: Option<PathBuf>,
+    /// Features between the feed-forward layers that stay.
+    pub intermediate: Option<usize>,
+    /// Heads of queries that stay.
+    pub heads: Option<usize>,
+    /// Heads of keys and values that stay.
+    pub kv_heads: Option<usize>,
+    /// Hidden features that stay.
+    pub hidden: Option<usize>,
+    /// Layers that stay.
+    pub layers: Option<usize>,
+    /// How many parameters stay, instead of sizes.
+    pub parameters: Option<SizeTarget>,
+    /// Feed-forward features that a search tries are multiples of it.
+    pub round: usize,
+    /// Whether nothing goes, and units are put in order.
+    pub sort: bool,
+    /// How heads and features are chosen.
+    pub method: ShrinkMethod,
+    /// How layers are chosen.
+    pub depth_by: DepthScore,
+    /// The seed of `random`.
+    pub seed: u64,
+    /// What is measured on.
+    pub calibration: Option<PathBuf>,
+    /// Sequences of calibration.
+    pub samples: usize,
+    /// Tokens of a sequence.
+    pub context: usize,
+    /// The fraction of the mean diagonal that is added to Gram matrices.
+    pub damping: f64,
+    /// Rounds in which units leave.
+    pub rounds: usize,
+    /// The most units of a layer that are exchanged.
+    pub swaps: usize,
+    /// How much a token counts in Gram matrices of layers whose output joins the hidden states.
+    pub token_weights: TokenWeights,
+    /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
+    pub correct: Vec<f64>,
+    /// Megabytes of activations that stay in memory.
+    pub activations: Option<usize>,
+    /// The folder on whose disk the rest lies.
+    pub scratch: Option<PathBuf>,
+    /// A text whose perplexity is measured before and after.
+    pub text: Option<PathBuf>,
+    /// Only the first windows of that text.
+    pub windows: Option<usize>,
+    /// Where the token that begins a text stands.
+    pub bos: Bos,
+    /// Whether an older output is replaced; in no recipe and no record.
+    #[serde(skip)]
+    pub force: bool,
+    /// Whether a run that was interrupted is taken up again; in no recipe and no record.
+    #[serde(skip)]
+    pub resume: bool,
+}
+
+/// The names of the settings in recipes and records, in their order there.
+pub(super) const NAMES: [&str; 26] = [
+    "model",
+    "out",
+    "intermediate",
+    "heads",
+    "kv-heads",
+    "hidden",
+    "layers",
+    "parameters",
+    "round",
+    "sort",
+    "method",
+    "depth-by",
+    "seed",
+    "calibration",
+    "samples",
+    "context",
+    "damping",
+    "rounds",
+    "swaps",
+    "token-weights",
+    "correct",
+    "activations",
+    "scratch",
+    "text",
+    "windows",
+    "bos",
+];
+
+impl Default for ShrinkJob {
+    fn default() -> Self {
+        ShrinkJob {
+            model: None,
+            out: None,
+            intermediate: None,
+            heads: None,
+            kv_heads: None,
+            hidden: None,
+            layers: None,
+            parameters: None,
+            round: 64,
+            sort: false,
+            method: ShrinkMethod::Obs,
+            depth_by: DepthScore::Cosine,
+            seed: 0,
+            calibration: None,
+            samples: 64,
+            context: 1024,
+            damping: 0.01,
+            rounds: 32,
+            swaps: 256,
+            token_weights: TokenWeights::Equal,
+            correct: Vec::new(),
+            activations: None,
+            scratch: None,
+            text: None,
+            windows: None,
+            bos: Bos::Tokenizer,
+            force: false,
+            resume: false,
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),+) = $value:expr;)+) => {
+        impl ShrinkJob {
+            $($(#[$doc])* #[must_use] pub fn $name(mut self, $($arg: $ty),+) -> Self {
+                self.$name = $value;
+                self
+            })+
+        }
+    };
+}
+
+setters! {
+    /// The model's folder.
+    model(path: impl Into<PathBuf>) = Some(path.into());
+    /// The folder to write; it appears whole or not at all.
+    out(path: impl Into<PathBuf>) = Some(path.into());
+    /// Features between the feed-forward layers that stay.
+    intermediate(features: usize) = Some(features);
+    /// Heads of queries that stay.
+    heads(heads: usize) = Some(heads);
+    /// Heads of keys and values that stay.
+    kv_heads(heads: usize) = Some(heads);
+    /// Hidden features that stay.
+    hidden(features: usize) = Some(features);
+    /// Layers that stay.
+    layers(layers: usize) = Some(layers);
+    /// How many parameters stay, instead of sizes.
+    parameters(target: SizeTarget) = Some(target);
+    /// Feed-forward features that a search tries are multiples of it.
+    round(features: usize) = features;
+    /// Whether nothing goes, and units are put in order.
+    sort(on: bool) = on;
+    /// How heads and features are chosen.
+    method(method: ShrinkMethod) = method;
+    /// How layers are chosen.
+    depth_by(score: DepthScore) = score;
+    /// The seed of `random`.
+    seed(seed: u64) = seed;
+    /// What is measured on.
+    calibration(path: impl Into<PathBuf>) = Some(path.into());
+    /// Sequences of calibration.
+    samples(count: usize) = count;
+    /// Tokens of a sequence.
+    context(tokens: usize) = tokens;
+    /// The fraction of the mean diagonal that is added to Gram matrices.
+    damping(fraction: f64) = fraction;
+    /// Rounds in which units leave.
+    rounds(count: usize) = count;
+    /// The most units of a layer that are exchanged.
+    swaps(most: usize) = most;
+    /// How much a token counts in Gram matrices of layers whose output joins the hidden states.
+    token_weights(weights: TokenWeights) = weights;
+    /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
+    correct(inputs: f64, hidden_states: f64) = vec![inputs, hidden_states];
+    /// Megabytes of activations that stay in memory.
+    activations(megabytes: usize) = Some(megabytes);
+    /// The folder on whose disk the rest lies.
+    scratch(folder: impl Into<PathBuf>) = Some(folder.into());
+    /// A text whose perplexity is measured before and after.
+    text(path: impl Into<PathBuf>) = Some(path.into());
+    /// Only the first windows of that text.
+    windows(most: usize) = Some(most);
+    /// Where the token that begins a text stands.
+    bos(bos: Bos) = bos;
+    /// Whether an older output is replaced.
+    force(on: bool) = on;
+    /// Whether a run that was interrupted is taken up again.
+    resume(on: bool) = on;
+}
+
+impl Recipe for ShrinkJob {
+    const COMMAND: &'static str = "shrink";
+    const NAMES: &'static [&'static str] = &NAMES;
+
+    fn in_range(&self) -> Result<()> {
+        self.check_ranges()
+    }
+
+    fn check_paths(&self) -> Result<()> {
+        let all = [&self.model, &self.out, &self.calibration, &self.scratch, &self.text];
+        for (name, path) in ["model", "out", "calibration", "scratch", "text"].into_iter().zip(all) {
+            if let Some(path) = path.as_deref().filter(|path| path.to_str().is_none()) {
+                let reason = format!("{} is not UTF-8, which the record of the run could not hold", path.display());
+                return Err(Error::invalid_option(name, reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ShrinkJob {
+    /// Reads a recipe, or, if its text begins with `{`, the record of a run.
+    ///
+    /// # Errors
+    /// As [`PruneJob::read`](crate::job::PruneJob::read).
+    pub fn read(path: impl AsRef<Path>) -> Result<ShrinkJob> {
+        recipe::read(path.as_ref())
+    }
+
+    /// Reads a recipe.
+    ///
+    /// # Errors
+    /// With the key and the value, as [`ShrinkJob::read`].
+    pub fn from_toml(text: &str) -> Result<ShrinkJob> {
+        recipe::from_toml(text)
+    }
+
+    /// All settings, one a line, those that are not set behind a `#`. [`ShrinkJob::from_toml`] gives the job back.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if a number is beyond the 64 bits with a sign that the format has, or a path is not UTF-8.
+    pub fn to_toml(&self) -> Result<String> {
+        recipe::to_toml(self)
+    }
+
+    /// What stays.
+    pub fn sizes(&self) -> Sizes {
+        let ShrinkJob { intermediate, heads, kv_heads, hidden, layers, .. } = *self;
+        Sizes { intermediate, heads, kv_heads, hidden, layers }
+    }
+
+    /// Refuses numbers outside their range, whatever the method reads, and paths that no recipe and no record can hold.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] with the setting, its value and the range.
+    pub fn check_ranges(&self) -> Result<()> {
+        self.check_paths()?;
+        let counts = [
+            ("intermediate", self.intermediate),
+            ("heads", self.heads),
+            ("kv-heads", self.kv_heads),
+            ("hidden", self.hidden),
+            ("layers", self.layers),
+            ("samples", Some(self.samples)),
+            ("context", Some(self.context)),
+            ("rounds", Some(self.rounds)),
+            ("round", Some(self.round)),
+            ("windows", self.windows),
+        ];
+        if let Some((option, _)) = counts.into_iter().find(|(_, n)| *n == Some(0)) {
+            return Err(Error::invalid_option(option, "0 is not at least 1"));
+        }
+        if !(self.damping.is_finite() && self.damping >= 0.0) {
+            let reason = format!("{} is not a finite number of at least 0; 0.01 is usual", self.damping);
+            return Err(Error::invalid_option("damping", reason));
+        }
+        self.activation_bytes()?;
+        self.correction().map(|_| ())
+    }
+
+    /// Refuses settings that are outside their range or exclude one another. Reads no weights.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] with the setting, its value and the range.
+    pub fn check(&self) -> Result<()> {
+        self.check_ranges()?;
+        if self.parameters.is_some() && (self.sort || self.sizes() != Sizes::default()) {
+            return Err(Error::invalid_option("parameters", "finds the sizes that stay: give none with it, and no --sort"));
+        }
+        if self.sort && self.sizes() != Sizes::default() {
+            return Err(Error::invalid_option("sort", "puts units in order, and none goes: give no sizes with it"));
+        }
+        if self.sort && self.method == ShrinkMethod::Obs {
+            let reason = "obs scores no units: give --method minitron, flap, taylor, fisher or magnitude";
+            return Err(Error::invalid_option("sort", reason));
+        }
+        if self.sizes() == Sizes::default() && !self.sort && self.parameters.is_none() {
+            let reason = "nothing goes: give --intermediate, --heads, --kv-heads, --hidden or --layers, with what stays, or --parameters, or --sort";
+            return Err(Error::invalid_option("sizes", reason));
+        }
+        if !self.correct.is_empty() && self.method != ShrinkMethod::Obs {
+            let reason = format!("is for --method obs; {} moves no weights", self.method);
+            return Err(Error::invalid_option("correct", reason));
+        }
+        if let Some(folder) = self.scratch.as_ref().filter(|folder| !folder.is_dir()) {
+            return Err(Error::invalid_option("scratch", format!("{} is no folder", folder.display())));
+        }
+        if self.calibration.is_none() && self.reads_calibration() && !self.cuts_prefix() {
+            let what = if self.moves() && self.method.measures() {
+                "this method measures"
+            } else {
+                "layers and hidden features are chosen by"
+            };
+            let reason = format!("{what} activations: give --calibration FILE, text or token numbers");
+            return Err(Error::invalid_option("calibration", reason));
+        }
+        Ok(())
+    }
+
+    /// Whether heads or features of blocks go.
+    pub(super) fn moves(&self) -> bool {
+        self.intermediate.is_some() || self.heads.is_some() || self.kv_heads.is_some() || self.sort || self.parameters.is_some()
+    }
+
+    /// Whether anything is measured on the calibration.
+    pub(super) fn reads_calibration(&self) -> bool {
+        self.hidden.is_some()
+            || self.layers.is_some()
+            || self.parameters.is_some()
+            || self.method.measures()
+            || self.sort && self.calibration.is_some()
+    }
+
+    /// Whether the model is one that was sorted and nothing is given to choose by: then the first units stay.
+    pub(super) fn cuts_prefix(&self) -> bool {
+        let record = self.model.as_ref().filter(|_| self.calibration.is_none()).map(|model| model.join("shrink.json"));
+        let text = record.and_then(|path| std::fs::read(path).ok());
+        let record: Option<serde_json::Value> = text.and_then(|text| serde_json::from_slice(&text).ok());
+        record.is_some_and(|record| record["job"]["sort"] == true)
+    }
+
+    /// How far layers make up for earlier ones.
+    pub(super) fn correction(&self) -> Result<Option<Correction>> {
+        let given = match (&self.correct[..], self.method) {
+            ([], ShrinkMethod::Obs) => vec![1.0, 1.0],
+            (given, _) => given.to_vec(),
+        };
+        let (inputs, hidden_states) = match given[..] {
+            [] => return Ok(None),
+            [inputs] => (inputs, 0.0),
+            [inputs, hidden_states] => (inputs, hidden_states),
+            _ => return Err(Error::invalid_option("correct", format!("{} fractions; at most 2", given.len()))),
+        };
+        if let Some(wrong) = given.iter().find(|f| !(0.0..=1.0).contains(*f)) {
+            return Err(Error::invalid_option("correct", format!("{wrong} is not in [0, 1]")));
+        }
+        let any = inputs > 0.0 || hidden_states > 0.0;
+        Ok(any.then_some(Correction { inputs, hidden_states, damping: self.damping }))
+    }
+
+    /// Bytes of activations that stay in memory, as asked for.
+    pub(super) fn activation_bytes(&self) -> Result<Option<usize>> {
+        let bytes = |megabytes: usize| {
+            let reason = || format!("{megabytes} megabytes; at most {} can be counted", usize::MAX >> 20);
+            megabytes.checked_mul(1 << 20).ok_or_else(|| Error::invalid_option("activations", reason()))
+        };
+        self.activations.map(bytes).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NAMES, ShrinkJob, ShrinkMethod};
+    use crate::data::Bos;
+    use crate::prune::{DepthScore, SizeTarget, TokenWeights};
+
+    #[test]
+    fn the_names_are_those_of_the_fields() {
+        let fields = serde_json::to_value(ShrinkJob::default()).unwrap();
+        let (mut fields, mut names): (Vec<&str>, Vec<&str>) =
+            (fields.as_object().unwrap().keys().map(String::as_str).collect(), NAMES.to_vec());
+        fields.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(fields, names);
+    }
+
+    #[test]
+    fn every_setting_comes_back_from_a_recipe() {
+        let all = ShrinkJob::default()
+            .model("a b/c")
+            .out("d")
+            .intermediate(1)
+            .heads(2)
+            .kv_heads(3)
+            .hidden(4)
+            .layers(5)
+            .parameters(SizeTarget::Blocks(0.75))
+            .round(13)
+            .sort(true)
+            .method(ShrinkMethod::Fisher)
+            .depth_by(DepthScore::Perplexity)
+            .seed(6)
+            .calibration("e")
+            .samples(7)
+            .context(8)
+            .damping(0.5)
+            .rounds(9)
+            .swaps(10)
+            .token_weights(TokenWeights::Relative)
+            .correct(0.25, 0.5)
+            .activations(11)
+            .scratch("f")
+            .text("g")
+            .windows(12)
+            .bos(Bos::Window);
+        let (plain, changed) = (serde_json::to_value(ShrinkJob::default()).unwrap(), serde_json::to_value(&all).unwrap());
+        NAMES.iter().for_each(|name| assert_ne!(plain[name], changed[name], "{name} is as by default here"));
+        assert_eq!(ShrinkJob::from_toml(&all.to_toml().unwrap()).unwrap(), all);
+        let job = ShrinkJob::default();
+        assert_eq!(ShrinkJob::from_toml(&job.to_toml().unwrap()).unwrap(), job);
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused_by_name() {
+        let line = |job: ShrinkJob| job.check().unwrap_err().to_string();
+        let job = || ShrinkJob::default().calibration("a");
+        assert!(line(job()).starts_with("sizes: nothing goes"));
+        assert!(line(job().heads(0)).starts_with("heads: 0 is not at least 1"));
+        assert!(line(job().heads(1).correct(2.0, 0.0)).starts_with("correct: 2 is not in [0, 1]"));
+        assert!(
+            line(job().heads(1).method(ShrinkMethod::Minitron).correct(1.0, 0.0)).starts_with("correct: is for --method obs")
+        );
+        assert!(line(ShrinkJob::default().heads(1)).starts_with("calibration: this method measures"));
+        let weights = ShrinkJob::default().method(ShrinkMethod::Magnitude);
+        assert!(weights.clone().heads(1).check().is_ok());
+        assert!(line(weights.layers(1)).starts_with("calibration: layers and hidden features"));
+    }
+}

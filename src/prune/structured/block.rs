@@ -1,0 +1,178 @@
+//! The units of one block: chosen, the layers around them changed, and what is left of its tensors.
+
+use super::method::{UnitInputs, UnitMethod};
+use super::record::UnitRecord;
+use super::scores::by_inputs;
+use crate::calibrate::LayerStatistics;
+use crate::criteria::Evidence;
+use crate::io::Dtype;
+use crate::nn::{Block, Linear};
+use crate::prune::Correction;
+use crate::solve::{GroupsLeft, Removal, Retarget, loss_of, squared_error};
+use crate::structure::Coupling;
+use crate::{Error, Result};
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+use std::time::Instant;
+
+/// Units of one layer that go: of each coupling, the groups before the heads within them, how many stay in all.
+pub(super) type Stages<'c> = [(&'c Coupling, usize)];
+
+/// The columns of the layer that reads the units of a coupling which one of them has.
+fn width(coupling: &Coupling, columns: usize) -> usize {
+    columns / coupling.units
+}
+
+/// The stages as runs of columns.
+fn removals(stages: &Stages<'_>, columns: usize) -> Vec<Removal> {
+    let mut groups = None;
+    let stage = |(coupling, keep): &(&Coupling, usize)| {
+        // Of the runs that a stage before has left.
+        let runs = groups.filter(|_| coupling.runs > 1).unwrap_or(coupling.runs);
+        groups = Some(*keep);
+        Removal { width: width(coupling, columns), run: coupling.units / coupling.runs, keep: keep / runs }
+    };
+    stages.iter().map(stage).collect()
+}
+
+/// The units of each stage that stay, by their scores: ascending, or with `sort` the largest score first, heads in the order of their groups.
+///
+/// # Errors
+/// As [`Coupling::largest`].
+pub(super) fn by_scores(stages: &Stages<'_>, scores: &[Vec<f64>], sort: bool) -> Result<Vec<Vec<usize>>> {
+    let mut kept: Vec<Vec<usize>> = Vec::new();
+    for (i, ((coupling, keep), scores)) in stages.iter().zip(scores).enumerate() {
+        let run = coupling.units / coupling.runs;
+        let all: Vec<usize> = (0..coupling.runs).collect();
+        let groups = i.checked_sub(1).map(|before| &kept[before]).filter(|_| coupling.runs > 1).unwrap_or(&all);
+        let mut chosen = coupling.largest(scores, keep / groups.len() * coupling.runs)?;
+        chosen.retain(|unit| groups.contains(&(unit / run)));
+        if sort {
+            let group = |unit: usize| groups.iter().position(|g| *g == unit / run);
+            chosen.sort_by(|&a, &b| group(a).cmp(&group(b)).then(scores[b].total_cmp(&scores[a])).then(a.cmp(&b)));
+        }
+        kept.push(chosen);
+    }
+    Ok(kept)
+}
+
+/// The units of each stage of which columns stay.
+fn of_columns(stages: &Stages<'_>, columns: &[usize], all: usize) -> Vec<Vec<usize>> {
+    let units = |(coupling, _): &(&Coupling, usize)| {
+        let mut units: Vec<usize> = columns.iter().map(|c| c / width(coupling, all)).collect();
+        units.dedup();
+        units
+    };
+    stages.iter().map(units).collect()
+}
+
+/// A layer, and what else its choice needs.
+pub(super) struct Reader<'a> {
+    pub method: UnitMethod<'a>,
+    pub correction: Option<Correction>,
+    /// Whether units are put in order, and none goes.
+    pub sort: bool,
+    /// The number of the block in the model before.
+    pub block: usize,
+    /// How the file rounds its numbers.
+    pub dtype: Dtype,
+}
+
+impl Reader<'_> {
+    /// Chooses the units that `layer` reads, by what was measured of its inputs, and gives it the weights that are left, 0 where units went.
+    pub fn choose(&self, layer: &mut Linear, inputs: UnitInputs, stages: &Stages<'_>) -> Result<Vec<UnitRecord>> {
+        let begun = Instant::now();
+        let (name, means) = (layer.name().to_string(), inputs.means);
+        let found = inputs.sums.found();
+        let own = layer.dense_weight().into_owned();
+        let target = self.target(&name, own.view(), &found)?;
+        let weight = target.as_ref().unwrap_or(&own);
+        let evidence = Evidence { measured: found.inputs(), ..Evidence::weight_only(&name, weight) };
+        let columns = weight.ncols();
+        let mut scores = Vec::new();
+        let (kept, new, swapped) = match self.method {
+            UnitMethod::Obs(obs) => {
+                let GroupsLeft { columns: left, weight: moved, swapped, .. } =
+                    obs.remove(&evidence, &removals(stages, columns))?;
+                (of_columns(stages, &left, columns), spread(&left, moved.view(), columns), swapped)
+            }
+            method => {
+                for (coupling, _) in stages {
+                    let of = by_inputs(&method, weight.view(), found.inputs(), means.as_ref(), width(coupling, columns))?;
+                    scores.push(of.ok_or_else(|| Error::invalid_option("method", "does not score units by their inputs"))?);
+                }
+                let kept = by_scores(stages, &scores, self.sort)?;
+                let left = columns_of(stages, &kept, columns);
+                (kept, spread(&left, weight.select(Axis(1), &left).view(), columns), 0)
+            }
+        };
+        let new = new.mapv(|w| self.dtype.round(w));
+        let error = found.inputs().gram.as_ref().map(|gram| {
+            let all: Vec<usize> = (0..columns).collect();
+            let whole = squared_error(weight, &Array2::zeros(weight.dim()), gram);
+            loss_of(&evidence, &all, new.view()).map(|loss| if whole > 0.0 { loss / whole } else { 0.0 })
+        });
+        let error = error.transpose()?;
+        if let (UnitMethod::Flap, Some(sums)) = (self.method, &found.inputs().input_sums) {
+            self.shift(layer, &own, &new, &sums.mapv(|s| s / found.inputs().tokens as f64))?;
+        }
+        layer.set_weight(new)?;
+        let (tokens, seconds) = (found.inputs().tokens, begun.elapsed().as_secs_f64());
+        let record = |(i, ((coupling, _), kept)): (usize, (&(&Coupling, usize), Vec<usize>))| UnitRecord {
+            name: coupling.name.clone(),
+            kind: coupling.kind,
+            block: Some(self.block),
+            units: coupling.units,
+            kept,
+            scores: scores.get(i).cloned().unwrap_or_default(),
+            error,
+            swapped,
+            tokens,
+            seconds,
+        };
+        Ok(stages.iter().zip(kept).enumerate().map(record).collect())
+    }
+
+    /// Moves layers that read the hidden states towards what the dense model gives at the same place; none of their rows goes here.
+    pub fn retarget(&self, block: &mut Block, names: &[String], inputs: UnitInputs) -> Result<()> {
+        let found = inputs.sums.found();
+        for layer in block.linears_mut().into_iter().filter(|l| names.iter().any(|n| n == l.name())) {
+            let own = layer.dense_weight().into_owned();
+            if let Some(moved) = self.target(layer.name(), own.view(), &found)? {
+                layer.set_weight(moved.mapv(|w| self.dtype.round(w)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The weight that is to be met instead of the layer's own.
+    fn target(&self, name: &str, weight: ArrayView2<'_, f32>, found: &LayerStatistics) -> Result<Option<Array2<f32>>> {
+        let Some(correction) = self.correction else { return Ok(None) };
+        let inputs = found.crossed.as_ref().map(|m| (correction.inputs, m.matrix()));
+        let hidden_states = found.drift.as_ref().map(|m| (correction.hidden_states, m.matrix()));
+        let evidence = Evidence { layer: name, weight, mask: None, measured: found.inputs() };
+        let retarget = Retarget { damping: correction.damping, inputs, hidden_states };
+        retarget.run(&evidence).map(Some).map_err(|e| e.in_layer(name))
+    }
+
+    /// Puts what the inputs that went gave in the mean into the bias, if there is one.
+    fn shift(&self, layer: &mut Linear, before: &Array2<f32>, after: &Array2<f32>, mean: &Array1<f64>) -> Result<()> {
+        let Some(bias) = layer.bias() else { return Ok(()) };
+        let gone = (before - after).mapv(f64::from).dot(mean);
+        let moved = Array1::from_shape_fn(bias.len(), |i| self.dtype.round((f64::from(bias[i]) + gone[i]) as f32));
+        layer.set_bias(Some(moved))
+    }
+}
+
+/// The columns of the units of the last stage that stay.
+fn columns_of(stages: &Stages<'_>, kept: &[Vec<usize>], columns: usize) -> Vec<usize> {
+    let Some(((coupling, _), kept)) = stages.last().zip(kept.last()) else { return (0..columns).collect() };
+    let width = width(coupling, columns);
+    kept.iter().flat_map(|u| u * width..(u + 1) * width).collect()
+}
+
+/// Weights of some columns, at their places among all.
+pub(super) fn spread(columns: &[usize], weight: ArrayView2<'_, f32>, all: usize) -> Array2<f32> {
+    let mut whole = Array2::zeros((weight.nrows(), all));
+    columns.iter().zip(weight.columns()).for_each(|(&c, w)| whole.column_mut(c).assign(&w));
+    whole
+}

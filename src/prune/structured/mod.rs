@@ -1,0 +1,79 @@
+//! Language models made physically smaller, block by block, with one block in memory.
+//!
+//! ```text
+//! folder ─ couplings ─► which layers, which hidden features          one pass of the dense model, where they are asked for
+//!                          │
+//!                          ▼ the folder as it would be without them (Trimmed)
+//! tokens ─ embed ─► hidden states ─► block 0 ─► hidden states ─► block 1 ─► …
+//!                                      │ inputs of the output layer of attention, then of the last feed-forward layer
+//!                                      ▼
+//!                                   heads and features that stay, and the weights that read them; the block runs on with what is written
+//! ```
+//!
+//! A unit that goes takes all its rows and columns with it ([`structure`](crate::structure)). Inside a block the layer that reads heads or features is
+//! moved by [`GroupObs`](crate::solve::GroupObs), so that what stays does what went did; with a [`Correction`] towards the dense model beside it, whose
+//! dropped layers count too. All blocks come out alike, so that the result is a plain model of its family.
+
+mod sizes;
+mod record;
+mod trimmed;
+mod method;
+mod scores;
+mod survey;
+mod budget;
+mod walk;
+mod block;
+mod choice;
+mod write;
+mod run;
+
+pub use budget::{SizeTarget, search_sizes};
+pub use method::{TokenWeights, UnitMethod};
+pub use record::{LayerChoice, SearchRecord, ShrinkRecord, Tried, UnitRecord};
+pub use run::{ShrunkFolder, shrink_language};
+pub use sizes::Sizes;
+pub use survey::DepthScore;
+
+use super::language::{ActivationMemory, Correction};
+use crate::data::Sequences;
+use crate::io::{Folder, Output};
+use crate::lm::Config;
+use serde_json::Value;
+
+/// How a language model is made smaller.
+#[derive(Debug, Clone)]
+pub struct LanguageShrinking<'a> {
+    /// What stays of it.
+    pub sizes: Sizes,
+    /// Whether nothing goes, and units are put in the order of their scores instead, the largest first: any smaller model is then a prefix.
+    pub sort: bool,
+    /// How heads and feed-forward features are chosen.
+    pub method: UnitMethod<'a>,
+    /// How much tokens count.
+    pub tokens: TokenWeights,
+    /// How layers are chosen.
+    pub depth: DepthScore,
+    /// Whether layers make up for what went before them. Only with [`UnitMethod::Obs`].
+    pub correction: Option<Correction>,
+    /// Where activations lie while the run lasts.
+    pub memory: ActivationMemory,
+}
+
+/// What [`shrink_language`] is given.
+#[derive(Debug, Clone, Copy)]
+pub struct ShrinkRun<'a> {
+    /// The model.
+    pub folder: &'a Folder,
+    /// What its `config.json` says.
+    pub config: &'a Config,
+    /// The tokens on which inputs are measured; [`Sequences::nothing`] where none are.
+    pub calibration: &'a Sequences,
+    /// How it is made smaller.
+    pub shrinking: &'a LanguageShrinking<'a>,
+    /// Where the smaller model is written.
+    pub out: &'a Output,
+    /// What the run was asked for. It is kept beside what is written, and a run is only taken up again by one that was asked for the same.
+    pub described: &'a Value,
+    /// Whether a run that was interrupted goes on behind its last whole block. It gives the bits that it would have given.
+    pub resume: bool,
+}

@@ -1,0 +1,383 @@
+//! The run over all blocks: what is chosen, what is written, and how it is taken up again.
+
+use super::block::{Reader, by_scores};
+use super::choice::{Choice, layers_of};
+use super::method::UnitMethod;
+use super::record::{ShrinkRecord, UnitRecord};
+use super::scores::by_weights;
+use super::survey::{DepthScore, Survey, at_once, by_outputs};
+use super::walk::UnitWalk;
+use super::write::{of_block, put, take_over};
+use super::{LanguageShrinking, ShrinkRun, Sizes};
+use crate::eval::peak_memory;
+use crate::io::{Folder, FolderWriter, Weights};
+use crate::lm::{Config, Outline, couplings, load_block};
+use crate::nn::Block;
+use crate::prune::language::{Part, Progress, Saver, begin, check_measurable};
+use crate::structure::{Coupling, UnitCut, UnitKind};
+use crate::{Error, Result};
+use serde_json::{Map, Value};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// A folder whose weights are all written, and which has not its name yet.
+#[must_use = "the folder has its name once it is finished"]
+pub struct ShrunkFolder {
+    /// It takes further files, and [`FolderWriter::finish`] gives the folder its name.
+    pub writer: FolderWriter,
+    /// What became of the units.
+    pub record: ShrinkRecord,
+    /// The config of the smaller model.
+    pub config: Config,
+}
+
+impl fmt::Debug for ShrunkFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShrunkFolder").field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
+/// Makes the model in `run.folder` smaller and writes it to `run.out`, as a model of the same family with one width for all blocks. `see` is told
+/// after each block, and may stop.
+///
+/// An error, and a stop, leaves the working folder to be taken up again, unless no block was done: then nothing is left.
+///
+/// # Errors
+/// If the sizes do not fit the model or nothing goes, the settings exclude each other, inputs of an encoder-decoder would have to be measured
+/// ([`check_measurable`]), the model has masks, an input is not finite or a method fails (both naming the layer), the model cannot be read or `out`
+/// cannot be written; if the working folder of another run is there; with `resume`, if there is no such run or it was asked for something else.
+/// [`Error::Interrupted`] if `see` stops; [`Error::Unfinished`] around any of them when a block was done.
+pub fn shrink_language(run: ShrinkRun<'_>, see: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<ShrunkFolder> {
+    let ShrinkRun { folder, config, shrinking, out, described, resume, .. } = run;
+    check(folder, config, shrinking)?;
+    let whole = couplings(folder, config)?;
+    // Sizes alone say what is to be written, whichever units stay.
+    let first = |n: Option<usize>| n.map(|n| (0..n).collect::<Vec<_>>());
+    let before = Choice::new(&run, &whole, first(shrinking.sizes.layers), first(shrinking.sizes.hidden))?;
+    let (writer, record): (FolderWriter, ShrinkRecord) = begin(out, before.layout()?, described, resume)?;
+    let mut state = State { run, writer, record };
+    let done = state.blocks(&whole, see).and_then(|(config, raw)| {
+        state.writer.config(&raw)?;
+        state.writer.copy_rest(folder)?;
+        Ok(config)
+    });
+    match done {
+        Ok(config) => Ok(ShrunkFolder { writer: state.writer, record: state.record, config }),
+        Err(error) if state.record.blocks == 0 => {
+            state.writer.discard();
+            Err(error)
+        }
+        Err(error) => Err(error.unfinished(FolderWriter::working_folder(out.path()))),
+    }
+}
+
+fn check(folder: &Folder, config: &Config, shrinking: &LanguageShrinking<'_>) -> Result<()> {
+    let sizes = shrinking.sizes;
+    match (shrinking.sort, sizes == Sizes::default()) {
+        (false, _) => sizes.check(config)?,
+        (true, true) => {}
+        (true, false) => return Err(Error::invalid_option("sort", "puts units in order, and none goes: give no sizes with it")),
+    }
+    if shrinking.sort && matches!(shrinking.method, UnitMethod::Obs(_)) {
+        let reason = "group OBS scores no units: give --method minitron, flap, taylor, fisher or magnitude";
+        return Err(Error::invalid_option("sort", reason));
+    }
+    let first = matches!(shrinking.method, UnitMethod::Prefix);
+    if first && sizes.layers.is_some() {
+        return Err(Error::invalid_option("layers", "are in no order in a sorted model: give a --calibration to choose them by"));
+    }
+    if !first && (shrinking.method.measures() || sizes.layers.is_some() || sizes.hidden.is_some()) {
+        check_measurable(config)?;
+    }
+    if folder.is_pruned() {
+        let reason = "its weights have masks, which are not cut; give the model as it was before it was pruned";
+        return Err(Error::malformed(folder.path(), reason));
+    }
+    if shrinking.correction.is_some() && !matches!(shrinking.method, UnitMethod::Obs(_)) {
+        return Err(Error::invalid_option("correct", "is for --method obs: weights make up for what went only there"));
+    }
+    Ok(())
+}
+
+/// A run, what it writes and what it has done.
+struct State<'a> {
+    run: ShrinkRun<'a>,
+    writer: FolderWriter,
+    record: ShrinkRecord,
+}
+
+impl State<'_> {
+    /// Everything up to the config of the smaller model.
+    fn blocks(
+        &mut self,
+        whole: &[Coupling],
+        see: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(Config, Map<String, Value>)> {
+        let run = self.run;
+        let shrinking = run.shrinking;
+        let before = run.config.layers();
+        if self.record.blocks == 0 {
+            self.record = self
+                .survey(whole, &mut |done, of| see(Progress { blocks: 0, of: before.max(of - done), memory: peak_memory() }))?;
+        }
+        let kept = |kind: UnitKind| self.record.units.iter().find(|r| r.kind == kind).map(|r| r.kept.clone());
+        let choice = Choice::new(&run, whole, self.record.layers.as_ref().map(|l| l.kept.clone()), kept(UnitKind::Hidden))?;
+        let mut shared = UnitCut::default();
+        self.shared(&choice, &mut shared)?;
+        let comparing = shrinking.correction.is_some();
+        let goes = (0..choice.config.layers()).any(|i| !choice.stages(Some(i)).is_empty());
+        let measures = shrinking.method.measures() && (goes || comparing);
+        let mut walk = match measures {
+            false => None,
+            true => {
+                let dense = comparing.then_some((run.folder, run.config));
+                let model: (&dyn Weights, &Config) = (&choice.base, &choice.config);
+                let method = (shrinking.method, shrinking.tokens);
+                Some(UnitWalk::new(model, dense, run.calibration, method, choice.features.clone(), &shrinking.memory)?)
+            }
+        };
+        let outline = Outline::of(run.folder, run.config)?;
+        let (mut saver, mut passed) = (Saver::default(), 0);
+        for number in 0..choice.config.layers() {
+            let old = choice.layers[number];
+            let stages = choice.stages(Some(number));
+            let mut cut = shared.clone();
+            let mut block = walk.as_ref().map(|_| load_block(&choice.base, &choice.config, number)).transpose()?;
+            if number < self.record.blocks {
+                self.record.units.iter().filter(|r| r.block == Some(old)).for_each(|r| choice.cut(r, &stages, &mut cut));
+                if let (Some(walk), Some(block)) = (&mut walk, &mut block) {
+                    take_over(block, &cut, &self.writer)?;
+                    walk.pass(block)?;
+                    pass_dense(walk, &run, &mut passed, old + 1)?;
+                }
+                Error::go_on(see(Progress { blocks: number + 1, of: choice.config.layers(), memory: peak_memory() }))?;
+                continue;
+            }
+            let mut fresh = Vec::new();
+            match (&mut walk, &mut block) {
+                (Some(walk), Some(block)) => {
+                    pass_dense(walk, &run, &mut passed, old)?;
+                    let dense = if comparing { Some(load_block(run.folder, run.config, old)?) } else { None };
+                    passed = old + 1;
+                    self.measured(walk, block, dense.as_ref(), &choice, (number, old), &mut fresh)?;
+                }
+                _ => fresh = self.by_weights(&choice, whole, &outline, (number, old))?,
+            }
+            fresh.iter().for_each(|r| choice.cut(r, &stages, &mut cut));
+            self.write(&choice, number, &cut, block.as_ref())?;
+            self.record.units.extend(fresh);
+            self.record.blocks = number + 1;
+            saver.save(&self.record, &self.writer)?;
+            Error::go_on(see(Progress { blocks: number + 1, of: choice.config.layers(), memory: peak_memory() }))?;
+        }
+        let rest: Vec<String> = self.writer.missing().map(String::from).collect();
+        rest.iter().try_for_each(|name| put(&mut self.writer, &choice, name, &shared, None, run.folder))?;
+        saver.end()?;
+        Ok((choice.smaller.clone(), choice.json(&run, &self.record)?))
+    }
+
+    /// Which layers and hidden features stay.
+    fn survey(&self, whole: &[Coupling], see: &mut dyn FnMut(usize, usize) -> ControlFlow<()>) -> Result<ShrinkRecord> {
+        let ShrinkRun { folder, config, calibration, shrinking, .. } = self.run;
+        let mut record = ShrinkRecord::default();
+        let layers = shrinking.sizes.layers.filter(|n| *n < config.layers());
+        // Hidden features are ordered where there is something to order them by.
+        let sorts = shrinking.sort && !calibration.ids().is_empty();
+        let hidden = match sorts {
+            true => Some(config.hidden()),
+            false => shrinking.sizes.hidden.filter(|n| *n < config.hidden()),
+        };
+        let prefix = matches!(shrinking.method, UnitMethod::Prefix);
+        let by_cosine = layers.is_some() && shrinking.depth == DepthScore::Cosine;
+        let begun = Instant::now();
+        let survey = match hidden.is_some() && !prefix || by_cosine {
+            true => Some(Survey::run(folder, config, calibration, &shrinking.memory, false, see)?),
+            false => None,
+        };
+        record.layers = match (layers, &survey) {
+            (None, _) => None,
+            (Some(keep), Some(survey)) if by_cosine => Some(at_once(survey.cosines.clone(), keep)),
+            (Some(keep), _) => Some(by_outputs(folder, config, calibration, (shrinking.depth, keep), see)?),
+        };
+        let coupling = whole.iter().find(|c| c.kind == UnitKind::Hidden);
+        if let (Some(keep), Some(coupling)) = (hidden, coupling) {
+            let scores = survey.map_or_else(|| first_ones(coupling), |s| s.hidden);
+            let stages = [(coupling, keep)];
+            let kept = by_scores(&stages, std::slice::from_ref(&scores), shrinking.sort)?.concat();
+            record.units.push(UnitRecord {
+                name: coupling.name.clone(),
+                kind: coupling.kind,
+                block: None,
+                units: coupling.units,
+                kept,
+                scores,
+                error: None,
+                swapped: 0,
+                tokens: calibration.ids().len(),
+                seconds: begun.elapsed().as_secs_f64(),
+            });
+        }
+        Ok(record)
+    }
+
+    /// Heads that all blocks of a stack share.
+    fn shared(&mut self, choice: &Choice<'_>, cut: &mut UnitCut) -> Result<()> {
+        let stages = choice.stages(None);
+        let done = self.record.units.iter().filter(|r| r.block.is_none() && r.kind == UnitKind::Head).count();
+        if done == 0 && !stages.is_empty() {
+            let outline = Outline::of(self.run.folder, self.run.config)?;
+            let shrinking_sorts = self.run.shrinking.sort;
+            for (coupling, keep) in &stages {
+                let begun = Instant::now();
+                let scores = self.scores(coupling, &outline)?;
+                let kept = by_scores(&[(*coupling, *keep)], std::slice::from_ref(&scores), shrinking_sorts)?.concat();
+                self.record.units.push(record(coupling.name.clone(), coupling, None, kept, scores, begun));
+            }
+        }
+        for record in self.record.units.iter().filter(|r| r.block.is_none()) {
+            let coupling = stages.iter().find(|(c, _)| c.kind == record.kind && c.name == record.name);
+            coupling.iter().for_each(|(c, _)| cut.keep(c, &record.kept));
+        }
+        Ok(())
+    }
+
+    /// Scores of units that need no inputs, of a coupling of the model before.
+    fn scores(&self, coupling: &Coupling, outline: &Outline) -> Result<Vec<f64>> {
+        match self.run.shrinking.method {
+            UnitMethod::Random(seed) => {
+                let mut stream = seed.stream(&format!("{} {}", coupling.kind.name(), coupling.name));
+                Ok((0..coupling.units).map(|_| f64::from(stream.uniform())).collect())
+            }
+            UnitMethod::Weights(saliency, gradients) => by_weights(self.run.folder, outline, coupling, saliency, gradients),
+            UnitMethod::Prefix => Ok(first_ones(coupling)),
+            _ => Err(Error::invalid_option("method", "scores units by their inputs")),
+        }
+    }
+
+    /// The units of a block, by weights alone.
+    fn by_weights(
+        &self,
+        choice: &Choice<'_>,
+        whole: &[Coupling],
+        outline: &Outline,
+        (number, old): (usize, usize),
+    ) -> Result<Vec<UnitRecord>> {
+        let mut records = Vec::new();
+        for stages in layers_of(&choice.stages(Some(number))) {
+            let begun = Instant::now();
+            let mut scores = Vec::new();
+            for (coupling, _) in &stages {
+                let old_name = choice.old_name(coupling);
+                let before = whole.iter().find(|c| c.kind == coupling.kind && c.name == old_name);
+                let before = before.ok_or_else(|| Error::unknown_layer(old_name, std::iter::empty()))?;
+                scores.push(self.scores(before, outline)?);
+            }
+            let kept = by_scores(&stages, &scores, self.run.shrinking.sort)?;
+            let all = stages.iter().zip(kept).zip(scores);
+            records.extend(all.map(|(((coupling, _), kept), scores)| {
+                record(choice.old_name(coupling).to_string(), coupling, Some(old), kept, scores, begun)
+            }));
+        }
+        Ok(records)
+    }
+
+    /// The units of a block by what its layers see, which are changed.
+    fn measured(
+        &self,
+        walk: &mut UnitWalk<'_>,
+        block: &mut Block,
+        dense: Option<&Block>,
+        choice: &Choice<'_>,
+        (number, old): (usize, usize),
+        fresh: &mut Vec<UnitRecord>,
+    ) -> Result<()> {
+        let shrinking = self.run.shrinking;
+        let stages = choice.stages(Some(number));
+        let split: Vec<Vec<(&Coupling, usize)>> = layers_of(&stages);
+        let goes = |kind: UnitKind| split.iter().find(|s| s.last().is_some_and(|(c, _)| c.kind == kind));
+        let corrects = shrinking.correction.is_some();
+        let mut parts = Vec::new();
+        for (part, kind) in [(Part::Output, UnitKind::Head), (Part::Down, UnitKind::FeedForward)] {
+            if corrects || goes(kind).is_some() {
+                parts.push(part);
+            }
+        }
+        if corrects && choice.features.is_none() {
+            parts.extend([Part::Opening, Part::Feed]);
+        }
+        walk.block(block, dense, &parts, &mut |part, block, inputs| {
+            let names = part.names(block);
+            let names = match (part, block.is_parallel()) {
+                (Part::Opening, true) => names.into_iter().chain(Part::Feed.names(block)).collect(),
+                _ => names,
+            };
+            let Some(first) = names.first() else { return Ok(()) };
+            let dtype = choice.base.dtype(&format!("{first}.weight"))?;
+            let reader =
+                Reader { method: shrinking.method, correction: shrinking.correction, sort: shrinking.sort, block: old, dtype };
+            let kind = match part {
+                Part::Opening | Part::Feed => return reader.retarget(block, &names, inputs),
+                Part::Output => UnitKind::Head,
+                Part::Down => UnitKind::FeedForward,
+            };
+            let Some(stages) = goes(kind) else { return reader.retarget(block, &names, inputs) };
+            let missing = || Error::unknown_layer(first, std::iter::empty());
+            let layer = block.linears_mut().into_iter().find(|l| l.name() == first).ok_or_else(missing)?;
+            let named = |r: UnitRecord| UnitRecord { name: choice.names.get(&r.name).cloned().unwrap_or(r.name), ..r };
+            fresh.extend(reader.choose(layer, inputs, stages)?.into_iter().map(named));
+            Ok(())
+        })
+    }
+
+    /// Writes what is left of a block.
+    fn write(&mut self, choice: &Choice<'_>, number: usize, cut: &UnitCut, block: Option<&Block>) -> Result<()> {
+        let folder = self.run.folder;
+        for name in choice.tensors(number) {
+            if !choice.base.contains(&name) {
+                continue;
+            }
+            let changed = block.and_then(|block| of_block(block, &name));
+            put(&mut self.writer, choice, &name, cut, changed, folder)?;
+        }
+        Ok(())
+    }
+}
+
+/// Scores by which the first units stay.
+fn first_ones(coupling: &Coupling) -> Vec<f64> {
+    (0..coupling.units).map(|u| -(u as f64)).collect()
+}
+
+fn record(
+    name: String,
+    coupling: &Coupling,
+    block: Option<usize>,
+    kept: Vec<usize>,
+    scores: Vec<f64>,
+    begun: Instant,
+) -> UnitRecord {
+    UnitRecord {
+        name,
+        kind: coupling.kind,
+        block,
+        units: coupling.units,
+        kept,
+        scores,
+        error: None,
+        swapped: 0,
+        tokens: 0,
+        seconds: begun.elapsed().as_secs_f64(),
+    }
+}
+
+/// Runs the dense model's hidden states up to a block.
+fn pass_dense(walk: &mut UnitWalk<'_>, run: &ShrinkRun<'_>, passed: &mut usize, to: usize) -> Result<()> {
+    if run.shrinking.correction.is_some() {
+        for number in *passed..to {
+            walk.pass_dense(&load_block(run.folder, run.config, number)?)?;
+        }
+    }
+    *passed = to.max(*passed);
+    Ok(())
+}

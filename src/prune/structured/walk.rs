@@ -1,0 +1,242 @@
+//! The hidden states of a run: those of the model that is made smaller, and those of the dense one beside it.
+
+use super::method::{TokenWeights, UnitInputs, UnitMethod};
+use crate::Result;
+use crate::criteria::{Need, Needs};
+use crate::data::Sequences;
+use crate::io::{Folder, Weights};
+use crate::lm::{Config, EmbeddingHead, positions};
+use crate::nn::{Block, Positions};
+use crate::prune::language::{ActivationMemory, Activations, MemoryBudget, PART, Part};
+use ndarray::{Array2, ArrayView1, Axis};
+use std::borrow::Cow;
+
+/// Takes what was measured of the inputs of a part of a block, and may change its weights.
+pub(super) type Choose<'f> = dyn FnMut(Part, &mut Block, UnitInputs) -> Result<()> + 'f;
+
+pub(super) struct UnitWalk<'a> {
+    hidden: Activations,
+    dense: Option<Activations>,
+    positions: Vec<Positions>,
+    room: MemoryBudget,
+    length: usize,
+    method: UnitMethod<'a>,
+    weights: TokenWeights,
+    needs: Needs,
+    /// The features of the dense model that the smaller one has, where it has not all.
+    features: Option<Vec<usize>>,
+}
+
+impl<'a> UnitWalk<'a> {
+    /// The hidden states before the first block, of the model in `weights`; with `comparing` those of the dense model in `folder` too.
+    pub fn new(
+        (weights, config): (&dyn Weights, &Config),
+        dense: Option<(&Folder, &Config)>,
+        calibration: &Sequences,
+        (method, tokens): (UnitMethod<'a>, TokenWeights),
+        features: Option<Vec<usize>>,
+        memory: &ActivationMemory,
+    ) -> Result<UnitWalk<'a>> {
+        let length = calibration.length();
+        let chunks: Vec<&[u32]> = calibration.ids().chunks((PART / length).max(1) * length).collect();
+        let room = MemoryBudget::new(memory);
+        let embedded = |ends: EmbeddingHead| -> Result<Activations> {
+            let mut states = Activations::new(chunks.len(), &room);
+            chunks.iter().enumerate().try_for_each(|(i, chunk)| states.put(i, ends.embed(chunk, length, 0)?))?;
+            Ok(states)
+        };
+        let needs = if dense.is_some() { method.needs().and(Need::Gram) } else { method.needs() };
+        Ok(UnitWalk {
+            hidden: embedded(EmbeddingHead::for_embedding(weights, config)?)?,
+            dense: dense.map(|(folder, config)| embedded(EmbeddingHead::for_embedding(folder, config)?)).transpose()?,
+            positions: chunks.iter().map(|c| positions(config, c.len() / length, length, 0)).collect(),
+            room,
+            length,
+            method,
+            weights: tokens,
+            needs,
+            features,
+        })
+    }
+
+    /// Runs the hidden states through a block that is done.
+    pub fn pass(&mut self, block: &Block) -> Result<()> {
+        run(&mut self.hidden, &self.positions, block)
+    }
+
+    /// Runs the dense model's through one of its blocks.
+    pub fn pass_dense(&mut self, block: &Block) -> Result<()> {
+        self.dense.as_mut().map_or(Ok(()), |dense| run(dense, &self.positions, block))
+    }
+
+    /// Measures the parts of a block in turn, each with those before it as `choose` left them, and runs the hidden states through what is left. Parts
+    /// whose inputs are not to be measured are passed over.
+    pub fn block(&mut self, block: &mut Block, dense: Option<&Block>, parts: &[Part], choose: &mut Choose<'_>) -> Result<()> {
+        let (count, at) = (self.positions.len(), self.positions.clone());
+        let new = |room: &MemoryBudget| Activations::new(count, room);
+        let (mut mixed, mut dense_mixed, mut inner) = (new(&self.room), new(&self.room), new(&self.room));
+        let parallel = block.is_parallel();
+        let weighs = self.weights == TokenWeights::Relative;
+        let wants = |part: Part| parts.contains(&part);
+
+        if wants(Part::Opening) || parallel && wants(Part::Feed) {
+            let mut names = Part::Opening.names(block);
+            if parallel {
+                names.extend(Part::Feed.names(block));
+            }
+            let mut inputs = self.inputs(names, Needs::none().and(Need::Gram));
+            self.each(dense, |_, h, other| {
+                let x = block.attention_x(h);
+                inputs.add(&x)?;
+                other.map_or(Ok(()), |(block, h)| inputs.sums.compare(&x, &block.attention_x(h), None))
+            })?;
+            choose(Part::Opening, block, inputs)?;
+        }
+
+        let measured = wants(Part::Output);
+        let mut inputs = self.inputs(Part::Output.names(block), self.needs);
+        let joins = block.attention_after.is_none();
+        let features = self.features.clone();
+        self.each(dense, |i, h, other| {
+            let x = block.mixed(&block.attention_x(h), &at[i]);
+            let sizes = (measured && weighs).then(|| sizes(h, |after| block.add_attention(after, &x)));
+            if measured {
+                inputs.add(&relative(&x, &sizes))?;
+            }
+            if let Some((dense, from)) = other {
+                let from_x = dense.mixed(&dense.attention_x(from), &at[i]);
+                if measured {
+                    let ahead = joins.then(|| relative(&drift(from, h, &features), &sizes).into_owned());
+                    inputs.sums.compare(&relative(&x, &sizes), &relative(&from_x, &sizes), ahead.as_ref())?;
+                }
+                // Nothing is chosen in the dense model: it goes on at once.
+                if parallel {
+                    dense_mixed.put(i, from_x)?;
+                } else {
+                    dense.add_attention(from, &from_x);
+                }
+            }
+            mixed.put(i, x)
+        })?;
+        if measured {
+            choose(Part::Output, block, inputs)?;
+        }
+
+        if !parallel {
+            let measured = wants(Part::Feed);
+            let mut inputs = self.inputs(Part::Feed.names(block), Needs::none().and(Need::Gram));
+            self.each(dense, |i, h, other| {
+                block.add_attention(h, &mixed.take(i)?);
+                let x = if measured { Some(block.feed_x(h)) } else { None };
+                x.iter().try_for_each(|x| inputs.add(x))?;
+                if let Some((dense, from)) = other {
+                    x.iter().try_for_each(|x| inputs.sums.compare(x, &dense.feed_x(from), None))?;
+                }
+                Ok(())
+            })?;
+            if measured {
+                choose(Part::Feed, block, inputs)?;
+            }
+        }
+
+        let measured = wants(Part::Down);
+        let mut inputs = self.inputs(Part::Down.names(block), self.needs);
+        let joins = block.feed_after.is_none();
+        let features = self.features.clone();
+        self.each(dense, |i, h, other| {
+            let x = block.inner(&block.feed_x(h));
+            let sizes = (measured && weighs).then(|| sizes(h, |after| block.add_feed(after, &x)));
+            if measured {
+                inputs.add(&relative(&x, &sizes))?;
+            }
+            if let Some((dense, from)) = other {
+                let from_x = dense.inner(&dense.feed_x(from));
+                if measured {
+                    let ahead = joins.then(|| relative(&drift(from, h, &features), &sizes).into_owned());
+                    inputs.sums.compare(&relative(&x, &sizes), &relative(&from_x, &sizes), ahead.as_ref())?;
+                }
+                if parallel {
+                    dense.add_attention(from, &dense_mixed.take(i)?);
+                }
+                dense.add_feed(from, &from_x);
+            }
+            inner.put(i, x)
+        })?;
+        if measured {
+            choose(Part::Down, block, inputs)?;
+        }
+
+        self.each(None, |i, h, _| {
+            if parallel {
+                block.add_attention(h, &mixed.take(i)?);
+            }
+            block.add_feed(h, &inner.take(i)?);
+            Ok(())
+        })
+    }
+
+    fn inputs(&self, layers: Vec<String>, needs: Needs) -> UnitInputs {
+        UnitInputs::new(&self.method, needs, layers, self.length)
+    }
+
+    /// Calls `f` with each part of the hidden states, and with the dense block and its part.
+    fn each<'d>(
+        &mut self,
+        dense: Option<&'d Block>,
+        mut f: impl FnMut(usize, &mut Array2<f32>, Option<(&'d Block, &mut Array2<f32>)>) -> Result<()>,
+    ) -> Result<()> {
+        for i in 0..self.positions.len() {
+            let mut h = self.hidden.take(i)?;
+            match (dense, self.dense.as_mut()) {
+                (Some(block), Some(states)) => {
+                    let mut from = states.take(i)?;
+                    f(i, &mut h, Some((block, &mut from)))?;
+                    states.put(i, from)?;
+                }
+                _ => f(i, &mut h, None)?,
+            }
+            self.hidden.put(i, h)?;
+        }
+        Ok(())
+    }
+}
+
+fn run(states: &mut Activations, positions: &[Positions], block: &Block) -> Result<()> {
+    for (i, at) in positions.iter().enumerate() {
+        let mut h = states.take(i)?;
+        block.forward(&mut h, at, &mut ());
+        states.put(i, h)?;
+    }
+    Ok(())
+}
+
+/// One over the root mean square of each token's hidden states behind a layer.
+fn sizes(h: &Array2<f32>, add: impl FnOnce(&mut Array2<f32>)) -> Vec<f32> {
+    let mut after = h.clone();
+    add(&mut after);
+    let size = |row: ArrayView1<'_, f32>| {
+        let square = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / row.len() as f64;
+        (1.0 / square.sqrt().max(1e-6)) as f32
+    };
+    after.rows().into_iter().map(size).collect()
+}
+
+/// Rows times the factor of their token.
+fn relative<'a>(x: &'a Array2<f32>, sizes: &Option<Vec<f32>>) -> Cow<'a, Array2<f32>> {
+    match sizes {
+        None => Cow::Borrowed(x),
+        Some(sizes) => {
+            let mut x = x.clone();
+            x.rows_mut().into_iter().zip(sizes).for_each(|(mut row, &s)| row.mapv_inplace(|v| v * s));
+            Cow::Owned(x)
+        }
+    }
+}
+
+/// By how much the dense model's hidden states are ahead, in the features that both have.
+fn drift(dense: &Array2<f32>, h: &Array2<f32>, features: &Option<Vec<usize>>) -> Array2<f32> {
+    match features {
+        None => dense - h,
+        Some(kept) => dense.select(Axis(1), kept) - h,
+    }
+}

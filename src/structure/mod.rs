@@ -1,0 +1,12 @@
+//! What hangs together: units that are left out whole, declared by each architecture and never traced.
+//!
+//! A unit of a network (a hidden unit of a feed-forward layer, a head, a feature of the hidden states, a layer, an entry of the vocabulary) lies in
+//! several tensors. A [`Coupling`] names all of them, so that leaving units out is choosing numbers of units: [`UnitCut`] turns the choice into the
+//! rows and columns of each tensor that stay. Language models declare theirs in [`lm::couplings`](crate::lm::couplings), chains of layers in
+//! [`Network::couplings`](crate::nn::Network::couplings).
+
+mod coupling;
+mod cut;
+
+pub use coupling::{Coupling, Member, Part, Side, UnitKind};
+pub use cut::UnitCut;

@@ -1,0 +1,263 @@
+//! Models made smaller: what is written is what the masked model computes, opens as a plain model, and goes on to the same bits.
+
+use crate::common::*;
+use lacuna::criteria::{Magnitude, MagnitudeNorm};
+use lacuna::data::Sequences;
+use lacuna::io::{Dtype, FolderWriter, Output};
+use lacuna::lm::LanguageModel;
+use lacuna::prune::{
+    Correction, DepthScore, LanguageShrinking, Progress, ShrinkRecord, ShrinkRun, Sizes, TokenWeights, UnitMethod,
+    shrink_language,
+};
+use lacuna::rng::Seed;
+use lacuna::solve::GroupObs;
+use lacuna::structure::UnitKind;
+use lacuna::{Error, Result};
+use ndarray::Array2;
+use serde_json::json;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+const SQUARES: Magnitude = Magnitude { norm: MagnitudeNorm::L2 };
+const ALL: Sizes = Sizes { intermediate: Some(16), heads: Some(1), kv_heads: None, hidden: Some(12), layers: Some(2) };
+const BLOCKS: Sizes = Sizes { hidden: None, layers: None, ..ALL };
+
+fn shrinking(sizes: Sizes, method: UnitMethod<'_>) -> LanguageShrinking<'_> {
+    LanguageShrinking {
+        sizes,
+        sort: false,
+        tokens: TokenWeights::Equal,
+        method,
+        depth: DepthScore::Cosine,
+        correction: None,
+        memory: memory(1 << 30),
+    }
+}
+
+fn with(
+    dir: &Path,
+    out: impl Into<Output>,
+    shrinking: &LanguageShrinking<'_>,
+    resume: bool,
+    see: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<ShrinkRecord> {
+    let ((folder, config), out) = (open(dir), out.into());
+    let calibration = Sequences::new(tokens(10), LENGTH).unwrap();
+    let described = json!({"sizes": shrinking.sizes});
+    let run = ShrinkRun {
+        folder: &folder,
+        config: &config,
+        calibration: &calibration,
+        shrinking,
+        out: &out,
+        described: &described,
+        resume,
+    };
+    let done = shrink_language(run, see)?;
+    done.writer.finish()?;
+    Ok(done.record)
+}
+
+fn shrink(dir: &Path, out: &Path, settings: &LanguageShrinking<'_>) -> ShrinkRecord {
+    with(dir, out, settings, false, &mut go_on).unwrap()
+}
+
+fn logits(model: &LanguageModel) -> Array2<f32> {
+    model.forward(&tokens(2)).unwrap()
+}
+
+fn apart(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f32::max)
+}
+
+/// The dense model with what a record says went set to 0 where it is read, and the weights that read what stays as the smaller model has them.
+fn masked(dir: &Path, small: &LanguageModel, record: &ShrinkRecord) -> LanguageModel {
+    let mut masked = model(dir);
+    for unit in record.units.iter().filter(|u| u.block.is_some()) {
+        let block = unit.block.unwrap();
+        let reader = match unit.kind {
+            UnitKind::FeedForward => "mlp.down_proj",
+            _ => "self_attn.o_proj",
+        };
+        let name = format!("model.layers.{block}.{reader}");
+        let (new, width) = (weight(small, &name), weight(&masked, &name).ncols() / unit.units);
+        let mut whole = Array2::zeros(weight(&masked, &name).dim());
+        for (to, &from) in unit.kept.iter().enumerate() {
+            (0..width).for_each(|i| whole.column_mut(from * width + i).assign(&new.column(to * width + i)));
+        }
+        masked.linear_mut(&name).unwrap().set_weight(whole).unwrap();
+    }
+    masked
+}
+
+#[test]
+fn the_folder_computes_what_the_model_without_the_units_does() {
+    let dense = Model::new(Dtype::F32);
+    let methods = [
+        ("obs", UnitMethod::Obs(GroupObs::default())),
+        ("minitron", UnitMethod::Minitron),
+        ("flap", UnitMethod::Flap),
+        ("magnitude", UnitMethod::Weights(&SQUARES, None)),
+        ("random", UnitMethod::Random(Seed(1))),
+    ];
+    for (name, method) in methods {
+        let out = dense.out(name);
+        let record = shrink(&dense.dir, &out, &shrinking(BLOCKS, method));
+        assert_eq!(record.units.len(), 6, "{name}");
+        let small = model(&out);
+        let w = small.config().widths(2);
+        assert_eq!((w.heads, w.kv_heads, w.head_dim, w.intermediate), (1, 1, 8, 16), "{name}");
+        let config = small.config().to_json();
+        assert_eq!((&config["num_attention_heads"], &config["head_dim"]), (&json!(1), &json!(8)), "{name}");
+        assert!(config.get("layer_widths").is_none(), "{name}: {config}");
+        let off = apart(&logits(&small), &logits(&masked(&dense.dir, &small, &record)));
+        assert!(off < 1e-5, "{name}: {off}");
+        assert!(!out.join("masks.safetensors").exists());
+    }
+}
+
+#[test]
+fn layers_and_hidden_features_go_from_the_whole_model() {
+    let dense = Model::new(Dtype::F32);
+    for (name, depth) in [("c", DepthScore::Cosine), ("e", DepthScore::Error), ("p", DepthScore::Perplexity)] {
+        let out = dense.out(name);
+        let settings = LanguageShrinking { depth, ..shrinking(ALL, UnitMethod::Obs(GroupObs::default())) };
+        let record = shrink(&dense.dir, &out, &settings);
+        let (small, layers) = (model(&out), record.layers.unwrap());
+        assert_eq!((small.config().layers(), small.config().hidden(), layers.kept.len()), (2, 12, 2));
+        assert_eq!(layers.scores.len(), 3);
+        assert!(logits(&small).iter().all(|x| x.is_finite()));
+    }
+}
+
+#[test]
+fn layers_left_out_are_those_that_change_their_input_least() {
+    let dense = Model::new(Dtype::F32);
+    let sizes = Sizes { layers: Some(1), ..Sizes::default() };
+    let record = shrink(&dense.dir, &dense.out("one"), &shrinking(sizes, UnitMethod::Random(Seed(0))));
+    // The same by running the whole model.
+    let (whole, ids) = (model(&dense.dir), tokens(10));
+    let at = whole.positions(10, LENGTH);
+    let mut h = whole.embedding_head().embed(&ids, LENGTH, 0).unwrap();
+    let mut scores = Vec::new();
+    for block in whole.blocks() {
+        let before = h.clone();
+        block.forward(&mut h, &at, &mut ());
+        let cosine = |t: usize| {
+            let (a, b) = (before.row(t), h.row(t));
+            f64::from(a.dot(&b)) / (f64::from(a.dot(&a)) * f64::from(b.dot(&b))).sqrt()
+        };
+        scores.push((0..ids.len()).map(|t| 1.0 - cosine(t)).sum::<f64>() / ids.len() as f64);
+    }
+    let choice = record.layers.unwrap();
+    let off = choice.scores.iter().zip(&scores).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(off < 1e-5, "{:?} and {scores:?}", choice.scores);
+    let largest = (0..3).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
+    assert_eq!(choice.kept, [largest]);
+    // One block is all that is left, under the number 0.
+    let small = model(&dense.out("one"));
+    let name = |n: usize| format!("model.layers.{n}.mlp.down_proj");
+    assert_eq!(weight(&small, &name(0)), weight(&whole, &name(largest)));
+}
+
+#[test]
+fn making_up_for_earlier_layers_brings_the_outputs_nearer_to_the_dense_model() {
+    let dense = Model::new(Dtype::F32);
+    let plain = shrinking(BLOCKS, UnitMethod::Obs(GroupObs { damping: 1e-4, ..GroupObs::default() }));
+    let correction = Some(Correction { inputs: 1.0, hidden_states: 1.0, damping: 1e-4 });
+    let settings = LanguageShrinking { correction, ..plain.clone() };
+    shrink(&dense.dir, &dense.out("plain"), &plain);
+    shrink(&dense.dir, &dense.out("corrected"), &settings);
+    let hidden = |dir: &Path| model(dir).hidden_states(&tokens(10), LENGTH, &mut ()).unwrap();
+    let right = hidden(&dense.dir);
+    let error = |name: &str| (hidden(&dense.out(name)) - &right).iter().map(|d| f64::from(d * d)).sum::<f64>();
+    let (with, without) = (error("corrected"), error("plain"));
+    assert!(with < 0.9 * without, "{with} with, {without} without");
+}
+
+#[test]
+fn an_interrupted_run_goes_on_to_the_same_bits() {
+    for (dtype, sizes) in [(Dtype::F32, ALL), (Dtype::BF16, BLOCKS)] {
+        let dense = Model::new(dtype);
+        let correction = Some(Correction { inputs: 1.0, hidden_states: 1.0, damping: 0.01 });
+        let settings = LanguageShrinking { correction, ..shrinking(sizes, UnitMethod::Obs(GroupObs::default())) };
+        shrink(&dense.dir, &dense.out("whole"), &settings);
+        let blocks = sizes.layers.unwrap_or(3);
+        for stop in 1..blocks {
+            let out = dense.out(&format!("stopped {stop}"));
+            let mut see = |p: Progress| if p.blocks == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            let error = with(&dense.dir, out.as_path(), &settings, false, &mut see).unwrap_err();
+            assert!(matches!(error, Error::Unfinished { .. }), "{error}");
+            assert!(FolderWriter::is_unfinished(&out).unwrap() && !out.exists());
+            with(&dense.dir, out.as_path(), &settings, true, &mut go_on).unwrap();
+            let (a, b) = (files(&dense.out("whole")), files(&out));
+            let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
+            assert_eq!(names(&a), names(&b));
+            assert!(a == b, "stopped behind block {stop}: other bytes");
+        }
+    }
+}
+
+#[test]
+fn one_thread_and_two_make_the_same_bits() {
+    let dense = Model::new(Dtype::F32);
+    let settings = shrinking(ALL, UnitMethod::Obs(GroupObs::default()));
+    let run = |threads: usize| {
+        let out = dense.out(&format!("{threads}"));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| shrink(&dense.dir, &out, &settings));
+        files(&out)
+    };
+    assert!(run(1) == run(2), "one thread and two give other bytes");
+}
+
+#[test]
+fn a_sorted_model_is_the_same_function_and_its_first_units_are_a_smaller_model() {
+    let dense = Model::new(Dtype::F32);
+    let methods = [("minitron", UnitMethod::Minitron), ("magnitude", UnitMethod::Weights(&SQUARES, None))];
+    for (name, method) in methods {
+        let (sorted, small) = (dense.out(&format!("{name} sorted")), dense.out(&format!("{name} small")));
+        let settings = LanguageShrinking { sort: true, ..shrinking(Sizes::default(), method) };
+        let record = shrink(&dense.dir, &sorted, &settings);
+        // Hidden features, and of three blocks heads, the group of their keys, and feed-forward units.
+        assert_eq!(record.units.len(), 10, "{name}");
+        for unit in &record.units {
+            let falls = unit.kept.windows(2).all(|pair| unit.scores[pair[0]] >= unit.scores[pair[1]]);
+            assert!(falls && unit.kept.len() == unit.units, "{name}: {unit:?}");
+        }
+        let off = apart(&logits(&model(&sorted)), &logits(&model(&dense.dir)));
+        assert!(off < 1e-4, "{name}: {off}");
+        let moved = files(&sorted).iter().find(|(n, _)| n == "model.safetensors")
+            != files(&dense.dir).iter().find(|(n, _)| n == "model.safetensors");
+        assert!(moved, "{name}: nothing was put in order");
+        let record = shrink(&sorted, &small, &shrinking(BLOCKS, UnitMethod::Prefix));
+        assert!(record.units.iter().all(|u| u.kept == (0..u.kept.len()).collect::<Vec<_>>()), "{name}");
+        let small = model(&small);
+        let off = apart(&logits(&small), &logits(&masked(&sorted, &small, &record)));
+        assert!(off < 1e-5, "{name}: {off}");
+        // Hidden features too, without a run of the model.
+        let hidden = Sizes { hidden: Some(9), ..Sizes::default() };
+        let record = shrink(&sorted, &dense.out(&format!("{name} narrow")), &shrinking(hidden, UnitMethod::Prefix));
+        assert_eq!(record.units[0].kept, (0..9).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_written() {
+    let dense = Model::new(Dtype::F32);
+    let line = |sizes: Sizes, method: UnitMethod<'_>, correction: Option<Correction>| {
+        let out = dense.out("refused");
+        let settings = LanguageShrinking { correction, ..shrinking(sizes, method) };
+        let error = with(&dense.dir, out.as_path(), &settings, false, &mut go_on).unwrap_err();
+        assert!(!out.exists() && !FolderWriter::is_unfinished(&out).unwrap(), "{error}");
+        error.to_string()
+    };
+    let some = |intermediate: usize| Sizes { intermediate: Some(intermediate), ..Sizes::default() };
+    let random = UnitMethod::Random(Seed(0));
+    assert_eq!(line(some(30), random, None), "intermediate: 30 of 24 cannot stay; the nearest possible value is 24");
+    assert!(line(some(24), random, None).starts_with("sizes: nothing goes: the model has 3 layers"));
+    let correction = Some(Correction { inputs: 1.0, hidden_states: 1.0, damping: 0.01 });
+    assert!(line(some(12), UnitMethod::Minitron, correction).starts_with("correct: is for --method obs"));
+    let hidden = Sizes { hidden: Some(17), ..Sizes::default() };
+    assert_eq!(line(hidden, random, None), "hidden: 17 of 16 cannot stay; the nearest possible value is 16");
+}

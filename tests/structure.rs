@@ -1,0 +1,336 @@
+//! Couplings: a model whose units are 0 throughout, and the one without them, are the same function, in every family.
+
+#[path = "lm/common.rs"]
+#[allow(dead_code)] // shared with tests/lm.rs
+mod common;
+
+use common::{ALL, Golden, Model, worst};
+use lacuna::criteria::Magnitude;
+use lacuna::data::Sequences;
+use lacuna::io::{Checkpoint, Dtype, Folder, FolderWriter, Layout, Output, Weights};
+use lacuna::lm::{Config, Widths, couplings, rescaled};
+use lacuna::nn::NormKind;
+use lacuna::prune::{
+    ActivationMemory, DepthScore, LanguageShrinking, ShrinkRecord, ShrinkRun, Sizes, TokenWeights, UnitMethod, shrink_language,
+};
+use lacuna::rng::{Seed, Stream};
+use lacuna::solve::GroupObs;
+use lacuna::structure::{Coupling, Part, UnitCut, UnitKind};
+use ndarray::{Array2, ArrayD, Axis, Slice};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+fn of(golden: &Golden) -> Vec<Coupling> {
+    couplings(&golden.weights, &golden.config()).unwrap()
+}
+
+/// Some units of each coupling of a kind, as many of each run, the same number in all.
+fn chosen(couplings: &[Coupling], kind: UnitKind, stream: &mut Stream) -> Vec<(Coupling, Vec<usize>)> {
+    let mine = couplings.iter().filter(|c| c.kind == kind);
+    let pick = |c: &Coupling| {
+        let keep = (c.units / c.runs * 2 / 3).max(1) * c.runs;
+        let scores: Vec<f64> = (0..c.units).map(|_| f64::from(stream.uniform())).collect();
+        (c.clone(), c.largest(&scores, keep).unwrap())
+    };
+    mine.map(pick).collect()
+}
+
+/// All that lies in the units that go set to 0.
+fn masked(weights: &Checkpoint, chosen: &[(Coupling, Vec<usize>)]) -> Checkpoint {
+    let mut masked = weights.clone();
+    for (coupling, kept) in chosen {
+        for member in &coupling.members {
+            let Ok(values) = masked.get(&member.tensor) else { continue };
+            let mut values = values.clone();
+            for unit in (0..coupling.units).filter(|u| !kept.contains(u)) {
+                match member.part {
+                    Part::Slice { axis, offset, width } => {
+                        let (from, to) = ((offset + unit * width) as isize, (offset + (unit + 1) * width) as isize);
+                        values.slice_axis_mut(Axis(axis), Slice::new(from, Some(to), 1)).fill(0.0);
+                    }
+                    Part::All { unit: of } if of == unit => values.fill(0.0),
+                    Part::All { .. } => {}
+                }
+            }
+            masked.insert(&member.tensor, values, Dtype::F32).unwrap();
+        }
+    }
+    masked
+}
+
+/// What stays of all tensors, under the config of the smaller model.
+fn cut(golden: &Golden, chosen: &[(Coupling, Vec<usize>)], smaller: &Config) -> Checkpoint {
+    let mut cut = UnitCut::default();
+    chosen.iter().for_each(|(coupling, kept)| cut.keep(coupling, kept));
+    let scales = rescaled(&golden.weights, &golden.config(), smaller).unwrap();
+    let mut small = Checkpoint::new();
+    for (name, values) in golden.weights.weights().filter(|(name, _)| cut.keeps(name)) {
+        let mut values: ArrayD<f32> = cut.apply(name, values.clone());
+        scales.get(name).iter().for_each(|scale| scale.apply(&mut values));
+        small.insert(name, values, Dtype::F32).unwrap();
+    }
+    small
+}
+
+/// The config of a model of which so much stays in every block.
+fn config(golden: &Golden, chosen: &[(Coupling, Vec<usize>)], kind: UnitKind) -> Config {
+    let config = golden.config();
+    let keep = chosen[0].1.len();
+    let of = |w: Widths| match kind {
+        UnitKind::FeedForward => Widths { intermediate: keep, ..w },
+        UnitKind::Head if w.heads == w.kv_heads => Widths { heads: keep, kv_heads: keep, ..w },
+        UnitKind::Head => Widths { heads: keep, ..w },
+        UnitKind::KvGroup => Widths { heads: w.heads / w.kv_heads * keep, kv_heads: keep, ..w },
+        _ => w,
+    };
+    let widths: Vec<Widths> = (0..config.layers()).map(|i| of(config.widths(i))).collect();
+    match kind {
+        UnitKind::Hidden => config.with_hidden(keep).unwrap(),
+        _ => config.with_widths(&widths).unwrap(),
+    }
+}
+
+fn logits(golden: &Golden, weights: &Checkpoint, config: Config) -> Array2<f32> {
+    Model::load(weights, config).unwrap().logits(golden)
+}
+
+#[test]
+fn a_model_without_units_is_the_one_in_which_they_are_0() {
+    let mut tried = 0;
+    for (name, seed) in ALL.into_iter().flat_map(|name| [(name, 0), (name, 1), (name, 2)]) {
+        let golden = Golden::read(name);
+        let mut stream = Seed(seed).stream(name);
+        let all = of(&golden);
+        for kind in [UnitKind::FeedForward, UnitKind::Head, UnitKind::KvGroup, UnitKind::Hidden] {
+            let chosen = chosen(&all, kind, &mut stream);
+            // Means over features of layer norms are of another number of them.
+            let layer_norm = ["gpt2", "phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name);
+            let all_stay = chosen.iter().all(|(coupling, kept)| kept.len() == coupling.units);
+            if all_stay || kind == UnitKind::Hidden && layer_norm {
+                continue;
+            }
+            let small = config(&golden, &chosen, kind);
+            let found = logits(&golden, &cut(&golden, &chosen, &small), small);
+            let right = logits(&golden, &masked(&golden.weights, &chosen), golden.config());
+            let off = worst(&found.into_dyn(), &right.clone().into_dyn(), 1e-5);
+            assert!(off <= 1.0, "{name}, {kind}, seed {seed}: {off} times 1e-5");
+            let dense = golden.matrix("logits");
+            assert!(worst(&right.into_dyn(), &dense.into_dyn(), 1e-5) > 1.0, "{name}, {kind}: nothing was left out");
+            tried += 1;
+        }
+    }
+    assert!(tried > 90, "{tried} cases");
+}
+
+#[test]
+fn heads_groups_and_feed_forward_units_go_together() {
+    for name in ["llama", "gemma2", "phi3", "mistral"] {
+        let golden = Golden::read(name);
+        let (mut stream, all) = (Seed(7).stream(name), of(&golden));
+        let w = golden.config().widths(0);
+        let mut picked = chosen(&all, UnitKind::KvGroup, &mut stream);
+        let groups = picked[0].1.len();
+        picked.extend(chosen(&all, UnitKind::Head, &mut stream));
+        picked.extend(chosen(&all, UnitKind::FeedForward, &mut stream));
+        let heads = (w.heads / w.kv_heads * 2 / 3).max(1) * groups;
+        let intermediate = picked.last().unwrap().1.len();
+        let widths = Widths { heads, kv_heads: groups, intermediate, ..w };
+        let small = golden.config().with_widths(&vec![widths; golden.config().layers()]).unwrap();
+        let found = logits(&golden, &cut(&golden, &picked, &small), small);
+        let right = logits(&golden, &masked(&golden.weights, &picked), golden.config());
+        let off = worst(&found.into_dyn(), &right.into_dyn(), 1e-5);
+        assert!(off <= 1.0, "{name}: {off} times 1e-5");
+    }
+}
+
+#[test]
+fn every_tensor_hangs_together_with_something_within_its_bounds() {
+    for name in ALL {
+        let golden = Golden::read(name);
+        let mut seen = BTreeSet::new();
+        for coupling in of(&golden) {
+            assert!(coupling.units > 0 && coupling.units % coupling.runs == 0, "{name}: {coupling:?}");
+            for member in &coupling.members {
+                let shape = Weights::shape(&golden.weights, &member.tensor).unwrap_or_else(|e| panic!("{name}: {e}"));
+                match member.part {
+                    Part::Slice { axis, offset, width } => {
+                        assert!(offset + width * coupling.units <= shape[axis], "{name}: {member:?} of {shape:?}");
+                        if matches!(coupling.kind, UnitKind::Hidden | UnitKind::Vocabulary) {
+                            assert_eq!((offset, width * coupling.units), (0, shape[axis]), "{name}: {member:?}");
+                        }
+                    }
+                    Part::All { unit } => assert!(unit < coupling.units),
+                }
+                seen.insert(member.tensor.clone());
+            }
+        }
+        let missing: Vec<String> = Weights::names(&golden.weights).into_iter().filter(|n| !seen.contains(n)).collect();
+        assert!(missing.is_empty(), "{name}: {missing:?}");
+    }
+}
+
+#[test]
+fn layers_go_whole_and_take_their_tensors_with_them() {
+    for name in ALL.into_iter().filter(|name| !name.starts_with("t5")) {
+        let golden = Golden::read(name);
+        let layers = of(&golden).into_iter().find(|c| c.kind == UnitKind::Layer).unwrap();
+        // Blocks of this GPT-2 scale by their numbers.
+        let others: Vec<usize> = (0..layers.units).skip(1).filter(|_| name != "gpt2").collect();
+        for kept in [vec![0], others].into_iter().filter(|kept| !kept.is_empty()) {
+            let mut cut = UnitCut::default();
+            cut.keep(&layers, &kept);
+            let small = golden.config().with_blocks(&kept).unwrap();
+            let mut weights = Checkpoint::new();
+            let number = |name: &str| name.split('.').find_map(|part| part.parse::<usize>().ok());
+            for (name, values) in golden.weights.weights().filter(|(name, _)| cut.keeps(name)) {
+                // Of the blocks that stay, the new number.
+                let new = number(name).map(|old| (old, kept.iter().position(|&k| k == old).unwrap()));
+                let to = new.map_or(name.to_string(), |(old, new)| name.replacen(&format!(".{old}."), &format!(".{new}."), 1));
+                weights.insert(&to, values.clone(), Dtype::F32).unwrap();
+            }
+            let found = logits(&golden, &weights, small);
+            let right = logits(&golden, &masked(&golden.weights, &[(layers.clone(), kept.clone())]), golden.config());
+            let off = worst(&found.into_dyn(), &right.into_dyn(), 1e-5);
+            assert!(off <= 1.0, "{name}, {kept:?}: {off} times 1e-5");
+        }
+    }
+}
+
+#[test]
+fn the_families_of_layer_norms_are_those_that_were_left_out() {
+    for name in ALL {
+        let model = Golden::read(name).model();
+        let bias = match &model {
+            Model::Decoder(m) => m.blocks()[0].norms()[0].bias().is_some(),
+            Model::Both(_) => false,
+        };
+        let kind = if bias { NormKind::Layer } else { NormKind::Rms };
+        let listed = ["gpt2", "phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name);
+        assert_eq!(kind == NormKind::Layer, listed, "{name}");
+    }
+}
+
+/// A golden as a folder.
+fn folder_of(golden: &Golden, above: &Path) -> PathBuf {
+    let dir = above.join(golden.name);
+    let shape = |name: &String| (name.clone(), Dtype::F32, Weights::shape(&golden.weights, name).unwrap());
+    let layout = Layout::new(Weights::names(&golden.weights).iter().map(shape), 1 << 30).unwrap();
+    let mut writer = FolderWriter::create(&dir, layout).unwrap();
+    golden.weights.weights().for_each(|(name, values)| writer.write(name, values).unwrap());
+    writer.config(golden.json.as_object().unwrap()).unwrap();
+    writer.finish().unwrap();
+    dir
+}
+
+/// What is left of the golden in a folder, and what went.
+fn shrunk(golden: &Golden, dir: &Path, sizes: Sizes, method: UnitMethod<'_>) -> (Model, Config, ShrinkRecord) {
+    let (folder, out) = (Folder::open(dir).unwrap(), dir.with_file_name(format!("{} smaller", golden.name)));
+    let calibration = match golden.config().is_encoder_decoder() {
+        true => Sequences::nothing(),
+        false => Sequences::new(golden.ids.repeat(3), golden.ids.len()).unwrap(),
+    };
+    let memory = ActivationMemory::new(1 << 30, env!("CARGO_TARGET_TMPDIR"));
+    let shrinking = LanguageShrinking {
+        sizes,
+        sort: false,
+        tokens: TokenWeights::Equal,
+        method,
+        depth: DepthScore::Cosine,
+        correction: None,
+        memory,
+    };
+    let (config, described) = (golden.config(), serde_json::json!({}));
+    let to = Output::replacing(&out);
+    let run = ShrinkRun {
+        folder: &folder,
+        config: &config,
+        calibration: &calibration,
+        shrinking: &shrinking,
+        out: &to,
+        described: &described,
+        resume: false,
+    };
+    let done = shrink_language(run, &mut |_| ControlFlow::Continue(())).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
+    done.writer.finish().unwrap();
+    let folder = Folder::open(&out).unwrap();
+    let config = Config::of(&folder).unwrap();
+    let mut weights = Checkpoint::new();
+    folder.names().for_each(|name| weights.insert(name, folder.read(name).unwrap(), Dtype::F32).unwrap());
+    (Model::load(&weights, config.clone()).unwrap(), config, done.record)
+}
+
+#[test]
+fn a_run_leaves_every_family_as_the_model_without_the_units() {
+    let above = tempfile::tempdir().unwrap();
+    for name in ALL {
+        let golden = Golden::read(name);
+        let (dir, w) = (folder_of(&golden, above.path()), golden.config().widths(0));
+        let share = w.heads / w.kv_heads;
+        let kv_heads = if share == 1 { None } else { Some(w.kv_heads.div_ceil(2)) };
+        let heads = if share == 1 { w.heads.div_ceil(2) } else { share.div_ceil(2) * w.kv_heads.div_ceil(2) };
+        let sizes = Sizes { intermediate: Some(w.intermediate * 2 / 3), heads: Some(heads), kv_heads, ..Sizes::default() };
+        let magnitude = Magnitude::default();
+        let mut methods = vec![UnitMethod::Random(Seed(4)), UnitMethod::Weights(&magnitude, None)];
+        if !golden.config().is_encoder_decoder() {
+            methods.extend([UnitMethod::Minitron, UnitMethod::Obs(GroupObs::default())]);
+        }
+        for method in methods {
+            let (small, config, record) = shrunk(&golden, &dir, sizes, method);
+            let found = small.logits(&golden);
+            let now = config.widths(config.layers() - 1);
+            assert_eq!((now.heads, now.intermediate), (heads, w.intermediate * 2 / 3), "{name}");
+            let all = of(&golden);
+            let of_record = |unit: &lacuna::prune::UnitRecord| {
+                let coupling = all.iter().find(|c| c.kind == unit.kind && c.name == unit.name);
+                (coupling.unwrap_or_else(|| panic!("{name}: no {}", unit.name)).clone(), unit.kept.clone())
+            };
+            if matches!(method, UnitMethod::Obs(_)) {
+                assert!(found.iter().all(|x| x.is_finite()), "{name}");
+                continue;
+            }
+            let chosen: Vec<_> = record.units.iter().map(of_record).collect();
+            let right = logits(&golden, &masked(&golden.weights, &chosen), golden.config());
+            let off = worst(&found.into_dyn(), &right.into_dyn(), 1e-5);
+            assert!(off <= 1.0, "{name}, {method:?}: {off} times 1e-5");
+            let json = config.to_json();
+            match name {
+                "gpt2" => assert_eq!(json["pruned_heads"].as_object().unwrap().len(), config.layers(), "{json}"),
+                _ => assert!(json.get("layer_widths").is_none() && json.get("pruned_heads").is_none(), "{name}: {json}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_leaves_layers_and_hidden_features_out_of_every_decoder() {
+    let above = tempfile::tempdir().unwrap();
+    for name in ALL.into_iter().filter(|name| !name.starts_with("t5") && *name != "gpt2") {
+        let golden = Golden::read(name);
+        let (dir, config) = (folder_of(&golden, above.path()), golden.config());
+        let hidden = config.hidden() * 3 / 4;
+        let layers = (config.layers() > 1).then(|| config.layers() - 1);
+        let sizes = Sizes { hidden: Some(hidden), layers, ..Sizes::default() };
+        let (small, now, record) = shrunk(&golden, &dir, sizes, UnitMethod::Random(Seed(0)));
+        assert_eq!((now.hidden(), now.layers()), (hidden, layers.unwrap_or(1)), "{name}");
+        assert_eq!(now.widths(0), config.widths(0), "{name}");
+        let found = small.logits(&golden);
+        assert!(found.iter().all(|x| x.is_finite()), "{name}");
+        if golden.model().linears().is_empty() || ["phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name) {
+            continue;
+        }
+        let all = of(&golden);
+        let kept = |kind: UnitKind| -> Vec<usize> {
+            match kind {
+                UnitKind::Hidden => record.units[0].kept.clone(),
+                _ => record.layers.as_ref().map_or_else(|| (0..config.layers()).collect(), |l| l.kept.clone()),
+            }
+        };
+        let chosen: Vec<_> = [UnitKind::Hidden, UnitKind::Layer]
+            .map(|kind| (all.iter().find(|c| c.kind == kind).unwrap().clone(), kept(kind)))
+            .into();
+        let right = logits(&golden, &masked(&golden.weights, &chosen), golden.config());
+        let off = worst(&found.into_dyn(), &right.into_dyn(), 1e-5);
+        assert!(off <= 1.0, "{name}: {off} times 1e-5");
+    }
+}

@@ -11,7 +11,7 @@
 
 pub mod atomic;
 mod foreign;
-mod place;
+pub(crate) mod place;
 mod row_file;
 pub mod safetensors;
 mod weights;
@@ -23,6 +23,7 @@ pub use folder::{Folder, FolderWriter, Layout, MaskFile, Output, Packing, read_i
 pub(crate) use folder::{RECORDS, SETTINGS};
 pub use foreign::refuse_gguf;
 pub(crate) use row_file::RowFile;
+pub(crate) use safetensors::{TakeVector, write_vectors};
 pub use safetensors::{Checkpoint, Dtype, Header, Role, TensorInfo, check_finite, read_header};
 pub use weights::{Weights, WeightsMut, read_matrix, read_vector};
 

@@ -30,6 +30,7 @@ mod outline;
 mod relative;
 mod check;
 mod tokens;
+mod documents;
 mod seq2seq;
 
 pub use check::check;

@@ -330,6 +330,14 @@ impl FolderWriter {
         atomic::write_bytes(self.part.join(name), bytes)
     }
 
+    /// Where a file of the folder lies that its caller writes, whole or not at all ([`atomic`]); it counts among the writer's own.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk refuses.
+    pub fn own_file(&self, name: &str) -> Result<PathBuf> {
+        self.owns(name).map(|()| self.part.join(name))
+    }
+
     /// Enters a file that is to be written among the writer's own, before it is there.
     fn owns(&self, name: &str) -> Result<()> {
         let new = !working::is_internal(name) && self.own.borrow_mut().insert(name.to_string());

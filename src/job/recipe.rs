@@ -13,11 +13,32 @@
 use super::settings::{NAMES, PruneJob};
 use crate::io::one_line;
 use crate::{Error, Result};
-use serde::{Deserialize, Deserializer};
+use serde::de::DeserializeOwned;
+use serde::{Deserializer, Serialize};
 use std::path::Path;
 
 /// Options of the command that are of one run, and no settings of a job.
 const OF_A_RUN: [&str; 5] = ["force", "resume", "json", "recipe", "print-recipe"];
+
+/// A job that stands in recipes and records.
+pub(super) trait Recipe: Serialize + DeserializeOwned {
+    /// The subcommand.
+    const COMMAND: &'static str;
+    /// The names of the settings, in their order in recipes.
+    const NAMES: &'static [&'static str];
+
+    /// Refuses numbers outside their range, and paths that are not UTF-8.
+    fn check_settings(&self) -> Result<()>;
+}
+
+impl Recipe for PruneJob {
+    const COMMAND: &'static str = "prune";
+    const NAMES: &'static [&'static str] = &NAMES;
+
+    fn check_settings(&self) -> Result<()> {
+        self.check_ranges()
+    }
+}
 
 impl PruneJob {
     /// Reads a recipe, or, if its text begins with `{`, the record of a run.
@@ -26,10 +47,7 @@ impl PruneJob {
     /// [`Error::Io`]; [`Error::Malformed`] with the file, the key and the value, where a key is unknown (with the nearest known one), or a value
     /// is of the wrong kind or outside its range.
     pub fn read(path: impl AsRef<Path>) -> Result<PruneJob> {
-        let path = path.as_ref();
-        let text = crate::data::read_text(path)?;
-        let read = if text.trim_start().starts_with('{') { of_record(&text) } else { PruneJob::from_toml(&text) };
-        read.map_err(|e| Error::malformed(path, e.to_string()))
+        read(path.as_ref())
     }
 
     /// Reads a recipe.
@@ -37,18 +55,7 @@ impl PruneJob {
     /// # Errors
     /// With the key and the value, as [`PruneJob::read`].
     pub fn from_toml(text: &str) -> Result<PruneJob> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
-            let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            Error::invalid_option(format!("line {}", before.matches('\n').count() + 1), one_line(e.message(), 300))
-        })?;
-        for (name, value) in &table {
-            let shown = || value.to_string();
-            known(name)?;
-            of_kind(name, toml::Value::Table([(name.clone(), value.clone())].into_iter().collect()), shown)?;
-        }
-        PruneJob::deserialize(toml::Value::Table(table))
-            .map_err(|e| Error::invalid_option("recipe", one_line(e.message(), 300)))?
-            .in_range()
+        of_toml(text)
     }
 
     /// All settings, one a line, those that are not set behind a `#`. [`PruneJob::from_toml`] gives the job back.
@@ -57,49 +64,81 @@ impl PruneJob {
     /// [`Error::InvalidOption`] if a number is beyond the 64 bits with a sign that the format has, or a path is not UTF-8.
     pub fn to_toml(&self) -> Result<String> {
         self.check_paths()?;
-        let table = toml::Table::try_from(self).map_err(|e| Error::invalid_option("recipe", one_line(&e.to_string(), 300)))?;
-        let mut text = String::from("# The settings of lacuna prune; those behind # are not set.\n");
-        for name in NAMES {
-            match table.get(name) {
-                None => text += &format!("# {name} =\n"),
-                Some(toml::Value::Table(entries)) if entries.is_empty() => text += &format!("# [{name}]\n"),
-                Some(toml::Value::Table(entries)) => text += &format!("\n[{name}]\n{entries}"),
-                Some(value) => text += &format!("{name} = {value}\n"),
-            }
-        }
-        Ok(text)
-    }
-
-    fn in_range(self) -> Result<PruneJob> {
-        self.check_ranges().map(|()| self)
+        to_toml(self)
     }
 }
 
+/// A recipe, or, if its text begins with `{`, the record of a run.
+pub(super) fn read<J: Recipe>(path: &Path) -> Result<J> {
+    let text = crate::data::read_text(path)?;
+    let read = if text.trim_start().starts_with('{') { of_record(&text) } else { of_toml(&text) };
+    read.map_err(|e| Error::malformed(path, e.to_string()))
+}
+
+/// A recipe.
+pub(super) fn of_toml<J: Recipe>(text: &str) -> Result<J> {
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        Error::invalid_option(format!("line {}", before.matches('\n').count() + 1), one_line(e.message(), 300))
+    })?;
+    of_table(table)
+}
+
+/// A table of settings.
+pub(super) fn of_table<J: Recipe>(table: toml::Table) -> Result<J> {
+    for (name, value) in &table {
+        let shown = || value.to_string();
+        known::<J>(name)?;
+        of_kind::<J, _>(name, toml::Value::Table([(name.clone(), value.clone())].into_iter().collect()), shown)?;
+    }
+    let job = J::deserialize(toml::Value::Table(table));
+    in_range(job.map_err(|e| Error::invalid_option("recipe", one_line(e.message(), 300)))?)
+}
+
+/// All settings, one a line, those that are not set behind a `#`.
+pub(super) fn to_toml<J: Recipe>(job: &J) -> Result<String> {
+    let table = toml::Table::try_from(job).map_err(|e| Error::invalid_option("recipe", one_line(&e.to_string(), 300)))?;
+    let mut text = format!("# The settings of lacuna {}; those behind # are not set.\n", J::COMMAND);
+    for name in J::NAMES {
+        match table.get(*name) {
+            None => text += &format!("# {name} =\n"),
+            Some(toml::Value::Table(entries)) if entries.is_empty() => text += &format!("# [{name}]\n"),
+            Some(toml::Value::Table(entries)) => text += &format!("\n[{name}]\n{entries}"),
+            Some(value) => text += &format!("{name} = {value}\n"),
+        }
+    }
+    Ok(text)
+}
+
+fn in_range<J: Recipe>(job: J) -> Result<J> {
+    job.check_settings().map(|()| job)
+}
+
 /// The job of a run's record.
-fn of_record(text: &str) -> Result<PruneJob> {
+fn of_record<J: Recipe>(text: &str) -> Result<J> {
     let value: serde_json::Value =
         serde_json::from_str(text).map_err(|e| Error::invalid_option("record", one_line(&e.to_string(), 300)))?;
     let Some(job) = value.get("job").and_then(|job| job.as_object()) else {
         return Err(Error::invalid_option("job", "is not in this record: it is of a build that did not note it"));
     };
     for (name, value) in job {
-        known(name)?;
-        of_kind(name, serde_json::json!({ name: value }), || value.to_string())?;
+        known::<J>(name)?;
+        of_kind::<J, _>(name, serde_json::json!({ name: value }), || value.to_string())?;
     }
     let whole = serde_json::Value::Object(job.clone());
-    PruneJob::deserialize(whole).map_err(|e| Error::invalid_option("job", one_line(&e.to_string(), 300)))?.in_range()
+    in_range(J::deserialize(whole).map_err(|e| Error::invalid_option("job", one_line(&e.to_string(), 300)))?)
 }
 
-fn known(name: &str) -> Result<()> {
+fn known<J: Recipe>(name: &str) -> Result<()> {
     if OF_A_RUN.contains(&name) {
         return Err(Error::invalid_option(name, "is an option of one run, and no setting of a recipe"));
     }
-    if NAMES.contains(&name) { Ok(()) } else { Err(Error::unknown_name("setting", name, NAMES.into_iter())) }
+    if J::NAMES.contains(&name) { Ok(()) } else { Err(Error::unknown_name("setting", name, J::NAMES.iter().copied())) }
 }
 
 /// Refuses a value of another kind than its setting has.
-fn of_kind<'de, D: Deserializer<'de>>(name: &str, alone: D, value: impl Fn() -> String) -> Result<()> {
-    let Err(e) = PruneJob::deserialize(alone) else { return Ok(()) };
+fn of_kind<'de, J: Recipe, D: Deserializer<'de>>(name: &str, alone: D, value: impl Fn() -> String) -> Result<()> {
+    let Err(e) = J::deserialize(alone) else { return Ok(()) };
     let text = e.to_string();
     let reason = text.lines().next().unwrap_or_default();
     // Some say themselves which setting they are of.
@@ -158,7 +197,7 @@ mod tests {
             assert_eq!(PruneJob::from_toml(&text).unwrap(), job, "{text}");
             assert!(super::NAMES.iter().all(|name| text.contains(name)), "{text}");
             let record = serde_json::json!({"settings": 1, "job": job}).to_string();
-            assert_eq!(super::of_record(&record).unwrap(), job);
+            assert_eq!(super::of_record::<PruneJob>(&record).unwrap(), job);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The settings of a pruning job.
 
+use super::setters::setters;
 use crate::data::Bos;
 use crate::mask::{Pattern, Scope};
 use crate::prune::{CalibrationInputs, Cost, Sequential};
@@ -250,18 +251,8 @@ impl Default for PruneJob {
     }
 }
 
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),+) = $value:expr;)+) => {
-        impl PruneJob {
-            $($(#[$doc])* #[must_use] pub fn $name(mut self, $($arg: $ty),+) -> Self {
-                self.$name = $value;
-                self
-            })+
-        }
-    };
-}
-
 setters! {
+    PruneJob;
     /// The model's folder, or the safetensors file, to prune.
     model(path: impl Into<PathBuf>) = Some(path.into());
     /// The folder or the file to write; it appears whole or not at all.

@@ -29,6 +29,8 @@ enum Command {
     Generate(command::generate::Args),
     /// Prunes a language model's folder, or the weights of a safetensors file
     Prune(Box<command::prune::Args>),
+    /// Trains a language model's folder, or lets a pruned one recover, with a teacher or without
+    Train(Box<command::train::Args>),
     /// Lays the pruned weights of a model's folder in another way: compressed, or whole again
     Pack(command::pack::Args),
     /// Times sparse products against dense ones on this machine
@@ -85,6 +87,10 @@ fn main() -> ExitCode {
         Command::Prune(mut args) => {
             args.given = typed(&matches);
             command::prune::run(&args)
+        }
+        Command::Train(mut args) => {
+            args.given = typed(&matches);
+            command::train::run(&args)
         }
         Command::Pack(args) => command::pack::run(&args),
         Command::Bench(args) => command::bench::run(&args),

@@ -17,6 +17,7 @@ mod timing;
 mod pages;
 pub mod demo;
 pub mod prune;
+pub mod train;
 
 use lacuna::{Error, Result};
 use ndarray::Array2;

@@ -4,8 +4,12 @@
 mod close;
 #[path = "language/budgets.rs"]
 mod budgets;
+#[path = "language/cached.rs"]
+mod cached;
 #[path = "language/common.rs"]
 mod common;
+#[path = "language/divergences.rs"]
+mod divergences;
 #[path = "language/driver.rs"]
 mod driver;
 #[path = "language/encdec.rs"]
@@ -20,5 +24,7 @@ mod levels;
 mod ranked;
 #[path = "language/resume.rs"]
 mod resume;
+#[path = "language/training.rs"]
+mod training;
 #[path = "language/working.rs"]
 mod working;

@@ -169,28 +169,28 @@ impl PackedDocuments {
 /// decide. So any step can be found without those before it.
 ///
 /// ```
-/// use lacuna::{data::Order, rng::Seed};
-/// let mut order = Order::new(5, Seed(0));
+/// use lacuna::{data::SequenceOrder, rng::Seed};
+/// let mut order = SequenceOrder::new(5, Seed(0));
 /// let mut first: Vec<usize> = (0..5).map(|n| order.at(n)).collect();
 /// first.sort();
 /// assert_eq!(first, [0, 1, 2, 3, 4]);
-/// assert_eq!(Order::new(5, Seed(0)).at(13), (0..14).map(|n| order.at(n)).last().unwrap());
+/// assert_eq!(SequenceOrder::new(5, Seed(0)).at(13), (0..14).map(|n| order.at(n)).last().unwrap());
 /// ```
 #[derive(Debug, Clone)]
-pub struct Order {
+pub struct SequenceOrder {
     sequences: usize,
     seed: Seed,
     epoch: (u64, Vec<usize>),
 }
 
-impl Order {
+impl SequenceOrder {
     /// Of so many sequences.
     ///
     /// # Panics
     /// If there are none.
-    pub fn new(sequences: usize, seed: Seed) -> Order {
+    pub fn new(sequences: usize, seed: Seed) -> SequenceOrder {
         assert!(sequences > 0, "an order of no sequences");
-        Order { sequences, seed, epoch: (0, permutation(sequences, seed, 0)) }
+        SequenceOrder { sequences, seed, epoch: (0, permutation(sequences, seed, 0)) }
     }
 
     /// The sequence that comes at place `n` of the whole run, counted from 0 over all epochs.
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn every_epoch_has_every_sequence_once_in_another_order() {
-        let mut order = Order::new(50, Seed(3));
+        let mut order = SequenceOrder::new(50, Seed(3));
         let epochs: Vec<Vec<usize>> = (0..3).map(|e| (0..50).map(|n| order.at(50 * e + n)).collect()).collect();
         for epoch in &epochs {
             let mut sorted = epoch.clone();
@@ -262,6 +262,6 @@ mod tests {
             assert_eq!(sorted, (0..50).collect::<Vec<_>>());
         }
         assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2]);
-        assert_ne!(epochs[0], (0..50).map(|n| Order::new(50, Seed(4)).at(n)).collect::<Vec<_>>(), "another seed");
+        assert_ne!(epochs[0], (0..50).map(|n| SequenceOrder::new(50, Seed(4)).at(n)).collect::<Vec<_>>(), "another seed");
     }
 }

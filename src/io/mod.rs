@@ -19,12 +19,12 @@ pub mod folder;
 pub mod outputs;
 pub mod gguf;
 
+pub(crate) use folder::{ByteRows, RECORDS, SETTINGS, write_byte_rows};
 pub use folder::{Folder, FolderWriter, Layout, MaskFile, Output, Packing, read_ids, repack, write_sequences};
-pub(crate) use folder::{RECORDS, SETTINGS};
 pub use foreign::refuse_gguf;
 pub(crate) use row_file::RowFile;
-pub(crate) use safetensors::{TakeVector, write_vectors};
 pub use safetensors::{Checkpoint, Dtype, Header, Role, TensorInfo, check_finite, read_header};
+pub(crate) use safetensors::{TakeVector, write_vectors};
 pub use weights::{Weights, WeightsMut, read_matrix, read_vector};
 
 use crate::{Error, Result};

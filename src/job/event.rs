@@ -95,6 +95,8 @@ pub enum Event {
     Step {
         /// What became of it.
         record: StepRecord,
+        /// The numbers of the sequences that it was on, in order.
+        sequences: Vec<usize>,
         /// All steps.
         of: usize,
         /// Tokens a second, over the steps since the run was begun or taken up.
@@ -120,7 +122,10 @@ impl fmt::Display for Event {
             Event::Progress { stage, done, of, .. } => write!(f, "{}: {done} of {of}", stage.name()),
             Event::Step { record, of, tokens_per_second, .. } => {
                 let StepRecord { step, loss, learning_rate, .. } = record;
-                write!(f, "step {step} of {of}: loss {loss:.4}, learning rate {learning_rate:.3e}, {tokens_per_second:.0} tokens/s")
+                write!(
+                    f,
+                    "step {step} of {of}: loss {loss:.4}, learning rate {learning_rate:.3e}, {tokens_per_second:.0} tokens/s"
+                )
             }
             Event::Validated(ValidationRecord { step, perplexity, .. }) => {
                 write!(f, "perplexity {perplexity:.4} after step {step}")

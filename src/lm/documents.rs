@@ -14,9 +14,9 @@ use super::tokens::first;
 use super::tokens::{first_of_numbers, numbers};
 use crate::data::{Bos, DocumentPacker, PackedDocuments};
 use crate::io::Folder;
+use crate::{Error, Result};
 #[cfg(feature = "text")]
 use crate::{data::read_text, text::Tokenizer};
-use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 impl PackedDocuments {
@@ -79,7 +79,11 @@ impl Texts {
             tokenizer.fits(&ids, config.vocab())?;
             packer.document(&ids, end)
         };
-        if path.extension().is_some_and(|e| e == "jsonl") { lines(path, &mut document)? } else { document(&read_text(path)?)? }
+        if path.extension().is_some_and(|e| e == "jsonl") {
+            lines(path, &mut document)?
+        } else {
+            document(&read_text(path)?)?
+        }
         first(tokenizer.bos(folder.config()), folder, config, bos)
     }
 }

@@ -126,7 +126,10 @@ impl TeacherLoss {
     pub fn check(&self) -> Result<()> {
         let TeacherLoss { divergence, temperature, hard, margin } = *self;
         if !(temperature.is_finite() && temperature > 0.0) {
-            return Err(Error::invalid_option("temperature", format!("{temperature} is not a finite number above 0; 1 is usual")));
+            return Err(Error::invalid_option(
+                "temperature",
+                format!("{temperature} is not a finite number above 0; 1 is usual"),
+            ));
         }
         if !(0.0..=1.0).contains(&hard) {
             return Err(Error::invalid_option("hard", format!("{hard} is not in [0, 1]: 0 learns from the teacher alone")));
@@ -159,22 +162,26 @@ impl TeacherLoss {
         assert_eq!(z.len(), v.len(), "logits of student and teacher");
         let TeacherLoss { divergence, temperature, hard, margin } = *self;
         let (t, y) = (temperature, y as usize);
-        let mut own = if hard > 0.0 { z.to_vec() } else { Vec::new() };
-        let soft = f64::from(t) * f64::from(t) * match (divergence, margin) {
-            (Divergence::ForwardKl, None) => forward(z, v, t, (1.0 - hard) * scale),
-            (Divergence::ForwardKl, Some(margin)) => corrected(z, v, t, (1.0 - hard) * scale, (y, margin)),
-            (Divergence::ReverseKl, _) => reverse(z, v, t, (1.0 - hard) * scale),
-            (Divergence::JensenShannon, _) => jensen_shannon(z, v, t, (1.0 - hard) * scale),
-        };
-        if own.is_empty() {
-            return soft;
-        }
-        let right = f64::from(own[y]);
-        let cross = soften(&mut own, 1.0) - right;
-        own[y] -= 1.0;
-        vector::add_scaled(z, hard * scale, &own);
-        f64::from(1.0 - hard) * soft + f64::from(hard) * cross
+        let own = if hard > 0.0 { z.to_vec() } else { Vec::new() };
+        let soft = f64::from(t)
+            * f64::from(t)
+            * match (divergence, margin) {
+                (Divergence::ForwardKl, None) => forward(z, v, t, (1.0 - hard) * scale),
+                (Divergence::ForwardKl, Some(margin)) => corrected(z, v, t, (1.0 - hard) * scale, (y, margin)),
+                (Divergence::ReverseKl, _) => reverse(z, v, t, (1.0 - hard) * scale),
+                (Divergence::JensenShannon, _) => jensen_shannon(z, v, t, (1.0 - hard) * scale),
+            };
+        if own.is_empty() { soft } else { mix((soft, z), own, y, (hard, scale)) }
     }
+}
+
+/// `(1 − h) · soft` and h times the cross-entropy at the logits `own`, whose slope is added to that of the former; both are times `scale`.
+pub(super) fn mix((soft, slope): (f64, &mut [f32]), mut own: Vec<f32>, y: usize, (hard, scale): (f32, f32)) -> f64 {
+    let right = f64::from(own[y]);
+    let cross = soften(&mut own, 1.0) - right;
+    own[y] -= 1.0;
+    vector::add_scaled(slope, hard * scale, &own);
+    f64::from(1.0 - hard) * soft + f64::from(hard) * cross
 }
 
 /// Logits become probabilities at temperature `t`; ln Σ e^(z / t).

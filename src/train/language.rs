@@ -1,8 +1,9 @@
 //! What language models train on: sequences of packed documents in the order of a seed, and what is learnt from them.
 
 use super::divergence::TeacherLoss;
+use super::teacher_cache::{CachedDistillation, TeacherCache};
 use super::trainer::{Feed, Pass};
-use crate::data::{Order, PackedDocuments, Sequences};
+use crate::data::{PackedDocuments, SequenceOrder, Sequences};
 use crate::lm::{LanguageModel, NextToken, next_tokens};
 use crate::nn::Objective;
 use crate::rng::Seed;
@@ -21,6 +22,13 @@ pub enum LanguageGoal<'a> {
         model: &'a LanguageModel,
         /// How it is learnt from.
         loss: TeacherLoss,
+    },
+    /// What a teacher said of it, out of a file.
+    Cache {
+        /// The file.
+        cache: &'a TeacherCache,
+        /// The weight of the text's own cross-entropy, in [0, 1].
+        hard: f32,
     },
 }
 
@@ -85,7 +93,7 @@ fn each_row(z: &mut Array2<f32>, v: &mut Array2<f32>, f: impl Fn(usize, &mut [f3
 #[derive(Debug)]
 pub struct LanguageFeed<'a> {
     packed: &'a PackedDocuments,
-    order: Order,
+    order: SequenceOrder,
     batch: usize,
     passes: usize,
     goal: LanguageGoal<'a>,
@@ -97,7 +105,7 @@ impl<'a> LanguageFeed<'a> {
     ///
     /// # Errors
     /// [`Error::InvalidOption`] if batch or passes are 0, or there are not so many sequences or none; if a teacher has another vocabulary, with
-    /// both; as [`TeacherLoss::check`].
+    /// both; as [`TeacherLoss::check`] and [`TeacherCache::check`].
     pub fn new(
         packed: &'a PackedDocuments,
         sequences: usize,
@@ -114,11 +122,18 @@ impl<'a> LanguageFeed<'a> {
                 return Err(Error::invalid_option(option, "0 is not at least 1"));
             }
         }
-        if let LanguageGoal::Teacher { model, loss } = goal {
-            loss.check()?;
-            same_vocabulary(model.config().vocab(), vocab)?;
+        match goal {
+            LanguageGoal::CrossEntropy => {}
+            LanguageGoal::Teacher { model, loss } => {
+                loss.check()?;
+                same_vocabulary(model.config().vocab(), vocab)?;
+            }
+            LanguageGoal::Cache { cache, hard } => {
+                TeacherLoss::default().hard(hard).check()?;
+                cache.check(packed, vocab)?;
+            }
         }
-        Ok(LanguageFeed { packed, order: Order::new(sequences, seed), batch, passes, goal, vocab })
+        Ok(LanguageFeed { packed, order: SequenceOrder::new(sequences, seed), batch, passes, goal, vocab })
     }
 
     /// The numbers of the sequences of one pass of a step, in order.
@@ -156,10 +171,11 @@ impl Feed for LanguageFeed<'_> {
         let batch = self.packed.sequences(&numbers)?;
         let rows: Vec<usize> = (0..batch.tokens()).collect();
         let objective: Box<dyn Objective> = match self.goal {
-            LanguageGoal::CrossEntropy => {
-                Box::new(NextToken::of(next_tokens(batch.ids(), batch.length()), self.vocab)?)
-            }
+            LanguageGoal::CrossEntropy => Box::new(NextToken::of(next_tokens(batch.ids(), batch.length()), self.vocab)?),
             LanguageGoal::Teacher { model, loss } => Box::new(TokenDistillation::new(model, &batch, loss)?),
+            LanguageGoal::Cache { cache, hard } => {
+                Box::new(CachedDistillation::new(cache.read(&numbers)?, &batch, self.vocab, hard))
+            }
         };
         Ok(Pass { batch, rows, objective })
     }

@@ -15,10 +15,10 @@
 //! others keep B A apart: one copy of the layers' weights in memory, and no product more in the passes.
 
 use crate::linalg::{Threads, gemm};
+use crate::mask::Mask;
 use crate::nn::{Change, Parameters, See};
 use crate::rng::Seed;
 use crate::{Error, Result};
-use crate::mask::Mask;
 use ndarray::{Array2, ArrayD, ArrayView2, ArrayViewMut2, Ix2};
 use std::collections::{BTreeMap, BTreeSet};
 

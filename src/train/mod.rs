@@ -12,6 +12,7 @@
 //! | [`Trainer`] | step by step, whatever a [`Feed`] gives: passes added up, warm-up, clipping |
 //! | [`Trainable`] | which numbers of a model move: all, some by name, factors of [`LowRank`] |
 //! | [`LanguageFeed`] | what language models train on: packed documents, with a teacher or without |
+//! | [`TeacherCache`] | what a teacher says of a text, in a file |
 //! | [`save_optimizer`], [`load_optimizer`] | what an optimiser remembers, in a file |
 //! | [`save_state`], [`load_state`] | that, and the parameters that it moves |
 
@@ -24,6 +25,7 @@ mod low_rank;
 mod trainable;
 mod trainer;
 mod divergence;
+mod teacher_cache;
 mod language;
 mod steps;
 mod fit;
@@ -36,13 +38,14 @@ pub use discretised::{discretised, train_discretised};
 pub use distil::{Distil, distillation};
 pub use divergence::{Divergence, TeacherLoss};
 pub use fit::{Jitter, Regularization, train};
-pub use munge::{Munge, munge};
 pub use language::{LanguageFeed, LanguageGoal, TokenDistillation};
 pub use low_rank::{LowRank, LowRankConfig};
+pub use munge::{Munge, munge};
 pub use rate::{Cooldown, LearningRate};
 pub use side::side_by_side;
 pub use state::{load_optimizer, load_state, save_optimizer, save_state};
 pub use steps::train_model;
+pub use teacher_cache::{CacheEntries, CachedDistillation, CachedRows, TeacherCache};
 pub use trainable::Trainable;
 pub use trainer::{Feed, Pass, StepRecord, Trainer};
 

@@ -151,6 +151,9 @@ mod tests {
         assert_eq!([0, 79, 80].map(|s| wsd.at(s, 100)), [1.0, 1.0, 1.0]);
         assert!((wsd.at(90, 100) - 0.5).abs() < 1e-6);
         assert!((LearningRate::new(1.0).at(25, 100) - 0.853_553_4).abs() < 1e-6, "(1 + cos π/4) / 2");
-        assert_eq!("cosin".parse::<Cooldown>().unwrap_err().to_string(), "no schedule is named 'cosin' among 4; did you mean 'cosine'?");
+        assert_eq!(
+            "cosin".parse::<Cooldown>().unwrap_err().to_string(),
+            "no schedule is named 'cosin' among 4; did you mean 'cosine'?"
+        );
     }
 }

@@ -115,7 +115,9 @@ impl Trainer {
         for (what, value) in [("loss", loss), ("norm of the gradient", gradient_norm)] {
             if !value.is_finite() {
                 let (step, on) = (step + 1, feed.describe(step));
-                let reason = format!("the {what} is {value} at step {step}, on {on}, at learning rate {learning_rate}; a lower rate would help");
+                let reason = format!(
+                    "the {what} is {value} at step {step}, on {on}, at learning rate {learning_rate}; a lower rate would help"
+                );
                 return Err(Error::Numerical { what: "training".into(), reason });
             }
         }

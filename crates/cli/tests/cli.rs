@@ -28,6 +28,8 @@ mod prune_runs;
 mod pruning;
 #[path = "cli/recipes.rs"]
 mod recipes;
+#[path = "cli/train.rs"]
+mod train;
 #[path = "cli/words.rs"]
 mod words;
 #[path = "cli/readme.rs"]

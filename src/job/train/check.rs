@@ -23,16 +23,19 @@ impl TrainJob {
             [] => return refuse("steps", "is not given, nor tokens or epochs: one says how long the run is"),
             [first, second, ..] => return refuse(first, &format!("is given beside {second}; one says how long the run is")),
         }
+        if self.teacher.is_some() && self.teacher_cache.is_some() {
+            return refuse("teacher", "is given beside teacher-cache; one of them is learnt from");
+        }
         if self.teacher.is_none() {
             let plain = TrainJob::default();
             let of_teachers = [
                 ("divergence", self.divergence != plain.divergence),
                 ("temperature", self.temperature != plain.temperature),
-                ("hard", self.hard != plain.hard),
                 ("margin", self.margin.is_some()),
+                ("hard", self.hard != plain.hard && self.teacher_cache.is_none()),
             ];
             if let Some((name, _)) = of_teachers.into_iter().find(|(_, given)| *given) {
-                return refuse(name, "is for --teacher");
+                return refuse(name, if name == "hard" { "is for --teacher or --teacher-cache" } else { "is for --teacher" });
             }
         }
         if self.lora_alpha.is_some() && self.lora.is_none() {
@@ -128,6 +131,7 @@ impl TrainJob {
             ("model", of(&self.model)),
             ("out", of(&self.out)),
             ("teacher", of(&self.teacher)),
+            ("teacher-cache", of(&self.teacher_cache)),
             ("validation", of(&self.validation)),
             ("scratch", of(&self.scratch)),
         ];

@@ -80,9 +80,14 @@ impl TrainReport {
     /// # Errors
     /// If a figure cannot be drawn.
     pub fn page(&self) -> Result<String> {
-        let model = self.job.model.as_deref().and_then(|m| m.file_name()).map_or("?".into(), |n| n.to_string_lossy().into_owned());
+        let model =
+            self.job.model.as_deref().and_then(|m| m.file_name()).map_or("?".into(), |n| n.to_string_lossy().into_owned());
         let mut page = Page::new(format!("Training: {model}")).table(&self.sums());
-        let label = if self.job.teacher.is_some() { "loss towards the teacher, nats" } else { "cross-entropy, nats" };
+        let label = if self.job.teacher.is_some() || self.job.teacher_cache.is_some() {
+            "loss towards the teacher, nats"
+        } else {
+            "cross-entropy, nats"
+        };
         let loss = Figure::new("Training loss", "step", label).series("loss", self.curve_of(|s| s.loss));
         page = page.figure(&loss.to_svg()?);
         let measured: Vec<Point> = self.validation.iter().map(|v| Point::new(v.step as f64, v.nll)).collect();
@@ -90,7 +95,8 @@ impl TrainReport {
             let figure = Figure::new("Validation", "step", "ln perplexity, nats").series("validation", measured);
             page = page.figure(&figure.to_svg()?).text(&format!("Measured on {of}."));
         }
-        let rate = Figure::new("Learning rate", "step", "learning rate").series("rate", self.curve_of(|s| f64::from(s.learning_rate)));
+        let rate =
+            Figure::new("Learning rate", "step", "learning rate").series("rate", self.curve_of(|s| f64::from(s.learning_rate)));
         let norm = Figure::new("Norm of the gradient", "step", "norm").log_y().series("norm", self.curve_of(|s| s.gradient_norm));
         page = page.figure(&rate.to_svg()?).figure(&norm.to_svg()?);
         let mut settings = Table::new(["setting", "value"]);
@@ -98,7 +104,9 @@ impl TrainReport {
         for (name, value) in job.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()) {
             let shown = match value {
                 Value::String(text) => text.clone(),
-                Value::Array(list) => list.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), String::from)).collect::<Vec<_>>().join(", "),
+                Value::Array(list) => {
+                    list.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), String::from)).collect::<Vec<_>>().join(", ")
+                }
                 other => other.to_string(),
             };
             settings.row((name.as_str(), shown));

@@ -76,6 +76,7 @@ mod tests {
             .lora(8)
             .lora_alpha(3.0)
             .teacher("t")
+            .teacher_cache("c")
             .divergence(Divergence::JensenShannon)
             .temperature(2.0)
             .hard(0.5)
@@ -99,7 +100,7 @@ mod tests {
         std::fs::write(&path, record).unwrap();
         assert_eq!(TrainJob::read(&path).unwrap(), job);
         let e = TrainJob::from_toml("stpes = 3").unwrap_err().to_string();
-        assert_eq!(e, "no setting is named 'stpes' among 37; did you mean 'steps'?");
+        assert_eq!(e, "no setting is named 'stpes' among 38; did you mean 'steps'?");
         assert_eq!(TrainJob::from_toml("clip = -1.0").unwrap_err().to_string(), "clip: -1 is not a finite number of at least 0");
     }
 }

@@ -14,7 +14,7 @@ use crate::kernels::Isa;
 use crate::lm::{Config, Inference, LanguageModel, Outline, remark};
 use crate::nn::{AdamConstants, Method, Model, Optimizer, Parameters};
 use crate::rng::Seed;
-use crate::train::{LanguageFeed, LanguageGoal, LearningRate, Trainable, Trainer};
+use crate::train::{LanguageFeed, LanguageGoal, LearningRate, TeacherCache, Trainable, Trainer};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -61,7 +61,12 @@ impl TrainJob {
         let sequences = packed.len() - if self.validation.is_some() { 0 } else { self.held_out };
         let steps = self.resolved_steps(sequences)?;
         let teacher = self.teacher.as_deref().map(open).transpose()?;
-        let asked = self.asked(steps, &folder, &packed, validation.as_ref(), teacher.as_ref())?;
+        let cache = self.teacher_cache.as_ref().map(TeacherCache::open).transpose()?;
+        if let Some(cache) = &cache {
+            cache.check(&packed, config.vocab())?;
+        }
+        let mut asked = self.asked(steps, &folder, &packed, validation.as_ref(), teacher.as_ref())?;
+        asked["--teacher-cache"] = json!(cache.as_ref().map(TeacherCache::digest));
         let standing = Standing::of(self, out, &asked)?;
         if let Standing::Finished(report) = standing {
             FolderWriter::tidy(out)?;
@@ -88,15 +93,15 @@ impl TrainJob {
             }
             _ => None,
         };
-        let goal = match &teacher {
-            None => LanguageGoal::CrossEntropy,
-            Some(model) => LanguageGoal::Teacher { model, loss: self.teacher_loss() },
+        let goal = match (&teacher, &cache) {
+            (Some(model), _) => LanguageGoal::Teacher { model, loss: self.teacher_loss() },
+            (None, Some(cache)) => LanguageGoal::Cache { cache, hard: self.hard as f32 },
+            (None, None) => LanguageGoal::CrossEntropy,
         };
         let feed = LanguageFeed::new(&packed, sequences, (self.batch, self.accumulate), (goal, vocab), Seed(self.seed))?;
         let undecayed = Named::of(&model, &outline).matching("no-decay", &self.no_decay)?;
         let mut model = self.trainable(model, &outline)?;
-        let constants =
-            AdamConstants { beta1: self.beta1 as f32, beta2: self.beta2 as f32, epsilon: self.epsilon as f32 };
+        let constants = AdamConstants { beta1: self.beta1 as f32, beta2: self.beta2 as f32, epsilon: self.epsilon as f32 };
         let mut optimizer = Optimizer::new(Method::AdamW { weight_decay: self.weight_decay as f32 })
             .with_constants(constants)
             .without_decay(undecayed);
@@ -151,7 +156,8 @@ impl TrainJob {
     }
 
     fn output(&self, model: &Path, out: &Path) -> Result<Output> {
-        let read = [Some(model), self.teacher.as_deref(), self.validation.as_deref()].into_iter().flatten();
+        let read = [Some(model), self.teacher.as_deref(), self.teacher_cache.as_deref(), self.validation.as_deref()];
+        let read = read.into_iter().flatten();
         let inputs: Vec<&Path> = read.chain(self.text.iter().map(PathBuf::as_path)).collect();
         match self.resume && !self.force {
             true => outputs::apart(out, &inputs).map(|()| Output::from(out)),
@@ -178,8 +184,9 @@ impl TrainJob {
         validation: Option<&Validation>,
         teacher: Option<&(Folder, Config)>,
     ) -> Result<Value> {
-        let windows = validation.map(|v| v.windows.iter().flatten().fold(0u64, |h, id| h.wrapping_mul(0x100_0000_01b3) ^ u64::from(*id)));
-        let of_teacher = |value: Value| if self.teacher.is_some() { value } else { Value::Null };
+        let windows =
+            validation.map(|v| v.windows.iter().flatten().fold(0u64, |h, id| h.wrapping_mul(0x100_0000_01b3) ^ u64::from(*id)));
+        let of_teacher = |value: Value| if self.teacher.is_some() || self.teacher_cache.is_some() { value } else { Value::Null };
         Ok(json!({
             "version of lacuna": env!("CARGO_PKG_VERSION"), "MODEL": folder.fingerprint()?, "--text": packed.digest(),
             "--steps": steps, "--context": self.context, "--batch": self.batch, "--accumulate": self.accumulate, "--bos": self.bos,
@@ -239,7 +246,8 @@ impl Run<'_> {
             speed = tokens * (step - self.resumed_at) as f64 / stepping;
             self.session.notes.curve.push(record);
             let (of, seconds_left, memory) = (self.steps, (self.steps - step) as f64 * tokens / speed, peak_memory());
-            let said = watch(&Event::Step { record, of, tokens_per_second: speed, seconds_left, memory });
+            let sequences = (0..self.job.accumulate).flat_map(|pass| self.feed.sequences(step - 1, pass)).collect();
+            let said = watch(&Event::Step { record, sequences, of, tokens_per_second: speed, seconds_left, memory });
             let done = Error::go_on(said).and_then(|()| self.validate_if_due(step, watch));
             let stopped = matches!(done, Err(Error::Interrupted));
             if stopped || step == self.steps || (done.is_ok() && step.is_multiple_of(self.job.save_every)) {

@@ -57,7 +57,8 @@ impl Standing {
             return match first(&report.settings, asked) {
                 Some(_) if job.force => Ok(Standing::Anew),
                 Some(d) => {
-                    let reason = format!("the finished run {} has {}, this one {}; name a new folder", out.display(), d.before, d.now);
+                    let reason =
+                        format!("the finished run {} has {}, this one {}; name a new folder", out.display(), d.before, d.now);
                     Err(Error::invalid_option(d.option, reason))
                 }
                 None => Ok(Standing::Finished(Box::new(report))),

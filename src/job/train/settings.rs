@@ -56,6 +56,7 @@ pub enum Keep {
 /// | `lora` | | from 1 | the rank of factors that train in place of the weights |
 /// | `lora-alpha` | twice the rank | above 0 | α |
 /// | `teacher` | | a path | the folder of a model to learn from, run beside |
+/// | `teacher-cache` | | a path | what a teacher said of the same text, out of a file, in its place |
 /// | `divergence` | `forward-kl` | [`Divergence`] | how the two are held against one another |
 /// | `temperature` | 1 | above 0 | of both |
 /// | `hard` | 0 | [0, 1] | weight of the text's cross-entropy beside the teacher |
@@ -128,6 +129,8 @@ pub struct TrainJob {
     pub lora_alpha: Option<f64>,
     /// A model to learn from.
     pub teacher: Option<PathBuf>,
+    /// What a teacher said of the same text.
+    pub teacher_cache: Option<PathBuf>,
     /// How the two are held against one another.
     pub divergence: Divergence,
     /// The temperature of both.
@@ -159,7 +162,7 @@ pub struct TrainJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 37] = [
+pub(super) const NAMES: [&str; 38] = [
     "model",
     "out",
     "text",
@@ -186,6 +189,7 @@ pub(super) const NAMES: [&str; 37] = [
     "lora",
     "lora-alpha",
     "teacher",
+    "teacher-cache",
     "divergence",
     "temperature",
     "hard",
@@ -228,6 +232,7 @@ impl Default for TrainJob {
             lora: None,
             lora_alpha: None,
             teacher: None,
+            teacher_cache: None,
             divergence: Divergence::ForwardKl,
             temperature: 1.0,
             hard: 0.0,
@@ -299,6 +304,8 @@ setters! {
     lora_alpha(alpha: f64) = Some(alpha);
     /// A model to learn from.
     teacher(folder: impl Into<PathBuf>) = Some(folder.into());
+    /// What a teacher said of the same text.
+    teacher_cache(file: impl Into<PathBuf>) = Some(file.into());
     /// How the two are held against one another.
     divergence(divergence: Divergence) = divergence;
     /// The temperature of both.

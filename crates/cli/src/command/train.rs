@@ -151,6 +151,9 @@ struct Teacher {
     /// Learn from this model's predictions, which runs beside
     #[arg(long, value_name = "DIR")]
     teacher: Option<PathBuf>,
+    /// Learn from what a teacher said of the same text: a file that `lacuna logits --top` wrote
+    #[arg(long, value_name = "FILE")]
+    teacher_cache: Option<PathBuf>,
     /// How student and teacher are held against one another
     #[arg(long, value_parser = divergences(), default_value_t = default().divergence)]
     divergence: Divergence,
@@ -238,6 +241,7 @@ fn job(args: &Args) -> Result<TrainJob> {
         lora: "lora" = parts.lora;
         lora_alpha: "lora-alpha" = parts.lora_alpha;
         teacher: "teacher" = teacher.teacher;
+        teacher_cache: "teacher-cache" = teacher.teacher_cache;
         divergence: "divergence" = teacher.divergence;
         temperature: "temperature" = teacher.temperature;
         hard: "hard" = teacher.hard;
@@ -280,10 +284,10 @@ pub fn run(args: &Args) -> Result<()> {
     let report = job.run(&mut |event| {
         bar.see(event);
         match event {
-            Event::Step { record, .. } if args.json => {
+            Event::Step { record, sequences, .. } if args.json => {
                 printed = print_json(&serde_json::json!({
                     "step": record.step, "loss": record.loss, "learning_rate": record.learning_rate,
-                    "gradient_norm": record.gradient_norm,
+                    "gradient_norm": record.gradient_norm, "sequences": sequences,
                 }));
             }
             Event::Validated(record) if args.json => {
@@ -319,7 +323,7 @@ struct Bar(Option<ProgressBar>);
 impl Bar {
     fn see(&mut self, event: &Event) {
         match event {
-            Event::Step { record, of, tokens_per_second, seconds_left, memory } => {
+            Event::Step { record, of, tokens_per_second, seconds_left, memory, .. } => {
                 let bar = self.0.get_or_insert_with(|| {
                     let bar = ProgressBar::new(*of as u64);
                     let style = ProgressStyle::with_template("steps {wide_bar} {pos}/{len} {elapsed} {msg}");

@@ -22,6 +22,8 @@ mod jobs;
 mod levels;
 #[path = "language/ranked.rs"]
 mod ranked;
+#[path = "language/reconstructed.rs"]
+mod reconstructed;
 #[path = "language/resume.rs"]
 mod resume;
 #[path = "language/training.rs"]

@@ -98,6 +98,7 @@ impl PruneJob {
             inputs: self.inputs,
             sequential: plan.sequential,
             correction: plan.correction,
+            reconstruction: plan.reconstruction,
             gradients: gradients.as_ref(),
             memory,
         };

@@ -10,6 +10,7 @@ mod texts;
 pub mod bench;
 pub mod advise;
 pub mod import;
+pub mod init;
 pub mod logits;
 pub mod pack;
 pub mod eval;

@@ -131,6 +131,42 @@ fn a_cache_of_a_teacher_is_written_from_a_text_and_learnt_from() {
     folder.succeeds(&args);
 }
 
+#[test]
+fn a_model_from_scratch_takes_the_tokenizer_along_and_learns() {
+    let folder = tiny();
+    let said = folder.json(&["init", "tiny", "new", "--seed", "3", "--json"]);
+    assert_eq!((&said["seed"], &said["tokenizer"]), (&3.into(), &"tiny".into()));
+    let args = [
+        "train",
+        "new",
+        "grown",
+        "--text",
+        "text.txt",
+        "--steps",
+        "30",
+        "--context",
+        "16",
+        "--batch",
+        "4",
+        "--lr",
+        "0.01",
+        "--json",
+    ];
+    let said = lines(&folder, &args);
+    let loss = |n: usize| said[n]["loss"].as_f64().unwrap();
+    assert!(loss(29) < 0.7 * loss(0), "{} to {}", loss(0), loss(29));
+    folder.succeeds(&["generate", "grown", "--prompt", "The", "--tokens", "2"]);
+    let mut config: Value = serde_json::from_slice(&fs::read(folder.path("tiny").join("config.json")).unwrap()).unwrap();
+    config["vocab_size"] = 7.into();
+    fs::write(folder.path("small.json"), config.to_string()).unwrap();
+    let line = folder.refuses(&["init", "small.json", "s", "--tokenizer", "tiny"]);
+    assert!(
+        line.starts_with("tokenizer: tiny has ") && line.ends_with(" tokens, the config a vocabulary of 7: raise vocab_size"),
+        "{line}"
+    );
+    assert!(folder.succeeds(&["init", "small.json", "s"]).contains("no tokenizer -> s"));
+}
+
 /// Ends a process by its number.
 fn signal(name: &str, process: u32) {
     assert!(Command::new("kill").args([name, &process.to_string()]).status().unwrap().success());

@@ -20,6 +20,8 @@ mod finite;
 mod jobs;
 #[path = "language/levels.rs"]
 mod levels;
+#[path = "language/low_rank.rs"]
+mod low_rank;
 #[path = "language/ranked.rs"]
 mod ranked;
 #[path = "language/reconstructed.rs"]

@@ -158,6 +158,9 @@ impl TeacherCache {
         let refuse = |reason: String| Error::malformed(path, format!("is no cache of a teacher: {reason}"));
         let text = rows.metadata().get(KEY).ok_or_else(|| refuse(format!("has no {KEY}")))?;
         let about: About = serde_json::from_str(text).map_err(|e| refuse(e.to_string()))?;
+        if about.vocab > u32::MAX as usize {
+            return Err(refuse(format!("a vocabulary of {} tokens", about.vocab)));
+        }
         if about.version != 1 {
             return Err(refuse(format!("version {}; 1 is read", about.version)));
         }

@@ -78,11 +78,6 @@ impl Trainer {
         &self.optimizer
     }
 
-    /// Goes on with another optimiser: one that was saved.
-    pub fn set_optimizer(&mut self, optimizer: Optimizer) {
-        self.optimizer = optimizer;
-    }
-
     /// Takes one step. Masks are held through it. The mean loss is over all rows of all passes that have something to learn, so that a step
     /// of several passes is that of one larger one, up to rounding.
     ///

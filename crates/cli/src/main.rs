@@ -33,6 +33,8 @@ enum Command {
     Prune(Box<command::prune::Args>),
     /// Trains a language model's folder, or lets a pruned one recover, with a teacher or without
     Train(Box<command::train::Args>),
+    /// Runs the stages of a recipe, each a job of prune or train on what the one before has written
+    Run(command::run::Args),
     /// Lays the pruned weights of a model's folder in another way: compressed, or whole again
     Pack(command::pack::Args),
     /// Times sparse products against dense ones on this machine
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
             args.given = typed(&matches);
             command::train::run(&args)
         }
+        Command::Run(args) => command::run::run(&args),
         Command::Pack(args) => command::pack::run(&args),
         Command::Bench(args) => command::bench::run(&args),
         Command::Advise(args) => command::advise::run(&args),

@@ -14,6 +14,8 @@ mod common;
 mod few_bits;
 #[path = "cli/language.rs"]
 mod language;
+#[path = "cli/pipelines.rs"]
+mod pipelines;
 #[path = "cli/places.rs"]
 mod places;
 #[path = "cli/plain_files.rs"]

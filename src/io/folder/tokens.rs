@@ -79,7 +79,7 @@ pub(crate) fn write_byte_rows(
     metadata: &BTreeMap<String, String>,
     mut part: impl FnMut(usize) -> Result<Vec<u8>>,
 ) -> Result<()> {
-    let all = parts.checked_mul(rows).unwrap_or(usize::MAX);
+    let all = parts.saturating_mul(rows);
     write_parts(path, (name, Element::U8, vec![all, bytes]), metadata, parts, |i| {
         let found = part(i)?;
         assert_eq!(found.len(), rows * bytes, "part {i}");

@@ -116,8 +116,8 @@ impl TrainJob {
             let notes = std::mem::take(&mut run.session.notes);
             let written_step = if self.kept() == Keep::Best { notes.best.unwrap_or(steps) } else { steps };
             let whole = |folder: &Folder| -> Result<f64> {
-                let sum = Census::of(folder, &Config::of(folder)?, true)?.whole();
-                Ok(masked(folder, sum.numbers)?)
+                let sum = Census::of(folder, &Config::of(folder)?, false)?.whole();
+                masked(folder, sum.numbers)
             };
             run.session.writer.copy_rest(&folder)?;
             let written = run.session.writer.complete()?;

@@ -19,6 +19,7 @@ mod pages;
 pub mod demo;
 pub mod prune;
 pub mod train;
+pub mod run;
 
 use lacuna::{Error, Result};
 use ndarray::Array2;

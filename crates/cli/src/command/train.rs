@@ -260,7 +260,7 @@ fn job(args: &Args) -> Result<TrainJob> {
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// From now on the first Ctrl-C (or a request of the system to end) lets the step that runs end and the state be saved; the second ends at once.
-fn stop_cleanly() -> Result<()> {
+pub(super) fn stop_cleanly() -> Result<()> {
     ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
@@ -268,6 +268,11 @@ fn stop_cleanly() -> Result<()> {
         eprintln!("note: ends after this step, with its state saved; once more ends at once");
     })
     .map_err(|e| Error::unsupported("Ctrl-C", e.to_string()))
+}
+
+/// Whether Ctrl-C was pressed.
+pub(super) fn is_stopped() -> bool {
+    STOP.load(Ordering::Relaxed)
 }
 
 /// Runs the command.
@@ -297,7 +302,7 @@ pub fn run(args: &Args) -> Result<()> {
             Event::Step { .. } | Event::Progress { .. } => {}
             other => eprintln!("{other}"),
         }
-        if printed.is_err() || STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if printed.is_err() || is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.clear();
     printed?;

@@ -45,6 +45,7 @@ fn seconds(scratch: &Path, blocks: usize, sequences: usize) -> Result<f64> {
         inputs: CalibrationInputs::Pruned,
         sequential: Sequential::Layer,
         correction: None,
+        reconstruction: None,
         gradients: None,
         memory: ActivationMemory::new(512 << 20, scratch),
     };

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 from kill_prune import CASES, comparable, content, ids  # noqa: E402
 
-SUBCOMMANDS = ["", "demo", "import", "eval", "logits", "generate", "prune", "pack", "bench", "bench spmm", "bench sweep", "bench check", "inspect"]
+SUBCOMMANDS = ["", "demo", "import", "init", "eval", "logits", "generate", "prune", "train", "run", "pack", "bench", "bench spmm", "bench sweep", "bench check", "inspect"]
 METHODS = ["magnitude", "magnitude-l2", "random", "wanda", "ria", "sparsegpt", "obc", "alps", "dsnot", "taylor", "fisher", "woodfisher"]
 PATTERNS = ["unstructured", "2:4", "block4x2", "rows", "cols"]
 MEASURED = ["--calibration", "ids.safetensors", "--samples", "8", "--context", "32"]
@@ -49,12 +49,25 @@ FURTHER = {
     "row": ["--method", "sparsegpt", "--scope", "row"],
     "correct": ["--method", "alps", "--correct", "1,1"],
     "reconstruct": ["--method", "wanda", "--reconstruct", "10"],
+    "blocks": ["--method", "sparsegpt", "--reconstruct-blocks=1"],
     "only": ["--method", "wanda", "--only", "mlp", "--skip", "down_proj"],
     "saved": ["--method", "wanda", "--save", "bitmask"],
     "text": ["--method", "magnitude", "--text", "ids.safetensors", "--windows", "2"],
     "sensitivity": ["--method", "wanda", "--allocate", "sensitivity", "--levels", "0.4,0.5,0.6", "--search-tokens", "64"],
     "dynamic": ["--method", "wanda", "--allocate", "dynamic", "--levels", "0.4,0.5,0.6"],
     "evolve": ["--method", "wanda", "--allocate", "evolve", "--levels", "0.4,0.5,0.6", "--generations", "2", "--search-tokens", "64"],
+}
+# Training runs, but for text and context.
+TRAINING = {
+    "plain": ["--steps", "4", "--batch", "2", "--accumulate", "2"],
+    "wsd": ["--epochs", "0.5", "--schedule", "wsd", "--held-out", "2", "--eval-every", "1"],
+    "lora": ["--steps", "3", "--lora", "2"],
+    "norms": ["--steps", "3", "--only", "kind:norm"],
+    "forward": ["--steps", "3", "--teacher", "MODEL", "--temperature", "2", "--hard", "0.5"],
+    "reverse": ["--steps", "3", "--teacher", "MODEL", "--divergence", "reverse-kl"],
+    "jensen-shannon": ["--steps", "3", "--teacher", "MODEL", "--divergence", "jensen-shannon"],
+    "margin": ["--steps", "3", "--teacher", "MODEL", "--margin", "0.2"],
+    "cache": ["--steps", "3", "--teacher-cache", "top.safetensors"],
 }
 # Calls that are refused.
 BAD = [
@@ -197,6 +210,20 @@ def folders(place):
             else:
                 place.folder(f"pack/{model}/{layout}", "packed")
         reading(place, f"whole/{model}", model, model)
+    for model in ["llama", "gpt2"]:
+        text = ["--text", f"{model}.ids.safetensors", "--context", "8" if model == "gpt2" else "32"]
+        for entries in ["top", "sample"]:
+            place.run(["logits", model, "--out", f"{entries}.safetensors", f"--{entries}", "6", "--force", *text])
+            say(f"cache/{model}/{entries}", (place.root / f"{entries}.safetensors").read_bytes())
+        for name, options in TRAINING.items():
+            shutil.rmtree(place.root / "out", ignore_errors=True)
+            options = [model if option == "MODEL" else option for option in options]
+            done = place.run(["train", f"{model}-half", "out", "--lr", "0.01", "--json", *text, *options])
+            say(f"train/{model}/{name}/keys", "\n".join(sorted(keys(json.loads(done.stdout.splitlines()[-1])))))
+            place.folder(f"train/{model}/{name}", "out")
+        shutil.rmtree(place.root / "new", ignore_errors=True)
+        place.run(["init", model, "new", "--seed", "3"])
+        place.folder(f"init/{model}", "new")
     for allocate in ["uniform", "global", "er", "erk", "lamp"]:
         place.run(["prune", "llama/model.safetensors", "file.safetensors", "--sparsity", "0.5", "--allocate", allocate, "--force"])
         say(f"file/{allocate}", (place.root / "file.safetensors").read_bytes())

@@ -57,6 +57,7 @@ CASES = {
     "woodfisher": ["--method", "woodfisher", "--block-size", "32", *HALF, *MEASURED],
     "wanda, least squares": ["--method", "wanda", "--reconstruct", "20", *HALF, *MEASURED],
     "sparsegpt, corrected": ["--method", "sparsegpt", "--correct", "1,1", *HALF, *MEASURED],
+    "sparsegpt, blocks reconstructed": ["--method", "sparsegpt", "--reconstruct-blocks=2", *HALF, *MEASURED],
     "sparsegpt by owl": ["--method", "sparsegpt", "--allocate", "owl", *HALF, *MEASURED],
     "sparsegpt by sensitivity": ["--method", "sparsegpt", "--allocate", "sensitivity", "--levels", "0.4,0.5,0.6", *HALF, *MEASURED],
     "wanda by dynamic": ["--method", "wanda", "--allocate", "dynamic", "--levels", "0.4,0.5,0.6", *HALF, *MEASURED],
@@ -82,6 +83,14 @@ def comparable(files):
     files = dict(files)
     if "prune.html" in files:
         files["prune.html"] = b""
+    if "train.html" in files:
+        files["train.html"] = b""
+    if "train.json" in files:
+        report = json.loads(files["train.json"])
+        for key in ["seconds", "tokens_per_second", "peak_bytes", "out", "resumed_at"]:
+            report.pop(key, None)
+        report.get("job", {}).pop("out", None)
+        files["train.json"] = json.dumps(report, sort_keys=True)
     if "prune.json" in files:
         report = json.loads(files["prune.json"])
         for key in ["seconds", "peak_bytes", "out"]:

@@ -4,8 +4,12 @@
 mod close;
 #[path = "language/budgets.rs"]
 mod budgets;
+#[path = "language/cached.rs"]
+mod cached;
 #[path = "language/common.rs"]
 mod common;
+#[path = "language/divergences.rs"]
+mod divergences;
 #[path = "language/driver.rs"]
 mod driver;
 #[path = "language/encdec.rs"]
@@ -16,11 +20,17 @@ mod finite;
 mod jobs;
 #[path = "language/levels.rs"]
 mod levels;
+#[path = "language/low_rank.rs"]
+mod low_rank;
 #[path = "language/ranked.rs"]
 mod ranked;
+#[path = "language/reconstructed.rs"]
+mod reconstructed;
 #[path = "language/resume.rs"]
 mod resume;
 #[path = "language/shrink.rs"]
 mod shrink;
+#[path = "language/training.rs"]
+mod training;
 #[path = "language/working.rs"]
 mod working;

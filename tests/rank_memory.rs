@@ -127,6 +127,7 @@ fn pruned(dir: &Path) -> usize {
         inputs: CalibrationInputs::Pruned,
         sequential: Sequential::Layer,
         correction: None,
+        reconstruction: None,
         gradients: None,
         memory: ActivationMemory::new(0, dir),
     };

@@ -109,6 +109,7 @@ impl Run {
             inputs: CalibrationInputs::Pruned,
             sequential: Sequential::Layer,
             correction: None,
+            reconstruction: None,
             gradients: None,
             memory: ActivationMemory::new(1 << 20, room::room()),
         };

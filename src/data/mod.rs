@@ -6,6 +6,7 @@
 //! - [`table`]: CSV of numbers with a class.
 //! - [`Standard`]: inputs of mean 0 and deviation 1.
 //! - [`Tokens`]: token numbers of a text; [`Sequences`] to calibrate on, [`Windows`] to measure a perplexity on.
+//! - [`PackedDocuments`]: documents packed into sequences to train on; [`SequenceOrder`] of them.
 
 mod dataset;
 mod digits;
@@ -15,11 +16,13 @@ mod monks;
 mod standard;
 mod table;
 mod tokens;
+mod packed;
 
 pub use dataset::Dataset;
 pub use digits::digits;
 pub use idx::mnist;
 pub use monks::{Monk, Monks};
+pub use packed::{DocumentPacker, PackedDocuments, SequenceOrder};
 pub use standard::Standard;
 pub use table::table;
 pub(crate) use tokens::check_windows;

@@ -11,7 +11,7 @@
 
 pub mod atomic;
 mod foreign;
-mod place;
+pub(crate) mod place;
 mod row_file;
 pub mod safetensors;
 mod weights;
@@ -19,11 +19,12 @@ pub mod folder;
 pub mod outputs;
 pub mod gguf;
 
+pub(crate) use folder::{ByteRows, RECORDS, SETTINGS, write_byte_rows};
 pub use folder::{Folder, FolderWriter, Layout, MaskFile, Output, Packing, read_ids, repack, write_sequences};
-pub(crate) use folder::{RECORDS, SETTINGS};
 pub use foreign::refuse_gguf;
 pub(crate) use row_file::RowFile;
 pub use safetensors::{Checkpoint, Dtype, Header, Role, TensorInfo, check_finite, read_header};
+pub(crate) use safetensors::{TakeVector, write_vectors};
 pub use weights::{Weights, WeightsMut, read_matrix, read_vector};
 
 use crate::{Error, Result};

@@ -7,7 +7,7 @@ use std::io;
 ///
 /// # Errors
 /// What the system says; [`io::ErrorKind::UnexpectedEof`] if the file ends before.
-pub(super) fn read_exact_at(file: &File, bytes: &mut [u8], place: u64) -> io::Result<()> {
+pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], place: u64) -> io::Result<()> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::read_exact_at(file, bytes, place);
     #[cfg(windows)]
@@ -30,7 +30,7 @@ pub(super) fn read_exact_at(file: &File, bytes: &mut [u8], place: u64) -> io::Re
 ///
 /// # Errors
 /// What the system says.
-pub(super) fn write_all_at(file: &File, bytes: &[u8], place: u64) -> io::Result<()> {
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], place: u64) -> io::Result<()> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::write_all_at(file, bytes, place);
     #[cfg(windows)]

@@ -5,7 +5,7 @@ use super::settings::PruneJob;
 use crate::criteria::{Need, Needs, Saliency};
 use crate::io::{Packing, refuse_gguf};
 use crate::mask::{Budget, Pattern, Scope};
-use crate::prune::{CalibrationInputs, Correction, SequenceGradients, Sequential};
+use crate::prune::{BlockReconstruction, CalibrationInputs, Correction, SequenceGradients, Sequential};
 use crate::solve::{Pruner, Reconstruct, Reconstructed, Solver};
 use crate::sparse::Format;
 use crate::{Error, Result};
@@ -122,6 +122,7 @@ impl PruneJob {
             ("search-tokens", Some(self.search_tokens), 2, Some(usual.search_tokens)),
             ("generations", Some(self.generations), 1, Some(usual.generations)),
             ("offspring", Some(self.offspring), 1, Some(usual.offspring)),
+            ("reconstruct-blocks", self.reconstruct_blocks, 1, None),
         ];
         for (option, value, least, usual) in counts {
             if let Some(value) = value.filter(|value| *value < least) {
@@ -351,6 +352,7 @@ pub(super) struct Plan<'a> {
     pub scope: Scope,
     pub sequential: Sequential,
     pub correction: Option<Correction>,
+    pub reconstruction: Option<BlockReconstruction>,
     /// Whether inputs of layers, gradients or predictions must be measured.
     pub measures: bool,
 }
@@ -392,6 +394,16 @@ impl<'a> Plan<'a> {
         if correction.is_some() && (job.sequential == Sequential::Block || dense) {
             return Err(Error::invalid_option("correct", "layers make up for earlier ones only where they are pruned in turn"));
         }
+        if dense && job.reconstruct_blocks.is_some() {
+            return Err(Error::invalid_option(
+                "reconstruct-blocks",
+                "blocks are reconstructed on pruned inputs, not on --inputs dense",
+            ));
+        }
+        if let (Some(bits), Some(_)) = (job.bits, job.reconstruct_blocks) {
+            let reason = format!("{bits} bits beside reconstruct-blocks: weights that are trained leave their grid");
+            return Err(Error::invalid_option("bits", reason));
+        }
         let row = match job.scope {
             Some(scope) => scope == Scope::Row,
             None => method.is_by_row() && job.pattern == Pattern::Unstructured,
@@ -410,13 +422,19 @@ impl<'a> Plan<'a> {
             scope,
             sequential: if dense { Sequential::Block } else { job.sequential },
             correction,
-            measures: !of_weights || allocation.needs_folder() || job.reconstruct.is_some() || correction.is_some(),
+            reconstruction: job.reconstruct_blocks.map(BlockReconstruction::new),
+            measures: !of_weights
+                || allocation.needs_folder()
+                || job.reconstruct.is_some()
+                || job.reconstruct_blocks.is_some()
+                || correction.is_some(),
         })
     }
 
     /// Whether the method, its least squares, its correction or the allocation read what inputs measure.
     pub fn reads_inputs(&self) -> bool {
-        of_inputs(self.pruner.needs()) || self.allocation.needs_folder() || self.correction.is_some()
+        let beside = self.correction.is_some() || self.reconstruction.is_some();
+        of_inputs(self.pruner.needs()) || self.allocation.needs_folder() || beside
     }
 }
 

@@ -13,7 +13,11 @@ use std::collections::{BTreeMap, HashMap};
 /// The settings that matter for what is asked, by the names of the command's options, with the values that hold.
 pub(super) fn options(job: &PruneJob, plan: &Plan<'_>) -> Value {
     let correction = plan.correction;
-    let measured = plan.allocation.needs_folder() || job.reconstruct.is_some() || correction.is_some() || of_inputs(plan.needs);
+    let measured = plan.allocation.needs_folder()
+        || job.reconstruct.is_some()
+        || correction.is_some()
+        || plan.reconstruction.is_some()
+        || of_inputs(plan.needs);
     let reads = |setting: &str| plan.method.reads_setting(setting) || plan.allocation.reads_setting(setting);
     let all = [
         ("--method", true, json!(job.method)),
@@ -34,6 +38,7 @@ pub(super) fn options(job: &PruneJob, plan: &Plan<'_>) -> Value {
         ("--actorder", job.actorder, json!(job.actorder)),
         ("--bits", job.bits.is_some(), json!(job.bits)),
         ("--reconstruct", job.reconstruct.is_some(), json!(job.reconstruct)),
+        ("--reconstruct-blocks", job.reconstruct_blocks.is_some(), json!(job.reconstruct_blocks)),
         ("--correct", correction.is_some(), correction.map_or(Value::Null, |c| json!([c.inputs, c.hidden_states]))),
         ("--owl-lambda", reads("owl-lambda"), json!(job.owl_lambda)),
         ("--owl-threshold", reads("owl-threshold"), json!(job.owl_threshold)),

@@ -1,6 +1,25 @@
 //! What a running job says.
 
+use crate::train::StepRecord;
+use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// A perplexity while training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ValidationRecord {
+    /// After how many steps.
+    pub step: usize,
+    /// `exp` of the mean −ln p; infinite, in JSON null, where that is more than 709.
+    #[serde(deserialize_with = "or_infinite")]
+    pub perplexity: f64,
+    /// The mean −ln p, in nats.
+    pub nll: f64,
+}
+
+/// JSON has no infinity.
+fn or_infinite<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
+}
 
 /// A part of a run whose progress is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +45,8 @@ pub enum Stage {
     Blocks,
     /// The perplexity of the pruned model; steps are blocks.
     PerplexityAfter,
+    /// The perplexity of a model that trains; steps are windows.
+    Validation,
 }
 
 impl Stage {
@@ -42,6 +63,7 @@ impl Stage {
             Stage::Sizes => "sizes",
             Stage::Blocks => "blocks",
             Stage::PerplexityAfter => "perplexity after",
+            Stage::Validation => "validation",
         }
     }
 }
@@ -72,6 +94,23 @@ pub enum Event {
         /// Most bytes of memory so far, where the system says and the part is [`Stage::Blocks`].
         memory: Option<u64>,
     },
+    /// A step of training was taken.
+    Step {
+        /// What became of it.
+        record: StepRecord,
+        /// The numbers of the sequences that it was on, in order.
+        sequences: Vec<usize>,
+        /// All steps.
+        of: usize,
+        /// Tokens a second, over the steps since the run was begun or taken up.
+        tokens_per_second: f64,
+        /// Seconds of the steps that are left, at that.
+        seconds_left: f64,
+        /// Most bytes of memory so far, where the system says.
+        memory: Option<u64>,
+    },
+    /// The perplexity of a model that trains was measured.
+    Validated(ValidationRecord),
 }
 
 impl fmt::Display for Event {
@@ -84,6 +123,16 @@ impl fmt::Display for Event {
                 None => f.write_str("note: all settings matter"),
             },
             Event::Progress { stage, done, of, .. } => write!(f, "{}: {done} of {of}", stage.name()),
+            Event::Step { record, of, tokens_per_second, .. } => {
+                let StepRecord { step, loss, learning_rate, .. } = record;
+                write!(
+                    f,
+                    "step {step} of {of}: loss {loss:.4}, learning rate {learning_rate:.3e}, {tokens_per_second:.0} tokens/s"
+                )
+            }
+            Event::Validated(ValidationRecord { step, perplexity, .. }) => {
+                write!(f, "perplexity {perplexity:.4} after step {step}")
+            }
         }
     }
 }

@@ -6,10 +6,15 @@
 //!     └──────────────────────────────────── job ◄────────────────────────────────────────┘
 //! ```
 //!
+//! [`TrainJob`] is the same for training a language model: `train.json`, the page, and a saved state from which it is taken up.
+//!
+//! [`Pipeline`] is several of them, each on what the one before has written.
+//!
 //! [`PruneJob`] lists its settings. [`Methods`] turns the names `sparsegpt`, `erk`, … into methods; a user's own are registered there. A job
 //! prunes a model's folder or a plain file ([`PruneJob::run`]), or a model in memory ([`PruneJob::prune_model`]).
 
 mod event;
+mod setters;
 mod settings;
 mod methods;
 mod standard;
@@ -27,10 +32,14 @@ mod file;
 mod network;
 mod run;
 mod shrink;
+mod train;
+mod pipeline;
 
 pub use described::FewTokens;
-pub use event::{Event, Stage, unused_note};
+pub use event::{Event, Stage, ValidationRecord, unused_note};
 pub use methods::{Allocation, Methods, PruneMethod};
+pub use pipeline::{Pipeline, PipelineReport, StageJob, StageReport};
 pub use report::{FileReport, ModelReport, PerplexityReport, PruneReport};
 pub use settings::PruneJob;
 pub use shrink::{ModelSize, ShrinkJob, ShrinkMethod, ShrinkReport};
+pub use train::{Keep, TrainJob, TrainReport};

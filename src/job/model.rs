@@ -97,6 +97,7 @@ impl PruneJob {
             inputs: self.inputs,
             sequential: plan.sequential,
             correction: plan.correction,
+            reconstruction: plan.reconstruction,
             gradients: gradients.as_ref(),
             memory,
         };

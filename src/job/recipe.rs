@@ -87,6 +87,11 @@ pub(super) fn from_toml<J: Recipe>(text: &str) -> Result<J> {
         let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         Error::invalid_option(format!("line {}", before.matches('\n').count() + 1), one_line(e.message(), 300))
     })?;
+    from_table(table)
+}
+
+/// A table of settings.
+pub(super) fn from_table<J: Recipe>(table: toml::Table) -> Result<J> {
     for (name, value) in &table {
         let shown = || value.to_string();
         known::<J>(name)?;
@@ -177,6 +182,7 @@ mod tests {
             .actorder(true)
             .bits(3)
             .reconstruct(11)
+            .reconstruct_blocks(4)
             .correct(1.0, 0.1)
             .activations(12)
             .scratch("/tmp")
@@ -210,7 +216,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_recipe_is_one_line_with_the_key_and_the_value() {
         for (text, line) in [
-            ("sparsty = 0.5", "no setting is named 'sparsty' among 36; did you mean 'sparsity'?"),
+            ("sparsty = 0.5", "no setting is named 'sparsty' among 37; did you mean 'sparsity'?"),
             ("force = true", "force: is an option of one run, and no setting of a recipe"),
             ("sparsity = \"half\"", "sparsity: \"half\": invalid type: string \"half\", expected f64"),
             ("sparsity = 1.5", "sparsity: 1.5 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),

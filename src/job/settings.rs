@@ -1,5 +1,6 @@
 //! The settings of a pruning job.
 
+use super::setters::setters;
 use crate::data::Bos;
 use crate::mask::{Pattern, Scope};
 use crate::prune::{CalibrationInputs, Cost, Sequential};
@@ -48,6 +49,7 @@ use std::path::PathBuf;
 /// | `actorder` | false | | `sparsegpt` visits columns by falling activation |
 /// | `bits` | | 1 to 16 | `sparsegpt` rounds what stays to 2^bits values a row |
 /// | `reconstruct` | | 0 to 1 000 000 | steps of conjugate gradients after pruning |
+/// | `reconstruct-blocks` | | from 1 | passes over the calibration in which each block's kept weights and norms are trained towards the dense block's outputs |
 /// | `correct` | none | one or two of [0, 1] | fractions of what earlier layers changed that a layer makes up for: of its inputs, of the hidden states |
 /// | `activations` | half of the free memory | megabytes | activations that stay in memory |
 /// | `scratch` | that of `out` | a folder | on whose disk the rest lies |
@@ -112,6 +114,8 @@ pub struct PruneJob {
     pub bits: Option<u32>,
     /// Steps of conjugate gradients towards the least squares solution, after pruning.
     pub reconstruct: Option<usize>,
+    /// Passes in which each block is trained towards the dense one after it is pruned.
+    pub reconstruct_blocks: Option<usize>,
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     pub correct: Vec<f64>,
     /// Megabytes of activations that stay in memory.
@@ -153,7 +157,7 @@ pub struct PruneJob {
 macro_rules! names {
     ($($name:literal: $field:ident),+ $(,)?) => {
         /// The names of the settings in recipes and records, in their order there.
-        pub(super) const NAMES: [&str; 36] = [$($name),+];
+        pub(super) const NAMES: [&str; 37] = [$($name),+];
 
         impl PruneJob {
             /// The settings, by name, that are not as they are by default. Paths of model and output are not counted.
@@ -188,6 +192,7 @@ names! {
     "actorder": actorder,
     "bits": bits,
     "reconstruct": reconstruct,
+    "reconstruct-blocks": reconstruct_blocks,
     "correct": correct,
     "activations": activations,
     "scratch": scratch,
@@ -229,6 +234,7 @@ impl Default for PruneJob {
             actorder: false,
             bits: None,
             reconstruct: None,
+            reconstruct_blocks: None,
             correct: Vec::new(),
             activations: None,
             scratch: None,
@@ -250,18 +256,8 @@ impl Default for PruneJob {
     }
 }
 
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),+) = $value:expr;)+) => {
-        impl PruneJob {
-            $($(#[$doc])* #[must_use] pub fn $name(mut self, $($arg: $ty),+) -> Self {
-                self.$name = $value;
-                self
-            })+
-        }
-    };
-}
-
 setters! {
+    PruneJob;
     /// The model's folder, or the safetensors file, to prune.
     model(path: impl Into<PathBuf>) = Some(path.into());
     /// The folder or the file to write; it appears whole or not at all.
@@ -306,6 +302,8 @@ setters! {
     bits(bits: u32) = Some(bits);
     /// Steps of conjugate gradients towards the least squares solution, after pruning.
     reconstruct(steps: usize) = Some(steps);
+    /// Passes in which each block is trained towards the dense one after it is pruned.
+    reconstruct_blocks(passes: usize) = Some(passes);
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     correct(inputs: f64, hidden_states: f64) = vec![inputs, hidden_states];
     /// Megabytes of activations that stay in memory.

@@ -104,10 +104,10 @@ fn outcome_difference(before: &Value, now: &Value) -> Option<Difference> {
 }
 
 /// An option in which two runs differ.
-struct Difference {
-    option: String,
-    before: String,
-    now: String,
+pub(super) struct Difference {
+    pub option: String,
+    pub before: String,
+    pub now: String,
 }
 
 impl Difference {
@@ -157,8 +157,13 @@ fn difference(before: &Value, now: &Value) -> Option<Difference> {
     Some(Difference { option: option.to_string(), before: old, now: new })
 }
 
+/// Refuses an option in which an unfinished run differs from this one.
+pub(super) fn refuse_difference(out: &Path, before: &Value, now: &Value) -> Result<()> {
+    first(before, now).map_or(Ok(()), |d| Err(d.refuse(out)))
+}
+
 /// The first option in which two sets differ, those that decide about others before them.
-fn first(before: &Value, now: &Value) -> Option<Difference> {
+pub(super) fn first(before: &Value, now: &Value) -> Option<Difference> {
     let keys = |v: &Value| -> Vec<String> { v.as_object().into_iter().flat_map(|v| v.keys().cloned()).collect() };
     let leading = ["--method", "--pattern", "--allocate", "--sparsity", "--text"].map(String::from).into_iter();
     let option = leading.chain(keys(now)).chain(keys(before)).find(|key| before[key] != now[key])?;

@@ -120,7 +120,7 @@ impl Outline {
 }
 
 /// The layers of one block.
-fn block(config: &Config, i: usize, parts: &Parts, path: &str, layers: &mut Vec<Outlined>) {
+pub(super) fn block(config: &Config, i: usize, parts: &Parts, path: &str, layers: &mut Vec<Outlined>) {
     let (recipe, widths) = (config.recipe(), config.widths(i));
     let (q, kv, hidden) = (widths.heads * widths.head_dim, widths.kv_heads * widths.head_dim, config.hidden());
     let mut push = |kind, part: &str, shape: (usize, usize), group: &str| {

@@ -18,7 +18,7 @@ impl Tokens {
     pub fn read(path: &Path, folder: &Folder, config: &Config, bos: Bos) -> Result<Tokens> {
         match numbers(path, config)? {
             Some(ids) => {
-                let first = first(config.bos(), folder, config, bos)?;
+                let first = first_of_numbers(folder, config, bos)?;
                 let bos = match (bos, first) {
                     (_, Some(id)) => begins(format!("token {id}")),
                     (Bos::Tokenizer, _) => "none (the file has token numbers)".to_string(),
@@ -50,8 +50,13 @@ impl Windows {
     }
 }
 
+/// As [`first`], where tokens come as numbers.
+pub(super) fn first_of_numbers(folder: &Folder, config: &Config, bos: Bos) -> Result<Option<u32>> {
+    first(config.bos(), folder, config, bos)
+}
+
 /// The token that begins every window, if one is to: the one that the model or its tokenizer names.
-fn first(named: Option<u32>, folder: &Folder, config: &Config, bos: Bos) -> Result<Option<u32>> {
+pub(super) fn first(named: Option<u32>, folder: &Folder, config: &Config, bos: Bos) -> Result<Option<u32>> {
     let no_token = || Error::malformed(folder.path(), "names no token that begins a text; --bos window needs one");
     let first = if bos == Bos::Window { Some(named.ok_or_else(no_token)?) } else { None };
     match first.filter(|id| *id as usize >= config.vocab()) {
@@ -91,13 +96,19 @@ fn of_text(path: &Path, folder: &Folder, config: &Config, bos: Bos) -> Result<To
 
 #[cfg(not(feature = "text"))]
 fn of_text(path: &Path, _: &Folder, _: &Config, _: Bos) -> Result<Tokens> {
+    Err(no_tokenizers(path))
+}
+
+/// What is said of a text by a build that cannot cut it into tokens.
+#[cfg(not(feature = "text"))]
+pub(super) fn no_tokenizers(path: &Path) -> Error {
     let reason = "is a text, and this build of the library has no tokenizers: build it with the feature 'text', or give a safetensors file with \
                   a tensor input_ids";
-    Err(Error::malformed(path, reason))
+    Error::malformed(path, reason)
 }
 
 /// The token numbers of a safetensors file, row after row; `None` if the path is that of no such file.
-fn numbers(path: &Path, config: &Config) -> Result<Option<Vec<u32>>> {
+pub(super) fn numbers(path: &Path, config: &Config) -> Result<Option<Vec<u32>>> {
     if path.extension().is_none_or(|e| e != "safetensors") {
         return Ok(None);
     }

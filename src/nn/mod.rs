@@ -31,7 +31,7 @@ pub use model::{Curvature, Mode, Model, Passes, Samples};
 pub use objective::{Objective, Targets};
 pub(crate) use objective::{check_rows, check_taps};
 pub use observer::{Observer, Sink};
-pub use optimizer::{Method, Moments, Optimizer};
+pub use optimizer::{AdamConstants, Method, Moments, Optimizer};
 pub use parameters::{Change, Gradients, Parameters, See, check_mask};
 pub(crate) use transformer::attention;
 pub use transformer::{

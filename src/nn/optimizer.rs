@@ -6,7 +6,7 @@ use crate::{Error, Result};
 use ndarray::ArrayD;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How a gradient moves a weight. The formulas, with `g` the gradient and `η` the learning rate, are PyTorch's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub enum Method {
         /// λ
         weight_decay: f32,
     },
-    /// Adam (Kingma and Ba 2015, arXiv:1412.6980), β = (0.9, 0.999), ε = 1e-8; `g + λ w` in place of `g`.
+    /// Adam (Kingma and Ba 2015, arXiv:1412.6980), with [`AdamConstants`]; `g + λ w` in place of `g`.
     Adam {
         /// λ
         weight_decay: f32,
@@ -31,8 +31,29 @@ pub enum Method {
     },
 }
 
-const BETA: (f32, f32) = (0.9, 0.999);
-const EPSILON: f32 = 1e-8;
+/// The constants of Adam and AdamW.
+///
+/// | Name | Default | Range | Meaning |
+/// |---|---|---|---|
+/// | `beta1` | 0.9 | [0, 1) | how much of the mean of gradients stays in a step |
+/// | `beta2` | 0.999 | [0, 1) | the same of the mean of their squares |
+/// | `epsilon` | 1e-8 | above 0 | added to the root of that |
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AdamConstants {
+    /// β₁
+    pub beta1: f32,
+    /// β₂
+    pub beta2: f32,
+    /// ε
+    pub epsilon: f32,
+}
+
+impl Default for AdamConstants {
+    fn default() -> Self {
+        AdamConstants { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    }
+}
+
 /// Numbers of a parallel task.
 const CHUNK: usize = 1 << 14;
 
@@ -51,6 +72,9 @@ pub struct Moments {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Optimizer {
     method: Method,
+    constants: AdamConstants,
+    /// Parameters that no weight decay shrinks.
+    undecayed: BTreeSet<String>,
     step: u32,
     moments: BTreeMap<String, Moments>,
 }
@@ -58,12 +82,36 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimiser that has not taken a step.
     pub fn new(method: Method) -> Self {
-        Optimizer { method, step: 0, moments: BTreeMap::new() }
+        Optimizer::resumed(method, 0, BTreeMap::new())
     }
 
     /// An optimiser that has taken so many steps, and remembers this of each parameter, by its name.
     pub fn resumed(method: Method, step: u32, moments: BTreeMap<String, Moments>) -> Self {
-        Optimizer { method, step, moments }
+        Optimizer { method, constants: AdamConstants::default(), undecayed: BTreeSet::new(), step, moments }
+    }
+
+    /// The same with other constants of Adam and AdamW; SGD has no use for them.
+    #[must_use]
+    pub fn with_constants(mut self, constants: AdamConstants) -> Self {
+        self.constants = constants;
+        self
+    }
+
+    /// The same, with no weight decay on these parameters: by habit norms, biases and embeddings.
+    #[must_use]
+    pub fn without_decay(mut self, parameters: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.undecayed = parameters.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The constants of Adam and AdamW.
+    pub fn constants(&self) -> AdamConstants {
+        self.constants
+    }
+
+    /// The parameters that no weight decay shrinks.
+    pub fn undecayed(&self) -> &BTreeSet<String> {
+        &self.undecayed
     }
 
     /// How it moves weights.
@@ -126,8 +174,10 @@ impl Optimizer {
             self.moments.insert(name.to_string(), new);
         }
         let Some(Moments { first, second }) = self.moments.get_mut(name) else { return };
+        let decays = if self.undecayed.contains(name) { 0.0 } else { 1.0 };
         match self.method {
             Method::Sgd { momentum, weight_decay } => {
+                let weight_decay = decays * weight_decay;
                 zip_chunks(weights, gradient, first, None, |w, g, v, _| {
                     for ((w, g), v) in w.iter_mut().zip(g).zip(v) {
                         *v = momentum * *v + g + weight_decay * *w;
@@ -136,16 +186,17 @@ impl Optimizer {
                 });
             }
             Method::Adam { weight_decay } | Method::AdamW { weight_decay } => {
+                let (weight_decay, AdamConstants { beta1, beta2, epsilon }) = (decays * weight_decay, self.constants);
                 let decoupled = matches!(self.method, Method::AdamW { .. });
                 let (l2, shrink) = if decoupled { (0.0, 1.0 - learning_rate * weight_decay) } else { (weight_decay, 1.0) };
-                let bias = (1.0 - BETA.0.powi(self.step as i32), (1.0 - BETA.1.powi(self.step as i32)).sqrt().recip());
+                let bias = (1.0 - beta1.powi(self.step as i32), (1.0 - beta2.powi(self.step as i32)).sqrt().recip());
                 let rate = learning_rate / bias.0;
                 zip_chunks(weights, gradient, first, Some(second), |w, g, m, v| {
                     for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
                         let g = g + l2 * *w;
-                        *m = BETA.0 * *m + (1.0 - BETA.0) * g;
-                        *v = BETA.1 * *v + (1.0 - BETA.1) * g * g;
-                        *w = shrink * *w - rate * *m / (v.sqrt() * bias.1 + EPSILON);
+                        *m = beta1 * *m + (1.0 - beta1) * g;
+                        *v = beta2 * *v + (1.0 - beta2) * g * g;
+                        *w = shrink * *w - rate * *m / (v.sqrt() * bias.1 + epsilon);
                     }
                 });
             }

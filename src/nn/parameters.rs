@@ -4,6 +4,7 @@
 use crate::mask::Mask;
 use crate::{Error, Result};
 use ndarray::{ArrayD, ArrayViewD};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// Sees a parameter: its name, its numbers (a weight as `(out, in)`), and the mask that is held on it.
@@ -96,6 +97,9 @@ pub fn check_mask(name: &str, (rows, cols): (usize, usize), mask: &Mask) -> Resu
     Err(Error::shape(format!("mask of {name}"), &[rows, cols], &[mask.rows(), mask.cols()]))
 }
 
+/// Numbers of a gradient whose squares are summed one after another.
+const PART: usize = 1 << 14;
+
 /// Gradients by parameter name: `(out, in)` for a weight, `(n)` or `(n, 1)` for a vector.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Gradients(BTreeMap<String, ArrayD<f32>>);
@@ -158,13 +162,18 @@ impl Gradients {
 
     /// The Euclidean norm of all gradients together.
     pub fn norm(&self) -> f64 {
-        let square = |g: &ArrayD<f32>| g.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
+        // In parts of a fixed size, whose sums are added in their order.
+        let squares = |part: &[f32]| part.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
+        let square = |g: &ArrayD<f32>| match g.as_slice_memory_order() {
+            Some(numbers) => numbers.par_chunks(PART).map(squares).collect::<Vec<_>>().into_iter().sum::<f64>(),
+            None => g.iter().map(|&g| f64::from(g) * f64::from(g)).sum(),
+        };
         self.0.values().map(square).sum::<f64>().sqrt()
     }
 
     /// Multiplies all by a factor.
     pub fn scale(&mut self, factor: f32) {
-        self.0.values_mut().for_each(|g| *g *= factor);
+        self.0.values_mut().for_each(|g| g.par_mapv_inplace(|g| g * factor));
     }
 
     /// Squares every entry.

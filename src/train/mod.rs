@@ -9,12 +9,24 @@
 //! | [`bfgs`] | to a minimum, for small networks |
 //! | [`munge`] | makes samples for a student out of few |
 //! | [`side_by_side`] | several networks at once, a thread for each |
+//! | [`Trainer`] | step by step, whatever a [`Feed`] gives: passes added up, warm-up, clipping |
+//! | [`Trainable`] | which numbers of a model move: all, some by name, factors of [`LowRank`] |
+//! | [`LanguageFeed`] | what language models train on: packed documents, with a teacher or without |
+//! | [`TeacherCache`] | what a teacher says of a text, in a file |
 //! | [`save_optimizer`], [`load_optimizer`] | what an optimiser remembers, in a file |
+//! | [`save_state`], [`load_state`] | that, and the parameters that it moves |
 
 mod bfgs;
 mod munge;
 mod side;
 mod state;
+mod rate;
+mod low_rank;
+mod trainable;
+mod trainer;
+mod divergence;
+mod teacher_cache;
+mod language;
 mod steps;
 mod fit;
 mod discretised;
@@ -24,11 +36,18 @@ pub use crate::nn::{Objective, Targets};
 pub use bfgs::{Bfgs, bfgs};
 pub use discretised::{discretised, train_discretised};
 pub use distil::{Distil, distillation};
+pub use divergence::{Divergence, TeacherLoss};
 pub use fit::{Jitter, Regularization, train};
+pub use language::{LanguageFeed, LanguageGoal, TokenDistillation};
+pub use low_rank::{LowRank, LowRankConfig};
 pub use munge::{Munge, munge};
+pub use rate::{Cooldown, LearningRate};
 pub use side::side_by_side;
-pub use state::{load_optimizer, save_optimizer};
+pub use state::{load_optimizer, load_state, save_optimizer, save_state};
 pub use steps::train_model;
+pub use teacher_cache::{CacheEntries, CachedDistillation, CachedRows, TeacherCache};
+pub use trainable::Trainable;
+pub use trainer::{Feed, Pass, StepRecord, Trainer};
 
 use crate::Result;
 use crate::nn::{Loss, Method, Network};

@@ -104,6 +104,7 @@ pub fn settings<'a>(dir: &Path, pruner: &'a dyn Pruner, pattern: Pattern) -> Lan
         inputs: CalibrationInputs::Pruned,
         sequential: Sequential::Layer,
         correction: None,
+        reconstruction: None,
         gradients: None,
         memory: memory(1 << 30),
     }

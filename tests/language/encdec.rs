@@ -83,6 +83,7 @@ fn plan<'a>(dir: &Path, pruner: &'a dyn Pruner, allocation: &dyn Allocate) -> La
         inputs: CalibrationInputs::Pruned,
         sequential: Sequential::Layer,
         correction: None,
+        reconstruction: None,
         gradients: None,
         memory: memory(1 << 20),
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The tokens as a file.
-fn calibration(m: &Model, ids: &[u32]) -> PathBuf {
+pub fn calibration(m: &Model, ids: &[u32]) -> PathBuf {
     let path = m.out("ids.safetensors");
     let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     let header = format!(r#"{{"input_ids":{{"dtype":"U32","shape":[{}],"data_offsets":[0,{}]}}}}"#, ids.len(), bytes.len());

@@ -131,3 +131,41 @@ fn masks_are_written_with_the_weights_and_held_again_when_they_are_read() {
         assert!(line.contains("weights that its mask drops are not 0"), "{line}");
     }
 }
+
+/// A model from scratch has the tensors of the reference's, in their shapes, and predicts next to nothing.
+#[test]
+fn a_model_from_scratch_is_one_of_its_family() {
+    use lacuna::io::{Folder, Weights};
+    use lacuna::lm::{LanguageModel, init};
+    use lacuna::rng::Seed;
+    let folder = tempfile::tempdir().unwrap();
+    for golden in ALL.map(Golden::read) {
+        let (out, config) = (folder.path().join(golden.name), golden.config());
+        if config.is_encoder_decoder() {
+            let e = init(&config, Seed(0), Dtype::F32, &out).unwrap_err().to_string();
+            assert_eq!(e, "model_type: an encoder-decoder is not begun from scratch here");
+            continue;
+        }
+        init(&config, Seed(0), Dtype::F32, &out).unwrap().finish().unwrap();
+        let new = Folder::open(&out).unwrap();
+        let listed = |w: &dyn Weights| -> std::collections::BTreeMap<String, Vec<usize>> {
+            w.names().into_iter().map(|name| (name.clone(), w.shape(&name).unwrap())).collect()
+        };
+        let (found, right) = (listed(&new), listed(&golden.weights));
+        // A file of the reference may hold a tied head over again.
+        let extra: Vec<_> = right.keys().filter(|name| !found.contains_key(*name)).collect();
+        assert!(extra.iter().all(|name| config.tied() && name.ends_with("lm_head.weight")), "{}: {extra:?}", golden.name);
+        assert!(found.iter().all(|(name, shape)| right.get(name) == Some(shape)), "{}: {found:?}", golden.name);
+        let vocab = config.vocab() as f64;
+        let model = LanguageModel::load(&new, config).unwrap();
+        let nll = model.nll(&golden.ids).unwrap();
+        let mean = nll.iter().sum::<f64>() / nll.len() as f64;
+        assert!((mean - vocab.ln()).abs() < 0.3, "{}: {mean} for {}", golden.name, vocab.ln());
+    }
+    let (config, out) = (Golden::read("llama").config(), |name: &str| folder.path().join(name));
+    for (name, seed) in [("a", 1), ("b", 1), ("c", 2)] {
+        init(&config, Seed(seed), Dtype::F32, out(name)).unwrap().finish().unwrap();
+    }
+    let [a, b, c] = ["a", "b", "c"].map(|name| std::fs::read(out(name).join("model.safetensors")).unwrap());
+    assert!(a == b && a != c, "the seed decides");
+}

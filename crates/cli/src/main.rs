@@ -21,6 +21,8 @@ enum Command {
     Demo(command::demo::Args),
     /// Turns a GGUF file into a Hugging Face folder
     Import(command::import::Args),
+    /// Makes a language model of random weights after a config, to be trained from scratch
+    Init(command::init::Args),
     /// Measures a language model: perplexity of a text, multiple choice, last words
     Eval(command::eval::Args),
     /// Writes the logits of a language model for given tokens
@@ -31,6 +33,10 @@ enum Command {
     Prune(Box<command::prune::Args>),
     /// Makes a language model's folder smaller: fewer heads, feed-forward and hidden features, layers
     Shrink(Box<command::shrink::Args>),
+    /// Trains a language model's folder, or lets a pruned one recover, with a teacher or without
+    Train(Box<command::train::Args>),
+    /// Runs the stages of a recipe, each a job of prune or train on what the one before has written
+    Run(command::run::Args),
     /// Lays the pruned weights of a model's folder in another way: compressed, or whole again
     Pack(command::pack::Args),
     /// Times sparse products against dense ones on this machine
@@ -81,6 +87,7 @@ fn main() -> ExitCode {
     let result = checked.and_then(|()| match cli.command {
         Command::Demo(args) => command::demo::run(&args),
         Command::Import(args) => command::import::run(&args),
+        Command::Init(args) => command::init::run(&args),
         Command::Eval(args) => command::eval::run(&args),
         Command::Logits(args) => command::logits::run(&args),
         Command::Generate(args) => command::generate::run(&args),
@@ -92,6 +99,11 @@ fn main() -> ExitCode {
             args.given = typed(&matches);
             command::shrink::run(&args)
         }
+        Command::Train(mut args) => {
+            args.given = typed(&matches);
+            command::train::run(&args)
+        }
+        Command::Run(args) => command::run::run(&args),
         Command::Pack(args) => command::pack::run(&args),
         Command::Bench(args) => command::bench::run(&args),
         Command::Advise(args) => command::advise::run(&args),

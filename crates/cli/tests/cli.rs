@@ -14,6 +14,8 @@ mod common;
 mod few_bits;
 #[path = "cli/language.rs"]
 mod language;
+#[path = "cli/pipelines.rs"]
+mod pipelines;
 #[path = "cli/places.rs"]
 mod places;
 #[path = "cli/plain_files.rs"]
@@ -30,6 +32,8 @@ mod pruning;
 mod recipes;
 #[path = "cli/shrink.rs"]
 mod shrink;
+#[path = "cli/train.rs"]
+mod train;
 #[path = "cli/words.rs"]
 mod words;
 #[path = "cli/readme.rs"]

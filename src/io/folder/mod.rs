@@ -35,5 +35,6 @@ pub use output::Output;
 pub use packing::Packing;
 pub use read::Folder;
 pub use repack::repack;
+pub(crate) use tokens::{ByteRows, write_byte_rows};
 pub use tokens::{read_ids, write_sequences};
 pub use write::FolderWriter;

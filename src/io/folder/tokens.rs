@@ -1,10 +1,10 @@
 //! Token numbers out of safetensors files, and tables of numbers into them, a row at a time.
 
-use super::shard::Shard;
+use super::shard::{Listed, Shard};
 use crate::io::safetensors::{Dtype, Element, bytes_of, encode};
 use crate::io::{atomic, quoted};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -57,21 +57,54 @@ pub fn write_sequences(
     shape: (usize, usize, usize),
     mut part: impl FnMut(usize) -> Result<Array2<f32>>,
 ) -> Result<()> {
-    let path = path.as_ref();
     let dims = vec![shape.0, shape.1, shape.2];
-    let Some(bytes) = bytes_of(Element::F32, &dims) else {
+    write_parts(path.as_ref(), (name, Element::F32, dims), &BTreeMap::new(), shape.0, |i| {
+        let rows = part(i)?;
+        assert_eq!(rows.dim(), (shape.1, shape.2), "sequence {i}");
+        Ok(rows.rows().into_iter().flat_map(|row| Dtype::F32.bytes_of(&row.to_vec())).collect())
+    })
+}
+
+/// Writes one U8 tensor `(parts · rows, bytes)` of this name, whole or not at all; `part` gives the bytes of so many rows.
+///
+/// # Errors
+/// As [`write_sequences`].
+///
+/// # Panics
+/// If `part` gives another number of bytes.
+pub(crate) fn write_byte_rows(
+    path: &Path,
+    (name, parts): (&str, usize),
+    (rows, bytes): (usize, usize),
+    metadata: &BTreeMap<String, String>,
+    mut part: impl FnMut(usize) -> Result<Vec<u8>>,
+) -> Result<()> {
+    let all = parts.saturating_mul(rows);
+    write_parts(path, (name, Element::U8, vec![all, bytes]), metadata, parts, |i| {
+        let found = part(i)?;
+        assert_eq!(found.len(), rows * bytes, "part {i}");
+        Ok(found)
+    })
+}
+
+/// Writes one tensor whose bytes come in so many parts, whole or not at all.
+fn write_parts(
+    path: &Path,
+    (name, element, dims): (&str, Element, Vec<usize>),
+    metadata: &BTreeMap<String, String>,
+    parts: usize,
+    mut part: impl FnMut(usize) -> Result<Vec<u8>>,
+) -> Result<()> {
+    let Some(bytes) = bytes_of(element, &dims) else {
         return Err(Error::invalid_option("ids", format!("{dims:?} numbers are more than a machine can address")));
     };
-    let header = encode(path, [(name.to_string(), Element::F32, dims, bytes)].into_iter(), &BTreeMap::new())?;
+    let header = encode(path, [(name.to_string(), element, dims, bytes)].into_iter(), metadata)?;
     let mut failed = None;
     let written = atomic::write(path, |out| {
         out.write_all(&header)?;
-        for i in 0..shape.0 {
+        for i in 0..parts {
             match part(i) {
-                Ok(rows) => {
-                    assert_eq!(rows.dim(), (shape.1, shape.2), "sequence {i}");
-                    emit(rows.view(), out)?;
-                }
+                Ok(bytes) => out.write_all(&bytes)?,
                 Err(e) => {
                     failed = Some(e);
                     return Err(std::io::Error::other("stopped"));
@@ -86,9 +119,49 @@ pub fn write_sequences(
     }
 }
 
-fn emit(rows: ArrayView2<'_, f32>, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-    for row in rows.rows() {
-        out.write_all(&Dtype::F32.bytes_of(&row.to_vec()))?;
+/// Rows of bytes of a file that [`write_byte_rows`] wrote, read where they lie.
+#[derive(Debug)]
+pub(crate) struct ByteRows {
+    shard: Shard,
+    tensor: Listed,
+}
+
+impl ByteRows {
+    /// Opens a file with a U8 tensor `(rows, bytes)` of this name.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Malformed`] if the file is damaged, or has no such tensor.
+    pub fn open(path: &Path, name: &str) -> Result<ByteRows> {
+        let shard = Shard::open(path)?;
+        let fits = |t: &&Listed| t.name == name && t.element == Element::U8 && t.shape.len() == 2;
+        match shard.tensors.iter().find(fits).cloned() {
+            Some(tensor) => Ok(ByteRows { shard, tensor }),
+            None => Err(Error::malformed(path, format!("has no tensor {} of rows of bytes", quoted(name)))),
+        }
     }
-    Ok(())
+
+    /// The metadata of the file.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.shard.metadata
+    }
+
+    /// `(rows, bytes)`.
+    pub fn dim(&self) -> (usize, usize) {
+        (self.tensor.shape[0], self.tensor.shape[1])
+    }
+
+    /// Reads `count` rows from `first` on.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn read(&self, first: usize, count: usize) -> Result<Vec<u8>> {
+        let (rows, bytes) = self.dim();
+        assert!(first + count <= rows, "rows {first} to {} of {rows}", first + count);
+        let mut buffer = vec![0; count * bytes];
+        self.shard.read_bytes(&self.tensor, (first * bytes) as u64, &mut buffer)?;
+        Ok(buffer)
+    }
 }

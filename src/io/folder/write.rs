@@ -338,6 +338,14 @@ impl FolderWriter {
         atomic::write_bytes(self.part.join(name), bytes)
     }
 
+    /// Where a file of the folder lies that its caller writes, whole or not at all ([`atomic`]); it counts among the writer's own.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk refuses.
+    pub fn own_file(&self, name: &str) -> Result<PathBuf> {
+        self.owns(name).map(|()| self.part.join(name))
+    }
+
     /// Enters a file that is to be written among the writer's own, before it is there.
     fn owns(&self, name: &str) -> Result<()> {
         let new = !working::is_internal(name) && self.own.borrow_mut().insert(name.to_string());
@@ -345,35 +353,36 @@ impl FolderWriter {
         if new && marked { working::mark(&self.part, &self.own.borrow()) } else { Ok(()) }
     }
 
-    /// Reads back a matrix that was written, as it is in the file.
+    /// Reads back numbers that were written, as they are in the file.
     ///
     /// # Errors
-    /// [`Error::UnknownName`] if the layout has no such tensor, [`Error::Malformed`] if it was not written, [`Error::Shape`] if it is no
-    /// matrix, [`Error::Io`] if the disk refuses.
-    pub fn read_matrix(&self, name: &str) -> Result<Array2<f32>> {
-        let values = self.read_back(name)?;
-        let shape = values.shape().to_vec();
-        values.into_dimensionality().map_err(|_| Error::shape(format!("tensor {}", quoted(name)), &[0, 0], &shape))
-    }
-
-    /// Reads back a tensor that was written, in its own shape, as it is in the file.
-    ///
-    /// # Errors
-    /// As [`FolderWriter::read_matrix`], of tensors of any rank.
-    pub fn read_back(&self, name: &str) -> Result<ArrayD<f32>> {
+    /// [`Error::UnknownName`] if the layout has no such tensor, [`Error::Malformed`] if it was not written, [`Error::Shape`] if it holds no
+    /// numbers, [`Error::Io`] if the disk refuses.
+    pub fn read(&self, name: &str) -> Result<ArrayD<f32>> {
         let slot = self.slot(name)?;
         if !self.is_written(name) {
             return Err(Error::malformed(self.out.path(), format!("tensor {} was not written yet", quoted(name))));
         }
-        let Some(dtype) = Dtype::of(slot.element) else {
-            let reason = format!("tensor {} is {}, which holds no weights", quoted(name), slot.element);
-            return Err(Error::invalid_option("dtype", reason));
-        };
+        let misfit = || Error::shape(format!("tensor {}", quoted(name)), &[0, 0], &slot.shape);
+        let dtype = Dtype::of(slot.element).ok_or_else(misfit)?;
         let mut bytes = vec![0; slot.bytes as usize];
         read_exact_at(&self.files[slot.file], &mut bytes, slot.start).map_err(|e| Error::io(self.out.path(), e))?;
-        let mut values = ArrayD::zeros(&slot.shape[..]);
-        dtype.decode_into(&bytes, values.as_slice_mut().unwrap_or_default());
-        Ok(values)
+        ArrayD::from_shape_vec(slot.shape.clone(), dtype.decode(&bytes)).map_err(|_| misfit())
+    }
+
+    /// As [`FolderWriter::read`], a matrix.
+    ///
+    /// # Errors
+    /// As [`FolderWriter::read`]; [`Error::Shape`] if it is none.
+    pub fn read_matrix(&self, name: &str) -> Result<Array2<f32>> {
+        let found = self.read(name)?;
+        let shape = found.shape().to_vec();
+        found.into_dimensionality().map_err(|_| Error::shape(format!("tensor {}", quoted(name)), &[0, 0], &shape))
+    }
+
+    /// How many dimensions a tensor of the layout has.
+    pub(crate) fn rank(&self, name: &str) -> Option<usize> {
+        self.slots.get(name).map(|slot| slot.shape.len())
     }
 
     /// Whether the layout has a tensor of this name.

@@ -68,7 +68,7 @@ impl Dtype {
     }
 
     /// The numbers of a file's bytes, little endian.
-    pub(super) fn decode(self, bytes: &[u8]) -> Vec<f32> {
+    pub(in crate::io) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         let mut values = vec![0.0; bytes.len() / self.bytes()];
         self.decode_into(bytes, &mut values);
         values

@@ -25,6 +25,7 @@
 mod buffers;
 mod dtype;
 mod header;
+mod vectors;
 mod checkpoint;
 mod binary;
 mod masks;
@@ -41,3 +42,4 @@ pub use dtype::Dtype;
 pub use header::{Header, TensorInfo, read_header};
 pub(super) use header::{METADATA, Table, bytes_of, encode};
 pub use roles::Role;
+pub(crate) use vectors::{TakeVector, write_vectors};

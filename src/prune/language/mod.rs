@@ -21,6 +21,7 @@ mod before;
 mod layers;
 mod gradients;
 mod evaluator;
+mod reconstruct;
 mod walk;
 mod record;
 mod read_ahead;
@@ -38,6 +39,7 @@ pub(crate) use layers::matches;
 pub use layers::{LanguageLayer, language_layers};
 pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
 pub use read_ahead::{LayerRanking, ReadProgress};
+pub use reconstruct::BlockReconstruction;
 pub use record::LayerRecord;
 pub(super) use resume::begin;
 pub use resume::unfinished_settings;
@@ -102,6 +104,8 @@ pub struct LanguagePruning<'a> {
     pub sequential: Sequential,
     /// Whether layers make up for earlier ones. Only with [`Sequential::Layer`].
     pub correction: Option<Correction>,
+    /// Whether each block is trained after it is pruned, to give what the dense one gives. Only with [`CalibrationInputs::Pruned`].
+    pub reconstruction: Option<BlockReconstruction>,
     /// Gradients, where the pruner needs them.
     pub gradients: Option<&'a SequenceGradients>,
     /// Where activations lie while the run lasts.
@@ -113,6 +117,10 @@ impl fmt::Debug for LanguagePruning<'_> {
         let mut all = f.debug_struct("LanguagePruning");
         all.field("pruner", &self.pruner.name()).field("pattern", &self.pattern).field("scope", &self.scope);
         all.field("budgets", &self.budgets).field("inputs", &self.inputs).field("sequential", &self.sequential);
-        all.field("correction", &self.correction).field("gradients", &self.gradients).field("memory", &self.memory).finish()
+        all.field("correction", &self.correction)
+            .field("reconstruction", &self.reconstruction)
+            .field("gradients", &self.gradients)
+            .field("memory", &self.memory)
+            .finish()
     }
 }

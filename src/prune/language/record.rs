@@ -21,6 +21,9 @@ pub struct LayerRecord {
     /// ‖Ŵ − W‖² / ‖W‖², W the layer's own weight; `None` where that is 0 throughout, and in records of builds that did not say it.
     #[serde(default)]
     pub moved: Option<f64>,
+    /// Where its block was reconstructed: the block's relative squared error before and after, means over tokens of ‖Δh‖² / ‖h‖² behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconstructed: Option<(f64, f64)>,
     /// Seconds of pruning, without measuring.
     pub seconds: f64,
 }

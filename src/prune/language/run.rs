@@ -4,6 +4,7 @@ use super::before::{mask_before, turned};
 use super::check::check_measurable;
 use super::gradients::with_gradients;
 use super::read_ahead::{read_ahead, turned_weight};
+use super::reconstruct::moving;
 use super::record::{LayerRecord, Place};
 use super::resume::{begin, fits};
 use super::walk::Walk;
@@ -12,15 +13,17 @@ use crate::calibrate::LayerStatistics;
 use crate::criteria::Evidence;
 use crate::data::Sequences;
 use crate::eval::peak_memory;
-use crate::io::{Folder, FolderWriter, Layout, Output, RECORDS};
+use crate::io::{Folder, FolderWriter, Layout, Output, RECORDS, WeightsMut};
 use crate::lm::{Config, Outline, load_block};
-use crate::nn::Block;
+use crate::mask::Mask;
+use crate::nn::{Block, Linear};
 use crate::prune::oneshot::prune_one;
 use crate::solve::{Retarget, squared_error};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::thread::JoinHandle;
@@ -146,7 +149,7 @@ impl Run<'_, '_> {
                 let pruned = layers.iter().filter(|l| l.block == i && settings.budgets.contains_key(&l.name));
                 let mut fresh = Vec::new();
                 read_ahead(folder, &pruned.collect::<Vec<_>>(), |layer, weight| {
-                    fresh.push(one(layer, weight.view(), &mut LayerStatistics::nothing(), settings, folder, writer)?);
+                    fresh.push(one(layer, weight.view(), &mut LayerStatistics::nothing(), settings, folder, writer)?.0);
                     Ok(())
                 })?;
                 if !fresh.is_empty() {
@@ -164,7 +167,7 @@ impl Run<'_, '_> {
             writer.copy_rest(folder)?;
             return Ok(());
         }
-        let comparing = settings.correction.is_some();
+        let comparing = settings.correction.is_some() || settings.reconstruction.is_some();
         let mut walk = Walk::new(folder, config, calibration, Walk::needs(settings), comparing, &settings.memory)?;
         for i in 0..=last {
             let mut block = load_block(folder, config, i)?;
@@ -177,12 +180,22 @@ impl Run<'_, '_> {
                 walk.pass(&block, dense.as_ref())?;
             } else {
                 let mut fresh = Vec::new();
+                let before = settings.reconstruction.map(|how| walk.copy().map(|copy| (how, copy))).transpose()?;
                 walk.block(&mut block, dense.as_ref(), settings, &mut |block, found, names| {
                     names.iter().filter(|n| settings.budgets.contains_key(*n)).try_for_each(|name| {
                         fresh.push(within(block, found, name, i, settings, folder, writer)?);
                         Ok(())
                     })
                 })?;
+                if let Some((how, mut before)) = before {
+                    let names = moving(&block, |layer| settings.budgets.contains_key(layer));
+                    let found = walk.reconstruct(&mut block, &mut before, (&names, how))?;
+                    fresh.iter_mut().for_each(|record: &mut LayerRecord| record.reconstructed = Some(found));
+                    write_moved(&block, &names, writer)?;
+                    // What was written may have been rounded.
+                    take_over(&mut block, settings, writer)?;
+                    walk.run_again(&block, before)?;
+                }
                 records.extend(fresh);
                 saver.save(records, writer)?;
             }
@@ -229,14 +242,45 @@ fn check(settings: &LanguagePruning<'_>) -> Result<()> {
     if settings.correction.is_some() && settings.sequential == Sequential::Block {
         return Err(Error::invalid_option("correct", "layers make up for earlier ones only where they are pruned in turn"));
     }
+    if settings.inputs == CalibrationInputs::Dense && settings.reconstruction.is_some() {
+        return Err(Error::invalid_option(
+            "reconstruct-blocks",
+            "blocks are reconstructed on pruned inputs, not on --inputs dense",
+        ));
+    }
     if settings.budgets.is_empty() {
         return Err(Error::invalid_option("layers", "none is left to prune"));
     }
     Ok(())
 }
 
-/// Puts the weights that were written into a block.
+/// Writes what of a block was trained.
+fn write_moved(block: &Block, names: &BTreeSet<String>, writer: &mut FolderWriter) -> Result<()> {
+    let turned: BTreeSet<String> = block.linears().into_iter().filter(|l| l.is_transposed()).map(Linear::tensor).collect();
+    let mut result = Ok(());
+    block.visit(&mut |name, values, _| {
+        if result.is_ok() && names.contains(name) {
+            let values = if turned.contains(name) { values.reversed_axes() } else { values };
+            result = WeightsMut::write(writer, name, values);
+        }
+    });
+    result
+}
+
+/// Puts the weights that were written into a block, and what else of it was.
 fn take_over(block: &mut Block, settings: &LanguagePruning<'_>, writer: &FolderWriter) -> Result<()> {
+    if settings.reconstruction.is_some() {
+        let names = moving(block, |layer| settings.budgets.contains_key(layer));
+        let mut result = Ok(());
+        block.visit_mut(&mut |name, values, _| {
+            // Weights of layers are turned as they are stored, below.
+            let is_vector = names.contains(name) && writer.is_written(name) && writer.rank(name) == Some(1);
+            if result.is_ok() && is_vector {
+                result = writer.read(name).map(|read| values.iter_mut().zip(&read).for_each(|(v, r)| *v = *r));
+            }
+        })?;
+        result?;
+    }
     for layer in block.linears_mut().into_iter().filter(|l| settings.budgets.contains_key(l.name())) {
         layer.set_weight(read_back(writer, &layer.tensor(), layer.is_transposed())?)?;
     }
@@ -264,9 +308,10 @@ fn within(
     let weight = layer.dense_weight();
     let stored = if transposed { (weight.ncols(), weight.nrows()) } else { weight.dim() };
     let place = Place { block: number, name: name.to_string(), tensor, stored, transposed };
-    let record = one(&place, weight.view(), found, settings, folder, writer)?;
+    let (record, mask) = one(&place, weight.view(), found, settings, folder, writer)?;
     // What was written may have been rounded.
     layer.set_weight(read_back(writer, &place.tensor, transposed)?)?;
+    layer.set_mask(Some(mask))?;
     Ok(LayerRecord { seconds: begun.elapsed().as_secs_f64(), ..record })
 }
 
@@ -278,7 +323,7 @@ fn one(
     settings: &LanguagePruning<'_>,
     folder: &Folder,
     writer: &mut FolderWriter,
-) -> Result<LayerRecord> {
+) -> Result<(LayerRecord, Mask)> {
     let begun = Instant::now();
     let (name, tensor, transposed) = (&*layer.name, &*layer.tensor, layer.transposed);
     let old = mask_before(tensor, transposed, folder)?;
@@ -308,9 +353,9 @@ fn one(
     } else {
         writer.write(tensor, &pruned.weight)?;
     }
-    writer.write_mask(tensor, &turned(pruned.mask, transposed))?;
+    writer.write_mask(tensor, &turned(pruned.mask.clone(), transposed))?;
     let (layer, block, seconds) = (name.to_string(), layer.block, begun.elapsed().as_secs_f64());
-    Ok(LayerRecord { layer, block, shape, kept, tokens, error, moved, seconds })
+    Ok((LayerRecord { layer, block, shape, kept, tokens, error, moved, reconstructed: None, seconds }, pruned.mask))
 }
 
 /// ‖Ŵ − W‖² / ‖W‖²; 0 of a weight that is 0 and stays it, none of one that does not.

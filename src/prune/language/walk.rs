@@ -2,6 +2,7 @@
 
 use super::activations::{ActivationMemory, Activations, MemoryBudget};
 use super::check::check_measurable;
+use super::reconstruct::{BlockReconstruction, Errors, reconstruct};
 use super::{CalibrationInputs, LanguagePruning, Sequential};
 use crate::Result;
 use crate::calibrate::{InputStatistics, LayerStatistics, ModelStatistics};
@@ -11,6 +12,7 @@ use crate::io::Folder;
 use crate::lm::{Config, EmbeddingHead, positions};
 use crate::nn::{Block, Positions};
 use ndarray::Array2;
+use std::collections::BTreeSet;
 
 /// Tokens of a part of the hidden states, at least one sequence.
 pub(in crate::prune) const PART: usize = 4096;
@@ -105,6 +107,9 @@ impl Walk {
 
     /// Whether anything must run to be measured.
     pub fn measures(settings: &LanguagePruning<'_>) -> bool {
+        if settings.reconstruction.is_some() {
+            return true;
+        }
         let needs = Self::needs(settings);
         [Need::Gram, Need::InputSquares, Need::InputSums].into_iter().any(|n| needs.contains(n))
     }
@@ -118,7 +123,10 @@ impl Walk {
         prune: &mut Prune<'_>,
     ) -> Result<()> {
         match settings.sequential {
-            Sequential::Block => self.at_once(block, settings.inputs, prune),
+            Sequential::Block => {
+                self.at_once(block, settings.inputs, prune)?;
+                dense.map_or(Ok(()), |dense| self.pass_dense(dense))
+            }
             Sequential::Layer => self.in_turn(block, dense, prune),
         }
     }
@@ -132,6 +140,55 @@ impl Walk {
                 block.forward(&mut h, at, &mut ());
                 hidden.put(i, h)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Runs the dense model's hidden states, where they are kept, through its block.
+    fn pass_dense(&mut self, block: &Block) -> Result<()> {
+        let Some(hidden) = &mut self.dense else { return Ok(()) };
+        for (i, at) in self.positions.iter().enumerate() {
+            let mut h = hidden.take(i)?;
+            block.forward(&mut h, at, &mut ());
+            hidden.put(i, h)?;
+        }
+        Ok(())
+    }
+
+    /// A copy of the hidden states.
+    pub fn copy(&mut self) -> Result<Activations> {
+        let mut copy = Activations::new(self.positions.len(), &self.room);
+        for i in 0..self.positions.len() {
+            let h = self.hidden.take(i)?;
+            copy.put(i, h.clone())?;
+            self.hidden.put(i, h)?;
+        }
+        Ok(copy)
+    }
+
+    /// Trains a pruned block towards the dense model's hidden states, which are those behind it by now; `before` are the pruned model's before it.
+    ///
+    /// # Errors
+    /// As [`reconstruct`].
+    pub fn reconstruct(
+        &mut self,
+        block: &mut Block,
+        before: &mut Activations,
+        (names, how): (&BTreeSet<String>, BlockReconstruction),
+    ) -> Result<Errors> {
+        let Some(dense) = &mut self.dense else {
+            return Err(crate::Error::invalid_option("reconstruct-blocks", "the dense model does not run beside"));
+        };
+        reconstruct(block, names, (before, dense), &self.positions, how)
+    }
+
+    /// Runs hidden states that were copied before a block through it: they are the model's from here on.
+    pub fn run_again(&mut self, block: &Block, mut before: Activations) -> Result<()> {
+        for (i, at) in self.positions.iter().enumerate() {
+            self.hidden.take(i)?;
+            let mut h = before.take(i)?;
+            block.forward(&mut h, at, &mut ());
+            self.hidden.put(i, h)?;
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ pub(super) fn take_over(block: &mut Block, cut: &UnitCut, writer: &FolderWriter)
     for layer in block.linears_mut() {
         let (tensor, bias) = (layer.tensor(), layer.bias_tensor());
         let stored = if layer.is_transposed() { (layer.shape().1, layer.shape().0) } else { layer.shape() };
-        let small = writer.read_back(&tensor)?.into_dimensionality::<Ix2>();
+        let small = writer.read(&tensor)?.into_dimensionality::<Ix2>();
         let small = small.map_err(|_| Error::shape(&tensor, &[stored.0, stored.1], &[]))?;
         // Rows that went keep what the folder has: nothing reads what they make.
         let own = layer.dense_weight().into_owned();
@@ -67,7 +67,7 @@ pub(super) fn take_over(block: &mut Block, cut: &UnitCut, writer: &FolderWriter)
         }
         layer.set_weight(if layer.is_transposed() { whole.reversed_axes().as_standard_layout().into_owned() } else { whole })?;
         if let Some(own) = layer.bias() {
-            let (mut whole, small) = (own.clone(), writer.read_back(&bias)?);
+            let (mut whole, small) = (own.clone(), writer.read(&bias)?);
             let kept = cut.kept(&bias, 0, whole.len()).unwrap_or_else(|| all(whole.len()));
             kept.iter().zip(small.axis_iter(Axis(0))).for_each(|(&i, v)| whole[i] = v.iter().copied().next().unwrap_or_default());
             layer.set_bias(Some(whole))?;

@@ -11,6 +11,7 @@ mod bars;
 pub mod bench;
 pub mod advise;
 pub mod import;
+pub mod init;
 pub mod logits;
 pub mod pack;
 pub mod eval;
@@ -19,6 +20,8 @@ mod pages;
 pub mod demo;
 pub mod prune;
 pub mod shrink;
+pub mod train;
+pub mod run;
 
 use lacuna::{Error, Result};
 use ndarray::Array2;

@@ -52,6 +52,7 @@ pub fn of(args: &Args, methods: &Methods) -> Result<PruneJob> {
         actorder: "actorder" = wanted.actorder;
         bits: "bits" = wanted.bits;
         reconstruct: "reconstruct" = wanted.reconstruct;
+        reconstruct_blocks: "reconstruct-blocks" = wanted.reconstruct_blocks;
         only: "only" = wanted.only.clone();
         activations: "activations" = wanted.activations;
         scratch: "scratch" = wanted.scratch.clone();

@@ -1,0 +1,125 @@
+//! A model, and which of its numbers move.
+
+use super::low_rank::{LowRank, LowRankConfig};
+use crate::mask::Mask;
+use crate::nn::{Change, Gradients, Parameters, See};
+use crate::{Error, Result};
+use ndarray::ArrayD;
+use std::collections::BTreeSet;
+
+#[derive(Debug, Clone)]
+enum Moving {
+    /// All parameters but these.
+    But(BTreeSet<String>),
+    /// Factors beside weights.
+    LowRank(LowRank),
+}
+
+/// A model, and which of its numbers training moves: all, some by name, or low-rank factors beside its weights. As [`Parameters`] it is what
+/// moves: optimisers and saved states see nothing else. Masks are held throughout.
+#[derive(Debug, Clone)]
+pub struct Trainable<M> {
+    model: M,
+    moving: Moving,
+}
+
+impl<M: Parameters> Trainable<M> {
+    /// Everything moves.
+    pub fn all(model: M) -> Trainable<M> {
+        Trainable { model, moving: Moving::But(BTreeSet::new()) }
+    }
+
+    /// Everything moves but these parameters.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] if there is no parameter of a name; [`Error::InvalidOption`] if nothing is left.
+    pub fn without(model: M, frozen: BTreeSet<String>) -> Result<Trainable<M>> {
+        let mut names = Vec::new();
+        model.visit(&mut |name, _, _| names.push(name.to_string()));
+        if let Some(unknown) = frozen.iter().find(|f| !names.contains(f)) {
+            return Err(Error::unknown_name("parameter", unknown, names.iter().map(String::as_str)));
+        }
+        if names.len() == frozen.len() {
+            return Err(Error::invalid_option("only", format!("none of {} parameters is left to train", names.len())));
+        }
+        Ok(Trainable { model, moving: Moving::But(frozen) })
+    }
+
+    /// Factors beside these weights move, and nothing else.
+    ///
+    /// # Errors
+    /// As [`LowRank::new`].
+    pub fn low_rank(model: M, weights: &BTreeSet<String>, config: LowRankConfig) -> Result<Trainable<M>> {
+        let factors = LowRank::new(&model, weights, config)?;
+        Ok(Trainable { model, moving: Moving::LowRank(factors) })
+    }
+
+    /// The model, as it is now: with all factors merged.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The model, to be changed. Where factors move, what is done to their weights lasts until the next [`Trainable::settle`].
+    pub fn model_mut(&mut self) -> &mut M {
+        &mut self.model
+    }
+
+    /// The same.
+    pub fn into_model(self) -> M {
+        self.model
+    }
+
+    /// Brings the model up to the numbers that move, after these were changed.
+    ///
+    /// # Errors
+    /// If a weight cannot be changed where it is stored.
+    pub fn settle(&mut self) -> Result<()> {
+        match &self.moving {
+            Moving::But(_) => Ok(()),
+            Moving::LowRank(factors) => factors.merge_into(&mut self.model),
+        }
+    }
+
+    /// Adds the gradient of a parameter of the model to what it is a gradient of here; nothing if that does not move.
+    ///
+    /// # Errors
+    /// As [`Gradients::add`].
+    pub fn add_gradient(&self, sums: &mut Gradients, name: &str, gradient: ArrayD<f32>) -> Result<()> {
+        match &self.moving {
+            Moving::But(frozen) if frozen.contains(name) => Ok(()),
+            Moving::But(_) => sums.add(Gradients::from_iter([(name.to_string(), gradient)])),
+            Moving::LowRank(factors) => sums.add(Gradients::from_iter(factors.gradients(name, gradient))),
+        }
+    }
+}
+
+impl<M: Parameters> Parameters for Trainable<M> {
+    fn visit(&self, f: &mut See<'_>) {
+        match &self.moving {
+            Moving::LowRank(factors) => factors.visit(f),
+            Moving::But(frozen) => self.model.visit(&mut |name, values, mask| {
+                if !frozen.contains(name) {
+                    f(name, values, mask);
+                }
+            }),
+        }
+    }
+
+    fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
+        match &mut self.moving {
+            Moving::LowRank(factors) => factors.visit_mut(f),
+            Moving::But(frozen) => self.model.visit_mut(&mut |name, values, mask| {
+                if !frozen.contains(name) {
+                    f(name, values, mask);
+                }
+            }),
+        }
+    }
+
+    fn set_mask(&mut self, name: &str, mask: Option<Mask>) -> Result<()> {
+        match &mut self.moving {
+            Moving::LowRank(factors) => factors.set_mask(name, mask),
+            Moving::But(_) => self.model.set_mask(name, mask),
+        }
+    }
+}

@@ -11,7 +11,7 @@ use lacuna::io::{Checkpoint, Dtype, Folder, FolderWriter, Layout, Output, Weight
 use lacuna::lm::{Config, Widths, couplings, rescaled};
 use lacuna::nn::NormKind;
 use lacuna::prune::{
-    ActivationMemory, DepthScore, LanguageShrinking, ShrinkRecord, ShrinkRun, Sizes, TokenWeights, UnitMethod, shrink_language,
+    ActivationMemory, DepthScore, LanguageShrinking, ShrinkRecord, ShrinkRun, Sizes, UnitMethod, shrink_language,
 };
 use lacuna::rng::{Seed, Stream};
 use lacuna::solve::GroupObs;
@@ -231,15 +231,7 @@ fn shrunk(golden: &Golden, dir: &Path, sizes: Sizes, method: UnitMethod<'_>) -> 
         false => Sequences::new(golden.ids.repeat(3), golden.ids.len()).unwrap(),
     };
     let memory = ActivationMemory::new(1 << 30, env!("CARGO_TARGET_TMPDIR"));
-    let shrinking = LanguageShrinking {
-        sizes,
-        sort: false,
-        tokens: TokenWeights::Equal,
-        method,
-        depth: DepthScore::Cosine,
-        correction: None,
-        memory,
-    };
+    let shrinking = LanguageShrinking { sizes, sort: false, method, depth: DepthScore::Cosine, correction: None, memory };
     let (config, described) = (golden.config(), serde_json::json!({}));
     let to = Output::replacing(&out);
     let run = ShrinkRun {

@@ -6,8 +6,7 @@ use lacuna::data::Sequences;
 use lacuna::io::{Dtype, FolderWriter, Output};
 use lacuna::lm::LanguageModel;
 use lacuna::prune::{
-    Correction, DepthScore, LanguageShrinking, Progress, ShrinkRecord, ShrinkRun, Sizes, TokenWeights, UnitMethod,
-    shrink_language,
+    Correction, DepthScore, LanguageShrinking, Progress, ShrinkRecord, ShrinkRun, Sizes, UnitMethod, shrink_language,
 };
 use lacuna::rng::Seed;
 use lacuna::solve::GroupObs;
@@ -23,15 +22,7 @@ const ALL: Sizes = Sizes { intermediate: Some(16), heads: Some(1), kv_heads: Non
 const BLOCKS: Sizes = Sizes { hidden: None, layers: None, ..ALL };
 
 fn shrinking(sizes: Sizes, method: UnitMethod<'_>) -> LanguageShrinking<'_> {
-    LanguageShrinking {
-        sizes,
-        sort: false,
-        tokens: TokenWeights::Equal,
-        method,
-        depth: DepthScore::Cosine,
-        correction: None,
-        memory: memory(1 << 30),
-    }
+    LanguageShrinking { sizes, sort: false, method, depth: DepthScore::Cosine, correction: None, memory: memory(1 << 30) }
 }
 
 fn with(

@@ -29,7 +29,6 @@ pub(super) fn options(job: &ShrinkJob) -> Result<Value> {
         ("--damping", obs, json!(job.damping)),
         ("--rounds", obs && job.moves(), json!(job.rounds)),
         ("--swaps", obs && job.moves(), json!(job.swaps)),
-        ("--token-weights", obs, json!(job.token_weights)),
         ("--correct", correction.is_some(), correction.map_or(Value::Null, |c| json!([c.inputs, c.hidden_states]))),
     ];
     let matters = all.into_iter().filter(|(_, matters, _)| *matters);

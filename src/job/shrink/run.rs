@@ -126,7 +126,6 @@ impl ShrinkJob {
         let shrinking = LanguageShrinking {
             sizes: found.as_ref().map_or(self.sizes(), SearchRecord::sizes),
             sort: self.sort,
-            tokens: self.token_weights,
             method,
             depth: if found.is_some() { DepthScore::Cosine } else { self.depth_by },
             correction: self.correction()?.filter(|_| !prefix),

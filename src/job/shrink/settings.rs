@@ -2,7 +2,7 @@
 
 use crate::data::Bos;
 use crate::job::recipe::{self, Recipe};
-use crate::prune::{Correction, DepthScore, SizeTarget, Sizes, TokenWeights};
+use crate::prune::{Correction, DepthScore, SizeTarget, Sizes};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -77,7 +77,7 @@ impl fmt::Display for ShrinkMethod {
 /// job.check()?;
 /// assert_eq!(ShrinkJob::from_toml(&job.to_toml()?)?, job);
 /// let wrong = job.damping(-1.0).check().unwrap_err();
-/// assert_eq!(wrong.to_string(), "damping: -1 is not a finite number of at least 0; 0.01 is usual");
+/// assert_eq!(wrong.to_string(), "damping: -1 is not a finite number of at least 0; 0.0005 is usual");
 /// # Ok::<(), lacuna::Error>(())
 /// ```
 ///
@@ -99,11 +99,10 @@ impl fmt::Display for ShrinkMethod {
 /// | `calibration` | | a path | text (feature `text`), or a safetensors file with `input_ids`, to measure on |
 /// | `samples` | 64 | from 1 | sequences of calibration |
 /// | `context` | 1024 | from 1 | tokens of a sequence |
-/// | `damping` | 0.01 | from 0 | fraction of the mean diagonal that is added to Gram matrices |
+/// | `damping` | 0.0005 | from 0 | fraction of the mean diagonal that is added to Gram matrices |
 /// | `rounds` | 32 | from 1 | rounds in which units leave (`obs`) |
 /// | `swaps` | 256 | from 0 | the most units of a layer that are exchanged afterwards (`obs`) |
-/// | `token-weights` | `equal` | [`TokenWeights`] | how much a token counts in Gram matrices of layers whose output joins the hidden states |
-/// | `correct` | 1, 1 (`obs`) | one or two of [0, 1] | fractions of what earlier layers changed that a layer makes up for: of its inputs, of the hidden states |
+/// | `correct` | none | one or two of [0, 1] | fractions of what earlier layers changed that a layer makes up for: of its inputs, of the hidden states |
 /// | `activations` | half of the free memory | megabytes | activations that stay in memory |
 /// | `scratch` | that of `out` | a folder | on whose disk the rest lies |
 /// | `text` | | a path | a text whose perplexity is measured before and after; several as `a.txt,b.txt` |
@@ -154,8 +153,6 @@ pub struct ShrinkJob {
     pub rounds: usize,
     /// The most units of a layer that are exchanged.
     pub swaps: usize,
-    /// How much a token counts in Gram matrices of layers whose output joins the hidden states.
-    pub token_weights: TokenWeights,
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     pub correct: Vec<f64>,
     /// Megabytes of activations that stay in memory.
@@ -177,7 +174,7 @@ pub struct ShrinkJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 26] = [
+pub(super) const NAMES: [&str; 25] = [
     "model",
     "out",
     "intermediate",
@@ -197,7 +194,6 @@ pub(super) const NAMES: [&str; 26] = [
     "damping",
     "rounds",
     "swaps",
-    "token-weights",
     "correct",
     "activations",
     "scratch",
@@ -225,10 +221,9 @@ impl Default for ShrinkJob {
             calibration: None,
             samples: 64,
             context: 1024,
-            damping: 0.01,
+            damping: 0.0005,
             rounds: 32,
             swaps: 256,
-            token_weights: TokenWeights::Equal,
             correct: Vec::new(),
             activations: None,
             scratch: None,
@@ -291,8 +286,6 @@ setters! {
     rounds(count: usize) = count;
     /// The most units of a layer that are exchanged.
     swaps(most: usize) = most;
-    /// How much a token counts in Gram matrices of layers whose output joins the hidden states.
-    token_weights(weights: TokenWeights) = weights;
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     correct(inputs: f64, hidden_states: f64) = vec![inputs, hidden_states];
     /// Megabytes of activations that stay in memory.
@@ -384,7 +377,7 @@ impl ShrinkJob {
             return Err(Error::invalid_option(option, "0 is not at least 1"));
         }
         if !(self.damping.is_finite() && self.damping >= 0.0) {
-            let reason = format!("{} is not a finite number of at least 0; 0.01 is usual", self.damping);
+            let reason = format!("{} is not a finite number of at least 0; 0.0005 is usual", self.damping);
             return Err(Error::invalid_option("damping", reason));
         }
         self.activation_bytes()?;
@@ -454,10 +447,7 @@ impl ShrinkJob {
 
     /// How far layers make up for earlier ones.
     pub(super) fn correction(&self) -> Result<Option<Correction>> {
-        let given = match (&self.correct[..], self.method) {
-            ([], ShrinkMethod::Obs) => vec![1.0, 1.0],
-            (given, _) => given.to_vec(),
-        };
+        let given = &self.correct;
         let (inputs, hidden_states) = match given[..] {
             [] => return Ok(None),
             [inputs] => (inputs, 0.0),
@@ -485,7 +475,7 @@ impl ShrinkJob {
 mod tests {
     use super::{NAMES, ShrinkJob, ShrinkMethod};
     use crate::data::Bos;
-    use crate::prune::{DepthScore, SizeTarget, TokenWeights};
+    use crate::prune::{DepthScore, SizeTarget};
 
     #[test]
     fn the_names_are_those_of_the_fields() {
@@ -519,7 +509,6 @@ mod tests {
             .damping(0.5)
             .rounds(9)
             .swaps(10)
-            .token_weights(TokenWeights::Relative)
             .correct(0.25, 0.5)
             .activations(11)
             .scratch("f")

@@ -169,6 +169,10 @@ impl Counts {
         let (groups, allowed) = (if w.heads == w.kv_heads { 1 } else { w.kv_heads }, self.allowed(target));
         let measure = |left: (usize, usize)| if matches!(target, SizeTarget::Blocks(_)) { left.0 } else { left.1 };
         let least = |n: usize, goes: f64| ((1.0 - goes) * n as f64).ceil() as usize;
+        let all_stay = measure(self.left(self.layers, w.heads, w.intermediate));
+        if allowed >= all_stay {
+            return Err(Error::invalid_option("parameters", format!("{target} leaves all {all_stay} of them")));
+        }
         let mut all = Vec::new();
         let mut smallest = usize::MAX;
         for layers in least(self.layers, DEPTH).max(1)..=self.layers {
@@ -202,19 +206,14 @@ impl Counts {
         });
         all.truncate(TRIED);
         if all.is_empty() {
-            let whole = measure(self.left(self.layers, w.heads, w.intermediate));
-            let reason = if allowed >= whole {
-                format!("{target} leaves all {whole} of them")
-            } else {
-                let of = if matches!(target, SizeTarget::Blocks(_)) { " of the blocks" } else { "" };
-                format!(
-                    "{allowed} parameters{of} cannot be met: at most {:.0} % of a width and {:.0} % of the layers go at once, and {smallest} stay \
-                     ({:.3} of {whole}); that, or more than one step",
-                    100.0 * WIDTH,
-                    100.0 * DEPTH,
-                    smallest as f64 / whole as f64
-                )
-            };
+            let of = if matches!(target, SizeTarget::Blocks(_)) { " of the blocks" } else { "" };
+            let reason = format!(
+                "{allowed} parameters{of} cannot be met: at most {:.0} % of a width and {:.0} % of the layers go at once, and {smallest} stay ({:.3} of \
+                 {all_stay}); ask for that, or make more than one step",
+                100.0 * WIDTH,
+                100.0 * DEPTH,
+                smallest as f64 / all_stay as f64
+            );
             return Err(Error::invalid_option("parameters", reason));
         }
         Ok(all)

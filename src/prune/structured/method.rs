@@ -7,7 +7,6 @@ use crate::prune::SequenceGradients;
 use crate::rng::Seed;
 use crate::solve::GroupObs;
 use ndarray::{Array1, ArrayRef2, Axis};
-use serde::{Deserialize, Serialize};
 
 /// How units of a block are chosen. All but the first leave the weights that stay as they are.
 #[derive(Debug, Clone, Copy)]
@@ -44,18 +43,6 @@ impl UnitMethod<'_> {
             _ => Needs::none(),
         }
     }
-}
-
-/// How much a token counts in the Gram matrices of layers whose output joins the hidden states.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TokenWeights {
-    /// As much as any other.
-    #[default]
-    Equal,
-    /// One over the mean square of its hidden states behind the layer: errors count relative to them, as the norms before the next layers see them. A
-    /// few tokens with massive activations, at the start of a text for one, do not decide alone then.
-    Relative,
 }
 
 /// What is measured of the inputs of a layer that reads units.

@@ -28,7 +28,7 @@ mod write;
 mod run;
 
 pub use budget::{SizeTarget, search_sizes};
-pub use method::{TokenWeights, UnitMethod};
+pub use method::UnitMethod;
 pub use record::{LayerChoice, SearchRecord, ShrinkRecord, Tried, UnitRecord};
 pub use run::{ShrunkFolder, shrink_language};
 pub use sizes::Sizes;
@@ -49,8 +49,6 @@ pub struct LanguageShrinking<'a> {
     pub sort: bool,
     /// How heads and feed-forward features are chosen.
     pub method: UnitMethod<'a>,
-    /// How much tokens count.
-    pub tokens: TokenWeights,
     /// How layers are chosen.
     pub depth: DepthScore,
     /// Whether layers make up for what went before them. Only with [`UnitMethod::Obs`].

@@ -133,8 +133,7 @@ impl State<'_> {
             true => {
                 let dense = comparing.then_some((run.folder, run.config));
                 let model: (&dyn Weights, &Config) = (&choice.base, &choice.config);
-                let method = (shrinking.method, shrinking.tokens);
-                Some(UnitWalk::new(model, dense, run.calibration, method, choice.features.clone(), &shrinking.memory)?)
+                Some(UnitWalk::new(model, dense, run.calibration, shrinking.method, choice.features.clone(), &shrinking.memory)?)
             }
         };
         let outline = Outline::of(run.folder, run.config)?;

@@ -1,6 +1,6 @@
 //! The hidden states of a run: those of the model that is made smaller, and those of the dense one beside it.
 
-use super::method::{TokenWeights, UnitInputs, UnitMethod};
+use super::method::{UnitInputs, UnitMethod};
 use crate::Result;
 use crate::criteria::{Need, Needs};
 use crate::data::Sequences;
@@ -8,8 +8,7 @@ use crate::io::{Folder, Weights};
 use crate::lm::{Config, EmbeddingHead, positions};
 use crate::nn::{Block, Positions};
 use crate::prune::language::{ActivationMemory, Activations, MemoryBudget, PART, Part};
-use ndarray::{Array2, ArrayView1, Axis};
-use std::borrow::Cow;
+use ndarray::{Array2, Axis};
 
 /// Takes what was measured of the inputs of a part of a block, and may change its weights.
 pub(super) type Choose<'f> = dyn FnMut(Part, &mut Block, UnitInputs) -> Result<()> + 'f;
@@ -21,7 +20,6 @@ pub(super) struct UnitWalk<'a> {
     room: MemoryBudget,
     length: usize,
     method: UnitMethod<'a>,
-    weights: TokenWeights,
     needs: Needs,
     /// The features of the dense model that the smaller one has, where it has not all.
     features: Option<Vec<usize>>,
@@ -33,7 +31,7 @@ impl<'a> UnitWalk<'a> {
         (weights, config): (&dyn Weights, &Config),
         dense: Option<(&Folder, &Config)>,
         calibration: &Sequences,
-        (method, tokens): (UnitMethod<'a>, TokenWeights),
+        method: UnitMethod<'a>,
         features: Option<Vec<usize>>,
         memory: &ActivationMemory,
     ) -> Result<UnitWalk<'a>> {
@@ -53,7 +51,6 @@ impl<'a> UnitWalk<'a> {
             room,
             length,
             method,
-            weights: tokens,
             needs,
             features,
         })
@@ -76,7 +73,6 @@ impl<'a> UnitWalk<'a> {
         let new = |room: &MemoryBudget| Activations::new(count, room);
         let (mut mixed, mut dense_mixed, mut inner) = (new(&self.room), new(&self.room), new(&self.room));
         let parallel = block.is_parallel();
-        let weighs = self.weights == TokenWeights::Relative;
         let wants = |part: Part| parts.contains(&part);
 
         if wants(Part::Opening) || parallel && wants(Part::Feed) {
@@ -99,15 +95,14 @@ impl<'a> UnitWalk<'a> {
         let features = self.features.clone();
         self.each(dense, |i, h, other| {
             let x = block.mixed(&block.attention_x(h), &at[i]);
-            let sizes = (measured && weighs).then(|| sizes(h, |after| block.add_attention(after, &x)));
             if measured {
-                inputs.add(&relative(&x, &sizes))?;
+                inputs.add(&x)?;
             }
             if let Some((dense, from)) = other {
                 let from_x = dense.mixed(&dense.attention_x(from), &at[i]);
                 if measured {
-                    let ahead = joins.then(|| relative(&drift(from, h, &features), &sizes).into_owned());
-                    inputs.sums.compare(&relative(&x, &sizes), &relative(&from_x, &sizes), ahead.as_ref())?;
+                    let ahead = joins.then(|| drift(from, h, &features));
+                    inputs.sums.compare(&x, &from_x, ahead.as_ref())?;
                 }
                 // Nothing is chosen in the dense model: it goes on at once.
                 if parallel {
@@ -145,15 +140,14 @@ impl<'a> UnitWalk<'a> {
         let features = self.features.clone();
         self.each(dense, |i, h, other| {
             let x = block.inner(&block.feed_x(h));
-            let sizes = (measured && weighs).then(|| sizes(h, |after| block.add_feed(after, &x)));
             if measured {
-                inputs.add(&relative(&x, &sizes))?;
+                inputs.add(&x)?;
             }
             if let Some((dense, from)) = other {
                 let from_x = dense.inner(&dense.feed_x(from));
                 if measured {
-                    let ahead = joins.then(|| relative(&drift(from, h, &features), &sizes).into_owned());
-                    inputs.sums.compare(&relative(&x, &sizes), &relative(&from_x, &sizes), ahead.as_ref())?;
+                    let ahead = joins.then(|| drift(from, h, &features));
+                    inputs.sums.compare(&x, &from_x, ahead.as_ref())?;
                 }
                 if parallel {
                     dense.add_attention(from, &dense_mixed.take(i)?);
@@ -208,29 +202,6 @@ fn run(states: &mut Activations, positions: &[Positions], block: &Block) -> Resu
         states.put(i, h)?;
     }
     Ok(())
-}
-
-/// One over the root mean square of each token's hidden states behind a layer.
-fn sizes(h: &Array2<f32>, add: impl FnOnce(&mut Array2<f32>)) -> Vec<f32> {
-    let mut after = h.clone();
-    add(&mut after);
-    let size = |row: ArrayView1<'_, f32>| {
-        let square = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / row.len() as f64;
-        (1.0 / square.sqrt().max(1e-6)) as f32
-    };
-    after.rows().into_iter().map(size).collect()
-}
-
-/// Rows times the factor of their token.
-fn relative<'a>(x: &'a Array2<f32>, sizes: &Option<Vec<f32>>) -> Cow<'a, Array2<f32>> {
-    match sizes {
-        None => Cow::Borrowed(x),
-        Some(sizes) => {
-            let mut x = x.clone();
-            x.rows_mut().into_iter().zip(sizes).for_each(|(mut row, &s)| row.mapv_inplace(|v| v * s));
-            Cow::Owned(x)
-        }
-    }
 }
 
 /// By how much the dense model's hidden states are ahead, in the features that both have.

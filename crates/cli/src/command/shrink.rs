@@ -8,7 +8,7 @@ use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use lacuna::data::Bos;
 use lacuna::job::{Event, ShrinkJob, ShrinkMethod};
-use lacuna::prune::{DepthScore, SizeTarget, TokenWeights};
+use lacuna::prune::{DepthScore, SizeTarget};
 use lacuna::{Error, Result};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -88,10 +88,7 @@ pub struct Args {
     /// The most units of a layer that are exchanged after their choice, for obs
     #[arg(long, default_value_t = default().swaps)]
     swaps: usize,
-    /// How much a token counts where heads and features are chosen and weights move, for obs
-    #[arg(long, value_parser = token_weights(), default_value = "equal")]
-    token_weights: TokenWeights,
-    /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states [default: 1,1 for obs]
+    /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states; for obs [default: none]
     #[arg(long, value_name = "INPUTS,HIDDEN", allow_negative_numbers = true)]
     correct: Option<String>,
     /// Megabytes of activations that stay in memory [default: half of what is free]
@@ -152,15 +149,6 @@ fn depths() -> impl TypedValueParser<Value = DepthScore> {
     })
 }
 
-fn token_weights() -> impl TypedValueParser<Value = TokenWeights> {
-    let all = [
-        PossibleValue::new("equal").help("As much as any other"),
-        PossibleValue::new("relative")
-            .help("One over the mean square of its hidden states, so that few massive activations do not decide alone"),
-    ];
-    PossibleValuesParser::new(all).map(|name| if name == "relative" { TokenWeights::Relative } else { TokenWeights::Equal })
-}
-
 /// The job that is asked for: a recipe, and over it what was typed.
 fn job(args: &Args) -> Result<ShrinkJob> {
     let mut job = args.recipe.as_ref().map_or_else(|| Ok(ShrinkJob::default()), ShrinkJob::read)?;
@@ -188,7 +176,6 @@ fn job(args: &Args) -> Result<ShrinkJob> {
         damping: "damping";
         rounds: "rounds";
         swaps: "swaps";
-        token_weights: "token-weights";
         activations: "activations";
         scratch: "scratch";
         text: "text";

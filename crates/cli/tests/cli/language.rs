@@ -221,8 +221,13 @@ fn inspecting_a_folder_counts_parameters_zeros_and_masks() {
     let sparsity = after["blocks"][0]["sparsity"].as_f64().unwrap();
     assert!((sparsity - 48.0 * 16.0 / linear as f64).abs() < 1e-12, "{sparsity}");
     assert_eq!(folder.json(&["inspect", "pruned", "--no-count", "--json"])["whole"]["kept"], Value::Null);
+    // Of each block heads, their groups and feed-forward units; hidden features, layers and the vocabulary.
+    let couplings = after["couplings"].as_array().unwrap();
+    assert_eq!(couplings.len(), 3 * LAYERS + 3);
+    let hidden = couplings.iter().find(|c| c["kind"] == "hidden").unwrap();
+    assert_eq!((&hidden["units"], hidden["members"].as_array().unwrap().len()), (&HIDDEN.into(), 2 + 9 * LAYERS));
     let printed = folder.succeeds(&["inspect", "pruned"]);
-    for says in ["head tied to the embedding", "feed-forward", "FLOPs a token", "4 query heads share 2 key-value heads"] {
+    for says in ["head tied to the embedding", "feed-forward", "FLOPs a token", "as many from each of 2 key-value groups"] {
         assert!(printed.contains(says), "{says}: {printed}");
     }
     // The tensors of one file are still listed by its name.

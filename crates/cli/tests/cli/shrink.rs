@@ -89,12 +89,52 @@ fn a_printed_recipe_and_a_record_give_the_bytes_of_the_typed_options() {
 }
 
 #[test]
+fn a_budget_is_met_by_sizes_that_were_tried_on_held_out_tokens() {
+    let folder = folder();
+    let said =
+        folder.json(&[&["shrink", "lm", "out", "--parameters", "0.9", "--round", "1", "--json"][..], &CALIBRATION].concat());
+    let (search, blocks) = (&said["search"], |of: &str| said[of]["blocks"].as_f64().unwrap());
+    let tried = search["tried"].as_array().unwrap();
+    let chosen = &tried[search["chosen"].as_u64().unwrap() as usize];
+    assert!(!tried.is_empty() && tried.iter().all(|t| t["loss"].as_f64() >= chosen["loss"].as_f64()), "{search}");
+    // The counts are those of the folder that was made.
+    assert_eq!((&chosen["parameters"], &chosen["blocks"]), (&said["after"]["parameters"], &said["after"]["blocks"]));
+    assert!(blocks("after") <= 0.9 * blocks("before"), "{} of {}", blocks("after"), blocks("before"));
+    assert_eq!(search["tokens"], 4 * 8);
+    let line = |target: &str| folder.refuses(&[&["shrink", "lm", "no", "--parameters", target][..], &CALIBRATION].concat());
+    assert!(line("0.1").starts_with("parameters: ") && line("0.1").contains("cannot be met: at most 40 % of a width"));
+    assert!(line("1M").contains("leaves all"), "{}", line("1M"));
+}
+
+#[test]
+fn a_sorted_folder_gives_the_same_logits_and_smaller_ones_without_a_calibration() {
+    let folder = folder();
+    folder.succeeds(&[&["shrink", "lm", "sorted", "--sort", "--method", "minitron"][..], &CALIBRATION].concat());
+    let perplexity = |model: &str| {
+        let said = folder.json(&["eval", model, "--text", "ids.safetensors", "--context", "8", "--json"]);
+        said["nll"].as_f64().unwrap()
+    };
+    let (before, after) = (perplexity("lm"), perplexity("sorted"));
+    assert!((before - after).abs() < 1e-5, "{before} and {after}");
+    folder.succeeds(&["shrink", "sorted", "small", "--intermediate", "8", "--hidden", "6"]);
+    let (whole, small) = (folder.read("sorted/model.safetensors"), folder.read("small/model.safetensors"));
+    let name = "model.layers.1.mlp.gate_proj.weight";
+    let part = whole.matrix(name).unwrap().slice(ndarray::s![..8, ..6]).to_owned();
+    assert_eq!(small.matrix(name).unwrap(), part);
+    let line = folder.refuses(&[&["shrink", "lm", "no", "--sort"][..], &CALIBRATION].concat());
+    assert!(line.starts_with("sort: obs scores no units"), "{line}");
+    let line = folder.refuses(&["shrink", "sorted", "no", "--layers", "1"]);
+    assert!(line.starts_with("layers: are in no order in a sorted model"), "{line}");
+}
+
+#[test]
 fn the_perplexity_before_and_after_is_that_of_eval() {
     let folder = folder();
     let text = ["--text", "ids.safetensors", "--windows", "5"];
     let said = folder.json(&[&["shrink", "lm", "out", "--intermediate", "9", "--json"][..], &text, &CALIBRATION].concat());
     for (model, key) in [("lm", "before"), ("out", "after")] {
-        let eval = folder.json(&["eval", model, "--text", "ids.safetensors", "--windows", "5", "--context", "8", "--json"]);
+        let eval =
+            folder.json(&["eval", model, "--text", "ids.safetensors", "--windows", "5", "--context", "8", "--stream", "--json"]);
         assert_eq!(said["perplexity"][key], eval["perplexity"], "{model}");
     }
 }

@@ -167,7 +167,7 @@ fn names_that_do_not_exist() {
         assert!(args.iter().all(|a| line.contains(a)), "{line}");
     }
     let folder = Folder::new();
-    assert!(folder.refuses(&["shrink"]).contains("'shrink'"));
+    assert!(folder.refuses(&["dwindle"]).contains("'dwindle'"));
     assert!(folder.refuses(&["prune", "model.safetensors"]).contains("required"));
     assert!(folder.refuses(&["inspect"]).contains("required"));
 }

@@ -131,7 +131,7 @@ fn smaller(name: &str, a: &Affine, cut: &UnitCut, map: Map) -> Result<Affine> {
 }
 
 fn norm(name: &str, b: &BatchNorm, cut: &UnitCut) -> Result<BatchNorm> {
-    let (gamma, beta) = (format!("{name}.gamma"), format!("{name}.beta"));
+    let (gamma, beta) = (format!("{name}.weight"), format!("{name}.bias"));
     let keep = cut.kept(&gamma, 0, b.mean.len()).unwrap_or_else(|| (0..b.mean.len()).collect());
     let mut small = BatchNorm { epsilon: b.epsilon, momentum: b.momentum, ..BatchNorm::new(keep.len(), b.positions) };
     small.mean = keep.iter().map(|&u| b.mean[u]).collect();

@@ -31,10 +31,8 @@ impl ShrinkReport {
                 .figure(&errors.to_svg()?);
         }
         if let Some(search) = &self.search {
-            let text = format!(
-                "Sizes that meet {}, on {} held-out tokens, with nothing made up for.",
-                search.target, search.tokens
-            );
+            let text =
+                format!("Sizes that meet {}, on {} held-out tokens, with nothing made up for.", search.target, search.tokens);
             page = page.heading("Search").text(&text).table(&tried(search));
         }
         if let Some(layers) = &self.layers {

@@ -181,7 +181,7 @@ impl Network {
             let norms = group.norms.iter().flat_map(|&norm| {
                 let (name, layer) = &self.layers[norm];
                 let all = layer.params().into_iter().map(|(p, _)| (format!("{name}.{p}"), p)).collect::<Vec<_>>();
-                all.into_iter().map(|(tensor, p)| member(tensor, 0, 1, if p == "gamma" { Side::Scales } else { Side::Shifts }))
+                all.into_iter().map(|(tensor, p)| member(tensor, 0, 1, if p == "weight" { Side::Scales } else { Side::Shifts }))
             });
             let columns = member(format!("{}.weight", self.layers[group.consumer].0), 1, group.width, Side::Reads);
             let members = rows.chain(norms).chain([columns]).collect();

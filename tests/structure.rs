@@ -11,11 +11,11 @@ use lacuna::io::{Checkpoint, Dtype, Folder, FolderWriter, Layout, Output, Weight
 use lacuna::lm::{Config, Widths, couplings, rescaled};
 use lacuna::nn::NormKind;
 use lacuna::prune::{
-    ActivationMemory, DepthScore, LanguageShrinking, ShrinkRecord, ShrinkRun, Sizes, UnitMethod, shrink_language,
+    ActivationMemory, DepthScore, LanguageShrinking, ShrinkRecord, ShrinkRun, ShrinkSizes, UnitMethod, shrink_language,
 };
 use lacuna::rng::{Seed, Stream};
 use lacuna::solve::GroupObs;
-use lacuna::structure::{Coupling, Part, UnitCut, UnitKind};
+use lacuna::structure::{Coupling, Extent, UnitCut, UnitKind};
 use ndarray::{Array2, ArrayD, Axis, Slice};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -45,12 +45,12 @@ fn masked(weights: &Checkpoint, chosen: &[(Coupling, Vec<usize>)]) -> Checkpoint
             let mut values = values.clone();
             for unit in (0..coupling.units).filter(|u| !kept.contains(u)) {
                 match member.part {
-                    Part::Slice { axis, offset, width } => {
+                    Extent::Slice { axis, offset, width } => {
                         let (from, to) = ((offset + unit * width) as isize, (offset + (unit + 1) * width) as isize);
                         values.slice_axis_mut(Axis(axis), Slice::new(from, Some(to), 1)).fill(0.0);
                     }
-                    Part::All { unit: of } if of == unit => values.fill(0.0),
-                    Part::All { .. } => {}
+                    Extent::All { unit: of } if of == unit => values.fill(0.0),
+                    Extent::All { .. } => {}
                 }
             }
             masked.insert(&member.tensor, values, Dtype::F32).unwrap();
@@ -154,13 +154,13 @@ fn every_tensor_hangs_together_with_something_within_its_bounds() {
             for member in &coupling.members {
                 let shape = Weights::shape(&golden.weights, &member.tensor).unwrap_or_else(|e| panic!("{name}: {e}"));
                 match member.part {
-                    Part::Slice { axis, offset, width } => {
+                    Extent::Slice { axis, offset, width } => {
                         assert!(offset + width * coupling.units <= shape[axis], "{name}: {member:?} of {shape:?}");
                         if matches!(coupling.kind, UnitKind::Hidden | UnitKind::Vocabulary) {
                             assert_eq!((offset, width * coupling.units), (0, shape[axis]), "{name}: {member:?}");
                         }
                     }
-                    Part::All { unit } => assert!(unit < coupling.units),
+                    Extent::All { unit } => assert!(unit < coupling.units),
                 }
                 seen.insert(member.tensor.clone());
             }
@@ -224,7 +224,7 @@ fn folder_of(golden: &Golden, above: &Path) -> PathBuf {
 }
 
 /// What is left of the golden in a folder, and what went.
-fn shrunk(golden: &Golden, dir: &Path, sizes: Sizes, method: UnitMethod<'_>) -> (Model, Config, ShrinkRecord) {
+fn shrunk(golden: &Golden, dir: &Path, sizes: ShrinkSizes, method: UnitMethod<'_>) -> (Model, Config, ShrinkRecord) {
     let (folder, out) = (Folder::open(dir).unwrap(), dir.with_file_name(format!("{} smaller", golden.name)));
     let calibration = match golden.config().is_encoder_decoder() {
         true => Sequences::nothing(),
@@ -261,7 +261,8 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
         let share = w.heads / w.kv_heads;
         let kv_heads = if share == 1 { None } else { Some(w.kv_heads.div_ceil(2)) };
         let heads = if share == 1 { w.heads.div_ceil(2) } else { share.div_ceil(2) * w.kv_heads.div_ceil(2) };
-        let sizes = Sizes { intermediate: Some(w.intermediate * 2 / 3), heads: Some(heads), kv_heads, ..Sizes::default() };
+        let sizes =
+            ShrinkSizes { intermediate: Some(w.intermediate * 2 / 3), heads: Some(heads), kv_heads, ..ShrinkSizes::default() };
         let magnitude = Magnitude::default();
         let mut methods = vec![UnitMethod::Random(Seed(4)), UnitMethod::Weights(&magnitude, None)];
         if !golden.config().is_encoder_decoder() {
@@ -302,7 +303,7 @@ fn a_run_leaves_layers_and_hidden_features_out_of_every_decoder() {
         let (dir, config) = (folder_of(&golden, above.path()), golden.config());
         let hidden = config.hidden() * 3 / 4;
         let layers = (config.layers() > 1).then(|| config.layers() - 1);
-        let sizes = Sizes { hidden: Some(hidden), layers, ..Sizes::default() };
+        let sizes = ShrinkSizes { hidden: Some(hidden), layers, ..ShrinkSizes::default() };
         let (small, now, record) = shrunk(&golden, &dir, sizes, UnitMethod::Random(Seed(0)));
         assert_eq!((now.hidden(), now.layers()), (hidden, layers.unwrap_or(1)), "{name}");
         assert_eq!(now.widths(0), config.widths(0), "{name}");

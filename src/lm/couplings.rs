@@ -19,7 +19,7 @@ use super::tie::Tie;
 use crate::Result;
 use crate::io::Weights;
 use crate::nn::Heads;
-use crate::structure::{Coupling, Member, Part, Side, UnitKind};
+use crate::structure::{Coupling, Extent, Member, Side, UnitKind};
 
 /// What hangs together in a model, under the names of these weights: block by block heads (groups of keys and values before the heads within
 /// them) and feed-forward units, then hidden features, layers and the vocabulary. Every tensor of the model is in some of them.
@@ -66,7 +66,7 @@ impl Names<'_> {
 
     /// Rows of a layer and entries of its bias.
     fn rows(&self, layer: &str, bias: bool, offset: usize, width: usize) -> Vec<Member> {
-        let part = |axis| Part::Slice { axis, offset, width };
+        let part = |axis| Extent::Slice { axis, offset, width };
         let weight =
             Member { tensor: format!("{layer}.weight"), part: part(usize::from(self.recipe.transposed)), side: Side::Makes };
         let bias = bias.then(|| Member { tensor: format!("{layer}.bias"), part: part(0), side: Side::Makes });
@@ -75,12 +75,12 @@ impl Names<'_> {
 
     /// Columns of a layer.
     fn columns(&self, layer: &str, width: usize) -> Member {
-        let part = Part::Slice { axis: usize::from(!self.recipe.transposed), offset: 0, width };
+        let part = Extent::Slice { axis: usize::from(!self.recipe.transposed), offset: 0, width };
         Member { tensor: format!("{layer}.weight"), part, side: Side::Reads }
     }
 
     fn norm(&self, name: &str) -> Vec<Member> {
-        let part = Part::Slice { axis: 0, offset: 0, width: 1 };
+        let part = Extent::Slice { axis: 0, offset: 0, width: 1 };
         let weight = Member { tensor: format!("{name}.weight"), part, side: Side::Scales };
         let bias = self.recipe.norm_bias.then(|| Member { tensor: format!("{name}.bias"), part, side: Side::Shifts });
         [weight].into_iter().chain(bias).collect()
@@ -88,7 +88,7 @@ impl Names<'_> {
 
     /// The hidden features outside the blocks.
     fn ends(&self, tie: &Tie) -> Vec<Member> {
-        let part = Part::Slice { axis: 1, offset: 0, width: 1 };
+        let part = Extent::Slice { axis: 1, offset: 0, width: 1 };
         let makes = |tensor: String| Member { tensor, part, side: Side::Makes };
         let mut members = vec![makes(format!("{}.weight", tie.embedding))];
         members.extend(tie.copies.iter().cloned().map(makes));
@@ -103,7 +103,7 @@ impl Names<'_> {
 
     /// The entries of the vocabulary.
     fn entries(&self, tie: &Tie) -> Vec<Member> {
-        let part = Part::Slice { axis: 0, offset: 0, width: 1 };
+        let part = Extent::Slice { axis: 0, offset: 0, width: 1 };
         let member = |tensor: String| Member { tensor, part, side: Side::Makes };
         let mut members = vec![member(format!("{}.weight", tie.embedding))];
         members.extend(tie.copies.iter().cloned().map(member));
@@ -143,7 +143,7 @@ impl Names<'_> {
             let table =
                 self.reader.name(&format!("{}.0.{}", stack.path, "layer.1.EncDecAttention.relative_attention_bias.weight"));
             if number == self.recipe.layers.len() - stack.blocks && self.reader.contains(&table) {
-                members.push(Member { tensor: table, part: Part::Slice { axis: 1, offset: 0, width: 1 }, side: Side::Shifts });
+                members.push(Member { tensor: table, part: Extent::Slice { axis: 1, offset: 0, width: 1 }, side: Side::Shifts });
             }
             all.push(of(output, UnitKind::Head, heads.queries, 1, members));
         }
@@ -191,7 +191,7 @@ impl Names<'_> {
         let each = |(_, path): &(usize, String)| self.attention(path, parts.inputs, parts.output, heads, false);
         let mut members: Vec<Member> = blocks.iter().flat_map(each).collect();
         let table = format!("{path}layer.0.SelfAttention.relative_attention_bias.weight");
-        members.push(Member { tensor: table, part: Part::Slice { axis: 1, offset: 0, width: 1 }, side: Side::Shifts });
+        members.push(Member { tensor: table, part: Extent::Slice { axis: 1, offset: 0, width: 1 }, side: Side::Shifts });
         Coupling { name: self.reader.name(stack.path), kind: UnitKind::Head, block: None, units: heads.queries, runs: 1, members }
     }
 
@@ -222,6 +222,6 @@ impl Names<'_> {
         }
         tensors.sort();
         tensors.dedup();
-        tensors.into_iter().map(|tensor| Member { tensor, part: Part::All { unit: number }, side: Side::Whole }).collect()
+        tensors.into_iter().map(|tensor| Member { tensor, part: Extent::All { unit: number }, side: Side::Whole }).collect()
     }
 }

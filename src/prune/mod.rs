@@ -24,8 +24,8 @@ pub(crate) use oneshot::{ToPrune, check_pruning, ranks, wanted};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use structured::{
-    DepthScore, LanguageShrinking, LayerChoice, SearchRecord, ShrinkRecord, ShrinkRun, ShrunkFolder, SizeTarget, Sizes, Tried,
-    UnitMethod, UnitRecord, search_sizes, shrink_language,
+    DepthScore, LanguageShrinking, LayerChoice, SearchRecord, ShrinkRecord, ShrinkRun, ShrinkSizes, ShrunkFolder, SizeTarget,
+    Tried, UnitMethod, UnitRecord, search_sizes, shrink_language,
 };
 pub use surgeon::{Criterion, Removed, Surgeon};
 pub use units::prune_units;

@@ -64,7 +64,7 @@ pub enum Side {
 /// Where in a tensor, as the checkpoint holds it, the units lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Part {
+pub enum Extent {
     /// Unit u is entries `offset + u · width .. offset + (u + 1) · width` along `axis`.
     Slice {
         /// 0 for rows, 1 for columns.
@@ -87,7 +87,7 @@ pub struct Member {
     /// The tensor, as the checkpoint calls it.
     pub tensor: String,
     /// Where in it.
-    pub part: Part,
+    pub part: Extent,
     /// What it is to them.
     pub side: Side,
 }

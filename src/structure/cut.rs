@@ -1,15 +1,15 @@
 //! [`UnitCut`]: a choice of units as the rows and columns of tensors that stay.
 
-use super::{Coupling, Part};
+use super::{Coupling, Extent};
 use ndarray::{ArrayD, Axis};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Which parts of tensors stay, and in which order, when units are left out. A tensor of which nothing is said stays as it is.
 ///
 /// ```
-/// use lacuna::structure::{Coupling, Member, Part, Side, UnitCut, UnitKind};
+/// use lacuna::structure::{Coupling, Member, Extent, Side, UnitCut, UnitKind};
 /// use ndarray::array;
-/// let member = |tensor: &str, axis, side| Member { tensor: tensor.into(), part: Part::Slice { axis, offset: 0, width: 1 }, side };
+/// let member = |tensor: &str, axis, side| Member { tensor: tensor.into(), part: Extent::Slice { axis, offset: 0, width: 1 }, side };
 /// let members = vec![member("up", 0, Side::Makes), member("down", 1, Side::Reads)];
 /// let coupling = Coupling { name: "mlp".into(), kind: UnitKind::FeedForward, block: None, units: 3, runs: 1, members };
 /// let mut cut = UnitCut::default();
@@ -46,12 +46,12 @@ impl UnitCut {
         }
         for member in &coupling.members {
             match member.part {
-                Part::Slice { axis, offset, width } => {
+                Extent::Slice { axis, offset, width } => {
                     let slices = self.slices.entry((member.tensor.clone(), axis)).or_default();
                     slices.push(Slice { first: offset, width, rank: rank.clone() });
                 }
-                Part::All { unit } if rank[unit].is_none() => drop(self.gone.insert(member.tensor.clone())),
-                Part::All { .. } => {}
+                Extent::All { unit } if rank[unit].is_none() => drop(self.gone.insert(member.tensor.clone())),
+                Extent::All { .. } => {}
             }
         }
     }
@@ -106,10 +106,10 @@ impl UnitCut {
 #[cfg(test)]
 mod tests {
     use super::UnitCut;
-    use crate::structure::{Coupling, Member, Part, Side, UnitKind};
+    use crate::structure::{Coupling, Extent, Member, Side, UnitKind};
 
     fn coupling(kind: UnitKind, units: usize, offset: usize, width: usize) -> Coupling {
-        let part = Part::Slice { axis: 0, offset, width };
+        let part = Extent::Slice { axis: 0, offset, width };
         let members = vec![Member { tensor: "w".into(), part, side: Side::Makes }];
         Coupling { name: "c".into(), kind, block: None, units, runs: 1, members }
     }

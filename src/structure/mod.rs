@@ -8,5 +8,5 @@
 mod coupling;
 mod cut;
 
-pub use coupling::{Coupling, Member, Part, Side, UnitKind};
+pub use coupling::{Coupling, Extent, Member, Side, UnitKind};
 pub use cut::UnitCut;

@@ -6,7 +6,7 @@ use lacuna::data::Sequences;
 use lacuna::io::{Dtype, FolderWriter, Output};
 use lacuna::lm::LanguageModel;
 use lacuna::prune::{
-    Correction, DepthScore, LanguageShrinking, Progress, ShrinkRecord, ShrinkRun, Sizes, UnitMethod, shrink_language,
+    Correction, DepthScore, LanguageShrinking, Progress, ShrinkRecord, ShrinkRun, ShrinkSizes, UnitMethod, shrink_language,
 };
 use lacuna::rng::Seed;
 use lacuna::solve::GroupObs;
@@ -18,10 +18,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 const SQUARES: Magnitude = Magnitude { norm: MagnitudeNorm::L2 };
-const ALL: Sizes = Sizes { intermediate: Some(16), heads: Some(1), kv_heads: None, hidden: Some(12), layers: Some(2) };
-const BLOCKS: Sizes = Sizes { hidden: None, layers: None, ..ALL };
+const ALL: ShrinkSizes =
+    ShrinkSizes { intermediate: Some(16), heads: Some(1), kv_heads: None, hidden: Some(12), layers: Some(2) };
+const BLOCKS: ShrinkSizes = ShrinkSizes { hidden: None, layers: None, ..ALL };
 
-fn shrinking(sizes: Sizes, method: UnitMethod<'_>) -> LanguageShrinking<'_> {
+fn shrinking(sizes: ShrinkSizes, method: UnitMethod<'_>) -> LanguageShrinking<'_> {
     LanguageShrinking { sizes, sort: false, method, depth: DepthScore::Cosine, correction: None, memory: memory(1 << 30) }
 }
 
@@ -124,7 +125,7 @@ fn layers_and_hidden_features_go_from_the_whole_model() {
 #[test]
 fn layers_left_out_are_those_that_change_their_input_least() {
     let dense = Model::new(Dtype::F32);
-    let sizes = Sizes { layers: Some(1), ..Sizes::default() };
+    let sizes = ShrinkSizes { layers: Some(1), ..ShrinkSizes::default() };
     let record = shrink(&dense.dir, &dense.out("one"), &shrinking(sizes, UnitMethod::Random(Seed(0))));
     // The same by running the whole model.
     let (whole, ids) = (model(&dense.dir), tokens(10));
@@ -208,7 +209,7 @@ fn a_sorted_model_is_the_same_function_and_its_first_units_are_a_smaller_model()
     let methods = [("minitron", UnitMethod::Minitron), ("magnitude", UnitMethod::Weights(&SQUARES, None))];
     for (name, method) in methods {
         let (sorted, small) = (dense.out(&format!("{name} sorted")), dense.out(&format!("{name} small")));
-        let settings = LanguageShrinking { sort: true, ..shrinking(Sizes::default(), method) };
+        let settings = LanguageShrinking { sort: true, ..shrinking(ShrinkSizes::default(), method) };
         let record = shrink(&dense.dir, &sorted, &settings);
         // Hidden features, and of three blocks heads, the group of their keys, and feed-forward units.
         assert_eq!(record.units.len(), 10, "{name}");
@@ -227,7 +228,7 @@ fn a_sorted_model_is_the_same_function_and_its_first_units_are_a_smaller_model()
         let off = apart(&logits(&small), &logits(&masked(&sorted, &small, &record)));
         assert!(off < 1e-5, "{name}: {off}");
         // Hidden features too, without a run of the model.
-        let hidden = Sizes { hidden: Some(9), ..Sizes::default() };
+        let hidden = ShrinkSizes { hidden: Some(9), ..ShrinkSizes::default() };
         let record = shrink(&sorted, &dense.out(&format!("{name} narrow")), &shrinking(hidden, UnitMethod::Prefix));
         assert_eq!(record.units[0].kept, (0..9).collect::<Vec<_>>(), "{name}");
     }
@@ -236,19 +237,19 @@ fn a_sorted_model_is_the_same_function_and_its_first_units_are_a_smaller_model()
 #[test]
 fn what_does_not_fit_is_refused_before_anything_is_written() {
     let dense = Model::new(Dtype::F32);
-    let line = |sizes: Sizes, method: UnitMethod<'_>, correction: Option<Correction>| {
+    let line = |sizes: ShrinkSizes, method: UnitMethod<'_>, correction: Option<Correction>| {
         let out = dense.out("refused");
         let settings = LanguageShrinking { correction, ..shrinking(sizes, method) };
         let error = with(&dense.dir, out.as_path(), &settings, false, &mut go_on).unwrap_err();
         assert!(!out.exists() && !FolderWriter::is_unfinished(&out).unwrap(), "{error}");
         error.to_string()
     };
-    let some = |intermediate: usize| Sizes { intermediate: Some(intermediate), ..Sizes::default() };
+    let some = |intermediate: usize| ShrinkSizes { intermediate: Some(intermediate), ..ShrinkSizes::default() };
     let random = UnitMethod::Random(Seed(0));
     assert_eq!(line(some(30), random, None), "intermediate: 30 of 24 cannot stay; the nearest possible value is 24");
     assert!(line(some(24), random, None).starts_with("sizes: nothing goes: the model has 3 layers"));
     let correction = Some(Correction { inputs: 1.0, hidden_states: 1.0, damping: 0.01 });
     assert!(line(some(12), UnitMethod::Minitron, correction).starts_with("correct: is for --method obs"));
-    let hidden = Sizes { hidden: Some(17), ..Sizes::default() };
+    let hidden = ShrinkSizes { hidden: Some(17), ..ShrinkSizes::default() };
     assert_eq!(line(hidden, random, None), "hidden: 17 of 16 cannot stay; the nearest possible value is 16");
 }

@@ -1,6 +1,7 @@
 //! What a run was asked for, as it is kept beside what it writes.
 
-use super::settings::{ShrinkJob, ShrinkMethod};
+use super::method::ShrinkMethod;
+use super::settings::ShrinkJob;
 use crate::Result;
 use crate::data::Sequences;
 use crate::io::Folder;

@@ -1,10 +1,12 @@
 //! Making a language model smaller as a value, as [`PruneJob`](super::PruneJob) is one for pruning: [`ShrinkJob`], with the same life.
 
+mod method;
 mod settings;
 mod described;
 mod report;
 mod page;
 mod run;
 
+pub use method::ShrinkMethod;
 pub use report::{ModelSize, ShrinkReport};
-pub use settings::{ShrinkJob, ShrinkMethod};
+pub use settings::ShrinkJob;

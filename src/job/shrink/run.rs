@@ -1,8 +1,9 @@
 //! A job that is run on a folder.
 
 use super::described::{asked, outcome};
+use super::method::ShrinkMethod;
 use super::report::{ModelSize, ShrinkReport};
-use super::settings::{ShrinkJob, ShrinkMethod};
+use super::settings::ShrinkJob;
 use crate::criteria::{Fisher, Magnitude, MagnitudeNorm, Saliency, Taylor};
 use crate::data::Sequences;
 use crate::eval::peak_memory;

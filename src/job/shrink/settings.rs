@@ -1,70 +1,12 @@
 //! The settings of a job that makes a model smaller.
 
+use super::method::ShrinkMethod;
 use crate::data::Bos;
 use crate::job::recipe::{self, Recipe};
-use crate::prune::{Correction, DepthScore, SizeTarget, Sizes};
+use crate::prune::{Correction, DepthScore, ShrinkSizes, SizeTarget};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::path::{Path, PathBuf};
-
-/// How heads and feed-forward features are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ShrinkMethod {
-    /// Group OBS with exchanges, and the least squares solution of what stays.
-    #[default]
-    Obs,
-    /// Mean activations, as Minitron.
-    Minitron,
-    /// Fluctuations, as FLAP.
-    Flap,
-    /// First-order Taylor: the sum of (g w)² over all weights of the unit.
-    Taylor,
-    /// Diagonal Fisher: the sum of ½ F w².
-    Fisher,
-    /// The sum of w².
-    Magnitude,
-    /// By chance.
-    Random,
-}
-
-impl ShrinkMethod {
-    /// All of them.
-    pub const ALL: [ShrinkMethod; 7] = [
-        ShrinkMethod::Obs,
-        ShrinkMethod::Minitron,
-        ShrinkMethod::Flap,
-        ShrinkMethod::Taylor,
-        ShrinkMethod::Fisher,
-        ShrinkMethod::Magnitude,
-        ShrinkMethod::Random,
-    ];
-
-    /// Its name in commands and files.
-    pub fn name(self) -> &'static str {
-        match self {
-            ShrinkMethod::Obs => "obs",
-            ShrinkMethod::Minitron => "minitron",
-            ShrinkMethod::Flap => "flap",
-            ShrinkMethod::Taylor => "taylor",
-            ShrinkMethod::Fisher => "fisher",
-            ShrinkMethod::Magnitude => "magnitude",
-            ShrinkMethod::Random => "random",
-        }
-    }
-
-    /// Whether a calibration is run, forward or back.
-    pub fn measures(self) -> bool {
-        !matches!(self, ShrinkMethod::Magnitude | ShrinkMethod::Random)
-    }
-}
-
-impl fmt::Display for ShrinkMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// What of a model stays, how the rest is chosen, and where it is written: everything that `lacuna shrink` is asked for, as one value.
 ///
@@ -350,9 +292,9 @@ impl ShrinkJob {
     }
 
     /// What stays.
-    pub fn sizes(&self) -> Sizes {
+    pub fn sizes(&self) -> ShrinkSizes {
         let ShrinkJob { intermediate, heads, kv_heads, hidden, layers, .. } = *self;
-        Sizes { intermediate, heads, kv_heads, hidden, layers }
+        ShrinkSizes { intermediate, heads, kv_heads, hidden, layers }
     }
 
     /// Refuses numbers outside their range, whatever the method reads, and paths that no recipe and no record can hold.
@@ -390,17 +332,17 @@ impl ShrinkJob {
     /// [`Error::InvalidOption`] with the setting, its value and the range.
     pub fn check(&self) -> Result<()> {
         self.check_ranges()?;
-        if self.parameters.is_some() && (self.sort || self.sizes() != Sizes::default()) {
+        if self.parameters.is_some() && (self.sort || self.sizes() != ShrinkSizes::default()) {
             return Err(Error::invalid_option("parameters", "finds the sizes that stay: give none with it, and no --sort"));
         }
-        if self.sort && self.sizes() != Sizes::default() {
+        if self.sort && self.sizes() != ShrinkSizes::default() {
             return Err(Error::invalid_option("sort", "puts units in order, and none goes: give no sizes with it"));
         }
         if self.sort && self.method == ShrinkMethod::Obs {
             let reason = "obs scores no units: give --method minitron, flap, taylor, fisher or magnitude";
             return Err(Error::invalid_option("sort", reason));
         }
-        if self.sizes() == Sizes::default() && !self.sort && self.parameters.is_none() {
+        if self.sizes() == ShrinkSizes::default() && !self.sort && self.parameters.is_none() {
             let reason = "nothing goes: give --intermediate, --heads, --kv-heads, --hidden or --layers, with what stays, or --parameters, or --sort";
             return Err(Error::invalid_option("sizes", reason));
         }

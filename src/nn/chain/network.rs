@@ -4,7 +4,7 @@ use super::{Affine, Layer, Param, Saved};
 use crate::mask::Mask;
 use crate::nn::Mode;
 use crate::nn::parameters::{Change, Gradients, Parameters, See, check_mask};
-use crate::structure::{Coupling, Member, Part, Side, UnitKind};
+use crate::structure::{Coupling, Extent, Member, Side, UnitKind};
 use crate::{Error, Result};
 use ndarray::Array2;
 
@@ -174,7 +174,7 @@ impl Network {
 
     /// The groups as couplings of parameters: rows of the producer with bias and batch normalisation, columns of the consumer.
     pub fn couplings(&self) -> Vec<Coupling> {
-        let member = |tensor: String, axis, width, side| Member { tensor, part: Part::Slice { axis, offset: 0, width }, side };
+        let member = |tensor: String, axis, width, side| Member { tensor, part: Extent::Slice { axis, offset: 0, width }, side };
         let coupling = |group: Group| {
             let (name, producer) = &self.layers[group.producer];
             let rows = producer.params().into_iter().map(|(p, _)| member(format!("{name}.{p}"), 0, 1, Side::Makes));

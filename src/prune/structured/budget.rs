@@ -7,13 +7,13 @@
 //! finished model has.
 
 use super::record::{SearchRecord, Tried};
-use super::sizes::Sizes;
+use super::sizes::ShrinkSizes;
 use super::survey::{Steps, Survey, at_once};
 use crate::data::Sequences;
 use crate::io::{Folder, Weights};
 use crate::lm::{Config, EmbeddingHead, Widths, couplings, load_block, next_tokens, positions};
 use crate::prune::language::ActivationMemory;
-use crate::structure::{Coupling, Part, UnitKind};
+use crate::structure::{Coupling, Extent, UnitKind};
 use crate::{Error, Result};
 use ndarray::{Array2, Axis};
 use serde::{Deserialize, Serialize};
@@ -125,7 +125,7 @@ impl Counts {
             let coupling: Option<&Coupling> = all.iter().find(|c| c.kind == kind && c.block == Some(0));
             let mut sum = (0, 0);
             for member in coupling.iter().flat_map(|c| &c.members) {
-                if let Part::Slice { axis, width, .. } = member.part {
+                if let Extent::Slice { axis, width, .. } = member.part {
                     let shape = Weights::shape(folder, &member.tensor)?;
                     let (weights, numbers) = of_tensor(&member.tensor)?;
                     let part = |n: usize| n / shape[axis].max(1) * width;
@@ -136,7 +136,7 @@ impl Counts {
         };
         let mut block = (0, 0);
         for member in all.iter().filter(|c| c.kind == UnitKind::Layer).flat_map(|c| &c.members) {
-            if member.part == (Part::All { unit: 0 }) {
+            if member.part == (Extent::All { unit: 0 }) {
                 let (weights, numbers) = of_tensor(&member.tensor)?;
                 block = (block.0 + weights, block.1 + numbers);
             }
@@ -189,7 +189,7 @@ impl Counts {
                 }
                 let (blocks, parameters) = self.left(layers, heads, features);
                 let some = |n: usize, of: usize| (n < of).then_some(n);
-                let sizes = Sizes {
+                let sizes = ShrinkSizes {
                     intermediate: some(features, w.intermediate),
                     heads: some(heads, w.heads),
                     kv_heads: None,

@@ -7,7 +7,7 @@ use super::trimmed::Trimmed;
 use crate::Result;
 use crate::io::{Dtype, Layout, Weights};
 use crate::lm::{Config, Family, Outline, Widths, couplings};
-use crate::structure::{Coupling, Member, Part, UnitCut, UnitKind};
+use crate::structure::{Coupling, Extent, Member, UnitCut, UnitKind};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 
@@ -109,7 +109,7 @@ impl<'a> Choice<'a> {
     /// The tensors of a block.
     pub fn tensors(&self, block: usize) -> Vec<String> {
         let layers = self.couplings.iter().filter(|c| c.kind == UnitKind::Layer);
-        let of = |m: &&Member| m.part == Part::All { unit: block };
+        let of = |m: &&Member| m.part == Extent::All { unit: block };
         layers.flat_map(|c| c.members.iter().filter(of).map(|m| m.tensor.clone())).collect()
     }
 

@@ -31,7 +31,7 @@ pub use budget::{SizeTarget, search_sizes};
 pub use method::UnitMethod;
 pub use record::{LayerChoice, SearchRecord, ShrinkRecord, Tried, UnitRecord};
 pub use run::{ShrunkFolder, shrink_language};
-pub use sizes::Sizes;
+pub use sizes::ShrinkSizes;
 pub use survey::DepthScore;
 
 use super::language::{ActivationMemory, Correction};
@@ -44,7 +44,7 @@ use serde_json::Value;
 #[derive(Debug, Clone)]
 pub struct LanguageShrinking<'a> {
     /// What stays of it.
-    pub sizes: Sizes,
+    pub sizes: ShrinkSizes,
     /// Whether nothing goes, and units are put in the order of their scores instead, the largest first: any smaller model is then a prefix.
     pub sort: bool,
     /// How heads and feed-forward features are chosen.

@@ -1,6 +1,6 @@
 //! What became of a model's units.
 
-use super::sizes::Sizes;
+use super::sizes::ShrinkSizes;
 use crate::structure::UnitKind;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ pub struct LayerChoice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tried {
     /// What stays.
-    pub sizes: Sizes,
+    pub sizes: ShrinkSizes,
     /// Parameters of the whole model that stay.
     pub parameters: usize,
     /// Weights of the blocks' linear layers that stay.
@@ -71,7 +71,7 @@ impl SearchRecord {
     ///
     /// # Panics
     /// If there are none of that number.
-    pub fn sizes(&self) -> Sizes {
+    pub fn sizes(&self) -> ShrinkSizes {
         self.tried[self.chosen].sizes
     }
 }

@@ -8,7 +8,7 @@ use super::scores::by_weights;
 use super::survey::{DepthScore, Survey, at_once, by_outputs};
 use super::walk::UnitWalk;
 use super::write::{of_block, put, take_over};
-use super::{LanguageShrinking, ShrinkRun, Sizes};
+use super::{LanguageShrinking, ShrinkRun, ShrinkSizes};
 use crate::eval::peak_memory;
 use crate::io::{Folder, FolderWriter, Weights};
 use crate::lm::{Config, Outline, couplings, load_block};
@@ -74,7 +74,7 @@ pub fn shrink_language(run: ShrinkRun<'_>, see: &mut dyn FnMut(Progress) -> Cont
 
 fn check(folder: &Folder, config: &Config, shrinking: &LanguageShrinking<'_>) -> Result<()> {
     let sizes = shrinking.sizes;
-    match (shrinking.sort, sizes == Sizes::default()) {
+    match (shrinking.sort, sizes == ShrinkSizes::default()) {
         (false, _) => sizes.check(config)?,
         (true, true) => {}
         (true, false) => return Err(Error::invalid_option("sort", "puts units in order, and none goes: give no sizes with it")),

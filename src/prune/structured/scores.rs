@@ -5,7 +5,7 @@ use crate::criteria::{Evidence, Measured, Saliency};
 use crate::io::Folder;
 use crate::lm::Outline;
 use crate::prune::SequenceGradients;
-use crate::structure::{Coupling, Part, Side};
+use crate::structure::{Coupling, Extent, Side};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
 
@@ -50,7 +50,7 @@ pub(super) fn by_weights(
     let mut scores = vec![0.0; coupling.units];
     for member in &coupling.members {
         let layer = outline.layers.iter().find(|l| l.tensor() == member.tensor);
-        let (Some(layer), Part::Slice { axis, offset, width }, Side::Makes | Side::Reads) = (layer, member.part, member.side)
+        let (Some(layer), Extent::Slice { axis, offset, width }, Side::Makes | Side::Reads) = (layer, member.part, member.side)
         else {
             continue;
         };

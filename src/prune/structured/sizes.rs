@@ -1,4 +1,4 @@
-//! [`Sizes`]: what stays of a model, checked against what there is.
+//! [`ShrinkSizes`]: what stays of a model, checked against what there is.
 
 use crate::lm::{Config, Widths};
 use crate::{Error, Result};
@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 ///
 /// ```
 /// use lacuna::lm::Widths;
-/// use lacuna::prune::Sizes;
+/// use lacuna::prune::ShrinkSizes;
 /// let before = Widths { heads: 9, kv_heads: 3, head_dim: 64, intermediate: 1536 };
-/// let sizes = Sizes { heads: Some(6), ..Sizes::default() };
+/// let sizes = ShrinkSizes { heads: Some(6), ..ShrinkSizes::default() };
 /// assert_eq!(sizes.widths(before)?, Widths { heads: 6, ..before });
-/// let sizes = Sizes { kv_heads: Some(2), ..Sizes::default() };
+/// let sizes = ShrinkSizes { kv_heads: Some(2), ..ShrinkSizes::default() };
 /// assert_eq!(sizes.widths(before)?, Widths { heads: 6, kv_heads: 2, ..before }); // with their queries
-/// let line = Sizes { heads: Some(7), ..Sizes::default() }.widths(before).unwrap_err().to_string();
+/// let line = ShrinkSizes { heads: Some(7), ..ShrinkSizes::default() }.widths(before).unwrap_err().to_string();
 /// assert_eq!(line, "heads: 7 are not as many of each of 3 key-value heads; 6 or 9 are");
 /// # Ok::<(), lacuna::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Sizes {
+pub struct ShrinkSizes {
     /// Features between the feed-forward layers.
     pub intermediate: Option<usize>,
     /// Heads of queries. Where several share keys and values, as many go from each group.
@@ -33,7 +33,7 @@ pub struct Sizes {
     pub layers: Option<usize>,
 }
 
-impl Sizes {
+impl ShrinkSizes {
     /// What stays of the widths of a block.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Sizes {
     /// Holds the sizes against a model.
     ///
     /// # Errors
-    /// As [`Sizes::widths`]; for hidden features and layers likewise; if nothing goes.
+    /// As [`ShrinkSizes::widths`]; for hidden features and layers likewise; if nothing goes.
     pub(super) fn check(&self, config: &Config) -> Result<()> {
         let layers = within("layers", self.layers, config.layers())?;
         let hidden = within("hidden", self.hidden, config.hidden())?;
@@ -112,17 +112,22 @@ fn within(option: &str, asked: Option<usize>, of: usize) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::Sizes;
+    use super::ShrinkSizes;
     use crate::lm::Widths;
 
     #[test]
     fn widths_that_do_not_fit_are_refused_with_the_nearest_that_do() {
         let grouped = Widths { heads: 9, kv_heads: 3, head_dim: 64, intermediate: 1536 };
         let alone = Widths { kv_heads: 9, ..grouped };
-        let line = |sizes: Sizes, of| sizes.widths(of).unwrap_err().to_string();
+        let line = |sizes: ShrinkSizes, of| sizes.widths(of).unwrap_err().to_string();
         let sizes = |intermediate: usize, heads: usize, kv_heads: usize| {
             let some = |n: usize| (n != 1000).then_some(n);
-            Sizes { intermediate: some(intermediate), heads: some(heads), kv_heads: some(kv_heads), ..Sizes::default() }
+            ShrinkSizes {
+                intermediate: some(intermediate),
+                heads: some(heads),
+                kv_heads: some(kv_heads),
+                ..ShrinkSizes::default()
+            }
         };
         let none = 1000;
         for (asked, of, said) in [

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::io::{Dtype, Folder, Weights};
 use crate::lm::{Config, Rescale, rescaled};
-use crate::structure::{Coupling, Part, UnitCut, UnitKind};
+use crate::structure::{Coupling, Extent, UnitCut, UnitKind};
 use ndarray::ArrayD;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -39,7 +39,7 @@ impl<'a> Trimmed<'a> {
             };
             kept.iter().for_each(|kept| cut.keep(coupling, kept));
             for member in &coupling.members {
-                if let Part::All { unit } = member.part {
+                if let Extent::All { unit } = member.part {
                     numbers.insert(&member.tensor, unit);
                 }
             }

@@ -7,7 +7,7 @@ use lacuna::eval::{Census, Counted, Sum, attention_flops, sparsity};
 use lacuna::io::Folder;
 use lacuna::lm::{Config, Kind, couplings};
 use lacuna::report::{Cell, Table};
-use lacuna::structure::{Coupling, Part, Side, UnitKind};
+use lacuna::structure::{Coupling, Extent, Side, UnitKind};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -155,14 +155,14 @@ fn sentence(coupling: &Coupling) -> String {
         let (tensor, bias) = (short(&member.tensor), member.tensor.ends_with(".bias"));
         let tensor = tensor.strip_suffix(".weight").unwrap_or(&tensor).to_string();
         let what = match (member.part, member.side) {
-            (Part::All { .. }, _) => "all".to_string(),
-            (Part::Slice { width, .. }, Side::Makes | Side::Shifts) if bias => format!("entries ({width})"),
-            (Part::Slice { width, axis: 1, .. }, Side::Makes) if coupling.kind == UnitKind::Hidden => {
+            (Extent::All { .. }, _) => "all".to_string(),
+            (Extent::Slice { width, .. }, Side::Makes | Side::Shifts) if bias => format!("entries ({width})"),
+            (Extent::Slice { width, axis: 1, .. }, Side::Makes) if coupling.kind == UnitKind::Hidden => {
                 format!("columns ({width})")
             }
-            (Part::Slice { width, .. }, Side::Makes) => format!("rows ({width})"),
-            (Part::Slice { width, .. }, Side::Reads | Side::Shifts) => format!("columns ({width})"),
-            (Part::Slice { .. }, Side::Scales | Side::Whole) => "entries (1)".to_string(),
+            (Extent::Slice { width, .. }, Side::Makes) => format!("rows ({width})"),
+            (Extent::Slice { width, .. }, Side::Reads | Side::Shifts) => format!("columns ({width})"),
+            (Extent::Slice { .. }, Side::Scales | Side::Whole) => "entries (1)".to_string(),
         };
         match parts.iter_mut().find(|(known, _)| *known == what) {
             Some((_, names)) if names.contains(&tensor) => {}

@@ -4,6 +4,8 @@
 //! place. When all are there the working folder is flushed to the disk and gets its name. At most one tensor's numbers are in
 //! memory, and those are the caller's. What may be removed of a working folder, [`super::working`] says.
 
+mod read_back;
+
 use super::layout::Layout;
 use super::names::{CONFIG, JOURNAL};
 use super::output::Output;
@@ -11,11 +13,11 @@ use super::read::Folder;
 use super::shard::CHUNK;
 use super::working::{self, PACKED};
 use crate::io::atomic;
-use crate::io::place::{read_exact_at, write_all_at};
+use crate::io::place::write_all_at;
 use crate::io::safetensors::{Dtype, Element};
 use crate::io::{one_line, quoted};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayD, ArrayRef, Dimension};
+use ndarray::{ArrayRef, Dimension};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -351,38 +353,6 @@ impl FolderWriter {
         let new = !working::is_internal(name) && self.own.borrow_mut().insert(name.to_string());
         let marked = self.kept || working::is_marked(&self.part);
         if new && marked { working::mark(&self.part, &self.own.borrow()) } else { Ok(()) }
-    }
-
-    /// Reads back numbers that were written, as they are in the file.
-    ///
-    /// # Errors
-    /// [`Error::UnknownName`] if the layout has no such tensor, [`Error::Malformed`] if it was not written, [`Error::Shape`] if it holds no
-    /// numbers, [`Error::Io`] if the disk refuses.
-    pub fn read(&self, name: &str) -> Result<ArrayD<f32>> {
-        let slot = self.slot(name)?;
-        if !self.is_written(name) {
-            return Err(Error::malformed(self.out.path(), format!("tensor {} was not written yet", quoted(name))));
-        }
-        let misfit = || Error::shape(format!("tensor {}", quoted(name)), &[0, 0], &slot.shape);
-        let dtype = Dtype::of(slot.element).ok_or_else(misfit)?;
-        let mut bytes = vec![0; slot.bytes as usize];
-        read_exact_at(&self.files[slot.file], &mut bytes, slot.start).map_err(|e| Error::io(self.out.path(), e))?;
-        ArrayD::from_shape_vec(slot.shape.clone(), dtype.decode(&bytes)).map_err(|_| misfit())
-    }
-
-    /// As [`FolderWriter::read`], a matrix.
-    ///
-    /// # Errors
-    /// As [`FolderWriter::read`]; [`Error::Shape`] if it is none.
-    pub fn read_matrix(&self, name: &str) -> Result<Array2<f32>> {
-        let found = self.read(name)?;
-        let shape = found.shape().to_vec();
-        found.into_dimensionality().map_err(|_| Error::shape(format!("tensor {}", quoted(name)), &[0, 0], &shape))
-    }
-
-    /// How many dimensions a tensor of the layout has.
-    pub(crate) fn rank(&self, name: &str) -> Option<usize> {
-        self.slots.get(name).map(|slot| slot.shape.len())
     }
 
     /// Whether the layout has a tensor of this name.

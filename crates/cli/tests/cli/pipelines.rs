@@ -75,6 +75,21 @@ fn stages_are_the_commands_one_after_another_and_are_passed_over_when_they_are_d
     );
 }
 
+#[test]
+fn a_model_is_made_smaller_pruned_and_taught_in_one_run() {
+    let folder = with_recipe();
+    let cut = "[[stage]]\n[stage.shrink]\nmethod = \"magnitude\"\nintermediate = 24\n\n[[stage]]\n[stage.prune]";
+    fs::write(folder.path("cut.toml"), RECIPE.replace("[[stage]]\n[stage.prune]", cut)).unwrap();
+    let report: Value = serde_json::from_slice(&folder.run(&["run", "cut.toml", "--json"]).stdout).unwrap();
+    let of = |key: &str| -> Vec<u64> { report["stages"].as_array().unwrap().iter().map(|s| s[key].as_u64().unwrap()).collect() };
+    let (parameters, kept) = (of("parameters"), of("kept"));
+    assert!(parameters[1] < parameters[0] && parameters[1..].iter().all(|&n| n == parameters[1]), "{parameters:?}");
+    assert!(kept[1] == parameters[1] && kept[2] < kept[1] && kept[3] == kept[2], "{kept:?}");
+    folder.succeeds(&["shrink", "tiny", "typed", "--method", "magnitude", "--intermediate", "24"]);
+    let file = |path: &str| fs::read(folder.path(path).join("model.safetensors")).unwrap();
+    assert_eq!(file("small/1-shrink"), file("typed"));
+}
+
 #[cfg(unix)]
 #[test]
 fn a_pipeline_that_is_killed_anywhere_ends_in_the_same_bytes() {

@@ -1,8 +1,8 @@
 //! How far a student's next-token distribution is from a teacher's, row by row of logits, with the slope.
 //!
 //! Forward KL: Hinton, Vinyals, Dean 2015, arXiv:1503.02531. Reverse KL: Gu et al. *MiniLLM.* ICLR 2024, arXiv:2306.08543. Jensen-Shannon:
-//! Agarwal et al. *On-policy distillation of language models (GKD).* ICLR 2024, arXiv:2306.13649, with β = ½ and on given texts. Margin: Ye et
-//! al. *Minifinetuning: low-data generation domain adaptation through corrective self-distillation.* 2025, arXiv:2506.15702.
+//! Agarwal et al. *On-policy distillation of language models (GKD).* ICLR 2024, arXiv:2306.13649, with β = ½ and on given texts. Margin: Belcak
+//! et al. *Minifinetuning: low-data generation domain adaptation through corrective self-distillation.* 2025, arXiv:2506.15702.
 //!
 //! ```text
 //! p = softmax(v / τ)   q = softmax(z / τ)                                v of the teacher, z of the student

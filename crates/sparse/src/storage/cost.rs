@@ -5,7 +5,7 @@
 //! two 512-bit units, and one with AVX-512 in 256-bit units: they rank storages, and `Plan::tune` replaces them by times.
 
 use super::machine::Machine;
-use super::{Format, Hint, Precision, Slots};
+use super::{ActivationBits, Format, Hint, Precision, Slots};
 use crate::kernels::{CodePattern, Isa, strips};
 use crate::mask::{Mask, Pattern};
 
@@ -21,6 +21,8 @@ pub(super) struct Sizes {
     /// What storages keep, a dense one and the others; and inputs that share a scale of a dense one.
     dense: Precision,
     values: Precision,
+    /// Times that a code is met: in several planes where activations have 32 bits, at less than the cost of as many products.
+    planes: f64,
     group: Option<usize>,
     /// The N:M pattern and the blocks that the mask has.
     nm: Option<(usize, usize)>,
@@ -56,7 +58,9 @@ impl Sizes {
         };
         let block = BLOCKS.into_iter().find(whole);
         let dense = hint.values_in(Format::Dense, cols);
-        Sizes { rows, cols, kept, tokens, cold: hint.from_memory, dense, values: hint.values, group: dense.group(), nm, block }
+        let planes = if hint.activation_bits == ActivationBits::Full { 1.8 } else { 1.0 };
+        let (cold, values, group) = (hint.from_memory, hint.values, dense.group());
+        Sizes { rows, cols, kept, tokens, cold, dense, values, planes, group, nm, block }
     }
 
     /// Storages that are made for the pattern of the mask.
@@ -156,6 +160,14 @@ impl Sizes {
             () => bytes / 20.0,
         };
         let work = match (format, tokens) {
+            // Codes, by what was read off a core with VNNI and VBMI2.
+            (Format::Dense, t) if t <= 4 && value <= 1.0 && machine.multiplies => cells * 0.045 * value * self.planes * t as f64,
+            (Format::Nm(_, m), t) if !values.is_sparse() && t <= 4 && machine.multiplies => {
+                cells * if m == 16 || 2.0 * kept < cells { 0.021 } else { 0.03 } * self.planes * t as f64
+            }
+            (Format::Sell(_) | Format::Bsr(..), t) if !values.is_sparse() && t <= 4 && machine.expands => {
+                (self.code_slots() * 0.075 + cells * 0.0085) * self.planes * t as f64
+            }
             // Codes, each with two or three of a token.
             (Format::Dense, t) if t <= 4 && value <= 1.0 => cells * 0.15 * t as f64,
             (Format::Dense, t) => {
@@ -170,7 +182,7 @@ impl Sizes {
             }
             // A processor that expands bytes does it for 64 columns at a time.
             (Format::Bitmask(_), t) if !values.is_sparse() => {
-                cells * if machine.expands { 0.05 * t as f64 } else { 0.5 + 0.05 * t as f64 }
+                cells * if machine.expands { 0.1 * self.planes * t as f64 } else { 0.5 + 0.05 * t as f64 }
             }
             (Format::TileCsr(_) | Format::Csr, 1) if machine.gathers => 0.62 * kept + 16.0 * rows as f64,
             (Format::Bitmask(columns), 1..=4) if machine.isa == Isa::Avx512 => {
@@ -278,7 +290,7 @@ mod tests {
     fn dense_is_the_cheapest_where_nothing_is_dropped_and_never_cheaper_for_more_tokens() {
         let (l1, l2, l3) = (32 << 10, 1 << 20, 32 << 20);
         for (isa, gathers) in [(Isa::Avx512, true), (Isa::Avx512, false), (Isa::Avx2, false), (Isa::Portable, false)] {
-            let machine = Machine { isa, gathers, expands: false, l1, l2, l3 };
+            let machine = Machine { isa, gathers, multiplies: false, expands: false, l1, l2, l3 };
             for (rows, cols) in [(576, 1536), (1536, 576), (4096, 4096)] {
                 let full = Mask::full(rows, cols);
                 let mut before = 0.0;
@@ -292,5 +304,39 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn few_bits_from_memory_are_sparse_where_that_was_faster() {
+        let machine = Machine {
+            isa: Isa::Avx512,
+            gathers: false,
+            multiplies: true,
+            expands: true,
+            l1: 48 << 10,
+            l2: 1 << 20,
+            l3: 32 << 20,
+        };
+        let (rows, cols) = (1024, 4096);
+        let hint =
+            Hint::tokens(1).from_memory().with_values(Precision::I4Grouped(64)).with_activation_bits(ActivationBits::Eight);
+        let taken = |mask: &Mask, hint: Hint| {
+            let sizes = Sizes::of(mask, 1, hint);
+            let dense = sizes.cycles(Format::Dense, &machine);
+            sizes.ranked(&machine).first().filter(|(_, cost)| cost * 1.03 < dense).map(|(format, _)| *format)
+        };
+        let nm = |n: usize, m: usize| Mask::from_fn(rows, cols, |r, c| (c + r) % m < n);
+        // A fifth, a tenth and half of the weights without a pattern.
+        let some = |every: usize| Mask::from_fn(rows, cols, |r, c| (r * 7919 + c * 104_729) % 1009 % every == 0);
+        assert_eq!(taken(&nm(2, 4), hint), Some(Format::Nm(2, 4)));
+        assert_eq!(taken(&nm(4, 16), hint), Some(Format::Nm(4, 16)));
+        assert_eq!(taken(&some(5), hint), Some(Format::Sell(Slots::Padded)));
+        assert_eq!(taken(&some(10), hint), Some(Format::Sell(Slots::Padded)));
+        assert_eq!(taken(&some(2), hint), None);
+        // In a cache, where instructions are the limit, hardly anything is.
+        let (rows, cols) = (512, 1536);
+        let near = Hint { from_memory: false, ..hint };
+        assert_eq!(taken(&Mask::from_fn(rows, cols, |r, c| (c + r) % 4 < 2), near), None);
+        assert_eq!(taken(&Mask::from_fn(rows, cols, |r, c| (r * 7919 + c * 104_729) % 1009 % 5 == 0), near), None);
     }
 }

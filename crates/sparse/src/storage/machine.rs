@@ -10,6 +10,8 @@ pub struct Machine {
     pub isa: Isa,
     /// Whether sixteen numbers are gathered faster than loaded one by one.
     pub gathers: bool,
+    /// Whether products of bytes are added in 32 bits by one instruction, AVX-512 VNNI.
+    pub multiplies: bool,
     /// Whether bytes are spread over the columns of a mask by one instruction, AVX-512 VBMI2.
     pub expands: bool,
     /// Bytes of the first data cache.
@@ -39,6 +41,7 @@ impl Machine {
             Machine {
                 isa: Isa::current(),
                 gathers: Isa::current() == Isa::Avx512 && Isa::gathers_fast(),
+                multiplies: Isa::multiplies_bytes(),
                 expands: Isa::expands_bytes(),
                 l1: level(1).unwrap_or(32 << 10),
                 l2: level(2).unwrap_or(512 << 10),

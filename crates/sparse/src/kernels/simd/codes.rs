@@ -388,31 +388,10 @@ x86!(
     in_words!(__m256i, _mm256_maddubs_epi16, _mm256_add_epi16, _mm256_madd_epi16, _mm256_add_epi32, _mm256_set1_epi16, _mm256_set1_epi32);
 );
 
+/// What sets of sixteen lanes have in common.
 #[cfg(target_arch = "x86_64")]
-x86!(
-    Zmm, __m512i, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_epi8, _mm512_and_si512, _mm512_srli_epi16,
-    _mm512_slli_epi16, _mm512_srai_epi16, _mm512_srlv_epi32, _mm512_sllv_epi32, _mm512_srav_epi32, _mm512_cvtepi32_ps,
-    _mm512_or_si512, _mm512_broadcast_i32x4, _mm512_shuffle_epi8;
-
-    #[inline(always)]
-    fn where_is(self, places: __m512i, at: usize, place: u8, v: __m512, other: __m512) -> __m512 {
-        // SAFETY: as above.
-        unsafe { where_of_sixteen(places, 8 * at as i32, place, v, other) }
-    }
-
-    #[inline(always)]
-    fn places(self, masks: __m512i) -> __m512i {
-        // SAFETY: as above.
-        unsafe { places_of_sixteen(masks) }
-    }
-
-    in_words!(__m512i, _mm512_maddubs_epi16, _mm512_add_epi16, _mm512_madd_epi16, _mm512_add_epi32, _mm512_set1_epi16, _mm512_set1_epi32);
-);
-
-/// Products of bytes added in 32 bits.
-#[cfg(target_arch = "x86_64")]
-macro_rules! with_products_of_bytes {
-    ($set:ident) => {
+macro_rules! sixteen {
+    ($set:ident; $($rest:tt)*) => {
         x86!(
             $set, __m512i, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_epi8, _mm512_and_si512, _mm512_srli_epi16,
             _mm512_slli_epi16, _mm512_srai_epi16, _mm512_srlv_epi32, _mm512_sllv_epi32, _mm512_srav_epi32, _mm512_cvtepi32_ps,
@@ -430,31 +409,44 @@ macro_rules! with_products_of_bytes {
                 unsafe { places_of_sixteen(masks) }
             }
 
-            #[inline(always)]
-            fn add_bytes(self, sums: __m512i, codes: __m512i, x: __m512i) -> __m512i {
-                // SAFETY: as above.
-                unsafe { _mm512_dpbusd_epi32(sums, codes, x) }
-            }
-
-            #[inline(always)]
-            fn closed(self, sums: __m512i, more: i32) -> __m512i {
-                // SAFETY: as above.
-                unsafe { _mm512_add_epi32(sums, _mm512_set1_epi32(more)) }
-            }
-
-            #[inline(always)]
-            fn add_words(self, sums: __m512i, codes: __m512i, x: __m512i) -> __m512i {
-                // SAFETY: as above.
-                unsafe { _mm512_dpwssd_epi32(sums, codes, x) }
-            }
+            $($rest)*
         );
     };
 }
 
+/// Products of bytes added in 32 bits.
 #[cfg(target_arch = "x86_64")]
-with_products_of_bytes!(Vnni);
+macro_rules! in_lanes {
+    () => {
+        #[inline(always)]
+        fn add_bytes(self, sums: __m512i, codes: __m512i, x: __m512i) -> __m512i {
+            // SAFETY: as above.
+            unsafe { _mm512_dpbusd_epi32(sums, codes, x) }
+        }
+
+        #[inline(always)]
+        fn closed(self, sums: __m512i, more: i32) -> __m512i {
+            // SAFETY: as above.
+            unsafe { _mm512_add_epi32(sums, _mm512_set1_epi32(more)) }
+        }
+
+        #[inline(always)]
+        fn add_words(self, sums: __m512i, codes: __m512i, x: __m512i) -> __m512i {
+            // SAFETY: as above.
+            unsafe { _mm512_dpwssd_epi32(sums, codes, x) }
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
-with_products_of_bytes!(Vbmi);
+sixteen!(
+    Zmm;
+    in_words!(__m512i, _mm512_maddubs_epi16, _mm512_add_epi16, _mm512_madd_epi16, _mm512_add_epi32, _mm512_set1_epi16, _mm512_set1_epi32);
+);
+#[cfg(target_arch = "x86_64")]
+sixteen!(Vnni; in_lanes!(););
+#[cfg(target_arch = "x86_64")]
+sixteen!(Vbmi; in_lanes!(););
 
 /// As [`Codes::places`]: a permutation of sixteen numbers looks at the four lowest bits of a place.
 #[cfg(target_arch = "x86_64")]

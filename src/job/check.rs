@@ -1,7 +1,7 @@
 //! What a job is refused for before anything is read, and what its settings come to.
 
 use super::methods::{Allocation, Kind, Methods, PruneMethod};
-use super::settings::PruneJob;
+use super::settings::{PruneJob, activation_megabytes};
 use crate::criteria::{Need, Needs, Saliency};
 use crate::io::{Packing, refuse_gguf};
 use crate::mask::{Budget, Pattern, Scope};
@@ -201,15 +201,7 @@ impl PruneJob {
 
     /// The bytes of activations that stay in memory, where a number was given.
     pub(super) fn activation_bytes(&self) -> Result<Option<usize>> {
-        let bytes = |megabytes: usize| {
-            megabytes.checked_mul(1 << 20).ok_or_else(|| {
-                Error::invalid_option(
-                    "activations",
-                    format!("{megabytes} megabytes; at most {} can be counted", usize::MAX >> 20),
-                )
-            })
-        };
-        self.activations.map(bytes).transpose()
+        activation_megabytes(self.activations)
     }
 
     /// The fraction that goes.

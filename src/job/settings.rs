@@ -4,6 +4,7 @@ use super::setters::setters;
 use crate::data::Bos;
 use crate::mask::{Pattern, Scope};
 use crate::prune::{CalibrationInputs, Cost, Sequential};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -343,6 +344,13 @@ impl PruneJob {
     pub fn new(method: impl Into<String>) -> Self {
         PruneJob::default().method(method)
     }
+}
+
+/// The bytes of so many megabytes of activations, where a number was given.
+pub(super) fn activation_megabytes(asked: Option<usize>) -> Result<Option<usize>> {
+    let too_many = |megabytes| format!("{megabytes} megabytes; at most {} can be counted", usize::MAX >> 20);
+    let bytes = |n: usize| n.checked_mul(1 << 20).ok_or_else(|| Error::invalid_option("activations", too_many(n)));
+    asked.map(bytes).transpose()
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ const STANDARD: &str = "made or read in standard layout";
 
 /// Logits that are held at once.
 const LOGITS: usize = 8 << 20;
+/// The same on the way back, where each part reads the weight twice and its gradient once.
+const LOGITS_BACK: usize = 32 << 20;
 
 impl EmbeddingHead {
     /// Reads the tensors that lie outside the blocks.
@@ -237,8 +239,11 @@ impl EmbeddingHead {
         let mut d_weight = Array2::zeros(head.shape());
         let mut d_bias = vec![0.0f64; if head.bias().is_some() { head.shape().0 } else { 0 }];
         let mut loss = 0.0;
-        for start in (0..x.nrows()).step_by(self.chunk()) {
-            let end = (start + self.chunk()).min(x.nrows());
+        // Parts of much the same size.
+        let most = (LOGITS_BACK / self.recipe.vocab).clamp(8, 1024);
+        let part = x.nrows().div_ceil(x.nrows().div_ceil(most).max(1)).max(1);
+        for start in (0..x.nrows()).step_by(part) {
+            let end = (start + part).min(x.nrows());
             let x = x.slice(s![start..end, ..]);
             let mut d = self.logits_of(&x);
             let capped = self.recipe.logit_cap.map(|cap| (cap, d.clone()));

@@ -11,7 +11,7 @@ use crate::kernels::awake;
 use crate::mask::Mask;
 use crate::nn::attention::Carry;
 use crate::nn::{
-    Block, Change, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer, Parameters, Positions, See, Sink,
+    Between, Block, Change, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer, Parameters, Positions, See, Sink,
     check_taps, layer_name,
 };
 use crate::solve::Pruned;
@@ -27,6 +27,8 @@ pub struct LanguageModel {
     config: Config,
     ends: EmbeddingHead,
     blocks: Vec<Block>,
+    /// Bytes of activations that a pass keeps for the way back.
+    activation_memory: usize,
 }
 
 /// Keys and values of the tokens so far, of every block; and the tokens, since a model may have other rotary frequencies for longer texts.
@@ -104,7 +106,13 @@ impl LanguageModel {
             blocks.push(block);
         }
         reader.finish()?;
-        Ok(LanguageModel { config, ends, blocks })
+        Ok(LanguageModel { config, ends, blocks, activation_memory: 0 })
+    }
+
+    /// Lets a pass keep so many bytes of activations for the way back. What does not fit is made again from each block's input, which takes a
+    /// quarter more products; the gradients have the same bits. By default nothing is kept.
+    pub fn set_activation_memory(&mut self, bytes: usize) {
+        self.activation_memory = bytes;
     }
 
     /// The config.
@@ -268,7 +276,8 @@ impl LanguageModel {
     }
 
     /// The mean loss of predicting each token of sequences of `length` from those before it, over all predicted tokens; every
-    /// parameter's gradient goes to `sink`, once. Memory: one array `(tokens, hidden)` a block, and what one block needs.
+    /// parameter's gradient goes to `sink`, once. Memory: one array `(tokens, hidden)` a block, what one block needs, and
+    /// [`set_activation_memory`](LanguageModel::set_activation_memory).
     ///
     /// [`Model::backward`] is the same for any objective.
     ///
@@ -286,10 +295,24 @@ impl LanguageModel {
     fn tape(&self, ids: &[u32], length: usize, observer: &mut dyn Observer) -> Result<LanguageTape> {
         let at = self.positions(sequences(ids, length)?, length);
         let mut h = self.ends.embed(ids, length, 0)?;
+        // Those of the last blocks: they are let go first, before most gradients are there.
+        let mut room = self.activation_memory;
+        let fits = |block: &&Block| {
+            let left = room.checked_sub(block.between_bytes(ids.len()));
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        let again = self.blocks.len() - self.blocks.iter().rev().take_while(fits).count();
         let mut inputs = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            inputs.push(h.clone());
-            block.forward(&mut h, &at, observer);
+        for (i, block) in self.blocks.iter().enumerate() {
+            let input = h.clone();
+            let kept = if i < again {
+                block.forward(&mut h, &at, observer);
+                None
+            } else {
+                Some(block.forward_keeping(&mut h, &at, observer))
+            };
+            inputs.push((input, kept));
         }
         Ok(LanguageTape { ids: ids.to_vec(), length, at, inputs, h })
     }
@@ -325,13 +348,14 @@ impl Parameters for LanguageModel {
     }
 }
 
-/// What a run of a language model keeps for the way back: the hidden states before each block, and behind the last.
+/// What a run of a language model keeps for the way back: the hidden states before each block, what lies within some of them, and the hidden states
+/// behind the last.
 #[derive(Debug, Clone)]
 pub struct LanguageTape {
     ids: Vec<u32>,
     length: usize,
     at: Positions,
-    inputs: Vec<Array2<f32>>,
+    inputs: Vec<(Array2<f32>, Option<Between>)>,
     h: Array2<f32>,
 }
 
@@ -383,8 +407,8 @@ impl Model for LanguageModel {
         let mut taps = Taps { objective, rows, count, loss };
         taps.behind(self.blocks.len().checked_sub(1), &h, &mut d);
         drop(h);
-        for (number, (block, h)) in self.blocks.iter().zip(inputs).enumerate().rev() {
-            block.back(&h, &at, &mut d, None, &mut carry);
+        for (number, (block, (h, kept))) in self.blocks.iter().zip(inputs).enumerate().rev() {
+            block.back((&h, kept), &at, &mut d, None, &mut carry);
             // What goes into a block is what the one before it gave.
             taps.behind(number.checked_sub(1), &h, &mut d);
         }

@@ -401,7 +401,7 @@ impl Seq2Seq {
         let mut d_memory = Array2::zeros(memory.dim());
         carry.distances = sums(&decoder_at);
         for (number, (block, h)) in self.decoder.iter().zip(inputs).enumerate().rev() {
-            block.back(&h, &decoder_at, &mut d, Some((&memory, &mut d_memory)), &mut carry);
+            block.back((&h, None), &decoder_at, &mut d, Some((&memory, &mut d_memory)), &mut carry);
             taps.behind(number.checked_sub(1), &h, &mut d);
         }
         self.decoder_bias.back(shifted.len(), &mut carry);
@@ -409,7 +409,7 @@ impl Seq2Seq {
         self.encoder_norm.back(&encoded, &d_memory, &mut d_encoded, carry.sink);
         carry.distances = sums(&at);
         for (block, h) in self.encoder.iter().zip(encoder_inputs).rev() {
-            block.back(&h, &at, &mut d_encoded, None, &mut carry);
+            block.back((&h, None), &at, &mut d_encoded, None, &mut carry);
         }
         self.encoder_bias.back(ids.len(), &mut carry);
         self.ends.embed_back(&[(&shifted, &d), (&ids, &d_encoded)], shifted.len(), tied, &mut carry);

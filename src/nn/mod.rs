@@ -33,7 +33,7 @@ pub(crate) use objective::{check_rows, check_taps};
 pub use observer::{Observer, Sink};
 pub use optimizer::{AdamConstants, Method, Moments, Optimizer};
 pub use parameters::{Change, Gradients, Parameters, See, check_mask};
-pub(crate) use transformer::attention;
+pub(crate) use transformer::{Between, attention};
 pub use transformer::{
     Attention, AttentionRule, Back, Block, Distances, FeedForward, Heads, LayerCache, Linear, Norm, NormKind, Positions,
     QkvProjection, RopeScaling, Rotary, RotaryTable, Seen, UpProjection, attend, attend_back,

@@ -1,9 +1,11 @@
 //! What the reference library computed for tiny models of every family.
 
 use crate::common::{ALL, Golden, Model, worst};
+use lacuna::data::Sequences;
 use lacuna::io::Checkpoint;
 use lacuna::lm::{EmbeddingHead, load_block, next_tokens};
-use ndarray::{Array2, Axis};
+use lacuna::nn::{Mode, Observer};
+use ndarray::{Array2, ArrayRef2, Axis};
 
 #[test]
 fn logits_of_every_family_are_those_of_the_reference_library() {
@@ -62,6 +64,36 @@ fn losses_and_the_gradients_of_all_parameters_are_those_of_the_reference_library
             assert!(off < 1.0, "{}: gradient of {tensor}: {off} of the tolerance", golden.name);
         }
         assert_eq!(gradients.len(), golden.weights.len(), "{}", golden.name);
+    }
+}
+
+/// All inputs of layers, in order.
+#[derive(Default, PartialEq)]
+struct Inputs(Vec<(String, Array2<f32>)>);
+
+impl Observer for Inputs {
+    fn see(&mut self, layers: &[&str], input: &ArrayRef2<f32>) {
+        self.0.push((layers.join(" "), input.to_owned()));
+    }
+}
+
+#[test]
+fn gradients_have_the_same_bits_whether_activations_were_kept_or_made_again() {
+    for golden in ALL.map(Golden::read) {
+        let Model::Decoder(mut model) = golden.model() else { continue };
+        let mut gradients = |bytes: usize| {
+            model.set_activation_memory(bytes);
+            let (mut all, mut inputs) = (Vec::new(), Inputs::default());
+            let batch = Sequences::new(golden.ids.clone(), golden.ids.len()).unwrap();
+            lacuna::nn::Model::forward(&model, &batch, Mode::Train, &mut inputs).unwrap();
+            let loss = model.backward(&golden.ids, golden.ids.len(), &mut |name, g| all.push((name.to_string(), g))).unwrap();
+            (loss, all, inputs.0)
+        };
+        let again = gradients(0);
+        // Enough for one block of some, and for all.
+        for bytes in [60_000, 1 << 30] {
+            assert!(gradients(bytes) == again, "{}: {bytes} bytes", golden.name);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The settings of a job that makes a model smaller.
 
+use super::super::settings::activation_megabytes;
 use super::method::ShrinkMethod;
 use crate::data::Bos;
 use crate::job::recipe::{self, Recipe};
@@ -405,11 +406,7 @@ impl ShrinkJob {
 
     /// Bytes of activations that stay in memory, as asked for.
     pub(super) fn activation_bytes(&self) -> Result<Option<usize>> {
-        let bytes = |megabytes: usize| {
-            let reason = || format!("{megabytes} megabytes; at most {} can be counted", usize::MAX >> 20);
-            megabytes.checked_mul(1 << 20).ok_or_else(|| Error::invalid_option("activations", reason()))
-        };
-        self.activations.map(bytes).transpose()
+        activation_megabytes(self.activations)
     }
 }
 

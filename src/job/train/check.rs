@@ -1,5 +1,6 @@
 //! What a training job is refused for before anything is read.
 
+use super::super::settings::activation_megabytes;
 use super::settings::{Keep, TrainJob};
 use crate::train::TeacherLoss;
 use crate::{Error, Result};
@@ -91,6 +92,7 @@ impl TrainJob {
         if self.steps.is_some_and(|steps| u32::try_from(steps).is_err()) {
             return Err(Error::invalid_option("steps", format!("at most {} are counted", u32::MAX)));
         }
+        activation_megabytes(self.activations)?;
         let whole = self.batch.checked_mul(self.accumulate).and_then(|n| n.checked_mul(self.context));
         if whole.is_none() {
             return Err(Error::invalid_option("batch", "batch · accumulate · context is more than can be counted"));

@@ -89,6 +89,7 @@ mod tests {
             .eval_every(11)
             .keep(Keep::Last)
             .save_every(12)
+            .activations(512)
             .scratch("s");
         let (values, plain) = (serde_json::to_value(&job).unwrap(), serde_json::to_value(TrainJob::new()).unwrap());
         // A margin goes with the default divergence alone.
@@ -105,7 +106,7 @@ mod tests {
         std::fs::write(&path, record).unwrap();
         assert_eq!(TrainJob::read(&path).unwrap(), job);
         let e = TrainJob::from_toml("stpes = 3").unwrap_err().to_string();
-        assert_eq!(e, "no setting is named 'stpes' among 38; did you mean 'steps'?");
+        assert_eq!(e, "no setting is named 'stpes' among 39; did you mean 'steps'?");
         assert_eq!(TrainJob::from_toml("clip = -1.0").unwrap_err().to_string(), "clip: -1 is not a finite number of at least 0");
     }
 }

@@ -1,6 +1,8 @@
 //! A training job that is run on a folder.
 
 use super::super::event::{Event, Stage};
+use super::super::inputs::activation_bytes;
+use super::super::settings::activation_megabytes;
 use super::super::search::{Watch, progress};
 use super::parts::Named;
 use super::report::TrainReport;
@@ -84,7 +86,8 @@ impl TrainJob {
         };
         let outline = Outline::of(&folder, &config).map_err(|e| of(path, e))?;
         let vocab = config.vocab();
-        let model = LanguageModel::load(&folder, config).map_err(|e| of(path, e))?;
+        let mut model = LanguageModel::load(&folder, config).map_err(|e| of(path, e))?;
+        model.set_activation_memory(activation_bytes(activation_megabytes(self.activations)?, true, &folder));
         model.check_finite().map_err(|e| of(path, e))?;
         let teacher = match (&self.teacher, teacher) {
             (Some(path), Some((folder, config))) => {

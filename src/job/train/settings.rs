@@ -67,6 +67,7 @@ pub enum Keep {
 /// | `eval-every` | at the end | from 1 | steps between two measurements |
 /// | `keep` | `best` where it is measured | `best`, `last` | which model is written |
 /// | `save-every` | 100 | from 1 | steps between two saved states |
+/// | `activations` | half of the free memory | megabytes | activations that a pass keeps for the way back; what does not fit is made again, to the same bits |
 /// | `scratch` | that of `out` | a folder | on whose disk the tokens lie while the run lasts |
 ///
 /// In patterns `*` stands for any characters; one without it matches any name that contains it; `kind:norm`, `kind:bias`, `kind:embedding`,
@@ -151,6 +152,8 @@ pub struct TrainJob {
     pub keep: Option<Keep>,
     /// Steps between two saved states.
     pub save_every: usize,
+    /// Megabytes of activations that a pass keeps for the way back.
+    pub activations: Option<usize>,
     /// The folder on whose disk the tokens lie.
     pub scratch: Option<PathBuf>,
     /// Whether an older output is replaced; in no recipe and no record.
@@ -162,7 +165,7 @@ pub struct TrainJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 38] = [
+pub(super) const NAMES: [&str; 39] = [
     "model",
     "out",
     "text",
@@ -200,6 +203,7 @@ pub(super) const NAMES: [&str; 38] = [
     "eval-every",
     "keep",
     "save-every",
+    "activations",
     "scratch",
 ];
 
@@ -243,6 +247,7 @@ impl Default for TrainJob {
             eval_every: None,
             keep: None,
             save_every: 100,
+            activations: None,
             scratch: None,
             force: false,
             resume: false,
@@ -326,6 +331,8 @@ setters! {
     keep(keep: Keep) = Some(keep);
     /// Steps between two saved states.
     save_every(steps: usize) = steps;
+    /// Megabytes of activations that a pass keeps for the way back.
+    activations(megabytes: usize) = Some(megabytes);
     /// The folder on whose disk the tokens lie.
     scratch(folder: impl Into<PathBuf>) = Some(folder.into());
     /// Whether an older output is replaced.

@@ -39,6 +39,7 @@ pub(crate) enum Source<'a> {
 }
 
 /// What the way back needs of a forward pass.
+#[derive(Debug, Clone)]
 pub(crate) struct Mixing {
     /// Queries, keys and values `(tokens, ..)`; of attention to a memory the queries alone.
     own: Array2<f32>,

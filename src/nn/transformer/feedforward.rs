@@ -66,6 +66,11 @@ impl FeedForward {
         self.down.shape().1
     }
 
+    /// Features that the first layers give.
+    pub(crate) fn opened(&self) -> usize {
+        if self.is_gated() { 2 * self.width() } else { self.width() }
+    }
+
     /// The activation.
     pub fn activation(&self) -> Activation {
         self.activation

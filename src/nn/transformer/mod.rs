@@ -14,6 +14,7 @@ pub use attend::{AttentionRule, Distances, Heads, Seen, attend};
 pub use attend_back::{Back, attend_back};
 pub use attention::{Attention, QkvProjection};
 pub use block::Block;
+pub(crate) use block::Between;
 pub use feedforward::{FeedForward, UpProjection};
 pub use linear::Linear;
 pub use norm::{Norm, NormKind};

@@ -138,7 +138,7 @@ pub(super) fn reconstruct(
                 return Err(Error::Numerical { what: "reconstruction of a block".into(), reason });
             }
             let ((), mut gradients) = Gradients::of(|sink| {
-                block.back(&h, &one, &mut out, None, &mut Carry::new(sink));
+                block.back((&h, None), &one, &mut out, None, &mut Carry::new(sink));
                 Ok(())
             })?;
             let norm = gradients.norm();

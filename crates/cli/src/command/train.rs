@@ -72,6 +72,9 @@ pub struct Args {
     /// Steps between two saved states
     #[arg(long, value_name = "N", default_value_t = default().save_every)]
     save_every: usize,
+    /// Activations that a pass keeps for the way back; what does not fit is made again [default: half of the free memory]
+    #[arg(long, value_name = "MEGABYTES")]
+    activations: Option<usize>,
     /// The folder on whose disk the tokens lie while the run lasts [default: that of OUT]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -225,6 +228,7 @@ fn job(args: &Args) -> Result<TrainJob> {
         bos: "bos" = args.bos;
         seed: "seed" = args.seed;
         save_every: "save-every" = args.save_every;
+        activations: "activations" = args.activations;
         scratch: "scratch" = args.scratch;
         lr: "lr" = optimizer.lr;
         schedule: "schedule" = optimizer.schedule;

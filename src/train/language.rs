@@ -1,14 +1,15 @@
 //! What language models train on: sequences of packed documents in the order of a seed, and what is learnt from them.
 
 use super::divergence::TeacherLoss;
+use super::hidden::{HiddenProjections, HiddenStates, HiddenTargets};
 use super::teacher_cache::{CachedDistillation, TeacherCache};
 use super::trainer::{Feed, Pass};
 use crate::data::{PackedDocuments, SequenceOrder, Sequences};
 use crate::lm::{LanguageModel, NextToken, next_tokens};
-use crate::nn::Objective;
+use crate::nn::{Gradients, Mode, Model, Objective, Parameters};
 use crate::rng::Seed;
 use crate::{Error, Result};
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, ArrayRef2, Axis};
 use rayon::prelude::*;
 
 /// What is learnt from a text.
@@ -40,6 +41,7 @@ pub struct TokenDistillation<'a> {
     hidden: Array2<f32>,
     targets: Vec<Option<u32>>,
     loss: TeacherLoss,
+    states: Option<HiddenTargets<'a>>,
 }
 
 impl<'a> TokenDistillation<'a> {
@@ -50,7 +52,28 @@ impl<'a> TokenDistillation<'a> {
     pub fn new(teacher: &'a LanguageModel, batch: &Sequences, loss: TeacherLoss) -> Result<Self> {
         loss.check()?;
         let hidden = teacher.hidden_states(batch.ids(), batch.length(), &mut ())?;
-        Ok(TokenDistillation { teacher, hidden, targets: next_tokens(batch.ids(), batch.length()), loss })
+        Ok(TokenDistillation { teacher, hidden, targets: next_tokens(batch.ids(), batch.length()), loss, states: None })
+    }
+
+    /// The same, with hidden states of the teacher's blocks that are learnt too: the student's are held against them, through the projections where
+    /// widths differ. The loss that is told is that of the predictions.
+    ///
+    /// # Errors
+    /// As [`TokenDistillation::new`].
+    ///
+    /// # Panics
+    /// If the teacher has no such block.
+    pub fn with_hidden(
+        teacher: &'a LanguageModel,
+        batch: &Sequences,
+        loss: TeacherLoss,
+        projections: &'a HiddenProjections,
+    ) -> Result<Self> {
+        loss.check()?;
+        let tape = Model::forward(teacher, batch, Mode::Eval, &mut ())?;
+        let states = projections.how().pairs.iter().map(|pair| tape.behind(pair.teacher).clone()).collect();
+        let (hidden, targets) = (tape.hidden_states().clone(), next_tokens(batch.ids(), batch.length()));
+        Ok(TokenDistillation { teacher, hidden, targets, loss, states: Some(HiddenTargets::new(projections, states)) })
     }
 }
 
@@ -73,7 +96,25 @@ impl Objective for TokenDistillation<'_> {
                 0.0
             }
         });
-        losses.iter().sum()
+        let sum: f64 = losses.iter().sum();
+        self.states.iter().for_each(|states| states.predicted(sum));
+        sum
+    }
+
+    fn taps(&self) -> &[usize] {
+        self.states.as_ref().map(HiddenTargets::taps).unwrap_or_default()
+    }
+
+    /// Adds the slope of the scaled loss of hidden states; 0, since the loss that is told is that of the predictions.
+    fn hidden_loss(&self, layer: usize, _: &[usize], hidden: &ArrayRef2<f32>, slope: &mut ArrayRef2<f32>, count: usize) -> f64 {
+        self.states.iter().for_each(|states| {
+            states.learn(layer, hidden, slope, count);
+        });
+        0.0
+    }
+
+    fn own_gradients(&self) -> Gradients {
+        self.states.as_ref().map_or_else(Gradients::default, HiddenTargets::gradients)
     }
 }
 
@@ -98,6 +139,7 @@ pub struct LanguageFeed<'a> {
     passes: usize,
     goal: LanguageGoal<'a>,
     vocab: usize,
+    projections: Option<HiddenProjections>,
 }
 
 impl<'a> LanguageFeed<'a> {
@@ -133,7 +175,20 @@ impl<'a> LanguageFeed<'a> {
                 cache.check(packed, vocab)?;
             }
         }
-        Ok(LanguageFeed { packed, order: SequenceOrder::new(sequences, seed), batch, passes, goal, vocab })
+        Ok(LanguageFeed { packed, order: SequenceOrder::new(sequences, seed), batch, passes, goal, vocab, projections: None })
+    }
+
+    /// The same, where a student of so many blocks and hidden features learns hidden states of its teacher too; `seed` draws projections.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if no teacher runs beside; as [`HiddenStates::check`].
+    pub fn hidden_states(self, how: HiddenStates, (blocks, width): (usize, usize), seed: Seed) -> Result<Self> {
+        let LanguageGoal::Teacher { model, .. } = self.goal else {
+            return Err(Error::invalid_option("hidden-states", "is for a teacher that runs beside"));
+        };
+        how.check(blocks, model.blocks().len())?;
+        let projections = HiddenProjections::new(how, width, model.config().hidden(), seed);
+        Ok(LanguageFeed { projections: Some(projections), ..self })
     }
 
     /// The numbers of the sequences of one pass of a step, in order.
@@ -172,12 +227,19 @@ impl Feed for LanguageFeed<'_> {
         let rows: Vec<usize> = (0..batch.tokens()).collect();
         let objective: Box<dyn Objective> = match self.goal {
             LanguageGoal::CrossEntropy => Box::new(NextToken::of(next_tokens(batch.ids(), batch.length()), self.vocab)?),
-            LanguageGoal::Teacher { model, loss } => Box::new(TokenDistillation::new(model, &batch, loss)?),
+            LanguageGoal::Teacher { model, loss } => Box::new(match &self.projections {
+                Some(projections) => TokenDistillation::with_hidden(model, &batch, loss, projections)?,
+                None => TokenDistillation::new(model, &batch, loss)?,
+            }),
             LanguageGoal::Cache { cache, hard } => {
                 Box::new(CachedDistillation::new(cache.read(&numbers)?, &batch, self.vocab, hard))
             }
         };
         Ok(Pass { batch, rows, objective })
+    }
+
+    fn own(&mut self) -> Option<&mut dyn Parameters> {
+        self.projections.as_mut().map(|p| p as &mut dyn Parameters)
     }
 
     fn describe(&mut self, step: usize) -> String {

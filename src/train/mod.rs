@@ -12,6 +12,8 @@
 //! | [`Trainer`] | step by step, whatever a [`Feed`] gives: passes added up, warm-up, clipping |
 //! | [`Trainable`] | which numbers of a model move: all, some by name, factors of [`LowRank`] |
 //! | [`LanguageFeed`] | what language models train on: packed documents, with a teacher or without |
+//! | [`HiddenStates`] | blocks whose hidden states are learnt from a teacher's too |
+//! | [`WeightAverage`] | a running average of what moves |
 //! | [`TeacherCache`] | what a teacher says of a text, in a file |
 //! | [`save_optimizer`], [`load_optimizer`] | what an optimiser remembers, in a file |
 //! | [`save_state`], [`load_state`] | that, and the parameters that it moves |
@@ -24,6 +26,8 @@ mod rate;
 mod low_rank;
 mod trainable;
 mod trainer;
+mod average;
+mod hidden;
 mod divergence;
 mod teacher_cache;
 mod language;
@@ -33,11 +37,13 @@ mod discretised;
 mod distil;
 
 pub use crate::nn::{Objective, Targets};
+pub use average::WeightAverage;
 pub use bfgs::{Bfgs, bfgs};
 pub use discretised::{discretised, train_discretised};
 pub use distil::{Distil, distillation};
 pub use divergence::{Divergence, TeacherLoss};
 pub use fit::{Jitter, Regularization, train};
+pub use hidden::{HiddenLoss, HiddenPair, HiddenProjections, HiddenStates};
 pub use language::{LanguageFeed, LanguageGoal, TokenDistillation};
 pub use low_rank::{LowRank, LowRankConfig};
 pub use munge::{Munge, munge};
@@ -46,7 +52,7 @@ pub use side::side_by_side;
 pub use state::{load_optimizer, load_state, save_optimizer, save_state};
 pub use steps::train_model;
 pub use teacher_cache::{CacheEntries, CachedDistillation, CachedRows, TeacherCache};
-pub use trainable::Trainable;
+pub use trainable::{Together, Trainable};
 pub use trainer::{Feed, Pass, StepRecord, Trainer};
 
 use crate::Result;

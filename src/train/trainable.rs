@@ -93,6 +93,38 @@ impl<M: Parameters> Trainable<M> {
     }
 }
 
+/// Several parameters as one, in this order: a model and what else is trained or kept with it. Names must differ.
+pub struct Together<'a>(pub Vec<&'a mut dyn Parameters>);
+
+impl std::fmt::Debug for Together<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Together").field(&self.0.len()).finish()
+    }
+}
+
+impl Parameters for Together<'_> {
+    fn visit(&self, f: &mut See<'_>) {
+        self.0.iter().for_each(|part| part.visit(f));
+    }
+
+    fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
+        self.0.iter_mut().try_for_each(|part| part.visit_mut(f))
+    }
+
+    fn set_mask(&mut self, name: &str, mask: Option<Mask>) -> Result<()> {
+        let mut holds = Vec::new();
+        for part in &self.0 {
+            let mut found = false;
+            part.visit(&mut |other, _, _| found |= other == name);
+            holds.push(found);
+        }
+        match self.0.iter_mut().zip(holds).find(|(_, holds)| *holds) {
+            Some((part, _)) => part.set_mask(name, mask),
+            None => Err(Error::unknown_name("parameter", name, std::iter::empty())),
+        }
+    }
+}
+
 impl<M: Parameters> Parameters for Trainable<M> {
     fn visit(&self, f: &mut See<'_>) {
         match &self.moving {

@@ -1,8 +1,8 @@
 //! One step after another of any model: passes whose gradients are added up, clipping, the learning rate, the optimiser.
 
 use super::rate::LearningRate;
-use super::trainable::Trainable;
-use crate::nn::{Gradients, Loss, Mode, Model, Objective, Optimizer};
+use super::trainable::{Together, Trainable};
+use crate::nn::{Gradients, Loss, Mode, Model, Objective, Optimizer, Parameters};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,11 @@ pub trait Feed {
     /// # Errors
     /// If it cannot be read or made.
     fn pass(&mut self, step: usize, pass: usize) -> Result<Pass<'_, Self::Batch>>;
+
+    /// Numbers of its own that are trained with the model: those of which [`Objective::own_gradients`] are gradients.
+    fn own(&mut self) -> Option<&mut dyn Parameters> {
+        None
+    }
 
     /// What a step is on, in words, for messages.
     fn describe(&mut self, step: usize) -> String;
@@ -105,6 +110,7 @@ impl Trainer {
                 }
             })?;
             added?;
+            gradients.add(whole.own_gradients())?;
         }
         let (loss, gradient_norm) = (sum / count as f64, gradients.norm());
         for (what, value) in [("loss", loss), ("norm of the gradient", gradient_norm)] {
@@ -119,7 +125,9 @@ impl Trainer {
         if let Some(most) = self.clip.filter(|most| gradient_norm > *most) {
             gradients.scale((most / gradient_norm) as f32);
         }
-        self.optimizer.step(model, &gradients, learning_rate)?;
+        let mut moving: Vec<&mut dyn Parameters> = vec![&mut *model];
+        moving.extend(feed.own());
+        self.optimizer.step(&mut Together(moving), &gradients, learning_rate)?;
         model.settle()?;
         Ok(StepRecord { step: step + 1, loss, learning_rate, gradient_norm })
     }
@@ -161,5 +169,9 @@ impl Objective for Whole<'_> {
         count: usize,
     ) -> f64 {
         self.objective.hidden_loss(layer, rows, hidden, slope, count)
+    }
+
+    fn own_gradients(&self) -> Gradients {
+        self.objective.own_gradients()
     }
 }

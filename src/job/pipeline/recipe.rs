@@ -16,6 +16,13 @@
 //! text = ["wiki.valid.tokens"]
 //! steps = 300
 //! teacher = "smollm2"
+//!
+//! [[stage]]                       pruned in rounds with training between: prune to s_1, train, prune to s_2, train, …
+//! schedule = "cubic"              or linear, exponential: `prune::Schedule`
+//! rounds = 4
+//! from = 0.0                      the sparsity that the model has by then
+//! prune = { method = "magnitude", sparsity = 0.7 }
+//! train = { text = ["wiki.valid.tokens"], steps = 100 }
 //! ```
 
 use super::super::recipe::{from_table, to_toml};
@@ -24,6 +31,7 @@ use super::super::shrink::ShrinkJob;
 use super::super::train::TrainJob;
 use crate::data::Bos;
 use crate::io::one_line;
+use crate::prune::Schedule;
 use crate::{Error, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -111,7 +119,7 @@ impl StageJob {
 /// let pipeline = Pipeline::from_toml(text)?;
 /// assert_eq!(pipeline.stages.iter().map(|s| s.name()).collect::<Vec<_>>(), ["prune", "train"]);
 /// let e = Pipeline::from_toml("model = 'a'\nout = 'b'\n[[stage]]\njob = 'train'\nstep = 3").unwrap_err();
-/// assert_eq!(e.to_string(), "stage 1: step: no setting is named 'step' among 39; did you mean 'steps'?");
+/// assert_eq!(e.to_string(), "stage 1: step: no setting is named 'step' among 43; did you mean 'steps'?");
 /// # Ok::<(), lacuna::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -184,13 +192,13 @@ impl Pipeline {
             context: count(table.remove("context"), "context", 2)?.unwrap_or(1024),
             windows: count(table.remove("windows"), "windows", 1)?,
             bos,
-            stages: stages.into_iter().enumerate().map(|(i, stage)| of_stage(i + 1, stage)).collect::<Result<_>>()?,
+            stages: stages.into_iter().enumerate().map(|(i, stage)| of_stage(i + 1, stage)).collect::<Result<Vec<_>>>()?.concat(),
         })
     }
 }
 
-/// A stage: one key that names its job and holds its settings, or `job` and the settings beside.
-fn of_stage(number: usize, stage: toml::Value) -> Result<StageJob> {
+/// A stage: one key that names its job and holds its settings, or `job` and the settings beside; with a schedule the rounds of two jobs.
+fn of_stage(number: usize, stage: toml::Value) -> Result<Vec<StageJob>> {
     let at = |e: Error| match e {
         Error::InvalidOption { option, reason } => Error::invalid_option(format!("stage {number}: {option}"), reason),
         Error::UnknownName { ref name, .. } => Error::invalid_option(format!("stage {number}: {name}"), e.to_string()),
@@ -199,15 +207,90 @@ fn of_stage(number: usize, stage: toml::Value) -> Result<StageJob> {
     let toml::Value::Table(mut table) = stage else {
         return Err(Error::invalid_option(format!("stage {number}"), "is no table"));
     };
+    if let Some(schedule) = table.remove("schedule") {
+        return rounds(schedule, table).map_err(at);
+    }
     if let Some(job) = table.remove("job") {
-        return StageJob::of(job.as_str().unwrap_or_default(), table).map_err(at);
+        return StageJob::of(job.as_str().unwrap_or_default(), table).map(|stage| vec![stage]).map_err(at);
     }
     let mut entries = table.into_iter();
     match (entries.next(), entries.next()) {
-        (Some((name, toml::Value::Table(settings))), None) => StageJob::of(&name, settings).map_err(at),
+        (Some((name, toml::Value::Table(settings))), None) => StageJob::of(&name, settings).map(|stage| vec![stage]).map_err(at),
         _ => Err(Error::invalid_option(
             format!("stage {number}"),
             format!("names no job: [stage.{}] with its settings, or job = \"{}\" beside them", JOBS[0], JOBS[0]),
         )),
+    }
+}
+
+/// Pruning in rounds with training behind each: as many pairs of jobs, whose sparsities are those of the schedule.
+fn rounds(schedule: toml::Value, mut table: toml::Table) -> Result<Vec<StageJob>> {
+    let known = ["schedule", "rounds", "from", "prune", "train"];
+    if let Some(name) = table.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(Error::unknown_name("setting", name, known.into_iter()));
+    }
+    let wrong = |key: &str, value: String, is: &str| Error::invalid_option(key, format!("{} is not {is}", one_line(&value, 60)));
+    let steps = match table.remove("rounds") {
+        Some(toml::Value::Integer(n @ 1..=1000)) => n as usize,
+        other => return Err(wrong("rounds", other.map_or("nothing".into(), |v| v.to_string()), "a number of 1 to 1000")),
+    };
+    let schedule = match schedule.as_str() {
+        Some("linear") => Schedule::Linear { steps },
+        Some("cubic") => Schedule::Cubic { steps },
+        Some("exponential") => Schedule::Exponential { steps },
+        _ => return Err(wrong("schedule", schedule.to_string(), "linear, cubic or exponential")),
+    };
+    let from = match table.remove("from") {
+        None => 0.0,
+        Some(value) => value.as_float().ok_or_else(|| wrong("from", value.to_string(), "a sparsity in [0, 1)"))?,
+    };
+    let mut job = |name: &str| match table.remove(name) {
+        Some(toml::Value::Table(settings)) => StageJob::of(name, settings),
+        _ => Err(Error::invalid_option(name, "is not given: a schedule prunes and trains")),
+    };
+    let (StageJob::Prune(prune), train) = (job("prune")?, job("train")?) else {
+        return Err(Error::invalid_option("prune", "is no job of prune"));
+    };
+    let Some(last) = prune.sparsity else {
+        return Err(Error::invalid_option("sparsity", "is not given: a schedule ends at one"));
+    };
+    let pair = |sparsity| [StageJob::Prune(Box::new(prune.clone().sparsity(sparsity))), train.clone()];
+    Ok(schedule.sparsities(from, last)?.into_iter().flat_map(pair).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pipeline, StageJob};
+
+    #[test]
+    fn a_schedule_is_rounds_of_pruning_and_training() {
+        let of = |schedule: &str| {
+            let stage = format!("[[stage]]\n{schedule}\ntrain = {{ text = ['a'], steps = 3 }}");
+            Pipeline::from_toml(&format!("model = 'a'\nout = 'b'\n{stage}"))
+        };
+        let found = of("schedule = 'cubic'\nrounds = 2\nprune = { method = 'magnitude', sparsity = 0.8 }").unwrap();
+        let sparsities: Vec<Option<f64>> =
+            found.stages.iter().map(|s| if let StageJob::Prune(p) = s { p.sparsity } else { None }).collect();
+        assert_eq!(sparsities, [Some(0.700_000_000_000_000_1), None, Some(0.8), None]);
+        let later = of("schedule = 'linear'\nrounds = 1\nfrom = 0.5\nprune = { sparsity = 0.6 }").unwrap();
+        assert_eq!(later.stages.iter().map(StageJob::name).collect::<Vec<_>>(), ["prune", "train"]);
+        for (schedule, line) in [
+            (
+                "schedule = 'cubical'\nrounds = 2\nprune = { sparsity = 0.8 }",
+                "stage 1: schedule: \"cubical\" is not linear, cubic or exponential",
+            ),
+            ("schedule = 'cubic'\nprune = { sparsity = 0.8 }", "stage 1: rounds: nothing is not a number of 1 to 1000"),
+            ("schedule = 'cubic'\nrounds = 2", "stage 1: prune: is not given: a schedule prunes and trains"),
+            (
+                "schedule = 'cubic'\nrounds = 2\nprune = { pattern = '2:4' }",
+                "stage 1: sparsity: is not given: a schedule ends at one",
+            ),
+            (
+                "schedule = 'cubic'\nrounds = 2\nfrom = 0.9\nprune = { sparsity = 0.8 }",
+                "stage 1: sparsity: a schedule grows: it cannot go from 0.9 to 0.8",
+            ),
+        ] {
+            assert_eq!(of(schedule).unwrap_err().to_string(), line);
+        }
     }
 }

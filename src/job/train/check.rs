@@ -39,6 +39,19 @@ impl TrainJob {
                 return refuse(name, if name == "hard" { "is for --teacher or --teacher-cache" } else { "is for --teacher" });
             }
         }
+        if self.teacher.is_none() && !self.hidden_states.is_empty() {
+            return refuse("hidden-states", "is for --teacher, which runs beside");
+        }
+        let plain = TrainJob::default();
+        if self.hidden_states.is_empty() {
+            let idle = [
+                ("hidden-loss", self.hidden_loss != plain.hidden_loss),
+                ("hidden-weight", self.hidden_weight != plain.hidden_weight),
+            ];
+            if let Some((name, _)) = idle.into_iter().find(|(_, given)| *given) {
+                return refuse(name, "is for --hidden-states");
+            }
+        }
         if self.lora_alpha.is_some() && self.lora.is_none() {
             return refuse("lora-alpha", "is for --lora");
         }
@@ -101,13 +114,18 @@ impl TrainJob {
         if let Some((option, value)) = from_0.into_iter().find(|(_, v)| !(v.is_finite() && *v >= 0.0)) {
             return Err(Error::invalid_option(option, format!("{value} is not a finite number of at least 0")));
         }
-        let above_0 = [("epochs", self.epochs), ("epsilon", Some(self.epsilon)), ("lora-alpha", self.lora_alpha)];
+        let above_0 = [
+            ("epochs", self.epochs),
+            ("epsilon", Some(self.epsilon)),
+            ("lora-alpha", self.lora_alpha),
+            ("hidden-weight", Some(self.hidden_weight)),
+        ];
         for (option, value) in above_0 {
             if let Some(value) = value.filter(|v| !(v.is_finite() && *v > 0.0)) {
                 return Err(Error::invalid_option(option, format!("{value} is not a finite number above 0")));
             }
         }
-        for (option, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+        for (option, value) in [("beta1", self.beta1), ("beta2", self.beta2), ("average", self.average.unwrap_or(0.0))] {
             if !(0.0..1.0).contains(&value) {
                 return Err(Error::invalid_option(option, format!("{value} is not in [0, 1)")));
             }

@@ -48,7 +48,7 @@ impl TrainJob {
 mod tests {
     use super::super::settings::{Keep, TrainJob};
     use crate::data::Bos;
-    use crate::train::{Cooldown, Divergence};
+    use crate::train::{Cooldown, Divergence, HiddenLoss, HiddenPair};
 
     #[test]
     fn every_setting_comes_back_from_a_recipe_and_a_record() {
@@ -83,6 +83,10 @@ mod tests {
             .divergence(Divergence::JensenShannon)
             .temperature(2.0)
             .hard(0.5)
+            .hidden_states([HiddenPair { student: 1, teacher: 2 }])
+            .hidden_loss(HiddenLoss::Mse)
+            .hidden_weight(0.5)
+            .average(0.75)
             .held_out(6)
             .validation("v.txt")
             .windows(8)
@@ -106,7 +110,7 @@ mod tests {
         std::fs::write(&path, record).unwrap();
         assert_eq!(TrainJob::read(&path).unwrap(), job);
         let e = TrainJob::from_toml("stpes = 3").unwrap_err().to_string();
-        assert_eq!(e, "no setting is named 'stpes' among 39; did you mean 'steps'?");
+        assert_eq!(e, "no setting is named 'stpes' among 43; did you mean 'steps'?");
         assert_eq!(TrainJob::from_toml("clip = -1.0").unwrap_err().to_string(), "clip: -1 is not a finite number of at least 0");
     }
 }

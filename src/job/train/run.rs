@@ -16,7 +16,7 @@ use crate::kernels::Isa;
 use crate::lm::{Config, Inference, LanguageModel, Outline, remark};
 use crate::nn::{AdamConstants, Method, Model, Optimizer, Parameters};
 use crate::rng::Seed;
-use crate::train::{LanguageFeed, LanguageGoal, LearningRate, TeacherCache, Trainable, Trainer};
+use crate::train::{HiddenStates, LanguageFeed, LanguageGoal, LearningRate, TeacherCache, Trainable, Trainer, WeightAverage};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -102,18 +102,26 @@ impl TrainJob {
             (None, None) => LanguageGoal::CrossEntropy,
         };
         let feed = LanguageFeed::new(&packed, sequences, (self.batch, self.accumulate), (goal, vocab), Seed(self.seed))?;
+        let mut feed = if self.hidden_states.is_empty() {
+            feed
+        } else {
+            let how = HiddenStates::new(self.hidden_states.clone()).loss(self.hidden_loss).weight(self.hidden_weight);
+            feed.hidden_states(how, (model.blocks().len(), model.config().hidden()), Seed(self.seed))?
+        };
         let undecayed = Named::of(&model, &outline).matching("no-decay", &self.no_decay)?;
         let mut model = self.trainable(model, &outline)?;
         let constants = AdamConstants { beta1: self.beta1 as f32, beta2: self.beta2 as f32, epsilon: self.epsilon as f32 };
         let mut optimizer = Optimizer::new(Method::AdamW { weight_decay: self.weight_decay as f32 })
             .with_constants(constants)
             .without_decay(undecayed);
-        let session = Session::begin(&output, &folder, (&asked, resume), &mut model, &mut optimizer)?;
+        let mut average = self.average.map(|beta| WeightAverage::new(beta, &model)).transpose()?;
+        let session = Session::begin(&output, &folder, (&asked, resume), (&mut model, &mut feed, &mut average), &mut optimizer)?;
         let warmup = self.warmup.unwrap_or_else(|| (steps * 3).div_ceil(100).min(steps));
         let rate = LearningRate::new(self.lr).warmup(warmup).cooldown(self.schedule).floor(self.floor);
         let resumed_at = optimizer.steps() as usize;
         let trainer = Trainer::new(optimizer, rate, steps, (self.clip > 0.0).then_some(self.clip));
-        let mut run = Run { job: self, steps, resumed_at, model, trainer, feed, session, validation: validation.as_ref() };
+        let mut run =
+            Run { job: self, steps, resumed_at, model, average, trainer, feed, session, validation: validation.as_ref() };
         let part = FolderWriter::working_folder(out);
         let done = run.go(watch).and_then(|(seconds, speed)| {
             let notes = std::mem::take(&mut run.session.notes);
@@ -198,7 +206,8 @@ impl TrainJob {
             "--epsilon": self.epsilon, "--clip": self.clip, "--only": self.only, "--freeze": self.freeze, "--lora": self.lora,
             "--lora-alpha": self.lora_alpha, "--teacher": teacher.map(|(t, _)| t.fingerprint()).transpose()?,
             "--divergence": of_teacher(json!(self.divergence)), "--temperature": of_teacher(json!(self.temperature)),
-            "--hard": of_teacher(json!(self.hard)), "--margin": self.margin, "--held-out": self.held_out,
+            "--hard": of_teacher(json!(self.hard)), "--margin": self.margin, "--hidden-states": self.hidden_states,
+            "--hidden-loss": self.hidden_loss, "--hidden-weight": self.hidden_weight, "--average": self.average, "--held-out": self.held_out,
             "--validation": windows.map(|w| format!("{w:016x}")), "--eval-every": self.eval_every, "--keep": self.kept(),
         }))
     }
@@ -228,6 +237,7 @@ struct Run<'a> {
     steps: usize,
     resumed_at: usize,
     model: Trainable<LanguageModel>,
+    average: Option<WeightAverage>,
     trainer: Trainer,
     feed: LanguageFeed<'a>,
     session: Session,
@@ -245,6 +255,9 @@ impl Run<'_> {
         for step in self.resumed_at + 1..=self.steps {
             let at = Instant::now();
             let record = self.trainer.step(&mut self.model, &mut self.feed)?;
+            if let Some(average) = &mut self.average {
+                average.update(&self.model, step);
+            }
             stepping += at.elapsed().as_secs_f64();
             speed = tokens * (step - self.resumed_at) as f64 / stepping;
             self.session.notes.curve.push(record);
@@ -255,21 +268,33 @@ impl Run<'_> {
             let stopped = matches!(done, Err(Error::Interrupted));
             if stopped || step == self.steps || (done.is_ok() && step.is_multiple_of(self.job.save_every)) {
                 self.session.notes.seconds = before + begun.elapsed().as_secs_f64();
-                self.session.save(&self.model, self.trainer.optimizer())?;
+                self.session.save((&mut self.model, &mut self.feed, &mut self.average), self.trainer.optimizer())?;
             }
             done?;
         }
         if self.job.kept() == Keep::Last {
-            self.session.write(self.model.model())?;
+            self.averaged(|run| run.session.write(run.model.model()))?;
         }
         Ok((before + begun.elapsed().as_secs_f64(), speed))
+    }
+
+    /// Lets `f` see the average, where there is one, in place of the model.
+    fn averaged<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let exchange = |run: &mut Self| match &mut run.average {
+            Some(average) => average.swap(&mut run.model).and_then(|()| run.model.settle()),
+            None => Ok(()),
+        };
+        exchange(self)?;
+        let done = f(self);
+        exchange(self)?;
+        done
     }
 
     /// Measures the model after `step` steps if that is to be done and was not.
     fn validate_if_due(&mut self, step: usize, watch: &mut Watch<'_>) -> Result<()> {
         let due = step == 0 || step == self.steps || self.job.eval_every.is_some_and(|every| step.is_multiple_of(every));
         let is_done = self.session.notes.validation.iter().any(|v| v.step == step);
-        if due && !is_done { self.validate(step, watch) } else { Ok(()) }
+        if due && !is_done { self.averaged(|run| run.validate(step, watch)) } else { Ok(()) }
     }
 
     /// Measures the model after `step` steps; the best is written.

@@ -15,9 +15,9 @@ use super::report::TrainReport;
 use super::settings::TrainJob;
 use crate::io::{Folder, FolderWriter, Layout, Output, SETTINGS};
 use crate::lm::{LanguageModel, Outline};
-use crate::nn::{Layers, Optimizer};
+use crate::nn::{Layers, Optimizer, Parameters};
 use crate::prune::unfinished_settings;
-use crate::train::{StepRecord, Trainable, load_state, save_state};
+use crate::train::{Feed, LanguageFeed, StepRecord, Together, Trainable, WeightAverage, load_state, save_state};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -85,6 +85,16 @@ pub(super) struct Notes {
     pub seconds: f64,
 }
 
+/// All numbers that a run changes: the model, what the feed has of its own, the average.
+pub(super) type Moving<'r, 'f> = (&'r mut Trainable<LanguageModel>, &'r mut LanguageFeed<'f>, &'r mut Option<WeightAverage>);
+
+fn together<'r>((model, feed, average): Moving<'r, '_>) -> Together<'r> {
+    let mut all: Vec<&mut dyn Parameters> = vec![&mut *model];
+    all.extend(feed.own());
+    all.extend(average.as_mut().map(|average| average as &mut dyn Parameters));
+    Together(all)
+}
+
 /// The working folder of a run.
 pub(super) struct Session {
     pub writer: FolderWriter,
@@ -100,7 +110,7 @@ impl Session {
         out: &Output,
         folder: &Folder,
         (asked, resume): (&Value, bool),
-        model: &mut Trainable<LanguageModel>,
+        (model, feed, average): Moving<'_, '_>,
         optimizer: &mut Optimizer,
     ) -> Result<Session> {
         let layout = layout(folder, model.model())?;
@@ -119,7 +129,7 @@ impl Session {
         if !state.is_file() {
             return Ok(Session { writer, notes: Notes::default() });
         }
-        let (read, notes) = load_state(model, &state)?;
+        let (read, notes) = load_state(&mut together((&mut *model, feed, average)), &state)?;
         let none = || Error::malformed(&state, format!("has no {NOTES}; remove its folder to begin anew"));
         let notes = serde_json::from_str(notes.get(NOTES).ok_or_else(none)?);
         model.settle()?;
@@ -131,9 +141,9 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Io`] if the disk refuses; the state before is still there.
-    pub fn save(&self, model: &Trainable<LanguageModel>, optimizer: &Optimizer) -> Result<()> {
+    pub fn save(&self, moving: Moving<'_, '_>, optimizer: &Optimizer) -> Result<()> {
         let notes = serde_json::to_string(&self.notes).map_err(|e| Error::invalid_option("record", e.to_string()))?;
-        save_state(model, optimizer, &BTreeMap::from([(NOTES.to_string(), notes)]), self.writer.own_file(STATE)?)
+        save_state(&together(moving), optimizer, &BTreeMap::from([(NOTES.to_string(), notes)]), self.writer.own_file(STATE)?)
     }
 
     /// Writes the model as it is now to its place.

@@ -2,7 +2,7 @@
 
 use super::super::setters::setters;
 use crate::data::Bos;
-use crate::train::{Cooldown, Divergence};
+use crate::train::{Cooldown, Divergence, HiddenLoss, HiddenPair};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -61,6 +61,10 @@ pub enum Keep {
 /// | `temperature` | 1 | above 0 | of both |
 /// | `hard` | 0 | [0, 1] | weight of the text's cross-entropy beside the teacher |
 /// | `margin` | | [0, 1) | lifts the text's token above the teacher's likeliest; for little data |
+/// | `hidden-states` | none | [`HiddenPair`]s | blocks of the model and of `teacher` whose hidden states are learnt too, as `3:6` |
+/// | `hidden-loss` | `cosine` | [`HiddenLoss`] | how these are held against one another |
+/// | `hidden-weight` | 1 | above 0 | their weight; they are scaled to the loss of the predictions at every step |
+/// | `average` | | [0, 1) | the model that is measured and written is a running average, of which so much stays in a step |
 /// | `held-out` | 0 | below all | sequences at the end of the text that are not trained on but measured |
 /// | `validation` | | a path | a text to measure in their place |
 /// | `windows` | all | from 1 | only the first windows of `validation` |
@@ -140,6 +144,14 @@ pub struct TrainJob {
     pub hard: f64,
     /// The margin of the text's token.
     pub margin: Option<f64>,
+    /// Blocks of the model and of the teacher whose hidden states are learnt.
+    pub hidden_states: Vec<HiddenPair>,
+    /// How these are held against one another.
+    pub hidden_loss: HiddenLoss,
+    /// Their weight.
+    pub hidden_weight: f64,
+    /// How much of the running average stays in a step.
+    pub average: Option<f64>,
     /// Sequences that are measured and not trained on.
     pub held_out: usize,
     /// A text to measure.
@@ -165,7 +177,7 @@ pub struct TrainJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 39] = [
+pub(super) const NAMES: [&str; 43] = [
     "model",
     "out",
     "text",
@@ -197,6 +209,10 @@ pub(super) const NAMES: [&str; 39] = [
     "temperature",
     "hard",
     "margin",
+    "hidden-states",
+    "hidden-loss",
+    "hidden-weight",
+    "average",
     "held-out",
     "validation",
     "windows",
@@ -241,6 +257,10 @@ impl Default for TrainJob {
             temperature: 1.0,
             hard: 0.0,
             margin: None,
+            hidden_states: Vec::new(),
+            hidden_loss: HiddenLoss::Cosine,
+            hidden_weight: 1.0,
+            average: None,
             held_out: 0,
             validation: None,
             windows: None,
@@ -319,6 +339,14 @@ setters! {
     hard(weight: f64) = weight;
     /// The margin of the text's token.
     margin(margin: f64) = Some(margin);
+    /// Blocks of the model and of the teacher whose hidden states are learnt.
+    hidden_states(pairs: impl IntoIterator<Item = HiddenPair>) = pairs.into_iter().collect();
+    /// How these are held against one another.
+    hidden_loss(loss: HiddenLoss) = loss;
+    /// Their weight.
+    hidden_weight(weight: f64) = weight;
+    /// How much of the running average stays in a step.
+    average(beta: f64) = Some(beta);
     /// Sequences that are measured and not trained on.
     held_out(sequences: usize) = sequences;
     /// A text to measure.

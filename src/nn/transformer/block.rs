@@ -253,6 +253,49 @@ impl Block {
         self.norm.back(h, &dx, d, carry.sink);
     }
 
+    /// Runs attention alone of a block whose parts follow one another, from `h (tokens, features)`. `slope` is given the hidden states behind it,
+    /// which it turns into the slope of a loss; the loss is returned, and the gradients of the parameters go to `carry`.
+    pub(crate) fn learn_attention(
+        &self,
+        h: &Array2<f32>,
+        at: &Positions,
+        slope: &mut dyn FnMut(&mut Array2<f32>) -> f64,
+        carry: &mut Carry<'_, '_>,
+    ) -> f64 {
+        let x = self.norm.apply(h);
+        let mixing = self.attention.mix(&x, at, Source::Own, None, &mut ());
+        let mut d = h.clone();
+        self.join(&self.attention_after, &mut d, |h| self.attention.finish(&mixing, h, &mut ()));
+        let loss = slope(&mut d);
+        let mixed = mixing.mixed();
+        let through = self.before_join(&self.attention_after, &d, |y| self.attention.output().add_to(mixed, y), carry);
+        let mut dx = Array2::zeros(x.dim());
+        self.attention.back((&x, &mixing), through.as_ref().unwrap_or(&d), at, &mut dx, None, carry);
+        self.norm.back(h, &dx, &mut d, carry.sink);
+        loss
+    }
+
+    /// As [`Block::learn_attention`], of the feed-forward layers.
+    pub(crate) fn learn_feed(
+        &self,
+        h: &Array2<f32>,
+        slope: &mut dyn FnMut(&mut Array2<f32>) -> f64,
+        carry: &mut Carry<'_, '_>,
+    ) -> f64 {
+        let norm = self.feed_norm.as_ref().unwrap_or(&self.norm);
+        let x = norm.apply(h);
+        let open = self.feed.open(&x, &mut ());
+        let inner = self.feed.inner(&open);
+        let mut d = h.clone();
+        self.join(&self.feed_after, &mut d, |h| self.feed.finish(&inner, h, &mut ()));
+        let loss = slope(&mut d);
+        let through = self.before_join(&self.feed_after, &d, |y| self.feed.down().add_to(&inner, y), carry);
+        let mut dx = Array2::zeros(x.dim());
+        self.feed.back(&x, &open, &inner, through.as_ref().unwrap_or(&d), &mut dx, carry);
+        norm.back(h, &dx, &mut d, carry.sink);
+        loss
+    }
+
     /// The gradient before a norm that an output passes on its way into the hidden states, if there is such a norm.
     fn before_join(
         &self,

@@ -7,11 +7,13 @@ use super::read_ahead::{FolderLayers, LayerRanking, ReadProgress};
 use super::record::Place;
 use super::walk::Walk;
 use crate::allocate::{Allocate, LayerView, Outliers, by_rank};
+use crate::calibrate::LayerStatistics;
 use crate::criteria::{Evidence, Need, Needs, Saliency, Wanda};
 use crate::data::Sequences;
 use crate::io::Folder;
 use crate::lm::{Config, Outline, load_block};
 use crate::mask::{Budget, Pattern, check_finite};
+use crate::nn::Block;
 use crate::{Error, Result};
 use ndarray::Array2;
 use std::collections::HashMap;
@@ -143,18 +145,22 @@ pub fn outliers(
     for number in 0..config.layers() {
         let mut block = load_block(folder, config, number)?;
         let (mut outliers, mut weights) = (Outliers::new(threshold), 0);
-        walk.at_once(&mut block, CalibrationInputs::Dense, &mut |block, found, names| {
-            for layer in block.linears().into_iter().filter(|l| names.iter().any(|n| n == l.name())) {
-                if layers.iter().any(|w| w.name == layer.name()) {
-                    let weight = layer.dense_weight();
-                    let evidence = Evidence { measured: found.inputs(), ..Evidence::weight_only(layer.name(), &weight) };
-                    let scores = Wanda.score(&evidence).and_then(|s| check_finite(&s, "scores").map(|()| s));
-                    outliers.add(&scores.map_err(|e| e.in_layer(layer.name()))?);
-                    weights += weight.len();
+        walk.at_once(
+            &mut block,
+            CalibrationInputs::Dense,
+            &mut |block: &mut Block, found: &mut LayerStatistics, names: &[String]| {
+                for layer in block.linears().into_iter().filter(|l| names.iter().any(|n| n == l.name())) {
+                    if layers.iter().any(|w| w.name == layer.name()) {
+                        let weight = layer.dense_weight();
+                        let evidence = Evidence { measured: found.inputs(), ..Evidence::weight_only(layer.name(), &weight) };
+                        let scores = Wanda.score(&evidence).and_then(|s| check_finite(&s, "scores").map(|()| s));
+                        outliers.add(&scores.map_err(|e| e.in_layer(layer.name()))?);
+                        weights += weight.len();
+                    }
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            },
+        )?;
         if weights > 0 {
             found.push(BlockOutliers { percent: outliers.percent(), weights });
         }

@@ -7,11 +7,13 @@ use super::gradients::with_gradients;
 use super::walk::Walk;
 use super::{CalibrationInputs, LanguageLayer, SequenceGradients, check_measurable};
 use crate::allocate::{Evolution, Level, dynamic, evolve};
+use crate::calibrate::LayerStatistics;
 use crate::criteria::{Evidence, Need};
 use crate::data::Sequences;
 use crate::io::{Folder, RowFile};
 use crate::lm::{Config, LanguageModel, load_block};
 use crate::mask::{Budget, Mask, Pattern, Scope};
+use crate::nn::Block;
 use crate::prune::oneshot::prune_one;
 use crate::solve::{Pruner, squared_error};
 use crate::sparse::{Format, Hint, LinearOp, Plan, Precision, median_seconds};
@@ -156,43 +158,47 @@ impl<'a> Levels<'a> {
         let last = layers.iter().map(|l| l.block).max().unwrap_or(0);
         for number in 0..=last {
             let mut block = load_block(folder, config, number)?;
-            walk.at_once(&mut block, CalibrationInputs::Dense, &mut |block, found, names| {
-                for (l, of) in layers.iter().enumerate().filter(|(_, l)| names.contains(&l.name)) {
-                    let Some(layer) = block.linears().into_iter().find(|found| found.name() == of.name) else { continue };
-                    let in_layer = |e: Error| e.in_layer(&of.name);
-                    let (weight, old) = (layer.dense_weight(), mask_before(&layer.tensor(), layer.is_transposed(), folder)?);
-                    let measured = with_gradients(found, &of.name, settings.gradients)?;
-                    let evidence = Evidence { layer: &of.name, weight: weight.view(), mask: old.as_ref(), measured };
-                    let gram = evidence.gram("levels").map_err(in_layer)?;
-                    let weight = &*weight;
-                    let whole = squared_error(weight, &Array2::zeros(weight.dim()), gram);
-                    for (level, &sparsity) in [0.0].iter().chain(&sparsities).enumerate() {
-                        let budget = settings.pattern.budget(of.shape.0, of.shape.1, sparsity).map_err(in_layer)?;
-                        let (kept, mask, error) = if level == 0 {
-                            let mask = old.clone().unwrap_or_else(|| Mask::full(of.shape.0, of.shape.1));
-                            (weight.to_owned(), mask, 0.0)
-                        } else {
-                            let pruned = prune_one(&evidence, settings.pruner, settings.pattern, settings.scope, budget)?;
-                            let error = squared_error(weight, &pruned.weight, gram);
-                            (pruned.weight, pruned.mask, if whole > 0.0 { error / whole } else { 0.0 })
-                        };
-                        let cost = match settings.cost {
-                            Cost::Weights => mask.kept() as u64,
-                            Cost::Bytes => bytes(&kept, &mask, settings.pattern).map_err(in_layer)? as u64,
-                            Cost::Time => match times.get(&(of.shape, level)) {
-                                Some(time) => *time,
-                                None => {
-                                    *times.entry((of.shape, level)).or_insert(nanoseconds(&plan(&kept, &mask).map_err(in_layer)?))
-                                }
-                            },
-                        };
-                        let kept = kept.as_standard_layout();
-                        levels.rows.write(l, level, kept.as_slice().expect("the standard layout lies row by row"))?;
-                        levels.table[l].push(LayerLevel { sparsity, budget, cost, error });
+            walk.at_once(
+                &mut block,
+                CalibrationInputs::Dense,
+                &mut |block: &mut Block, found: &mut LayerStatistics, names: &[String]| {
+                    for (l, of) in layers.iter().enumerate().filter(|(_, l)| names.contains(&l.name)) {
+                        let Some(layer) = block.linears().into_iter().find(|found| found.name() == of.name) else { continue };
+                        let in_layer = |e: Error| e.in_layer(&of.name);
+                        let (weight, old) = (layer.dense_weight(), mask_before(&layer.tensor(), layer.is_transposed(), folder)?);
+                        let measured = with_gradients(found, &of.name, settings.gradients)?;
+                        let evidence = Evidence { layer: &of.name, weight: weight.view(), mask: old.as_ref(), measured };
+                        let gram = evidence.gram("levels").map_err(in_layer)?;
+                        let weight = &*weight;
+                        let whole = squared_error(weight, &Array2::zeros(weight.dim()), gram);
+                        for (level, &sparsity) in [0.0].iter().chain(&sparsities).enumerate() {
+                            let budget = settings.pattern.budget(of.shape.0, of.shape.1, sparsity).map_err(in_layer)?;
+                            let (kept, mask, error) = if level == 0 {
+                                let mask = old.clone().unwrap_or_else(|| Mask::full(of.shape.0, of.shape.1));
+                                (weight.to_owned(), mask, 0.0)
+                            } else {
+                                let pruned = prune_one(&evidence, settings.pruner, settings.pattern, settings.scope, budget)?;
+                                let error = squared_error(weight, &pruned.weight, gram);
+                                (pruned.weight, pruned.mask, if whole > 0.0 { error / whole } else { 0.0 })
+                            };
+                            let cost = match settings.cost {
+                                Cost::Weights => mask.kept() as u64,
+                                Cost::Bytes => bytes(&kept, &mask, settings.pattern).map_err(in_layer)? as u64,
+                                Cost::Time => match times.get(&(of.shape, level)) {
+                                    Some(time) => *time,
+                                    None => *times
+                                        .entry((of.shape, level))
+                                        .or_insert(nanoseconds(&plan(&kept, &mask).map_err(in_layer)?)),
+                                },
+                            };
+                            let kept = kept.as_standard_layout();
+                            levels.rows.write(l, level, kept.as_slice().expect("the standard layout lies row by row"))?;
+                            levels.table[l].push(LayerLevel { sparsity, budget, cost, error });
+                        }
                     }
-                }
-                Ok(())
-            })?;
+                    Ok(())
+                },
+            )?;
             Error::go_on(see(number + 1, last + 1))?;
         }
         Ok(levels)

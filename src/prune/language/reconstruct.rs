@@ -1,25 +1,28 @@
 //! Reconstruction of a pruned block: its kept weights and its norms move so that it gives again what the dense model's block gives.
 //!
-//! After Guo et al. *EBFT: effective and block-wise fine-tuning for sparse LLMs.* 2024, arXiv:2402.12419.
+//! After Guo et al. *EBFT: effective and block-wise fine-tuning for sparse LLMs.* 2024, arXiv:2402.12419, and, attention and feed-forward layers apart,
+//! *A free lunch in LLM compression: revisiting retraining after pruning.* 2025, arXiv:2510.14444.
 //!
 //! ```text
 //! min over kept weights, norms   Σ_t ‖B_θ(h_t) − T_t‖² / ‖T_t‖²
 //! ```
 //!
-//! h are the hidden states that the pruned blocks before it give, T those behind the dense model's block, B the block with its attention and feed-forward
-//! layers. AdamW without decay, a sequence a step, warm-up over a twentieth of the steps and half a cosine to a fifth of the rate. What the masks drop
-//! stays 0 through every step.
+//! B is attention, and then the feed-forward layers, each once its layers are pruned and before anything behind it is measured; both together where
+//! they run side by side or where a block is measured at once. h are the hidden states that the pruned model gives before it, T those that the dense
+//! model gives behind it. AdamW without decay, a sequence a step, warm-up over a twentieth of the steps and half a cosine to a fifth of the rate. What
+//! the masks drop stays 0 through every step. One of eight parts of the calibration is kept aside; after each pass the error there is measured, and
+//! the least stays.
 //!
 //! Departure: errors are relative to each token. What follows reads hidden states through a norm, and those of a few tokens are a thousand times as
 //! large as others: their squares would be most of the sum.
 //!
-//! Cost: a pass runs each block forward twice and back once over all tokens, and keeps one copy of the hidden states more.
+//! Cost: a pass runs each block forward once and back once over all tokens.
 
 use super::activations::Activations;
 use crate::data::SequenceOrder;
 use crate::mask::Mask;
 use crate::nn::attention::Carry;
-use crate::nn::{AdamConstants, Block, Change, Gradients, Method, Optimizer, Parameters, Positions, See};
+use crate::nn::{AdamConstants, Block, Change, Gradients, Linear, Method, Norm, Optimizer, Parameters, Positions, See};
 use crate::rng::Seed;
 use crate::train::{Cooldown, LearningRate};
 use crate::{Error, Result};
@@ -32,7 +35,7 @@ use std::collections::BTreeSet;
 /// | Name | Default | Range | Meaning |
 /// |---|---|---|---|
 /// | `passes` | | from 1 | over the calibration |
-/// | `learning_rate` | 3e-4 | above 0 | the largest of AdamW |
+/// | `learning_rate` | 3e-5 | above 0 | the largest of AdamW |
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BlockReconstruction {
@@ -45,7 +48,7 @@ pub struct BlockReconstruction {
 impl BlockReconstruction {
     /// So many passes.
     pub fn new(passes: usize) -> BlockReconstruction {
-        BlockReconstruction { passes, learning_rate: 3e-4 }
+        BlockReconstruction { passes, learning_rate: 3e-5 }
     }
 
     /// The same with another learning rate.
@@ -83,45 +86,113 @@ impl Parameters for Moving<'_> {
     }
 }
 
-/// The parameters of a block that move where these layers of it were pruned: their weights and biases, and all norms.
-pub(super) fn moving(block: &Block, pruned: impl Fn(&str) -> bool) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for layer in block.linears().into_iter().filter(|l| pruned(l.name())) {
-        names.insert(layer.tensor());
-        names.insert(layer.bias_tensor());
+/// What of a block is trained at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trained {
+    /// Attention and the norms about it.
+    Attention,
+    /// The feed-forward layers and the norms about them.
+    Feed,
+    /// Both, where they run side by side or were measured at once.
+    Block,
+}
+
+impl Trained {
+    fn linears(self, block: &Block) -> Vec<&Linear> {
+        match self {
+            Trained::Attention => block.attention().linears(),
+            Trained::Feed => block.feed_forward().linears(),
+            Trained::Block => block.linears(),
+        }
     }
-    for norm in block.norms() {
-        names.extend([format!("{}.weight", norm.name()), format!("{}.bias", norm.name())]);
+
+    fn norms(self, block: &Block) -> Vec<&Norm> {
+        match self {
+            Trained::Attention => [Some(&block.norm), block.attention_after.as_ref()].into_iter().flatten().collect(),
+            Trained::Feed => [block.feed_norm.as_ref(), block.feed_after.as_ref()].into_iter().flatten().collect(),
+            Trained::Block => block.norms(),
+        }
     }
-    names
+
+    /// The parameters that move where these layers of the block were pruned: their weights and biases, and the norms; none where no layer was.
+    pub fn moving(self, block: &Block, pruned: impl Fn(&str) -> bool) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for layer in self.linears(block).into_iter().filter(|l| pruned(l.name())) {
+            names.insert(layer.tensor());
+            names.insert(layer.bias_tensor());
+        }
+        if !names.is_empty() {
+            for norm in self.norms(block) {
+                names.extend([format!("{}.weight", norm.name()), format!("{}.bias", norm.name())]);
+            }
+        }
+        names
+    }
+
+    fn forward(self, block: &Block, h: &mut Array2<f32>, at: &Positions) {
+        match self {
+            Trained::Attention => block.add_attention(h, &block.mixed(&block.attention_x(h), at)),
+            Trained::Feed => block.add_feed(h, &block.inner(&block.feed_x(h))),
+            Trained::Block => block.forward(h, at, &mut ()),
+        }
+    }
+
+    fn learn(
+        self,
+        block: &Block,
+        h: &Array2<f32>,
+        at: &Positions,
+        slope: &mut dyn FnMut(&mut Array2<f32>) -> f64,
+        carry: &mut Carry<'_, '_>,
+    ) -> f64 {
+        match self {
+            Trained::Attention => block.learn_attention(h, at, slope, carry),
+            Trained::Feed => block.learn_feed(h, slope, carry),
+            Trained::Block => {
+                let mut d = h.clone();
+                block.forward(&mut d, at, &mut ());
+                let loss = slope(&mut d);
+                block.back(h, at, &mut d, None, carry);
+                loss
+            }
+        }
+    }
 }
 
 /// The relative squared error of a block before and after its reconstruction, means over tokens.
 pub(super) type Errors = (f64, f64);
 
-/// Trains a block whose masks are held. `inputs` and `targets` are the parts of hidden states before the block and behind the dense one, of tokens
-/// `positions`; they are put back as they were.
+/// Trains a block whose masks are held. `inputs` and `targets` are the parts of hidden states before what is trained and behind the dense model's, of
+/// tokens `positions`; they are put back as they were. Every eighth part is only looked at: what had the least error there stays, which may be what
+/// the block was before.
 ///
 /// # Errors
 /// If the disk refuses; [`Error::Numerical`] if an error is not finite.
 pub(super) fn reconstruct(
     block: &mut Block,
-    names: &BTreeSet<String>,
+    (names, trained): (&BTreeSet<String>, Trained),
     (inputs, targets): (&mut Activations, &mut Activations),
     positions: &[Positions],
     how: BlockReconstruction,
 ) -> Result<Errors> {
-    let sequences: usize = positions.iter().map(|at| at.sequences).sum();
-    let steps = how.passes * sequences;
+    // Where there are too few parts to keep some aside, all are trained on and looked at.
+    let aside = |part: usize| part % ASIDE == ASIDE - 1;
+    let (judged, learnt): (Vec<usize>, Vec<usize>) = match positions.len() {
+        0..ASIDE => ((0..positions.len()).collect(), (0..positions.len()).collect()),
+        parts => (0..parts).partition(|part| aside(*part)),
+    };
+    let of_a_pass: usize = learnt.iter().map(|part| positions[*part].sequences).sum();
+    let steps = how.passes * of_a_pass;
     let rate = LearningRate::new(how.learning_rate).warmup(steps.div_ceil(20)).cooldown(Cooldown::Cosine).floor(0.2);
     let constants = AdamConstants { beta2: 0.99, ..AdamConstants::default() };
     let mut optimizer = Optimizer::new(Method::AdamW { weight_decay: 0.0 }).with_constants(constants);
-    let mut order = SequenceOrder::new(positions.len(), Seed(0));
-    let before = error(block, (inputs, targets), positions)?;
+    let mut order = SequenceOrder::new(learnt.len(), Seed(0));
+    let before = error(block, trained, (inputs, targets), (positions, &judged))?;
+    let (mut best, mut least) = (taken(block, names), before);
     let (mut step, mut part) = (0, 0);
     while step < steps {
         // A part is read once for all of its sequences.
-        let number = order.at(part);
+        let number = learnt[order.at(part)];
         part += 1;
         let (h, target) = (inputs.take(number)?, targets.take(number)?);
         let at = &positions[number];
@@ -129,18 +200,16 @@ pub(super) fn reconstruct(
         for first in (0..at.tokens()).step_by(one.tokens()) {
             let rows = s![first..first + one.tokens(), ..];
             let (h, target) = (h.slice(rows).to_owned(), target.slice(rows));
-            let mut out = h.clone();
-            block.forward(&mut out, &one, &mut ());
-            let loss = relative(&mut out, target, 2.0 / one.tokens() as f32);
+            let (mut loss, scale) = (0.0, 2.0 / one.tokens() as f32);
+            let ((), mut gradients) = Gradients::of(|sink| {
+                loss = trained.learn(block, &h, &one, &mut |out| relative(out, target, scale), &mut Carry::new(sink));
+                Ok(())
+            })?;
             if !loss.is_finite() {
                 let reason =
                     format!("the error is {loss} at step {step} of {steps}; a lower rate than {} would help", how.learning_rate);
                 return Err(Error::Numerical { what: "reconstruction of a block".into(), reason });
             }
-            let ((), mut gradients) = Gradients::of(|sink| {
-                block.back((&h, None), &one, &mut out, None, &mut Carry::new(sink));
-                Ok(())
-            })?;
             let norm = gradients.norm();
             if norm > 1.0 {
                 gradients.scale((1.0 / norm) as f32);
@@ -150,8 +219,30 @@ pub(super) fn reconstruct(
         }
         inputs.put(number, h)?;
         targets.put(number, target)?;
+        if step.is_multiple_of(of_a_pass) {
+            let now = error(block, trained, (inputs, targets), (positions, &judged))?;
+            if now < least {
+                (best, least) = (taken(block, names), now);
+            }
+        }
     }
-    Ok((before, error(block, (inputs, targets), positions)?))
+    let mut values = best.into_iter();
+    Moving { block, names }.visit_mut(&mut |_, to, _| {
+        if let Some(from) = values.next() {
+            to.copy_from_slice(&from);
+        }
+    })?;
+    Ok((before, least))
+}
+
+/// Of so many parts of the calibration one is kept aside.
+const ASIDE: usize = 8;
+
+/// What moves, in the order of [`Parameters::visit_mut`].
+fn taken(block: &mut Block, names: &BTreeSet<String>) -> Vec<Vec<f32>> {
+    let mut all = Vec::new();
+    Moving { block, names }.visit(&mut |_, values, _| all.push(values.iter().copied().collect()));
+    all
 }
 
 /// Σ ‖y − t‖² / ‖t‖² over tokens; `out` becomes `scale · (y − t) / ‖t‖²`.
@@ -166,14 +257,19 @@ fn relative(out: &mut Array2<f32>, target: ndarray::ArrayView2<'_, f32>, scale: 
     sum
 }
 
-fn error(block: &Block, (inputs, targets): (&mut Activations, &mut Activations), positions: &[Positions]) -> Result<f64> {
+fn error(
+    block: &Block,
+    trained: Trained,
+    (inputs, targets): (&mut Activations, &mut Activations),
+    (positions, judged): (&[Positions], &[usize]),
+) -> Result<f64> {
     let (mut sum, mut tokens) = (0.0, 0);
-    for (i, at) in positions.iter().enumerate() {
+    for &i in judged {
         let (h, target) = (inputs.take(i)?, targets.take(i)?);
         let mut out = h.clone();
-        block.forward(&mut out, at, &mut ());
+        trained.forward(block, &mut out, &positions[i]);
         sum += relative(&mut out, target.view(), 0.0);
-        tokens += at.tokens();
+        tokens += positions[i].tokens();
         inputs.put(i, h)?;
         targets.put(i, target)?;
     }

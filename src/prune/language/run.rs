@@ -4,10 +4,10 @@ use super::before::{mask_before, turned};
 use super::check::check_measurable;
 use super::gradients::with_gradients;
 use super::read_ahead::{read_ahead, turned_weight};
-use super::reconstruct::moving;
+use super::reconstruct::{BlockReconstruction, Errors, Trained};
 use super::record::{LayerRecord, Place};
 use super::resume::{begin, fits};
-use super::walk::Walk;
+use super::walk::{Prune, Walk};
 use super::{CalibrationInputs, LanguagePruning, Sequential};
 use crate::calibrate::LayerStatistics;
 use crate::criteria::Evidence;
@@ -179,23 +179,9 @@ impl Run<'_, '_> {
                 }
                 walk.pass(&block, dense.as_ref())?;
             } else {
-                let mut fresh = Vec::new();
-                let before = settings.reconstruction.map(|how| walk.copy().map(|copy| (how, copy))).transpose()?;
-                walk.block(&mut block, dense.as_ref(), settings, &mut |block, found, names| {
-                    names.iter().filter(|n| settings.budgets.contains_key(*n)).try_for_each(|name| {
-                        fresh.push(within(block, found, name, i, settings, folder, writer)?);
-                        Ok(())
-                    })
-                })?;
-                if let Some((how, mut before)) = before {
-                    let names = moving(&block, |layer| settings.budgets.contains_key(layer));
-                    let found = walk.reconstruct(&mut block, &mut before, (&names, how))?;
-                    fresh.iter_mut().for_each(|record: &mut LayerRecord| record.reconstructed = Some(found));
-                    write_moved(&block, &names, writer)?;
-                    // What was written may have been rounded.
-                    take_over(&mut block, settings, writer)?;
-                    walk.run_again(&block, before)?;
-                }
+                let mut turn = Turn { number: i, settings, folder, writer, fresh: Vec::new() };
+                walk.block(&mut block, dense.as_ref(), settings, &mut turn)?;
+                let fresh = turn.fresh;
                 records.extend(fresh);
                 saver.save(records, writer)?;
             }
@@ -203,6 +189,38 @@ impl Run<'_, '_> {
         }
         writer.copy_rest(folder)?;
         saver.end()
+    }
+}
+
+/// A block's turn.
+struct Turn<'a, 'p> {
+    number: usize,
+    settings: &'a LanguagePruning<'p>,
+    folder: &'a Folder,
+    writer: &'a mut FolderWriter,
+    fresh: Vec<LayerRecord>,
+}
+
+impl Prune for Turn<'_, '_> {
+    fn prune(&mut self, block: &mut Block, found: &mut LayerStatistics, names: &[String]) -> Result<()> {
+        let Turn { number, settings, folder, writer, fresh } = self;
+        names.iter().filter(|n| settings.budgets.contains_key(*n)).try_for_each(|name| {
+            fresh.push(within(block, found, name, *number, settings, folder, writer)?);
+            Ok(())
+        })
+    }
+
+    fn training(&self, block: &Block, what: Trained) -> Option<(BTreeSet<String>, BlockReconstruction)> {
+        let how = self.settings.reconstruction?;
+        Some((what.moving(block, |layer| self.settings.budgets.contains_key(layer)), how))
+    }
+
+    fn trained(&mut self, block: &mut Block, names: &BTreeSet<String>, errors: Errors) -> Result<()> {
+        let of = |record: &LayerRecord| block.linears().iter().any(|l| l.name() == record.layer && names.contains(&l.tensor()));
+        self.fresh.iter_mut().filter(|r| of(r)).for_each(|record| record.reconstructed = Some(errors));
+        write_moved(block, names, self.writer)?;
+        // What was written may have been rounded.
+        take_over(block, self.settings, self.writer)
     }
 }
 
@@ -270,7 +288,7 @@ fn write_moved(block: &Block, names: &BTreeSet<String>, writer: &mut FolderWrite
 /// Puts the weights that were written into a block, and what else of it was.
 fn take_over(block: &mut Block, settings: &LanguagePruning<'_>, writer: &FolderWriter) -> Result<()> {
     if settings.reconstruction.is_some() {
-        let names = moving(block, |layer| settings.budgets.contains_key(layer));
+        let names = Trained::Block.moving(block, |layer| settings.budgets.contains_key(layer));
         let mut result = Ok(());
         block.visit_mut(&mut |name, values, _| {
             // Weights of layers are turned as they are stored, below.
@@ -281,7 +299,8 @@ fn take_over(block: &mut Block, settings: &LanguagePruning<'_>, writer: &FolderW
         })?;
         result?;
     }
-    for layer in block.linears_mut().into_iter().filter(|l| settings.budgets.contains_key(l.name())) {
+    let written = |l: &&mut Linear| settings.budgets.contains_key(l.name()) && writer.is_written(&l.tensor());
+    for layer in block.linears_mut().into_iter().filter(written) {
         layer.set_weight(read_back(writer, &layer.tensor(), layer.is_transposed())?)?;
     }
     Ok(())

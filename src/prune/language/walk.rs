@@ -2,7 +2,7 @@
 
 use super::activations::{ActivationMemory, Activations, MemoryBudget};
 use super::check::check_measurable;
-use super::reconstruct::{BlockReconstruction, Errors, reconstruct};
+use super::reconstruct::{BlockReconstruction, Errors, Trained, reconstruct};
 use super::{CalibrationInputs, LanguagePruning, Sequential};
 use crate::Result;
 use crate::calibrate::{InputStatistics, LayerStatistics, ModelStatistics};
@@ -45,8 +45,38 @@ impl Part {
     }
 }
 
-/// Prunes the named layers of a block on what was measured.
-pub(super) type Prune<'f> = dyn FnMut(&mut Block, &mut LayerStatistics, &[String]) -> Result<()> + 'f;
+/// What is done to a block on the way.
+pub(super) trait Prune {
+    /// Prunes the named layers on what was measured.
+    ///
+    /// # Errors
+    /// If a layer cannot be pruned or written.
+    fn prune(&mut self, block: &mut Block, found: &mut LayerStatistics, names: &[String]) -> Result<()>;
+
+    /// The parameters that are trained once these layers are pruned, and how; `None` if none are.
+    fn training(&self, block: &Block, what: Trained) -> Option<(BTreeSet<String>, BlockReconstruction)>;
+
+    /// Writes what of the block was trained, and reads it back as it was written.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn trained(&mut self, block: &mut Block, names: &BTreeSet<String>, errors: Errors) -> Result<()>;
+}
+
+/// Pruning alone, without training.
+impl<F: FnMut(&mut Block, &mut LayerStatistics, &[String]) -> Result<()>> Prune for F {
+    fn prune(&mut self, block: &mut Block, found: &mut LayerStatistics, names: &[String]) -> Result<()> {
+        self(block, found, names)
+    }
+
+    fn training(&self, _: &Block, _: Trained) -> Option<(BTreeSet<String>, BlockReconstruction)> {
+        None
+    }
+
+    fn trained(&mut self, _: &mut Block, _: &BTreeSet<String>, _: Errors) -> Result<()> {
+        Ok(())
+    }
+}
 
 /// The hidden states of a run, and where their tokens stand.
 pub(super) struct Walk {
@@ -120,15 +150,40 @@ impl Walk {
         block: &mut Block,
         dense: Option<&Block>,
         settings: &LanguagePruning<'_>,
-        prune: &mut Prune<'_>,
+        prune: &mut dyn Prune,
     ) -> Result<()> {
-        match settings.sequential {
-            Sequential::Block => {
-                self.at_once(block, settings.inputs, prune)?;
-                dense.map_or(Ok(()), |dense| self.pass_dense(dense))
+        let at_once = settings.sequential == Sequential::Block;
+        let whole = at_once || block.is_parallel();
+        let before = if whole && prune.training(block, Trained::Block).is_some() { Some(self.copy()?) } else { None };
+        if at_once {
+            self.at_once(block, settings.inputs, prune)?;
+            if let Some(dense) = dense {
+                self.pass_dense(dense)?;
             }
-            Sequential::Layer => self.in_turn(block, dense, prune),
+        } else {
+            self.in_turn(block, dense, prune)?;
         }
+        let (Some(mut before), Some((names, how)), Some(targets)) =
+            (before, prune.training(block, Trained::Block), &mut self.dense)
+        else {
+            return Ok(());
+        };
+        let found = reconstruct(block, (&names, Trained::Block), (&mut before, targets), &self.positions, how)?;
+        prune.trained(block, &names, found)?;
+        self.run_again(block, before)
+    }
+
+    /// Trains a half of a block towards the dense model's hidden states, which stand behind that half by now.
+    ///
+    /// # Errors
+    /// As [`reconstruct`], and if it cannot be written.
+    fn train(&mut self, block: &mut Block, what: Trained, prune: &mut dyn Prune) -> Result<()> {
+        let (Some((names, how)), Some(targets)) = (prune.training(block, what), &mut self.dense) else { return Ok(()) };
+        if names.is_empty() {
+            return Ok(());
+        }
+        let found = reconstruct(block, (&names, what), (&mut self.hidden, targets), &self.positions, how)?;
+        prune.trained(block, &names, found)
     }
 
     /// Runs the hidden states through a block that is pruned already.
@@ -156,7 +211,7 @@ impl Walk {
     }
 
     /// A copy of the hidden states.
-    pub fn copy(&mut self) -> Result<Activations> {
+    fn copy(&mut self) -> Result<Activations> {
         let mut copy = Activations::new(self.positions.len(), &self.room);
         for i in 0..self.positions.len() {
             let h = self.hidden.take(i)?;
@@ -166,24 +221,8 @@ impl Walk {
         Ok(copy)
     }
 
-    /// Trains a pruned block towards the dense model's hidden states, which are those behind it by now; `before` are the pruned model's before it.
-    ///
-    /// # Errors
-    /// As [`reconstruct`].
-    pub fn reconstruct(
-        &mut self,
-        block: &mut Block,
-        before: &mut Activations,
-        (names, how): (&BTreeSet<String>, BlockReconstruction),
-    ) -> Result<Errors> {
-        let Some(dense) = &mut self.dense else {
-            return Err(crate::Error::invalid_option("reconstruct-blocks", "the dense model does not run beside"));
-        };
-        reconstruct(block, names, (before, dense), &self.positions, how)
-    }
-
     /// Runs hidden states that were copied before a block through it: they are the model's from here on.
-    pub fn run_again(&mut self, block: &Block, mut before: Activations) -> Result<()> {
+    fn run_again(&mut self, block: &Block, mut before: Activations) -> Result<()> {
         for (i, at) in self.positions.iter().enumerate() {
             self.hidden.take(i)?;
             let mut h = before.take(i)?;
@@ -194,7 +233,7 @@ impl Walk {
     }
 
     /// All layers measured with the block as it is, then pruned; the hidden states go on from the dense block or from the pruned one.
-    pub fn at_once(&mut self, block: &mut Block, inputs: CalibrationInputs, prune: &mut Prune<'_>) -> Result<()> {
+    pub fn at_once(&mut self, block: &mut Block, inputs: CalibrationInputs, prune: &mut dyn Prune) -> Result<()> {
         let mut statistics = ModelStatistics::new(self.needs);
         for (i, at) in self.positions.iter().enumerate() {
             let before = self.hidden.take(i)?;
@@ -206,13 +245,13 @@ impl Walk {
         let mut all = statistics.finish()?;
         for layer in block.linears().iter().map(|l| l.name().to_string()).collect::<Vec<_>>() {
             if let Some(found) = all.iter_mut().find(|found| found.layers.contains(&layer)) {
-                prune(block, found, &[layer])?;
+                prune.prune(block, found, &[layer])?;
             }
         }
         if inputs == CalibrationInputs::Pruned { self.pass(block, None) } else { Ok(()) }
     }
 
-    fn in_turn(&mut self, block: &mut Block, dense: Option<&Block>, prune: &mut Prune<'_>) -> Result<()> {
+    fn in_turn(&mut self, block: &mut Block, dense: Option<&Block>, prune: &mut dyn Prune) -> Result<()> {
         let needs = self.needs;
         let parts = self.positions.len();
         let new = || Activations::new(parts, &self.room);
@@ -229,7 +268,10 @@ impl Walk {
             tally.add(&x)?;
             other.map_or(Ok(()), |(block, h)| tally.compare(&x, &block.attention_x(h), None))
         })?;
-        prune(block, &mut tally.found(), &names)?;
+        prune.prune(block, &mut tally.found(), &names)?;
+
+        // Halves are trained one after the other, where they follow one another.
+        let halves = dense.filter(|_| !block.is_parallel() && prune.training(block, Trained::Attention).is_some());
 
         let names = Part::Output.names(block);
         let mut tally = InputStatistics::new(needs, names.clone());
@@ -243,7 +285,20 @@ impl Walk {
             }
             mixed.put(i, x)
         })?;
-        prune(block, &mut tally.found(), &names)?;
+        prune.prune(block, &mut tally.found(), &names)?;
+        if let Some(dense) = halves {
+            self.each(Some(dense), |i, _, other| {
+                other.map_or(Ok(()), |(dense, from)| {
+                    dense.add_attention(from, &dense_mixed.take(i)?);
+                    Ok(())
+                })
+            })?;
+            self.train(block, Trained::Attention, prune)?;
+            self.each(None, |i, h, _| {
+                mixed.take(i)?;
+                mixed.put(i, block.mixed(&block.attention_x(h), &at[i]))
+            })?;
+        }
 
         if !block.is_parallel() {
             let names = Part::Feed.names(block);
@@ -253,12 +308,14 @@ impl Walk {
                 let x = block.feed_x(h);
                 tally.add(&x)?;
                 if let Some((dense, from)) = other {
-                    dense.add_attention(from, &dense_mixed.take(i)?);
+                    if halves.is_none() {
+                        dense.add_attention(from, &dense_mixed.take(i)?);
+                    }
                     tally.compare(&x, &dense.feed_x(from), None)?;
                 }
                 Ok(())
             })?;
-            prune(block, &mut tally.found(), &names)?;
+            prune.prune(block, &mut tally.found(), &names)?;
         }
 
         let names = Part::Down.names(block);
@@ -273,8 +330,22 @@ impl Walk {
             }
             inner.put(i, x)
         })?;
-        prune(block, &mut tally.found(), &names)?;
+        prune.prune(block, &mut tally.found(), &names)?;
 
+        if let Some(dense) = halves {
+            self.each(Some(dense), |i, _, other| {
+                other.map_or(Ok(()), |(dense, from)| {
+                    dense.add_feed(from, &dense_inner.take(i)?);
+                    Ok(())
+                })
+            })?;
+            self.train(block, Trained::Feed, prune)?;
+            return self.each(None, |_, h, _| {
+                let inner = block.inner(&block.feed_x(h));
+                block.add_feed(h, &inner);
+                Ok(())
+            });
+        }
         let parallel = block.is_parallel();
         self.each(dense, |i, h, other| {
             let inner = inner.take(i)?;

@@ -6,7 +6,7 @@ use clap::Parser;
 use lacuna::io::{Dtype, Folder};
 use lacuna::lm::{self, Config};
 use lacuna::rng::Seed;
-use lacuna::text::Tokenizer;
+use lacuna::text::{Tokenizer, train_bpe};
 use lacuna::{Error, Result};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,9 @@ pub struct Args {
     /// The folder whose tokenizer is taken along [default: that of CONFIG, if it is one with a tokenizer]
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
+    /// Train a tokenizer (byte-level BPE, as many tokens as the config's vocabulary) on these texts, in place of one that is taken along
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "tokenizer")]
+    tokenizer_text: Vec<PathBuf>,
     /// Store every number as f32, f16 or bf16
     #[arg(long, default_value = "f32")]
     dtype: Dtype,
@@ -54,10 +57,17 @@ pub fn run(args: &Args) -> Result<()> {
     let config = Config::parse(&json).map_err(|e| refuse(e.to_string()))?;
     let from = match &args.tokenizer {
         Some(folder) => Some(folder.as_path()),
+        None if !args.tokenizer_text.is_empty() => None,
         None => Some(args.config.as_path()).filter(|folder| folder.join("tokenizer.json").is_file()),
     };
-    let files = from.map(|folder| tokenizer(folder, config.vocab())).transpose()?.unwrap_or_default();
-    let inputs: Vec<&Path> = [Some(args.config.as_path()), args.tokenizer.as_deref()].into_iter().flatten().collect();
+    let texts = args.tokenizer_text.iter().map(|path| lacuna::data::read_text(path)).collect::<Result<Vec<_>>>()?;
+    let files = match from {
+        Some(folder) => tokenizer(folder, config.vocab())?,
+        None if texts.is_empty() => Vec::new(),
+        None => train_bpe(&texts, config.vocab())?,
+    };
+    let inputs = [Some(args.config.as_path()), args.tokenizer.as_deref()].into_iter().flatten();
+    let inputs: Vec<&Path> = inputs.chain(args.tokenizer_text.iter().map(PathBuf::as_path)).collect();
     let out = place::folder(&args.out, &inputs, args.force.force)?;
     let writer = lm::init(&config, Seed(args.seed), args.dtype, out)?;
     for (name, bytes) in &files {
@@ -69,9 +79,14 @@ pub fn run(args: &Args) -> Result<()> {
     if args.json {
         return print_json(&serde_json::json!({
             "out": args.out, "seed": args.seed, "parameters": parameters, "bytes": folder.bytes(), "tokenizer": from,
+            "tokenizer_text": args.tokenizer_text,
         }));
     }
-    let tokenizer = from.map_or("no tokenizer".to_string(), |from| format!("the tokenizer of {}", from.display()));
+    let tokenizer = match from {
+        Some(from) => format!("the tokenizer of {}", from.display()),
+        None if texts.is_empty() => "no tokenizer".to_string(),
+        None => format!("a tokenizer of {} tokens", Tokenizer::open(&args.out)?.vocabulary()),
+    };
     print(&format!(
         "{}, {parameters} parameters from seed {}, {tokenizer} -> {}\n",
         json["model_type"].as_str().unwrap_or("?"),

@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 use lacuna::data::Bos;
 use lacuna::job::{Event, Keep, Stage, TrainJob, TrainReport};
-use lacuna::train::{Cooldown, Divergence};
+use lacuna::train::{Cooldown, Divergence, HiddenLoss, HiddenPair};
 use lacuna::{Error, Result};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -129,6 +129,9 @@ struct OptimizerArgs {
     /// The largest norm of a gradient; a longer one is shortened to it. 0 shortens none
     #[arg(long, value_name = "X", default_value_t = default().clip, allow_negative_numbers = true)]
     clip: f64,
+    /// Measure and write a running average of the weights, of which so much stays in a step; 0.99 is usual
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    average: Option<f64>,
 }
 
 #[derive(clap::Args)]
@@ -169,6 +172,15 @@ struct Teacher {
     /// Lift the text's token above the teacher's likeliest by this probability; for little data
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     margin: Option<f64>,
+    /// Learn hidden states of the teacher's blocks too: pairs of a block of the model and one of the teacher, from 0, as in 3:6,7:14
+    #[arg(long, value_name = "PAIRS", value_delimiter = ',')]
+    hidden_states: Vec<HiddenPair>,
+    /// How hidden states are held against one another
+    #[arg(long, value_parser = hidden_losses(), default_value_t = default().hidden_loss)]
+    hidden_loss: HiddenLoss,
+    /// Weight of the hidden states, which are scaled to the loss of the predictions at every step
+    #[arg(long, value_name = "X", default_value_t = default().hidden_weight, allow_negative_numbers = true)]
+    hidden_weight: f64,
 }
 
 #[derive(clap::Args)]
@@ -197,6 +209,10 @@ fn schedules() -> impl TypedValueParser<Value = Cooldown> {
 
 fn divergences() -> impl TypedValueParser<Value = Divergence> {
     PossibleValuesParser::new(Divergence::ALL.map(Divergence::name)).try_map(|name| -> Result<Divergence> { name.parse() })
+}
+
+fn hidden_losses() -> impl TypedValueParser<Value = HiddenLoss> {
+    PossibleValuesParser::new(HiddenLoss::ALL.map(HiddenLoss::name)).try_map(|name| -> Result<HiddenLoss> { name.parse() })
 }
 
 fn keeps() -> impl TypedValueParser<Value = Keep> {
@@ -250,6 +266,10 @@ fn job(args: &Args) -> Result<TrainJob> {
         temperature: "temperature" = teacher.temperature;
         hard: "hard" = teacher.hard;
         margin: "margin" = teacher.margin;
+        hidden_states: "hidden-states" = teacher.hidden_states;
+        hidden_loss: "hidden-loss" = teacher.hidden_loss;
+        hidden_weight: "hidden-weight" = teacher.hidden_weight;
+        average: "average" = optimizer.average;
         held_out: "held-out" = measured.held_out;
         validation: "validation" = measured.validation;
         windows: "windows" = measured.windows;

@@ -58,8 +58,24 @@ fn recipes_records_and_typed_options_give_the_same_bytes() {
         let there = [format!("{option} ="), format!("# {option} =")];
         assert!(printed.lines().any(|l| there.iter().any(|t| l.starts_with(t))), "--{option} is not in the recipe\n{printed}");
     }
-    let typed =
-        ["--lora", "2", "--schedule", "wsd", "--clip", "0.5", "--teacher", "tiny", "--hard", "0.5", "--no-decay", "kind:norm"];
+    let typed = [
+        "--lora",
+        "2",
+        "--schedule",
+        "wsd",
+        "--clip",
+        "0.5",
+        "--teacher",
+        "tiny",
+        "--hard",
+        "0.5",
+        "--no-decay",
+        "kind:norm",
+        "--hidden-states",
+        "0:1,1",
+        "--average",
+        "0.5",
+    ];
     folder.succeeds(&[&RUN[..], &typed].concat());
     fs::write(folder.path("r.toml"), folder.succeeds(&[&RUN[..], &typed, &["--print-recipe"]].concat())).unwrap();
     folder.succeeds(&["train", "--recipe", "r.toml", "tiny", "by-recipe"]);
@@ -165,6 +181,20 @@ fn a_model_from_scratch_takes_the_tokenizer_along_and_learns() {
         "{line}"
     );
     assert!(folder.succeeds(&["init", "small.json", "s"]).contains("no tokenizer -> s"));
+    // A tokenizer of its own: any text becomes its tokens and comes back.
+    config["vocab_size"] = 280.into();
+    fs::write(folder.path("own.json"), config.to_string()).unwrap();
+    let line = folder.refuses(&["init", "small.json", "o", "--tokenizer-text", "text.txt"]);
+    assert_eq!(line, "tokenizer-text: a vocabulary of 7 tokens; bytes and the end of a text alone are 257");
+    let said = folder.succeeds(&["init", "own.json", "own", "--tokenizer-text", "text.txt"]);
+    assert!(said.contains("a tokenizer of 2") && said.ends_with(" -> own\n"), "{said}");
+    folder.succeeds(&["init", "own.json", "twice", "--tokenizer-text", "text.txt"]);
+    let tokenizer = |of: &str| fs::read(folder.path(of).join("tokenizer.json")).unwrap();
+    assert_eq!(tokenizer("own"), tokenizer("twice"));
+    let opened = lacuna::text::Tokenizer::open(folder.path("own")).unwrap();
+    let text = "naïve 中 text\n";
+    assert_eq!(opened.decode(&opened.encode(text, false).unwrap()).unwrap(), text);
+    folder.succeeds(&["train", "own", "taught", "--text", "text.txt", "--steps", "2", "--context", "16"]);
 }
 
 /// Ends a process by its number.
@@ -227,6 +257,8 @@ fn what_is_wrong_is_one_line_before_anything_is_written() {
         ([&RUN[..11], &["--lr", "-1"]].concat(), "lr: -1 is not a finite number of at least 0"),
         ([&RUN[..9], &["--batch", "0"]].concat(), "batch: 0 is not at least 1"),
         (with(&["--temperature", "2"]), "temperature: is for --teacher"),
+        (with(&["--hidden-states", "0"]), "hidden-states: is for --teacher, which runs beside"),
+        (with(&["--teacher", "tiny", "--hidden-states", "0:9"]), "hidden-states: 0:9: the teacher has "),
         (with(&["--held-out", "9999"]), "held-out: 9999 of "),
         (with(&["--only", "qq"]), "no parameter is named 'qq' among "),
         (with(&["--teacher", "nowhere"]), "nowhere"),

@@ -156,6 +156,9 @@ pub struct Language {
     /// After a block is pruned, train its kept weights and norms for this many passes over the calibration, so that it gives what the dense block gives
     #[arg(long, value_name = "PASSES", num_args = 0..=1, require_equals = true, default_missing_value = "2")]
     pub reconstruct_blocks: Option<usize>,
+    /// The largest learning rate of --reconstruct-blocks
+    #[arg(long, value_name = "X", default_value_t = default().reconstruct_rate, allow_negative_numbers = true)]
+    pub reconstruct_rate: f64,
     /// Let each layer make up for this fraction of what earlier ones changed: of their inputs, or of their inputs and of the hidden states, as 1 or 1,0.5
     #[arg(long, value_name = "FRACTIONS")]
     pub correct: Option<String>,

@@ -53,6 +53,7 @@ pub fn of(args: &Args, methods: &Methods) -> Result<PruneJob> {
         bits: "bits" = wanted.bits;
         reconstruct: "reconstruct" = wanted.reconstruct;
         reconstruct_blocks: "reconstruct-blocks" = wanted.reconstruct_blocks;
+        reconstruct_rate: "reconstruct-rate" = wanted.reconstruct_rate;
         only: "only" = wanted.only.clone();
         activations: "activations" = wanted.activations;
         scratch: "scratch" = wanted.scratch.clone();

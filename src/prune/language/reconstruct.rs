@@ -152,7 +152,7 @@ impl Trained {
                 let mut d = h.clone();
                 block.forward(&mut d, at, &mut ());
                 let loss = slope(&mut d);
-                block.back(h, at, &mut d, None, carry);
+                block.back((h, None), at, &mut d, None, carry);
                 loss
             }
         }

@@ -3,11 +3,13 @@
 //! - `Tokenizer` (feature `text`): the `tokenizer.json` of a model folder.
 //! - `ChatTemplate` (feature `text`): messages as the text that the model was trained to answer.
 //! - [`Sampler`]: one token out of logits: the largest, or by chance with temperature, top-k and top-p.
+//! - [`TrimmedTokenizer`]: a `tokenizer.json` with fewer entries.
 //! - [`generate`]: token after token. [`Stops`]: until a text comes that ends it.
 
 mod sampler;
 mod generate;
 mod stops;
+mod trim;
 #[cfg(feature = "text")]
 mod tokenizer;
 #[cfg(feature = "text")]
@@ -18,5 +20,6 @@ pub use chat::{ChatTemplate, Message};
 pub use generate::{Ended, Generation, generate, generate_until};
 pub use sampler::{Sampler, Sampling};
 pub use stops::Stops;
+pub use trim::TrimmedTokenizer;
 #[cfg(feature = "text")]
 pub use tokenizer::{StreamDecoder, Tokenizer, is_guarded};

@@ -205,7 +205,9 @@ impl Block {
             let open = self.feed.open(feed_x, &mut ());
             let inner = self.feed.inner(&open);
             let through = self.before_join(&self.feed_after, d, |y| self.feed.down().add_to(&inner, y), carry);
-            self.feed.back(feed_x, &open, &inner, through.as_ref().unwrap_or(d), &mut d_feed_x, carry);
+            let d_out = through.as_ref().unwrap_or(d);
+            carry.show(self.feed.down().name(), d_out);
+            self.feed.back(feed_x, &open, &inner, d_out, &mut d_feed_x, carry);
         }
         // Where the feed-forward layers run beside attention, both read x; else their norm leads to the hidden states.
         let mut dx = match &self.feed_norm {
@@ -224,7 +226,9 @@ impl Block {
         }
         let mixed = between.mixing.mixed();
         let through = self.before_join(&self.attention_after, d, |y| self.attention.output().add_to(mixed, y), carry);
-        self.attention.back((&between.x, &between.mixing), through.as_ref().unwrap_or(d), at, &mut dx, None, carry);
+        let d_out = through.as_ref().unwrap_or(d);
+        carry.show(self.attention.output().name(), d_out);
+        self.attention.back((&between.x, &between.mixing), d_out, at, &mut dx, None, carry);
         self.norm.back(h, &dx, d, carry.sink);
     }
 

@@ -63,7 +63,9 @@ impl Rotation {
     /// has another size; if the file cannot be read.
     pub fn new(weights: &dyn Weights, config: &Config, q: Array2<f64>) -> Result<Rotation> {
         let recipe = config.recipe();
-        let refuse = |reason: &str| Error::invalid_option("hidden-by", format!("pca: {}: {reason}; minitron is possible", config.family()));
+        let refuse = |reason: &str| {
+            Error::invalid_option("hidden-by", format!("pca: {}: {reason}; minitron is possible", config.family()))
+        };
         let [stack] = &recipe.stacks[..] else { return Err(refuse("an encoder-decoder has two streams of hidden states")) };
         let parts = &stack.parts;
         if recipe.norm != NormKind::Rms || recipe.positions.is_some() {

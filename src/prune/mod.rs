@@ -25,8 +25,8 @@ pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use structured::{
     BlockWidths, DepthScore, HiddenScore, LanguageShrinking, LayerChoice, OutputMetrics, SearchRecord, ShrinkRecord, ShrinkRun,
-    ShrinkSizes, ShrunkFolder, SizeTarget, Tried, UnitCurve, UnitMethod, UnitRecord, VocabularyCut, search_sizes, shrink_language,
-    spread_widths,
+    ShrinkSizes, ShrunkFolder, SizeTarget, Tried, UnitCurve, UnitMethod, UnitRecord, VocabularyCut, search_sizes,
+    shrink_language, spread_widths,
 };
 pub use surgeon::{Criterion, Removed, Surgeon};
 pub use units::prune_units;

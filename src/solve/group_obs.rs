@@ -111,7 +111,9 @@ impl GroupObs {
         let (out, cols) = layer.weight.dim();
         check_finite(&layer.weight, "weights")?;
         if let Some(metric) = metric.filter(|m| m.nrows() != out) {
-            return Err(Error::shape("factor of the outputs' metric", &[out, metric.ncols()], metric.shape()).in_layer(layer.layer));
+            return Err(
+                Error::shape("factor of the outputs' metric", &[out, metric.ncols()], metric.shape()).in_layer(layer.layer)
+            );
         }
         if self.rounds == 0 {
             return Err(Error::invalid_option("rounds", "0: groups leave in at least one"));

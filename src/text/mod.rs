@@ -20,6 +20,6 @@ pub use chat::{ChatTemplate, Message};
 pub use generate::{Ended, Generation, generate, generate_until};
 pub use sampler::{Sampler, Sampling};
 pub use stops::Stops;
-pub use trim::TrimmedTokenizer;
 #[cfg(feature = "text")]
 pub use tokenizer::{StreamDecoder, Tokenizer, is_guarded};
+pub use trim::TrimmedTokenizer;

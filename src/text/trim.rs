@@ -63,7 +63,10 @@ impl Entries {
         let (Some(vocab), Some(merges), "BPE") = (model["vocab"].as_object(), model["merges"].as_array(), kind) else {
             return Err(refuse(format!("a model of type {} has no merges; BPE has", quoted(kind))));
         };
-        if let Some(key) = ["continuing_subword_prefix", "end_of_word_suffix"].iter().find(|k| model[**k].as_str().is_some_and(|s| !s.is_empty())) {
+        if let Some(key) = ["continuing_subword_prefix", "end_of_word_suffix"]
+            .iter()
+            .find(|k| model[**k].as_str().is_some_and(|s| !s.is_empty()))
+        {
             return Err(refuse(format!("{key} is {}, by which parts are not those of the merges", model[*key])));
         }
         let mut numbers = HashMap::new();
@@ -82,7 +85,9 @@ impl Entries {
         let fallback = model["byte_fallback"] == true;
         let bytes: Vec<String> = match fallback {
             true => (0..256).map(|b| format!("<0x{b:02X}>")).chain(["\u{2581}".to_string()]).collect(),
-            false if holds(&json["pre_tokenizer"], "ByteLevel") || holds(&json["decoder"], "ByteLevel") => byte_characters().collect(),
+            false if holds(&json["pre_tokenizer"], "ByteLevel") || holds(&json["decoder"], "ByteLevel") => {
+                byte_characters().collect()
+            }
             false => return Err(refuse("it falls back to no bytes, so that texts would be lost".into())),
         };
         fixed.extend(bytes.iter().chain(model["unk_token"].as_str().map(String::from).iter()).filter_map(|b| numbers.get(b)));
@@ -90,9 +95,8 @@ impl Entries {
         fixed.dedup();
         let (mut parts, mut all) = (HashMap::new(), Vec::with_capacity(merges.len()));
         for (i, merge) in merges.iter().enumerate() {
-            let found = sides(merge).and_then(|(a, b)| {
-                Some([*numbers.get(a)?, *numbers.get(b)?, *numbers.get(&format!("{a}{b}"))?])
-            });
+            let found =
+                sides(merge).and_then(|(a, b)| Some([*numbers.get(a)?, *numbers.get(b)?, *numbers.get(&format!("{a}{b}"))?]));
             let found = found.ok_or_else(|| refuse(format!("merge {i} is not two entries that make one of the vocabulary")))?;
             parts.entry(found[2]).or_insert((found[0], found[1]));
             all.push((merge.clone(), found));
@@ -102,8 +106,7 @@ impl Entries {
 
     /// The entries that stay, ascending.
     fn choose(&self, counts: &[u64], keep: usize) -> Result<Vec<usize>> {
-        let mut inside: HashMap<usize, u64> =
-            self.numbers.values().map(|&n| (n, counts.get(n).copied().unwrap_or(0))).collect();
+        let mut inside: HashMap<usize, u64> = self.numbers.values().map(|&n| (n, counts.get(n).copied().unwrap_or(0))).collect();
         let least = self.fixed.iter().filter(|n| inside.contains_key(n)).count();
         if keep < least || keep > inside.len() {
             let (all, nearest) = (inside.len(), keep.clamp(least, inside.len()));
@@ -249,7 +252,8 @@ mod tests {
         for entry in ["ab", "abc", "cd"] {
             vocab.insert(entry.into(), vocab.len().into());
         }
-        let (s, end) = (json!({"id": 0, "content": "<s>", "special": true}), json!({"id": 260, "content": "<e>", "special": true}));
+        let (s, end) =
+            (json!({"id": 0, "content": "<s>", "special": true}), json!({"id": 260, "content": "<e>", "special": true}));
         json!({
             "added_tokens": [s, end], "pre_tokenizer": {"type": "ByteLevel"}, "decoder": {"type": "ByteLevel"},
             "post_processor": {"type": "TemplateProcessing", "special_tokens": {"<e>": {"id": "<e>", "ids": [260], "tokens": ["<e>"]}}},

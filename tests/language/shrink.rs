@@ -270,8 +270,7 @@ fn a_budget_is_spread_over_blocks_by_what_the_loss_is_expected_to_rise_by_and_ea
     let mut before = 0.0;
     for fraction in [0.9, 0.75, 0.6] {
         let target = (SizeTarget::Blocks(fraction), whole);
-        let found =
-            spread_widths((&folder, &config), &calibration, target, (obs, 2), &metrics, &memory, &mut on).unwrap();
+        let found = spread_widths((&folder, &config), &calibration, target, (obs, 2), &metrics, &memory, &mut on).unwrap();
         assert!(found.expected > before, "{fraction}: {} after {before}", found.expected);
         before = found.expected;
         let out = dense.out(&format!("{fraction}"));
@@ -291,7 +290,8 @@ fn a_budget_is_spread_over_blocks_by_what_the_loss_is_expected_to_rise_by_and_ea
         assert!(off < 1e-5, "{fraction}: {off}");
     }
     // A run that was stopped goes on to the same bits.
-    let widths = spread_widths((&folder, &config), &calibration, (SizeTarget::Blocks(0.75), whole), (obs, 2), &metrics, &memory, &mut on);
+    let widths =
+        spread_widths((&folder, &config), &calibration, (SizeTarget::Blocks(0.75), whole), (obs, 2), &metrics, &memory, &mut on);
     let widths = widths.unwrap().widths;
     let settings = LanguageShrinking {
         widths: Some(&widths),

@@ -52,9 +52,8 @@ pub(super) fn asked(
     vocabulary: Option<&VocabularyCut>,
     bos: &str,
 ) -> Result<Value> {
-    let hash = |all: &mut dyn Iterator<Item = u64>| {
-        all.fold(0xcbf2_9ce4_8422_2325u64, |h, id| (h ^ id).wrapping_mul(0x100_0000_01b3))
-    };
+    let hash =
+        |all: &mut dyn Iterator<Item = u64>| all.fold(0xcbf2_9ce4_8422_2325u64, |h, id| (h ^ id).wrapping_mul(0x100_0000_01b3));
     let ids = calibration.ids();
     let entries = vocabulary.map(|v| format!("{:016x}", hash(&mut v.kept.iter().map(|n| *n as u64))));
     let hash = hash(&mut ids.iter().map(|id| u64::from(*id)));

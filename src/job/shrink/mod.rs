@@ -2,6 +2,7 @@
 
 mod method;
 mod settings;
+mod setters;
 mod described;
 mod vocabulary;
 mod report;

@@ -127,7 +127,10 @@ impl ShrinkReport {
             );
         }
         if let Some(spread) = &self.spread {
-            text += &format!("widths that meet {}: the loss is expected to rise by {:.4} nats a token\n", spread.target, spread.expected);
+            text += &format!(
+                "widths that meet {}: the loss is expected to rise by {:.4} nats a token\n",
+                spread.target, spread.expected
+            );
         }
         if let Some(layers) = &self.layers {
             let gone: Vec<String> =
@@ -167,7 +170,9 @@ impl ShrinkReport {
                 p.windows,
                 p.bos
             );
-            if let (true, Some(before), Some(after)) = (self.job.vocabulary.is_some(), p.bits_per_byte_before, p.bits_per_byte_after) {
+            if let (true, Some(before), Some(after)) =
+                (self.job.vocabulary.is_some(), p.bits_per_byte_before, p.bits_per_byte_after)
+            {
                 let [a, b] = [before, after].map(f64::exp2);
                 text += &format!("  of other tokens: {a:.4} a byte before, {b:.4} after ({before:.4} and {after:.4} bits)\n");
             }

@@ -145,9 +145,7 @@ impl ShrinkJob {
         // A run that is taken up again has the sizes that it had.
         let found = match (&unfinished, self.parameters.filter(|_| !self.per_layer)) {
             (_, None) => None,
-            (Some(before), Some(_)) => {
-                Some(taken_up(out, before, "found")?)
-            }
+            (Some(before), Some(_)) => Some(taken_up(out, before, "found")?),
             (None, Some(target)) => {
                 let see = &mut |done, of| progress(watch, Stage::Sizes, done, of);
                 let model = (&folder, &config);
@@ -184,7 +182,9 @@ impl ShrinkJob {
         let keep = |e: Error| if part.is_dir() { e.unfinished(part.clone()) } else { e };
         let whole = done.writer.complete().map_err(keep)?;
         let texts = match quality {
-            Some(quality) => quality.before_and_after(&whole, &done.config, vocabulary.as_ref().map(|_| &cut_as), watch).map_err(keep)?,
+            Some(quality) => {
+                quality.before_and_after(&whole, &done.config, vocabulary.as_ref().map(|_| &cut_as), watch).map_err(keep)?
+            }
             None => Vec::new(),
         };
         let report = ShrinkReport {

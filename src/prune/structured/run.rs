@@ -3,9 +3,9 @@
 use super::block::{Reader, by_scores};
 use super::choice::{Choice, layers_of};
 use super::method::UnitMethod;
+use super::principal::Principal;
 use super::record::{ShrinkRecord, UnitRecord};
 use super::scores::by_weights;
-use super::principal::Principal;
 use super::survey::{DepthScore, Survey, at_once, by_outputs};
 use super::walk::{HiddenStates, UnitWalk};
 use super::write::{of_block, put, take_over};

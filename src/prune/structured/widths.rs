@@ -1,15 +1,20 @@
-//! Widths of each block by itself: a budget is spread by what the model's loss is expected to rise by.
+//! Feed-forward widths of each block by itself: a budget is spread by what the model's loss is expected to rise by.
 //!
-//! One pass of the dense model gives, of every block, the loss at each number of units that may stay: group OBS with the metric of the outputs
-//! ([`OutputMetrics`]) goes down to a quarter of the features and to one group of keys and values (or head), and says after each round what it has lost.
-//! Losses add up, so that the widths that meet a budget with the least sum follow from the lower convex hulls of these curves: the cheapest steps a
-//! weight are taken first. This is the knapsack of SPDY (Frantar, Alistarh, ICML 2022, arXiv:2201.13096) and ZipLM (Kurtic et al., NeurIPS 2023,
-//! arXiv:2302.04089) relaxed; those papers measure the loss where this one expects it.
+//! One pass of the dense model gives, of every block, the loss at each number of features that may stay: group OBS with the metric of the outputs
+//! ([`OutputMetrics`]) goes down to a quarter of them, and says after each round what it has lost. Losses add up, so that the widths that meet a budget
+//! with the least sum follow from the lower convex hulls of these curves: the cheapest steps are taken first. This is the knapsack of SPDY (Frantar,
+//! Alistarh, ICML 2022, arXiv:2201.13096) and ZipLM (Kurtic et al., NeurIPS 2023, arXiv:2302.04089) relaxed; those papers measure the loss where this
+//! one expects it.
+//!
+//! Expected losses are of small errors, one block at a time. So the widths that are made lie half way between these and one width for all.
+//! With 12 × 1024 tokens on SmolLM2-135M, a quarter of the weights left out at once, one run each: ln of perplexity over dense 0.224 with one width, 0.236
+//! with the widths found, 0.216 half way (4 windows kept aside); 1.26, 1.01 and 1.13 on a text of another kind. Groups of keys and values beside the
+//! features: 0.244 and 1.06, so that attention stays as it is.
 
 use super::ShrinkSizes;
 use super::budget::{SizeTarget, of_unit};
-use super::metric::OutputMetrics;
 use super::method::UnitMethod;
+use super::metric::OutputMetrics;
 use super::survey::Steps;
 use super::walk::{HiddenStates, UnitWalk};
 use crate::criteria::Evidence;
@@ -94,21 +99,10 @@ fn curves(
     let mut curves = Vec::new();
     for number in 0..config.layers() {
         let mut block = load_block(folder, config, number)?;
-        let of = |kind: UnitKind| all.iter().find(|c| c.block == Some(number) && c.kind == kind);
-        walk.block(&mut block, None, &[Part::Output, Part::Down], &mut |part, block, inputs| {
-            let coupling: Option<&Coupling> = match part {
-                Part::Output => of(UnitKind::KvGroup).or_else(|| of(UnitKind::Head)),
-                _ => of(UnitKind::FeedForward),
-            };
+        let coupling: Option<&Coupling> = all.iter().find(|c| c.block == Some(number) && c.kind == UnitKind::FeedForward);
+        walk.block(&mut block, None, &[Part::Down], &mut |part, block, inputs| {
             let Some(coupling) = coupling else { return Ok(()) };
-            let steps = match coupling.kind {
-                UnitKind::FeedForward => {
-                    let most = ((1.0 - LEAST) * coupling.units as f64) as usize / round;
-                    most.min((coupling.units - 1) / round)
-                }
-                _ => coupling.units - 1,
-            };
-            let step = if coupling.kind == UnitKind::FeedForward { round } else { 1 };
+            let steps = (((1.0 - LEAST) * coupling.units as f64) as usize / round).min((coupling.units - 1) / round);
             let name = part.names(block).swap_remove(0);
             let layer = block.linears().into_iter().find(|l| l.name() == name);
             let layer = layer.ok_or_else(|| Error::unknown_layer(&name, std::iter::empty()))?;
@@ -119,11 +113,11 @@ fn curves(
             let mut points = vec![(coupling.units, 0.0)];
             if steps > 0 {
                 let width = weight.ncols() / coupling.units;
-                let removal = Removal { width, run: coupling.units, keep: coupling.units - steps * step };
+                let removal = Removal { width, run: coupling.units, keep: coupling.units - steps * round };
                 let one = GroupObs { rounds: steps, swaps: 0, ..obs };
                 let left = one.remove_by(&evidence, &[removal], Some(&factor))?;
                 let tokens = 2.0 * found.inputs().tokens as f64;
-                points.extend((1..=steps).zip(&left.steps).map(|(i, loss)| (coupling.units - i * step, loss / tokens)));
+                points.extend((1..=steps).zip(&left.steps).map(|(i, loss)| (coupling.units - i * round, loss / tokens)));
             }
             curves.push(UnitCurve { block: number, kind: coupling.kind, unit: of_unit(folder, coupling)?, points });
             Ok(())
@@ -162,10 +156,49 @@ fn spread(curves: &[UnitCurve], (whole, allowed): (usize, usize), measure: impl 
         true => Ok(keep),
         false => {
             let reason = format!(
-                "{allowed} cannot be met: a quarter of the feed-forward features and one head or key-value group stay in each block, {left} of {whole}; \
-                 that is the nearest possible value"
+                "{allowed} cannot be met: a quarter of the feed-forward features stays in each block and attention as it is, {left} of {whole}; that is \
+                 the nearest possible value ({:.4})",
+                left as f64 / whole as f64
             );
             Err(Error::invalid_option("parameters", reason))
+        }
+    }
+}
+
+/// Widths half way between those that were found and one width for all blocks, on the points of the curves: below it, and then up to the budget where most
+/// is missing.
+fn half_way(
+    curves: &[UnitCurve],
+    found: &[usize],
+    (whole, allowed): (usize, usize),
+    measure: impl Fn(&UnitCurve) -> usize,
+) -> Vec<usize> {
+    let (kept, all) = (found.iter().sum::<usize>(), curves.iter().map(|c| c.points[0].0).sum::<usize>());
+    let fraction = kept as f64 / all.max(1) as f64;
+    let wanted: Vec<f64> =
+        curves.iter().zip(found).map(|(c, found)| 0.5 * (fraction * c.points[0].0 as f64 + *found as f64)).collect();
+    let least = |c: &UnitCurve| c.points.len() - 1;
+    let mut points: Vec<usize> = curves
+        .iter()
+        .zip(&wanted)
+        .map(|(c, wanted)| c.points.iter().position(|(n, _)| *n as f64 <= wanted + 1e-9).unwrap_or_else(|| least(c)))
+        .collect();
+    let left = |points: &[usize]| {
+        let gone = curves.iter().zip(points).map(|(c, &p)| (c.points[0].0 - c.points[p].0) * measure(c));
+        whole - gone.sum::<usize>()
+    };
+    loop {
+        let missing = |i: usize| wanted[i] - curves[i].points[points[i]].0 as f64;
+        let mut order: Vec<usize> = (0..curves.len()).filter(|&i| points[i] > 0).collect();
+        order.sort_by(|&a, &b| missing(b).total_cmp(&missing(a)).then(a.cmp(&b)));
+        let wider = order.into_iter().find(|&i| {
+            let mut more = points.clone();
+            more[i] -= 1;
+            left(&more) <= allowed
+        });
+        match wider {
+            Some(i) => points[i] -= 1,
+            None => return curves.iter().zip(points).map(|(c, p)| c.points[p].0).collect(),
         }
     }
 }
@@ -194,15 +227,11 @@ pub fn spread_widths(
     let text = calibration.first(calibration.length() * SEQUENCES)?;
     let curves = curves((folder, config), &text, (obs, round), metrics, memory, see)?;
     let counts = |curve: &UnitCurve| if matches!(target, SizeTarget::Blocks(_)) { curve.unit.0 } else { curve.unit.1 };
-    let keep = spread(&curves, (whole, allowed), counts)?;
+    let found = spread(&curves, (whole, allowed), counts)?;
+    let keep = half_way(&curves, &found, (whole, allowed), counts);
     let mut sizes = vec![ShrinkSizes::default(); config.layers()];
     for (curve, keep) in curves.iter().zip(&keep) {
-        let sizes = &mut sizes[curve.block];
-        match curve.kind {
-            UnitKind::FeedForward => sizes.intermediate = Some(*keep),
-            UnitKind::KvGroup => sizes.kv_heads = Some(*keep),
-            _ => sizes.heads = Some(*keep),
-        }
+        sizes[curve.block].intermediate = Some(*keep);
     }
     let widths = sizes.iter().enumerate().map(|(i, s)| s.widths(config.widths(i))).collect::<Result<Vec<Widths>>>()?;
     let expected = curves.iter().zip(&keep).map(|(curve, keep)| curve.loss(*keep)).sum();
@@ -211,7 +240,7 @@ pub fn spread_widths(
 
 #[cfg(test)]
 mod tests {
-    use super::{UnitCurve, spread};
+    use super::{UnitCurve, half_way, spread};
     use crate::structure::UnitKind;
 
     fn curve(block: usize, points: &[(usize, f64)]) -> UnitCurve {
@@ -247,5 +276,16 @@ mod tests {
         }
         let line = spread(&curves, (72, 30), |c| c.unit.0).unwrap_err().to_string();
         assert!(line.contains("36 of 72"), "{line}");
+    }
+
+    #[test]
+    fn half_way_lies_between_and_meets_the_budget_as_nearly_as_steps_let_it() {
+        let points: Vec<(usize, f64)> = (0..8).map(|i| (16 - 2 * i, i as f64)).collect();
+        let curves = [curve(0, &points), curve(1, &points), curve(2, &points)];
+        // 24 of 48 stay: 8 of each, or as it was found.
+        assert_eq!(half_way(&curves, &[16, 4, 4], (144, 72), |c| c.unit.0), [12, 6, 6]);
+        let found = half_way(&curves, &[16, 2, 6], (144, 72), |c| c.unit.0);
+        assert_eq!(found.iter().sum::<usize>(), 24);
+        assert!(found[0] == 12 && found[1] >= 4 && found[2] >= 6, "{found:?}");
     }
 }

@@ -150,7 +150,8 @@ fn methods() -> impl TypedValueParser<Value = ShrinkMethod> {
 
 fn metrics() -> impl TypedValueParser<Value = UnitMetric> {
     let all = [
-        PossibleValue::new("loss").help("What the model's loss is expected to rise by, by its gradients at the outputs of layers"),
+        PossibleValue::new("loss")
+            .help("What the model's loss is expected to rise by, by its gradients at the outputs of layers"),
         PossibleValue::new("error").help("Squared errors of the outputs of layers"),
     ];
     PossibleValuesParser::new(all).map(|name| if name == "error" { UnitMetric::Error } else { UnitMetric::Loss })
@@ -159,7 +160,8 @@ fn metrics() -> impl TypedValueParser<Value = UnitMetric> {
 fn hidden() -> impl TypedValueParser<Value = HiddenScore> {
     let all = [
         PossibleValue::new("minitron").help("The largest mean activations behind the norms of all blocks"),
-        PossibleValue::new("pca").help("The first principal components: one rotation, folded into the weights; a tied head becomes its own"),
+        PossibleValue::new("pca")
+            .help("The first principal components: one rotation, folded into the weights; a tied head becomes its own"),
     ];
     PossibleValuesParser::new(all).map(|name| if name == "pca" { HiddenScore::Pca } else { HiddenScore::Minitron })
 }

@@ -172,10 +172,10 @@ impl TrimmedTokenizer {
         json["model"]["vocab"] = Value::Object(vocab);
         let merges = entries.merges.into_iter().filter(|(_, all)| all.iter().all(|n| new.contains_key(n)));
         json["model"]["merges"] = merges.map(|(merge, _)| merge).collect();
-        for added in json["added_tokens"].as_array_mut().into_iter().flatten() {
+        for added in json.get_mut("added_tokens").and_then(Value::as_array_mut).into_iter().flatten() {
             renumber(&mut added["id"], &new);
         }
-        processor(&mut json["post_processor"], &new);
+        json.get_mut("post_processor").into_iter().for_each(|value| processor(value, &new));
         Ok(TrimmedTokenizer { json, kept })
     }
 
@@ -224,11 +224,12 @@ fn renumber(value: &mut Value, new: &HashMap<usize, usize>) {
 
 /// A post-processor names tokens with their numbers.
 fn processor(value: &mut Value, new: &HashMap<usize, usize>) {
-    for part in value["processors"].as_array_mut().into_iter().flatten() {
+    // What is not there is not put there.
+    for part in value.get_mut("processors").and_then(Value::as_array_mut).into_iter().flatten() {
         processor(part, new);
     }
-    for (_, token) in value["special_tokens"].as_object_mut().into_iter().flatten() {
-        renumber(&mut token["ids"], new);
+    for (_, token) in value.get_mut("special_tokens").and_then(Value::as_object_mut).into_iter().flatten() {
+        token.get_mut("ids").into_iter().for_each(|ids| renumber(ids, new));
     }
     for key in ["sep", "cls"] {
         if let Some([content, number]) = value[key].as_array().map(Vec::as_slice) {
@@ -285,6 +286,10 @@ mod tests {
         assert_eq!((none.kept.len(), none.kept[257]), (258, 260));
         assert_eq!(none.json["added_tokens"][1]["id"], 257);
         assert_eq!(none.json["post_processor"]["special_tokens"]["<e>"]["ids"], json!([257]));
+        let mut bare = tokenizer();
+        bare.as_object_mut().unwrap().remove("post_processor");
+        assert!(TrimmedTokenizer::new(&bare, &counts, 258, &[]).unwrap().json.get("post_processor").is_none());
+        assert_eq!(none.json["post_processor"].as_object().unwrap().len(), 2, "no keys that were not there");
         let settings = none.settings(&json!({"added_tokens_decoder": {"0": "a", "260": "b", "259": "c"}}));
         assert_eq!(settings["added_tokens_decoder"], json!({"0": "a", "257": "b"}));
         let generation = none.generation(&json!({"eos_token_id": [260, 259], "bos_token_id": 0, "top_k": 260}));

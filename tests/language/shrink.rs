@@ -9,8 +9,8 @@ use lacuna::linalg::solve_spd;
 use lacuna::lm::{Config, LanguageModel};
 use lacuna::nn::Observer;
 use lacuna::prune::{
-    Correction, DepthScore, LanguageShrinking, OutputMetrics, Progress, ShrinkRecord, ShrinkRun, ShrinkSizes, SizeTarget,
-    UnitMethod, shrink_language, spread_widths,
+    Correction, DepthScore, HiddenScore, LanguageShrinking, OutputMetrics, Progress, ShrinkRecord, ShrinkRun, ShrinkSizes,
+    SizeTarget, UnitMethod, shrink_language, spread_widths,
 };
 use lacuna::rng::Seed;
 use lacuna::solve::GroupObs;
@@ -268,7 +268,7 @@ fn a_budget_is_spread_over_blocks_by_what_the_loss_is_expected_to_rise_by_and_ea
     let blocks = |config: &Config| Census::of(&open(&dense.dir).0, config, false).unwrap().prunable().numbers;
     let whole = blocks(&config);
     let mut before = 0.0;
-    for fraction in [0.9, 0.75, 0.6] {
+    for fraction in [0.9, 0.8, 0.7] {
         let target = (SizeTarget::Blocks(fraction), whole);
         let found = spread_widths((&folder, &config), &calibration, target, (obs, 2), &metrics, &memory, &mut on).unwrap();
         assert!(found.expected > before, "{fraction}: {} after {before}", found.expected);
@@ -284,14 +284,14 @@ fn a_budget_is_spread_over_blocks_by_what_the_loss_is_expected_to_rise_by_and_ea
         (0..3).for_each(|i| assert_eq!(small.config().widths(i), found.widths[i], "{fraction}"));
         let (small_folder, small_config) = open(&out);
         let left = Census::of(&small_folder, &small_config, false).unwrap().prunable().numbers;
-        assert!(left as f64 <= fraction * whole as f64, "{left} of {whole}");
+        assert!(left as f64 <= (fraction * whole as f64).round(), "{left} of {whole}");
         assert!(left as f64 > (fraction - 0.15) * whole as f64, "{left} of {whole}");
         let off = apart(&logits(&small), &logits(&masked(&dense.dir, &small, &record)));
         assert!(off < 1e-5, "{fraction}: {off}");
     }
     // A run that was stopped goes on to the same bits.
     let widths =
-        spread_widths((&folder, &config), &calibration, (SizeTarget::Blocks(0.75), whole), (obs, 2), &metrics, &memory, &mut on);
+        spread_widths((&folder, &config), &calibration, (SizeTarget::Blocks(0.8), whole), (obs, 2), &metrics, &memory, &mut on);
     let widths = widths.unwrap().widths;
     let settings = LanguageShrinking {
         widths: Some(&widths),
@@ -302,7 +302,21 @@ fn a_budget_is_spread_over_blocks_by_what_the_loss_is_expected_to_rise_by_and_ea
     let stopped = with(&dense.dir, dense.out("stopped"), &settings, false, stop).unwrap_err();
     assert!(matches!(stopped, Error::Unfinished { .. }), "{stopped}");
     with(&dense.dir, dense.out("stopped"), &settings, true, &mut go_on).unwrap();
-    assert!(files(&dense.out("stopped")) == files(&dense.out("0.75")), "other bits");
+    assert!(files(&dense.out("stopped")) == files(&dense.out("0.8")), "other bits");
+}
+
+#[test]
+fn a_rotated_model_goes_on_to_the_same_bits_after_a_stop() {
+    let dense = Model::new(Dtype::F32);
+    let sizes = ShrinkSizes { hidden: Some(12), intermediate: Some(16), ..ShrinkSizes::default() };
+    let plain = shrinking(sizes, UnitMethod::Obs(GroupObs::default()));
+    let settings = LanguageShrinking { hidden_by: HiddenScore::Pca, ..plain };
+    shrink(&dense.dir, &dense.out("at once"), &settings);
+    let stop = &mut |p: Progress| if p.blocks == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let stopped = with(&dense.dir, dense.out("stopped"), &settings, false, stop).unwrap_err();
+    assert!(matches!(stopped, Error::Unfinished { .. }), "{stopped}");
+    with(&dense.dir, dense.out("stopped"), &settings, true, &mut go_on).unwrap();
+    assert!(files(&dense.out("stopped")) == files(&dense.out("at once")), "other bits");
 }
 
 /// Keeps what a layer was given.

@@ -176,7 +176,7 @@ mod tests {
     fn a_factor_times_itself_is_the_metric_and_of_nothing_it_is_the_identity() {
         let a = array![[4.0, 2.0], [2.0, 3.0]];
         let l = factor(a.clone()).unwrap();
-        let damped = &a + &(Array2::eye(2) * 3.5e-3);
+        let damped = &a + &(Array2::<f64>::eye(2) * 3.5e-3);
         assert!((l.dot(&l.t()) - damped).iter().all(|d| d.abs() < 1e-12));
         assert_eq!(factor(Array2::zeros((2, 2))).unwrap(), Array2::<f64>::eye(2));
     }

@@ -249,8 +249,10 @@ mod tests {
 
     #[test]
     fn a_hull_has_no_point_above_a_line_between_two_others() {
-        let c = curve(0, &[(8, 0.0), (6, 5.0), (4, 6.0), (2, 9.0), (1, 20.0)]);
-        assert_eq!(c.hull(), [0, 2, 3, 4]);
+        let of = |third: f64| curve(0, &[(8, 0.0), (6, 5.0), (4, 6.0), (2, third), (1, 20.0)]).hull();
+        assert_eq!(of(10.0), [0, 2, 3, 4]);
+        // A point on the line between two others is none of its own.
+        assert_eq!(of(9.0), [0, 3, 4]);
         assert_eq!(curve(0, &[(4, 0.0)]).hull(), [0]);
     }
 

@@ -18,6 +18,8 @@ mod gguf;
 mod imported;
 #[path = "checkpoints/mutated.rs"]
 mod mutated;
+#[path = "checkpoints/trimmed.rs"]
+mod trimmed;
 #[path = "checkpoints/words.rs"]
 mod words;
 

@@ -8,10 +8,11 @@ use common::{ALL, Golden, Model, worst};
 use lacuna::criteria::Magnitude;
 use lacuna::data::Sequences;
 use lacuna::io::{Checkpoint, Dtype, Folder, FolderWriter, Layout, Output, Weights};
-use lacuna::lm::{Config, Widths, couplings, rescaled};
+use lacuna::linalg::eigh;
+use lacuna::lm::{Config, Rotation, Widths, couplings, rescaled};
 use lacuna::nn::NormKind;
 use lacuna::prune::{
-    ActivationMemory, DepthScore, LanguageShrinking, ShrinkRecord, ShrinkRun, ShrinkSizes, UnitMethod, shrink_language,
+    ActivationMemory, HiddenScore, LanguageShrinking, ShrinkRecord, ShrinkRun, ShrinkSizes, UnitMethod, shrink_language,
 };
 use lacuna::rng::{Seed, Stream};
 use lacuna::solve::GroupObs;
@@ -225,13 +226,24 @@ fn folder_of(golden: &Golden, above: &Path) -> PathBuf {
 
 /// What is left of the golden in a folder, and what went.
 fn shrunk(golden: &Golden, dir: &Path, sizes: ShrinkSizes, method: UnitMethod<'_>) -> (Model, Config, ShrinkRecord) {
+    shrunk_by(golden, dir, sizes, method, HiddenScore::Minitron)
+}
+
+/// As [`shrunk`], hidden features by this score.
+fn shrunk_by(
+    golden: &Golden,
+    dir: &Path,
+    sizes: ShrinkSizes,
+    method: UnitMethod<'_>,
+    hidden_by: HiddenScore,
+) -> (Model, Config, ShrinkRecord) {
     let (folder, out) = (Folder::open(dir).unwrap(), dir.with_file_name(format!("{} smaller", golden.name)));
     let calibration = match golden.config().is_encoder_decoder() {
         true => Sequences::nothing(),
         false => Sequences::new(golden.ids.repeat(3), golden.ids.len()).unwrap(),
     };
     let memory = ActivationMemory::new(1 << 30, env!("CARGO_TARGET_TMPDIR"));
-    let shrinking = LanguageShrinking { sizes, sort: false, method, depth: DepthScore::Cosine, correction: None, memory };
+    let shrinking = LanguageShrinking { hidden_by, ..LanguageShrinking::new(sizes, method, memory) };
     let (config, described) = (golden.config(), serde_json::json!({}));
     let to = Output::replacing(&out);
     let run = ShrinkRun {
@@ -326,4 +338,64 @@ fn a_run_leaves_layers_and_hidden_features_out_of_every_decoder() {
         let off = worst(&found.into_dyn(), &right.into_dyn(), 1e-5);
         assert!(off <= 1.0, "{name}: {off} times 1e-5");
     }
+}
+
+/// A rotation of so many features, from a seed.
+fn orthogonal(features: usize, seed: u64) -> Array2<f64> {
+    let a = Seed(seed).stream("rotation").normal_array(features, features, 1.0).mapv(f64::from);
+    eigh(&(&a + &a.t())).unwrap().vectors
+}
+
+/// Families whose norms are by root mean squares before their layers, of one stack.
+const ROTATE: [&str; 4] = ["llama", "smollm", "mistral", "phi3"];
+
+#[test]
+fn a_rotation_of_the_hidden_states_changes_no_logit_in_every_family_that_lets_it_pass() {
+    let mut rotated = 0;
+    for (name, seed) in ALL.into_iter().flat_map(|name| [(name, 1), (name, 2)]) {
+        let golden = Golden::read(name);
+        let config = golden.config();
+        let rotation = match Rotation::new(&golden.weights, &config, orthogonal(config.hidden(), seed)) {
+            Ok(rotation) => rotation,
+            Err(e) => {
+                assert!(e.to_string().starts_with("hidden-by: pca: "), "{name}: {e}");
+                assert!(!ROTATE.iter().any(|family| name.starts_with(family)), "{name}: {e}");
+                continue;
+            }
+        };
+        rotated += 1;
+        let mut weights = Checkpoint::new();
+        let head = rotation.head().map(|head| head.tensor.clone());
+        for tensor in golden.weights.weights().map(|(name, _)| name.to_string()).chain(head.clone()) {
+            weights.insert(&tensor, rotation.read(&golden.weights, &tensor).unwrap(), Dtype::F32).unwrap();
+        }
+        let turned = if head.is_some() { config.with_own_head().unwrap() } else { config.clone() };
+        let (found, right) = (logits(&golden, &weights, turned), logits(&golden, &golden.weights, config));
+        let off = worst(&found.into_dyn(), &right.into_dyn(), 1e-4);
+        assert!(off <= 1.0, "{name}: {off} times 1e-4");
+    }
+    assert!(rotated >= 8, "{rotated} models were rotated");
+}
+
+#[test]
+fn principal_components_leave_a_plain_model_nearer_to_the_dense_one_than_chosen_features() {
+    let above = tempfile::tempdir().unwrap();
+    let mut nearer = (0, 0);
+    for name in ALL.into_iter().filter(|name| ROTATE.iter().any(|family| name.starts_with(family))) {
+        let golden = Golden::read(name);
+        let (dir, config) = (folder_of(&golden, above.path()), golden.config());
+        let hidden = config.hidden() - 2;
+        let sizes = ShrinkSizes { hidden: Some(hidden), ..ShrinkSizes::default() };
+        let dense = logits(&golden, &golden.weights, config.clone());
+        let [pca, minitron] = [HiddenScore::Pca, HiddenScore::Minitron].map(|by| {
+            let (small, now, record) = shrunk_by(&golden, &dir, sizes, UnitMethod::Obs(GroupObs::default()), by);
+            assert_eq!((now.hidden(), now.widths(0)), (hidden, config.widths(0)), "{name}");
+            assert!(by == HiddenScore::Minitron || record.units[0].kept == (0..hidden).collect::<Vec<_>>(), "{name}");
+            assert!(by == HiddenScore::Minitron || !now.tied(), "{name}: a head of its own");
+            let off = &small.logits(&golden) - &dense;
+            off.iter().map(|d| f64::from(*d).powi(2)).sum::<f64>()
+        });
+        nearer = (nearer.0 + usize::from(pca < minitron), nearer.1 + 1);
+    }
+    assert!(2 * nearer.0 > nearer.1, "nearer in {} of {} models", nearer.0, nearer.1);
 }

@@ -150,7 +150,7 @@ impl PruneJob {
         let PrunedFolder { writer, records } = done;
         let whole = writer.complete()?;
         let texts = match quality {
-            Some(quality) => quality.before_and_after(&whole, config, watch)?,
+            Some(quality) => quality.before_and_after(&whole, config, None, watch)?,
             None => Vec::new(),
         };
         let report = self.model_report(end, records, before)?;

@@ -48,10 +48,20 @@ impl Quality {
         Ok((!texts.is_empty()).then(|| Quality { texts, spent: begun.elapsed() }))
     }
 
-    /// Of both models, with all that it takes to compare the numbers with others.
-    pub fn before_and_after(self, after: &Folder, config: &Config, watch: &mut Watch<'_>) -> Result<Vec<PerplexityReport>> {
+    /// Of both models, with all that it takes to compare the numbers with others. Where its tokens are `others`, texts are cut anew by its
+    /// tokenizer; then bits a byte compare, and perplexities a token do not.
+    pub fn before_and_after(
+        self,
+        after: &Folder,
+        config: &Config,
+        others: Option<&Texts>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Vec<PerplexityReport>> {
         let mut reports = Vec::with_capacity(self.texts.len());
-        for (text, windows, before) in self.texts {
+        for (text, mut windows, before) in self.texts {
+            if let Some(asked) = others {
+                windows = Windows::read(&text, after, config, asked.context, asked.windows, asked.bos)?;
+            }
             let after = measure(after, config, (&text, &windows), Stage::PerplexityAfter, watch)?;
             reports.push(PerplexityReport {
                 text,

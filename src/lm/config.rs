@@ -6,10 +6,12 @@ use super::keys::{Keys, setting};
 use crate::io::Folder;
 use crate::nn::NormKind;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 
 /// Widths of one block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Widths {
     /// Heads of queries.
     pub heads: usize,
@@ -248,6 +250,51 @@ impl Config {
             self.put(&mut raw, self.family.epsilon_key(), epsilon.into());
         }
         Config::from_raw(raw)
+    }
+
+    /// A config of the model whose head is its own and not the embedding.
+    ///
+    /// # Errors
+    /// Those of reading a config.
+    pub fn with_own_head(&self) -> Result<Self> {
+        let mut raw = self.raw.clone();
+        raw.insert("tie_word_embeddings".into(), false.into());
+        Config::from_raw(raw)
+    }
+
+    /// A config of some entries of the vocabulary, by their numbers before, in their order; tokens that it names have the new numbers, and those that
+    /// went have none.
+    ///
+    /// # Errors
+    /// If no entry is named, or one does not exist.
+    pub fn with_vocabulary(&self, kept: &[usize]) -> Result<Self> {
+        if let Some(wrong) = kept.iter().find(|n| **n >= self.vocab()) {
+            return Err(Error::invalid_option("vocabulary", format!("entry {wrong} of {}", self.vocab())));
+        }
+        let new: HashMap<usize, usize> = kept.iter().enumerate().map(|(new, old)| (*old, new)).collect();
+        let mut raw = self.raw.clone();
+        raw.insert("vocab_size".into(), kept.len().into());
+        let number = |value: &Value| value.as_u64().and_then(|n| new.get(&(n as usize))).map_or(Value::Null, |n| (*n).into());
+        for key in IDS {
+            match raw.get(key) {
+                Some(Value::Array(list)) => {
+                    let stay = list.iter().map(number).filter(|n| !n.is_null()).collect();
+                    raw.insert(key.into(), stay);
+                }
+                Some(value) if !value.is_null() => {
+                    let value = number(value);
+                    raw.insert(key.into(), value);
+                }
+                _ => {}
+            }
+        }
+        Config::from_raw(raw)
+    }
+
+    /// The numbers of the tokens that the config names, as far as they are in the vocabulary.
+    pub fn named_tokens(&self) -> Vec<usize> {
+        let all = IDS.into_iter().flat_map(|key| Keys(&self.raw).ids(key).unwrap_or_default());
+        all.map(|id| id as usize).filter(|id| *id < self.vocab()).collect()
     }
 
     /// Puts a value under a key, and under the general name of it, where that is there.

@@ -279,6 +279,13 @@ impl EmbeddingHead {
         Ok((loss, dh, Some(d_weight)))
     }
 
+    /// The gradient of an objective's sum over all rows at the hidden states behind the last block, `(tokens, features)`.
+    pub(crate) fn slope(&self, h: &Array2<f32>, objective: &dyn Objective) -> Result<Array2<f32>> {
+        let rows: Vec<usize> = (0..h.nrows()).collect();
+        let sink = &mut |_: &str, _| {};
+        Ok(self.back(h, (objective, &rows, 1), &mut Carry::new(sink))?.1)
+    }
+
     /// Gives the gradients of the embedding and of learned positions: `parts` are ids and the gradient of what
     /// [`EmbeddingHead::embed`] gave for them, and `tied` is that of the embedding as a head.
     pub(super) fn embed_back(

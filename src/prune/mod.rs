@@ -24,8 +24,9 @@ pub(crate) use oneshot::{ToPrune, check_pruning, ranks, wanted};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use structured::{
-    DepthScore, LanguageShrinking, LayerChoice, SearchRecord, ShrinkRecord, ShrinkRun, ShrinkSizes, ShrunkFolder, SizeTarget,
-    Tried, UnitMethod, UnitRecord, search_sizes, shrink_language,
+    BlockWidths, DepthScore, HiddenScore, LanguageShrinking, LayerChoice, OutputMetrics, SearchRecord, ShrinkRecord, ShrinkRun,
+    ShrinkSizes, ShrunkFolder, SizeTarget, Tried, UnitCurve, UnitMethod, UnitRecord, VocabularyCut, search_sizes,
+    shrink_language, spread_widths,
 };
 pub use surgeon::{Criterion, Removed, Surgeon};
 pub use units::prune_units;

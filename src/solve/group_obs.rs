@@ -71,7 +71,7 @@ pub struct GroupsLeft {
     pub weight: Array2<f32>,
     /// ‖X (V − W)ᵀ‖², summed over tokens and outputs, without damping.
     pub loss: f64,
-    /// The damped loss after each round and after the exchanges, as the steps give it.
+    /// The damped loss after each round and after the exchanges, as the steps give it; by the metric, where there is one.
     pub steps: Vec<f64>,
     /// Groups that were exchanged.
     pub swapped: usize,
@@ -98,8 +98,23 @@ impl GroupObs {
     /// If a removal's runs do not make up the layer's columns, or would keep none of a run or more than there are; if the Gram matrix was not measured,
     /// or is not positive definite with this damping; if a number is not finite.
     pub fn remove(&self, layer: &Evidence<'_>, removals: &[Removal]) -> Result<GroupsLeft> {
-        let (_, cols) = layer.weight.dim();
+        self.remove_by(layer, removals, None)
+    }
+
+    /// As [`GroupObs::remove`], with the groups chosen by the loss tr(A (V − W) H (V − W)ᵀ), A = L Lᵀ with L `(out, any)`. The weights that are the
+    /// least squares solution on what stays are the same for any A. With A the second moments of gradients of the model's loss at the layer's outputs
+    /// this is the loss by the layer's Kronecker-factored Fisher matrix (Martens and Grosse, ICML 2015, arXiv:1503.05671), twice what it rises by.
+    ///
+    /// # Errors
+    /// As [`GroupObs::remove`]; if L has not as many rows as the layer has outputs.
+    pub fn remove_by(&self, layer: &Evidence<'_>, removals: &[Removal], metric: Option<&Array2<f64>>) -> Result<GroupsLeft> {
+        let (out, cols) = layer.weight.dim();
         check_finite(&layer.weight, "weights")?;
+        if let Some(metric) = metric.filter(|m| m.nrows() != out) {
+            return Err(
+                Error::shape("factor of the outputs' metric", &[out, metric.ncols()], metric.shape()).in_layer(layer.layer)
+            );
+        }
         if self.rounds == 0 {
             return Err(Error::invalid_option("rounds", "0: groups leave in at least one"));
         }
@@ -114,7 +129,8 @@ impl GroupObs {
         let mut rows = layer.weight.t().mapv(f64::from).as_standard_layout().into_owned();
         gram.dead.iter().enumerate().filter(|(_, dead)| **dead).for_each(|(c, _)| rows.row_mut(c).fill(0.0));
         let right = gram.matrix.dot(&rows);
-        let mut table = Table { inside: vec![true; cols], t: inverse, rows };
+        let seen = metric.map_or_else(|| rows.clone(), |metric| rows.dot(metric));
+        let mut table = Table { inside: vec![true; cols], t: inverse, rows: seen };
         let (mut loss, mut steps, mut swapped) = (0.0, Vec::new(), 0);
         for removal in removals {
             let groups = Groups::of(removal, &table);

@@ -49,7 +49,7 @@ pub use inverse::InverseHessian;
 pub use layer::{Pruned, Pruner, squared_error};
 pub use permute::channel_order;
 pub use reconstruct::{Reconstruct, Reconstructed, Solver};
-pub use retarget::Retarget;
+pub use retarget::{Retarget, refitted};
 pub use scored::Scored;
 pub(crate) use scored::scores;
 pub use sparsegpt::{Order, SparseGpt};

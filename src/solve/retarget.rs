@@ -18,7 +18,7 @@ use crate::criteria::Evidence;
 use crate::linalg::solve_spd;
 use crate::solve::layer::{damped, explain};
 use crate::{Error, Result};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayRef2};
 
 /// W̃ `(out, in)`; see the module.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +29,34 @@ pub struct Retarget<'a> {
     pub inputs: Option<(f64, &'a Array2<f64>)>,
     /// β, and (S₀ − S)ᵀX `(out, in)`.
     pub hidden_states: Option<(f64, &'a Array2<f64>)>,
+}
+
+/// The weight `(out, in)` that gives of fewer inputs x what a dense weight `(out, more)` gives of its own inputs x₀ at the same tokens:
+///
+/// ```text
+/// min over V of  ‖X Vᵀ − Y‖² + λ ‖V − W‖²,   Y = X Wᵀ + α (X₀ W₀ᵀ − X Wᵀ)
+///     V = W + α [ W₀ X₀ᵀX − W H ] (H + λI)⁻¹,   H = XᵀX
+/// ```
+///
+/// `layer` has W and H, `crossed` is X₀ᵀX `(more, in)`, `share` α, and λ is the fraction `damping` of H's mean diagonal.
+///
+/// # Errors
+/// As [`Retarget::run`].
+pub fn refitted(
+    layer: &Evidence<'_>,
+    (dense, crossed): (&ArrayRef2<f32>, &Array2<f64>),
+    (share, damping): (f64, f64),
+) -> Result<Array2<f32>> {
+    let (out, cols) = layer.weight.dim();
+    let gram = damped("least squares", layer, damping)?;
+    if dense.nrows() != out || crossed.dim() != (dense.ncols(), cols) {
+        let (expected, found) = ([out, dense.ncols()], [dense.nrows(), crossed.nrows()]);
+        return Err(Error::shape("dense weight and products of both inputs", &expected, &found).in_layer(layer.layer));
+    }
+    let weight = layer.weight.mapv(f64::from);
+    let right = (dense.mapv(f64::from).dot(crossed) - weight.dot(layer.gram("least squares")?)) * share;
+    let moved = solve_spd(&gram.matrix, &right.t()).map_err(|e| explain(e, layer, damping))?;
+    Ok((weight + moved.t()).mapv(|v| v as f32))
 }
 
 impl Retarget<'_> {

@@ -3,16 +3,20 @@
 use crate::common::*;
 use lacuna::criteria::{Magnitude, MagnitudeNorm};
 use lacuna::data::Sequences;
+use lacuna::eval::Census;
 use lacuna::io::{Dtype, FolderWriter, Output};
-use lacuna::lm::LanguageModel;
+use lacuna::linalg::solve_spd;
+use lacuna::lm::{Config, LanguageModel};
+use lacuna::nn::Observer;
 use lacuna::prune::{
-    Correction, DepthScore, LanguageShrinking, Progress, ShrinkRecord, ShrinkRun, ShrinkSizes, UnitMethod, shrink_language,
+    Correction, DepthScore, HiddenScore, LanguageShrinking, OutputMetrics, Progress, ShrinkRecord, ShrinkRun, ShrinkSizes,
+    SizeTarget, UnitMethod, shrink_language, spread_widths,
 };
 use lacuna::rng::Seed;
 use lacuna::solve::GroupObs;
 use lacuna::structure::UnitKind;
 use lacuna::{Error, Result};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayRef2, Ix2};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -23,7 +27,7 @@ const ALL: ShrinkSizes =
 const BLOCKS: ShrinkSizes = ShrinkSizes { hidden: None, layers: None, ..ALL };
 
 fn shrinking(sizes: ShrinkSizes, method: UnitMethod<'_>) -> LanguageShrinking<'_> {
-    LanguageShrinking { sizes, sort: false, method, depth: DepthScore::Cosine, correction: None, memory: memory(1 << 30) }
+    LanguageShrinking::new(sizes, method, memory(1 << 30))
 }
 
 fn with(
@@ -252,4 +256,111 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     assert!(line(some(12), UnitMethod::Minitron, correction).starts_with("correct: is for --method obs"));
     let hidden = ShrinkSizes { hidden: Some(17), ..ShrinkSizes::default() };
     assert_eq!(line(hidden, random, None), "hidden: 17 of 16 cannot stay; the nearest possible value is 16");
+}
+
+#[test]
+fn a_budget_is_spread_over_blocks_by_what_the_loss_is_expected_to_rise_by_and_each_has_its_widths() {
+    let dense = Model::new(Dtype::F32);
+    let (folder, config) = open(&dense.dir);
+    let (calibration, memory) = (Sequences::new(tokens(10), LENGTH).unwrap(), memory(1 << 30));
+    let metrics = OutputMetrics::measure(&folder, &config, &calibration, &memory, &mut on).unwrap();
+    let obs = GroupObs { damping: 1e-3, ..GroupObs::default() };
+    let blocks = |config: &Config| Census::of(&open(&dense.dir).0, config, false).unwrap().prunable().numbers;
+    let whole = blocks(&config);
+    let mut before = 0.0;
+    for fraction in [0.9, 0.8, 0.7] {
+        let target = (SizeTarget::Blocks(fraction), whole);
+        let found = spread_widths((&folder, &config), &calibration, target, (obs, 2), &metrics, &memory, &mut on).unwrap();
+        assert!(found.expected > before, "{fraction}: {} after {before}", found.expected);
+        before = found.expected;
+        let out = dense.out(&format!("{fraction}"));
+        let settings = LanguageShrinking {
+            widths: Some(&found.widths),
+            metrics: Some(&metrics),
+            ..shrinking(ShrinkSizes::default(), UnitMethod::Obs(obs))
+        };
+        let record = shrink(&dense.dir, &out, &settings);
+        let small = model(&out);
+        (0..3).for_each(|i| assert_eq!(small.config().widths(i), found.widths[i], "{fraction}"));
+        let (small_folder, small_config) = open(&out);
+        let left = Census::of(&small_folder, &small_config, false).unwrap().prunable().numbers;
+        assert!(left as f64 <= (fraction * whole as f64).round(), "{left} of {whole}");
+        assert!(left as f64 > (fraction - 0.15) * whole as f64, "{left} of {whole}");
+        let off = apart(&logits(&small), &logits(&masked(&dense.dir, &small, &record)));
+        assert!(off < 1e-5, "{fraction}: {off}");
+    }
+    // A run that was stopped goes on to the same bits.
+    let widths =
+        spread_widths((&folder, &config), &calibration, (SizeTarget::Blocks(0.8), whole), (obs, 2), &metrics, &memory, &mut on);
+    let widths = widths.unwrap().widths;
+    let settings = LanguageShrinking {
+        widths: Some(&widths),
+        metrics: Some(&metrics),
+        ..shrinking(ShrinkSizes::default(), UnitMethod::Obs(obs))
+    };
+    let stop = &mut |p: Progress| if p.blocks == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let stopped = with(&dense.dir, dense.out("stopped"), &settings, false, stop).unwrap_err();
+    assert!(matches!(stopped, Error::Unfinished { .. }), "{stopped}");
+    with(&dense.dir, dense.out("stopped"), &settings, true, &mut go_on).unwrap();
+    assert!(files(&dense.out("stopped")) == files(&dense.out("0.8")), "other bits");
+}
+
+#[test]
+fn a_rotated_model_goes_on_to_the_same_bits_after_a_stop() {
+    let dense = Model::new(Dtype::F32);
+    let sizes = ShrinkSizes { hidden: Some(12), intermediate: Some(16), ..ShrinkSizes::default() };
+    let plain = shrinking(sizes, UnitMethod::Obs(GroupObs::default()));
+    let settings = LanguageShrinking { hidden_by: HiddenScore::Pca, ..plain };
+    shrink(&dense.dir, &dense.out("at once"), &settings);
+    let stop = &mut |p: Progress| if p.blocks == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let stopped = with(&dense.dir, dense.out("stopped"), &settings, false, stop).unwrap_err();
+    assert!(matches!(stopped, Error::Unfinished { .. }), "{stopped}");
+    with(&dense.dir, dense.out("stopped"), &settings, true, &mut go_on).unwrap();
+    assert!(files(&dense.out("stopped")) == files(&dense.out("at once")), "other bits");
+}
+
+/// Keeps what a layer was given.
+struct Seen(String, Option<Array2<f32>>);
+
+impl Observer for Seen {
+    fn see(&mut self, layers: &[&str], x: &ArrayRef2<f32>) {
+        if layers.contains(&self.0.as_str()) {
+            self.1 = Some(x.to_owned());
+        }
+    }
+}
+
+#[test]
+fn the_metric_of_outputs_is_that_of_the_gradients_by_hand() {
+    let dense = Model::new(Dtype::F32);
+    let (folder, config) = open(&dense.dir);
+    let calibration = Sequences::new(tokens(1), LENGTH).unwrap();
+    let measure = |bytes| OutputMetrics::measure(&folder, &config, &calibration, &memory(bytes), &mut on).unwrap();
+    let (metrics, spilled, whole) = (measure(1 << 30), measure(0), model(&dense.dir));
+    let (at, count) = (whole.positions(1, LENGTH), (LENGTH - 1) as f64);
+    for (number, layer) in (0..config.layers()).map(|n| (n, format!("model.layers.{n}.mlp.down_proj"))) {
+        let (mut gradient, mut seen) = (None, Seen(layer.clone(), None));
+        whole
+            .backward(calibration.ids(), LENGTH, &mut |name, g| {
+                if name == format!("{layer}.weight") {
+                    gradient = Some(g);
+                }
+            })
+            .unwrap();
+        let mut h = whole.embedding_head().embed(calibration.ids(), LENGTH, 0).unwrap();
+        whole.blocks().iter().for_each(|block| block.forward(&mut h, &at, &mut seen));
+        // The weight's gradient is Gᵀ X, of a mean: with fewer tokens than inputs G follows from it.
+        let x = seen.1.unwrap().mapv(f64::from);
+        assert!(x.nrows() < x.ncols());
+        let gradient = gradient.unwrap().into_dimensionality::<Ix2>().unwrap().mapv(|g| count * f64::from(g));
+        let g = solve_spd(&x.dot(&x.t()), &x.dot(&gradient.t())).unwrap();
+        let mut right = g.t().dot(&g) / LENGTH as f64;
+        let mean = right.diag().mean().unwrap();
+        right.diag_mut().mapv_inplace(|v| v + 1e-3 * mean);
+        let found = metrics.matrix(number, true).unwrap();
+        let off = (&found - &right).iter().map(|d| d.abs()).fold(0.0, f64::max);
+        assert!(off < 1e-2 * mean, "block {number}: {off} of {mean}");
+        assert_eq!(found, spilled.matrix(number, true).unwrap());
+        assert_ne!(found, metrics.matrix(number, false).unwrap());
+    }
 }

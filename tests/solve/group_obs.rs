@@ -147,3 +147,36 @@ fn one_thread_and_two_make_the_same_bits() {
     };
     assert_eq!(run(1), run(2));
 }
+
+#[test]
+fn with_a_metric_of_the_outputs_the_choice_is_by_it_and_the_weights_are_least_squares_all_the_same() {
+    for seed in 0..20 {
+        let layer = Layer::random(5, 12, 80, 300 + seed);
+        let metric = Seed(seed).stream("metric").normal_array(5, 3, 1.0).mapv(f64::from);
+        let loss = |kept: &[usize]| {
+            let (v, _) = exact(&layer, kept);
+            let mut d = -layer.weight.mapv(f64::from);
+            kept.iter().zip(v.columns()).for_each(|(&c, v)| d.column_mut(c).zip_mut_with(&v, |d, v| *d += v));
+            let seen = metric.t().dot(&d);
+            (seen.dot(layer.gram()) * &seen).sum()
+        };
+        for width in [1, 2, 3] {
+            let removal = [Removal { width, run: 12 / width, keep: 12 / width - 1 }];
+            let left = PLAIN.remove_by(&layer.evidence(), &removal, Some(&metric)).unwrap();
+            let all: Vec<f64> = choices(12 / width, 12 / width - 1).iter().map(|c| loss(&columns(c, width))).collect();
+            let best = all.iter().copied().fold(f64::INFINITY, f64::min);
+            let (mine, said) = (loss(&left.columns), *left.steps.last().unwrap());
+            assert!((mine - best).abs() <= 1e-8 * best.max(1.0), "seed {seed}, width {width}: {mine}, the best {best}");
+            assert!((said - best).abs() <= 1e-8 * best.max(1.0), "seed {seed}, width {width}: {said} said, {best}");
+            let (weight, _) = exact(&layer, &left.columns);
+            assert!(left.weight.iter().zip(&weight).all(|(f, r)| (f64::from(*f) - r).abs() < 1e-5 * (1.0 + r.abs())));
+        }
+        // Any orthogonal metric is the squared error.
+        let removal = [Removal { width: 1, run: 12, keep: 6 }];
+        let whole = Array2::<f64>::eye(5);
+        let (a, b) = (PLAIN.remove(&layer.evidence(), &removal), PLAIN.remove_by(&layer.evidence(), &removal, Some(&whole)));
+        assert_eq!(a.unwrap(), b.unwrap());
+        let line = PLAIN.remove_by(&layer.evidence(), &removal, Some(&Array2::zeros((4, 4)))).unwrap_err().to_string();
+        assert!(line.contains("metric"), "{line}");
+    }
+}

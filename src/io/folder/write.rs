@@ -301,11 +301,20 @@ impl FolderWriter {
     /// # Errors
     /// As [`FolderWriter::copy`].
     pub fn copy_rest(&mut self, from: &Folder) -> Result<()> {
+        self.copy_rest_but(from, &[])
+    }
+
+    /// As [`FolderWriter::copy_rest`], without some of the files that go with the weights.
+    ///
+    /// # Errors
+    /// As [`FolderWriter::copy`].
+    pub fn copy_rest_but(&mut self, from: &Folder, behind: &[String]) -> Result<()> {
         let rest: Vec<String> = self.missing().filter(|name| from.find(name).is_ok()).map(String::from).collect();
         rest.iter().try_for_each(|name| self.copy(name, from))?;
         let companions = from.companions();
         for path in companions.iter().chain(&[from.path().join(CONFIG)]) {
-            if let Some(name) = path.file_name().filter(|name| !self.part.join(name).exists()) {
+            let stays = |name: &std::ffi::OsStr| behind.iter().any(|b| name == b.as_str());
+            if let Some(name) = path.file_name().filter(|name| !self.part.join(name).exists() && !stays(name)) {
                 // Whole or not at all: a run that goes on takes what is there for done.
                 let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
                 self.file(&name.to_string_lossy(), &bytes)?;

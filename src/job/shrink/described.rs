@@ -5,6 +5,7 @@ use super::settings::ShrinkJob;
 use crate::Result;
 use crate::data::Sequences;
 use crate::io::Folder;
+use crate::prune::VocabularyCut;
 use serde_json::{Map, Value, json};
 
 /// The settings that matter for what is asked, by the names of the command's options, with the values that hold.
@@ -20,7 +21,11 @@ pub(super) fn options(job: &ShrinkJob) -> Result<Value> {
         ("--kv-heads", job.kv_heads.is_some(), json!(job.kv_heads)),
         ("--hidden", job.hidden.is_some(), json!(job.hidden)),
         ("--layers", job.layers.is_some(), json!(job.layers)),
+        ("--vocabulary", job.vocabulary.is_some(), json!(job.vocabulary)),
         ("--parameters", job.parameters.is_some(), json!(job.parameters)),
+        ("--per-layer", job.per_layer, json!(true)),
+        ("--metric", obs && job.moves(), json!(job.metric)),
+        ("--hidden-by", job.hidden.is_some() && !prefix, json!(job.hidden_by)),
         ("--round", job.parameters.is_some(), json!(job.round)),
         ("--sort", job.sort, json!(true)),
         ("--depth-by", job.layers.is_some(), json!(job.depth_by)),
@@ -40,13 +45,27 @@ pub(super) fn options(job: &ShrinkJob) -> Result<Value> {
 ///
 /// # Errors
 /// If the model's files cannot be read.
-pub(super) fn asked(job: &ShrinkJob, folder: &Folder, calibration: &Sequences, bos: &str) -> Result<Value> {
+pub(super) fn asked(
+    job: &ShrinkJob,
+    folder: &Folder,
+    calibration: &Sequences,
+    vocabulary: Option<&VocabularyCut>,
+    bos: &str,
+) -> Result<Value> {
+    let hash =
+        |all: &mut dyn Iterator<Item = u64>| all.fold(0xcbf2_9ce4_8422_2325u64, |h, id| (h ^ id).wrapping_mul(0x100_0000_01b3));
     let ids = calibration.ids();
-    let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &id| (h ^ u64::from(id)).wrapping_mul(0x100_0000_01b3));
-    Ok(json!({
+    let entries = vocabulary.map(|v| format!("{:016x}", hash(&mut v.kept.iter().map(|n| *n as u64))));
+    let hash = hash(&mut ids.iter().map(|id| u64::from(*id)));
+    let mut all = json!({
         "lacuna": env!("CARGO_PKG_VERSION"), "model": job.model, "model_hash": folder.fingerprint()?, "method": job.method,
         "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"), "first_token": bos, "options": options(job)?,
-    }))
+    });
+    // Only where there is one, so that records of other runs are as they were.
+    if let Some(entries) = entries {
+        all["entries_hash"] = entries.into();
+    }
+    Ok(all)
 }
 
 /// What else a finished run must have been asked for to be the same.

@@ -24,6 +24,34 @@ pub enum ShrinkMethod {
     Random,
 }
 
+/// By what group OBS chooses units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnitMetric {
+    /// What the model's loss is expected to rise by: errors of a layer's outputs, weighed by the second moments of the loss's gradients there
+    /// ([`OutputMetrics`](crate::prune::OutputMetrics)).
+    #[default]
+    Loss,
+    /// The squared error of the layer that reads the units, as the published methods.
+    Error,
+}
+
+impl UnitMetric {
+    /// Its name in commands and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            UnitMetric::Loss => "loss",
+            UnitMetric::Error => "error",
+        }
+    }
+}
+
+impl fmt::Display for UnitMetric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl ShrinkMethod {
     /// All of them.
     pub const ALL: [ShrinkMethod; 7] = [

@@ -2,11 +2,13 @@
 
 mod method;
 mod settings;
+mod setters;
 mod described;
+mod vocabulary;
 mod report;
 mod page;
 mod run;
 
-pub use method::ShrinkMethod;
+pub use method::{ShrinkMethod, UnitMetric};
 pub use report::{ModelSize, ShrinkReport};
 pub use settings::ShrinkJob;

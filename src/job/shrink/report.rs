@@ -6,7 +6,7 @@ use crate::eval::Census;
 use crate::io::Folder;
 use crate::job::PerplexityReport;
 use crate::lm::Config;
-use crate::prune::{LayerChoice, SearchRecord, Tried, UnitRecord};
+use crate::prune::{BlockWidths, LayerChoice, SearchRecord, Tried, UnitRecord};
 use crate::report::{Cell, Table};
 use crate::structure::UnitKind;
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,9 @@ pub struct ShrinkReport {
     /// What a search for sizes found; `None` without one.
     #[serde(default)]
     pub search: Option<SearchRecord>,
+    /// Widths of each block that a budget was spread over; `None` where all blocks are alike.
+    #[serde(default)]
+    pub spread: Option<BlockWidths>,
     /// Layers that stayed; `None` where all did.
     pub layers: Option<LayerChoice>,
     /// Units that stayed, of hidden features first, then block by block.
@@ -123,6 +126,12 @@ impl ShrinkReport {
                 tried(search).to_text()
             );
         }
+        if let Some(spread) = &self.spread {
+            text += &format!(
+                "widths that meet {}: the loss is expected to rise by {:.4} nats a token\n",
+                spread.target, spread.expected
+            );
+        }
         if let Some(layers) = &self.layers {
             let gone: Vec<String> =
                 (0..layers.scores.len()).filter(|l| !layers.kept.contains(l)).map(|l| l.to_string()).collect();
@@ -161,6 +170,12 @@ impl ShrinkReport {
                 p.windows,
                 p.bos
             );
+            if let (true, Some(before), Some(after)) =
+                (self.job.vocabulary.is_some(), p.bits_per_byte_before, p.bits_per_byte_after)
+            {
+                let [a, b] = [before, after].map(f64::exp2);
+                text += &format!("  of other tokens: {a:.4} a byte before, {b:.4} after ({before:.4} and {after:.4} bits)\n");
+            }
         }
         text
     }

@@ -4,6 +4,7 @@ use super::described::{asked, outcome};
 use super::method::ShrinkMethod;
 use super::report::{ModelSize, ShrinkReport};
 use super::settings::ShrinkJob;
+use super::vocabulary::cut;
 use crate::criteria::{Fisher, Magnitude, MagnitudeNorm, Saliency, Taylor};
 use crate::data::Sequences;
 use crate::eval::peak_memory;
@@ -16,18 +17,23 @@ use crate::job::standing::{Mine, Standing, is_of_another_run};
 use crate::kernels::Isa;
 use crate::lm::Config;
 use crate::prune::{
-    ActivationMemory, DepthScore, LanguageShrinking, SearchRecord, SequenceGradients, ShrinkRun, UnitMethod, check_measurable,
-    language_layers, search_sizes, shrink_language,
+    ActivationMemory, BlockWidths, DepthScore, LanguageShrinking, OutputMetrics, SearchRecord, SequenceGradients, ShrinkRun,
+    SizeTarget, UnitMethod, check_measurable, language_layers, search_sizes, shrink_language, spread_widths,
 };
 use crate::rng::Seed;
 use crate::solve::GroupObs;
 use crate::{Error, Result};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 impl ShrinkJob {
+    fn obs(&self) -> GroupObs {
+        GroupObs { damping: self.damping, rounds: self.rounds, swaps: self.swaps }
+    }
+
     /// Makes the folder `model` smaller and writes the folder `out`, which appears whole or not at all.
     ///
     /// `watch` is told what happens, and stops the run with [`ControlFlow::Break`]: [`Error::Interrupted`]. An error or a stop when a block is done
@@ -69,7 +75,8 @@ impl ShrinkJob {
             CalibrationText { file: self.calibration.as_deref(), samples: self.samples, context: self.context, bos: self.bos };
         let (calibration, bos) = if reads { text.read(&folder, &config)? } else { (Sequences::nothing(), String::new()) };
 
-        let described = asked(self, &folder, &calibration, &bos)?;
+        let vocabulary = self.vocabulary.map(|keep| cut(&folder, &config, keep, &texts)).transpose()?;
+        let described = asked(self, &folder, &calibration, vocabulary.as_ref(), &bos)?;
         let mine = Mine { record: "shrink.json", resume: self.resume, force: self.force, outcome: outcome(self) };
         let unfinished = match Standing::of(&mine, out, &described)? {
             Standing::Finished(report) => return finished(out, report, &described),
@@ -81,8 +88,8 @@ impl ShrinkJob {
             }
             Standing::Anew => None,
         };
-        let cut = Texts { files: texts, context: self.context, windows: self.windows, bos: self.bos };
-        let quality = Quality::new(&cut, &folder, &config, watch)?;
+        let cut_as = Texts { files: texts, context: self.context, windows: self.windows, bos: self.bos };
+        let quality = Quality::new(&cut_as, &folder, &config, watch)?;
         let spent = quality.as_ref().map_or(Duration::ZERO, |q| q.spent);
         let criterion: Option<Box<dyn Saliency>> = match self.method {
             ShrinkMethod::Taylor => Some(Box::new(Taylor)),
@@ -105,17 +112,40 @@ impl ShrinkJob {
             (ShrinkMethod::Minitron, _) => UnitMethod::Minitron,
             (ShrinkMethod::Flap, _) => UnitMethod::Flap,
             (ShrinkMethod::Random, _) => UnitMethod::Random(Seed(self.seed)),
-            _ => UnitMethod::Obs(GroupObs { damping: self.damping, rounds: self.rounds, swaps: self.swaps }),
+            _ => UnitMethod::Obs(self.obs()),
         };
         let before = ModelSize::of(&folder, &config)?;
-        // A run that is taken up again has the sizes that it had.
-        let found = match (&unfinished, self.parameters) {
-            (_, None) => None,
-            (Some(before), Some(_)) => {
-                let found = serde_json::from_value(before["found"].clone());
-                let part = FolderWriter::working_folder(out);
-                Some(found.map_err(|e| Error::malformed(part, format!("sizes of the unfinished run: {e}")))?)
+        // Sizes of a model do not depend on them: they are measured again where a run goes on, to the same bits.
+        let metrics = match self.weighs() && !prefix {
+            true => {
+                let see = &mut |done, of| progress(watch, Stage::Gradients, done, of);
+                Some(OutputMetrics::measure(&folder, &config, &calibration, &memory, see)?)
             }
+            false => None,
+        };
+        let spread: Option<BlockWidths> = match (&unfinished, self.parameters.filter(|_| self.per_layer)) {
+            (_, None) => None,
+            (Some(before), Some(_)) => Some(taken_up(out, before, "widths")?),
+            (None, Some(target)) => {
+                let found;
+                let metrics = match &metrics {
+                    Some(metrics) => metrics,
+                    None => {
+                        let see = &mut |done, of| progress(watch, Stage::Gradients, done, of);
+                        found = OutputMetrics::measure(&folder, &config, &calibration, &memory, see)?;
+                        &found
+                    }
+                };
+                let see = &mut |done, of| progress(watch, Stage::Sizes, done, of);
+                let whole = if matches!(target, SizeTarget::Blocks(_)) { before.blocks } else { before.parameters };
+                let model = (&folder, &config);
+                Some(spread_widths(model, &calibration, (target, whole), (self.obs(), self.round), metrics, &memory, see)?)
+            }
+        };
+        // A run that is taken up again has the sizes that it had.
+        let found = match (&unfinished, self.parameters.filter(|_| !self.per_layer)) {
+            (_, None) => None,
+            (Some(before), Some(_)) => Some(taken_up(out, before, "found")?),
             (None, Some(target)) => {
                 let see = &mut |done, of| progress(watch, Stage::Sizes, done, of);
                 let model = (&folder, &config);
@@ -123,14 +153,17 @@ impl ShrinkJob {
             }
         };
         let mut noted = described.clone();
+        noted["widths"] = serde_json::to_value(&spread).map_err(|e| Error::invalid_option("record", e.to_string()))?;
         noted["found"] = serde_json::to_value(&found).map_err(|e| Error::invalid_option("record", e.to_string()))?;
         let shrinking = LanguageShrinking {
-            sizes: found.as_ref().map_or(self.sizes(), SearchRecord::sizes),
             sort: self.sort,
-            method,
             depth: if found.is_some() { DepthScore::Cosine } else { self.depth_by },
+            hidden_by: self.hidden_by,
+            widths: spread.as_ref().map(|s| &s.widths[..]),
+            metrics: metrics.as_ref(),
+            vocabulary: vocabulary.as_ref(),
             correction: self.correction()?.filter(|_| !prefix),
-            memory,
+            ..LanguageShrinking::new(found.as_ref().map_or(self.sizes(), SearchRecord::sizes), method, memory)
         };
         let run = ShrinkRun {
             folder: &folder,
@@ -149,7 +182,9 @@ impl ShrinkJob {
         let keep = |e: Error| if part.is_dir() { e.unfinished(part.clone()) } else { e };
         let whole = done.writer.complete().map_err(keep)?;
         let texts = match quality {
-            Some(quality) => quality.before_and_after(&whole, &done.config, watch).map_err(keep)?,
+            Some(quality) => {
+                quality.before_and_after(&whole, &done.config, vocabulary.as_ref().map(|_| &cut_as), watch).map_err(keep)?
+            }
             None => Vec::new(),
         };
         let report = ShrinkReport {
@@ -159,6 +194,7 @@ impl ShrinkJob {
             before,
             after: ModelSize::of(&whole, &done.config).map_err(keep)?,
             search: found,
+            spread,
             layers: done.record.layers,
             units: done.record.units,
             seconds,
@@ -176,6 +212,12 @@ impl ShrinkJob {
         named.and_then(|()| done.writer.finish()).map_err(keep)?;
         Ok(report)
     }
+}
+
+/// What an unfinished run had found before its first block.
+fn taken_up<T: DeserializeOwned>(out: &Path, before: &Value, what: &str) -> Result<T> {
+    let wrong = |e| Error::malformed(FolderWriter::working_folder(out), format!("{what} of the unfinished run: {e}"));
+    serde_json::from_value(before[what].clone()).map_err(wrong)
 }
 
 /// A run that was done before: nothing is written anew.

@@ -1,10 +1,10 @@
 //! The settings of a job that makes a model smaller.
 
 use super::super::settings::activation_megabytes;
-use super::method::ShrinkMethod;
+use super::method::{ShrinkMethod, UnitMetric};
 use crate::data::Bos;
 use crate::job::recipe::{self, Recipe};
-use crate::prune::{Correction, DepthScore, ShrinkSizes, SizeTarget};
+use crate::prune::{Correction, DepthScore, HiddenScore, ShrinkSizes, SizeTarget};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -33,10 +33,14 @@ use std::path::{Path, PathBuf};
 /// | `kv-heads` | all | from 1 | heads of keys and values that stay, with their queries |
 /// | `hidden` | all | from 1 | hidden features that stay, by the mean activations of norms |
 /// | `layers` | all | from 1 | layers that stay |
+/// | `vocabulary` | all | from 1 | entries of the vocabulary that stay: bytes, special tokens and those that `text` uses most |
 /// | `parameters` | | [`SizeTarget`] | what stays in all, instead of sizes: a fraction of the blocks' weights, or a count of the whole; layers, heads and features are searched for |
-/// | `round` | 64 | from 1 | of the search: feed-forward features are multiples of it |
+/// | `per-layer` | false | | with `parameters`: whether each block has its own widths, by what the loss is expected to rise by |
+/// | `round` | 64 | from 1 | of the search: feed-forward features are multiples of it, or go in steps of it from each block |
 /// | `sort` | false | | whether nothing goes, and units are put in the order of their scores instead |
 /// | `method` | `obs` | [`ShrinkMethod`] | how heads and features are chosen |
+/// | `metric` | `loss` | [`UnitMetric`] | of `obs`: by what units are chosen |
+/// | `hidden-by` | `minitron` | [`HiddenScore`] | how hidden features are chosen |
 /// | `depth-by` | `cosine` | [`DepthScore`] | how layers are chosen |
 /// | `seed` | 0 | 64 bits | of `random` |
 /// | `calibration` | | a path | text (feature `text`), or a safetensors file with `input_ids`, to measure on |
@@ -72,14 +76,22 @@ pub struct ShrinkJob {
     pub hidden: Option<usize>,
     /// Layers that stay.
     pub layers: Option<usize>,
+    /// Entries of the vocabulary that stay.
+    pub vocabulary: Option<usize>,
     /// How many parameters stay, instead of sizes.
     pub parameters: Option<SizeTarget>,
+    /// Whether each block has its own widths.
+    pub per_layer: bool,
     /// Feed-forward features that a search tries are multiples of it.
     pub round: usize,
     /// Whether nothing goes, and units are put in order.
     pub sort: bool,
     /// How heads and features are chosen.
     pub method: ShrinkMethod,
+    /// By what `obs` chooses them.
+    pub metric: UnitMetric,
+    /// How hidden features are chosen.
+    pub hidden_by: HiddenScore,
     /// How layers are chosen.
     pub depth_by: DepthScore,
     /// The seed of `random`.
@@ -117,7 +129,7 @@ pub struct ShrinkJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 25] = [
+pub(super) const NAMES: [&str; 29] = [
     "model",
     "out",
     "intermediate",
@@ -125,10 +137,14 @@ pub(super) const NAMES: [&str; 25] = [
     "kv-heads",
     "hidden",
     "layers",
+    "vocabulary",
     "parameters",
+    "per-layer",
     "round",
     "sort",
     "method",
+    "metric",
+    "hidden-by",
     "depth-by",
     "seed",
     "calibration",
@@ -155,10 +171,14 @@ impl Default for ShrinkJob {
             kv_heads: None,
             hidden: None,
             layers: None,
+            vocabulary: None,
             parameters: None,
+            per_layer: false,
             round: 64,
             sort: false,
             method: ShrinkMethod::Obs,
+            metric: UnitMetric::Loss,
+            hidden_by: HiddenScore::Minitron,
             depth_by: DepthScore::Cosine,
             seed: 0,
             calibration: None,
@@ -177,74 +197,6 @@ impl Default for ShrinkJob {
             resume: false,
         }
     }
-}
-
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),+) = $value:expr;)+) => {
-        impl ShrinkJob {
-            $($(#[$doc])* #[must_use] pub fn $name(mut self, $($arg: $ty),+) -> Self {
-                self.$name = $value;
-                self
-            })+
-        }
-    };
-}
-
-setters! {
-    /// The model's folder.
-    model(path: impl Into<PathBuf>) = Some(path.into());
-    /// The folder to write; it appears whole or not at all.
-    out(path: impl Into<PathBuf>) = Some(path.into());
-    /// Features between the feed-forward layers that stay.
-    intermediate(features: usize) = Some(features);
-    /// Heads of queries that stay.
-    heads(heads: usize) = Some(heads);
-    /// Heads of keys and values that stay.
-    kv_heads(heads: usize) = Some(heads);
-    /// Hidden features that stay.
-    hidden(features: usize) = Some(features);
-    /// Layers that stay.
-    layers(layers: usize) = Some(layers);
-    /// How many parameters stay, instead of sizes.
-    parameters(target: SizeTarget) = Some(target);
-    /// Feed-forward features that a search tries are multiples of it.
-    round(features: usize) = features;
-    /// Whether nothing goes, and units are put in order.
-    sort(on: bool) = on;
-    /// How heads and features are chosen.
-    method(method: ShrinkMethod) = method;
-    /// How layers are chosen.
-    depth_by(score: DepthScore) = score;
-    /// The seed of `random`.
-    seed(seed: u64) = seed;
-    /// What is measured on.
-    calibration(path: impl Into<PathBuf>) = Some(path.into());
-    /// Sequences of calibration.
-    samples(count: usize) = count;
-    /// Tokens of a sequence.
-    context(tokens: usize) = tokens;
-    /// The fraction of the mean diagonal that is added to Gram matrices.
-    damping(fraction: f64) = fraction;
-    /// Rounds in which units leave.
-    rounds(count: usize) = count;
-    /// The most units of a layer that are exchanged.
-    swaps(most: usize) = most;
-    /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
-    correct(inputs: f64, hidden_states: f64) = vec![inputs, hidden_states];
-    /// Megabytes of activations that stay in memory.
-    activations(megabytes: usize) = Some(megabytes);
-    /// The folder on whose disk the rest lies.
-    scratch(folder: impl Into<PathBuf>) = Some(folder.into());
-    /// A text whose perplexity is measured before and after.
-    text(path: impl Into<PathBuf>) = Some(path.into());
-    /// Only the first windows of that text.
-    windows(most: usize) = Some(most);
-    /// Where the token that begins a text stands.
-    bos(bos: Bos) = bos;
-    /// Whether an older output is replaced.
-    force(on: bool) = on;
-    /// Whether a run that was interrupted is taken up again.
-    resume(on: bool) = on;
 }
 
 impl Recipe for ShrinkJob {
@@ -310,6 +262,7 @@ impl ShrinkJob {
             ("kv-heads", self.kv_heads),
             ("hidden", self.hidden),
             ("layers", self.layers),
+            ("vocabulary", self.vocabulary),
             ("samples", Some(self.samples)),
             ("context", Some(self.context)),
             ("rounds", Some(self.rounds)),
@@ -343,8 +296,22 @@ impl ShrinkJob {
             let reason = "obs scores no units: give --method minitron, flap, taylor, fisher or magnitude";
             return Err(Error::invalid_option("sort", reason));
         }
-        if self.sizes() == ShrinkSizes::default() && !self.sort && self.parameters.is_none() {
-            let reason = "nothing goes: give --intermediate, --heads, --kv-heads, --hidden or --layers, with what stays, or --parameters, or --sort";
+        if self.per_layer && (self.parameters.is_none() || self.method != ShrinkMethod::Obs) {
+            let reason =
+                "spreads a budget over blocks by what group OBS loses there: give --parameters with it, and --method obs";
+            return Err(Error::invalid_option("per-layer", reason));
+        }
+        if self.vocabulary.is_some() && self.text.is_none() {
+            let reason = "entries are chosen by how often a text uses them: give --text FILE";
+            return Err(Error::invalid_option("vocabulary", reason));
+        }
+        if self.vocabulary.is_some() && self.sort {
+            return Err(Error::invalid_option("sort", "puts units in order, and none goes: give no --vocabulary with it"));
+        }
+        let nothing =
+            self.sizes() == ShrinkSizes::default() && !self.sort && self.parameters.is_none() && self.vocabulary.is_none();
+        if nothing {
+            let reason = "nothing goes: give --intermediate, --heads, --kv-heads, --hidden, --layers or --vocabulary, with what stays, or --parameters, or --sort";
             return Err(Error::invalid_option("sizes", reason));
         }
         if !self.correct.is_empty() && self.method != ShrinkMethod::Obs {
@@ -376,8 +343,13 @@ impl ShrinkJob {
         self.hidden.is_some()
             || self.layers.is_some()
             || self.parameters.is_some()
-            || self.method.measures()
+            || self.method.measures() && self.moves()
             || self.sort && self.calibration.is_some()
+    }
+
+    /// Whether units are chosen by the metric of the loss.
+    pub(super) fn weighs(&self) -> bool {
+        self.method == ShrinkMethod::Obs && self.metric == UnitMetric::Loss && self.moves()
     }
 
     /// Whether the model is one that was sorted and nothing is given to choose by: then the first units stay.
@@ -412,9 +384,9 @@ impl ShrinkJob {
 
 #[cfg(test)]
 mod tests {
-    use super::{NAMES, ShrinkJob, ShrinkMethod};
+    use super::{NAMES, ShrinkJob, ShrinkMethod, UnitMetric};
     use crate::data::Bos;
-    use crate::prune::{DepthScore, SizeTarget};
+    use crate::prune::{DepthScore, HiddenScore, SizeTarget};
 
     #[test]
     fn the_names_are_those_of_the_fields() {
@@ -437,6 +409,10 @@ mod tests {
             .hidden(4)
             .layers(5)
             .parameters(SizeTarget::Blocks(0.75))
+            .vocabulary(14)
+            .per_layer(true)
+            .metric(UnitMetric::Error)
+            .hidden_by(HiddenScore::Pca)
             .round(13)
             .sort(true)
             .method(ShrinkMethod::Fisher)

@@ -252,11 +252,23 @@ pub(crate) struct Carry<'a, 's> {
     pub(crate) sink: &'a mut Sink<'s>,
     /// Sums of the gradients of relative biases, where there are some.
     pub(crate) distances: Option<Array2<f32>>,
+    /// Is shown the gradient at the output of the last layers of attention and of the feed-forward layers, by the names of these.
+    pub(crate) outputs: Option<&'a mut Outputs<'s>>,
 }
+
+/// Sees gradients at the outputs of layers, `(tokens, out)`.
+pub(crate) type Outputs<'s> = dyn FnMut(&str, &Array2<f32>) + 's;
 
 impl<'a, 's> Carry<'a, 's> {
     pub(crate) fn new(sink: &'a mut Sink<'s>) -> Self {
-        Carry { sink, distances: None }
+        Carry { sink, distances: None, outputs: None }
+    }
+
+    /// Shows the gradient at a layer's output to whom it may concern.
+    pub(crate) fn show(&mut self, layer: &str, gradient: &Array2<f32>) {
+        if let Some(outputs) = &mut self.outputs {
+            outputs(layer, gradient);
+        }
     }
 
     /// Gives a gradient to the sink.

@@ -230,7 +230,9 @@ impl Block {
         let read = feed_x.as_ref().unwrap_or(&x);
         let mut d_feed_x = Array2::zeros(read.dim());
         let through = self.before_join(&self.feed_after, d, |y| self.feed.down().add_to(&inner, y), carry);
-        self.feed.back(read, &open, &inner, through.as_ref().unwrap_or(d), &mut d_feed_x, carry);
+        let d_out = through.as_ref().unwrap_or(d);
+        carry.show(self.feed.down().name(), d_out);
+        self.feed.back(read, &open, &inner, d_out, &mut d_feed_x, carry);
         drop((open, inner, through, feed_x));
         // Where the feed-forward layers run beside attention, both read x; else their norm leads to the hidden states.
         let mut dx = match &self.feed_norm {
@@ -249,7 +251,9 @@ impl Block {
         }
         let mixed = mixing.mixed();
         let through = self.before_join(&self.attention_after, d, |y| self.attention.output().add_to(mixed, y), carry);
-        self.attention.back((&x, &mixing), through.as_ref().unwrap_or(d), at, &mut dx, None, carry);
+        let d_out = through.as_ref().unwrap_or(d);
+        carry.show(self.attention.output().name(), d_out);
+        self.attention.back((&x, &mixing), d_out, at, &mut dx, None, carry);
         self.norm.back(h, &dx, d, carry.sink);
     }
 

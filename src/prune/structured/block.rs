@@ -1,6 +1,7 @@
 //! The units of one block: chosen, the layers around them changed, and what is left of its tensors.
 
 use super::method::{UnitInputs, UnitMethod};
+use super::metric::OutputMetrics;
 use super::record::UnitRecord;
 use super::scores::by_inputs;
 use crate::calibrate::LayerStatistics;
@@ -8,7 +9,8 @@ use crate::criteria::Evidence;
 use crate::io::Dtype;
 use crate::nn::{Block, Linear};
 use crate::prune::Correction;
-use crate::solve::{GroupsLeft, Removal, Retarget, loss_of, squared_error};
+use crate::prune::language::Part;
+use crate::solve::{GroupsLeft, Removal, Retarget, loss_of, refitted, squared_error};
 use crate::structure::Coupling;
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
@@ -65,10 +67,19 @@ fn of_columns(stages: &Stages<'_>, columns: &[usize], all: usize) -> Vec<Vec<usi
     stages.iter().map(units).collect()
 }
 
+/// The fraction of the mean diagonal that is added where no correction says how much.
+const DAMPING: f64 = 0.0005;
+
 /// A layer, and what else its choice needs.
 pub(super) struct Reader<'a> {
     pub method: UnitMethod<'a>,
     pub correction: Option<Correction>,
+    /// The part of the block, and the metrics by which group OBS chooses.
+    pub part: Part,
+    pub metrics: Option<&'a OutputMetrics>,
+    /// The hidden features that stay, and by what they are rotated before.
+    pub features: Option<&'a [usize]>,
+    pub rotation: Option<&'a Array2<f64>>,
     /// Whether units are put in order, and none goes.
     pub sort: bool,
     /// The number of the block in the model before.
@@ -91,8 +102,10 @@ impl Reader<'_> {
         let mut scores = Vec::new();
         let (kept, new, swapped) = match self.method {
             UnitMethod::Obs(obs) => {
+                let metric = self.metrics.map(|all| all.of(&evidence, (self.block, self.part), self.features, self.rotation));
+                let metric = metric.transpose()?;
                 let GroupsLeft { columns: left, weight: moved, swapped, .. } =
-                    obs.remove(&evidence, &removals(stages, columns))?;
+                    obs.remove_by(&evidence, &removals(stages, columns), metric.as_ref())?;
                 (of_columns(stages, &left, columns), spread(&left, moved.view(), columns), swapped)
             }
             method => {
@@ -140,6 +153,22 @@ impl Reader<'_> {
             if let Some(moved) = self.target(layer.name(), own.view(), &found)? {
                 layer.set_weight(moved.mapv(|w| self.dtype.round(w)))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Gives layers that read fewer hidden features than the dense ones do the least squares solution of what these give.
+    pub fn refit(&self, block: &mut Block, dense: &Block, names: &[String], inputs: UnitInputs) -> Result<()> {
+        let found = inputs.sums.found();
+        let Some(crossed) = &found.crossed else { return Ok(()) };
+        let settings = self.correction.map_or((1.0, DAMPING), |c| (c.inputs, c.damping));
+        let dense = dense.linears();
+        for (layer, dense) in block.linears_mut().into_iter().zip(dense).filter(|(l, _)| names.iter().any(|n| n == l.name())) {
+            let own = layer.dense_weight().into_owned();
+            let evidence = Evidence { measured: found.inputs(), ..Evidence::weight_only(layer.name(), &own) };
+            let new = refitted(&evidence, (&dense.dense_weight(), &crossed.matrix()), settings);
+            let new = new.map_err(|e| e.in_layer(layer.name()))?.mapv(|w| self.dtype.round(w));
+            layer.set_weight(new)?;
         }
         Ok(())
     }

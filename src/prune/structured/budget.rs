@@ -95,6 +95,27 @@ impl From<SizeTarget> for String {
     }
 }
 
+/// Weights of linear layers and all numbers of a tensor.
+fn of_tensor(folder: &Folder, tensor: &str) -> Result<(usize, usize)> {
+    let shape = Weights::shape(folder, tensor)?;
+    let numbers = shape.iter().product();
+    Ok((if shape.len() == 2 { numbers } else { 0 }, numbers))
+}
+
+/// Weights of linear layers and all numbers of a unit.
+pub(super) fn of_unit(folder: &Folder, coupling: &Coupling) -> Result<(usize, usize)> {
+    let mut sum = (0, 0);
+    for member in &coupling.members {
+        if let Extent::Slice { axis, width, .. } = member.part {
+            let shape = Weights::shape(folder, &member.tensor)?;
+            let (weights, numbers) = of_tensor(folder, &member.tensor)?;
+            let part = |n: usize| n / shape[axis].max(1) * width;
+            sum = (sum.0 + part(weights), sum.1 + part(numbers));
+        }
+    }
+    Ok(sum)
+}
+
 /// What a model's parts count, all blocks being alike.
 struct Counts {
     /// Weights of the linear layers of a block, and all its numbers.
@@ -116,28 +137,14 @@ impl Counts {
             return Err(Error::invalid_option("parameters", reason));
         }
         let all = couplings(folder, config)?;
-        let of_tensor = |tensor: &str| -> Result<(usize, usize)> {
-            let shape = Weights::shape(folder, tensor)?;
-            let numbers = shape.iter().product();
-            Ok((if shape.len() == 2 { numbers } else { 0 }, numbers))
-        };
         let unit = |kind: UnitKind| -> Result<(usize, usize)> {
             let coupling: Option<&Coupling> = all.iter().find(|c| c.kind == kind && c.block == Some(0));
-            let mut sum = (0, 0);
-            for member in coupling.iter().flat_map(|c| &c.members) {
-                if let Extent::Slice { axis, width, .. } = member.part {
-                    let shape = Weights::shape(folder, &member.tensor)?;
-                    let (weights, numbers) = of_tensor(&member.tensor)?;
-                    let part = |n: usize| n / shape[axis].max(1) * width;
-                    sum = (sum.0 + part(weights), sum.1 + part(numbers));
-                }
-            }
-            Ok(sum)
+            coupling.map_or(Ok((0, 0)), |c| of_unit(folder, c))
         };
         let mut block = (0, 0);
         for member in all.iter().filter(|c| c.kind == UnitKind::Layer).flat_map(|c| &c.members) {
             if member.part == (Extent::All { unit: 0 }) {
-                let (weights, numbers) = of_tensor(&member.tensor)?;
+                let (weights, numbers) = of_tensor(folder, &member.tensor)?;
                 block = (block.0 + weights, block.1 + numbers);
             }
         }

@@ -6,8 +6,9 @@ use super::record::{ShrinkRecord, UnitRecord};
 use super::trimmed::Trimmed;
 use crate::Result;
 use crate::io::{Dtype, Layout, Weights};
-use crate::lm::{Config, Family, Outline, Widths, couplings};
+use crate::lm::{Config, Family, Outline, Rotation, Widths, couplings};
 use crate::structure::{Coupling, Extent, Member, UnitCut, UnitKind};
+use ndarray::{Array2, Axis};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 
@@ -26,6 +27,8 @@ pub(super) struct Choice<'a> {
     /// The numbers of the layers that stay, in the model before.
     pub layers: Vec<usize>,
     pub features: Option<Vec<usize>>,
+    /// By what hidden states are rotated before features go.
+    pub rotation: Option<Array2<f64>>,
     /// Of each coupling of a block what the model before calls it.
     pub names: HashMap<String, String>,
     sort: bool,
@@ -37,25 +40,43 @@ impl<'a> Choice<'a> {
         whole: &[Coupling],
         layers: Option<Vec<usize>>,
         features: Option<Vec<usize>>,
+        rotation: Option<Array2<f64>>,
     ) -> Result<Choice<'a>> {
         let (folder, before, sizes) = (run.folder, run.config, run.shrinking.sizes);
         let layers = layers.filter(|l| l.len() < before.layers());
         let sort = run.shrinking.sort;
         let features = features.filter(|f| sort || f.len() < before.hidden());
         let mut config = before.with_hidden(features.as_ref().map_or(before.hidden(), Vec::len))?;
+        let hidden = config.clone();
+        let turned = rotation.clone().map(|q| Rotation::new(folder, before, q)).transpose()?;
+        if turned.as_ref().is_some_and(|r| r.head().is_some()) {
+            config = config.with_own_head()?;
+        }
         if let Some(layers) = &layers {
             config = config.with_blocks(layers)?;
         }
-        let base = Trimmed::new(folder, (before, &config), whole, layers.as_deref(), features.as_deref())?;
-        let widths = (0..config.layers()).map(|i| sizes.widths(config.widths(i))).collect::<Result<Vec<Widths>>>()?;
-        let (couplings, smaller) = (couplings(&base, &config)?, config.with_widths(&widths)?);
+        let base = Trimmed::new(folder, (before, &hidden), whole, (layers.as_deref(), features.as_deref()), turned)?;
         let layers = layers.unwrap_or_else(|| (0..before.layers()).collect());
+        let widths = match run.shrinking.widths {
+            Some(given) => layers.iter().map(|&old| given[old]).collect(),
+            None => (0..config.layers()).map(|i| sizes.widths(config.widths(i))).collect::<Result<Vec<Widths>>>()?,
+        };
+        let (couplings, mut smaller) = (couplings(&base, &config)?, config.with_widths(&widths)?);
+        if let Some(vocabulary) = run.shrinking.vocabulary {
+            smaller = smaller.with_vocabulary(&vocabulary.kept)?;
+        }
         let named = |all: &[Coupling], block: usize| {
             all.iter().filter(|c| c.block == Some(block)).map(|c| c.name.clone()).collect::<Vec<_>>()
         };
         let pairs = layers.iter().enumerate().flat_map(|(new, &old)| named(&couplings, new).into_iter().zip(named(whole, old)));
         let names = pairs.collect();
-        Ok(Choice { base, config, smaller, couplings, layers, features, names, sort })
+        Ok(Choice { base, config, smaller, couplings, layers, features, rotation, names, sort })
+    }
+
+    /// What gives the rotated features that stay of the hidden states before, `(all, those that stay)`.
+    pub fn rotated(&self) -> Option<Array2<f32>> {
+        let q = self.rotation.as_ref()?.mapv(|v| v as f32);
+        Some(self.features.as_ref().map_or(q.clone(), |kept| q.select(Axis(1), kept)))
     }
 
     /// What the model before calls a coupling.
@@ -76,15 +97,18 @@ impl<'a> Choice<'a> {
             UnitKind::FeedForward => widths.intermediate,
             UnitKind::Head => widths.heads,
             UnitKind::KvGroup => widths.kv_heads,
-            UnitKind::Hidden | UnitKind::Layer | UnitKind::Vocabulary | UnitKind::Channel => coupling.units,
+            UnitKind::Vocabulary => self.smaller.vocab(),
+            UnitKind::Hidden | UnitKind::Layer | UnitKind::Channel => coupling.units,
         }
     }
 
-    /// The couplings of which units go, or are put in order, of a block or, where it is `None`, of several: heads before features, groups before the heads within them.
+    /// The couplings of which units go, or are put in order, of a block or, where it is `None`, of several: heads before features, groups before the heads
+    /// within them, and the vocabulary, which is never put in order.
     pub fn stages(&self, block: Option<usize>) -> Vec<(&Coupling, usize)> {
-        let within = [UnitKind::KvGroup, UnitKind::Head, UnitKind::FeedForward];
+        let within = [UnitKind::KvGroup, UnitKind::Head, UnitKind::FeedForward, UnitKind::Vocabulary];
         let mine = self.couplings.iter().filter(|c| c.block == block && within.contains(&c.kind));
-        mine.map(|c| (c, self.keep(c))).filter(|(c, keep)| self.sort || *keep < c.units).collect()
+        let sorts = |c: &Coupling| self.sort && c.kind != UnitKind::Vocabulary;
+        mine.map(|c| (c, self.keep(c))).filter(|(c, keep)| sorts(c) || *keep < c.units).collect()
     }
 
     /// The tensors of the smaller model with their shapes: those that any choice of as many units gives.
@@ -115,7 +139,8 @@ impl<'a> Choice<'a> {
 
     /// The config as it is written.
     pub fn json(&self, run: &ShrinkRun<'_>, record: &ShrinkRecord) -> Result<Map<String, Value>> {
-        let settled = self.smaller.settled(Outline::of(run.folder, run.config)?.tied);
+        let tied = Outline::of(run.folder, run.config)?.tied && self.smaller.tied() == run.config.tied();
+        let settled = self.smaller.settled(tied);
         let mut raw = match settled {
             Some(raw) => raw,
             None => self.smaller.to_json().as_object().cloned().unwrap_or_default(),

@@ -20,8 +20,11 @@ mod trimmed;
 mod method;
 mod scores;
 mod survey;
+mod principal;
 mod budget;
 mod walk;
+mod metric;
+mod widths;
 mod block;
 mod choice;
 mod write;
@@ -29,15 +32,17 @@ mod run;
 
 pub use budget::{SizeTarget, search_sizes};
 pub use method::UnitMethod;
+pub use metric::OutputMetrics;
 pub use record::{LayerChoice, SearchRecord, ShrinkRecord, Tried, UnitRecord};
 pub use run::{ShrunkFolder, shrink_language};
 pub use sizes::ShrinkSizes;
-pub use survey::DepthScore;
+pub use survey::{DepthScore, HiddenScore};
+pub use widths::{BlockWidths, UnitCurve, spread_widths};
 
 use super::language::{ActivationMemory, Correction};
 use crate::data::Sequences;
 use crate::io::{Folder, Output};
-use crate::lm::Config;
+use crate::lm::{Config, Widths};
 use serde_json::Value;
 
 /// How a language model is made smaller.
@@ -51,10 +56,57 @@ pub struct LanguageShrinking<'a> {
     pub method: UnitMethod<'a>,
     /// How layers are chosen.
     pub depth: DepthScore,
+    /// How hidden features are chosen.
+    pub hidden_by: HiddenScore,
+    /// Widths of each block, by its number in the model, in the place of the sizes of heads and feed-forward features.
+    pub widths: Option<&'a [Widths]>,
+    /// What the loss makes of errors of the layers that read units, by which [`UnitMethod::Obs`] chooses them; by their squares without.
+    pub metrics: Option<&'a OutputMetrics>,
+    /// The entries of the vocabulary that stay; all of them without.
+    pub vocabulary: Option<&'a VocabularyCut>,
     /// Whether layers make up for what went before them. Only with [`UnitMethod::Obs`].
     pub correction: Option<Correction>,
     /// Where activations lie while the run lasts.
     pub memory: ActivationMemory,
+}
+
+impl<'a> LanguageShrinking<'a> {
+    /// These sizes by this method, everything else as it is by default.
+    pub fn new(sizes: ShrinkSizes, method: UnitMethod<'a>, memory: ActivationMemory) -> Self {
+        LanguageShrinking {
+            sizes,
+            sort: false,
+            method,
+            depth: DepthScore::default(),
+            hidden_by: HiddenScore::default(),
+            widths: None,
+            metrics: None,
+            vocabulary: None,
+            correction: None,
+            memory,
+        }
+    }
+
+    /// Whether nothing is to be left out or put in order.
+    fn is_nothing(&self) -> bool {
+        self.sizes == ShrinkSizes::default() && !self.sort && self.widths.is_none() && self.vocabulary.is_none()
+    }
+
+    /// What becomes of the hidden features is a rotation of all of them.
+    fn rotates(&self) -> bool {
+        self.hidden_by == HiddenScore::Pca && self.sizes.hidden.is_some() && !matches!(self.method, UnitMethod::Prefix)
+    }
+}
+
+/// Which entries of the vocabulary stay, and the files of the tokenizer that has them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VocabularyCut {
+    /// Entries by their numbers before, ascending.
+    pub kept: Vec<usize>,
+    /// Files of the folder that are written anew.
+    pub files: Vec<(String, Value)>,
+    /// Files of the folder that would say otherwise, and stay behind.
+    pub behind: Vec<String>,
 }
 
 /// What [`shrink_language`] is given.

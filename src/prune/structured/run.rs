@@ -3,10 +3,11 @@
 use super::block::{Reader, by_scores};
 use super::choice::{Choice, layers_of};
 use super::method::UnitMethod;
+use super::principal::Principal;
 use super::record::{ShrinkRecord, UnitRecord};
 use super::scores::by_weights;
 use super::survey::{DepthScore, Survey, at_once, by_outputs};
-use super::walk::UnitWalk;
+use super::walk::{HiddenStates, UnitWalk};
 use super::write::{of_block, put, take_over};
 use super::{LanguageShrinking, ShrinkRun, ShrinkSizes};
 use crate::eval::peak_memory;
@@ -16,6 +17,7 @@ use crate::nn::Block;
 use crate::prune::language::{Part, Progress, Saver, begin, check_measurable};
 use crate::structure::{Coupling, UnitCut, UnitKind};
 use crate::{Error, Result};
+use ndarray::Array2;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::ops::ControlFlow;
@@ -54,12 +56,15 @@ pub fn shrink_language(run: ShrinkRun<'_>, see: &mut dyn FnMut(Progress) -> Cont
     let whole = couplings(folder, config)?;
     // Sizes alone say what is to be written, whichever units stay.
     let first = |n: Option<usize>| n.map(|n| (0..n).collect::<Vec<_>>());
-    let before = Choice::new(&run, &whole, first(shrinking.sizes.layers), first(shrinking.sizes.hidden))?;
+    let any = shrinking.rotates().then(|| Array2::eye(config.hidden()));
+    let before = Choice::new(&run, &whole, first(shrinking.sizes.layers), first(shrinking.sizes.hidden), any)?;
     let (writer, record): (FolderWriter, ShrinkRecord) = begin(out, before.layout()?, described, resume)?;
-    let mut state = State { run, writer, record };
+    let mut state = State { run, writer, record, principal: None };
     let done = state.blocks(&whole, see).and_then(|(config, raw)| {
         state.writer.config(&raw)?;
-        state.writer.copy_rest(folder)?;
+        let (files, behind) = shrinking.vocabulary.map_or((&[][..], &[][..]), |v| (&v.files[..], &v.behind[..]));
+        files.iter().try_for_each(|(name, value)| state.writer.json(name, value))?;
+        state.writer.copy_rest_but(folder, behind)?;
         Ok(config)
     });
     match done {
@@ -75,9 +80,18 @@ pub fn shrink_language(run: ShrinkRun<'_>, see: &mut dyn FnMut(Progress) -> Cont
 fn check(folder: &Folder, config: &Config, shrinking: &LanguageShrinking<'_>) -> Result<()> {
     let sizes = shrinking.sizes;
     match (shrinking.sort, sizes == ShrinkSizes::default()) {
-        (false, _) => sizes.check(config)?,
+        (false, _) => sizes.check(config, shrinking.widths.is_some() || shrinking.vocabulary.is_some())?,
         (true, true) => {}
         (true, false) => return Err(Error::invalid_option("sort", "puts units in order, and none goes: give no sizes with it")),
+    }
+    if let Some(widths) = shrinking.widths.filter(|w| w.len() != config.layers()) {
+        return Err(Error::invalid_option("per-layer", format!("widths of {} blocks for {}", widths.len(), config.layers())));
+    }
+    if shrinking.is_nothing() {
+        return Err(Error::invalid_option("sizes", "nothing goes"));
+    }
+    if shrinking.metrics.is_some() && !matches!(shrinking.method, UnitMethod::Obs(_)) {
+        return Err(Error::invalid_option("metric", "is for --method obs: other methods have a score of their own"));
     }
     if shrinking.sort && matches!(shrinking.method, UnitMethod::Obs(_)) {
         let reason = "group OBS scores no units: give --method minitron, flap, taylor, fisher or magnitude";
@@ -105,6 +119,8 @@ struct State<'a> {
     run: ShrinkRun<'a>,
     writer: FolderWriter,
     record: ShrinkRecord,
+    /// The components of the hidden states, where they were asked for just now.
+    principal: Option<Principal>,
 }
 
 impl State<'_> {
@@ -122,18 +138,30 @@ impl State<'_> {
                 .survey(whole, &mut |done, of| see(Progress { blocks: 0, of: before.max(of - done), memory: peak_memory() }))?;
         }
         let kept = |kind: UnitKind| self.record.units.iter().find(|r| r.kind == kind).map(|r| r.kept.clone());
-        let choice = Choice::new(&run, whole, self.record.layers.as_ref().map(|l| l.kept.clone()), kept(UnitKind::Hidden))?;
+        let layers = self.record.layers.as_ref().map(|l| l.kept.clone());
+        // The same bits as before, where a run goes on.
+        let rotation = match (shrinking.rotates(), self.principal.take()) {
+            (true, None) => {
+                let all = &mut |done, of| see(Progress { blocks: 0, of: before.max(of - done), memory: peak_memory() });
+                Some(Principal::of(run.folder, run.config, run.calibration, &shrinking.memory, all)?.rotation)
+            }
+            (_, found) => found.map(|p| p.rotation),
+        };
+        let choice = Choice::new(&run, whole, layers, kept(UnitKind::Hidden), rotation)?;
         let mut shared = UnitCut::default();
         self.shared(&choice, &mut shared)?;
-        let comparing = shrinking.correction.is_some();
         let goes = (0..choice.config.layers()).any(|i| !choice.stages(Some(i)).is_empty());
-        let measures = shrinking.method.measures() && (goes || comparing);
+        // Units that are scored by weights alone leave nothing to measure.
+        let measurable = shrinking.method.measures() || !goes;
+        let comparing = shrinking.correction.is_some() || shrinking.rotates() && measurable;
+        let measures = shrinking.method.measures() && goes || comparing;
         let mut walk = match measures {
             false => None,
             true => {
                 let dense = comparing.then_some((run.folder, run.config));
                 let model: (&dyn Weights, &Config) = (&choice.base, &choice.config);
-                Some(UnitWalk::new(model, dense, run.calibration, shrinking.method, choice.features.clone(), &shrinking.memory)?)
+                let hidden = HiddenStates { features: choice.features.clone(), rotation: choice.rotated() };
+                Some(UnitWalk::new(model, dense, run.calibration, shrinking.method, hidden, &shrinking.memory)?)
             }
         };
         let outline = Outline::of(run.folder, run.config)?;
@@ -148,7 +176,7 @@ impl State<'_> {
                 if let (Some(walk), Some(block)) = (&mut walk, &mut block) {
                     take_over(block, &cut, &self.writer)?;
                     walk.pass(block)?;
-                    pass_dense(walk, &run, &mut passed, old + 1)?;
+                    pass_dense(walk, &run, comparing, &mut passed, old + 1)?;
                 }
                 Error::go_on(see(Progress { blocks: number + 1, of: choice.config.layers(), memory: peak_memory() }))?;
                 continue;
@@ -156,7 +184,7 @@ impl State<'_> {
             let mut fresh = Vec::new();
             match (&mut walk, &mut block) {
                 (Some(walk), Some(block)) => {
-                    pass_dense(walk, &run, &mut passed, old)?;
+                    pass_dense(walk, &run, comparing, &mut passed, old)?;
                     let dense = if comparing { Some(load_block(run.folder, run.config, old)?) } else { None };
                     passed = old + 1;
                     self.measured(walk, block, dense.as_ref(), &choice, (number, old), &mut fresh)?;
@@ -177,7 +205,7 @@ impl State<'_> {
     }
 
     /// Which layers and hidden features stay.
-    fn survey(&self, whole: &[Coupling], see: &mut dyn FnMut(usize, usize) -> ControlFlow<()>) -> Result<ShrinkRecord> {
+    fn survey(&mut self, whole: &[Coupling], see: &mut dyn FnMut(usize, usize) -> ControlFlow<()>) -> Result<ShrinkRecord> {
         let ShrinkRun { folder, config, calibration, shrinking, .. } = self.run;
         let mut record = ShrinkRecord::default();
         let layers = shrinking.sizes.layers.filter(|n| *n < config.layers());
@@ -190,7 +218,10 @@ impl State<'_> {
         let prefix = matches!(shrinking.method, UnitMethod::Prefix);
         let by_cosine = layers.is_some() && shrinking.depth == DepthScore::Cosine;
         let begun = Instant::now();
-        let survey = match hidden.is_some() && !prefix || by_cosine {
+        if shrinking.rotates() && hidden.is_some() {
+            self.principal = Some(Principal::of(folder, config, calibration, &shrinking.memory, see)?);
+        }
+        let survey = match hidden.is_some() && !prefix && self.principal.is_none() || by_cosine {
             true => Some(Survey::run(folder, config, calibration, &shrinking.memory, false, see)?),
             false => None,
         };
@@ -201,7 +232,11 @@ impl State<'_> {
         };
         let coupling = whole.iter().find(|c| c.kind == UnitKind::Hidden);
         if let (Some(keep), Some(coupling)) = (hidden, coupling) {
-            let scores = survey.map_or_else(|| first_ones(coupling), |s| s.hidden);
+            let scores = match (&self.principal, survey) {
+                (Some(found), _) => found.fractions.clone(),
+                (None, Some(survey)) => survey.hidden,
+                (None, None) => first_ones(coupling),
+            };
             let stages = [(coupling, keep)];
             let kept = by_scores(&stages, std::slice::from_ref(&scores), shrinking.sort)?.concat();
             record.units.push(UnitRecord {
@@ -220,19 +255,24 @@ impl State<'_> {
         Ok(record)
     }
 
-    /// Heads that all blocks of a stack share.
+    /// Heads that all blocks of a stack share, and the vocabulary.
     fn shared(&mut self, choice: &Choice<'_>, cut: &mut UnitCut) -> Result<()> {
         let stages = choice.stages(None);
-        let done = self.record.units.iter().filter(|r| r.block.is_none() && r.kind == UnitKind::Head).count();
-        if done == 0 && !stages.is_empty() {
-            let outline = Outline::of(self.run.folder, self.run.config)?;
-            let shrinking_sorts = self.run.shrinking.sort;
-            for (coupling, keep) in &stages {
-                let begun = Instant::now();
-                let scores = self.scores(coupling, &outline)?;
-                let kept = by_scores(&[(*coupling, *keep)], std::slice::from_ref(&scores), shrinking_sorts)?.concat();
-                self.record.units.push(record(coupling.name.clone(), coupling, None, kept, scores, begun));
+        let shrinking = self.run.shrinking;
+        for (coupling, keep) in &stages {
+            let mine = |r: &UnitRecord| r.block.is_none() && r.kind == coupling.kind && r.name == coupling.name;
+            if self.record.units.iter().any(mine) {
+                continue;
             }
+            let begun = Instant::now();
+            let (kept, scores) = match (coupling.kind, shrinking.vocabulary) {
+                (UnitKind::Vocabulary, Some(vocabulary)) => (vocabulary.kept.clone(), Vec::new()),
+                _ => {
+                    let scores = self.scores(coupling, &Outline::of(self.run.folder, self.run.config)?)?;
+                    (by_scores(&[(*coupling, *keep)], std::slice::from_ref(&scores), shrinking.sort)?.concat(), scores)
+                }
+            };
+            self.record.units.push(record(coupling.name.clone(), coupling, None, kept, scores, begun));
         }
         for record in self.record.units.iter().filter(|r| r.block.is_none()) {
             let coupling = stages.iter().find(|(c, _)| c.kind == record.kind && c.name == record.name);
@@ -302,7 +342,7 @@ impl State<'_> {
                 parts.push(part);
             }
         }
-        if corrects && choice.features.is_none() {
+        if corrects || choice.rotation.is_some() && dense.is_some() {
             parts.extend([Part::Opening, Part::Feed]);
         }
         walk.block(block, dense, &parts, &mut |part, block, inputs| {
@@ -313,10 +353,24 @@ impl State<'_> {
             };
             let Some(first) = names.first() else { return Ok(()) };
             let dtype = choice.base.dtype(&format!("{first}.weight"))?;
-            let reader =
-                Reader { method: shrinking.method, correction: shrinking.correction, sort: shrinking.sort, block: old, dtype };
+            let reader = Reader {
+                method: shrinking.method,
+                correction: shrinking.correction,
+                part,
+                metrics: shrinking.metrics,
+                features: choice.features.as_deref(),
+                rotation: choice.rotation.as_ref(),
+                sort: shrinking.sort,
+                block: old,
+                dtype,
+            };
             let kind = match part {
-                Part::Opening | Part::Feed => return reader.retarget(block, &names, inputs),
+                Part::Opening | Part::Feed => {
+                    return match dense.filter(|_| choice.features.is_some()) {
+                        Some(dense) => reader.refit(block, dense, &names, inputs),
+                        None => reader.retarget(block, &names, inputs),
+                    };
+                }
                 Part::Output => UnitKind::Head,
                 Part::Down => UnitKind::FeedForward,
             };
@@ -371,8 +425,8 @@ fn record(
 }
 
 /// Runs the dense model's hidden states up to a block.
-fn pass_dense(walk: &mut UnitWalk<'_>, run: &ShrinkRun<'_>, passed: &mut usize, to: usize) -> Result<()> {
-    if run.shrinking.correction.is_some() {
+fn pass_dense(walk: &mut UnitWalk<'_>, run: &ShrinkRun<'_>, comparing: bool, passed: &mut usize, to: usize) -> Result<()> {
+    if comparing {
         for number in *passed..to {
             walk.pass_dense(&load_block(run.folder, run.config, number)?)?;
         }

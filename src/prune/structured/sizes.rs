@@ -71,8 +71,8 @@ impl ShrinkSizes {
     /// Holds the sizes against a model.
     ///
     /// # Errors
-    /// As [`ShrinkSizes::widths`]; for hidden features and layers likewise; if nothing goes.
-    pub(super) fn check(&self, config: &Config) -> Result<()> {
+    /// As [`ShrinkSizes::widths`]; for hidden features and layers likewise; if nothing goes, unless something else does.
+    pub(super) fn check(&self, config: &Config, else_goes: bool) -> Result<()> {
         let layers = within("layers", self.layers, config.layers())?;
         let hidden = within("hidden", self.hidden, config.hidden())?;
         config.with_hidden(hidden)?;
@@ -82,7 +82,7 @@ impl ShrinkSizes {
             let after = self.widths(before)?;
             same &= after == before;
         }
-        if same {
+        if same && !else_goes {
             let w = config.widths(0);
             let reason = format!(
                 "nothing goes: the model has {} layers, {} hidden features, {} heads, {} key-value heads and {} intermediate features",

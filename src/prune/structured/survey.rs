@@ -28,6 +28,18 @@ pub enum DepthScore {
     Perplexity,
 }
 
+/// Which hidden features stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HiddenScore {
+    /// Those with the largest mean activations behind the norms of all blocks, as Minitron (arXiv:2407.14679) takes them.
+    #[default]
+    Minitron,
+    /// The first principal components of all hidden states, into which one rotation turns them, folded into the weights: as SliceGPT (arXiv:2401.15024),
+    /// with one rotation for all blocks.
+    Pca,
+}
+
 /// Tells how far the run is, and may stop it.
 pub(super) type Steps<'s> = dyn FnMut(usize, usize) -> ControlFlow<()> + 's;
 

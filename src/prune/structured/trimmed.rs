@@ -1,8 +1,8 @@
-//! A folder as it would be without some layers and hidden features.
+//! A folder as it would be without some layers and hidden features, and rotated before.
 
 use crate::Result;
 use crate::io::{Dtype, Folder, Weights};
-use crate::lm::{Config, Rescale, rescaled};
+use crate::lm::{Config, Rescale, Rotation, rescaled};
 use crate::structure::{Coupling, Extent, UnitCut, UnitKind};
 use ndarray::ArrayD;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,6 +12,7 @@ pub(super) struct Trimmed<'a> {
     folder: &'a Folder,
     cut: UnitCut,
     scales: BTreeMap<String, Rescale>,
+    rotation: Option<Rotation>,
     /// New names, in the order of the files.
     order: Vec<String>,
     /// The old name of each.
@@ -20,12 +21,13 @@ pub(super) struct Trimmed<'a> {
 
 impl<'a> Trimmed<'a> {
     /// The folder with these layers and hidden features, by their numbers in it; all of those that are `None`. `smaller` is the config of the result.
+    /// Where there is a rotation, hidden features are those behind it.
     pub fn new(
         folder: &'a Folder,
         (config, smaller): (&Config, &Config),
         couplings: &[Coupling],
-        layers: Option<&[usize]>,
-        hidden: Option<&[usize]>,
+        (layers, hidden): (Option<&[usize]>, Option<&[usize]>),
+        rotation: Option<Rotation>,
     ) -> Result<Trimmed<'a>> {
         let mut cut = UnitCut::default();
         let mut numbers: HashMap<&str, usize> = HashMap::new();
@@ -53,8 +55,20 @@ impl<'a> Trimmed<'a> {
         };
         // Tables that no part of the model reads stay behind.
         let stay = folder.names().filter(|name| known.contains(name) && cut.keeps(name));
-        let (order, old) = stay.map(|name| (new_name(name), (new_name(name), name.to_string()))).unzip();
-        Ok(Trimmed { folder, cut, scales: rescaled(folder, config, smaller)?, order, old })
+        let (mut order, mut old): (Vec<String>, HashMap<String, String>) =
+            stay.map(|name| (new_name(name), (new_name(name), name.to_string()))).unzip();
+        // A head that was the embedding is cut as it is.
+        if let Some(head) = rotation.as_ref().and_then(Rotation::head) {
+            if old.insert(head.tensor.clone(), head.embedding.clone()).is_none() {
+                order.push(head.tensor.clone());
+            }
+        }
+        Ok(Trimmed { folder, cut, scales: rescaled(folder, config, smaller)?, rotation, order, old })
+    }
+
+    /// Whether the rotation makes another tensor of it.
+    fn turns(&self, name: &str, old: &str) -> bool {
+        self.rotation.as_ref().is_some_and(|rotation| rotation.turns(name) || rotation.turns(old))
     }
 
     /// The name of a tensor in the folder.
@@ -71,7 +85,7 @@ impl<'a> Trimmed<'a> {
     pub fn is_whole(&self, name: &str) -> bool {
         let old = self.old(name);
         let cut = |shape: &[usize]| (0..shape.len()).any(|axis| self.cut.kept(old, axis, shape[axis]).is_some());
-        !self.scales.contains_key(old) && !self.folder.shape(old).is_ok_and(cut)
+        !self.scales.contains_key(old) && !self.turns(name, old) && !self.folder.shape(old).is_ok_and(cut)
     }
 }
 
@@ -91,9 +105,17 @@ impl Weights for Trimmed<'_> {
 
     fn read(&self, name: &str) -> Result<ArrayD<f32>> {
         let old = self.old(name);
-        let mut values = self.cut.apply(old, self.folder.read(old)?);
-        if let Some(scale) = self.scales.get(old) {
+        let whole = match &self.rotation {
+            Some(rotation) if rotation.head().is_some_and(|head| head.tensor == name) => rotation.read(self.folder, name)?,
+            Some(rotation) => rotation.read(self.folder, old)?,
+            None => self.folder.read(old)?,
+        };
+        let mut values = self.cut.apply(old, whole);
+        let scale = self.scales.get(old);
+        if let Some(scale) = scale {
             scale.apply(&mut values);
+        }
+        if scale.is_some() || self.turns(name, old) {
             let dtype = self.folder.dtype(old)?;
             values.mapv_inplace(|v| dtype.round(v));
         }

@@ -5,6 +5,7 @@ use crate::Result;
 use crate::criteria::{Need, Needs};
 use crate::data::Sequences;
 use crate::io::{Folder, Weights};
+use crate::linalg::matmul;
 use crate::lm::{Config, EmbeddingHead, positions};
 use crate::nn::{Block, Positions};
 use crate::prune::language::{ActivationMemory, Activations, MemoryBudget, PART, Part};
@@ -21,8 +22,16 @@ pub(super) struct UnitWalk<'a> {
     length: usize,
     method: UnitMethod<'a>,
     needs: Needs,
-    /// The features of the dense model that the smaller one has, where it has not all.
-    features: Option<Vec<usize>>,
+    joined: HiddenStates,
+}
+
+/// What the smaller model's hidden states are of the dense one's.
+#[derive(Clone, Default)]
+pub(super) struct HiddenStates {
+    /// The features that it has, where it has not all.
+    pub features: Option<Vec<usize>>,
+    /// What they are multiplied by, `(all, those that stay)`, where they are rotated.
+    pub rotation: Option<Array2<f32>>,
 }
 
 impl<'a> UnitWalk<'a> {
@@ -32,7 +41,7 @@ impl<'a> UnitWalk<'a> {
         dense: Option<(&Folder, &Config)>,
         calibration: &Sequences,
         method: UnitMethod<'a>,
-        features: Option<Vec<usize>>,
+        joined: HiddenStates,
         memory: &ActivationMemory,
     ) -> Result<UnitWalk<'a>> {
         let length = calibration.length();
@@ -52,7 +61,7 @@ impl<'a> UnitWalk<'a> {
             length,
             method,
             needs,
-            features,
+            joined,
         })
     }
 
@@ -92,7 +101,7 @@ impl<'a> UnitWalk<'a> {
         let measured = wants(Part::Output);
         let mut inputs = self.inputs(Part::Output.names(block), self.needs);
         let joins = block.attention_after.is_none();
-        let features = self.features.clone();
+        let joined = self.joined.clone();
         self.each(dense, |i, h, other| {
             let x = block.mixed(&block.attention_x(h), &at[i]);
             if measured {
@@ -101,7 +110,7 @@ impl<'a> UnitWalk<'a> {
             if let Some((dense, from)) = other {
                 let from_x = dense.mixed(&dense.attention_x(from), &at[i]);
                 if measured {
-                    let ahead = joins.then(|| drift(from, h, &features));
+                    let ahead = joins.then(|| joined.drift(from, h));
                     inputs.sums.compare(&x, &from_x, ahead.as_ref())?;
                 }
                 // Nothing is chosen in the dense model: it goes on at once.
@@ -137,7 +146,7 @@ impl<'a> UnitWalk<'a> {
         let measured = wants(Part::Down);
         let mut inputs = self.inputs(Part::Down.names(block), self.needs);
         let joins = block.feed_after.is_none();
-        let features = self.features.clone();
+        let joined = self.joined.clone();
         self.each(dense, |i, h, other| {
             let x = block.inner(&block.feed_x(h));
             if measured {
@@ -146,7 +155,7 @@ impl<'a> UnitWalk<'a> {
             if let Some((dense, from)) = other {
                 let from_x = dense.inner(&dense.feed_x(from));
                 if measured {
-                    let ahead = joins.then(|| drift(from, h, &features));
+                    let ahead = joins.then(|| joined.drift(from, h));
                     inputs.sums.compare(&x, &from_x, ahead.as_ref())?;
                 }
                 if parallel {
@@ -204,10 +213,13 @@ fn run(states: &mut Activations, positions: &[Positions], block: &Block) -> Resu
     Ok(())
 }
 
-/// By how much the dense model's hidden states are ahead, in the features that both have.
-fn drift(dense: &Array2<f32>, h: &Array2<f32>, features: &Option<Vec<usize>>) -> Array2<f32> {
-    match features {
-        None => dense - h,
-        Some(kept) => dense.select(Axis(1), kept) - h,
+impl HiddenStates {
+    /// By how much the dense model's hidden states are ahead, in the features that both have.
+    fn drift(&self, dense: &Array2<f32>, h: &Array2<f32>) -> Array2<f32> {
+        match (&self.rotation, &self.features) {
+            (Some(rotation), _) => matmul(dense, rotation) - h,
+            (None, Some(kept)) => dense.select(Axis(1), kept) - h,
+            (None, None) => dense - h,
+        }
     }
 }

@@ -7,8 +7,8 @@ use super::{print, print_json};
 use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use lacuna::data::Bos;
-use lacuna::job::{Event, ShrinkJob, ShrinkMethod};
-use lacuna::prune::{DepthScore, SizeTarget};
+use lacuna::job::{Event, ShrinkJob, ShrinkMethod, UnitMetric};
+use lacuna::prune::{DepthScore, HiddenScore, SizeTarget};
 use lacuna::{Error, Result};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -45,17 +45,23 @@ pub struct Args {
     /// Heads of keys and values that stay, with their queries
     #[arg(long, value_name = "N")]
     kv_heads: Option<usize>,
-    /// Hidden features that stay, those of the largest mean activations behind norms
+    /// Hidden features that stay
     #[arg(long, value_name = "N")]
     hidden: Option<usize>,
     /// Layers that stay
     #[arg(long, value_name = "N")]
     layers: Option<usize>,
+    /// Entries of the vocabulary that stay: bytes, special tokens and those that --text uses most
+    #[arg(long, value_name = "N")]
+    vocabulary: Option<usize>,
     /// How many parameters stay, instead of sizes: below 1 a fraction of the blocks' weights, or a count as 100M of the whole model; layers, heads and
     /// feed-forward features are searched for
     #[arg(long, value_name = "X")]
     parameters: Option<SizeTarget>,
-    /// Feed-forward features that the search tries are multiples of this
+    /// With --parameters: each block has widths of its own, by what the loss is expected to rise by. The config lists them, as Lacuna alone reads them
+    #[arg(long)]
+    per_layer: bool,
+    /// Feed-forward features that the search tries are multiples of this; with --per-layer they go from each block in steps of it
     #[arg(long, value_name = "N", default_value_t = default().round)]
     round: usize,
     /// Nothing goes: units are put in the order of their scores, so that any smaller model is a prefix, cut without a calibration
@@ -64,6 +70,12 @@ pub struct Args {
     /// How heads and feed-forward features are chosen
     #[arg(long, value_parser = methods(), default_value_t = default().method)]
     method: ShrinkMethod,
+    /// By what obs chooses them
+    #[arg(long, value_parser = metrics(), default_value_t = default().metric)]
+    metric: UnitMetric,
+    /// How hidden features are chosen
+    #[arg(long, value_parser = hidden(), default_value = "minitron")]
+    hidden_by: HiddenScore,
     /// How layers are chosen
     #[arg(long, value_parser = depths(), default_value = "cosine")]
     depth_by: DepthScore,
@@ -136,6 +148,24 @@ fn methods() -> impl TypedValueParser<Value = ShrinkMethod> {
     PossibleValuesParser::new(all).map(|name| ShrinkMethod::ALL.into_iter().find(|m| m.name() == name).unwrap_or_default())
 }
 
+fn metrics() -> impl TypedValueParser<Value = UnitMetric> {
+    let all = [
+        PossibleValue::new("loss")
+            .help("What the model's loss is expected to rise by, by its gradients at the outputs of layers"),
+        PossibleValue::new("error").help("Squared errors of the outputs of layers"),
+    ];
+    PossibleValuesParser::new(all).map(|name| if name == "error" { UnitMetric::Error } else { UnitMetric::Loss })
+}
+
+fn hidden() -> impl TypedValueParser<Value = HiddenScore> {
+    let all = [
+        PossibleValue::new("minitron").help("The largest mean activations behind the norms of all blocks"),
+        PossibleValue::new("pca")
+            .help("The first principal components: one rotation, folded into the weights; a tied head becomes its own"),
+    ];
+    PossibleValuesParser::new(all).map(|name| if name == "pca" { HiddenScore::Pca } else { HiddenScore::Minitron })
+}
+
 fn depths() -> impl TypedValueParser<Value = DepthScore> {
     let all = [
         PossibleValue::new("cosine").help("1 - cosine of a layer's input and output, over all tokens"),
@@ -164,10 +194,14 @@ fn job(args: &Args) -> Result<ShrinkJob> {
         kv_heads: "kv-heads";
         hidden: "hidden";
         layers: "layers";
+        vocabulary: "vocabulary";
         parameters: "parameters";
+        per_layer: "per-layer";
         round: "round";
         sort: "sort";
         method: "method";
+        metric: "metric";
+        hidden_by: "hidden-by";
         depth_by: "depth-by";
         seed: "seed";
         calibration: "calibration";

@@ -178,3 +178,38 @@ fn what_does_not_fit_is_one_line_with_the_numbers() {
     let line = folder.refuses(&["shrink", "pruned", "out", "--method", "random", "--intermediate", "3"]);
     assert!(line.contains("its weights have masks"), "{line}");
 }
+
+#[test]
+fn a_budget_by_block_gives_widths_that_the_config_lists_and_lacuna_reads_back() {
+    let folder = folder();
+    let run = ["shrink", "lm", "out", "--parameters", "0.85", "--per-layer", "--round", "2", "--json"];
+    let said = folder.json(&[&run[..], &CALIBRATION].concat());
+    let blocks = |of: &str| said[of]["blocks"].as_f64().unwrap();
+    assert!(blocks("after") <= 0.85 * blocks("before") && blocks("after") > 0.6 * blocks("before"), "{said}");
+    assert!(said["spread"]["expected"].as_f64().unwrap() > 0.0);
+    assert_eq!(said["spread"]["widths"].as_array().unwrap().len(), 2);
+    folder.succeeds(&["eval", "out", "--text", "ids.safetensors", "--context", "8"]);
+    for (args, line) in [
+        (&["--per-layer", "--intermediate", "8"][..], "per-layer: spreads a budget"),
+        (&["--per-layer", "--parameters", "0.1"], "parameters: "),
+        (&["--vocabulary", "30"], "vocabulary: entries are chosen by how often"),
+        (&["--vocabulary", "30", "--text", "ids.safetensors"], "vocabulary: "),
+        (&["--metric", "half", "--intermediate", "8"], "invalid value 'half' for '--metric"),
+    ] {
+        let said = folder.refuses(&[&["shrink", "lm", "no"][..], args, &CALIBRATION].concat());
+        assert!(said.starts_with(line), "{args:?}: {said}");
+        assert!(!folder.path("no").exists(), "{args:?}");
+    }
+}
+
+#[test]
+fn principal_components_are_a_plain_folder_and_a_run_that_goes_on_has_its_bits() {
+    let folder = folder();
+    let run = ["--hidden", "6", "--intermediate", "9", "--hidden-by", "pca"];
+    folder.succeeds(&[&["shrink", "lm", "out"][..], &run, &CALIBRATION].concat());
+    let config = json(&folder, "out", "config.json");
+    assert_eq!((&config["hidden_size"], &config["intermediate_size"]), (&6.into(), &9.into()));
+    folder.succeeds(&["eval", "out", "--text", "ids.safetensors", "--context", "8"]);
+    folder.run(&[&["shrink", "lm", "again", "--resume"][..], &run, &CALIBRATION].concat());
+    assert!(content(&folder, "out") == content(&folder, "again"));
+}

@@ -15,7 +15,7 @@ use lacuna::prune::{
 };
 use lacuna::rng::{Seed, Stream};
 use lacuna::solve::GroupObs;
-use lacuna::structure::{Coupling, Extent, UnitCut, UnitKind};
+use lacuna::structure::{Coupling, Extent, Side, UnitCut, UnitKind};
 use ndarray::{Array2, ArrayD, Axis, Slice};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -36,7 +36,8 @@ fn chosen(couplings: &[Coupling], kind: UnitKind, stream: &mut Stream) -> Vec<(C
     mine.map(pick).collect()
 }
 
-/// All that lies in the units that go set to 0.
+/// All that lies in the units that go set to 0. Norms over all heads take a mean over those that stay, and so their weights make up here for a mean over
+/// the others' zeros.
 fn masked(weights: &Checkpoint, chosen: &[(Coupling, Vec<usize>)]) -> Checkpoint {
     let mut masked = weights.clone();
     for (coupling, kept) in chosen {
@@ -52,6 +53,9 @@ fn masked(weights: &Checkpoint, chosen: &[(Coupling, Vec<usize>)]) -> Checkpoint
                     Extent::All { unit: of } if of == unit => values.fill(0.0),
                     Extent::All { .. } => {}
                 }
+            }
+            if matches!(coupling.kind, UnitKind::Head | UnitKind::KvGroup) && member.side == Side::Scales {
+                values *= (kept.len() as f32 / coupling.units as f32).sqrt();
             }
             masked.insert(&member.tensor, values, Dtype::F32).unwrap();
         }
@@ -91,6 +95,22 @@ fn config(golden: &Golden, chosen: &[(Coupling, Vec<usize>)], kind: UnitKind) ->
     }
 }
 
+/// Goldens whose norms take a mean over features away.
+const LAYER_NORMS: [&str; 12] = [
+    "gpt2",
+    "phi2",
+    "phi_part",
+    "nemotron",
+    "nemotron_part",
+    "stablelm",
+    "stablelm_parallel",
+    "opt",
+    "opt_350m",
+    "pythia",
+    "neox_serial",
+    "bloom",
+];
+
 fn logits(golden: &Golden, weights: &Checkpoint, config: Config) -> Array2<f32> {
     Model::load(weights, config).unwrap().logits(golden)
 }
@@ -105,7 +125,7 @@ fn a_model_without_units_is_the_one_in_which_they_are_0() {
         for kind in [UnitKind::FeedForward, UnitKind::Head, UnitKind::KvGroup, UnitKind::Hidden] {
             let chosen = chosen(&all, kind, &mut stream);
             // Means over features of layer norms are of another number of them.
-            let layer_norm = ["gpt2", "phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name);
+            let layer_norm = LAYER_NORMS.contains(&name);
             let all_stay = chosen.iter().all(|(coupling, kept)| kept.len() == coupling.units);
             if all_stay || kind == UnitKind::Hidden && layer_norm {
                 continue;
@@ -206,7 +226,7 @@ fn the_families_of_layer_norms_are_those_that_were_left_out() {
             Model::Both(_) => false,
         };
         let kind = if bias { NormKind::Layer } else { NormKind::Rms };
-        let listed = ["gpt2", "phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name);
+        let listed = LAYER_NORMS.contains(&name);
         assert_eq!(kind == NormKind::Layer, listed, "{name}");
     }
 }
@@ -261,8 +281,10 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
         let share = w.heads / w.kv_heads;
         let kv_heads = if share == 1 { None } else { Some(w.kv_heads.div_ceil(2)) };
         let heads = if share == 1 { w.heads.div_ceil(2) } else { share.div_ceil(2) * w.kv_heads.div_ceil(2) };
-        let sizes =
-            ShrinkSizes { intermediate: Some(w.intermediate * 2 / 3), heads: Some(heads), kv_heads, ..ShrinkSizes::default() };
+        // BLOOM's slopes follow from the number of heads.
+        let heads = if name == "bloom" { w.heads } else { heads };
+        let less = (heads < w.heads).then_some(heads);
+        let sizes = ShrinkSizes { intermediate: Some(w.intermediate * 2 / 3), heads: less, kv_heads, ..ShrinkSizes::default() };
         let magnitude = Magnitude::default();
         let mut methods = vec![UnitMethod::Random(Seed(4)), UnitMethod::Weights(&magnitude, None)];
         if !golden.config().is_encoder_decoder() {
@@ -289,6 +311,10 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
             let json = config.to_json();
             match name {
                 "gpt2" => assert_eq!(json["pruned_heads"].as_object().unwrap().len(), config.layers(), "{json}"),
+                // No key for the width of a head, or of the feed-forward layers.
+                "opt" | "opt_350m" | "pythia" | "neox_serial" | "bloom" => {
+                    assert_eq!(json["layer_widths"].as_array().unwrap().len(), config.layers(), "{name}: {json}");
+                }
                 _ => assert!(json.get("layer_widths").is_none() && json.get("pruned_heads").is_none(), "{name}: {json}"),
             }
         }
@@ -298,8 +324,14 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
 #[test]
 fn a_run_leaves_layers_and_hidden_features_out_of_every_decoder() {
     let above = tempfile::tempdir().unwrap();
-    for name in ALL.into_iter().filter(|name| !name.starts_with("t5") && *name != "gpt2") {
+    for name in ALL.into_iter().filter(|name| !name.starts_with("t5")) {
         let golden = Golden::read(name);
+        // Where the width of heads follows from the hidden size, that stays.
+        if ["gpt2", "opt", "opt_350m", "pythia", "neox_serial", "bloom"].contains(&name) {
+            let e = golden.config().with_hidden(golden.config().hidden() - 1).unwrap_err().to_string();
+            assert!(e.contains("has no width of heads apart from the hidden size"), "{e}");
+            continue;
+        }
         let (dir, config) = (folder_of(&golden, above.path()), golden.config());
         let hidden = config.hidden() * 3 / 4;
         let layers = (config.layers() > 1).then(|| config.layers() - 1);
@@ -309,7 +341,7 @@ fn a_run_leaves_layers_and_hidden_features_out_of_every_decoder() {
         assert_eq!(now.widths(0), config.widths(0), "{name}");
         let found = small.logits(&golden);
         assert!(found.iter().all(|x| x.is_finite()), "{name}");
-        if golden.model().linears().is_empty() || ["phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name) {
+        if golden.model().linears().is_empty() || LAYER_NORMS.contains(&name) {
             continue;
         }
         let all = of(&golden);

@@ -32,10 +32,12 @@ mod file;
 mod network;
 mod run;
 mod shrink;
+mod experts;
 mod train;
 mod pipeline;
 
 pub use described::FewTokens;
+pub use experts::{ExpertsJob, ExpertsReport};
 pub use event::{Event, Stage, ValidationRecord, unused_note};
 pub use methods::{Allocation, Methods, PruneMethod};
 pub use pipeline::{Pipeline, PipelineReport, StageJob, StageReport};

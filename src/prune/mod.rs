@@ -8,6 +8,7 @@ mod checkpoint;
 mod schedule;
 mod shrink;
 mod structured;
+mod experts;
 mod surgeon;
 mod units;
 
@@ -19,6 +20,7 @@ pub use language::{
     SequenceGradients, Sequential, allocated, allocated_with, check_measurable, language_layers, of_blocks, outliers,
     prune_language, unfinished_settings,
 };
+pub use experts::{ExpertRecord, ExpertScore, remove_experts};
 pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
 pub(crate) use oneshot::{ToPrune, check_pruning, ranks, wanted};
 pub use schedule::{Schedule, iterative};

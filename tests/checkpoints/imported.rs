@@ -33,7 +33,7 @@ fn again(bytes: &[u8]) -> Gguf {
 }
 
 /// The families' files, to be changed.
-fn families() -> [(&'static str, Gguf); 6] {
+fn families() -> [(&'static str, Gguf); 12] {
     [
         ("llama", again(include_bytes!("llama.gguf"))),
         ("gemma2", again(include_bytes!("gemma2.gguf"))),
@@ -41,6 +41,12 @@ fn families() -> [(&'static str, Gguf); 6] {
         ("phi3", again(include_bytes!("phi3.gguf"))),
         ("nemotron", again(include_bytes!("nemotron.gguf"))),
         ("gpt2", again(include_bytes!("gpt2.gguf"))),
+        ("qwen2", again(include_bytes!("qwen2.gguf"))),
+        ("qwen3", again(include_bytes!("qwen3.gguf"))),
+        ("gemma", again(include_bytes!("gemma.gguf"))),
+        ("gemma3", again(include_bytes!("gemma3.gguf"))),
+        ("smollm3", again(include_bytes!("smollm3.gguf"))),
+        ("olmo2", again(include_bytes!("olmo2.gguf"))),
     ]
 }
 

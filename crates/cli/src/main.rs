@@ -23,8 +23,10 @@ enum Command {
     Import(command::import::Args),
     /// Makes a language model of random weights after a config, to be trained from scratch
     Init(command::init::Args),
-    /// Measures a language model: perplexity of a text, multiple choice, last words
+    /// Measures a language model: perplexity of a text, multiple choice, last words, named tasks
     Eval(command::eval::Args),
+    /// Makes vectors of sentences, and compares them with those of another model
+    Embed(command::embed::Args),
     /// Writes the logits of a language model for given tokens
     Logits(command::logits::Args),
     /// Continues a text with a language model
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
         Command::Import(args) => command::import::run(&args),
         Command::Init(args) => command::init::run(&args),
         Command::Eval(args) => command::eval::run(&args),
+        Command::Embed(args) => command::embed::run(args),
         Command::Logits(args) => command::logits::run(&args),
         Command::Generate(args) => command::generate::run(&args),
         Command::Prune(mut args) => {

@@ -12,16 +12,16 @@ use std::collections::{HashMap, HashSet};
 
 /// How text is cut before it is merged, by the names of llama.cpp.
 const CUTS: [(&[&str], Cut); 6] = [
-    (&["gpt-2", "gpt2", "phi-2", "default", ""], Cut::Words),
+    (&["gpt-2", "gpt2", "phi-2", "olmo", "mpt", "default", ""], Cut::Words),
     (&["smollm", "starcoder", "refact", "codeshell", "command-r"], Cut::DigitsThenWords),
     (
-        &["llama-bpe", "llama3", "llama-v3"],
+        &["llama-bpe", "llama3", "llama-v3", "dbrx", "smaug-bpe"],
         Cut::Pattern(
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         ),
     ),
     (
-        &["qwen2"],
+        &["qwen2", "stablelm2"],
         Cut::Pattern(
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         ),

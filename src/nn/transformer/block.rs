@@ -3,35 +3,100 @@
 //! ```text
 //! in turn       h += A(norm h)             [h += C(norm h, memory)]      h += F(norm h)
 //! with norms    h += norm(A(norm h))                                     h += norm(F(norm h))         Gemma 2
-//! in parallel   h += A(norm h) + F(norm h), the same norm                                             Phi
+//! behind        h += norm(A(h))                                          h += norm(F(h))              OLMo 2
+//! behind sums   h = norm(h + A(h))                                       h = norm(h + F(h))           OPT 350M
+//! in parallel   h += A(norm h) + F(norm h), with the same norm (Phi) or one for each (GPT-NeoX)
 //! ```
 //!
 //! The way back makes what lies between again from the block's input, so that a pass keeps one array a block.
 
 use super::attention::{Carry, Mixing, Source};
-use super::{Attention, FeedForward, LayerCache, Linear, Norm, Positions};
+use super::mixture::SeeExpert;
+use super::{Attention, FeedForward, LayerCache, Linear, Mixture, Norm, Positions};
 use crate::Result;
 use crate::nn::observer::Observer;
 use crate::nn::parameters::{Change, See};
 use ndarray::Array2;
 
+/// How the outputs of attention `A` and of the feed-forward layers `F` join the hidden states, with those norms `n` that a block has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residual {
+    /// `h += n(A(n h)); h += n(F(n h))`.
+    InTurn,
+    /// `h += A(n h) + F(n h)`: with one norm, or one for each.
+    Parallel,
+    /// `h = n(h + A(h)); h = n(h + F(h))`.
+    NormAfterSum,
+}
+
+/// What stands between attentions.
+#[allow(clippy::large_enum_variant)] // one in a block
+#[derive(Debug, Clone)]
+pub enum Feed {
+    /// Feed-forward layers for all tokens.
+    Dense(FeedForward),
+    /// Experts of which a token meets a few.
+    Mixture(Mixture),
+}
+
 /// One block.
 #[derive(Debug, Clone)]
 pub struct Block {
-    /// Before attention.
-    pub(crate) norm: Norm,
+    pub(crate) residual: Residual,
+    /// Before attention, if there is one.
+    pub(crate) norm: Option<Norm>,
     /// Attention of the sequence to itself.
     pub(crate) attention: Attention,
     /// Behind attention, before its output joins the hidden states.
     pub(crate) attention_after: Option<Norm>,
     /// Attention to a memory, with the norm before it.
     pub(crate) cross: Option<(Norm, Attention)>,
-    /// Before the feed-forward layers; those of a block without it run beside attention, on what attention reads.
+    /// Before the feed-forward layers. Of those that run beside attention without it: they read what attention reads.
     pub(crate) feed_norm: Option<Norm>,
     /// The feed-forward layers.
-    pub(crate) feed: FeedForward,
+    pub(crate) feed: Feed,
     /// Behind the feed-forward layers.
     pub(crate) feed_after: Option<Norm>,
+}
+
+impl Feed {
+    /// The linear layers, in the order in which they run.
+    pub fn linears(&self) -> Vec<&Linear> {
+        match self {
+            Feed::Dense(feed) => feed.linears(),
+            Feed::Mixture(mixture) => mixture.linears(),
+        }
+    }
+
+    /// As [`Feed::linears`], to be changed.
+    pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Feed::Dense(feed) => feed.linears_mut(),
+            Feed::Mixture(mixture) => mixture.linears_mut(),
+        }
+    }
+
+    /// Adds the output to `h`, given what the last layer reads, or what experts read.
+    fn add_inner(&self, inner: &Array2<f32>, h: &mut Array2<f32>) {
+        match self {
+            Feed::Dense(feed) => feed.down().add_to(inner, h),
+            Feed::Mixture(mixture) => mixture.add_to(inner, h, &mut ()),
+        }
+    }
+
+    fn visit(&self, f: &mut See<'_>) {
+        match self {
+            Feed::Dense(feed) => feed.visit(f),
+            Feed::Mixture(mixture) => mixture.visit(f),
+        }
+    }
+
+    fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
+        match self {
+            Feed::Dense(feed) => feed.visit_mut(f),
+            Feed::Mixture(mixture) => mixture.visit_mut(f),
+        }
+    }
 }
 
 /// What lies between the parts of a block.
@@ -49,9 +114,28 @@ impl Block {
         &self.attention
     }
 
-    /// The feed-forward layers.
-    pub fn feed_forward(&self) -> &FeedForward {
-        &self.feed
+    /// The feed-forward layers; none where experts stand in their place.
+    pub fn feed_forward(&self) -> Option<&FeedForward> {
+        match &self.feed {
+            Feed::Dense(feed) => Some(feed),
+            Feed::Mixture(_) => None,
+        }
+    }
+
+    /// The experts, if the block has some.
+    pub fn mixture(&self) -> Option<&Mixture> {
+        match &self.feed {
+            Feed::Dense(_) => None,
+            Feed::Mixture(mixture) => Some(mixture),
+        }
+    }
+
+    /// As [`Block::mixture`], to be changed.
+    pub fn mixture_mut(&mut self) -> Option<&mut Mixture> {
+        match &mut self.feed {
+            Feed::Dense(_) => None,
+            Feed::Mixture(mixture) => Some(mixture),
+        }
     }
 
     /// The linear layers, in the order in which they run.
@@ -68,7 +152,7 @@ impl Block {
 
     /// The norms, in the order in which they run.
     pub fn norms(&self) -> Vec<&Norm> {
-        let all = [Some(&self.norm), self.attention_after.as_ref(), self.cross.as_ref().map(|(n, _)| n)];
+        let all = [self.norm.as_ref(), self.attention_after.as_ref(), self.cross.as_ref().map(|(n, _)| n)];
         all.into_iter().chain([self.feed_norm.as_ref(), self.feed_after.as_ref()]).flatten().collect()
     }
 
@@ -106,10 +190,14 @@ impl Block {
         cache: Option<&mut LayerCache>,
         observer: &mut dyn Observer,
     ) {
-        assert_eq!(h.nrows(), at.tokens(), "{}: rows of h", self.norm.name());
-        let x = self.norm.apply(h);
+        assert_eq!(h.nrows(), at.tokens(), "{}: rows of h", self.attention.output().name());
+        let x = self.attention_x(h);
         let mixing = self.attention.mix(&x, at, Source::Own, cache, observer);
-        let x = self.feed_norm.is_none().then_some(x);
+        let x = match (self.is_parallel(), &self.feed_norm) {
+            (true, None) => Some(x),
+            (true, Some(norm)) => Some(norm.apply(h)),
+            _ => None,
+        };
         self.join(&self.attention_after, h, |h| self.attention.finish(&mixing, h, observer));
         drop(mixing);
         if let Some((norm, cross)) = &self.cross {
@@ -118,21 +206,41 @@ impl Block {
             cross.finish(&mixing, h, observer);
         }
         let x = x.unwrap_or_else(|| self.feed_x(h));
-        let open = self.feed.open(&x, observer);
-        drop(x);
-        let inner = self.feed.inner(&open);
-        drop(open);
-        self.join(&self.feed_after, h, |h| self.feed.finish(&inner, h, observer));
+        match &self.feed {
+            Feed::Mixture(mixture) => self.join(&self.feed_after, h, |h| mixture.add_to(&x, h, observer)),
+            Feed::Dense(feed) => {
+                let open = feed.open(&x, observer);
+                drop(x);
+                let inner = feed.inner(&open);
+                drop(open);
+                self.join(&self.feed_after, h, |h| feed.finish(&inner, h, observer));
+            }
+        }
+    }
+
+    /// As [`Block::forward`]; `see` is shown what experts give.
+    pub(crate) fn forward_seen(&self, h: &mut Array2<f32>, at: &Positions, see: &mut SeeExpert<'_>) {
+        let Feed::Mixture(mixture) = &self.feed else { return self.forward(h, at, &mut ()) };
+        let mixed = self.mixed(&self.attention_x(h), at);
+        let beside = self.is_parallel().then(|| self.feed_x(h));
+        self.add_attention(h, &mixed);
+        let x = beside.unwrap_or_else(|| self.feed_x(h));
+        self.join(&self.feed_after, h, |h| mixture.add_seen(&x, h, &mut (), see));
+    }
+
+    /// Whether the feed-forward layers run beside attention.
+    pub(crate) fn is_parallel(&self) -> bool {
+        self.residual == Residual::Parallel
     }
 
     /// Whether the feed-forward layers read what attention reads.
-    pub(crate) fn is_parallel(&self) -> bool {
-        self.feed_norm.is_none()
+    pub(crate) fn shares_input(&self) -> bool {
+        self.is_parallel() && self.feed_norm.is_none()
     }
 
     /// What the first layers of attention read, `(tokens, features)`.
     pub(crate) fn attention_x(&self, h: &Array2<f32>) -> Array2<f32> {
-        self.norm.apply(h)
+        self.norm.as_ref().map_or_else(|| h.clone(), |norm| norm.apply(h))
     }
 
     /// What attention's output layer reads, of the `x` of [`Block::attention_x`].
@@ -145,25 +253,36 @@ impl Block {
         self.join(&self.attention_after, h, |h| self.attention.output().add_to(mixed, h));
     }
 
-    /// What the last feed-forward layer reads, of the `x` of [`Block::feed_x`].
+    /// What the last feed-forward layer reads, of the `x` of [`Block::feed_x`]; where there are experts, that x itself.
     pub(crate) fn inner(&self, x: &Array2<f32>) -> Array2<f32> {
-        self.feed.inner(&self.feed.open(x, &mut ()))
+        match &self.feed {
+            Feed::Dense(feed) => feed.inner(&feed.open(x, &mut ())),
+            Feed::Mixture(_) => x.clone(),
+        }
     }
 
-    /// Lets the feed-forward layers' output join the hidden states.
+    /// Lets the feed-forward layers' output join the hidden states, given what [`Block::inner`] gave.
     pub(crate) fn add_feed(&self, h: &mut Array2<f32>, inner: &Array2<f32>) {
-        self.join(&self.feed_after, h, |h| self.feed.down().add_to(inner, h));
+        self.join(&self.feed_after, h, |h| self.feed.add_inner(inner, h));
     }
 
-    /// What the first feed-forward layers read.
+    /// What the first feed-forward layers read; of layers that run beside attention by the `h` before it.
     pub(crate) fn feed_x(&self, h: &Array2<f32>) -> Array2<f32> {
-        self.feed_norm.as_ref().map_or_else(|| self.norm.apply(h), |norm| norm.apply(h))
+        match &self.feed_norm {
+            Some(norm) => norm.apply(h),
+            None if self.is_parallel() => self.attention_x(h),
+            None => h.clone(),
+        }
     }
 
     /// Lets `add` add to `h`, through a norm if there is one.
     fn join(&self, after: &Option<Norm>, h: &mut Array2<f32>, add: impl FnOnce(&mut Array2<f32>)) {
         match after {
             None => add(h),
+            Some(norm) if self.residual == Residual::NormAfterSum => {
+                add(h);
+                *h = norm.apply(h);
+            }
             Some(norm) => {
                 let mut y = Array2::zeros(h.dim());
                 add(&mut y);
@@ -174,7 +293,7 @@ impl Block {
 
     /// What lies between, made again.
     fn again(&self, h: &Array2<f32>, at: &Positions, memory: Option<&Array2<f32>>) -> Between {
-        let x = self.norm.apply(h);
+        let x = self.attention_x(h);
         let mixing = self.attention.mix(&x, at, Source::Own, None, &mut ());
         let mut stream = h.clone();
         self.join(&self.attention_after, &mut stream, |h| self.attention.finish(&mixing, h, &mut ()));
@@ -184,7 +303,7 @@ impl Block {
             cross.finish(&mixing, &mut stream, &mut ());
             (before, x, mixing)
         });
-        let feed_x = self.feed_norm.as_ref().map(|norm| norm.apply(&stream));
+        let feed_x = (!self.shares_input()).then(|| self.feed_x(if self.is_parallel() { h } else { &stream }));
         Between { x, mixing, cross, stream, feed_x }
     }
 
@@ -202,19 +321,33 @@ impl Block {
         let feed_x = between.feed_x.as_ref().unwrap_or(&between.x);
         let mut d_feed_x = Array2::zeros(feed_x.dim());
         {
-            let open = self.feed.open(feed_x, &mut ());
-            let inner = self.feed.inner(&open);
-            let through = self.before_join(&self.feed_after, d, |y| self.feed.down().add_to(&inner, y), carry);
-            self.feed.back(feed_x, &open, &inner, through.as_ref().unwrap_or(d), &mut d_feed_x, carry);
-        }
-        // Where the feed-forward layers run beside attention, both read x; else their norm leads to the hidden states.
-        let mut dx = match &self.feed_norm {
-            Some(norm) => {
-                norm.back(&between.stream, &d_feed_x, d, carry.sink);
-                Array2::zeros(between.x.dim())
+            let opened = match &self.feed {
+                Feed::Dense(feed) => Some((feed, feed.open(feed_x, &mut ()))),
+                Feed::Mixture(_) => None,
+            };
+            let inner = opened.as_ref().map(|(feed, open)| feed.inner(open));
+            let add = |y: &mut Array2<f32>| self.feed.add_inner(inner.as_ref().unwrap_or(feed_x), y);
+            let through = self.before_join(&self.feed_after, d, &between.stream, add, carry);
+            let dy = through.as_ref().unwrap_or(d);
+            match (&self.feed, &opened, &inner) {
+                (Feed::Mixture(mixture), ..) => mixture.back(feed_x, dy, &mut d_feed_x, carry),
+                (Feed::Dense(_), Some((feed, open)), Some(inner)) => feed.back(feed_x, open, inner, dy, &mut d_feed_x, carry),
+                _ => unreachable!("dense layers are opened"),
             }
-            None => d_feed_x,
-        };
+        }
+        // Where the feed-forward layers run beside attention, their gradient joins when both are done.
+        let mut dx = Array2::zeros(between.x.dim());
+        let mut beside = None;
+        match (&self.feed_norm, self.is_parallel()) {
+            (None, true) => dx = d_feed_x,
+            (Some(norm), true) => {
+                let mut d_h = Array2::zeros(h.dim());
+                norm.back(h, &d_feed_x, &mut d_h, carry.sink);
+                beside = Some(d_h);
+            }
+            (Some(norm), false) => norm.back(&between.stream, &d_feed_x, d, carry.sink),
+            (None, false) => *d += &d_feed_x,
+        }
         if let (Some((norm, cross)), Some((before, x, mixing)), Some((states, d_states))) =
             (&self.cross, &between.cross, memory.as_mut())
         {
@@ -223,23 +356,36 @@ impl Block {
             norm.back(before, &dx, d, carry.sink);
         }
         let mixed = between.mixing.mixed();
-        let through = self.before_join(&self.attention_after, d, |y| self.attention.output().add_to(mixed, y), carry);
+        let through = self.before_join(&self.attention_after, d, h, |y| self.attention.output().add_to(mixed, y), carry);
         self.attention.back((&between.x, &between.mixing), through.as_ref().unwrap_or(d), at, &mut dx, None, carry);
-        self.norm.back(h, &dx, d, carry.sink);
+        match &self.norm {
+            Some(norm) => norm.back(h, &dx, d, carry.sink),
+            None => *d += &dx,
+        }
+        if let Some(beside) = beside {
+            *d += &beside;
+        }
     }
 
-    /// The gradient before a norm that an output passes on its way into the hidden states, if there is such a norm.
+    /// The gradient before a norm that an output passes on its way into the hidden states, if there is such a norm. Of one behind the sum with
+    /// the hidden states `h` before it, `d` becomes the gradient before it as well.
     fn before_join(
         &self,
         after: &Option<Norm>,
-        d: &Array2<f32>,
+        d: &mut Array2<f32>,
+        h: &Array2<f32>,
         add: impl FnOnce(&mut Array2<f32>),
         carry: &mut Carry<'_, '_>,
     ) -> Option<Array2<f32>> {
         let norm = after.as_ref()?;
-        let (mut y, mut dy) = (Array2::zeros(d.dim()), Array2::zeros(d.dim()));
+        let sums = self.residual == Residual::NormAfterSum;
+        let (mut y, mut dy) = (if sums { h.clone() } else { Array2::zeros(d.dim()) }, Array2::zeros(d.dim()));
         add(&mut y);
         norm.back(&y, d, &mut dy, carry.sink);
+        if sums {
+            d.assign(&dy);
+            return None;
+        }
         Some(dy)
     }
 
@@ -253,9 +399,8 @@ impl Block {
 
     /// As `visit`, to be changed.
     pub(crate) fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
-        let Block { norm, attention, attention_after, cross, feed_norm, feed, feed_after } = self;
-        norm.visit_mut(f);
-        [attention_after, feed_norm, feed_after].into_iter().flatten().for_each(|n| n.visit_mut(f));
+        let Block { residual: _, norm, attention, attention_after, cross, feed_norm, feed, feed_after } = self;
+        [norm, attention_after, feed_norm, feed_after].into_iter().flatten().for_each(|n| n.visit_mut(f));
         attention.visit_mut(f)?;
         if let Some((norm, cross)) = cross {
             norm.visit_mut(f);

@@ -14,6 +14,7 @@ pub mod import;
 pub mod init;
 pub mod logits;
 pub mod pack;
+pub mod embed;
 pub mod eval;
 mod timing;
 mod pages;

@@ -8,13 +8,19 @@
 //!
 //! Only the first part of each head is turned by its position.
 
-use super::architecture::{Architecture, Parts, USUAL, UpNames};
-use super::defaults::{Defaults, LLAMA};
-use super::keys::Keys;
 use crate::Result;
+use crate::lm::architecture::{Architecture, Defaults, Definition, Keys, LLAMA, Parts, USUAL, UpNames};
 use crate::nn::NormKind;
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
+pub(super) static FAMILY: Definition = Definition {
+    model_type: "nemotron",
+    about: "Nemotron, Minitron",
+    architecture: recipe,
+    epsilon: "norm_eps",
+    ..Definition::USUAL
+};
+
+fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let defaults = Defaults { epsilon: ("norm_eps", 1e-5), activation: ("hidden_act", "relu2"), rotary: Some(0.5), ..LLAMA };
     let bias = keys.flag("attention_bias", false)?;
     let mut recipe = Architecture {

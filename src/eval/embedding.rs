@@ -152,8 +152,14 @@ mod tests {
         assert_eq!(Pooling::of(folder.path()).unwrap(), Pooling::default());
         std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        write("1_Pooling/config.json", r#"{"word_embedding_dimension": 8, "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#);
-        write("modules.json", r#"[{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Pooling"}]"#);
+        write(
+            "1_Pooling/config.json",
+            r#"{"word_embedding_dimension": 8, "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#,
+        );
+        write(
+            "modules.json",
+            r#"[{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Pooling"}]"#,
+        );
         write("sentence_bert_config.json", r#"{"max_seq_length": 16}"#);
         assert_eq!(Pooling::of(folder.path()).unwrap(), Pooling { pool: Pool::First, normalised: false, longest: Some(16) });
         write("1_Pooling/config.json", r#"{"pooling_mode_max_tokens": true}"#);

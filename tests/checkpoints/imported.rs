@@ -33,7 +33,7 @@ fn again(bytes: &[u8]) -> Gguf {
 }
 
 /// The families' files, to be changed.
-fn families() -> [(&'static str, Gguf); 12] {
+pub fn families() -> [(&'static str, Gguf); 12] {
     [
         ("llama", again(include_bytes!("llama.gguf"))),
         ("gemma2", again(include_bytes!("gemma2.gguf"))),

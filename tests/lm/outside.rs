@@ -3,17 +3,10 @@
 
 use lacuna::Result;
 use lacuna::lm::Family;
-use lacuna::lm::architecture::{
-    Architecture, BlockList, Defaults, Definition, Keys, LLAMA, Parts, QueryKeyNorm, USUAL, windows,
-};
+use lacuna::lm::architecture::{Architecture, BlockList, Defaults, Definition, Keys, LLAMA, Parts, QueryKeyNorm, USUAL, windows};
 
-static OLMO3: Definition = Definition {
-    model_type: "olmo3",
-    about: "OLMo 3",
-    architecture,
-    lists: &[BlockList::Windows],
-    ..Definition::USUAL
-};
+static OLMO3: Definition =
+    Definition { model_type: "olmo3", about: "OLMo 3", architecture, lists: &[BlockList::Windows], ..Definition::USUAL };
 
 fn architecture(keys: Keys<'_>) -> Result<Architecture> {
     let usual = Architecture::usual(keys, Defaults { epsilon: ("rms_norm_eps", 1e-5), ..LLAMA })?;

@@ -78,15 +78,15 @@ pub(super) enum Joint {
 use Bias::{May, Must, No};
 
 /// A part by its name there and here, and its bias.
-type Part = (&'static str, &'static str, Bias);
+pub(super) type Part = (&'static str, &'static str, Bias);
 
 /// The names of an architecture: those of a block behind `blk.N.` and behind `blocks` + `N.`, those outside in full.
 pub(super) struct Arch {
     /// `general.architecture`.
     pub name: &'static str,
-    blocks: &'static str,
-    outside: &'static [Part],
-    inside: &'static [Part],
+    pub(super) blocks: &'static str,
+    pub(super) outside: &'static [Part],
+    pub(super) inside: &'static [Part],
     /// Names of which 1 is taken off.
     less_one: bool,
     turned: bool,

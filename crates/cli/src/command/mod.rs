@@ -11,6 +11,7 @@ mod bars;
 pub mod bench;
 pub mod advise;
 pub mod import;
+pub mod export;
 pub mod init;
 pub mod logits;
 pub mod pack;

@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         Command::Export(args) => command::export::run(&args),
         Command::Init(args) => command::init::run(&args),
         Command::Eval(args) => command::eval::run(&args),
-        Command::Embed(args) => command::embed::run(args),
+        Command::Embed(args) => command::embed::run(&args),
         Command::Logits(args) => command::logits::run(&args),
         Command::Generate(args) => command::generate::run(&args),
         Command::Prune(mut args) => {

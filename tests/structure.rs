@@ -192,7 +192,8 @@ fn every_tensor_hangs_together_with_something_within_its_bounds() {
 
 #[test]
 fn layers_go_whole_and_take_their_tensors_with_them() {
-    for name in ALL.into_iter().filter(|name| !name.starts_with("t5")) {
+    // Nothing passes a block of zeros whose norms stand behind the sums.
+    for name in ALL.into_iter().filter(|name| !name.starts_with("t5") && *name != "opt_350m") {
         let golden = Golden::read(name);
         let layers = of(&golden).into_iter().find(|c| c.kind == UnitKind::Layer).unwrap();
         // Blocks of this GPT-2 scale by their numbers.
@@ -284,7 +285,9 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
         // BLOOM's slopes follow from the number of heads.
         let heads = if name == "bloom" { w.heads } else { heads };
         let less = (heads < w.heads).then_some(heads);
-        let sizes = ShrinkSizes { intermediate: Some(w.intermediate * 2 / 3), heads: less, kv_heads, ..ShrinkSizes::default() };
+        // The feed-forward layers of a mixture are its experts.
+        let intermediate = golden.config().experts().is_none().then_some(w.intermediate * 2 / 3);
+        let sizes = ShrinkSizes { intermediate, heads: less, kv_heads, ..ShrinkSizes::default() };
         let magnitude = Magnitude::default();
         let mut methods = vec![UnitMethod::Random(Seed(4)), UnitMethod::Weights(&magnitude, None)];
         if !golden.config().is_encoder_decoder() {
@@ -294,7 +297,7 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
             let (small, config, record) = shrunk(&golden, &dir, sizes, method);
             let found = small.logits(&golden);
             let now = config.widths(config.layers() - 1);
-            assert_eq!((now.heads, now.intermediate), (heads, w.intermediate * 2 / 3), "{name}");
+            assert_eq!((now.heads, now.intermediate), (heads, intermediate.unwrap_or(w.intermediate)), "{name}");
             let all = of(&golden);
             let of_record = |unit: &lacuna::prune::UnitRecord| {
                 let coupling = all.iter().find(|c| c.kind == unit.kind && c.name == unit.name);

@@ -84,7 +84,10 @@ impl ExpertsJob {
         config.with_experts(keep, active)?;
         let measures = self.score.measures() && keep < count;
         if measures && self.calibration.is_none() {
-            return Err(Error::invalid_option("calibration", "is missing: experts are chosen by what they do; --experts-by random needs none"));
+            return Err(Error::invalid_option(
+                "calibration",
+                "is missing: experts are chosen by what they do; --experts-by random needs none",
+            ));
         }
         let text =
             CalibrationText { file: self.calibration.as_deref(), samples: self.samples, context: self.context, bos: self.bos };

@@ -37,8 +37,8 @@ mod train;
 mod pipeline;
 
 pub use described::FewTokens;
-pub use experts::{ExpertsJob, ExpertsReport};
 pub use event::{Event, Stage, ValidationRecord, unused_note};
+pub use experts::{ExpertsJob, ExpertsReport};
 pub use methods::{Allocation, Methods, PruneMethod};
 pub use pipeline::{Pipeline, PipelineReport, StageJob, StageReport};
 pub use report::{FileReport, ModelReport, PerplexityReport, PruneReport};

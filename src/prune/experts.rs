@@ -138,7 +138,10 @@ pub fn remove_experts(
     let places = experts(folder, config);
     let Some((count, before)) = config.experts() else { return Err(Error::invalid_option("experts", "there are none")) };
     if (keep, active) == (count, before) {
-        return Err(Error::invalid_option("experts", format!("nothing goes: there are {count}, of which a token meets {before}")));
+        return Err(Error::invalid_option(
+            "experts",
+            format!("nothing goes: there are {count}, of which a token meets {before}"),
+        ));
     }
     if folder.is_pruned() {
         let reason = "its weights have masks, which are not cut; give the model as it was before it was pruned";

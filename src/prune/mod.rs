@@ -13,6 +13,7 @@ mod surgeon;
 mod units;
 
 pub use checkpoint::{LeftAlone, PrunedTensor, left_alone, prunable, prune_checkpoint};
+pub use experts::{ExpertRecord, ExpertScore, remove_experts};
 pub(crate) use language::matches;
 pub use language::{
     ActivationMemory, BlockOutliers, BlockReconstruction, CalibrationInputs, Correction, Cost, LanguageLayer, LanguagePruning,
@@ -20,7 +21,6 @@ pub use language::{
     SequenceGradients, Sequential, allocated, allocated_with, check_measurable, language_layers, of_blocks, outliers,
     prune_language, unfinished_settings,
 };
-pub use experts::{ExpertRecord, ExpertScore, remove_experts};
 pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
 pub(crate) use oneshot::{ToPrune, check_pruning, ranks, wanted};
 pub use schedule::{Schedule, iterative};

@@ -4,7 +4,9 @@
 
 use super::qwen_moe::EXPERTS;
 use crate::Result;
-use crate::lm::architecture::{Architecture, Defaults, Definition, Experts, Keys, LLAMA, Parts, QueryKeyNorm, USUAL, setting};
+use crate::lm::architecture::{
+    Architecture, BlockNames, Defaults, Definition, Experts, Keys, LLAMA, QueryKeyNorm, USUAL, setting,
+};
 
 pub(super) static FAMILY: Definition = Definition {
     model_type: "olmoe",
@@ -27,6 +29,6 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         layer.experts = Some(Experts { count, active, intermediate: layer.intermediate, normalised, shared: None });
     }
     let query_key = Some(["self_attn.q_norm", "self_attn.k_norm"]);
-    recipe.stacks[0].parts = Parts { query_key, experts: Some(EXPERTS), ..USUAL };
+    recipe.stacks[0].parts = BlockNames { query_key, experts: Some(EXPERTS), ..USUAL };
     Ok(recipe)
 }

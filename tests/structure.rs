@@ -39,7 +39,7 @@ fn chosen(couplings: &[Coupling], kind: UnitKind, stream: &mut Stream) -> Vec<(C
 /// All that lies in the units that go set to 0. Norms over all heads take a mean over those that stay, and so their weights make up here for a mean over
 /// the others' zeros.
 fn masked(weights: &Checkpoint, chosen: &[(Coupling, Vec<usize>)]) -> Checkpoint {
-    let mut masked = weights.clone();
+    let (mut masked, mut over_all) = (weights.clone(), BTreeSet::new());
     for (coupling, kept) in chosen {
         for member in &coupling.members {
             let Ok(values) = masked.get(&member.tensor) else { continue };
@@ -55,10 +55,16 @@ fn masked(weights: &Checkpoint, chosen: &[(Coupling, Vec<usize>)]) -> Checkpoint
                 }
             }
             if matches!(coupling.kind, UnitKind::Head | UnitKind::KvGroup) && member.side == Side::Scales {
-                values *= (kept.len() as f32 / coupling.units as f32).sqrt();
+                over_all.insert(member.tensor.clone());
             }
             masked.insert(&member.tensor, values, Dtype::F32).unwrap();
         }
+    }
+    for tensor in over_all {
+        let values = masked.get(&tensor).unwrap().clone();
+        let stay = values.iter().filter(|w| **w != 0.0).count();
+        let factor = (stay as f32 / values.len() as f32).sqrt();
+        masked.insert(&tensor, values * factor, Dtype::F32).unwrap();
     }
     masked
 }

@@ -101,6 +101,12 @@ fn sequences_beside_one_another_are_as_each_alone() {
         // Whatever is beside a sequence, its bits are the same.
         let others = [stream(&[&golden.ids[..], &moved].concat()), stream(&[&moved[..], &turned].concat())];
         for (i, other) in others.iter().enumerate() {
+            if golden.config().experts().is_some() {
+                // What is beside a sequence decides how many tokens an expert multiplies at once, and with it the order of sums.
+                let off = worst(&part(&together, i).into_dyn(), &part(other, i).into_dyn(), 1e-5);
+                assert!(off < 1.0, "{}: sequence {i} beside another: {off} of the tolerance", golden.name);
+                continue;
+            }
             assert_eq!(part(&together, i), part(other, i), "{}: sequence {i} beside another", golden.name);
         }
         // And they are the reference's, which saw the sequence alone, first or second.

@@ -91,7 +91,7 @@ fn main() -> ExitCode {
         Command::Import(args) => command::import::run(&args),
         Command::Init(args) => command::init::run(&args),
         Command::Eval(args) => command::eval::run(&args),
-        Command::Embed(args) => command::embed::run(args),
+        Command::Embed(args) => command::embed::run(&args),
         Command::Logits(args) => command::logits::run(&args),
         Command::Generate(args) => command::generate::run(&args),
         Command::Prune(mut args) => {

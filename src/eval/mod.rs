@@ -13,7 +13,7 @@ mod texts;
 
 pub use census::{Census, Counted, Sum, attention_flops, sparsity};
 pub use choices::{ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Question, answer, guess, join, read_lines};
-pub use embedding::{Pool, Pooling, cosine, embed};
+pub use embedding::{SentencePooling, TokenPool, cosine, embed};
 pub use energy::{joules, processor_seconds};
 pub use file::{FileCensus, FileTensor, PackedWeight};
 pub use memory::{available_memory, machine_memory, peak_memory};

@@ -251,7 +251,7 @@ impl Config {
 
     /// A config of fewer hidden features. The width of heads is written out, since it may not follow from the hidden size any more. Where
     /// norms divide by the root of a mean of squares, ε shrinks or grows with the number of squares, so that they divide by a multiple of what they
-    /// did: [`rescaled`](super::rescaled) has what tensors owe to that.
+    /// did: [`rescaled`](super::rescaled) has what tensors owe to that. Norms of queries and keys, whose features stay, share the ε and see the change.
     ///
     /// # Errors
     /// If there are none or more than there were; for a family whose heads are as wide as the hidden size says.
@@ -351,14 +351,22 @@ impl Config {
         // What goes by the number of a block would go otherwise after: lists write it out.
         let layers = &self.recipe.layers;
         for list in self.family.definition().lists {
+            if *list == BlockList::Dense {
+                let dense = blocks.iter().enumerate().filter(|(_, b)| layers[**b].experts.is_none());
+                raw.insert(list.key().into(), dense.map(|(i, _)| Value::from(i)).collect());
+                raw.insert("decoder_sparse_step".into(), 1.into());
+                continue;
+            }
             let here = Keys(&raw).get(list.key()).is_some();
             let entry = |&b: &usize| match list {
                 BlockList::Windows if layers[b].rule.window.is_some() => Value::from("sliding_attention"),
                 BlockList::Windows => "full_attention".into(),
+                BlockList::Dense => Value::Null,
                 BlockList::Rotary => u8::from(layers[b].rotary.is_some()).into(),
             };
             let differs = |list: &BlockList| match list {
                 BlockList::Windows => layers.iter().any(|layer| layer.rule.window.is_some()),
+                BlockList::Dense => false,
                 BlockList::Rotary => layers.iter().any(|layer| layer.rotary.is_none()),
             };
             if !here && differs(list) {

@@ -16,7 +16,7 @@
 //! T5 adds one bias to the scores of all blocks of a stack, by head: a head of such a stack is that head of all its blocks.
 
 use super::Config;
-use super::architecture::{Architecture, ExpertNames, Experts, Layer, Parts, QkvLayout, QueryKeyNorm, Stack, UpNames};
+use super::architecture::{Architecture, BlockNames, BlockPlan, ExpertNames, Experts, QkvLayout, QueryKeyNorm, Stack, UpNames};
 use super::load::Reader;
 use super::tie::Tie;
 use crate::Result;
@@ -189,7 +189,7 @@ impl Names<'_> {
     }
 
     /// Where the heads of an attention lie, or its groups of keys and values with all their heads.
-    fn attention(&self, path: &str, parts: &Parts, layer: &Layer, groups: bool) -> Vec<Member> {
+    fn attention(&self, path: &str, parts: &BlockNames, layer: &BlockPlan, groups: bool) -> Vec<Member> {
         let heads = layer.heads;
         let bias = self.recipe.attention_bias;
         let share = heads.queries / heads.keys;
@@ -266,6 +266,15 @@ impl Names<'_> {
         for coupling in self.block(stack, number, path) {
             tensors.extend(coupling.members.into_iter().map(|m| m.tensor));
         }
+        // Where no head is a unit, nothing else names what makes them.
+        tensors.extend(
+            stack
+                .parts
+                .inputs
+                .iter()
+                .flat_map(|part| self.rows(&format!("{path}{part}"), self.recipe.attention_bias, 0, 1))
+                .map(|m| m.tensor),
+        );
         tensors.extend(stack.parts.query_key.iter().flatten().map(|norm| format!("{path}{norm}.weight")));
         tensors.sort();
         tensors.dedup();

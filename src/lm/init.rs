@@ -11,7 +11,7 @@
 //! Departure: the smaller weights of what joins the hidden states are for every family, where some references draw all alike.
 
 use super::Config;
-use super::architecture::{Parts, QueryKeyNorm};
+use super::architecture::{BlockNames, QueryKeyNorm};
 use super::outline::{Kind, Outlined, block};
 use crate::io::{Dtype, FolderWriter, Layout, Output};
 use crate::rng::Seed;
@@ -123,7 +123,7 @@ fn tensors(config: &Config) -> Result<Vec<(String, Vec<usize>, Begin)>> {
     for i in 0..recipe.layers.len() {
         let (stack, place) = recipe.place(i);
         let (parts, path) = (&stack.parts, name(&format!("{}.{place}.", stack.path)));
-        let Parts { output, down, .. } = parts;
+        let BlockNames { output, down, .. } = parts;
         parts.norms().for_each(|part| norm(format!("{path}{part}"), &mut all));
         if let (Some(over), Some(names)) = (recipe.query_key, parts.query_key) {
             let heads = recipe.layers[i].heads;

@@ -1,12 +1,14 @@
 //! Parts of a model out of named tensors.
 
 use super::Config;
-use super::architecture::{Architecture, ExpertNames, Experts, Layer, ModelKind, Parts, QkvLayout, QueryKeyNorm, UpNames};
+use super::architecture::{
+    Architecture, BlockNames, BlockPlan, ExpertNames, Experts, ModelKind, QkvLayout, QueryKeyNorm, UpNames,
+};
 use super::tie::{self, Tie};
 use crate::io::{self, Weights, quoted};
 use crate::mask::Mask;
 use crate::nn::{
-    Attention, AttentionRule, Block, Feed, FeedForward, Heads, Linear, Mixture, Norm, NormKind, QkvProjection, SharedExpert,
+    Attention, AttentionRule, Block, BlockFeed, FeedForward, Heads, Linear, Mixture, Norm, NormKind, QkvProjection, SharedExpert,
     UpProjection,
 };
 use crate::{Error, Result};
@@ -142,15 +144,15 @@ impl<'a> Reader<'a> {
             cross,
             feed_norm: optional(parts.feed_norm)?,
             feed: match (parts.experts, layer.experts) {
-                (Some(names), Some(sizes)) => Feed::Mixture(self.mixture(&path, names, sizes)?),
-                _ => Feed::Dense(self.feed(&path, (parts.opening, parts.down), layer.intermediate)?),
+                (Some(names), Some(sizes)) => BlockFeed::Mixture(self.mixture(&path, names, sizes)?),
+                _ => BlockFeed::Dense(self.feed(&path, (parts.opening, parts.down), layer.intermediate)?),
             },
             feed_after: optional(parts.feed_after)?,
         })
     }
 
-    fn attention(&self, path: &str, parts: &Parts, layer: &Layer) -> Result<Attention> {
-        let Layer { heads, rule, rotary, .. } = *layer;
+    fn attention(&self, path: &str, parts: &BlockNames, layer: &BlockPlan) -> Result<Attention> {
+        let BlockPlan { heads, rule, rotary, .. } = *layer;
         let (q, kv) = (heads.queries * heads.dim, heads.keys * heads.dim);
         let inputs = match parts.inputs {
             [all] => {

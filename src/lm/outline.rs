@@ -1,7 +1,7 @@
 //! [`Outline`]: the linear layers of a model by name, shape and input, without their weights.
 
 use super::Config;
-use super::architecture::{Parts, UpNames};
+use super::architecture::{BlockNames, UpNames};
 use super::load::Reader;
 use crate::io::{Weights, quoted};
 use crate::{Error, Result};
@@ -129,7 +129,7 @@ impl Outline {
 }
 
 /// The layers of one block.
-pub(super) fn block(config: &Config, i: usize, parts: &Parts, path: &str, layers: &mut Vec<Outlined>) {
+pub(super) fn block(config: &Config, i: usize, parts: &BlockNames, path: &str, layers: &mut Vec<Outlined>) {
     let (recipe, widths) = (config.recipe(), config.widths(i));
     let (q, kv, hidden) = (widths.heads * widths.head_dim, widths.kv_heads * widths.head_dim, config.hidden());
     let mut push = |kind, part: &str, shape: (usize, usize), group: &str| {

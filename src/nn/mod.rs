@@ -35,7 +35,7 @@ pub use optimizer::{AdamConstants, Method, Moments, Optimizer};
 pub use parameters::{Change, Gradients, Parameters, See, check_mask};
 pub(crate) use transformer::attention;
 pub use transformer::{
-    Attention, AttentionRule, Back, Block, Distances, Feed, FeedForward, Heads, LayerCache, Linear, Mixture, Norm, NormKind,
+    Attention, AttentionRule, Back, Block, BlockFeed, Distances, FeedForward, Heads, LayerCache, Linear, Mixture, Norm, NormKind,
     Positions, QkvProjection, Residual, RopeScaling, Rotary, RotaryTable, Routed, Seen, SharedExpert, UpProjection, attend,
     attend_back,
 };

@@ -3,7 +3,9 @@
 
 use lacuna::Result;
 use lacuna::lm::Family;
-use lacuna::lm::architecture::{Architecture, BlockList, Defaults, Definition, Keys, LLAMA, Parts, QueryKeyNorm, USUAL, windows};
+use lacuna::lm::architecture::{
+    Architecture, BlockList, BlockNames, Defaults, Definition, Keys, LLAMA, QueryKeyNorm, USUAL, windows,
+};
 
 static OLMO3: Definition =
     Definition { model_type: "olmo3", about: "OLMo 3", architecture, lists: &[BlockList::Windows], ..Definition::USUAL };
@@ -13,7 +15,7 @@ fn architecture(keys: Keys<'_>) -> Result<Architecture> {
     let mut architecture = Architecture { query_key: Some(QueryKeyNorm::All), ..usual };
     let window = keys.window("sliding_window")?;
     windows(keys, &mut architecture, window, |i| (i + 1) % 4 != 0)?;
-    architecture.stacks[0].parts = Parts {
+    architecture.stacks[0].parts = BlockNames {
         norm: None,
         query_key: Some(["self_attn.q_norm", "self_attn.k_norm"]),
         attention_after: Some("post_attention_layernorm"),

@@ -13,6 +13,8 @@ pub struct Defaults {
     pub activation: (&'static str, &'static str),
     /// Whether the head is the embedding.
     pub tied: bool,
+    /// Whether positions are rotary.
+    pub turned: bool,
     /// The base of rotary frequencies.
     pub theta: f64,
     /// Share of a head that is turned, where a config may say another; none where whole heads are.
@@ -28,6 +30,7 @@ pub const LLAMA: Defaults = Defaults {
     epsilon: ("rms_norm_eps", 1e-6),
     activation: ("hidden_act", "silu"),
     tied: false,
+    turned: true,
     theta: 1e4,
     rotary: None,
     original: None,

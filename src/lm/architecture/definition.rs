@@ -24,6 +24,8 @@ pub enum BlockList {
     Windows,
     /// `no_rope_layers`: 1 where positions are rotary, 0 where there are none.
     Rotary,
+    /// `mlp_only_layers`: the numbers of blocks without experts; `decoder_sparse_step` beside it is 1 once the list is written.
+    Dense,
 }
 
 impl BlockList {
@@ -32,6 +34,7 @@ impl BlockList {
         match self {
             BlockList::Windows => "layer_types",
             BlockList::Rotary => "no_rope_layers",
+            BlockList::Dense => "mlp_only_layers",
         }
     }
 }

@@ -33,8 +33,8 @@ pub use defaults::{Defaults, LLAMA};
 pub use definition::{BlockList, Definition, WidthKeys};
 pub use keys::{Keys, setting};
 pub use parts::{
-    Architecture, ExpertNames, Experts, Layer, LearnedPositions, ModelKind, Names, Parts, QkvLayout, QueryKeyNorm, Relative,
-    Stack, USUAL, UpNames, activation, share,
+    Architecture, BlockNames, BlockPlan, ExpertNames, Experts, LearnedPositions, ModelKind, Names, QkvLayout, QueryKeyNorm,
+    Relative, Stack, USUAL, UpNames, activation, share,
 };
 pub use rope::{rotary, rotary_of};
 pub use windows::windows;

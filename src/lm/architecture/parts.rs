@@ -48,7 +48,7 @@ pub struct Architecture {
     pub plus_one: bool,
     /// What norms add below the root.
     pub epsilon: f32,
-    /// Norms of queries and keys, root mean squares without bias; their names stand in [`Parts::query_key`].
+    /// Norms of queries and keys, root mean squares without bias; their names stand in [`BlockNames::query_key`].
     pub query_key: Option<QueryKeyNorm>,
     /// Of the feed-forward layers.
     pub activation: Activation,
@@ -62,10 +62,10 @@ pub struct Architecture {
     pub transposed: bool,
     /// How the rows stand of a layer that makes queries, keys and values.
     pub qkv: QkvLayout,
-    /// How the outputs of a block's parts join the hidden states; of norms behind the sums, [`Parts::attention_after`] and [`Parts::feed_after`].
+    /// How the outputs of a block's parts join the hidden states; of norms behind the sums, [`BlockNames::attention_after`] and [`BlockNames::feed_after`].
     pub residual: Residual,
     /// The blocks in their order.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<BlockPlan>,
     /// Tensors outside the blocks.
     pub names: Names,
     /// One, or that of the encoder and that of the decoder.
@@ -103,7 +103,7 @@ pub enum QkvLayout {
 
 /// One block.
 #[derive(Debug, Clone)]
-pub struct Layer {
+pub struct BlockPlan {
     /// Heads of attention.
     pub heads: Heads,
     /// Who sees whom.
@@ -193,12 +193,12 @@ pub struct Stack {
     /// The norm behind the last block, if there is one.
     pub final_norm: Option<&'static str>,
     /// Names within a block.
-    pub parts: Parts,
+    pub parts: BlockNames,
 }
 
 /// Names within a block.
 #[derive(Debug, Clone, Copy)]
-pub struct Parts {
+pub struct BlockNames {
     /// Before attention.
     pub norm: Option<&'static str>,
     /// Of q, k and v; or of the one layer that is all three.
@@ -223,7 +223,7 @@ pub struct Parts {
     pub experts: Option<ExpertNames>,
 }
 
-impl Parts {
+impl BlockNames {
     /// The norms of hidden features, in the order in which they run.
     pub(crate) fn norms(&self) -> impl Iterator<Item = &'static str> {
         let cross = self.cross.map(|cross| cross[0]);
@@ -243,7 +243,7 @@ pub enum UpNames {
 }
 
 /// The names of Llama's block, which others share.
-pub const USUAL: Parts = Parts {
+pub const USUAL: BlockNames = BlockNames {
     norm: Some("input_layernorm"),
     inputs: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
     query_key: None,
@@ -292,7 +292,13 @@ impl Architecture {
         let rule = AttentionRule { scale: (dim as f32).powf(-0.5), cap: None, window: None, causal: true };
         let heads = Heads { queries, keys: kv, dim };
         let blocks = keys.blocks("num_hidden_layers")?;
-        let layer = Layer { heads, rule, rotary: Some(0), intermediate: keys.size("intermediate_size")?, experts: None };
+        let layer = BlockPlan {
+            heads,
+            rule,
+            rotary: defaults.turned.then_some(0),
+            intermediate: keys.size("intermediate_size")?,
+            experts: None,
+        };
         Ok(Architecture {
             kind: ModelKind::Decoder,
             vocab: keys.size("vocab_size")?,
@@ -306,7 +312,7 @@ impl Architecture {
             logit_cap: None,
             positions: None,
             token_types: None,
-            rotaries: vec![rope::rotary(keys, dim, &defaults)?],
+            rotaries: if defaults.turned { vec![rope::rotary(keys, dim, &defaults)?] } else { Vec::new() },
             relative: None,
             alibi: false,
             norm: NormKind::Rms,
@@ -334,7 +340,7 @@ impl Architecture {
 
     /// Refuses what contradicts itself.
     pub(crate) fn check(&self) -> Result<()> {
-        for (i, Layer { heads, experts, .. }) in self.layers.iter().enumerate() {
+        for (i, BlockPlan { heads, experts, .. }) in self.layers.iter().enumerate() {
             if heads.queries % heads.keys != 0 {
                 let reason = format!("block {i}: {} heads do not share {} key-value heads evenly", heads.queries, heads.keys);
                 return Err(setting("num_key_value_heads", reason));

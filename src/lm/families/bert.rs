@@ -11,7 +11,7 @@
 
 use crate::Result;
 use crate::lm::architecture::{
-    Architecture, Defaults, Definition, Keys, LLAMA, LearnedPositions, ModelKind, Names, Parts, USUAL, UpNames, WidthKeys,
+    Architecture, BlockNames, Defaults, Definition, Keys, LLAMA, LearnedPositions, ModelKind, Names, USUAL, UpNames, WidthKeys,
     setting,
 };
 use crate::nn::{NormKind, Residual};
@@ -39,14 +39,14 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     }
     let mut own = keys.0.clone();
     ["num_key_value_heads", "head_dim", "tie_word_embeddings"].iter().for_each(|key| drop(own.remove(*key)));
-    let defaults = Defaults { epsilon: ("layer_norm_eps", 1e-12), activation: ("hidden_act", "gelu"), tied: true, ..LLAMA };
+    let defaults =
+        Defaults { epsilon: ("layer_norm_eps", 1e-12), activation: ("hidden_act", "gelu"), tied: true, turned: false, ..LLAMA };
     let usual = Architecture::usual(Keys(&own), defaults)?;
     let count = keys.size_or("max_position_embeddings", 512)?;
     let mut recipe = Architecture {
         kind: ModelKind::Encoder,
         positions: Some(LearnedPositions { count, offset: 0 }),
         token_types: Some(keys.size_or("type_vocab_size", 2)?),
-        rotaries: vec![],
         norm: NormKind::Layer,
         norm_bias: true,
         attention_bias: true,
@@ -64,12 +64,11 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         ..usual
     };
     for layer in &mut recipe.layers {
-        layer.rotary = None;
         layer.rule.causal = false;
     }
     let stack = &mut recipe.stacks[0];
     (stack.path, stack.final_norm) = ("encoder.layer", None);
-    stack.parts = Parts {
+    stack.parts = BlockNames {
         norm: None,
         inputs: &["attention.self.query", "attention.self.key", "attention.self.value"],
         output: "attention.output.dense",

@@ -11,7 +11,7 @@
 
 use crate::Result;
 use crate::lm::architecture::{
-    Architecture, Defaults, Definition, Keys, LLAMA, Names, Parts, QkvLayout, USUAL, UpNames, setting,
+    Architecture, BlockNames, Defaults, Definition, Keys, LLAMA, Names, QkvLayout, USUAL, UpNames, setting,
 };
 use crate::nn::NormKind;
 
@@ -39,11 +39,15 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         own.insert(to.into(), keys.size(from)?.into());
     }
     own.insert("intermediate_size".into(), (4 * keys.size("hidden_size")?).into());
-    let defaults =
-        Defaults { epsilon: ("layer_norm_epsilon", 1e-5), activation: ("hidden_act", "gelu_new"), tied: true, ..LLAMA };
+    let defaults = Defaults {
+        epsilon: ("layer_norm_epsilon", 1e-5),
+        activation: ("hidden_act", "gelu_new"),
+        tied: true,
+        turned: false,
+        ..LLAMA
+    };
     let usual = Architecture::usual(Keys(&own), defaults)?;
     let mut recipe = Architecture {
-        rotaries: vec![],
         alibi: true,
         norm: NormKind::Layer,
         norm_bias: true,
@@ -59,10 +63,9 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         },
         ..usual
     };
-    recipe.layers.iter_mut().for_each(|layer| layer.rotary = None);
     let stack = &mut recipe.stacks[0];
     (stack.path, stack.final_norm) = ("h", Some("ln_f"));
-    stack.parts = Parts {
+    stack.parts = BlockNames {
         inputs: &["self_attention.query_key_value"],
         output: "self_attention.dense",
         opening: UpNames::Plain("mlp.dense_h_to_4h"),

@@ -10,7 +10,7 @@
 //! Every other block, from the first on, sees only a window.
 
 use crate::Result;
-use crate::lm::architecture::{Architecture, BlockList, Defaults, Definition, Keys, LLAMA, Parts, USUAL, setting, windows};
+use crate::lm::architecture::{Architecture, BlockList, BlockNames, Defaults, Definition, Keys, LLAMA, USUAL, setting, windows};
 
 pub(super) static FAMILY: Definition = Definition {
     model_type: "gemma2",
@@ -51,7 +51,7 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         layer.rule.cap = cap;
     }
     windows(keys, &mut recipe, window, |i| i % 2 == 0)?;
-    recipe.stacks[0].parts = Parts {
+    recipe.stacks[0].parts = BlockNames {
         attention_after: Some("post_attention_layernorm"),
         feed_norm: Some("pre_feedforward_layernorm"),
         feed_after: Some("post_feedforward_layernorm"),

@@ -11,7 +11,7 @@
 
 use crate::Result;
 use crate::lm::architecture::{
-    Architecture, BlockList, Defaults, Definition, Keys, LLAMA, Parts, QueryKeyNorm, USUAL, rotary_of, setting, windows,
+    Architecture, BlockList, BlockNames, Defaults, Definition, Keys, LLAMA, QueryKeyNorm, USUAL, rotary_of, setting, windows,
 };
 use crate::nn::{RopeScaling, Rotary};
 
@@ -72,7 +72,7 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         layer.rule.cap = cap;
         layer.rotary = Some(usize::from(layer.rule.window.is_some()));
     }
-    recipe.stacks[0].parts = Parts {
+    recipe.stacks[0].parts = BlockNames {
         query_key: Some(["self_attn.q_norm", "self_attn.k_norm"]),
         attention_after: Some("post_attention_layernorm"),
         feed_norm: Some("pre_feedforward_layernorm"),

@@ -11,7 +11,7 @@
 
 use crate::Result;
 use crate::lm::architecture::{
-    Architecture, Definition, Keys, Layer, LearnedPositions, ModelKind, Names, Parts, QkvLayout, Stack, USUAL, UpNames,
+    Architecture, BlockNames, BlockPlan, Definition, Keys, LearnedPositions, ModelKind, Names, QkvLayout, Stack, USUAL, UpNames,
     WidthKeys, activation, share,
 };
 use crate::nn::{AttentionRule, Heads, NormKind, Residual};
@@ -41,7 +41,7 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let blocks = keys.blocks("n_layer")?;
     let scale = if keys.flag("scale_attn_weights", true)? { (dim as f32).powf(-0.5) } else { 1.0 };
     let by_number = keys.flag("scale_attn_by_inverse_layer_idx", false)?;
-    let layer = |i: usize| Layer {
+    let layer = |i: usize| BlockPlan {
         heads: Heads { queries, keys: queries, dim },
         rule: AttentionRule {
             scale: if by_number { scale / (i + 1) as f32 } else { scale },
@@ -82,13 +82,13 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         transposed: true,
         qkv: QkvLayout::Stacked,
         residual: Residual::InTurn,
-        layers: (0..blocks).map(|i| Layer { intermediate, ..layer(i) }).collect(),
+        layers: (0..blocks).map(|i| BlockPlan { intermediate, ..layer(i) }).collect(),
         names: Names { prefix: "transformer.", embedding: &["wte"], positions: "wpe", ..Names::USUAL },
         stacks: vec![Stack {
             blocks,
             path: "h",
             final_norm: Some("ln_f"),
-            parts: Parts {
+            parts: BlockNames {
                 norm: Some("ln_1"),
                 inputs: &["attn.c_attn"],
                 output: "attn.c_proj",

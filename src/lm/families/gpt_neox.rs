@@ -10,7 +10,7 @@
 
 use crate::Result;
 use crate::lm::architecture::{
-    Architecture, Defaults, Definition, Keys, LLAMA, Names, Parts, QkvLayout, USUAL, UpNames, WidthKeys,
+    Architecture, BlockNames, Defaults, Definition, Keys, LLAMA, Names, QkvLayout, USUAL, UpNames, WidthKeys,
 };
 use crate::nn::{NormKind, Residual};
 
@@ -50,7 +50,7 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     };
     let stack = &mut recipe.stacks[0];
     stack.final_norm = Some("final_layer_norm");
-    stack.parts = Parts {
+    stack.parts = BlockNames {
         inputs: &["attention.query_key_value"],
         output: "attention.dense",
         opening: UpNames::Plain("mlp.dense_h_to_4h"),

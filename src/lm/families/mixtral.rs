@@ -4,7 +4,7 @@
 //! by their sum.
 
 use crate::Result;
-use crate::lm::architecture::{Architecture, Defaults, Definition, ExpertNames, Experts, Keys, LLAMA, Parts, USUAL};
+use crate::lm::architecture::{Architecture, BlockNames, Defaults, Definition, ExpertNames, Experts, Keys, LLAMA, USUAL};
 
 pub(super) static FAMILY: Definition = Definition {
     model_type: "mixtral",
@@ -30,6 +30,6 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         layers: ["w1", "w3", "w2"],
         shared: None,
     };
-    recipe.stacks[0].parts = Parts { experts: Some(experts), ..USUAL };
+    recipe.stacks[0].parts = BlockNames { experts: Some(experts), ..USUAL };
     Ok(recipe)
 }

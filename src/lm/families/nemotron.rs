@@ -9,7 +9,7 @@
 //! Only the first part of each head is turned by its position.
 
 use crate::Result;
-use crate::lm::architecture::{Architecture, Defaults, Definition, Keys, LLAMA, Parts, USUAL, UpNames};
+use crate::lm::architecture::{Architecture, BlockNames, Defaults, Definition, Keys, LLAMA, USUAL, UpNames};
 use crate::nn::NormKind;
 
 pub(super) static FAMILY: Definition = Definition {
@@ -32,6 +32,6 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         feed_bias: keys.flag("mlp_bias", false)?,
         ..Architecture::usual(keys, defaults)?
     };
-    recipe.stacks[0].parts = Parts { opening: UpNames::Plain("mlp.up_proj"), ..USUAL };
+    recipe.stacks[0].parts = BlockNames { opening: UpNames::Plain("mlp.up_proj"), ..USUAL };
     Ok(recipe)
 }

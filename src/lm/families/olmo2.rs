@@ -8,7 +8,7 @@
 //! No norm stands before a part of a block, one behind each.
 
 use crate::Result;
-use crate::lm::architecture::{Architecture, Defaults, Definition, Keys, LLAMA, Parts, QueryKeyNorm, USUAL};
+use crate::lm::architecture::{Architecture, BlockNames, Defaults, Definition, Keys, LLAMA, QueryKeyNorm, USUAL};
 
 pub(super) static FAMILY: Definition =
     Definition { model_type: "olmo2", about: "OLMo 2", architecture: recipe, ..Definition::USUAL };
@@ -17,7 +17,7 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let bias = keys.flag("attention_bias", false)?;
     let usual = Architecture::usual(keys, Defaults { epsilon: ("rms_norm_eps", 1e-5), ..LLAMA })?;
     let mut recipe = Architecture { attention_bias: bias, output_bias: bias, query_key: Some(QueryKeyNorm::All), ..usual };
-    recipe.stacks[0].parts = Parts {
+    recipe.stacks[0].parts = BlockNames {
         norm: None,
         query_key: Some(["self_attn.q_norm", "self_attn.k_norm"]),
         attention_after: Some("post_attention_layernorm"),

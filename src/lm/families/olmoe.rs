@@ -4,12 +4,15 @@
 
 use super::qwen_moe::EXPERTS;
 use crate::Result;
-use crate::lm::architecture::{Architecture, Defaults, Definition, Experts, Keys, LLAMA, Parts, QueryKeyNorm, USUAL, setting};
+use crate::lm::architecture::{
+    Architecture, BlockNames, Defaults, Definition, Experts, Keys, LLAMA, QueryKeyNorm, USUAL, setting,
+};
 
 pub(super) static FAMILY: Definition = Definition {
     model_type: "olmoe",
     about: "OLMoE",
     architecture: recipe,
+    general_names: &[("num_local_experts", "num_experts")],
     experts: Some(["num_experts", "num_experts_per_tok"]),
     ..Definition::USUAL
 };
@@ -27,6 +30,6 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         layer.experts = Some(Experts { count, active, intermediate: layer.intermediate, normalised, shared: None });
     }
     let query_key = Some(["self_attn.q_norm", "self_attn.k_norm"]);
-    recipe.stacks[0].parts = Parts { query_key, experts: Some(EXPERTS), ..USUAL };
+    recipe.stacks[0].parts = BlockNames { query_key, experts: Some(EXPERTS), ..USUAL };
     Ok(recipe)
 }

@@ -12,7 +12,7 @@
 
 use crate::Result;
 use crate::lm::architecture::{
-    Architecture, Defaults, Definition, Keys, LLAMA, LearnedPositions, Names, Parts, USUAL, UpNames, WidthKeys, setting,
+    Architecture, BlockNames, Defaults, Definition, Keys, LLAMA, LearnedPositions, Names, USUAL, UpNames, WidthKeys, setting,
 };
 use crate::nn::{NormKind, Residual};
 
@@ -42,6 +42,7 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         epsilon: ("layer_norm_eps", 1e-5),
         activation: ("activation_function", "relu"),
         tied: true,
+        turned: false,
         ..LLAMA
     };
     let usual = Architecture::usual(Keys(&own), defaults)?;
@@ -51,7 +52,6 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let mut recipe = Architecture {
         embedding_width: (width != usual.hidden).then_some(width),
         positions: Some(LearnedPositions { count: keys.size_or("max_position_embeddings", 2048)?, offset: OFFSET }),
-        rotaries: vec![],
         norm: NormKind::Layer,
         norm_bias: true,
         attention_bias: true,
@@ -67,11 +67,10 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         },
         ..usual
     };
-    recipe.layers.iter_mut().for_each(|layer| layer.rotary = None);
     let (first, second) = (Some("self_attn_layer_norm"), Some("final_layer_norm"));
     let stack = &mut recipe.stacks[0];
     stack.final_norm = last.then_some("final_layer_norm");
-    stack.parts = Parts {
+    stack.parts = BlockNames {
         norm: first.filter(|_| before),
         output: "self_attn.out_proj",
         attention_after: first.filter(|_| !before),

@@ -8,7 +8,7 @@
 //! Only the first part of each head is turned by its position.
 
 use crate::Result;
-use crate::lm::architecture::{Architecture, Defaults, Definition, Keys, LLAMA, Parts, USUAL, UpNames, setting};
+use crate::lm::architecture::{Architecture, BlockNames, Defaults, Definition, Keys, LLAMA, USUAL, UpNames, setting};
 use crate::nn::{NormKind, Residual};
 
 pub(super) static FAMILY: Definition = Definition {
@@ -38,6 +38,6 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let stack = &mut recipe.stacks[0];
     stack.final_norm = Some("final_layernorm");
     stack.parts =
-        Parts { output: "self_attn.dense", feed_norm: None, opening: UpNames::Plain("mlp.fc1"), down: "mlp.fc2", ..USUAL };
+        BlockNames { output: "self_attn.dense", feed_norm: None, opening: UpNames::Plain("mlp.fc1"), down: "mlp.fc2", ..USUAL };
     Ok(recipe)
 }

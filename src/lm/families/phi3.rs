@@ -6,7 +6,7 @@
 //! embedding.
 
 use crate::Result;
-use crate::lm::architecture::{Architecture, Defaults, Definition, Keys, LLAMA, Parts, USUAL, UpNames};
+use crate::lm::architecture::{Architecture, BlockNames, Defaults, Definition, Keys, LLAMA, USUAL, UpNames};
 
 pub(super) static FAMILY: Definition =
     Definition { model_type: "phi3", about: "Phi-3, Phi-4-mini", architecture: recipe, ..Definition::USUAL };
@@ -16,6 +16,6 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let mut recipe = Architecture::usual(keys, defaults)?;
     let window = keys.window("sliding_window")?;
     recipe.layers.iter_mut().for_each(|layer| layer.rule.window = window);
-    recipe.stacks[0].parts = Parts { inputs: &["self_attn.qkv_proj"], opening: UpNames::Fused("mlp.gate_up_proj"), ..USUAL };
+    recipe.stacks[0].parts = BlockNames { inputs: &["self_attn.qkv_proj"], opening: UpNames::Fused("mlp.gate_up_proj"), ..USUAL };
     Ok(recipe)
 }

@@ -9,7 +9,7 @@
 
 use super::qwen2::late_windows;
 use crate::Result;
-use crate::lm::architecture::{Architecture, BlockList, Defaults, Definition, Keys, LLAMA, Parts, QueryKeyNorm, USUAL};
+use crate::lm::architecture::{Architecture, BlockList, BlockNames, Defaults, Definition, Keys, LLAMA, QueryKeyNorm, USUAL};
 
 pub(super) static FAMILY: Definition =
     Definition { model_type: "qwen3", about: "Qwen3", architecture: recipe, lists: &[BlockList::Windows], ..Definition::USUAL };
@@ -24,6 +24,6 @@ pub(super) fn with(keys: Keys<'_>, defaults: Defaults) -> Result<Architecture> {
     let usual = Architecture::usual(keys, defaults)?;
     let mut recipe = Architecture { attention_bias: bias, output_bias: bias, query_key: Some(QueryKeyNorm::Head), ..usual };
     late_windows(keys, &mut recipe)?;
-    recipe.stacks[0].parts = Parts { query_key: Some(["self_attn.q_norm", "self_attn.k_norm"]), ..USUAL };
+    recipe.stacks[0].parts = BlockNames { query_key: Some(["self_attn.q_norm", "self_attn.k_norm"]), ..USUAL };
     Ok(recipe)
 }

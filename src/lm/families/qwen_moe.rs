@@ -8,15 +8,16 @@ use super::qwen2::late_windows;
 use super::qwen3;
 use crate::Result;
 use crate::lm::architecture::{
-    Architecture, BlockList, Defaults, Definition, ExpertNames, Experts, Keys, LLAMA, Parts, USUAL, setting,
+    Architecture, BlockList, BlockNames, Defaults, Definition, ExpertNames, Experts, Keys, LLAMA, USUAL, setting,
 };
 
 pub(super) static QWEN2: Definition = Definition {
     model_type: "qwen2_moe",
     about: "Qwen1.5-MoE, Qwen2-MoE",
     architecture: qwen2_moe,
+    general_names: &[("num_local_experts", "num_experts")],
     experts: Some(["num_experts", "num_experts_per_tok"]),
-    lists: &[BlockList::Windows],
+    lists: &[BlockList::Windows, BlockList::Dense],
     ..Definition::USUAL
 };
 
@@ -24,8 +25,9 @@ pub(super) static QWEN3: Definition = Definition {
     model_type: "qwen3_moe",
     about: "Qwen3-MoE",
     architecture: qwen3_moe,
+    general_names: &[("num_local_experts", "num_experts")],
     experts: Some(["num_experts", "num_experts_per_tok"]),
-    lists: &[BlockList::Windows],
+    lists: &[BlockList::Windows, BlockList::Dense],
     ..Definition::USUAL
 };
 
@@ -48,7 +50,7 @@ fn qwen2_moe(keys: Keys<'_>) -> Result<Architecture> {
     place(keys, &mut recipe, experts)?;
     let layers = ["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj"];
     let names = ExpertNames { shared: Some((layers, "mlp.shared_expert_gate")), ..EXPERTS };
-    recipe.stacks[0].parts = Parts { experts: Some(names), ..USUAL };
+    recipe.stacks[0].parts = BlockNames { experts: Some(names), ..USUAL };
     Ok(recipe)
 }
 

@@ -4,7 +4,7 @@
 //! norm stands before attention and the feed-forward layers, which join the hidden states together.
 
 use crate::Result;
-use crate::lm::architecture::{Architecture, Defaults, Definition, Keys, LLAMA, Parts, USUAL, setting};
+use crate::lm::architecture::{Architecture, BlockNames, Defaults, Definition, Keys, LLAMA, USUAL, setting};
 use crate::nn::{NormKind, Residual};
 
 pub(super) static FAMILY: Definition = Definition {
@@ -29,7 +29,7 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         ..Architecture::usual(keys, defaults)?
     };
     if parallel {
-        recipe.stacks[0].parts = Parts { feed_norm: None, ..USUAL };
+        recipe.stacks[0].parts = BlockNames { feed_norm: None, ..USUAL };
     }
     Ok(recipe)
 }

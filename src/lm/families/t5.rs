@@ -16,8 +16,8 @@
 
 use crate::Result;
 use crate::lm::architecture::{
-    Architecture, Definition, Keys, Layer, ModelKind, Names, Parts, QkvLayout, Relative, Stack, UpNames, WidthKeys, activation,
-    setting,
+    Architecture, BlockNames, BlockPlan, Definition, Keys, ModelKind, Names, QkvLayout, Relative, Stack, UpNames, WidthKeys,
+    activation, setting,
 };
 use crate::nn::{Activation, AttentionRule, Heads, NormKind, Residual};
 
@@ -52,7 +52,7 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     }
     let (gated, activation) = feed(keys)?;
     let intermediate = keys.size("d_ff")?;
-    let layer = |causal| Layer {
+    let layer = |causal| BlockPlan {
         heads,
         rule: AttentionRule { scale: 1.0, cap: None, window: None, causal },
         rotary: None,
@@ -133,7 +133,7 @@ fn feed(keys: Keys<'_>) -> Result<(bool, Activation)> {
     Ok((gated, activation))
 }
 
-fn parts(gated: bool, decoder: bool) -> Parts {
+fn parts(gated: bool, decoder: bool) -> BlockNames {
     let opening = match (gated, decoder) {
         (false, false) => UpNames::Plain("layer.1.DenseReluDense.wi"),
         (false, true) => UpNames::Plain("layer.2.DenseReluDense.wi"),
@@ -147,7 +147,7 @@ fn parts(gated: bool, decoder: bool) -> Parts {
         "layer.1.EncDecAttention.v",
         "layer.1.EncDecAttention.o",
     ];
-    Parts {
+    BlockNames {
         norm: Some("layer.0.layer_norm"),
         inputs: &["layer.0.SelfAttention.q", "layer.0.SelfAttention.k", "layer.0.SelfAttention.v"],
         query_key: None,

@@ -32,7 +32,7 @@ pub enum Residual {
 /// What stands between attentions.
 #[allow(clippy::large_enum_variant)] // one in a block
 #[derive(Debug, Clone)]
-pub enum Feed {
+pub enum BlockFeed {
     /// Feed-forward layers for all tokens.
     Dense(FeedForward),
     /// Experts of which a token meets a few.
@@ -54,47 +54,47 @@ pub struct Block {
     /// Before the feed-forward layers. Of those that run beside attention without it: they read what attention reads.
     pub(crate) feed_norm: Option<Norm>,
     /// The feed-forward layers.
-    pub(crate) feed: Feed,
+    pub(crate) feed: BlockFeed,
     /// Behind the feed-forward layers.
     pub(crate) feed_after: Option<Norm>,
 }
 
-impl Feed {
+impl BlockFeed {
     /// The linear layers, in the order in which they run.
     pub fn linears(&self) -> Vec<&Linear> {
         match self {
-            Feed::Dense(feed) => feed.linears(),
-            Feed::Mixture(mixture) => mixture.linears(),
+            BlockFeed::Dense(feed) => feed.linears(),
+            BlockFeed::Mixture(mixture) => mixture.linears(),
         }
     }
 
-    /// As [`Feed::linears`], to be changed.
+    /// As [`BlockFeed::linears`], to be changed.
     pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
         match self {
-            Feed::Dense(feed) => feed.linears_mut(),
-            Feed::Mixture(mixture) => mixture.linears_mut(),
+            BlockFeed::Dense(feed) => feed.linears_mut(),
+            BlockFeed::Mixture(mixture) => mixture.linears_mut(),
         }
     }
 
     /// Adds the output to `h`, given what the last layer reads, or what experts read.
     fn add_inner(&self, inner: &Array2<f32>, h: &mut Array2<f32>) {
         match self {
-            Feed::Dense(feed) => feed.down().add_to(inner, h),
-            Feed::Mixture(mixture) => mixture.add_to(inner, h, &mut ()),
+            BlockFeed::Dense(feed) => feed.down().add_to(inner, h),
+            BlockFeed::Mixture(mixture) => mixture.add_to(inner, h, &mut ()),
         }
     }
 
     fn visit(&self, f: &mut See<'_>) {
         match self {
-            Feed::Dense(feed) => feed.visit(f),
-            Feed::Mixture(mixture) => mixture.visit(f),
+            BlockFeed::Dense(feed) => feed.visit(f),
+            BlockFeed::Mixture(mixture) => mixture.visit(f),
         }
     }
 
     fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
         match self {
-            Feed::Dense(feed) => feed.visit_mut(f),
-            Feed::Mixture(mixture) => mixture.visit_mut(f),
+            BlockFeed::Dense(feed) => feed.visit_mut(f),
+            BlockFeed::Mixture(mixture) => mixture.visit_mut(f),
         }
     }
 }
@@ -117,24 +117,24 @@ impl Block {
     /// The feed-forward layers; none where experts stand in their place.
     pub fn feed_forward(&self) -> Option<&FeedForward> {
         match &self.feed {
-            Feed::Dense(feed) => Some(feed),
-            Feed::Mixture(_) => None,
+            BlockFeed::Dense(feed) => Some(feed),
+            BlockFeed::Mixture(_) => None,
         }
     }
 
     /// The experts, if the block has some.
     pub fn mixture(&self) -> Option<&Mixture> {
         match &self.feed {
-            Feed::Dense(_) => None,
-            Feed::Mixture(mixture) => Some(mixture),
+            BlockFeed::Dense(_) => None,
+            BlockFeed::Mixture(mixture) => Some(mixture),
         }
     }
 
     /// As [`Block::mixture`], to be changed.
     pub fn mixture_mut(&mut self) -> Option<&mut Mixture> {
         match &mut self.feed {
-            Feed::Dense(_) => None,
-            Feed::Mixture(mixture) => Some(mixture),
+            BlockFeed::Dense(_) => None,
+            BlockFeed::Mixture(mixture) => Some(mixture),
         }
     }
 
@@ -207,8 +207,8 @@ impl Block {
         }
         let x = x.unwrap_or_else(|| self.feed_x(h));
         match &self.feed {
-            Feed::Mixture(mixture) => self.join(&self.feed_after, h, |h| mixture.add_to(&x, h, observer)),
-            Feed::Dense(feed) => {
+            BlockFeed::Mixture(mixture) => self.join(&self.feed_after, h, |h| mixture.add_to(&x, h, observer)),
+            BlockFeed::Dense(feed) => {
                 let open = feed.open(&x, observer);
                 drop(x);
                 let inner = feed.inner(&open);
@@ -220,7 +220,7 @@ impl Block {
 
     /// As [`Block::forward`]; `see` is shown what experts give.
     pub(crate) fn forward_seen(&self, h: &mut Array2<f32>, at: &Positions, see: &mut SeeExpert<'_>) {
-        let Feed::Mixture(mixture) = &self.feed else { return self.forward(h, at, &mut ()) };
+        let BlockFeed::Mixture(mixture) = &self.feed else { return self.forward(h, at, &mut ()) };
         let mixed = self.mixed(&self.attention_x(h), at);
         let beside = self.is_parallel().then(|| self.feed_x(h));
         self.add_attention(h, &mixed);
@@ -256,8 +256,8 @@ impl Block {
     /// What the last feed-forward layer reads, of the `x` of [`Block::feed_x`]; where there are experts, that x itself.
     pub(crate) fn inner(&self, x: &Array2<f32>) -> Array2<f32> {
         match &self.feed {
-            Feed::Dense(feed) => feed.inner(&feed.open(x, &mut ())),
-            Feed::Mixture(_) => x.clone(),
+            BlockFeed::Dense(feed) => feed.inner(&feed.open(x, &mut ())),
+            BlockFeed::Mixture(_) => x.clone(),
         }
     }
 
@@ -322,16 +322,18 @@ impl Block {
         let mut d_feed_x = Array2::zeros(feed_x.dim());
         {
             let opened = match &self.feed {
-                Feed::Dense(feed) => Some((feed, feed.open(feed_x, &mut ()))),
-                Feed::Mixture(_) => None,
+                BlockFeed::Dense(feed) => Some((feed, feed.open(feed_x, &mut ()))),
+                BlockFeed::Mixture(_) => None,
             };
             let inner = opened.as_ref().map(|(feed, open)| feed.inner(open));
             let add = |y: &mut Array2<f32>| self.feed.add_inner(inner.as_ref().unwrap_or(feed_x), y);
             let through = self.before_join(&self.feed_after, d, &between.stream, add, carry);
             let dy = through.as_ref().unwrap_or(d);
             match (&self.feed, &opened, &inner) {
-                (Feed::Mixture(mixture), ..) => mixture.back(feed_x, dy, &mut d_feed_x, carry),
-                (Feed::Dense(_), Some((feed, open)), Some(inner)) => feed.back(feed_x, open, inner, dy, &mut d_feed_x, carry),
+                (BlockFeed::Mixture(mixture), ..) => mixture.back(feed_x, dy, &mut d_feed_x, carry),
+                (BlockFeed::Dense(_), Some((feed, open)), Some(inner)) => {
+                    feed.back(feed_x, open, inner, dy, &mut d_feed_x, carry)
+                }
                 _ => unreachable!("dense layers are opened"),
             }
         }

@@ -15,7 +15,7 @@ mod block;
 pub use attend::{AttentionRule, Distances, Heads, Seen, attend};
 pub use attend_back::{Back, attend_back};
 pub use attention::{Attention, QkvProjection};
-pub use block::{Block, Feed, Residual};
+pub use block::{Block, BlockFeed, Residual};
 pub use feedforward::{FeedForward, UpProjection};
 pub use linear::Linear;
 pub use mixture::{Mixture, Routed, SharedExpert};

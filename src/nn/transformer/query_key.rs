@@ -4,7 +4,7 @@ use super::{Heads, Norm};
 use crate::nn::observer::Sink;
 use crate::nn::parameters::Change;
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayView2, Axis, s};
+use ndarray::{Array2, ArrayView2, s};
 use std::ops::Range;
 
 /// Norms of queries and keys, of each head for itself or of all heads together (Henry et al., arXiv:2010.04245; Dehghani et al.,
@@ -92,7 +92,11 @@ impl Grouped {
 
     /// Queries, then keys, then values, of what the layer gave.
     pub fn apart(&self, own: &Array2<f32>) -> Array2<f32> {
-        own.select(Axis(1), &self.order)
+        let mut apart = Array2::zeros(own.dim());
+        for (mut to, from) in apart.rows_mut().into_iter().zip(own.rows()) {
+            to.iter_mut().zip(&self.order).for_each(|(to, &at)| *to = from[at]);
+        }
+        apart
     }
 
     /// The way back.

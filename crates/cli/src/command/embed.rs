@@ -4,7 +4,7 @@ use super::model::{open, stored};
 use super::place::{self, Force};
 use super::{print, print_json};
 use clap::Parser;
-use lacuna::eval::{Pooling, cosine, embed};
+use lacuna::eval::{SentencePooling, cosine, embed};
 use lacuna::io::{Checkpoint, Dtype};
 use lacuna::lm::Inference;
 use lacuna::text::Tokenizer;
@@ -38,12 +38,12 @@ pub struct Args {
 const SENTENCE: usize = 32;
 
 /// The vectors of the sentences by the model of a folder.
-fn vectors(dir: &Path, sentences: &[&str]) -> Result<(Array2<f32>, Pooling)> {
+fn vectors(dir: &Path, sentences: &[&str]) -> Result<(Array2<f32>, SentencePooling)> {
     let (folder, config) = open(dir)?;
     if !config.is_encoder() {
         return Err(Error::malformed(dir, format!("is a {}; embed makes vectors by encoders", config.kind())));
     }
-    let (tokenizer, pooling) = (Tokenizer::open(dir)?, Pooling::of(dir)?);
+    let (tokenizer, pooling) = (Tokenizer::open(dir)?, SentencePooling::of(dir)?);
     let vocab = config.vocab();
     let tokens = |text: &&str| tokenizer.encode(text, true).and_then(|ids| tokenizer.fits(&ids, vocab).map(|()| ids));
     let ids = sentences.iter().map(tokens).collect::<Result<Vec<_>>>()?;

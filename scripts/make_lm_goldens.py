@@ -10,6 +10,8 @@ Each file holds a model's tensors under their own names, its config.json as the 
 entry "config", and
     expected.input_ids (T) · expected.labels (of an encoder-decoder) · expected.logits (T, V) · expected.nll ()
     expected.grad.<tensor>, the gradient of that mean loss
+    expected.hidden (T, H) · expected.along (T, H), of an encoder in the place of logits and loss: what the last block gives, and the slope of
+    what is minimised there, times T
     expected.early (S, V), logits of the first S tokens alone, where texts so short have other rotary frequencies
 all as f32. Every window is shorter than the text, and no parameter keeps the value it is initialised with.
 """
@@ -69,6 +71,50 @@ FAMILIES = {
         intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, partial_rotary_factor=0.25))),
     "nemotron_part": lambda: tf.NemotronForCausalLM(tf.NemotronConfig(**base(
         intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, partial_rotary_factor=0.25))),
+    "qwen2": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**base(
+        num_key_value_heads=2, tie_word_embeddings=True, rope_theta=1e6, use_sliding_window=True, sliding_window=5, max_window_layers=1))),
+    "qwen3": lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(**base(head_dim=6, num_key_value_heads=2, rope_theta=1e6))),
+    "gemma": lambda: tf.GemmaForCausalLM(tf.GemmaConfig(**base(head_dim=6, num_key_value_heads=1))),
+    "gemma3": lambda: tf.Gemma3ForCausalLM(tf.Gemma3TextConfig(**base(
+        num_hidden_layers=3, head_dim=6, num_key_value_heads=1, sliding_window=5, query_pre_attn_scalar=9, rope_theta=1e4, rms_norm_eps=1e-8,
+        rope_local_base_freq=1e2, rope_scaling=dict(rope_type="linear", factor=4.0), attn_implementation="eager",
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"]))),
+    "smollm3": lambda: tf.SmolLM3ForCausalLM(tf.SmolLM3Config(**base(
+        num_hidden_layers=3, num_key_value_heads=2, rope_theta=5e6, no_rope_layer_interval=2))),
+    "olmo2": lambda: tf.Olmo2ForCausalLM(tf.Olmo2Config(**base(num_key_value_heads=2, rms_norm_eps=1e-8))),
+    "phi4mini": lambda: tf.Phi3ForCausalLM(tf.Phi3Config(**base(
+        num_attention_heads=2, num_key_value_heads=1, partial_rotary_factor=0.75, tie_word_embeddings=True))),
+    "stablelm": lambda: tf.StableLmForCausalLM(tf.StableLmConfig(**base(
+        num_attention_heads=2, num_key_value_heads=1, partial_rotary_factor=0.25, use_qkv_bias=True))),
+    "stablelm_parallel": lambda: tf.StableLmForCausalLM(tf.StableLmConfig(**base(
+        num_hidden_layers=1, num_key_value_heads=4, partial_rotary_factor=0.5, use_parallel_residual=True))),
+    "opt": lambda: tf.OPTForCausalLM(tf.OPTConfig(
+        hidden_size=16, ffn_dim=20, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=24, vocab_size=VOCAB,
+        dropout=0.0, bos_token_id=1, eos_token_id=2, pad_token_id=0)),
+    "opt_350m": lambda: tf.OPTForCausalLM(tf.OPTConfig(
+        hidden_size=16, ffn_dim=20, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=24, vocab_size=VOCAB,
+        word_embed_proj_dim=10, do_layer_norm_before=False, dropout=0.0, bos_token_id=1, eos_token_id=2, pad_token_id=0)),
+    "pythia": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**base(rotary_pct=0.5))),
+    "neox_serial": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**base(
+        num_hidden_layers=1, num_attention_heads=2, rotary_pct=0.25, use_parallel_residual=False))),
+    "bloom": lambda: tf.BloomForCausalLM(tf.BloomConfig(
+        vocab_size=VOCAB, hidden_size=18, n_layer=2, n_head=6, bos_token_id=1, eos_token_id=2, pad_token_id=0)),
+    "mixtral": lambda: tf.MixtralForCausalLM(tf.MixtralConfig(**base(
+        intermediate_size=10, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, sliding_window=5))),
+    "qwen2_moe": lambda: tf.Qwen2MoeForCausalLM(tf.Qwen2MoeConfig(**base(
+        num_key_value_heads=2, moe_intermediate_size=6, shared_expert_intermediate_size=10, num_experts=4, num_experts_per_tok=2,
+        decoder_sparse_step=2))),
+    "qwen3_moe": lambda: tf.Qwen3MoeForCausalLM(tf.Qwen3MoeConfig(**base(
+        head_dim=6, num_key_value_heads=2, moe_intermediate_size=6, num_experts=5, num_experts_per_tok=3, norm_topk_prob=True,
+        mlp_only_layers=[1]))),
+    "olmoe": lambda: tf.OlmoeForCausalLM(tf.OlmoeConfig(**base(
+        intermediate_size=8, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, rms_norm_eps=1e-8))),
+    "olmo3": lambda: tf.Olmo3ForCausalLM(tf.Olmo3Config(**base(
+        num_key_value_heads=2, rms_norm_eps=1e-8, rope_theta=5e5, sliding_window=5,
+        layer_types=["sliding_attention", "full_attention"]))),
+    "bert": lambda: tf.BertModel(tf.BertConfig(
+        vocab_size=VOCAB, hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=24,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=0), add_pooling_layer=False),
 }
 
 
@@ -85,13 +131,19 @@ def golden(make, seed):
         expected["labels"] = labels[0].float()
     else:
         labels = ids
-    out = model(input_ids=ids, labels=labels)
-    out.loss.backward()
-    expected |= {"logits": out.logits[0].detach(), "nll": out.loss.detach().reshape(())}
+    if isinstance(model, tf.BertModel):
+        hidden, along = model(input_ids=ids).last_hidden_state[0], torch.randn(TOKENS, model.config.hidden_size)
+        ((hidden * along).sum() / TOKENS).backward()
+        expected |= {"hidden": hidden.detach(), "along": along}
+    else:
+        out = model(input_ids=ids, labels=labels)
+        out.loss.backward()
+        expected |= {"logits": out.logits[0].detach(), "nll": out.loss.detach().reshape(())}
     if getattr(model.config, "original_max_position_embeddings", TOKENS) < TOKENS:
         expected["early"] = model(input_ids=ids[:, :SHORT]).logits[0].detach()
     named = dict(model.named_parameters())
-    expected |= {f"grad.{name}": p.grad for name, p in named.items()}
+    # An expert that no token meets has none.
+    expected |= {f"grad.{name}": torch.zeros_like(p) if p.grad is None else p.grad for name, p in named.items()}
     tensors = {name: p.detach() for name, p in named.items()}
     tensors |= {f"expected.{name}": value for name, value in expected.items()}
     config = json.loads(model.config.to_json_string())
@@ -108,13 +160,16 @@ def newer(path):
                   {"format": "pt"})
         with open(os.path.join(folder, "config.json"), "w") as file:
             json.dump(config, file)
-        auto = tf.AutoModelForSeq2SeqLM if config.get("is_encoder_decoder") else tf.AutoModelForCausalLM
+        encoder = config["model_type"] == "bert"
+        auto = tf.AutoModelForSeq2SeqLM if config.get("is_encoder_decoder") else tf.AutoModel if encoder else tf.AutoModelForCausalLM
         model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         ids = {"input_ids": tensors["expected.input_ids"].long()[None]}
         if model.config.is_encoder_decoder:
             ids["labels"] = tensors["expected.labels"].long()[None]
         with torch.no_grad():
-            off = float((model(**ids).logits[0] - tensors["expected.logits"]).abs().max())
+            out = model(**ids)
+            found, right = (out.last_hidden_state, "hidden") if encoder else (out.logits, "logits")
+            off = float((found[0] - tensors[f"expected.{right}"]).abs().max())
         assert off < 1e-4, f"{path}: {off}"
         model.save_pretrained(folder)
         with open(os.path.join(folder, "config.json")) as file:
@@ -126,6 +181,8 @@ def main():
     os.makedirs(out, exist_ok=True)
     if int(tf.__version__.split(".")[0]) >= 5:
         configs = {name: newer(os.path.join(out, name + ".safetensors")) for name in FAMILIES}
+        # An encoder has a test of its own.
+        del configs["bert"]
         with open(os.path.join(out, "newer.json"), "w") as file:
             file.write("{\n" + ",\n".join(f"{json.dumps(n)}: {json.dumps(c, sort_keys=True)}" for n, c in configs.items()) + "\n}\n")
         return

@@ -6,6 +6,10 @@ mod common;
 mod config;
 #[path = "lm/differences.rs"]
 mod differences;
+#[path = "lm/encoders.rs"]
+mod encoders;
+#[path = "lm/experts.rs"]
+mod experts;
 #[path = "lm/goldens.rs"]
 mod goldens;
 #[path = "lm/layers.rs"]

@@ -16,7 +16,7 @@ use lacuna::prune::{
 };
 use lacuna::rng::{Seed, Stream};
 use lacuna::solve::GroupObs;
-use lacuna::structure::{Coupling, Extent, UnitCut, UnitKind};
+use lacuna::structure::{Coupling, Extent, Side, UnitCut, UnitKind};
 use ndarray::{Array2, ArrayD, Axis, Slice};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -37,9 +37,10 @@ fn chosen(couplings: &[Coupling], kind: UnitKind, stream: &mut Stream) -> Vec<(C
     mine.map(pick).collect()
 }
 
-/// All that lies in the units that go set to 0.
+/// All that lies in the units that go set to 0. Norms over all heads take a mean over those that stay, and so their weights make up here for a mean over
+/// the others' zeros.
 fn masked(weights: &Checkpoint, chosen: &[(Coupling, Vec<usize>)]) -> Checkpoint {
-    let mut masked = weights.clone();
+    let (mut masked, mut over_all) = (weights.clone(), BTreeSet::new());
     for (coupling, kept) in chosen {
         for member in &coupling.members {
             let Ok(values) = masked.get(&member.tensor) else { continue };
@@ -54,8 +55,17 @@ fn masked(weights: &Checkpoint, chosen: &[(Coupling, Vec<usize>)]) -> Checkpoint
                     Extent::All { .. } => {}
                 }
             }
+            if matches!(coupling.kind, UnitKind::Head | UnitKind::KvGroup) && member.side == Side::Scales {
+                over_all.insert(member.tensor.clone());
+            }
             masked.insert(&member.tensor, values, Dtype::F32).unwrap();
         }
+    }
+    for tensor in over_all {
+        let values = masked.get(&tensor).unwrap().clone();
+        let stay = values.iter().filter(|w| **w != 0.0).count();
+        let factor = (stay as f32 / values.len() as f32).sqrt();
+        masked.insert(&tensor, values * factor, Dtype::F32).unwrap();
     }
     masked
 }
@@ -92,6 +102,22 @@ fn config(golden: &Golden, chosen: &[(Coupling, Vec<usize>)], kind: UnitKind) ->
     }
 }
 
+/// Goldens whose norms take a mean over features away.
+const LAYER_NORMS: [&str; 12] = [
+    "gpt2",
+    "phi2",
+    "phi_part",
+    "nemotron",
+    "nemotron_part",
+    "stablelm",
+    "stablelm_parallel",
+    "opt",
+    "opt_350m",
+    "pythia",
+    "neox_serial",
+    "bloom",
+];
+
 fn logits(golden: &Golden, weights: &Checkpoint, config: Config) -> Array2<f32> {
     Model::load(weights, config).unwrap().logits(golden)
 }
@@ -106,7 +132,7 @@ fn a_model_without_units_is_the_one_in_which_they_are_0() {
         for kind in [UnitKind::FeedForward, UnitKind::Head, UnitKind::KvGroup, UnitKind::Hidden] {
             let chosen = chosen(&all, kind, &mut stream);
             // Means over features of layer norms are of another number of them.
-            let layer_norm = ["gpt2", "phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name);
+            let layer_norm = LAYER_NORMS.contains(&name);
             let all_stay = chosen.iter().all(|(coupling, kept)| kept.len() == coupling.units);
             if all_stay || kind == UnitKind::Hidden && layer_norm {
                 continue;
@@ -173,7 +199,8 @@ fn every_tensor_hangs_together_with_something_within_its_bounds() {
 
 #[test]
 fn layers_go_whole_and_take_their_tensors_with_them() {
-    for name in ALL.into_iter().filter(|name| !name.starts_with("t5")) {
+    // Nothing passes a block of zeros whose norms stand behind the sums.
+    for name in ALL.into_iter().filter(|name| !name.starts_with("t5") && *name != "opt_350m") {
         let golden = Golden::read(name);
         let layers = of(&golden).into_iter().find(|c| c.kind == UnitKind::Layer).unwrap();
         // Blocks of this GPT-2 scale by their numbers.
@@ -207,7 +234,7 @@ fn the_families_of_layer_norms_are_those_that_were_left_out() {
             Model::Both(_) => false,
         };
         let kind = if bias { NormKind::Layer } else { NormKind::Rms };
-        let listed = ["gpt2", "phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name);
+        let listed = LAYER_NORMS.contains(&name);
         assert_eq!(kind == NormKind::Layer, listed, "{name}");
     }
 }
@@ -273,8 +300,12 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
         let share = w.heads / w.kv_heads;
         let kv_heads = if share == 1 { None } else { Some(w.kv_heads.div_ceil(2)) };
         let heads = if share == 1 { w.heads.div_ceil(2) } else { share.div_ceil(2) * w.kv_heads.div_ceil(2) };
-        let sizes =
-            ShrinkSizes { intermediate: Some(w.intermediate * 2 / 3), heads: Some(heads), kv_heads, ..ShrinkSizes::default() };
+        // BLOOM's slopes follow from the number of heads.
+        let heads = if name == "bloom" { w.heads } else { heads };
+        let less = (heads < w.heads).then_some(heads);
+        // The feed-forward layers of a mixture are its experts.
+        let intermediate = golden.config().experts().is_none().then_some(w.intermediate * 2 / 3);
+        let sizes = ShrinkSizes { intermediate, heads: less, kv_heads, ..ShrinkSizes::default() };
         let magnitude = Magnitude::default();
         let mut methods = vec![UnitMethod::Random(Seed(4)), UnitMethod::Weights(&magnitude, None)];
         if !golden.config().is_encoder_decoder() {
@@ -284,7 +315,7 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
             let (small, config, record) = shrunk(&golden, &dir, sizes, method);
             let found = small.logits(&golden);
             let now = config.widths(config.layers() - 1);
-            assert_eq!((now.heads, now.intermediate), (heads, w.intermediate * 2 / 3), "{name}");
+            assert_eq!((now.heads, now.intermediate), (heads, intermediate.unwrap_or(w.intermediate)), "{name}");
             let all = of(&golden);
             let of_record = |unit: &lacuna::prune::UnitRecord| {
                 let coupling = all.iter().find(|c| c.kind == unit.kind && c.name == unit.name);
@@ -297,10 +328,16 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
             let chosen: Vec<_> = record.units.iter().map(of_record).collect();
             let right = logits(&golden, &masked(&golden.weights, &chosen), golden.config());
             let off = worst(&found.into_dyn(), &right.into_dyn(), 1e-5);
-            assert!(off <= 1.0, "{name}, {method:?}: {off} times 1e-5");
+            // Of norms over all heads the factor of the masked model is rounded once more.
+            let most = if name.starts_with("olmo") { 5.0 } else { 1.0 };
+            assert!(off <= most, "{name}, {method:?}: {off} times 1e-5");
             let json = config.to_json();
             match name {
                 "gpt2" => assert_eq!(json["pruned_heads"].as_object().unwrap().len(), config.layers(), "{json}"),
+                // No key for the width of a head, or of the feed-forward layers.
+                "opt" | "opt_350m" | "pythia" | "neox_serial" | "bloom" => {
+                    assert_eq!(json["layer_widths"].as_array().unwrap().len(), config.layers(), "{name}: {json}");
+                }
                 _ => assert!(json.get("layer_widths").is_none() && json.get("pruned_heads").is_none(), "{name}: {json}"),
             }
         }
@@ -310,8 +347,14 @@ fn a_run_leaves_every_family_as_the_model_without_the_units() {
 #[test]
 fn a_run_leaves_layers_and_hidden_features_out_of_every_decoder() {
     let above = tempfile::tempdir().unwrap();
-    for name in ALL.into_iter().filter(|name| !name.starts_with("t5") && *name != "gpt2") {
+    for name in ALL.into_iter().filter(|name| !name.starts_with("t5")) {
         let golden = Golden::read(name);
+        // Where the width of heads follows from the hidden size, that stays.
+        if ["gpt2", "opt", "opt_350m", "pythia", "neox_serial", "bloom"].contains(&name) {
+            let e = golden.config().with_hidden(golden.config().hidden() - 1).unwrap_err().to_string();
+            assert!(e.contains("has no width of heads apart from the hidden size"), "{e}");
+            continue;
+        }
         let (dir, config) = (folder_of(&golden, above.path()), golden.config());
         let hidden = config.hidden() * 3 / 4;
         let layers = (config.layers() > 1).then(|| config.layers() - 1);
@@ -321,7 +364,7 @@ fn a_run_leaves_layers_and_hidden_features_out_of_every_decoder() {
         assert_eq!(now.widths(0), config.widths(0), "{name}");
         let found = small.logits(&golden);
         assert!(found.iter().all(|x| x.is_finite()), "{name}");
-        if golden.model().linears().is_empty() || ["phi2", "phi_part", "nemotron", "nemotron_part"].contains(&name) {
+        if golden.model().linears().is_empty() || LAYER_NORMS.contains(&name) {
             continue;
         }
         let all = of(&golden);

@@ -2,6 +2,8 @@
 
 mod census;
 mod choices;
+mod tasks;
+mod embedding;
 mod energy;
 mod file;
 mod memory;
@@ -11,11 +13,13 @@ mod texts;
 
 pub use census::{Census, Counted, Sum, attention_flops, sparsity};
 pub use choices::{ChoiceScore, Encoding, Joined, LastWord, LastWordScore, Lines, Question, answer, guess, join, read_lines};
+pub use embedding::{SentencePooling, TokenPool, cosine, embed};
 pub use energy::{joules, processor_seconds};
 pub use file::{FileCensus, FileTensor, PackedWeight};
 pub use memory::{available_memory, machine_memory, peak_memory};
 pub use perplexity::Perplexity;
 pub use streamed::streamed_losses;
+pub use tasks::{Task, TaskAnswer, TaskItem, TaskScore};
 pub use texts::{Evaluated, TextScore};
 
 use crate::Result;

@@ -23,8 +23,9 @@ pub fn streamed_losses(
     budget: usize,
     mut see: impl FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Vec<Vec<f64>>> {
-    if config.is_encoder_decoder() {
-        return Err(Error::invalid_option("model_type", "an encoder-decoder has no perplexity of a text alone"));
+    if !config.is_decoder() {
+        let reason = format!("an {} has no perplexity of a text alone", config.kind());
+        return Err(Error::invalid_option("model_type", reason));
     }
     let longest = windows.iter().map(Vec::len).max().unwrap_or(1);
     let group = (budget / (size_of::<f32>() * longest * config.hidden()).max(1)).max(1);

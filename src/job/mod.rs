@@ -32,11 +32,13 @@ mod file;
 mod network;
 mod run;
 mod shrink;
+mod experts;
 mod train;
 mod pipeline;
 
 pub use described::FewTokens;
 pub use event::{Event, Stage, ValidationRecord, unused_note};
+pub use experts::{ExpertsJob, ExpertsReport};
 pub use methods::{Allocation, Methods, PruneMethod};
 pub use pipeline::{Pipeline, PipelineReport, StageJob, StageReport};
 pub use report::{FileReport, ModelReport, PerplexityReport, PruneReport};

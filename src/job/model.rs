@@ -47,8 +47,9 @@ impl PruneJob {
         if plan.measures {
             check_measurable(&config).map_err(|e| Error::malformed(model, e.to_string()))?;
         }
-        if self.text.is_some() && config.is_encoder_decoder() {
-            return Err(Error::invalid_option("text", "an encoder-decoder has no perplexity of a text alone"));
+        if self.text.is_some() && !config.is_decoder() {
+            let reason = format!("an {} has no perplexity of a text alone", config.kind());
+            return Err(Error::invalid_option("text", reason));
         }
         let layers = language_layers(&folder, &config, &self.only, &self.skip)?;
         readable(&folder, &layers)?;

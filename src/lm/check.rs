@@ -22,7 +22,7 @@ pub fn check(weights: &dyn Weights, config: &Config) -> Result<()> {
     }
     if let Some(relative) = recipe.relative {
         for (i, stack) in recipe.stacks.iter().enumerate() {
-            reader.norm(&reader.name(stack.final_norm))?;
+            stack.final_norm.map(|norm| reader.norm(&reader.name(norm))).transpose()?;
             Bias::read(&reader, stack.path, relative, recipe.layers[0].heads.queries, i == 0)?;
         }
     }

@@ -1,8 +1,7 @@
 //! [`Config`]: the `config.json` of a language model.
 
-use super::architecture::Architecture;
+use super::architecture::{Architecture, BlockList, Keys, ModelKind, setting};
 use super::family::Family;
-use super::keys::{Keys, setting};
 use crate::io::Folder;
 use crate::nn::NormKind;
 use crate::{Error, Result};
@@ -53,6 +52,12 @@ pub struct Config {
 const IDS: [&str; 4] = ["bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"];
 /// Keys that state a context.
 const CONTEXTS: [&str; 2] = ["max_position_embeddings", "n_positions"];
+/// Keys by which other programs say what differs from block to block.
+const ELSEWHERE: [(&str, &str); 3] = [
+    ("per_layer_config", "it changes single blocks"),
+    ("block_configs", "it changes single blocks"),
+    ("layer_configs", "it changes single blocks"),
+];
 /// The key of per-block widths.
 const LAYER_WIDTHS: &str = "layer_widths";
 
@@ -80,7 +85,12 @@ impl Config {
         let family = Family::of(Keys(&raw).text("model_type", "")?)?;
         let own = own_names(&raw, family)?;
         let keys = Keys(own.as_ref().unwrap_or(&raw));
-        let mut recipe = family.recipe(keys)?;
+        for (key, what) in ELSEWHERE {
+            if keys.get(key).is_some_and(|value| value.as_array().is_none_or(|list| !list.is_empty())) {
+                return Err(setting(key, format!("is given; {what}, of which {LAYER_WIDTHS} alone is read")));
+            }
+        }
+        let mut recipe = family.architecture(keys)?;
         IDS.iter().try_for_each(|key| Keys(&raw).ids(key).map(|_| ()))?;
         CONTEXTS.iter().try_for_each(|key| Keys(&raw).size_if(key).map(|_| ()))?;
         if let Some(list) = keys.list_if(LAYER_WIDTHS, recipe.layers.len())? {
@@ -108,7 +118,26 @@ impl Config {
 
     /// Whether an encoder reads one text and a decoder writes another.
     pub fn is_encoder_decoder(&self) -> bool {
-        self.family == Family::T5
+        self.recipe.kind == ModelKind::EncoderDecoder
+    }
+
+    /// Whether the model is for its hidden states, in which every token has seen every other, and predicts nothing.
+    pub fn is_encoder(&self) -> bool {
+        self.recipe.kind == ModelKind::Encoder
+    }
+
+    /// Which kind of model it is, in a word: decoder, encoder, encoder-decoder.
+    pub fn kind(&self) -> &'static str {
+        match self.recipe.kind {
+            ModelKind::Decoder => "decoder",
+            ModelKind::Encoder => "encoder",
+            ModelKind::EncoderDecoder => "encoder-decoder",
+        }
+    }
+
+    /// Whether each token is predicted from those before it.
+    pub fn is_decoder(&self) -> bool {
+        self.recipe.kind == ModelKind::Decoder
     }
 
     /// Number of tokens that the model knows.
@@ -128,7 +157,7 @@ impl Config {
 
     /// The longest context, where positions are learned and end.
     pub fn max_positions(&self) -> Option<usize> {
-        self.recipe.positions
+        self.recipe.positions.map(|positions| positions.count)
     }
 
     /// The context that the config states, if any; rotary positions go on behind it.
@@ -146,7 +175,7 @@ impl Config {
     /// The config for weights whose head is or is not the embedding, where it says otherwise: so that every program reads them alike. T5's
     /// says more by the key and stays as it is.
     pub(crate) fn settled(&self, tied: bool) -> Option<Map<String, Value>> {
-        if tied == self.recipe.tied || self.family == Family::T5 {
+        if tied == self.recipe.tied || !self.is_decoder() {
             return None;
         }
         let mut raw = self.raw.clone();
@@ -203,7 +232,7 @@ impl Config {
         }
         let mut raw = self.raw.clone();
         raw.remove(LAYER_WIDTHS);
-        if let (Some(first), Some(names)) = (widths.first(), self.family.width_keys())
+        if let (Some(first), Some(names)) = (widths.first(), self.family.definition().widths)
             && widths.iter().all(|w| w == first)
         {
             let kv_heads = names.kv_heads.map(|key| (key, first.kv_heads));
@@ -224,7 +253,7 @@ impl Config {
 
     /// A config of fewer hidden features. The width of heads is written out, since it may not follow from the hidden size any more. Where
     /// norms divide by the root of a mean of squares, ε shrinks or grows with the number of squares, so that they divide by a multiple of what they
-    /// did: [`rescaled`](super::rescaled) has what tensors owe to that.
+    /// did: [`rescaled`](super::rescaled) has what tensors owe to that. Norms of queries and keys, whose features stay, share the ε and see the change.
     ///
     /// # Errors
     /// If there are none or more than there were; for a family whose heads are as wide as the hidden size says.
@@ -236,18 +265,18 @@ impl Config {
         if hidden == old {
             return Ok(self.clone());
         }
-        let Some(key) = self.family.hidden_key() else {
+        let Some(key) = self.family.definition().hidden else {
             let reason = format!("{} has no width of heads apart from the hidden size: {old} features stay", self.family);
             return Err(Error::invalid_option("hidden", reason));
         };
         let mut raw = self.raw.clone();
         self.put(&mut raw, key, hidden.into());
-        if let Some(key) = self.family.width_keys().and_then(|keys| keys.head_dim) {
+        if let Some(key) = self.family.definition().widths.and_then(|keys| keys.head_dim) {
             self.put(&mut raw, key, self.widths(0).head_dim.into());
         }
         if self.recipe.norm == NormKind::Rms {
             let epsilon = f64::from(self.recipe.epsilon) * old as f64 / hidden as f64;
-            self.put(&mut raw, self.family.epsilon_key(), epsilon.into());
+            self.put(&mut raw, self.family.definition().epsilon, epsilon.into());
         }
         Config::from_raw(raw)
     }
@@ -299,12 +328,47 @@ impl Config {
 
     /// Puts a value under a key, and under the general name of it, where that is there.
     fn put(&self, raw: &mut Map<String, Value>, key: &str, value: Value) {
-        for (general, own) in self.family.general_names() {
+        for (general, own) in self.family.definition().general_names {
             if *own == key && raw.contains_key(*general) {
                 raw.insert(general.to_string(), value.clone());
             }
         }
         raw.insert(key.into(), value);
+    }
+
+    /// How many experts blocks have, and how many of them a token meets; none where no block has experts.
+    pub fn experts(&self) -> Option<(usize, usize)> {
+        let mut all = self.recipe.layers.iter().filter_map(|layer| layer.experts);
+        all.next().map(|experts| (experts.count, experts.active))
+    }
+
+    /// A config of so many experts a block, of which a token meets `active`.
+    ///
+    /// # Errors
+    /// If no block has experts, there would be more than there were, or a token would meet none or more than there are.
+    pub fn with_experts(&self, count: usize, active: usize) -> Result<Self> {
+        let (Some((before, _)), Some([of_count, of_active])) = (self.experts(), self.family.definition().experts) else {
+            return Err(Error::invalid_option("experts", format!("a {} has none", self.family)));
+        };
+        if count == 0 || count > before {
+            let nearest = count.clamp(1, before);
+            return Err(Error::invalid_option(
+                "experts",
+                format!("{count} of {before} cannot stay; the nearest possible value is {nearest}"),
+            ));
+        }
+        if active == 0 || active > count {
+            return Err(Error::invalid_option("active-experts", format!("a token cannot meet {active} of {count} experts")));
+        }
+        let mut raw = self.raw.clone();
+        self.put(&mut raw, of_count, count.into());
+        self.put(&mut raw, of_active, active.into());
+        Config::from_raw(raw)
+    }
+
+    /// Why heads cannot go, if they cannot.
+    pub(crate) fn heads_stay(&self) -> Option<&'static str> {
+        self.recipe.alibi.then_some("slopes of scores follow from the number of heads")
     }
 
     /// A config of some of the blocks, in their order; per-block lists of the config follow.
@@ -313,7 +377,7 @@ impl Config {
     /// If a block does not exist or none is named; for an encoder-decoder.
     pub fn with_blocks(&self, blocks: &[usize]) -> Result<Self> {
         let n = self.layers();
-        let Some(key) = self.family.depth_key() else {
+        let Some(key) = self.family.definition().depth else {
             return Err(Error::invalid_option("blocks", "of an encoder-decoder cannot be left out"));
         };
         if blocks.is_empty() || blocks.iter().any(|&b| b >= n) {
@@ -326,16 +390,35 @@ impl Config {
         }
         let mut raw = self.raw.clone();
         raw.insert(key.into(), blocks.len().into());
-        for list in [LAYER_WIDTHS, "layer_types"] {
+        for list in [LAYER_WIDTHS, BlockList::Windows.key(), BlockList::Rotary.key()] {
             if let Some(values) = self.raw.get(list).and_then(Value::as_array).filter(|l| l.len() == n) {
                 raw.insert(list.into(), blocks.iter().map(|&b| values[b].clone()).collect());
             }
         }
-        // Windows that alternate by number would alternate otherwise after: the family writes them out.
-        if self.family == Family::Gemma2 && !raw.contains_key("layer_types") {
-            let kind =
-                |&b: &usize| if self.recipe.layers[b].rule.window.is_some() { "sliding_attention" } else { "full_attention" };
-            raw.insert("layer_types".into(), blocks.iter().map(kind).collect());
+        // What goes by the number of a block would go otherwise after: lists write it out.
+        let layers = &self.recipe.layers;
+        for list in self.family.definition().lists {
+            if *list == BlockList::Dense {
+                let dense = blocks.iter().enumerate().filter(|(_, b)| layers[**b].experts.is_none());
+                raw.insert(list.key().into(), dense.map(|(i, _)| Value::from(i)).collect());
+                raw.insert("decoder_sparse_step".into(), 1.into());
+                continue;
+            }
+            let here = Keys(&raw).get(list.key()).is_some();
+            let entry = |&b: &usize| match list {
+                BlockList::Windows if layers[b].rule.window.is_some() => Value::from("sliding_attention"),
+                BlockList::Windows => "full_attention".into(),
+                BlockList::Dense => Value::Null,
+                BlockList::Rotary => u8::from(layers[b].rotary.is_some()).into(),
+            };
+            let differs = |list: &BlockList| match list {
+                BlockList::Windows => layers.iter().any(|layer| layer.rule.window.is_some()),
+                BlockList::Dense => false,
+                BlockList::Rotary => layers.iter().any(|layer| layer.rotary.is_none()),
+            };
+            if !here && differs(list) {
+                raw.insert(list.key().into(), blocks.iter().map(entry).collect());
+            }
         }
         Config::from_raw(raw)
     }
@@ -348,7 +431,7 @@ impl Config {
 /// The config with the family's own names in the place of general ones; none if there are no such.
 fn own_names(raw: &Map<String, Value>, family: Family) -> Result<Option<Map<String, Value>>> {
     let mut own = None;
-    for (general, name) in family.general_names() {
+    for (general, name) in family.definition().general_names {
         let Some(value) = Keys(raw).get(general) else { continue };
         match Keys(raw).get(name) {
             Some(other) if other != value => {

@@ -1,7 +1,7 @@
 //! What stands before the first block and behind the last: embedding, final norm and head.
 
 use super::Config;
-use super::architecture::Architecture;
+use super::architecture::{Architecture, LearnedPositions};
 use super::load::Reader;
 use super::next_token::{known, rows_with, sequences};
 use crate::io::{Weights, WeightsMut};
@@ -17,7 +17,14 @@ use ndarray::{Array2, ArrayRef2, Axis, s};
 pub struct EmbeddingHead {
     embedding: Linear,
     positions: Option<(String, Array2<f32>)>,
-    norm: Norm,
+    /// The table of kinds of tokens.
+    token_types: Option<(String, Array2<f32>)>,
+    /// Behind the embedding.
+    embedding_norm: Option<Norm>,
+    /// From the embedding's width to that of the hidden states, and back.
+    projections: Option<Box<[Linear; 2]>>,
+    /// Behind the last block.
+    norm: Option<Norm>,
     /// None where the head is the embedding.
     head: Option<Linear>,
     /// Tensors of the file that are the embedding over again.
@@ -54,25 +61,43 @@ impl EmbeddingHead {
     fn parts(reader: &Reader<'_>, config: &Config, with_head: bool) -> Result<Self> {
         let recipe = config.recipe();
         let (names, tie) = (&recipe.names, reader.tie()?);
-        let embedding = reader.linear(&tie.embedding, (recipe.vocab, recipe.hidden), false, false)?;
+        let width = recipe.embedding_features();
+        let embedding = reader.linear(&tie.embedding, (recipe.vocab, width), false, false)?;
         let positions = match recipe.positions {
             None => None,
-            Some(n) => {
+            Some(learned) => {
                 let tensor = format!("{}.weight", reader.name(names.positions));
-                Some((tensor.clone(), reader.matrix(&tensor, (n, recipe.hidden))?))
+                Some((tensor.clone(), reader.matrix(&tensor, (learned.count + learned.offset, recipe.hidden))?))
             }
         };
-        let last = recipe.stacks.last().map_or("norm", |stack| stack.final_norm);
-        let norm = reader.norm(&reader.name(last))?;
+        let token_types = match recipe.token_types {
+            None => None,
+            Some(count) => {
+                let tensor = format!("{}.weight", reader.name(names.token_types));
+                Some((tensor.clone(), reader.matrix(&tensor, (count, recipe.hidden))?))
+            }
+        };
+        let optional = |name: Option<&str>| name.map(|name| reader.norm(&reader.name(name))).transpose();
+        let norm = optional(recipe.stacks.last().and_then(|stack| stack.final_norm))?;
+        let embedding_norm = optional(names.embedding_norm)?;
+        let projections = match recipe.embedding_width {
+            None => None,
+            Some(width) => {
+                let [inward, outward] = names.projections.map(|name| reader.name(name));
+                let inward = reader.linear(&inward, (recipe.hidden, width), false, false)?;
+                Some(Box::new([inward, reader.linear(&outward, (width, recipe.hidden), false, false)?]))
+            }
+        };
         let head = match tie.tied || !with_head {
             true => None,
-            false => Some(reader.linear(names.head, (recipe.vocab, recipe.hidden), recipe.head_bias, false)?),
+            false => Some(reader.linear(names.head, (recipe.vocab, width), recipe.head_bias, false)?),
         };
         let head_bias = format!("{}.bias", names.head);
         if tie.tied && recipe.head_bias && reader.contains(&head_bias) {
             return Err(Error::invalid_option("weights", format!("a tied head with the bias '{head_bias}' is not known here")));
         }
-        Ok(EmbeddingHead { embedding, positions, norm, head, copies: tie.copies, recipe: recipe.clone() })
+        let (copies, recipe) = (tie.copies, recipe.clone());
+        Ok(EmbeddingHead { embedding, positions, token_types, embedding_norm, projections, norm, head, copies, recipe })
     }
 
     /// The head; of a tied model its embedding.
@@ -104,16 +129,23 @@ impl EmbeddingHead {
         self.copies.iter().try_for_each(|name| to.write(name, weight.view().into_dyn()))
     }
 
-    /// The norm behind the last block.
-    pub fn norm(&self) -> &Norm {
-        &self.norm
+    /// The norm behind the last block; there may be none.
+    pub fn norm(&self) -> Option<&Norm> {
+        self.norm.as_ref()
+    }
+
+    /// Hidden states behind the last block through its norm, if there is one.
+    pub(crate) fn final_norm(&self, h: &ArrayRef2<f32>) -> Array2<f32> {
+        self.norm.as_ref().map_or_else(|| h.to_owned(), |norm| norm.apply(h))
     }
 
     /// Refuses ids that the model does not know, and positions behind the last.
     pub(super) fn check(&self, ids: &[u32], last: usize) -> Result<()> {
         known(ids.iter().copied(), self.recipe.vocab)?;
         match self.recipe.positions {
-            Some(n) if last > n => Err(Error::invalid_option("ids", format!("{last} positions; the model has learned {n}"))),
+            Some(LearnedPositions { count, .. }) if last > count => {
+                Err(Error::invalid_option("ids", format!("{last} positions; the model has learned {count}")))
+            }
             _ => Ok(()),
         }
     }
@@ -125,17 +157,44 @@ impl EmbeddingHead {
     pub fn embed(&self, ids: &[u32], length: usize, first: usize) -> Result<Array2<f32>> {
         sequences(ids, length)?;
         self.check(ids, first.saturating_add(length))?;
-        let mut h = Array2::zeros((ids.len(), self.recipe.hidden));
-        for (t, (&id, mut h)) in ids.iter().zip(h.rows_mut()).enumerate() {
+        let h = self.before_norm(ids, length, first);
+        Ok(match &self.embedding_norm {
+            Some(norm) => norm.apply(&h),
+            None => h,
+        })
+    }
+
+    /// As [`EmbeddingHead::embed`], before the norm behind it.
+    fn before_norm(&self, ids: &[u32], length: usize, first: usize) -> Array2<f32> {
+        let mut h = self.rows_of(ids);
+        if let Some(projections) = &self.projections {
+            h = projections[0].apply(&h);
+        }
+        if let Some((_, positions)) = &self.positions {
+            let first = first + self.offset();
+            h.rows_mut().into_iter().enumerate().for_each(|(t, mut h)| h += &positions.row(first + t % length));
+        }
+        if let Some((_, types)) = &self.token_types {
+            h += &types.row(0);
+        }
+        h
+    }
+
+    /// Rows of the embedding, times its factor.
+    fn rows_of(&self, ids: &[u32]) -> Array2<f32> {
+        let mut h = Array2::zeros((ids.len(), self.recipe.embedding_features()));
+        for (&id, mut h) in ids.iter().zip(h.rows_mut()) {
             self.embedding.row_into(id as usize, h.as_slice_mut().expect(STANDARD));
             if self.recipe.embedding_scale != 1.0 {
                 h *= self.recipe.embedding_scale;
             }
-            if let Some((_, positions)) = &self.positions {
-                h += &positions.row(first + t % length);
-            }
         }
-        Ok(h)
+        h
+    }
+
+    /// Rows of the table of positions before that of the first.
+    fn offset(&self) -> usize {
+        self.recipe.positions.map_or(0, |positions| positions.offset)
     }
 
     /// Logits `(tokens, vocab)` of what the last block gives.
@@ -146,9 +205,12 @@ impl EmbeddingHead {
         self.logits_of(&self.before_head(h))
     }
 
-    /// What the head reads, `(tokens, hidden)`.
+    /// What the head reads, `(tokens, hidden)`; as wide as the embedding, where that has a width of its own.
     pub fn before_head(&self, h: &ArrayRef2<f32>) -> Array2<f32> {
-        let mut x = self.norm.apply(h);
+        let mut x = self.final_norm(h);
+        if let Some(projections) = &self.projections {
+            x = projections[1].apply(&x);
+        }
         if self.recipe.head_scale != 1.0 {
             x *= self.recipe.head_scale;
         }
@@ -266,8 +328,21 @@ impl EmbeddingHead {
         if self.recipe.head_scale != 1.0 {
             dx *= self.recipe.head_scale;
         }
-        let mut dh = Array2::zeros(h.dim());
-        self.norm.back(h, &dx, &mut dh, carry.sink);
+        if let Some(projections) = &self.projections {
+            let outward = &projections[1];
+            outward.weight_gradient(&dx, &self.final_norm(h), carry.sink);
+            let mut d = Array2::zeros(h.dim());
+            outward.input_gradient(&dx, &mut d);
+            dx = d;
+        }
+        let dh = match &self.norm {
+            Some(norm) => {
+                let mut dh = Array2::zeros(h.dim());
+                norm.back(h, &dx, &mut dh, carry.sink);
+                dh
+            }
+            None => dx,
+        };
         if !d_bias.is_empty() {
             let d: Vec<f32> = d_bias.iter().map(|&d| d as f32).collect();
             carry.give(&head.bias_tensor(), ndarray::Array1::from(d).into_dyn());
@@ -297,16 +372,39 @@ impl EmbeddingHead {
     ) {
         assert!(length > 0, "sequences of no tokens");
         let mut gradient = tied.unwrap_or_else(|| Array2::zeros(self.embedding.shape()));
-        for (ids, d) in parts {
+        let normed: Option<Vec<Array2<f32>>> = self.embedding_norm.as_ref().map(|norm| {
+            let mut back = |(ids, d): &(&[u32], &Array2<f32>)| {
+                let x = self.before_norm(ids, length, 0);
+                let mut dx = Array2::zeros(x.dim());
+                norm.back(&x, *d, &mut dx, carry.sink);
+                dx
+            };
+            parts.iter().map(&mut back).collect()
+        });
+        let before = |i: usize| normed.as_ref().map_or(parts[i].1, |normed| &normed[i]);
+        for (i, (ids, _)) in parts.iter().enumerate() {
+            let narrow = self.projections.as_ref().map(|projections| {
+                let x = self.rows_of(ids);
+                projections[0].weight_gradient(before(i), &x, carry.sink);
+                let mut dx = Array2::zeros(x.dim());
+                projections[0].input_gradient(before(i), &mut dx);
+                dx
+            });
+            let d = narrow.as_ref().unwrap_or(before(i));
             for (&id, d) in ids.iter().zip(d.rows()) {
                 gradient.row_mut(id as usize).scaled_add(self.recipe.embedding_scale, &d);
             }
         }
         carry.give(&self.embedding.tensor(), gradient.into_dyn());
+        if let Some((tensor, types)) = &self.token_types {
+            let mut gradient = Array2::zeros(types.dim());
+            (0..parts.len()).flat_map(|i| before(i).rows()).for_each(|d| gradient.row_mut(0).scaled_add(1.0, &d));
+            carry.give(tensor, gradient.into_dyn());
+        }
         if let Some((tensor, table)) = &self.positions {
             let mut gradient = Array2::zeros(table.dim());
-            for (t, d) in parts.iter().flat_map(|(_, d)| d.rows()).enumerate() {
-                gradient.row_mut(t % length).scaled_add(1.0, &d);
+            for (t, d) in (0..parts.len()).flat_map(|i| before(i).rows()).enumerate() {
+                gradient.row_mut(self.offset() + t % length).scaled_add(1.0, &d);
             }
             carry.give(tensor, gradient.into_dyn());
         }
@@ -317,7 +415,12 @@ impl EmbeddingHead {
         if let Some((tensor, table)) = &self.positions {
             f(tensor, table.view().into_dyn(), None);
         }
-        self.norm.visit(f);
+        if let Some((tensor, types)) = &self.token_types {
+            f(tensor, types.view().into_dyn(), None);
+        }
+        self.embedding_norm.iter().for_each(|norm| norm.visit(f));
+        self.projections.iter().flat_map(|both| both.iter()).for_each(|layer| layer.visit(f));
+        self.norm.iter().for_each(|norm| norm.visit(f));
         self.head.iter().for_each(|head| head.visit(f));
     }
 
@@ -326,7 +429,12 @@ impl EmbeddingHead {
         if let Some((tensor, table)) = &mut self.positions {
             f(tensor, table.as_slice_mut().expect(STANDARD), None);
         }
-        self.norm.visit_mut(f);
+        if let Some((tensor, types)) = &mut self.token_types {
+            f(tensor, types.as_slice_mut().expect(STANDARD), None);
+        }
+        self.embedding_norm.iter_mut().for_each(|norm| norm.visit_mut(f));
+        self.projections.iter_mut().flat_map(|both| both.iter_mut()).try_for_each(|layer| layer.visit_mut(f))?;
+        self.norm.iter_mut().for_each(|norm| norm.visit_mut(f));
         self.head.iter_mut().try_for_each(|head| head.visit_mut(f))
     }
 }

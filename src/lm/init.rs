@@ -11,7 +11,7 @@
 //! Departure: the smaller weights of what joins the hidden states are for every family, where some references draw all alike.
 
 use super::Config;
-use super::architecture::Parts;
+use super::architecture::{BlockNames, QueryKeyNorm};
 use super::outline::{Kind, Outlined, block};
 use crate::io::{Dtype, FolderWriter, Layout, Output};
 use crate::rng::Seed;
@@ -98,9 +98,19 @@ fn tensors(config: &Config) -> Result<Vec<(String, Vec<usize>, Begin)>> {
     let name = |part: &str| format!("{}{part}", recipe.names.prefix);
     let mut all = Vec::new();
     let embedding = recipe.names.embedding.first().copied().unwrap_or_default();
-    all.push((format!("{}.weight", name(embedding)), vec![recipe.vocab, hidden], Begin::Normal(deviation)));
+    let width = recipe.embedding_features();
+    all.push((format!("{}.weight", name(embedding)), vec![recipe.vocab, width], Begin::Normal(deviation)));
     if let Some(positions) = recipe.positions {
-        all.push((format!("{}.weight", name(recipe.names.positions)), vec![positions, hidden], Begin::Normal(deviation)));
+        let rows = positions.count + positions.offset;
+        all.push((format!("{}.weight", name(recipe.names.positions)), vec![rows, hidden], Begin::Normal(deviation)));
+    }
+    if let Some(count) = recipe.token_types {
+        all.push((format!("{}.weight", name(recipe.names.token_types)), vec![count, hidden], Begin::Normal(deviation)));
+    }
+    if recipe.embedding_width.is_some() {
+        let shapes = [vec![hidden, width], vec![width, hidden]];
+        let projections = recipe.names.projections.into_iter().zip(shapes);
+        all.extend(projections.map(|(part, shape)| (format!("{}.weight", name(part)), shape, Begin::Normal(deviation))));
     }
     let norm = |name: String, all: &mut Vec<_>| {
         let one = if recipe.plus_one { 0.0 } else { 1.0 };
@@ -109,18 +119,37 @@ fn tensors(config: &Config) -> Result<Vec<(String, Vec<usize>, Begin)>> {
             all.push((format!("{name}.bias"), vec![hidden], Begin::Constant(0.0)));
         }
     };
+    recipe.names.embedding_norm.iter().for_each(|part| norm(name(part), &mut all));
     for i in 0..recipe.layers.len() {
         let (stack, place) = recipe.place(i);
         let (parts, path) = (&stack.parts, name(&format!("{}.{place}.", stack.path)));
-        let Parts { norm: first, attention_after, feed_norm, feed_after, output, down, .. } = parts;
-        for part in [Some(*first), *attention_after, *feed_norm, *feed_after].into_iter().flatten() {
-            norm(format!("{path}{part}"), &mut all);
+        let BlockNames { output, down, .. } = parts;
+        parts.norms().for_each(|part| norm(format!("{path}{part}"), &mut all));
+        if let (Some(over), Some(names)) = (recipe.query_key, parts.query_key) {
+            let heads = recipe.layers[i].heads;
+            for (part, heads_of) in names.into_iter().zip([heads.queries, heads.keys]) {
+                let width = if over == QueryKeyNorm::Head { heads.dim } else { heads_of * heads.dim };
+                let one = if recipe.plus_one { 0.0 } else { 1.0 };
+                all.push((format!("{path}{part}.weight"), vec![width], Begin::Constant(one)));
+            }
+        }
+        if let Some((names, sizes)) = recipe.experts(i) {
+            let shared = names.shared.filter(|_| sizes.shared.is_some()).map(|(_, gate)| (gate, 1));
+            for (part, rows) in [Some((names.router, sizes.count)), shared].into_iter().flatten() {
+                all.push((format!("{path}{part}.weight"), vec![rows, hidden], Begin::Normal(deviation)));
+            }
         }
         let mut layers = Vec::new();
         block(config, i, parts, &path, &mut layers);
         for layer in layers {
             let is = |part: &str| layer.name == format!("{path}{part}");
-            let (is_output, joins) = (is(output), is(output) || is(down));
+            // Of an expert's layers, the one that gives hidden features.
+            let last = recipe.experts(i).is_some()
+                && layer.kind == Kind::FeedForward
+                && layer.group == layer.name
+                && layer.shape.0 == hidden;
+            let last = last && recipe.experts(i).is_some_and(|(names, _)| layer.name.ends_with(names.layers[2]));
+            let (is_output, joins) = (is(output), is(output) || is(down) || last);
             let bias = match layer.kind {
                 Kind::Attention if is_output => recipe.output_bias,
                 Kind::Attention => recipe.attention_bias,
@@ -134,10 +163,10 @@ fn tensors(config: &Config) -> Result<Vec<(String, Vec<usize>, Begin)>> {
             }
         }
     }
-    let last = recipe.stacks.last().map_or("norm", |stack| stack.final_norm);
-    norm(name(last), &mut all);
+    let last = recipe.stacks.last().and_then(|stack| stack.final_norm);
+    last.iter().for_each(|part| norm(name(part), &mut all));
     if !recipe.tied {
-        all.push((format!("{}.weight", recipe.names.head), vec![recipe.vocab, hidden], Begin::Normal(deviation)));
+        all.push((format!("{}.weight", recipe.names.head), vec![recipe.vocab, width], Begin::Normal(deviation)));
         if recipe.head_bias {
             all.push((format!("{}.bias", recipe.names.head), vec![recipe.vocab], Begin::Constant(0.0)));
         }

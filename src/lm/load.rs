@@ -1,15 +1,23 @@
 //! Parts of a model out of named tensors.
 
 use super::Config;
-use super::architecture::{Architecture, Parts, UpNames};
+use super::architecture::{
+    Architecture, BlockNames, BlockPlan, ExpertNames, Experts, ModelKind, QkvLayout, QueryKeyNorm, UpNames,
+};
 use super::tie::{self, Tie};
 use crate::io::{self, Weights, quoted};
 use crate::mask::Mask;
-use crate::nn::{Attention, AttentionRule, Block, FeedForward, Heads, Linear, Norm, QkvProjection, UpProjection};
+use crate::nn::{
+    Attention, AttentionRule, Block, BlockFeed, FeedForward, Heads, Linear, Mixture, Norm, NormKind, QkvProjection, SharedExpert,
+    UpProjection,
+};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2};
 use std::cell::RefCell;
 use std::collections::HashSet;
+
+/// What may stand behind the hidden states of an encoder, or in the head of its first training; nothing here reads it.
+const BEHIND: &[&str] = &["pooler.dense.", "cls.predictions.", "cls.seq_relationship."];
 
 /// Reads tensors under the names of one file, and remembers which.
 pub(super) struct Reader<'a> {
@@ -23,13 +31,16 @@ impl<'a> Reader<'a> {
     pub(super) fn new(weights: &'a dyn Weights, config: &'a Config) -> Self {
         let (recipe, names) = (config.recipe(), &config.recipe().names);
         // The embedding may stand under the name of the head, which never has a prefix; the first block tells then.
-        let block = recipe.stacks.first().map(|stack| format!("{}.0.{}", stack.path, stack.parts.norm));
+        let block = recipe
+            .stacks
+            .first()
+            .map(|stack| format!("{}.0.{}", stack.path, stack.parts.norms().next().unwrap_or(stack.parts.output)));
         let known = |prefix: &str| {
             let mut parts = names.embedding.iter().copied().chain(block.as_deref());
             parts.any(|part| weights.contains(&format!("{prefix}{part}.weight")))
         };
-        let bare = !known(names.prefix) && known("");
-        let prefix = if bare { "" } else { names.prefix };
+        let bare = !known(names.prefix) && known(names.bare);
+        let prefix = if bare { names.bare } else { names.prefix };
         Reader { weights, recipe, prefix, read: RefCell::new(HashSet::new()) }
     }
 
@@ -85,6 +96,12 @@ impl<'a> Reader<'a> {
         Ok(Norm::new(name, recipe.norm, weight, bias, recipe.epsilon).plus_one(recipe.plus_one))
     }
 
+    /// A norm of queries or keys.
+    fn query_key_norm(&self, name: &str, width: usize) -> Result<Norm> {
+        let weight = self.vector(&format!("{name}.weight"), width)?;
+        Ok(Norm::new(name, NormKind::Rms, weight, None, self.recipe.epsilon).plus_one(self.recipe.plus_one))
+    }
+
     /// A linear layer `(out, in)`, turned if the file holds such weights `(in, out)`.
     pub(super) fn linear(&self, name: &str, (out, inputs): (usize, usize), bias: bool, transposed: bool) -> Result<Linear> {
         let tensor = format!("{name}.weight");
@@ -108,7 +125,7 @@ impl<'a> Reader<'a> {
         let (recipe, layer, parts) = (self.recipe, &self.recipe.layers[i], &stack.parts);
         let path = self.name(&format!("{}.{place}.", stack.path));
         let name = |part: &str| format!("{path}{part}");
-        let attention = self.attention(&path, parts.inputs, parts.output, layer.heads, layer.rule)?;
+        let attention = self.attention(&path, parts, layer)?;
         let cross = match parts.cross {
             None => None,
             Some([norm, q, k, v, output]) => {
@@ -120,27 +137,43 @@ impl<'a> Reader<'a> {
         };
         let optional = |part: Option<&str>| part.map(|part| self.norm(&name(part))).transpose();
         Ok(Block {
-            norm: self.norm(&name(parts.norm))?,
+            residual: recipe.residual,
+            norm: optional(parts.norm)?,
             attention,
             attention_after: optional(parts.attention_after)?,
             cross,
             feed_norm: optional(parts.feed_norm)?,
-            feed: self.feed(&path, parts, layer.intermediate, recipe)?,
+            feed: match (parts.experts, layer.experts) {
+                (Some(names), Some(sizes)) => BlockFeed::Mixture(self.mixture(&path, names, sizes)?),
+                _ => BlockFeed::Dense(self.feed(&path, (parts.opening, parts.down), layer.intermediate)?),
+            },
             feed_after: optional(parts.feed_after)?,
         })
     }
 
-    fn attention(&self, path: &str, inputs: &[&str], output: &str, heads: Heads, rule: AttentionRule) -> Result<Attention> {
+    fn attention(&self, path: &str, parts: &BlockNames, layer: &BlockPlan) -> Result<Attention> {
+        let BlockPlan { heads, rule, rotary, .. } = *layer;
         let (q, kv) = (heads.queries * heads.dim, heads.keys * heads.dim);
-        let inputs = match inputs {
+        let inputs = match parts.inputs {
             [all] => {
                 let (bias, turned) = (self.recipe.attention_bias, self.recipe.transposed);
                 let layer = self.linear(&format!("{path}{all}"), (q + 2 * kv, self.recipe.hidden), bias, turned)?;
-                QkvProjection::Fused(layer.with_parts(&[("q", q), ("k", kv), ("v", kv)]))
+                match self.recipe.qkv {
+                    QkvLayout::Stacked => QkvProjection::Fused(layer.with_parts(&[("q", q), ("k", kv), ("v", kv)])),
+                    QkvLayout::Grouped => QkvProjection::Grouped(layer),
+                }
             }
             apart => self.apart(path, apart, heads, false)?,
         };
-        Attention::new(inputs, self.output(&format!("{path}{output}"), heads)?, heads, rule)
+        let output = self.output(&format!("{path}{}", parts.output), heads)?;
+        let attention = Attention::new(inputs, output, heads, rule)?.turned_by(rotary);
+        let (Some(over), Some(names)) = (self.recipe.query_key, parts.query_key) else { return Ok(attention) };
+        let [of_q, of_k] = match over {
+            QueryKeyNorm::Head => [heads.dim; 2],
+            QueryKeyNorm::All => [q, kv],
+        };
+        let [queries, keys] = names.map(|name| format!("{path}{name}"));
+        attention.with_norms(self.query_key_norm(&queries, of_q)?, self.query_key_norm(&keys, of_k)?)
     }
 
     /// Queries, keys and values apart, which share an input unless keys and values read a memory.
@@ -162,11 +195,29 @@ impl<'a> Reader<'a> {
         self.linear(name, (recipe.hidden, heads.queries * heads.dim), recipe.output_bias, recipe.transposed)
     }
 
-    fn feed(&self, path: &str, parts: &Parts, width: usize, recipe: &Architecture) -> Result<FeedForward> {
+    fn mixture(&self, path: &str, names: ExpertNames, sizes: Experts) -> Result<Mixture> {
+        let hidden = self.recipe.hidden;
+        let expert =
+            |path: &str, [gate, up, down]: [&'static str; 3], width| self.feed(path, (UpNames::Gated(gate, up), down), width);
+        let router = self.linear(&format!("{path}{}", names.router), (sizes.count, hidden), false, false)?;
+        let each = |e: usize| expert(&format!("{path}{}.{e}.", names.path), names.layers, sizes.intermediate);
+        let experts = (0..sizes.count).map(each).collect::<Result<Vec<_>>>()?;
+        let shared = match names.shared.zip(sizes.shared) {
+            None => None,
+            Some(((layers, gate), width)) => Some(SharedExpert {
+                feed: expert(path, layers, width)?,
+                gate: self.linear(&format!("{path}{gate}"), (1, hidden), false, false)?,
+            }),
+        };
+        Mixture::new(router, experts, shared, sizes.active, sizes.normalised)
+    }
+
+    fn feed(&self, path: &str, (opening, down): (UpNames, &str), width: usize) -> Result<FeedForward> {
+        let recipe = self.recipe;
         let open = |part: &str, out: usize| {
             self.linear(&format!("{path}{part}"), (out, recipe.hidden), recipe.feed_bias, recipe.transposed)
         };
-        let opening = match parts.opening {
+        let opening = match opening {
             UpNames::Plain(up) => UpProjection::Plain(open(up, width)?),
             UpNames::Gated(gate, up) => {
                 let gate = open(gate, width)?;
@@ -174,7 +225,7 @@ impl<'a> Reader<'a> {
             }
             UpNames::Fused(both) => UpProjection::Fused(open(both, 2 * width)?.with_parts(&[("gate", width), ("up", width)])),
         };
-        let down = format!("{path}{}", parts.down);
+        let down = format!("{path}{down}");
         let down = self.linear(&down, (recipe.hidden, width), recipe.feed_bias, recipe.transposed)?;
         FeedForward::new(opening, down, recipe.activation)
     }
@@ -185,10 +236,12 @@ impl<'a> Reader<'a> {
         let read = self.read.into_inner();
         let harmless = |name: &str| {
             let mask = name.strip_suffix(".mask").is_some_and(|of| read.contains(of));
-            let table = [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"];
+            let table = [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"];
             let head = self.recipe.tied && name.strip_suffix(".weight") == Some(self.recipe.names.head);
             let bias = self.recipe.relative.is_some() && name.ends_with("EncDecAttention.relative_attention_bias.weight");
-            mask || head || bias || table.iter().any(|end| name.ends_with(end))
+            let kind = self.recipe.kind == ModelKind::Encoder;
+            let behind = kind && [BEHIND, &["embeddings.position_ids"]].concat().iter().any(|part| name.contains(part));
+            mask || head || bias || behind || table.iter().any(|end| name.ends_with(end))
         };
         let extra: Vec<String> = self.weights.names().into_iter().filter(|n| !read.contains(n) && !harmless(n)).collect();
         match extra.first() {

@@ -2,20 +2,11 @@
 //!
 //! [`Config`] reads a `config.json`; [`LanguageModel`] holds a decoder of any [`Family`] and runs it, with a [`KvCache`] token by
 //! token, backward for gradients, or part by part ([`EmbeddingHead`], [`load_block`]) where it is larger than memory. A family is one
-//! file that says which parts its blocks have and what their tensors are called; the parts are those of [`nn`](crate::nn).
+//! file that says which parts its blocks have and what their tensors are called; the parts are those of [`nn`](crate::nn). Families from outside
+//! this crate are registered ([`architecture`]).
 
-mod keys;
-mod defaults;
-mod rope;
-mod architecture;
-mod gemma2;
-mod gpt2;
-mod llama;
-mod mistral;
-mod nemotron;
-mod phi;
-mod phi3;
-mod t5;
+pub mod architecture;
+mod families;
 mod family;
 mod config;
 mod tie;
@@ -28,6 +19,7 @@ mod model;
 mod stored;
 mod outline;
 mod couplings;
+mod experts;
 mod rescale;
 mod rotate;
 mod init;
@@ -41,6 +33,7 @@ pub use check::check;
 pub use config::{Config, Widths};
 pub use couplings::couplings;
 pub use embedding_head::EmbeddingHead;
+pub use experts::{BlockExperts, experts};
 pub use family::Family;
 pub use init::init;
 pub use load::remark;

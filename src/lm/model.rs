@@ -1,18 +1,18 @@
 //! [`LanguageModel`]: a decoder of any family.
 
+use super::Config;
 use super::embedding_head::EmbeddingHead;
 use super::linears::{self, Taps, infos, no_weight};
 use super::load::Reader;
 use super::next_token::{NextToken, next_tokens, sequences};
-use super::{Config, Family};
 use crate::data::Sequences;
 use crate::io::{Weights, WeightsMut};
 use crate::kernels::awake;
 use crate::mask::Mask;
 use crate::nn::attention::Carry;
 use crate::nn::{
-    Between, Block, Change, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer, Parameters, Positions, See, Sink,
-    check_taps, layer_name,
+    Between, Block, Change, Distances, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer, Parameters, Positions,
+    See, Sink, check_taps, layer_name,
 };
 use crate::solve::Pruned;
 use crate::{Error, Result};
@@ -75,8 +75,25 @@ pub fn load_block(weights: &dyn Weights, config: &Config, block: usize) -> Resul
 
 /// Where the tokens of `sequences` of `length` stand, from position `first` on.
 pub fn positions(config: &Config, sequences: usize, length: usize, first: usize) -> Positions {
-    let turns = config.recipe().rotary.as_ref().map(|rotary| rotary.turns(first, length));
-    Positions { turns, ..Positions::plain(sequences, length, first) }
+    let recipe = config.recipe();
+    let turns = recipe.rotaries.iter().map(|rotary| rotary.turns(first, length)).collect();
+    let distances = recipe.alibi.then(|| falling(recipe.layers.first().map_or(0, |layer| layer.heads.queries), length, first));
+    Positions { turns, distances, ..Positions::plain(sequences, length, first) }
+}
+
+/// Biases of scores that fall with the distance (ALiBi, arXiv:2108.12409): `-slope · (i - j)`, slopes a geometric series over the heads; where their
+/// number is no power of two, the first ones are those of the power below, the others every second of the power above.
+fn falling(heads: usize, length: usize, first: usize) -> Distances {
+    let power = 1usize << heads.checked_ilog2().unwrap_or(0);
+    let series = |of: usize, n: usize| {
+        let base = 2f64.powf(-(2f64.powf(-((of as f64).log2() - 3.0)))) as f32;
+        base.powi(n as i32)
+    };
+    let slope = |head: usize| if head < power { series(power, head + 1) } else { series(2 * power, 2 * (head - power) + 1) };
+    let zero = (first + length).saturating_sub(1);
+    let slopes: Vec<f32> = (0..heads).map(slope).collect();
+    let value = |(head, at): (usize, usize)| slopes[head] * (at as f32 - zero as f32);
+    Distances::new(Array2::from_shape_fn((heads, zero + first + length), value), zero)
 }
 
 impl LanguageModel {
@@ -181,11 +198,23 @@ impl LanguageModel {
         Error::unknown_layer(name, self.linears().into_iter().map(Linear::name))
     }
 
+    /// Refuses a model that predicts no tokens.
+    fn predicts(&self) -> Result<()> {
+        match self.config.is_encoder() {
+            true => Err(Error::invalid_option(
+                "model_type",
+                format!("a {} is an encoder and predicts no tokens", self.config.family()),
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// Logits `(tokens, vocab)` of one sequence.
     ///
     /// # Errors
-    /// If an id is not in the vocabulary, or there are more tokens than learned positions.
+    /// If an id is not in the vocabulary, or there are more tokens than learned positions; for an encoder, which predicts none.
     pub fn forward(&self, ids: &[u32]) -> Result<Array2<f32>> {
+        self.predicts()?;
         Ok(self.ends.logits(&self.hidden_states(ids, ids.len(), &mut ())?))
     }
 
@@ -206,6 +235,7 @@ impl LanguageModel {
     /// # Errors
     /// As [`LanguageModel::forward`].
     pub fn nll(&self, ids: &[u32]) -> Result<Vec<f64>> {
+        self.predicts()?;
         self.ends.nll(&self.hidden_states(ids, ids.len(), &mut ())?, &next_tokens(ids, ids.len()))
     }
 
@@ -236,6 +266,7 @@ impl LanguageModel {
     /// What the last block gives for all tokens but the last, from the one before `from` on.
     fn hidden_from(&self, ids: &[u32], from: usize) -> Result<Array2<f32>> {
         assert!((1..ids.len()).contains(&from), "from token {from} of {}", ids.len());
+        self.predicts()?;
         let read = &ids[..ids.len() - 1];
         let h = self.hidden_states(read, read.len(), &mut ())?;
         Ok(h.slice_move(s![from - 1.., ..]))
@@ -255,7 +286,9 @@ impl LanguageModel {
         if ids.is_empty() {
             return Err(Error::invalid_option("ids", "there is no token"));
         }
-        let regime = self.config.recipe().rotary.as_ref().map_or(0, |rotary| rotary.regime(cache.len() + ids.len()));
+        self.predicts()?;
+        let length = cache.len() + ids.len();
+        let regime = self.config.recipe().rotaries.iter().map(|rotary| rotary.regime(length)).max().unwrap_or(0);
         if !cache.is_empty() && regime != cache.regime {
             let all = [&cache.ids, ids].concat();
             let mut anew = self.cache();
@@ -427,8 +460,9 @@ impl Model for LanguageModel {
 }
 
 fn decoder_only(config: &Config) -> Result<()> {
-    if config.family() == Family::T5 {
-        return Err(Error::invalid_option("model_type", "t5 is an encoder-decoder, not a decoder alone"));
+    if config.is_encoder_decoder() {
+        let reason = format!("{} is an encoder-decoder, not a decoder alone", config.family());
+        return Err(Error::invalid_option("model_type", reason));
     }
     Ok(())
 }

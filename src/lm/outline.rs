@@ -1,7 +1,7 @@
 //! [`Outline`]: the linear layers of a model by name, shape and input, without their weights.
 
 use super::Config;
-use super::architecture::{Parts, UpNames};
+use super::architecture::{BlockNames, UpNames};
 use super::load::Reader;
 use crate::io::{Weights, quoted};
 use crate::{Error, Result};
@@ -67,6 +67,8 @@ pub struct Outline {
     pub tied: bool,
     /// Tensors that hold the embedding over again: under another name of it, or as the head that is tied to it.
     pub copies: Vec<String>,
+    /// Tensors of the layers that choose among experts.
+    pub routers: Vec<String>,
 }
 
 impl Outline {
@@ -77,14 +79,18 @@ impl Outline {
     /// read, unless there are two tensors that may be one: an embedding and a head that the config ties.
     pub fn of(weights: &dyn Weights, config: &Config) -> Result<Outline> {
         let (reader, recipe) = (Reader::new(weights, config), config.recipe());
-        let mut layers = Vec::new();
+        let (mut layers, mut routers) = (Vec::new(), Vec::new());
         for i in 0..config.layers() {
             let (stack, place) = recipe.place(i);
             let path = reader.name(&format!("{}.{place}.", stack.path));
             block(config, i, &stack.parts, &path, &mut layers);
+            if let Some((names, sizes)) = recipe.experts(i) {
+                let shared = names.shared.filter(|_| sizes.shared.is_some()).map(|(_, gate)| gate);
+                routers.extend([Some(names.router), shared].into_iter().flatten().map(|part| format!("{path}{part}.weight")));
+            }
         }
         let tie = reader.tie()?;
-        let (head, shape) = (recipe.names.head.to_string(), (recipe.vocab, recipe.hidden));
+        let (head, shape) = (recipe.names.head.to_string(), (recipe.vocab, recipe.embedding_features()));
         if !tie.tied {
             let group = head.clone();
             layers.push(Outlined { name: head, block: None, kind: Kind::Head, shape, group, transposed: false });
@@ -100,13 +106,16 @@ impl Outline {
                 return Err(Error::shape(format!("tensor {}", quoted(&tensor)), &wanted, &found));
             }
         }
-        Ok(Outline { layers, embedding, tied: tie.tied, copies: tie.copies })
+        Ok(Outline { layers, embedding, tied: tie.tied, copies: tie.copies, routers })
     }
 
     /// What a tensor of the model is for.
     pub fn kind(&self, tensor: &str, rank: usize) -> Kind {
         if tensor == self.embedding || tensor.contains("relative_attention_bias") {
             return Kind::Embedding;
+        }
+        if self.routers.iter().any(|router| router == tensor) {
+            return Kind::Other;
         }
         match tensor.rsplit_once('.') {
             Some((name, "weight")) if rank == 2 => {
@@ -120,7 +129,7 @@ impl Outline {
 }
 
 /// The layers of one block.
-pub(super) fn block(config: &Config, i: usize, parts: &Parts, path: &str, layers: &mut Vec<Outlined>) {
+pub(super) fn block(config: &Config, i: usize, parts: &BlockNames, path: &str, layers: &mut Vec<Outlined>) {
     let (recipe, widths) = (config.recipe(), config.widths(i));
     let (q, kv, hidden) = (widths.heads * widths.head_dim, widths.kv_heads * widths.head_dim, config.hidden());
     let mut push = |kind, part: &str, shape: (usize, usize), group: &str| {
@@ -141,6 +150,19 @@ pub(super) fn block(config: &Config, i: usize, parts: &Parts, path: &str, layers
         push(Kind::Attention, key, (kv, hidden), key);
         push(Kind::Attention, value, (kv, hidden), key);
         push(Kind::Attention, output, (hidden, q), output);
+    }
+    if let Some((names, sizes)) = recipe.experts(i) {
+        let mut expert = |path: &str, [gate, up, down]: [&str; 3], width: usize| {
+            let [gate, up, down] = [gate, up, down].map(|part| format!("{path}{part}"));
+            push(Kind::FeedForward, &gate, (width, hidden), &gate);
+            push(Kind::FeedForward, &up, (width, hidden), &gate);
+            push(Kind::FeedForward, &down, (hidden, width), &down);
+        };
+        (0..sizes.count).for_each(|e| expert(&format!("{}.{e}.", names.path), names.layers, sizes.intermediate));
+        if let Some(((layers, _), width)) = names.shared.zip(sizes.shared) {
+            expert("", layers, width);
+        }
+        return;
     }
     let width = widths.intermediate;
     match parts.opening {

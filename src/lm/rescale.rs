@@ -60,14 +60,15 @@ pub fn rescaled(weights: &dyn Weights, config: &Config, smaller: &Config) -> Res
     };
     for (number, stack) in old.stacks.iter().enumerate() {
         let parts = &stack.parts;
-        let norms = [Some(parts.norm), parts.attention_after, parts.cross.map(|c| c[0]), parts.feed_norm, parts.feed_after];
         for block in 0..stack.blocks {
-            for part in norms.into_iter().flatten() {
+            for part in parts.norms() {
                 put(reader.name(&format!("{}.{block}.{part}.weight", stack.path)), norm, old.plus_one);
             }
         }
         let last = number + 1 == old.stacks.len();
-        put(reader.name(&format!("{}.weight", stack.final_norm)), if last { head } else { norm }, old.plus_one);
+        if let Some(part) = stack.final_norm {
+            put(reader.name(&format!("{part}.weight")), if last { head } else { norm }, old.plus_one);
+        }
     }
     for tensor in [format!("{}.weight", tie.embedding)].into_iter().chain(tie.copies) {
         put(tensor, embedding, false);

@@ -74,6 +74,12 @@ impl Rotation {
         if parts.attention_after.or(parts.feed_after).is_some() {
             return Err(refuse("it has norms behind its layers, whose weights a rotation cannot pass"));
         }
+        let (Some(norm), Some(final_norm)) = (parts.norm, stack.final_norm) else {
+            return Err(refuse("it has no norm before its layers or behind the last, which a rotation is to pass"));
+        };
+        if parts.experts.is_some() {
+            return Err(refuse("a rotation of experts and their routers is not made"));
+        }
         if q.dim() != (recipe.hidden, recipe.hidden) {
             return Err(Error::shape("rotation", &[recipe.hidden, recipe.hidden], q.shape()));
         }
@@ -87,10 +93,10 @@ impl Rotation {
                 UpNames::Plain(one) | UpNames::Fused(one) => vec![one],
                 UpNames::Gated(gate, up) => vec![gate, up],
             };
-            gains.extend(parts.inputs.iter().map(|part| (name(part), name(parts.norm))));
-            gains.extend(opening.into_iter().map(|part| (name(part), name(parts.feed_norm.unwrap_or(parts.norm)))));
+            gains.extend(parts.inputs.iter().map(|part| (name(part), name(norm))));
+            gains.extend(opening.into_iter().map(|part| (name(part), name(parts.feed_norm.unwrap_or(norm)))));
         }
-        let last = format!("{}.weight", reader.name(stack.final_norm));
+        let last = format!("{}.weight", reader.name(final_norm));
         let head = format!("{}.weight", recipe.names.head);
         gains.insert(head.clone(), last.clone());
         let mut tensors = BTreeMap::new();

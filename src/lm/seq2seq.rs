@@ -76,7 +76,7 @@ impl Seq2Seq {
         let model = Seq2Seq {
             ends: EmbeddingHead::read(&reader, &config)?,
             encoder: (0..first.blocks).map(|i| reader.block(i)).collect::<Result<_>>()?,
-            encoder_norm: reader.norm(&reader.name(first.final_norm))?,
+            encoder_norm: reader.norm(&reader.name(first.final_norm.unwrap_or_default()))?,
             encoder_bias: Bias::read(&reader, first.path, relative, heads, true)?,
             decoder: (first.blocks..config.layers()).map(|i| reader.block(i)).collect::<Result<_>>()?,
             decoder_bias: Bias::read(&reader, second.path, relative, heads, false)?,

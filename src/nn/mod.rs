@@ -35,6 +35,7 @@ pub use optimizer::{AdamConstants, Method, Moments, Optimizer};
 pub use parameters::{Change, Gradients, Parameters, See, check_mask};
 pub(crate) use transformer::{Between, attention};
 pub use transformer::{
-    Attention, AttentionRule, Back, Block, Distances, FeedForward, Heads, LayerCache, Linear, Norm, NormKind, Positions,
-    QkvProjection, RopeScaling, Rotary, RotaryTable, Seen, UpProjection, attend, attend_back,
+    Attention, AttentionRule, Back, Block, BlockFeed, Distances, FeedForward, Heads, LayerCache, Linear, Mixture, Norm, NormKind,
+    Positions, QkvProjection, Residual, RopeScaling, Rotary, RotaryTable, Routed, Seen, SharedExpert, UpProjection, attend,
+    attend_back,
 };

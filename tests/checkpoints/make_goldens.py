@@ -92,6 +92,13 @@ families = {
     "phi3": tf.Phi3ForCausalLM(tf.Phi3Config(**common, sliding_window=None)),
     "nemotron": tf.NemotronForCausalLM(tf.NemotronConfig(**common, partial_rotary_factor=0.5)),
     "gpt2": tf.GPT2LMHeadModel(tf.GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2)),
+    "qwen2": tf.Qwen2ForCausalLM(tf.Qwen2Config(**common, rope_theta=1e5, tie_word_embeddings=True)),
+    "qwen3": tf.Qwen3ForCausalLM(tf.Qwen3Config(**common, head_dim=6, rope_theta=1e5, tie_word_embeddings=False)),
+    "gemma": tf.GemmaForCausalLM(tf.GemmaConfig(**common, head_dim=6)),
+    "gemma3": tf.Gemma3ForCausalLM(tf.Gemma3TextConfig(**common | dict(num_hidden_layers=7), head_dim=6, sliding_window=4, query_pre_attn_scalar=6,
+                                                       rope_scaling=dict(rope_type="linear", factor=2.0), attn_implementation="eager")),
+    "smollm3": tf.SmolLM3ForCausalLM(tf.SmolLM3Config(**common | dict(num_hidden_layers=5), rope_theta=1e5)),
+    "olmo2": tf.Olmo2ForCausalLM(tf.Olmo2Config(**common)),
 }
 expected = {}
 for name, model in families.items():
@@ -101,7 +108,8 @@ for name, model in families.items():
     heads = config.get("num_attention_heads") or config["n_head"]
     kv, hidden = config.get("num_key_value_heads", heads), config.get("hidden_size") or config["n_embd"]
     head = config.get("head_dim") or hidden // heads
-    shifted = name in ("gemma2", "nemotron")
+    shifted = name in ("gemma", "gemma2", "gemma3", "nemotron")
+    blocks = config.get("num_hidden_layers") or config["n_layer"]
     with torch.no_grad():
         for key, p in model.named_parameters():
             p.add_(torch.randn_like(p) * (0.15 if p.dim() == 1 else 0.3))
@@ -110,9 +118,9 @@ for name, model in families.items():
             p.copy_((p + one).half().float() - one)
         ids = torch.randint(3, 40, (1, 14))
         expected[f"{name}.ids"], expected[f"{name}.logits"] = ids.numpy(), model(ids).logits.numpy()
-    names = gguf.get_tensor_name_map(arch, 2)
+    names = gguf.get_tensor_name_map(arch, blocks)
     file = gguf.GGUFWriter(os.path.join(here, f"{name}.gguf"), name)
-    file.add_block_count(2)
+    file.add_block_count(blocks)
     file.add_context_length(64)
     file.add_embedding_length(hidden)
     file.add_feed_forward_length(config.get("intermediate_size") or 4 * hidden)
@@ -132,12 +140,16 @@ for name, model in families.items():
         file.add_attn_logit_softcapping(config["attn_logit_softcapping"])
         file.add_final_logit_softcapping(config["final_logit_softcapping"])
         file.add_sliding_window(config["sliding_window"])
+    if name == "gemma3":
+        file.add_sliding_window(config["sliding_window"])
+        file.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        file.add_rope_scaling_factor(config["rope_scaling"]["factor"])
     tied = config["tie_word_embeddings"]
     for key, values in model.state_dict().items():
         if tied and key == "lm_head.weight":
             continue
         values = values.numpy()
-        if name == "llama" and ("q_proj" in key or "k_proj" in key):
+        if name in ("llama", "smollm3") and ("q_proj" in key or "k_proj" in key):
             n = heads if "q_proj" in key else kv
             values = values.reshape(n, 2, values.shape[0] // n // 2, -1).swapaxes(1, 2).reshape(values.shape)
         if shifted and key.endswith("norm.weight"):

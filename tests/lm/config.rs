@@ -16,7 +16,8 @@ fn refused(golden: &Golden, key: &str, value: Value) -> String {
 #[test]
 fn an_unknown_model_type_lists_those_that_are_known() {
     let e = refused(&Golden::read("llama"), "model_type", json!("lama"));
-    let known = "llama, mistral, gemma2, phi, phi3, nemotron, gpt2, t5";
+    let known = "llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, smollm3, olmo2, phi, phi3, nemotron, stablelm, gpt2, opt, \
+                 gpt_neox, bloom, mixtral, qwen2_moe, qwen3_moe, olmoe, bert, t5, olmo3";
     assert_eq!(e, format!("config.json: model_type: 'lama' is none of {known}"));
 }
 

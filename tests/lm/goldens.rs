@@ -59,6 +59,11 @@ fn losses_and_the_gradients_of_all_parameters_are_those_of_the_reference_library
             let right = golden.expected.get(&format!("grad.{tensor}")).unwrap();
             let found = gradients.get(tensor).unwrap_or_else(|| panic!("{}: no gradient of {tensor}", golden.name));
             let found = if turned.iter().any(|t| t == tensor) { found.t().to_owned() } else { found.clone() };
+            // A bias of all keys moves no probability where positions turn nothing: what is found is rounding alone.
+            if tensor.ends_with("k_proj.bias") && golden.name.starts_with("opt") {
+                assert!(found.iter().chain(right).all(|g| g.abs() < 1e-6), "{}: gradient of {tensor}", golden.name);
+                continue;
+            }
             let largest = right.iter().fold(1e-7f32, |a, r| a.max(r.abs()));
             let off = worst(&(found / largest), &(right / largest), 1e-4);
             assert!(off < 1.0, "{}: gradient of {tensor}: {off} of the tolerance", golden.name);
@@ -128,6 +133,12 @@ fn sequences_beside_one_another_are_as_each_alone() {
         // Whatever is beside a sequence, its bits are the same.
         let others = [stream(&[&golden.ids[..], &moved].concat()), stream(&[&moved[..], &turned].concat())];
         for (i, other) in others.iter().enumerate() {
+            if golden.config().experts().is_some() {
+                // What is beside a sequence decides how many tokens an expert multiplies at once, and with it the order of sums.
+                let off = worst(&part(&together, i).into_dyn(), &part(other, i).into_dyn(), 1e-5);
+                assert!(off < 1.0, "{}: sequence {i} beside another: {off} of the tolerance", golden.name);
+                continue;
+            }
             assert_eq!(part(&together, i), part(other, i), "{}: sequence {i} beside another", golden.name);
         }
         // And they are the reference's, which saw the sequence alone, first or second.

@@ -21,10 +21,14 @@ enum Command {
     Demo(command::demo::Args),
     /// Turns a GGUF file into a Hugging Face folder
     Import(command::import::Args),
+    /// Turns a Hugging Face folder into a GGUF file
+    Export(command::export::Args),
     /// Makes a language model of random weights after a config, to be trained from scratch
     Init(command::init::Args),
-    /// Measures a language model: perplexity of a text, multiple choice, last words
+    /// Measures a language model: perplexity of a text, multiple choice, last words, named tasks
     Eval(command::eval::Args),
+    /// Makes vectors of sentences, and compares them with those of another model
+    Embed(command::embed::Args),
     /// Writes the logits of a language model for given tokens
     Logits(command::logits::Args),
     /// Continues a text with a language model
@@ -87,8 +91,10 @@ fn main() -> ExitCode {
     let result = checked.and_then(|()| match cli.command {
         Command::Demo(args) => command::demo::run(&args),
         Command::Import(args) => command::import::run(&args),
+        Command::Export(args) => command::export::run(&args),
         Command::Init(args) => command::init::run(&args),
         Command::Eval(args) => command::eval::run(&args),
+        Command::Embed(args) => command::embed::run(&args),
         Command::Logits(args) => command::logits::run(&args),
         Command::Generate(args) => command::generate::run(&args),
         Command::Prune(mut args) => {

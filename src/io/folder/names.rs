@@ -9,7 +9,7 @@ pub(in crate::io) const INDEX: &str = "model.safetensors.index.json";
 /// The most bytes that a JSON file of a folder may have; tokenizers of 256 000 entries take 35 MB.
 pub(super) const MAX_JSON: u64 = 256 << 20;
 /// What belongs to a model besides its configuration and weights, as far as it is copied with it.
-pub(super) const COMPANIONS: [&str; 14] = [
+pub(super) const COMPANIONS: [&str; 17] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -20,6 +20,9 @@ pub(super) const COMPANIONS: [&str; 14] = [
     "vocab.txt",
     "merges.txt",
     "spiece.model",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
     "chat_template.jinja",
     "chat_template.json",
     "LICENSE",

@@ -78,15 +78,15 @@ pub(super) enum Joint {
 use Bias::{May, Must, No};
 
 /// A part by its name there and here, and its bias.
-type Part = (&'static str, &'static str, Bias);
+pub(super) type Part = (&'static str, &'static str, Bias);
 
 /// The names of an architecture: those of a block behind `blk.N.` and behind `blocks` + `N.`, those outside in full.
 pub(super) struct Arch {
     /// `general.architecture`.
     pub name: &'static str,
-    blocks: &'static str,
-    outside: &'static [Part],
-    inside: &'static [Part],
+    pub(super) blocks: &'static str,
+    pub(super) outside: &'static [Part],
+    pub(super) inside: &'static [Part],
     /// Names of which 1 is taken off.
     less_one: bool,
     turned: bool,
@@ -99,7 +99,7 @@ const LLAMA_ENDS: &[Part] =
 const ATTENTION: Bias = May(Joint::Attention);
 const FEED: Bias = May(Joint::Feed);
 
-const ARCHES: [Arch; 6] = [
+const ARCHES: [Arch; 12] = [
     Arch {
         name: "llama",
         blocks: "model.layers.",
@@ -192,6 +192,128 @@ const ARCHES: [Arch; 6] = [
             ("ffn_down", "mlp.down_proj", FEED),
         ],
         less_one: true,
+        turned: false,
+        paired: false,
+    },
+    Arch {
+        name: "qwen2",
+        blocks: "model.layers.",
+        outside: LLAMA_ENDS,
+        inside: &[
+            ("attn_norm", "input_layernorm", No),
+            ("attn_q", "self_attn.q_proj", Must),
+            ("attn_k", "self_attn.k_proj", Must),
+            ("attn_v", "self_attn.v_proj", Must),
+            ("attn_output", "self_attn.o_proj", No),
+            ("ffn_norm", "post_attention_layernorm", No),
+            ("ffn_gate", "mlp.gate_proj", No),
+            ("ffn_up", "mlp.up_proj", No),
+            ("ffn_down", "mlp.down_proj", No),
+        ],
+        less_one: false,
+        turned: false,
+        paired: false,
+    },
+    Arch {
+        name: "qwen3",
+        blocks: "model.layers.",
+        outside: LLAMA_ENDS,
+        inside: &[
+            ("attn_norm", "input_layernorm", No),
+            ("attn_q", "self_attn.q_proj", ATTENTION),
+            ("attn_k", "self_attn.k_proj", ATTENTION),
+            ("attn_v", "self_attn.v_proj", ATTENTION),
+            ("attn_q_norm", "self_attn.q_norm", No),
+            ("attn_k_norm", "self_attn.k_norm", No),
+            ("attn_output", "self_attn.o_proj", ATTENTION),
+            ("ffn_norm", "post_attention_layernorm", No),
+            ("ffn_gate", "mlp.gate_proj", No),
+            ("ffn_up", "mlp.up_proj", No),
+            ("ffn_down", "mlp.down_proj", No),
+        ],
+        less_one: false,
+        turned: false,
+        paired: false,
+    },
+    Arch {
+        name: "gemma",
+        blocks: "model.layers.",
+        outside: LLAMA_ENDS,
+        inside: &[
+            ("attn_norm", "input_layernorm", No),
+            ("attn_q", "self_attn.q_proj", No),
+            ("attn_k", "self_attn.k_proj", No),
+            ("attn_v", "self_attn.v_proj", No),
+            ("attn_output", "self_attn.o_proj", No),
+            ("ffn_norm", "post_attention_layernorm", No),
+            ("ffn_gate", "mlp.gate_proj", No),
+            ("ffn_up", "mlp.up_proj", No),
+            ("ffn_down", "mlp.down_proj", No),
+        ],
+        less_one: true,
+        turned: false,
+        paired: false,
+    },
+    Arch {
+        name: "gemma3",
+        blocks: "model.layers.",
+        outside: LLAMA_ENDS,
+        inside: &[
+            ("attn_norm", "input_layernorm", No),
+            ("attn_q", "self_attn.q_proj", No),
+            ("attn_k", "self_attn.k_proj", No),
+            ("attn_v", "self_attn.v_proj", No),
+            ("attn_q_norm", "self_attn.q_norm", No),
+            ("attn_k_norm", "self_attn.k_norm", No),
+            ("attn_output", "self_attn.o_proj", No),
+            ("post_attention_norm", "post_attention_layernorm", No),
+            ("ffn_norm", "pre_feedforward_layernorm", No),
+            ("ffn_gate", "mlp.gate_proj", No),
+            ("ffn_up", "mlp.up_proj", No),
+            ("ffn_down", "mlp.down_proj", No),
+            ("post_ffw_norm", "post_feedforward_layernorm", No),
+        ],
+        less_one: true,
+        turned: false,
+        paired: false,
+    },
+    Arch {
+        name: "smollm3",
+        blocks: "model.layers.",
+        outside: LLAMA_ENDS,
+        inside: &[
+            ("attn_norm", "input_layernorm", No),
+            ("attn_q", "self_attn.q_proj", ATTENTION),
+            ("attn_k", "self_attn.k_proj", ATTENTION),
+            ("attn_v", "self_attn.v_proj", ATTENTION),
+            ("attn_output", "self_attn.o_proj", ATTENTION),
+            ("ffn_norm", "post_attention_layernorm", No),
+            ("ffn_gate", "mlp.gate_proj", FEED),
+            ("ffn_up", "mlp.up_proj", FEED),
+            ("ffn_down", "mlp.down_proj", FEED),
+        ],
+        less_one: false,
+        turned: false,
+        paired: true,
+    },
+    Arch {
+        name: "olmo2",
+        blocks: "model.layers.",
+        outside: LLAMA_ENDS,
+        inside: &[
+            ("attn_q", "self_attn.q_proj", ATTENTION),
+            ("attn_k", "self_attn.k_proj", ATTENTION),
+            ("attn_v", "self_attn.v_proj", ATTENTION),
+            ("attn_q_norm", "self_attn.q_norm", No),
+            ("attn_k_norm", "self_attn.k_norm", No),
+            ("attn_output", "self_attn.o_proj", ATTENTION),
+            ("post_attention_norm", "post_attention_layernorm", No),
+            ("ffn_gate", "mlp.gate_proj", No),
+            ("ffn_up", "mlp.up_proj", No),
+            ("ffn_down", "mlp.down_proj", No),
+            ("post_ffw_norm", "post_feedforward_layernorm", No),
+        ],
+        less_one: false,
         turned: false,
         paired: false,
     },
@@ -291,7 +413,7 @@ impl Arch {
     pub fn shape(&self, name: &str, sizes: &Sizes) -> Vec<usize> {
         let (stem, kind) = name.rsplit_once('.').unwrap_or((name, ""));
         let part = stem.rsplit_once('.').map_or(stem, |(_, part)| part);
-        let Sizes { hidden, vocab, context, q, kv, width } = *sizes;
+        let Sizes { hidden, vocab, context, head, q, kv, width } = *sizes;
         let (rows, cols) = match part {
             "token_embd" | "output" => (vocab, hidden),
             "position_embd" => (context, hidden),
@@ -302,6 +424,9 @@ impl Arch {
             "ffn_up" if self.name == "phi3" => (2 * width, hidden),
             "ffn_gate" | "ffn_up" => (width, hidden),
             "ffn_down" => (hidden, width),
+            "attn_q_norm" | "attn_k_norm" if self.name != "olmo2" => return vec![head],
+            "attn_q_norm" => return vec![q],
+            "attn_k_norm" => return vec![kv],
             _ => return vec![hidden],
         };
         if kind == "bias" { vec![rows] } else { vec![rows, cols] }
@@ -314,6 +439,8 @@ pub(super) struct Sizes {
     pub hidden: usize,
     pub vocab: usize,
     pub context: usize,
+    /// Features of a head.
+    pub head: usize,
     /// Features of all query heads, and of all key heads.
     pub q: usize,
     pub kv: usize,

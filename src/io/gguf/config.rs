@@ -62,6 +62,46 @@ pub(super) fn config(
                 "query_pre_attn_scalar": scalar,
             })
         }
+        "qwen2" => json!({
+            "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",
+            "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?, "use_sliding_window": false,
+        }),
+        "qwen3" => json!({
+            "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu", "head_dim": head_dim,
+            "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?, "use_sliding_window": false,
+            "attention_bias": biased(Joint::Attention),
+        }),
+        "gemma" => json!({
+            "architectures": ["GemmaForCausalLM"], "model_type": "gemma", "hidden_act": "gelu_pytorch_tanh",
+            "hidden_activation": "gelu_pytorch_tanh", "head_dim": head_dim,
+            "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?, "attention_bias": false,
+        }),
+        "gemma3" => {
+            // As for the largest gemma2: the model of 62 blocks divides by the root of hidden / heads.
+            let scalar = if layers == 62 { hidden / heads } else { head_dim };
+            let Some(window) = keys.count_or("attention.sliding_window")?.filter(|w| *w > 0) else {
+                return Err(keys.refuse("attention.sliding_window", "is missing or 0"));
+            };
+            let on = model.windowed(keys)?.unwrap_or_else(|| (0..layers).map(|i| i % 6 < 5).collect());
+            let kinds: Vec<_> = on.iter().map(|on| if *on { "sliding_attention" } else { "full_attention" }).collect();
+            json!({
+                "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh",
+                "head_dim": head_dim, "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?, "attention_bias": false,
+                "sliding_window": window, "layer_types": kinds, "query_pre_attn_scalar": scalar,
+                "rope_local_base_freq": keys.number_or("rope.freq_base_swa")?.unwrap_or(10000.0),
+                "attn_logit_softcapping": null,
+                "final_logit_softcapping": keys.number_or("final_logit_softcapping")?.filter(|cap| *cap != 0.0),
+            })
+        }
+        "smollm3" => json!({
+            "architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3", "hidden_act": "silu", "no_rope_layer_interval": 4,
+            "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?, "use_sliding_window": false,
+            "attention_bias": biased(Joint::Attention), "mlp_bias": biased(Joint::Feed),
+        }),
+        "olmo2" => json!({
+            "architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2", "hidden_act": "silu",
+            "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?, "attention_bias": biased(Joint::Attention),
+        }),
         "phi2" => json!({
             "architectures": ["PhiForCausalLM"], "model_type": "phi", "hidden_act": "gelu_new", "partial_rotary_factor": partial,
             "layer_norm_eps": keys.epsilon("attention.layer_norm_epsilon")?, "qk_layernorm": false,

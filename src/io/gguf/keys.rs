@@ -112,7 +112,7 @@ impl Model {
         let turned = keys.count_or("rope.dimension_count")?.unwrap_or(head_dim);
         let vocab = file.tensor("token_embd.weight").and_then(|t| t.shape.first().copied()).unwrap_or(0);
         let features = |heads: usize| heads.saturating_mul(head_dim);
-        let sizes = Sizes { hidden, vocab, context, q: features(heads), kv: features(kv_heads), width };
+        let sizes = Sizes { hidden, vocab, context, head: head_dim, q: features(heads), kv: features(kv_heads), width };
         Ok(Model { layers, heads: (heads, kv_heads), head_dim, turned, sizes })
     }
 
@@ -146,7 +146,8 @@ impl Model {
     }
 
     fn unknown(&self, keys: Keys<'_>) -> Result<()> {
-        let (windowed, capped) = (matches!(keys.arch, "gemma2" | "phi3"), keys.arch == "gemma2");
+        let gemma3 = keys.arch == "gemma3";
+        let (windowed, capped) = (gemma3 || matches!(keys.arch, "gemma2" | "phi3"), keys.arch == "gemma2");
         // What other architectures have, with the values that change nothing.
         let neutral: &[(&str, &[f64])] = &[
             ("attention.max_alibi_bias", &[0.0]),
@@ -183,9 +184,15 @@ impl Model {
         neutral.iter().try_for_each(|(key, neutral)| off(key, neutral))?;
         if !capped {
             off("attn_logit_softcapping", &[0.0])?;
+        }
+        if !capped && !gemma3 {
             off("final_logit_softcapping", &[0.0])?;
         }
-        off("rope.freq_base_swa", &[keys.number_or("rope.freq_base")?.unwrap_or(10000.0)])?;
+        if !gemma3 {
+            off("rope.freq_base_swa", &[keys.number_or("rope.freq_base")?.unwrap_or(10000.0)])?;
+        } else if keys.number_or("rope.freq_base_swa")?.is_some_and(|theta| theta <= 0.0) {
+            return Err(keys.refuse("rope.freq_base_swa", "is not above 0"));
+        }
         for key in ["attention.sliding_window", "rope.scaling.original_context_length"] {
             if let Some(n) = keys.count_or(key)?.filter(|n| *n > LARGEST) {
                 return Err(keys.refuse(key, format!("is {n}, no size up to {LARGEST}")));
@@ -195,7 +202,7 @@ impl Model {
         if let Some(window) = window.filter(|_| !windowed) {
             return Err(keys.refuse("attention.sliding_window", format!("is {window}, which is not known of a {}", keys.arch)));
         }
-        if keys.arch != "gemma2" && window.is_some() && keys.file.metadata().contains_key(&keys.key(PATTERN)) {
+        if !gemma3 && keys.arch != "gemma2" && window.is_some() && keys.file.metadata().contains_key(&keys.key(PATTERN)) {
             return Err(keys.refuse(PATTERN, format!("is not known of a {}", keys.arch)));
         }
         if keys.file.flag_or(&keys.key("attention.causal"))? == Some(false) {

@@ -10,13 +10,19 @@
 
 mod arch;
 mod quant;
+mod encode;
+mod write;
 mod tokenizer;
 mod value;
 mod keys;
 mod rope;
 mod config;
 mod import;
+mod inverse;
+mod words;
+mod export;
 
+pub use export::{ExportTypes, Exported, export};
 pub use import::{Imported, import, import_checked};
 pub use quant::Quant;
 pub use value::GgufValue;
@@ -30,6 +36,7 @@ use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::BufReader;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use value::Cursor;
 
@@ -66,6 +73,9 @@ pub struct Gguf {
     version: u32,
     metadata: BTreeMap<String, GgufValue>,
     tensors: Vec<GgufTensor>,
+    /// Where keys and values stand in the file.
+    keys: Range<u64>,
+    alignment: u64,
 }
 
 impl Gguf {
@@ -88,6 +98,7 @@ impl Gguf {
         }
         let (tensors, keys) = (cursor.u64()?, cursor.u64()?);
         let keys = cursor.count(keys, 13, "keys")?;
+        let begin = cursor.at;
         let mut metadata = BTreeMap::new();
         for _ in 0..keys {
             let key = cursor.text("a key")?;
@@ -96,6 +107,7 @@ impl Gguf {
                 return cursor.refuse(format!("the key {} stands there twice", quoted(&key)));
             }
         }
+        let keys = begin..cursor.at;
         let count = cursor.count(tensors, 24, "tensors")?;
         let mut listed = Vec::new();
         let mut names = HashSet::new();
@@ -134,7 +146,7 @@ impl Gguf {
             let (a, b) = (quoted(&pair[0].name), quoted(&pair[1].name));
             return cursor.refuse(format!("the bytes of tensors {a} and {b} overlap"));
         }
-        Ok(Gguf { path: path.to_path_buf(), file, version, metadata, tensors: listed })
+        Ok(Gguf { path: path.to_path_buf(), file, version, metadata, tensors: listed, keys, alignment })
     }
 
     /// The file.
@@ -160,6 +172,28 @@ impl Gguf {
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<&GgufTensor> {
         self.tensors.iter().find(|t| t.name == name)
+    }
+
+    /// The bytes of a tensor as they stand in the file.
+    ///
+    /// # Errors
+    /// As [`Gguf::read`].
+    pub fn blocks(&self, name: &str) -> Result<Vec<u8>> {
+        let known = || self.tensors.iter().map(|t| t.name.as_str());
+        let tensor = self.tensor(name).ok_or_else(|| Error::unknown_layer(name, known()))?;
+        self.bytes(tensor.start, tensor.bytes)
+    }
+
+    /// Keys and values as they stand in the file.
+    fn key_bytes(&self) -> Result<write::KeyBytes> {
+        let bytes = self.bytes(self.keys.start, self.keys.end - self.keys.start)?;
+        Ok(write::KeyBytes { bytes, count: self.metadata.len() as u64 })
+    }
+
+    fn bytes(&self, start: u64, length: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; length as usize];
+        read_exact_at(&self.file, &mut bytes, start).map_err(|e| Error::io(&self.path, e))?;
+        Ok(bytes)
     }
 
     /// Reads a tensor's numbers as `f32`, in its own shape. Memory: the result and some blocks a thread.

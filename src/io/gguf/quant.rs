@@ -11,8 +11,11 @@
 //!
 //! The order of the operations is that of the format's own tools, so that the numbers are theirs to the bit.
 
+use crate::io::quoted;
+use crate::{Error, Result};
 use half::{bf16, f16};
 use std::fmt;
+use std::str::FromStr;
 
 /// An element type of GGUF that is read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,11 @@ impl Quant {
         Self::ALL.iter().find(|(_, n, _, _)| *n == number).map(|(quant, ..)| *quant)
     }
 
+    /// The number that the format gives the type.
+    pub(super) fn number(self) -> u32 {
+        Self::ALL.iter().find(|(quant, ..)| *quant == self).map_or(0, |(_, number, ..)| *number)
+    }
+
     /// The names of all types that are read.
     pub fn known() -> String {
         Self::ALL.map(|(quant, ..)| quant.to_string()).join(", ")
@@ -91,6 +99,19 @@ impl Quant {
             Q5_K => blocks.for_each(|(b, w)| k45(b, &b[16..48], &b[48..], w)),
             Q6_K => blocks.for_each(|(b, w)| q6_k(b, w)),
         }
+    }
+}
+
+/// By its name, whatever the case of letters.
+impl FromStr for Quant {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Quant> {
+        let named = Self::ALL.iter().find(|(quant, ..)| quant.to_string().eq_ignore_ascii_case(name));
+        let known = || Self::ALL.map(|(quant, ..)| quant.to_string().to_lowercase()).join(", ");
+        named
+            .map(|(quant, ..)| *quant)
+            .ok_or_else(|| Error::invalid_option("type", format!("{} is none of {}", quoted(name), known())))
     }
 }
 

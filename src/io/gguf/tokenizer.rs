@@ -12,16 +12,16 @@ use std::collections::{HashMap, HashSet};
 
 /// How text is cut before it is merged, by the names of llama.cpp.
 const CUTS: [(&[&str], Cut); 6] = [
-    (&["gpt-2", "gpt2", "phi-2", "default", ""], Cut::Words),
+    (&["gpt-2", "gpt2", "phi-2", "olmo", "mpt", "default", ""], Cut::Words),
     (&["smollm", "starcoder", "refact", "codeshell", "command-r"], Cut::DigitsThenWords),
     (
-        &["llama-bpe", "llama3", "llama-v3"],
+        &["llama-bpe", "llama3", "llama-v3", "dbrx", "smaug-bpe"],
         Cut::Pattern(
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         ),
     ),
     (
-        &["qwen2"],
+        &["qwen2", "stablelm2"],
         Cut::Pattern(
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         ),
@@ -67,10 +67,37 @@ impl Cut {
 }
 
 /// What the format says of a token.
-mod kind {
+pub(super) mod kind {
     pub const NORMAL: i64 = 1;
+    pub const UNKNOWN: i64 = 2;
     pub const CONTROL: i64 = 3;
     pub const USER: i64 = 4;
+    pub const UNUSED: i64 = 5;
+    pub const BYTE: i64 = 6;
+}
+
+/// The name of how a pre-tokenizer cuts text, if it is one of those that are known; `whole` says whether a word that is a token is never merged, by
+/// which two that cut alike are told apart.
+pub(super) fn cut_name(pre: &Value, whole: bool) -> Option<&'static str> {
+    let regex = |pre: &Value| {
+        let parts = pre.get("pretokenizers")?.as_array()?;
+        let split = parts.iter().find(|part| part["type"] == "Split")?;
+        Some(split["pattern"]["Regex"].as_str()?.to_string())
+    };
+    let found = regex(pre);
+    let digits = pre
+        .get("pretokenizers")
+        .and_then(Value::as_array)
+        .is_some_and(|parts| parts.iter().any(|part| part["type"] == "Digits" && part["individual_digits"] == true));
+    let words = |pre: &Value| pre["type"] == "ByteLevel" && pre["use_regex"] != false && pre["add_prefix_space"] != true;
+    let listed = pre.get("pretokenizers").and_then(Value::as_array);
+    let is = |cut: &Cut| match cut {
+        Cut::Words => words(pre),
+        Cut::DigitsThenWords => digits && listed.is_some_and(|parts| parts.len() == 2 && parts.iter().any(words)),
+        Cut::Pattern(known) => found.as_deref() == Some(known),
+    };
+    let name = CUTS.iter().find(|(_, cut)| is(cut)).map(|(names, _)| names[0])?;
+    Some(if name == "llama-bpe" && !whole { "smaug-bpe" } else { name })
 }
 
 /// The word mark of SentencePiece, which stands for a space.

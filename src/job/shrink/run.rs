@@ -65,8 +65,9 @@ impl ShrinkJob {
         if reads {
             check_measurable(&config).map_err(|e| Error::malformed(model, e.to_string()))?;
         }
-        if self.text.is_some() && config.is_encoder_decoder() {
-            return Err(Error::invalid_option("text", "an encoder-decoder has no perplexity of a text alone"));
+        if self.text.is_some() && !config.is_decoder() {
+            let reason = format!("an {} has no perplexity of a text alone", config.kind());
+            return Err(Error::invalid_option("text", reason));
         }
         let gradients_wanted = matches!(self.method, ShrinkMethod::Taylor | ShrinkMethod::Fisher) && self.moves() && !prefix;
         let bytes = activation_bytes(self.activation_bytes()?, gradients_wanted, &folder);

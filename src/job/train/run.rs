@@ -27,8 +27,9 @@ use std::time::Instant;
 fn open(path: &Path) -> Result<(Folder, Config)> {
     let folder = Folder::open(path)?;
     let config = Config::parse(&Value::Object(folder.config().clone())).map_err(|e| Error::malformed(path, e.to_string()))?;
-    if config.is_encoder_decoder() {
-        return Err(Error::malformed(path, "is an encoder-decoder; decoders alone are trained from folders"));
+    if !config.is_decoder() {
+        let reason = format!("is an {}; decoders alone are trained from folders", config.kind());
+        return Err(Error::malformed(path, reason));
     }
     Ok((folder, config))
 }

@@ -2,7 +2,8 @@
 
 use super::attend_back::attend_back;
 use super::positions::part;
-use super::{AttentionRule, Heads, LayerCache, Linear, Positions, Seen, attend};
+use super::query_key::{Grouped, QueryKeyNorms};
+use super::{AttentionRule, Heads, LayerCache, Linear, Norm, Positions, RotaryTable, Seen, attend};
 use crate::nn::observer::{Observer, Sink};
 use crate::nn::parameters::{Change, See};
 use crate::{Error, Result};
@@ -16,6 +17,9 @@ pub enum QkvProjection {
     Apart(Box<[Linear; 3]>),
     /// One for all three, whose rows are those of queries, then of keys, then of values.
     Fused(Linear),
+    /// One for all three, whose rows are those of a head of keys and values and of the queries that share it: queries, keys, values; then of the
+    /// next.
+    Grouped(Linear),
 }
 
 /// Attention of a sequence to itself, or to a memory.
@@ -25,6 +29,8 @@ pub struct Attention {
     output: Linear,
     heads: Heads,
     rule: AttentionRule,
+    norms: Option<QueryKeyNorms>,
+    rotary: Option<usize>,
 }
 
 /// Where the keys and values come from.
@@ -43,6 +49,8 @@ pub(crate) enum Source<'a> {
 pub(crate) struct Mixing {
     /// Queries, keys and values `(tokens, ..)`; of attention to a memory the queries alone.
     own: Array2<f32>,
+    /// Queries and keys before their norms, where there are some.
+    before: Option<Array2<f32>>,
     /// Keys and values of the memory.
     memory: Option<Array2<f32>>,
     /// What goes into the output layer.
@@ -50,7 +58,7 @@ pub(crate) struct Mixing {
 }
 
 impl Attention {
-    /// A layer of these parts.
+    /// A layer of these parts, without norms of queries and keys, turned by the first of the positions' rotary tables where there are some.
     ///
     /// # Errors
     /// [`Error::Shape`] if the layers do not have the heads' widths.
@@ -61,7 +69,7 @@ impl Attention {
             if expected == found { Ok(()) } else { Err(misfit()) }
         };
         match &inputs {
-            QkvProjection::Fused(all) => check(all, q + 2 * kv, all.shape().0)?,
+            QkvProjection::Fused(all) | QkvProjection::Grouped(all) => check(all, q + 2 * kv, all.shape().0)?,
             QkvProjection::Apart(apart) => {
                 let [of_q, k, v] = &**apart;
                 check(of_q, q, of_q.shape().0)?;
@@ -74,7 +82,27 @@ impl Attention {
             let reason = format!("{} heads of queries do not share {} heads of keys evenly", heads.queries, heads.keys);
             return Err(Error::invalid_option(output.name(), reason));
         }
-        Ok(Attention { inputs, output, heads, rule })
+        Ok(Attention { inputs, output, heads, rule, norms: None, rotary: Some(0) })
+    }
+
+    /// With norms of queries and of keys, before they are turned: each over the features of a head, or over those of all heads together.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a norm is over neither.
+    pub fn with_norms(mut self, queries: Norm, keys: Norm) -> Result<Self> {
+        self.norms = Some(QueryKeyNorms::new(queries, keys, self.heads)?);
+        Ok(self)
+    }
+
+    /// Turned by another of the positions' rotary tables, or by none.
+    pub fn turned_by(mut self, rotary: Option<usize>) -> Self {
+        self.rotary = rotary;
+        self
+    }
+
+    /// The norms of queries and of keys, if there are some.
+    pub fn norms(&self) -> Option<[&Norm; 2]> {
+        self.norms.as_ref().map(QueryKeyNorms::both)
     }
 
     /// Heads and their width.
@@ -91,7 +119,7 @@ impl Attention {
     pub fn linears(&self) -> Vec<&Linear> {
         match &self.inputs {
             QkvProjection::Apart(apart) => apart.iter().chain([&self.output]).collect(),
-            QkvProjection::Fused(all) => vec![all, &self.output],
+            QkvProjection::Fused(all) | QkvProjection::Grouped(all) => vec![all, &self.output],
         }
     }
 
@@ -99,7 +127,7 @@ impl Attention {
     pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
         match &mut self.inputs {
             QkvProjection::Apart(apart) => apart.iter_mut().chain([&mut self.output]).collect(),
-            QkvProjection::Fused(all) => vec![all, &mut self.output],
+            QkvProjection::Fused(all) | QkvProjection::Grouped(all) => vec![all, &mut self.output],
         }
     }
 
@@ -116,7 +144,7 @@ impl Attention {
     fn places(&self, source: Source<'_>) -> [Vec<(&Linear, Range<usize>)>; 2] {
         let (q, kv) = self.widths();
         match (&self.inputs, source) {
-            (QkvProjection::Fused(all), _) => [vec![(all, 0..q + 2 * kv)], vec![]],
+            (QkvProjection::Fused(all) | QkvProjection::Grouped(all), _) => [vec![(all, 0..q + 2 * kv)], vec![]],
             (QkvProjection::Apart(apart), source) => {
                 let [of_q, k, v] = &**apart;
                 match source {
@@ -132,6 +160,11 @@ impl Attention {
         project(&self.places(Source::States(memory))[1], memory, observer)
     }
 
+    /// Where the layer's rows stand group by group.
+    fn grouped(&self) -> Option<Grouped> {
+        matches!(self.inputs, QkvProjection::Grouped(_)).then(|| Grouped::new(self.heads))
+    }
+
     /// Everything up to the output layer, for `x (tokens, features)`.
     pub(crate) fn mix(
         &self,
@@ -143,12 +176,16 @@ impl Attention {
     ) -> Mixing {
         let (q, kv) = self.widths();
         let mut own = project(&self.places(source)[0], x, observer);
+        if let Some(grouped) = self.grouped() {
+            own = grouped.apart(&own);
+        }
+        let before = self.norms.as_ref().map(|norms| norms.apply(&mut own, self.heads));
         let mut mixed = Array2::zeros((x.nrows(), q));
         let memory = match source {
             Source::States(states) => Some(self.remember(states, observer)),
             Source::Own | Source::Ready(_) => None,
         };
-        if let (Some(turns), Source::Own) = (&at.turns, source) {
+        if let (Some(turns), Source::Own) = (self.turns(at), source) {
             turns.turn(&mut own.slice_mut(s![.., ..q + kv]), self.heads.dim);
         }
         let ready = if let Source::Ready(ready) = source { Some(ready) } else { memory.as_ref() };
@@ -162,7 +199,11 @@ impl Attention {
             let seen: Vec<Seen<'_>> = (0..at.sequences).map(|i| self.seen(&own, ready, at, i)).collect();
             attend(&seen, self.heads, &self.rule, distances, mixed.view_mut());
         }
-        Mixing { own, memory, mixed }
+        Mixing { own, before, memory, mixed }
+    }
+
+    fn turns<'a>(&self, at: &'a Positions) -> Option<&'a RotaryTable> {
+        self.rotary.and_then(|rotary| at.turns.get(rotary))
     }
 
     fn seen<'a>(&self, own: &'a Array2<f32>, memory: Option<&'a Array2<f32>>, at: &Positions, sequence: usize) -> Seen<'a> {
@@ -214,8 +255,14 @@ impl Attention {
             to.slice_mut(s![i * n..(i + 1) * n, from + kv..]).assign(&back.v);
         }
         drop(d_mixed);
-        if let (Some(turns), None) = (&at.turns, &memory) {
+        if let (Some(turns), None) = (self.turns(at), &memory) {
             turns.turn_back(&mut d_own.slice_mut(s![.., ..q + kv]), self.heads.dim);
+        }
+        if let (Some(norms), Some(before)) = (&self.norms, &mixing.before) {
+            norms.back(before, &mut d_own, self.heads, carry.sink);
+        }
+        if let Some(grouped) = self.grouped() {
+            d_own = grouped.together(&d_own);
         }
         let source = memory.as_ref().map_or(Source::Own, |(states, _)| Source::States(states));
         let [ours, theirs] = self.places(source);
@@ -227,10 +274,13 @@ impl Attention {
 
     pub(crate) fn visit(&self, f: &mut See<'_>) {
         self.linears().into_iter().for_each(|l| l.visit(f));
+        self.norms().into_iter().flatten().for_each(|n| n.visit(f));
     }
 
     pub(crate) fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
-        self.linears_mut().into_iter().try_for_each(|l| l.visit_mut(f))
+        self.linears_mut().into_iter().try_for_each(|l| l.visit_mut(f))?;
+        self.norms.iter_mut().for_each(|norms| norms.visit_mut(f));
+        Ok(())
     }
 }
 

@@ -130,6 +130,27 @@ impl FeedForward {
         self.down.add_to(inner, h);
     }
 
+    /// What goes into the last layer for `x`.
+    pub(crate) fn inner_of(&self, x: &Array2<f32>) -> Array2<f32> {
+        self.inner(&self.open(x, &mut ()))
+    }
+
+    /// The outputs for `x`.
+    pub(super) fn outputs(&self, x: &Array2<f32>, observer: &mut dyn Observer) -> Array2<f32> {
+        let mut y = Array2::zeros((x.nrows(), self.down.shape().0));
+        self.finish(&self.inner(&self.open(x, observer)), &mut y, observer);
+        y
+    }
+
+    /// The gradient at the input `x`, given that at the output.
+    pub(super) fn back_from(&self, x: &Array2<f32>, dy: &Array2<f32>, carry: &mut Carry<'_, '_>) -> Array2<f32> {
+        let open = self.open(x, &mut ());
+        let inner = self.inner(&open);
+        let mut dx = Array2::zeros(x.dim());
+        self.back(x, &open, &inner, dy, &mut dx, carry);
+        dx
+    }
+
     /// The way back: adds to `dx`, given the input, what [`FeedForward::open`] and [`FeedForward::inner`] gave, and the
     /// gradient at the output.
     pub(crate) fn back(

@@ -14,8 +14,8 @@ pub struct Positions {
     pub length: usize,
     /// Position of the first token of each.
     pub first: usize,
-    /// Cosines and sines, where positions are rotary.
-    pub turns: Option<RotaryTable>,
+    /// Cosines and sines, where positions are rotary: a table for each kind of layers.
+    pub turns: Vec<RotaryTable>,
     /// Biases of scores, where positions are relative.
     pub distances: Option<Distances>,
 }
@@ -23,7 +23,7 @@ pub struct Positions {
 impl Positions {
     /// Positions that change nothing by themselves.
     pub fn plain(sequences: usize, length: usize, first: usize) -> Self {
-        Positions { sequences, length, first, turns: None, distances: None }
+        Positions { sequences, length, first, turns: Vec::new(), distances: None }
     }
 
     /// Number of tokens.

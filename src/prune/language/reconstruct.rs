@@ -101,14 +101,14 @@ impl Trained {
     fn linears(self, block: &Block) -> Vec<&Linear> {
         match self {
             Trained::Attention => block.attention().linears(),
-            Trained::Feed => block.feed_forward().linears(),
+            Trained::Feed => block.feed_forward().map_or_else(Vec::new, |feed| feed.linears()),
             Trained::Block => block.linears(),
         }
     }
 
     fn norms(self, block: &Block) -> Vec<&Norm> {
         match self {
-            Trained::Attention => [Some(&block.norm), block.attention_after.as_ref()].into_iter().flatten().collect(),
+            Trained::Attention => [block.norm.as_ref(), block.attention_after.as_ref()].into_iter().flatten().collect(),
             Trained::Feed => [block.feed_norm.as_ref(), block.feed_after.as_ref()].into_iter().flatten().collect(),
             Trained::Block => block.norms(),
         }

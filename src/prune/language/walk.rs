@@ -1,5 +1,8 @@
 //! One block: measured, pruned, and run on.
 
+mod experts;
+
+use self::experts::{Routes, Without};
 use super::activations::{ActivationMemory, Activations, MemoryBudget};
 use super::check::check_measurable;
 use super::reconstruct::{BlockReconstruction, Errors, Trained, reconstruct};
@@ -33,10 +36,13 @@ pub(in crate::prune) enum Part {
 impl Part {
     /// The names of a block's layers of this part.
     pub fn names(self, block: &Block) -> Vec<String> {
-        let (attention, feed) = (block.attention().linears(), block.feed_forward().linears());
+        let feed = block.feed_forward().map_or_else(Vec::new, |feed| feed.linears());
+        let attention = block.attention().linears();
         let (layers, last) = match self {
             Part::Opening => (&attention[..attention.len() - 1], false),
             Part::Output => (&attention[..], true),
+            // Where experts stand in their place there are none.
+            Part::Feed | Part::Down if feed.is_empty() => return Vec::new(),
             Part::Feed => (&feed[..feed.len() - 1], false),
             Part::Down => (&feed[..], true),
         };
@@ -234,21 +240,42 @@ impl Walk {
 
     /// All layers measured with the block as it is, then pruned; the hidden states go on from the dense block or from the pruned one.
     pub fn at_once(&mut self, block: &mut Block, inputs: CalibrationInputs, prune: &mut dyn Prune) -> Result<()> {
+        let before_experts = if block.mixture().is_some() { Some(self.copy()?) } else { None };
         let mut statistics = ModelStatistics::new(self.needs);
         for (i, at) in self.positions.iter().enumerate() {
             let before = self.hidden.take(i)?;
             let mut h = before.clone();
-            block.forward(&mut h, at, &mut statistics);
+            block.forward(&mut h, at, &mut Without::experts(block, &mut statistics));
             statistics.check()?;
             self.hidden.put(i, if inputs == CalibrationInputs::Dense { h } else { before })?;
         }
         let mut all = statistics.finish()?;
+        if let Some(before) = before_experts {
+            self.experts_at_once(block, before, prune)?;
+        }
         for layer in block.linears().iter().map(|l| l.name().to_string()).collect::<Vec<_>>() {
             if let Some(found) = all.iter_mut().find(|found| found.layers.contains(&layer)) {
                 prune.prune(block, found, &[layer])?;
             }
         }
         if inputs == CalibrationInputs::Pruned { self.pass(block, None) } else { Ok(()) }
+    }
+
+    /// The experts of a block measured with all of it as it is, then pruned: they do not follow one another. `before` are the hidden states before it.
+    fn experts_at_once(&mut self, block: &mut Block, before: Activations, prune: &mut dyn Prune) -> Result<()> {
+        let (behind, mut routes) = (std::mem::replace(&mut self.hidden, before), Routes::default());
+        for (i, at) in self.positions.iter().enumerate() {
+            let mut h = self.hidden.take(i)?;
+            if !block.is_parallel() {
+                let mixed = block.mixed(&block.attention_x(&h), at);
+                block.add_attention(&mut h, &mixed);
+            }
+            routes.add(block, &block.feed_x(&h));
+            self.hidden.put(i, h)?;
+        }
+        self.experts(block, None, &routes, true, prune)?;
+        self.hidden = behind;
+        Ok(())
     }
 
     fn in_turn(&mut self, block: &mut Block, dense: Option<&Block>, prune: &mut dyn Prune) -> Result<()> {
@@ -259,7 +286,8 @@ impl Walk {
         let at = self.positions.clone();
 
         let mut names = Part::Opening.names(block);
-        if block.is_parallel() {
+        let (parallel, shared) = (block.is_parallel(), block.shares_input());
+        if shared {
             names.extend(Part::Feed.names(block));
         }
         let mut tally = InputStatistics::new(needs, names.clone());
@@ -271,7 +299,7 @@ impl Walk {
         prune.prune(block, &mut tally.found(), &names)?;
 
         // Halves are trained one after the other, where they follow one another.
-        let halves = dense.filter(|_| !block.is_parallel() && prune.training(block, Trained::Attention).is_some());
+        let halves = dense.filter(|_| !parallel && block.mixture().is_none() && prune.training(block, Trained::Attention).is_some());
 
         let names = Part::Output.names(block);
         let mut tally = InputStatistics::new(needs, names.clone());
@@ -300,15 +328,47 @@ impl Walk {
             })?;
         }
 
-        if !block.is_parallel() {
+        if block.mixture().is_some() {
+            let mut routes = Routes::default();
+            self.each(dense, |i, h, other| {
+                if !parallel {
+                    block.add_attention(h, &mixed.take(i)?);
+                }
+                routes.add(block, &block.feed_x(h));
+                if let Some((dense, from)) = other.filter(|_| !parallel) {
+                    dense.add_attention(from, &dense_mixed.take(i)?);
+                }
+                Ok(())
+            })?;
+            self.experts(block, dense, &routes, false, prune)?;
+            return self.each(dense, |i, h, other| {
+                let x = block.feed_x(h);
+                if parallel {
+                    block.add_attention(h, &mixed.take(i)?);
+                }
+                block.add_feed(h, &x);
+                if let Some((dense, from)) = other {
+                    let x = dense.feed_x(from);
+                    if parallel {
+                        dense.add_attention(from, &dense_mixed.take(i)?);
+                    }
+                    dense.add_feed(from, &x);
+                }
+                Ok(())
+            });
+        }
+
+        if !shared {
             let names = Part::Feed.names(block);
             let mut tally = InputStatistics::new(needs, names.clone());
             self.each(dense, |i, h, other| {
-                block.add_attention(h, &mixed.take(i)?);
+                if !parallel {
+                    block.add_attention(h, &mixed.take(i)?);
+                }
                 let x = block.feed_x(h);
                 tally.add(&x)?;
                 if let Some((dense, from)) = other {
-                    if halves.is_none() {
+                    if !parallel && halves.is_none() {
                         dense.add_attention(from, &dense_mixed.take(i)?);
                     }
                     tally.compare(&x, &dense.feed_x(from), None)?;
@@ -346,7 +406,6 @@ impl Walk {
                 Ok(())
             });
         }
-        let parallel = block.is_parallel();
         self.each(dense, |i, h, other| {
             let inner = inner.take(i)?;
             if parallel {

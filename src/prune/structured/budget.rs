@@ -286,7 +286,7 @@ fn judge(
             if !parallel {
                 block.add_attention(h, &mixed);
             }
-            let mut inner = block.inner(&if parallel { x } else { block.feed_x(h) });
+            let mut inner = block.inner(&block.feed_x(h));
             clear(&mut inner, &survey.features[number], w.intermediate, 1, tried.sizes.intermediate);
             if parallel {
                 block.add_attention(h, &mixed);

@@ -6,7 +6,7 @@ use super::record::{ShrinkRecord, UnitRecord};
 use super::trimmed::Trimmed;
 use crate::Result;
 use crate::io::{Dtype, Layout, Weights};
-use crate::lm::{Config, Family, Outline, Rotation, Widths, couplings};
+use crate::lm::{Config, Outline, Rotation, Widths, couplings};
 use crate::structure::{Coupling, Extent, Member, UnitCut, UnitKind};
 use ndarray::{Array2, Axis};
 use serde_json::{Map, Value, json};
@@ -145,9 +145,9 @@ impl<'a> Choice<'a> {
             Some(raw) => raw,
             None => self.smaller.to_json().as_object().cloned().unwrap_or_default(),
         };
-        // GPT-2 has no width of heads: their number stays, and the list says which went.
+        // GPT-2 and BERT have no width of heads: their number stays, and the list says which went.
         let heads = record.units.iter().filter(|r| r.kind == UnitKind::Head && r.kept.len() < r.units);
-        if self.smaller.family() == Family::Gpt2 {
+        if matches!(self.smaller.family().model_type(), "gpt2" | "bert") {
             let mut pruned: BTreeMap<String, Vec<usize>> = BTreeMap::new();
             for record in heads {
                 let number = self.layers.iter().position(|old| Some(*old) == record.block).unwrap_or(0);

@@ -347,7 +347,7 @@ impl State<'_> {
         }
         walk.block(block, dense, &parts, &mut |part, block, inputs| {
             let names = part.names(block);
-            let names = match (part, block.is_parallel()) {
+            let names = match (part, block.shares_input()) {
                 (Part::Opening, true) => names.into_iter().chain(Part::Feed.names(block)).collect(),
                 _ => names,
             };

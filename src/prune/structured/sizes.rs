@@ -76,6 +76,15 @@ impl ShrinkSizes {
         let layers = within("layers", self.layers, config.layers())?;
         let hidden = within("hidden", self.hidden, config.hidden())?;
         config.with_hidden(hidden)?;
+        if let (Some(n), Some((count, _))) = (self.intermediate, config.experts()) {
+            let reason = format!(
+                "{n} features cannot stay: the feed-forward layers are {count} experts, of which --experts leaves some out"
+            );
+            return Err(Error::invalid_option("intermediate", reason));
+        }
+        if let (Some(n), Some(reason)) = (self.heads.or(self.kv_heads), config.heads_stay()) {
+            return Err(Error::invalid_option("heads", format!("{n} of them cannot stay: {reason}")));
+        }
         let mut same = layers == config.layers() && hidden == config.hidden();
         for block in 0..config.layers() {
             let before = config.widths(block);

@@ -81,8 +81,10 @@ impl Survey {
             let block = load_block(folder, config, number)?;
             let mut apart = 0.0;
             let widths = config.widths(number);
-            let mut inputs = [widths.heads * widths.head_dim, widths.intermediate].map(Array1::<f64>::zeros);
-            let mut norms = vec![Array1::<f64>::zeros(config.hidden()); if block.is_parallel() { 1 } else { 2 }];
+            // What experts read are hidden features.
+            let inner = if block.mixture().is_some() { config.hidden() } else { widths.intermediate };
+            let mut inputs = [widths.heads * widths.head_dim, inner].map(Array1::<f64>::zeros);
+            let mut norms = vec![Array1::<f64>::zeros(config.hidden()); if block.shares_input() { 1 } else { 2 }];
             for (i, at) in at.iter().enumerate() {
                 let mut h = states.take(i)?;
                 let before = h.clone();
@@ -92,7 +94,9 @@ impl Survey {
                 let feed_x = match norms.get_mut(1) {
                     None => x,
                     Some(norm) => {
-                        block.add_attention(&mut h, &mixed);
+                        if !block.is_parallel() {
+                            block.add_attention(&mut h, &mixed);
+                        }
                         let x = block.feed_x(&h);
                         add_means(norm, &x, length);
                         x
@@ -156,11 +160,11 @@ pub(super) fn by_outputs(
     let start = ends.embed(text.ids(), text.length(), 0)?;
     let blocks = model.blocks();
     if score == DepthScore::Error {
-        let whole = ends.norm().apply(&through(blocks, &(0..layers).collect::<Vec<_>>(), start.clone(), &at));
+        let whole = ends.final_norm(&through(blocks, &(0..layers).collect::<Vec<_>>(), start.clone(), &at));
         let square = whole.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
         let (mut scores, mut before) = (Vec::new(), start);
         for layer in 0..layers {
-            let without = ends.norm().apply(&through(blocks, &(layer + 1..layers).collect::<Vec<_>>(), before.clone(), &at));
+            let without = ends.final_norm(&through(blocks, &(layer + 1..layers).collect::<Vec<_>>(), before.clone(), &at));
             let error = without.iter().zip(&whole).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum::<f64>();
             scores.push(error / square);
             blocks[layer].forward(&mut before, &at, &mut ());

@@ -81,12 +81,12 @@ impl<'a> UnitWalk<'a> {
         let (count, at) = (self.positions.len(), self.positions.clone());
         let new = |room: &MemoryBudget| Activations::new(count, room);
         let (mut mixed, mut dense_mixed, mut inner) = (new(&self.room), new(&self.room), new(&self.room));
-        let parallel = block.is_parallel();
+        let (parallel, shared) = (block.is_parallel(), block.shares_input());
         let wants = |part: Part| parts.contains(&part);
 
-        if wants(Part::Opening) || parallel && wants(Part::Feed) {
+        if wants(Part::Opening) || shared && wants(Part::Feed) {
             let mut names = Part::Opening.names(block);
-            if parallel {
+            if shared {
                 names.extend(Part::Feed.names(block));
             }
             let mut inputs = self.inputs(names, Needs::none().and(Need::Gram));
@@ -126,11 +126,13 @@ impl<'a> UnitWalk<'a> {
             choose(Part::Output, block, inputs)?;
         }
 
-        if !parallel {
+        if !shared {
             let measured = wants(Part::Feed);
             let mut inputs = self.inputs(Part::Feed.names(block), Needs::none().and(Need::Gram));
             self.each(dense, |i, h, other| {
-                block.add_attention(h, &mixed.take(i)?);
+                if !parallel {
+                    block.add_attention(h, &mixed.take(i)?);
+                }
                 let x = if measured { Some(block.feed_x(h)) } else { None };
                 x.iter().try_for_each(|x| inputs.add(x))?;
                 if let Some((dense, from)) = other {

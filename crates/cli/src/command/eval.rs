@@ -1,13 +1,13 @@
-//! `lacuna eval DIR`: perplexity of a text, multiple choice, last words.
+//! `lacuna eval DIR`: perplexity of a text, multiple choice, last words, named tasks.
 
 use super::model::{bar, of, open, stored};
 use super::texts::{bos, say_overflow};
 use super::{print, print_json};
 use clap::Parser;
-use lacuna::data::{Bos, Windows, text_files};
+use lacuna::data::{Bos, Windows, data_dir, text_files};
 use lacuna::eval::{
-    ChoiceScore, Encoding, Evaluated, Joined, LastWord, LastWordScore, Lines, Question, TextScore, answer, guess, peak_memory,
-    read_lines,
+    ChoiceScore, Encoding, Evaluated, Joined, LastWord, LastWordScore, Lines, Question, Task, TaskItem, TaskScore, TextScore,
+    answer, guess, peak_memory, read_lines,
 };
 use lacuna::io::Folder;
 use lacuna::lm::{Config, Inference, LanguageModel, Running};
@@ -21,13 +21,13 @@ use std::path::PathBuf;
 /// Bytes of features that a streamed model keeps between its blocks.
 const FEATURES: usize = 512 << 20;
 
-/// Measures a language model: perplexity of a text, multiple choice, last words.
+/// Measures a language model: perplexity of a text, multiple choice, last words, named tasks.
 #[derive(Parser)]
 pub struct Args {
     /// The model's folder
     dir: PathBuf,
     /// A text, as it is: tokenised once, cut into windows without overlap, the tail dropped; several as a.txt,b.txt
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["choices", "last_word"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["choices", "last_word", "tasks"])]
     text: Option<PathBuf>,
     /// Tokens of a window
     #[arg(long, default_value_t = 1024)]
@@ -53,6 +53,9 @@ pub struct Args {
     /// Last words: lines of {"context": "…", "continuation": "…"}
     #[arg(long, value_name = "JSONL", conflicts_with = "stream")]
     last_word: Option<PathBuf>,
+    /// Named tasks, as hellaswag,piqa,arc_easy: from $LACUNA_DATA/tasks/NAME.jsonl, in the fields of their data sets
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "stream")]
+    tasks: Vec<String>,
     /// Only the first lines of those files
     #[arg(long)]
     items: Option<usize>,
@@ -69,8 +72,8 @@ pub fn run(args: &Args) -> Result<()> {
     let running: Running = args.format.parse()?;
     let bits = args.activation_bits.parse()?;
     let (folder, config) = open(&args.dir)?;
-    if config.is_encoder_decoder() {
-        return Err(Error::malformed(&args.dir, "is an encoder-decoder; eval measures decoders"));
+    if !config.is_decoder() {
+        return Err(Error::malformed(&args.dir, format!("is an {}; eval measures decoders", config.kind())));
     }
     // What is to be measured is read before the weights, so that what is wrong with it shows at once.
     let cut = |path: PathBuf| {
@@ -117,6 +120,9 @@ pub fn run(args: &Args) -> Result<()> {
         }
         if let Some((texts, joined)) = &asked.last_words {
             add(last_words(texts, joined, model, &asked.bos)?);
+        }
+        if !asked.tasks.is_empty() {
+            add(tasks(&asked.tasks, model, &asked.bos)?);
         }
     }
     let peak = peak_memory();
@@ -181,10 +187,30 @@ fn perplexities(args: &Args, scores: &[TextScore], config: &Config) -> Result<(V
     Ok((value, format!("{}{setting}", table.to_text())))
 }
 
+/// A task, the lines of its file, what they ask, and that in tokens.
+struct Items {
+    task: Task,
+    lines: Lines<Value>,
+    items: Vec<TaskItem>,
+    joined: Vec<Vec<Joined>>,
+}
+
+impl Items {
+    fn read(name: &str, most: Option<usize>, encoding: &Encoding<'_>) -> Result<Items> {
+        let task = Task::of(name)?;
+        let path = data_dir().join("tasks").join(format!("{name}.jsonl"));
+        let lines = read_lines::<Value>(&path, most)?;
+        let items = lines.try_map(|_, line| task.item(line))?;
+        let joined = lines.try_map(|i, _| items[i].join(encoding))?;
+        Ok(Items { task, lines, items, joined })
+    }
+}
+
 /// Questions and texts in tokens.
 struct Asked {
     choices: Option<(Lines<Question>, Vec<Vec<Joined>>)>,
     last_words: Option<(Lines<LastWord>, Vec<Joined>)>,
+    tasks: Vec<Items>,
     /// Where the token that begins a text stands, in words.
     bos: String,
 }
@@ -192,9 +218,10 @@ struct Asked {
 impl Asked {
     /// `None` if there is neither.
     fn read(args: &Args, folder: &Folder, config: &Config) -> Result<Option<Asked>> {
-        if args.choices.is_none() && args.last_word.is_none() {
+        if args.choices.is_none() && args.last_word.is_none() && args.tasks.is_empty() {
             return Ok(None);
         }
+        args.tasks.iter().try_for_each(|name| Task::of(name).map(|_| ()))?;
         let tokenizer = Tokenizer::open(&args.dir)?;
         let fit = |ids: Vec<u32>| tokenizer.fits(&ids, config.vocab()).map(|()| ids);
         let first = tokenizer.bos(folder.config()).filter(|_| args.bos == Bos::Window);
@@ -223,12 +250,13 @@ impl Asked {
             let joined = lines.try_map(|_, text| text.join(&encoding))?;
             Ok::<_, Error>((lines, joined))
         });
+        let tasks = args.tasks.iter().map(|name| Items::read(name, args.items, &encoding)).collect::<Result<Vec<_>>>()?;
         let shown = |id: Option<u32>| match id {
             Some(id) => format!("token {id} {}", tokenizer.token(id).unwrap_or_default()),
             None => "none".to_string(),
         };
         let bos = shown(if args.bos == Bos::None { None } else { first.or(tokenizer.first_special()) });
-        Ok(Some(Asked { choices: choices.transpose()?, last_words: last_words.transpose()?, bos }))
+        Ok(Some(Asked { choices: choices.transpose()?, last_words: last_words.transpose()?, tasks, bos }))
     }
 }
 
@@ -286,4 +314,33 @@ fn last_words(lines: &Lines<LastWord>, joined: &[Joined], model: &LanguageModel,
         shortened(score.cut),
     );
     Ok((json!({"last_word": with(score, bos)?}), line))
+}
+
+fn tasks(all: &[Items], model: &LanguageModel, bos: &str) -> Result<(Value, String)> {
+    let mut scores: Vec<TaskScore> = Vec::new();
+    for Items { task, lines, items, joined } in all {
+        let bar = bar(items.len(), task.name);
+        let answers = lines.try_map(|i, _| {
+            bar.inc(1);
+            items[i].answer(&joined[i], |ids, from| model.nll_from(ids, from), |ids, from| model.logits_from(ids, from))
+        })?;
+        bar.finish_and_clear();
+        scores.push(task.score(&answers, joined));
+    }
+    let mut table = Table::new(["task", "items", "accuracy", "±", "a character", "±", "perplexity", "cut"]);
+    let share = |value: Option<f64>| Cell::from(value.map(|x| Cell::float(x, 4)));
+    for score in &scores {
+        table.row((
+            score.task.clone(),
+            score.items,
+            Cell::float(score.accuracy, 4),
+            share(score.accuracy_stderr),
+            share(score.accuracy_normalised),
+            share(score.accuracy_normalised_stderr),
+            share(score.perplexity),
+            score.cut,
+        ));
+    }
+    let value = scores.iter().map(|score| with(score, bos)).collect::<Result<Vec<_>>>()?;
+    Ok((json!({ "tasks": value }), format!("{}BOS: {bos}", table.to_text())))
 }

@@ -290,6 +290,23 @@ fn what_a_model_command_cannot_do_is_one_line_that_names_it() {
 }
 
 #[test]
+fn a_folder_becomes_the_gguf_file_that_it_was_and_others() {
+    let folder = tiny();
+    folder.succeeds(&["export", "tiny", "same.gguf", "--like", "tiny.gguf"]);
+    assert!(fs::read(folder.path("same.gguf")).unwrap() == fs::read(folder.path("tiny.gguf")).unwrap());
+    let made = folder.json(&["export", "tiny", "half.gguf", "--type", "F16", "--json"]);
+    assert_eq!((made["architecture"].as_str(), made["kept"].as_u64()), (Some("llama"), Some(0)));
+    folder.succeeds(&["import", "half.gguf", "again"]);
+    assert!(folder.refuses(&["export", "tiny", "half.gguf", "--type", "f16"]).contains("half.gguf: exists already"));
+    assert!(folder.refuses(&["export", "tiny", "new.gguf", "--type", "q9"]).contains("'q9' is none of f32, f16, q4_0"));
+    let line = folder.refuses(&["export", "tiny", "new.gguf", "--type", "q6_k"]);
+    assert!(line.contains("tiny: type: Q6_K is read and not written; these are: F32, F16"), "{line}");
+    assert!(folder.refuses(&["export", "tiny", "new.gguf"]).contains("--type"));
+    assert!(folder.refuses(&["export", "text.txt", "new.gguf", "--type", "f32"]).contains("text.txt"));
+    assert!(!folder.path("new.gguf").exists());
+}
+
+#[test]
 fn a_model_that_contradicts_itself_is_refused_by_tensor_and_shape() {
     let folder = tiny();
     let path = folder.path("tiny/config.json");

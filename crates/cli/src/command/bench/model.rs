@@ -168,8 +168,8 @@ pub fn run(args: &Model) -> Result<()> {
 /// The text in tokens of a folder, checked before anything is timed.
 fn cut(args: &Model, dir: &Path) -> Result<Option<Windows>> {
     let (folder, config) = open(dir)?;
-    if config.is_encoder_decoder() {
-        return Err(Error::malformed(dir, "is an encoder-decoder; bench model times decoders"));
+    if !config.is_decoder() {
+        return Err(Error::malformed(dir, format!("is an {}; bench model times decoders", config.kind())));
     }
     let Some(text) = &args.text else { return Ok(None) };
     Windows::read(text, &folder, &config, args.context, args.windows, args.bos).map(Some)

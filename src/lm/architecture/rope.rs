@@ -45,8 +45,25 @@ const KNOWN: [&str; 16] = [
 ///
 /// # Errors
 /// If keys contradict each other, are of another type or not known, or the type of the positions is not.
-pub(super) fn rotary(keys: Keys<'_>, dim: usize, defaults: &Defaults) -> Result<Rotary> {
-    let (place, said) = said(keys)?;
+pub fn rotary(keys: Keys<'_>, dim: usize, defaults: &Defaults) -> Result<Rotary> {
+    of_said(keys, said(keys, None)?, dim, defaults)
+}
+
+/// As [`rotary`], of one kind of layers, where the config has an object of `rope_parameters` for each; none where it has not.
+///
+/// # Errors
+/// As [`rotary`], and if there are such objects, but none of this kind.
+pub fn rotary_of(keys: Keys<'_>, kind: &str, dim: usize, defaults: &Defaults) -> Result<Option<Rotary>> {
+    let Some(object) = keys.get(PARAMETERS).and_then(Value::as_object).filter(|o| o.values().any(Value::is_object)) else {
+        return Ok(None);
+    };
+    if !object.get(kind).is_some_and(Value::is_object) {
+        return Err(setting(PARAMETERS, format!("has no object {}", quoted(kind))));
+    }
+    of_said(keys, said(keys, Some(kind))?, dim, defaults).map(Some)
+}
+
+fn of_said(keys: Keys<'_>, (place, said): (&'static str, Map<String, Value>), dim: usize, defaults: &Defaults) -> Result<Rotary> {
     let said = Keys(&said);
     let part = said.number(PART, defaults.rotary.unwrap_or(1.0))?;
     let turned = (dim as f64 * part) as usize;
@@ -58,17 +75,17 @@ pub(super) fn rotary(keys: Keys<'_>, dim: usize, defaults: &Defaults) -> Result<
     if defaults.rotary.is_none() && turned != dim {
         return Err(setting(PART, format!("{part} would turn {turned} of {dim} features; this family turns whole heads")));
     }
-    let theta = said.positive(THETA, 1e4)?;
+    let theta = said.positive(THETA, defaults.theta)?;
     Ok(Rotary::new(turned, theta, stretch((keys, said, place), turned, defaults)?))
 }
 
-/// What the config says, in one object, and the key under which most of it stood.
-fn said(keys: Keys<'_>) -> Result<(&'static str, Map<String, Value>)> {
+/// What the config says, in one object, and the key under which most of it stood. Of one kind of layers its object alone holds.
+fn said(keys: Keys<'_>, kind_of_layers: Option<&str>) -> Result<(&'static str, Map<String, Value>)> {
     let (mut all, mut place) = (Map::new(), SCALING);
     for key in [SCALING, PARAMETERS] {
-        let Some(value) = keys.get(key) else { continue };
+        let Some(value) = keys.get(key).filter(|_| key == PARAMETERS || kind_of_layers.is_none()) else { continue };
         let object = value.as_object().ok_or_else(|| setting(key, "is not an object"))?;
-        for (name, value) in one_of(key, object)?.iter().filter(|(_, value)| !value.is_null()) {
+        for (name, value) in one_of(key, object, kind_of_layers)?.iter().filter(|(_, value)| !value.is_null()) {
             place = key;
             if !KNOWN.contains(&name.as_str()) {
                 return Err(setting(key, format!("the key {} is not known here", quoted(name))));
@@ -80,7 +97,9 @@ fn said(keys: Keys<'_>) -> Result<(&'static str, Map<String, Value>)> {
             add(&mut all, name, value, key)?;
         }
     }
-    for name in [THETA, PART, ORIGINAL] {
+    // What stands outside is of all kinds.
+    let outside: &[&str] = if kind_of_layers.is_none() { &[THETA, PART, ORIGINAL] } else { &[] };
+    for &name in outside {
         if let Some(value) = keys.get(name) {
             add(&mut all, name, value.clone(), place)?;
         }
@@ -88,8 +107,11 @@ fn said(keys: Keys<'_>) -> Result<(&'static str, Map<String, Value>)> {
     Ok((place, all))
 }
 
-/// The object itself, or what it says of every kind of layer.
-fn one_of<'a>(key: &str, object: &'a Map<String, Value>) -> Result<&'a Map<String, Value>> {
+/// The object itself, or what it says of one kind of layer, or of every kind.
+fn one_of<'a>(key: &str, object: &'a Map<String, Value>, kind: Option<&str>) -> Result<&'a Map<String, Value>> {
+    if let Some(of) = kind.and_then(|kind| object.get(kind)?.as_object()) {
+        return Ok(of);
+    }
     let mut kinds = object.iter().filter_map(|(name, value)| Some((name, value.as_object()?)));
     let Some((first, of_first)) = kinds.next() else { return Ok(object) };
     if let Some((other, _)) = kinds.find(|(_, of)| *of != of_first) {

@@ -14,12 +14,32 @@
 //! The bias of scores depends on the distance, sorted into buckets, and is that of the first block in all blocks of a stack; it
 //! stays with its stack, whatever becomes of the block. v1.0 has `f = relu`, v1.1 a gate with gelu and a head of its own.
 
-use super::architecture::{Architecture, Layer, Names, Parts, Relative, Stack, UpNames, activation};
-use super::keys::{Keys, setting};
 use crate::Result;
-use crate::nn::{Activation, AttentionRule, Heads, NormKind};
+use crate::lm::architecture::{
+    Architecture, BlockNames, BlockPlan, Definition, Keys, ModelKind, Names, QkvLayout, Relative, Stack, UpNames, WidthKeys,
+    activation, setting,
+};
+use crate::nn::{Activation, AttentionRule, Heads, NormKind, Residual};
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
+pub(super) static FAMILY: Definition = Definition {
+    model_type: "t5",
+    about: "T5 v1.0 and v1.1",
+    architecture: recipe,
+    general_names: &[
+        ("hidden_size", "d_model"),
+        ("num_attention_heads", "num_heads"),
+        ("num_hidden_layers", "num_layers"),
+        ("head_dim", "d_kv"),
+    ],
+    widths: Some(WidthKeys { heads: "num_heads", kv_heads: None, head_dim: None, intermediate: "d_ff" }),
+    hidden: Some("d_model"),
+    epsilon: "layer_norm_epsilon",
+    depth: None,
+    experts: None,
+    lists: &[],
+};
+
+fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let hidden = keys.size("d_model")?;
     let queries = keys.size("num_heads")?;
     let heads = Heads { queries, keys: queries, dim: keys.size("d_kv")? };
@@ -32,7 +52,13 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     }
     let (gated, activation) = feed(keys)?;
     let intermediate = keys.size("d_ff")?;
-    let layer = |causal| Layer { heads, rule: AttentionRule { scale: 1.0, cap: None, window: None, causal }, intermediate };
+    let layer = |causal| BlockPlan {
+        heads,
+        rule: AttentionRule { scale: 1.0, cap: None, window: None, causal },
+        rotary: None,
+        intermediate,
+        experts: None,
+    };
     let relative = Relative {
         buckets: keys.size_or("relative_attention_num_buckets", 32)?,
         farthest: keys.size_or("relative_attention_max_distance", 128)?,
@@ -42,8 +68,10 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         return Err(setting("relative_attention_num_buckets", reason));
     }
     Ok(Architecture {
+        kind: ModelKind::EncoderDecoder,
         vocab: keys.size("vocab_size")?,
         hidden,
+        embedding_width: None,
         tied,
         own_head: !scaled,
         head_bias: false,
@@ -51,27 +79,37 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         head_scale: if scaled { (hidden as f32).powf(-0.5) } else { 1.0 },
         logit_cap: None,
         positions: None,
-        rotary: None,
+        token_types: None,
+        rotaries: vec![],
         relative: Some(relative),
+        alibi: false,
         norm: NormKind::Rms,
         norm_bias: false,
         plus_one: false,
         epsilon: keys.epsilon("layer_norm_epsilon", 1e-6)?,
+        query_key: None,
         activation,
         attention_bias: false,
         output_bias: false,
         feed_bias: false,
         transposed: false,
+        qkv: QkvLayout::Stacked,
+        residual: Residual::InTurn,
         layers: (0..encoder + decoder).map(|i| layer(i >= encoder)).collect(),
-        names: Names {
-            prefix: "",
-            embedding: &["shared", "encoder.embed_tokens", "decoder.embed_tokens"],
-            positions: "",
-            head: "lm_head",
-        },
+        names: Names { prefix: "", embedding: &["shared", "encoder.embed_tokens", "decoder.embed_tokens"], ..Names::USUAL },
         stacks: vec![
-            Stack { blocks: encoder, path: "encoder.block", final_norm: "encoder.final_layer_norm", parts: parts(gated, false) },
-            Stack { blocks: decoder, path: "decoder.block", final_norm: "decoder.final_layer_norm", parts: parts(gated, true) },
+            Stack {
+                blocks: encoder,
+                path: "encoder.block",
+                final_norm: Some("encoder.final_layer_norm"),
+                parts: parts(gated, false),
+            },
+            Stack {
+                blocks: decoder,
+                path: "decoder.block",
+                final_norm: Some("decoder.final_layer_norm"),
+                parts: parts(gated, true),
+            },
         ],
     })
 }
@@ -86,7 +124,8 @@ fn feed(keys: Keys<'_>) -> Result<(bool, Activation)> {
     one.insert("feed_forward_proj".into(), function.into());
     let activation = activation(Keys(&one), "feed_forward_proj", "relu")?;
     // What the library makes of the name stands beside it.
-    let (also, is_gated) = (super::architecture::activation(keys, "dense_act_fn", function)?, keys.flag("is_gated_act", gated)?);
+    let (also, is_gated) =
+        (crate::lm::architecture::activation(keys, "dense_act_fn", function)?, keys.flag("is_gated_act", gated)?);
     if (also, is_gated) != (activation, gated) {
         let reason = format!("{} contradicts dense_act_fn or is_gated_act", crate::io::quoted(name));
         return Err(setting("feed_forward_proj", reason));
@@ -94,7 +133,7 @@ fn feed(keys: Keys<'_>) -> Result<(bool, Activation)> {
     Ok((gated, activation))
 }
 
-fn parts(gated: bool, decoder: bool) -> Parts {
+fn parts(gated: bool, decoder: bool) -> BlockNames {
     let opening = match (gated, decoder) {
         (false, false) => UpNames::Plain("layer.1.DenseReluDense.wi"),
         (false, true) => UpNames::Plain("layer.2.DenseReluDense.wi"),
@@ -108,9 +147,10 @@ fn parts(gated: bool, decoder: bool) -> Parts {
         "layer.1.EncDecAttention.v",
         "layer.1.EncDecAttention.o",
     ];
-    Parts {
-        norm: "layer.0.layer_norm",
+    BlockNames {
+        norm: Some("layer.0.layer_norm"),
         inputs: &["layer.0.SelfAttention.q", "layer.0.SelfAttention.k", "layer.0.SelfAttention.v"],
+        query_key: None,
         output: "layer.0.SelfAttention.o",
         attention_after: None,
         cross: decoder.then_some(cross),
@@ -118,5 +158,6 @@ fn parts(gated: bool, decoder: bool) -> Parts {
         opening,
         down: if decoder { "layer.2.DenseReluDense.wo" } else { "layer.1.DenseReluDense.wo" },
         feed_after: None,
+        experts: None,
     }
 }

@@ -8,12 +8,17 @@
 //! logits = W_head rms(h)                                 (tokens, vocab)
 //! ```
 
-use super::architecture::Architecture;
-use super::defaults::LLAMA;
-use super::keys::Keys;
 use crate::Result;
+use crate::lm::architecture::{Architecture, Definition, Keys, LLAMA};
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
+pub(super) static FAMILY: Definition = Definition {
+    model_type: "llama",
+    about: "Llama 2 and 3, SmolLM, SmolLM2, Minitron",
+    architecture: recipe,
+    ..Definition::USUAL
+};
+
+fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let bias = keys.flag("attention_bias", false)?;
     let feed_bias = keys.flag("mlp_bias", false)?;
     Ok(Architecture { attention_bias: bias, output_bias: bias, feed_bias, ..Architecture::usual(keys, LLAMA)? })

@@ -8,13 +8,19 @@
 //!
 //! Only the first part of each head is turned by its position.
 
-use super::architecture::{Architecture, Parts, USUAL, UpNames};
-use super::defaults::{Defaults, LLAMA};
-use super::keys::Keys;
 use crate::Result;
+use crate::lm::architecture::{Architecture, BlockNames, Defaults, Definition, Keys, LLAMA, USUAL, UpNames};
 use crate::nn::NormKind;
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
+pub(super) static FAMILY: Definition = Definition {
+    model_type: "nemotron",
+    about: "Nemotron, Minitron",
+    architecture: recipe,
+    epsilon: "norm_eps",
+    ..Definition::USUAL
+};
+
+fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let defaults = Defaults { epsilon: ("norm_eps", 1e-5), activation: ("hidden_act", "relu2"), rotary: Some(0.5), ..LLAMA };
     let bias = keys.flag("attention_bias", false)?;
     let mut recipe = Architecture {
@@ -26,6 +32,6 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         feed_bias: keys.flag("mlp_bias", false)?,
         ..Architecture::usual(keys, defaults)?
     };
-    recipe.stacks[0].parts = Parts { opening: UpNames::Plain("mlp.up_proj"), ..USUAL };
+    recipe.stacks[0].parts = BlockNames { opening: UpNames::Plain("mlp.up_proj"), ..USUAL };
     Ok(recipe)
 }

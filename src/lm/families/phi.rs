@@ -7,13 +7,19 @@
 //!
 //! Only the first part of each head is turned by its position.
 
-use super::architecture::{Architecture, Parts, USUAL, UpNames};
-use super::defaults::{Defaults, LLAMA};
-use super::keys::{Keys, setting};
 use crate::Result;
-use crate::nn::NormKind;
+use crate::lm::architecture::{Architecture, BlockNames, Defaults, Definition, Keys, LLAMA, USUAL, UpNames, setting};
+use crate::nn::{NormKind, Residual};
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
+pub(super) static FAMILY: Definition = Definition {
+    model_type: "phi",
+    about: "Phi-1, Phi-1.5, Phi-2",
+    architecture: recipe,
+    epsilon: "layer_norm_eps",
+    ..Definition::USUAL
+};
+
+fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     if keys.flag("qk_layernorm", false)? {
         return Err(setting("qk_layernorm", "norms of queries and keys are not known here"));
     }
@@ -26,11 +32,12 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         output_bias: true,
         feed_bias: true,
         head_bias: true,
+        residual: Residual::Parallel,
         ..Architecture::usual(keys, defaults)?
     };
     let stack = &mut recipe.stacks[0];
-    stack.final_norm = "final_layernorm";
+    stack.final_norm = Some("final_layernorm");
     stack.parts =
-        Parts { output: "self_attn.dense", feed_norm: None, opening: UpNames::Plain("mlp.fc1"), down: "mlp.fc2", ..USUAL };
+        BlockNames { output: "self_attn.dense", feed_norm: None, opening: UpNames::Plain("mlp.fc1"), down: "mlp.fc2", ..USUAL };
     Ok(recipe)
 }

@@ -9,12 +9,18 @@
 //!
 //! Every other block, from the first on, sees only a window.
 
-use super::architecture::{Architecture, Parts, USUAL};
-use super::defaults::{Defaults, LLAMA};
-use super::keys::{Keys, setting};
 use crate::Result;
+use crate::lm::architecture::{Architecture, BlockList, BlockNames, Defaults, Definition, Keys, LLAMA, USUAL, setting, windows};
 
-pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
+pub(super) static FAMILY: Definition = Definition {
+    model_type: "gemma2",
+    about: "Gemma 2",
+    architecture: recipe,
+    lists: &[BlockList::Windows],
+    ..Definition::USUAL
+};
+
+fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     let defaults = Defaults {
         kv_heads: Some(4),
         head_dim: Some(256),
@@ -40,26 +46,12 @@ pub(super) fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         true => keys.window("sliding_window")?,
         false => Some(4096),
     };
-    let kinds = keys.list_if("layer_types", recipe.layers.len())?;
-    for (i, layer) in recipe.layers.iter_mut().enumerate() {
-        let sliding = match kinds.map(|kinds| kinds[i].as_str().unwrap_or_default()) {
-            None => i % 2 == 0,
-            Some("sliding_attention") => true,
-            Some("full_attention") => false,
-            Some(other) => {
-                let reason = format!("{} is neither sliding_attention nor full_attention", crate::io::quoted(other));
-                return Err(setting("layer_types", reason));
-            }
-        };
+    for layer in &mut recipe.layers {
         layer.rule.scale = scale;
         layer.rule.cap = cap;
-        layer.rule.window = match (sliding, window) {
-            (true, None) => return Err(setting("sliding_window", format!("block {i} sees a window, and none is given"))),
-            (true, window) => window,
-            (false, _) => None,
-        };
     }
-    recipe.stacks[0].parts = Parts {
+    windows(keys, &mut recipe, window, |i| i % 2 == 0)?;
+    recipe.stacks[0].parts = BlockNames {
         attention_after: Some("post_attention_layernorm"),
         feed_norm: Some("pre_feedforward_layernorm"),
         feed_after: Some("post_feedforward_layernorm"),

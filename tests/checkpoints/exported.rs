@@ -1,0 +1,120 @@
+//! What becomes of a folder as a GGUF file, and of that as a folder again.
+
+use crate::build::{Gguf, byte_level, llama};
+use crate::gguf::imported;
+use crate::imported::families;
+use lacuna::io::Folder;
+use lacuna::io::gguf::{ExportTypes, Gguf as File, Quant, export, import};
+use lacuna::text::Tokenizer;
+use std::path::{Path, PathBuf};
+
+/// A file, the folder that it becomes, and that folder as a file again.
+fn around(file: &Gguf, types: ExportTypes) -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let (room, out) = imported(file);
+    let again = room.path().join("again.gguf");
+    export(&Folder::open(&out).unwrap(), &again, types, None).unwrap();
+    (room, out, again)
+}
+
+fn same_tensors(a: &Path, b: &Path, what: &str) {
+    let (a, b) = (Folder::open(a).unwrap(), Folder::open(b).unwrap());
+    let names: Vec<&str> = a.names().collect();
+    assert_eq!(names.len(), b.names().count(), "{what}");
+    for name in names {
+        let (x, y) = (a.read(name).unwrap(), b.read(name).unwrap());
+        // Where 1 was taken off norms, the last bit may go.
+        let apart = (&x - &y).iter().fold(0.0f32, |m, d| m.max(d.abs()));
+        assert!(x.shape() == y.shape() && apart <= 1.2e-7, "{what}: {name} is {apart} apart");
+    }
+}
+
+#[test]
+fn a_folder_of_every_architecture_goes_through_a_file_and_comes_back() {
+    for (arch, file) in families() {
+        let (room, out, again) = around(&file, ExportTypes::new(Quant::F32));
+        let back = room.path().join("back");
+        let made = import(&File::open(&again).unwrap(), &back, None).unwrap();
+        assert_eq!(made.architecture, arch);
+        same_tensors(&out, &back, arch);
+        let config = |path: &Path| {
+            let mut config = Folder::open(path).unwrap().config().clone();
+            config.remove("imported_from");
+            config
+        };
+        assert_eq!(config(&out), config(&back), "{arch}");
+    }
+}
+
+#[test]
+fn a_file_that_was_imported_and_not_changed_is_written_back_bit_by_bit() {
+    for (arch, file) in families() {
+        let (room, out) = imported(&file);
+        let (old, new) = (room.path().join("m.gguf"), room.path().join("new.gguf"));
+        let made =
+            export(&Folder::open(&out).unwrap(), &new, ExportTypes::new(Quant::F32), Some(&File::open(&old).unwrap())).unwrap();
+        assert_eq!(made.kept, made.tensors, "{arch}");
+        assert!(std::fs::read(&old).unwrap() == std::fs::read(&new).unwrap(), "{arch}");
+    }
+}
+
+#[test]
+fn weights_are_rounded_to_the_type_and_norms_are_not() {
+    for quant in [Quant::F16, Quant::BF16] {
+        let (_room, _, again) = around(&llama(), ExportTypes::new(quant));
+        for tensor in File::open(&again).unwrap().tensors() {
+            assert_eq!(tensor.quant, if tensor.shape.len() < 2 { Quant::F32 } else { quant }, "{}", tensor.name);
+        }
+    }
+    // Rows of 48 are no whole blocks of 32.
+    let (room, out) = imported(&llama());
+    let folder = Folder::open(&out).unwrap();
+    let new = room.path().join("new.gguf");
+    let e = export(&folder, &new, ExportTypes::new(Quant::Q4_0), None).unwrap_err().to_string();
+    assert_eq!(e, "type: 'blk.0.ffn_down.weight' has rows of 48, no multiple of the 32 numbers of a block of Q4_0");
+    assert!(!new.exists());
+    let e = export(&folder, &new, ExportTypes::new(Quant::Q4_K), None).unwrap_err().to_string();
+    assert_eq!(e, "type: Q4_K is read and not written; these are: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1");
+}
+
+#[test]
+fn a_tokenizer_goes_along_and_cuts_texts_as_before() {
+    let mut file = llama();
+    byte_level(&mut file);
+    let (room, out, again) = around(&file, ExportTypes::new(Quant::F32));
+    let back = room.path().join("back");
+    import(&File::open(&again).unwrap(), &back, None).unwrap();
+    let (a, b) = (Tokenizer::open(&out).unwrap(), Tokenizer::open(&back).unwrap());
+    for text in ["", "a", "ab abc", "b a\n\n 12 c", "<|end|>a"] {
+        assert_eq!(a.encode(text, false).unwrap(), b.encode(text, false).unwrap(), "{text:?}");
+    }
+}
+
+#[test]
+fn what_a_file_cannot_say_is_refused_by_its_name() {
+    let (room, out) = imported(&llama());
+    let new = room.path().join("new.gguf");
+    let refused = |key: &str, value: serde_json::Value| {
+        let path = out.join("config.json");
+        let old = std::fs::read_to_string(&path).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&old).unwrap();
+        config[key] = value;
+        std::fs::write(&path, config.to_string()).unwrap();
+        let line = export(&Folder::open(&out).unwrap(), &new, ExportTypes::new(Quant::F32), None).unwrap_err().to_string();
+        std::fs::write(&path, old).unwrap();
+        assert!(!new.exists() && !line.contains('\n'), "{line}");
+        line
+    };
+    use serde_json::json;
+    for (key, value, says) in [
+        ("model_type", json!("mamba"), "model_type 'mamba' is not written as GGUF; these are: llama, mistral, qwen2"),
+        ("hidden_act", json!("gelu"), "the activation is 'gelu'; a llama computes with silu"),
+        ("sliding_window", json!(3), "a sliding window of 3 tokens, which a llama has not"),
+        ("rope_scaling", json!({"rope_type": "dynamic", "factor": 2.0}), "of type 'dynamic' is not written for a llama"),
+        ("intermediate_size", json!(7), "has shape"),
+        ("num_hidden_layers", json!(1), "which a llama of 1 blocks has not"),
+        ("num_hidden_layers", json!(9), "lacks a tensor"),
+    ] {
+        let line = refused(key, value);
+        assert!(line.contains(says), "{key}: {line}");
+    }
+}

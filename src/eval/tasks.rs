@@ -293,7 +293,7 @@ mod tests {
         let of = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>();
         let line = json!({"ctx_a": "A man sits [header] down.", "ctx_b": "HE", "activity_label": "Baking [title] cake",
             "endings": ["eats [substeps] it.", " stands  up."], "label": "1"});
-        assert_eq!(made("hellaswag", line), (of(&["Baking.  cake: A man sits down. He"]), of(&["eats it.", "stands up."]), 1));
+        assert_eq!(made("hellaswag", line), (of(&["Baking. cake: A man sits down. He"]), of(&["eats it.", "stands up."]), 1));
         let line = json!({"goal": "open it", "sol1": "push", "sol2": "pull", "label": 0});
         assert_eq!(made("piqa", line), (of(&["Question: open it\nAnswer:"]), of(&["push", "pull"]), 0));
         let choices = json!({"text": ["iron", "air"], "label": ["A", "B"]});

@@ -11,8 +11,8 @@ use crate::kernels::awake;
 use crate::mask::Mask;
 use crate::nn::attention::Carry;
 use crate::nn::{
-    Between, Block, Change, Distances, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer, Parameters, Positions,
-    See, Sink, check_taps, layer_name,
+    Between, Block, Change, Distances, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer, Parameters,
+    Positions, See, Sink, check_taps, layer_name,
 };
 use crate::solve::Pruned;
 use crate::{Error, Result};

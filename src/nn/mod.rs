@@ -33,9 +33,9 @@ pub(crate) use objective::{check_rows, check_taps};
 pub use observer::{Observer, Sink};
 pub use optimizer::{AdamConstants, Method, Moments, Optimizer};
 pub use parameters::{Change, Gradients, Parameters, See, check_mask};
-pub(crate) use transformer::{Between, attention};
 pub use transformer::{
     Attention, AttentionRule, Back, Block, BlockFeed, Distances, FeedForward, Heads, LayerCache, Linear, Mixture, Norm, NormKind,
     Positions, QkvProjection, Residual, RopeScaling, Rotary, RotaryTable, Routed, Seen, SharedExpert, UpProjection, attend,
     attend_back,
 };
+pub(crate) use transformer::{Between, attention};

@@ -1,7 +1,7 @@
 //! Numbers into the blocks of GGUF: the way back of [`Quant::decode`].
 //!
-//! A block whose numbers a type holds exactly is found again, so that what was read from blocks and not changed becomes blocks of the same
-//! numbers. Others are rounded to the nearest, as the reference of the format does it (`gguf-py`, `quants.py`): a scale of the block's largest
+//! A block that holds the numbers exactly is looked for among the scales that their range says, so that what was read from blocks and not changed
+//! becomes blocks of the same numbers. Others are rounded to the nearest, as the reference of the format does it (`gguf-py`, `quants.py`): a scale of the block's largest
 //! magnitude, or scale and minimum of its range.
 
 use super::Quant;
@@ -85,12 +85,13 @@ impl Block {
         // Few candidates hold the ends of the range, and only these are tried on all numbers.
         if grid.minimum {
             return (1..=grid.most).rev().find_map(|n| {
-                let d = f16::from_f32((high - low) / n as f32);
-                let scale = d.to_f32();
-                (0..=grid.most - n).find_map(|first| {
-                    let m = f16::from_f32(low - scale * first as f32);
-                    let at = |code: i32| scale * code as f32 + m.to_f32();
-                    if at(first) == low && at(first + n) == high { holds(d, m) } else { None }
+                near((high - low) / n as f32).into_iter().find_map(|d| {
+                    let scale = d.to_f32();
+                    (0..=grid.most - n).find_map(|first| {
+                        let m = f16::from_f32(low - scale * first as f32);
+                        let at = |code: i32| scale * code as f32 + m.to_f32();
+                        if at(first) == low && at(first + n) == high { holds(d, m) } else { None }
+                    })
                 })
             });
         }
@@ -123,6 +124,12 @@ impl Block {
             *to = (code(i) & 15 | (code(i + 16) & 15) << 4) as u8;
         }
     }
+}
+
+/// The number of 16 bits that is nearest to one, and its neighbours: a range of rounded numbers says its scale so far.
+fn near(d: f32) -> [f16; 3] {
+    let bits = f16::from_f32(d).to_bits();
+    [bits, bits.saturating_sub(1), bits + 1].map(f16::from_bits)
 }
 
 /// The least and the largest number.
@@ -201,10 +208,12 @@ mod tests {
             let (_, size) = quant.block();
             let mut bytes: Vec<u8> = (0..200 * size).map(|_| stream.below(256) as u8).collect();
             for block in bytes.chunks_exact_mut(size) {
-                // Scales and minimums that are numbers.
-                let (d, m) = (f16::from_f32(0.01 * stream.normal()), f16::from_f32(0.1 * stream.normal()));
+                let minimum = matches!(quant, Quant::Q4_1 | Quant::Q5_1);
+                // A scale beside a minimum is above 0, and not so small that all numbers are much the same.
+                let d = 0.01 * stream.normal();
+                let (d, m) = (f16::from_f32(if minimum { d.abs() + 1e-3 } else { d }), f16::from_f32(0.1 * stream.normal()));
                 block[..2].copy_from_slice(&d.to_le_bytes());
-                if matches!(quant, Quant::Q4_1 | Quant::Q5_1) {
+                if minimum {
                     block[2..4].copy_from_slice(&m.to_le_bytes());
                 }
                 if quant == Quant::Q8_0 {

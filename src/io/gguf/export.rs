@@ -158,7 +158,8 @@ pub fn export(folder: &Folder, out: &Path, types: ExportTypes, like: Option<&Ggu
                 let head = Way::Folder(name.clone(), *change);
                 ways.insert("output.weight".to_string(), head);
             }
-            keys = like.key_bytes()?;
+            let (bytes, count) = like.key_section()?;
+            keys = KeyBytes { bytes, count };
             alignment = like.alignment;
         }
         None => words(folder, said.sizes.vocab, &mut keys)?,

@@ -184,10 +184,9 @@ impl Gguf {
         self.bytes(tensor.start, tensor.bytes)
     }
 
-    /// Keys and values as they stand in the file.
-    fn key_bytes(&self) -> Result<write::KeyBytes> {
-        let bytes = self.bytes(self.keys.start, self.keys.end - self.keys.start)?;
-        Ok(write::KeyBytes { bytes, count: self.metadata.len() as u64 })
+    /// Keys and values as they stand in the file, and how many they are.
+    fn key_section(&self) -> Result<(Vec<u8>, u64)> {
+        Ok((self.bytes(self.keys.start, self.keys.end - self.keys.start)?, self.metadata.len() as u64))
     }
 
     fn bytes(&self, start: u64, length: u64) -> Result<Vec<u8>> {

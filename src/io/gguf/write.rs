@@ -1,9 +1,9 @@
 //! A GGUF file of version 3 written front first, one tensor after another.
 
 use super::{GgufTensor, Quant};
+use crate::Result;
 use crate::io::atomic;
 use crate::io::foreign::MAGIC;
-use crate::Result;
 use std::io;
 use std::path::Path;
 

@@ -2,8 +2,8 @@
 
 use super::super::event::{Event, Stage};
 use super::super::inputs::activation_bytes;
-use super::super::settings::activation_megabytes;
 use super::super::search::{Watch, progress};
+use super::super::settings::activation_megabytes;
 use super::parts::Named;
 use super::report::TrainReport;
 use super::session::{Session, Standing};

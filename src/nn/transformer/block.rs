@@ -417,8 +417,7 @@ impl Block {
         self.join(&self.attention_after, &mut d, |h| self.attention.finish(&mixing, h, &mut ()));
         let loss = slope(&mut d);
         let mixed = mixing.mixed();
-        let through =
-            self.before_join(&self.attention_after, &mut d, h, |y| self.attention.output().add_to(mixed, y), carry);
+        let through = self.before_join(&self.attention_after, &mut d, h, |y| self.attention.output().add_to(mixed, y), carry);
         let mut dx = Array2::zeros(x.dim());
         self.attention.back((&x, &mixing), through.as_ref().unwrap_or(&d), at, &mut dx, None, carry);
         if let Some(norm) = &self.norm {

@@ -299,7 +299,8 @@ impl Walk {
         prune.prune(block, &mut tally.found(), &names)?;
 
         // Halves are trained one after the other, where they follow one another.
-        let halves = dense.filter(|_| !parallel && block.mixture().is_none() && prune.training(block, Trained::Attention).is_some());
+        let halves =
+            dense.filter(|_| !parallel && block.mixture().is_none() && prune.training(block, Trained::Attention).is_some());
 
         let names = Part::Output.names(block);
         let mut tally = InputStatistics::new(needs, names.clone());

@@ -376,7 +376,7 @@ impl EmbeddingHead {
             let mut back = |(ids, d): &(&[u32], &Array2<f32>)| {
                 let x = self.before_norm(ids, length, 0);
                 let mut dx = Array2::zeros(x.dim());
-                norm.back(&x, *d, &mut dx, carry.sink);
+                norm.back(&x, d, &mut dx, carry.sink);
                 dx
             };
             parts.iter().map(&mut back).collect()

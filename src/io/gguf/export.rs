@@ -100,7 +100,8 @@ fn file_type(quant: Quant) -> u32 {
 pub fn export(folder: &Folder, out: &Path, types: ExportTypes, like: Option<&Gguf>) -> Result<Exported> {
     let said = Said::read(folder.config())?;
     let (arch, layers) = (said.arch, said.layers);
-    for quant in [Some(types.weights), types.ends].into_iter().flatten().filter(|quant| !quant.is_written()) {
+    let mut asked = [Some(types.weights), types.ends].into_iter().flatten();
+    if let Some(quant) = asked.find(|quant| !quant.is_written()) {
         let written = [Quant::F32, Quant::F16, Quant::BF16, Quant::Q8_0, Quant::Q4_0, Quant::Q4_1, Quant::Q5_0, Quant::Q5_1];
         let known = written.map(|quant| quant.to_string()).join(", ");
         return Err(Error::invalid_option("type", format!("{quant} is read and not written; these are: {known}")));

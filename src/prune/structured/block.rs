@@ -166,7 +166,7 @@ impl Reader<'_> {
         for (layer, dense) in block.linears_mut().into_iter().zip(dense).filter(|(l, _)| names.iter().any(|n| n == l.name())) {
             let own = layer.dense_weight().into_owned();
             let evidence = Evidence { measured: found.inputs(), ..Evidence::weight_only(layer.name(), &own) };
-            let new = refitted(&evidence, (&dense.dense_weight(), &crossed.matrix()), settings);
+            let new = refitted(&evidence, (&dense.dense_weight(), crossed.matrix()), settings);
             let new = new.map_err(|e| e.in_layer(layer.name()))?.mapv(|w| self.dtype.round(w));
             layer.set_weight(new)?;
         }

@@ -84,7 +84,7 @@ impl OutputMetrics {
         for (number, mut before) in inputs.into_iter().enumerate().rev() {
             let block = load_block(folder, config, number)?;
             for (row, sum) in second_moments(&block, &mut before, &mut slopes, &at)?.into_iter().enumerate() {
-                let factor = factor(sum).map_err(|e| e.in_layer(&format!("block {number}")))?;
+                let factor = factor(sum).map_err(|e| e.in_layer(format!("block {number}")))?;
                 rows.write(number, row, &factor.iter().map(|&v| v as f32).collect::<Vec<_>>())?;
             }
             Error::go_on(see(2 * layers - number, 2 * layers))?;

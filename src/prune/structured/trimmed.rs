@@ -58,10 +58,10 @@ impl<'a> Trimmed<'a> {
         let (mut order, mut old): (Vec<String>, HashMap<String, String>) =
             stay.map(|name| (new_name(name), (new_name(name), name.to_string()))).unzip();
         // A head that was the embedding is cut as it is.
-        if let Some(head) = rotation.as_ref().and_then(Rotation::head) {
-            if old.insert(head.tensor.clone(), head.embedding.clone()).is_none() {
-                order.push(head.tensor.clone());
-            }
+        if let Some(head) = rotation.as_ref().and_then(Rotation::head)
+            && old.insert(head.tensor.clone(), head.embedding.clone()).is_none()
+        {
+            order.push(head.tensor.clone());
         }
         Ok(Trimmed { folder, cut, scales: rescaled(folder, config, smaller)?, rotation, order, old })
     }

@@ -44,7 +44,7 @@ check() {
     done
     for isa in avx2 portable; do
         if [ "$isa" = portable ] || grep -qw "$isa" /proc/cpuinfo; then
-            LACUNA_ISA=$isa RAYON_NUM_THREADS=1 PROPTEST_CASES=16 valgrind --quiet --error-exitcode=9 "$laws" --test-threads=1 --exact "$@"
+            LACUNA_ISA=$isa RAYON_NUM_THREADS=1 PROPTEST_CASES=8 valgrind --quiet --error-exitcode=9 "$laws" --test-threads=1 --exact "$@"
         fi
     done
 }

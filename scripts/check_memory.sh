@@ -42,11 +42,15 @@ check() {
     for law in "$@"; do
         grep -qxF "$law: test" <<< "$known" || { echo "no law is named $law" >&2; exit 1; }
     done
+    # Each set of instructions on a core of its own.
+    local pids=() pid
     for isa in avx2 portable; do
         if [ "$isa" = portable ] || grep -qw "$isa" /proc/cpuinfo; then
-            LACUNA_ISA=$isa RAYON_NUM_THREADS=1 PROPTEST_CASES=8 valgrind --quiet --error-exitcode=9 "$laws" --test-threads=1 --exact "$@"
+            LACUNA_ISA=$isa RAYON_NUM_THREADS=1 PROPTEST_CASES=8 valgrind --quiet --error-exitcode=9 "$laws" --test-threads=1 --exact "$@" &
+            pids+=($!)
         fi
     done
+    for pid in "${pids[@]}"; do wait "$pid"; done
 }
 root=$(pwd)
 check "$(laws_of "$root/crates/sparse/")" "${storages[@]}"

@@ -61,7 +61,7 @@ impl SentencePooling {
             pooling.normalised = types.into_iter().any(|kind| kind.ends_with("Normalize"));
         }
         if let Some(config) = read("sentence_bert_config.json")? {
-            pooling.longest = config["max_seq_length"].as_u64().map(|n| n as usize);
+            pooling.longest = config["max_seq_length"].as_u64().filter(|n| *n > 0).map(|n| n as usize);
         }
         if let Some(config) = read("1_Pooling/config.json")? {
             let modes = config.as_object().into_iter().flatten();

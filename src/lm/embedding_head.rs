@@ -330,7 +330,7 @@ impl EmbeddingHead {
         }
         if let Some(projections) = &self.projections {
             let outward = &projections[1];
-            outward.weight_gradient(&dx, &self.final_norm(h), carry.sink);
+            carry.weight_gradient(outward, &dx, &self.final_norm(h));
             let mut d = Array2::zeros(h.dim());
             outward.input_gradient(&dx, &mut d);
             dx = d;
@@ -385,7 +385,7 @@ impl EmbeddingHead {
         for (i, (ids, _)) in parts.iter().enumerate() {
             let narrow = self.projections.as_ref().map(|projections| {
                 let x = self.rows_of(ids);
-                projections[0].weight_gradient(before(i), &x, carry.sink);
+                carry.weight_gradient(&projections[0], before(i), &x);
                 let mut dx = Array2::zeros(x.dim());
                 projections[0].input_gradient(before(i), &mut dx);
                 dx

@@ -5,6 +5,7 @@
 //! used it for falls to its two parts. Entries of single bytes and those that were added (special tokens) always stay: every text has tokens, and
 //! they give the text back.
 
+use crate::io::gguf::merge_sides;
 use crate::io::quoted;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -41,18 +42,6 @@ struct Entries {
     /// All merges, as the file has them, with both parts and what they make.
     merges: Vec<(Value, [usize; 3])>,
     fixed: Vec<usize>,
-}
-
-/// Both parts of a merge, of either form that files have.
-fn sides(merge: &Value) -> Option<(&str, &str)> {
-    match merge {
-        Value::String(text) => text.split_once(' '),
-        Value::Array(pair) => match &pair[..] {
-            [a, b] => Some((a.as_str()?, b.as_str()?)),
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 impl Entries {
@@ -95,8 +84,8 @@ impl Entries {
         fixed.dedup();
         let (mut parts, mut all) = (HashMap::new(), Vec::with_capacity(merges.len()));
         for (i, merge) in merges.iter().enumerate() {
-            let found =
-                sides(merge).and_then(|(a, b)| Some([*numbers.get(a)?, *numbers.get(b)?, *numbers.get(&format!("{a}{b}"))?]));
+            let found = merge_sides(merge)
+                .and_then(|(a, b)| Some([*numbers.get(a)?, *numbers.get(b)?, *numbers.get(&format!("{a}{b}"))?]));
             let found = found.ok_or_else(|| refuse(format!("merge {i} is not two entries that make one of the vocabulary")))?;
             parts.entry(found[2]).or_insert((found[0], found[1]));
             all.push((merge.clone(), found));

@@ -10,6 +10,8 @@ mod bench;
 mod build;
 #[path = "cli/common.rs"]
 mod common;
+#[path = "cli/families.rs"]
+mod families;
 #[path = "cli/few_bits.rs"]
 mod few_bits;
 #[path = "cli/language.rs"]

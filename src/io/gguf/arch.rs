@@ -1,7 +1,7 @@
 //! What the tensors of each architecture are called here and there, and what was done to their numbers on the way.
 
 use crate::{Error, Result};
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Axis};
 
 /// What turns the numbers of a tensor into those of the Hugging Face checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,19 +44,30 @@ impl Change {
             Change::Same => values,
             Change::LessOne => values - 1.0,
             Change::Turn => values.reversed_axes().as_standard_layout().into_owned(),
-            Change::Unpair { heads } => {
-                let rows = values.shape()[0];
-                let (head, half) = (rows / heads, rows / heads / 2);
-                // Row `pair * 2 + side` of a head becomes row `side * half + pair`.
-                let from = |row: usize| {
-                    let (h, r) = (row / head, row % head);
-                    h * head + (r % half) * 2 + r / half
-                };
-                let order: Vec<usize> = (0..rows).map(from).collect();
-                values.select(ndarray::Axis(0), &order)
-            }
+            // Row `pair * 2 + side` of a head becomes row `side * half + pair`.
+            Change::Unpair { heads } => in_heads(values, heads, |row, half| (row % half) * 2 + row / half),
         }
     }
+
+    /// The way back of [`Change::apply`].
+    ///
+    /// # Panics
+    /// If the tensor is none that `apply` gives.
+    pub fn undo(self, values: ArrayD<f32>) -> ArrayD<f32> {
+        match self {
+            Change::Same | Change::Turn => self.apply(values),
+            Change::LessOne => values + 1.0,
+            Change::Unpair { heads } => in_heads(values, heads, |row, half| (row % 2) * half + row / 2),
+        }
+    }
+}
+
+/// The rows of each of `heads` heads in another order: `from` says which row of a head comes to a place, given half of its rows.
+fn in_heads(values: ArrayD<f32>, heads: usize, from: impl Fn(usize, usize) -> usize) -> ArrayD<f32> {
+    let rows = values.shape()[0];
+    let head = rows / heads;
+    let order: Vec<usize> = (0..rows).map(|row| row / head * head + from(row % head, head / 2)).collect();
+    values.select(Axis(0), &order)
 }
 
 /// Whether a part has a bias.
@@ -99,22 +110,24 @@ const LLAMA_ENDS: &[Part] =
 const ATTENTION: Bias = May(Joint::Attention);
 const FEED: Bias = May(Joint::Feed);
 
+const LLAMA_BLOCK: &[Part] = &[
+    ("attn_norm", "input_layernorm", No),
+    ("attn_q", "self_attn.q_proj", ATTENTION),
+    ("attn_k", "self_attn.k_proj", ATTENTION),
+    ("attn_v", "self_attn.v_proj", ATTENTION),
+    ("attn_output", "self_attn.o_proj", ATTENTION),
+    ("ffn_norm", "post_attention_layernorm", No),
+    ("ffn_gate", "mlp.gate_proj", FEED),
+    ("ffn_up", "mlp.up_proj", FEED),
+    ("ffn_down", "mlp.down_proj", FEED),
+];
+
 const ARCHES: [Arch; 12] = [
     Arch {
         name: "llama",
         blocks: "model.layers.",
         outside: LLAMA_ENDS,
-        inside: &[
-            ("attn_norm", "input_layernorm", No),
-            ("attn_q", "self_attn.q_proj", ATTENTION),
-            ("attn_k", "self_attn.k_proj", ATTENTION),
-            ("attn_v", "self_attn.v_proj", ATTENTION),
-            ("attn_output", "self_attn.o_proj", ATTENTION),
-            ("ffn_norm", "post_attention_layernorm", No),
-            ("ffn_gate", "mlp.gate_proj", FEED),
-            ("ffn_up", "mlp.up_proj", FEED),
-            ("ffn_down", "mlp.down_proj", FEED),
-        ],
+        inside: LLAMA_BLOCK,
         less_one: false,
         turned: false,
         paired: true,
@@ -281,17 +294,7 @@ const ARCHES: [Arch; 12] = [
         name: "smollm3",
         blocks: "model.layers.",
         outside: LLAMA_ENDS,
-        inside: &[
-            ("attn_norm", "input_layernorm", No),
-            ("attn_q", "self_attn.q_proj", ATTENTION),
-            ("attn_k", "self_attn.k_proj", ATTENTION),
-            ("attn_v", "self_attn.v_proj", ATTENTION),
-            ("attn_output", "self_attn.o_proj", ATTENTION),
-            ("ffn_norm", "post_attention_layernorm", No),
-            ("ffn_gate", "mlp.gate_proj", FEED),
-            ("ffn_up", "mlp.up_proj", FEED),
-            ("ffn_down", "mlp.down_proj", FEED),
-        ],
+        inside: LLAMA_BLOCK,
         less_one: false,
         turned: false,
         paired: true,

@@ -1,36 +1,11 @@
 //! What the tensors of a checkpoint are called in a GGUF file, what is done to their numbers on the way, and the keys that say a `config.json`.
 
 use super::arch::{Arch, Change, Part, Sizes};
+use super::rope::divisor;
 use super::write::KeyBytes;
 use crate::io::quoted;
 use crate::{Error, Result};
-use ndarray::{ArrayD, Axis};
 use serde_json::{Map, Value};
-
-impl Change {
-    /// The way back of [`Change::apply`].
-    ///
-    /// # Panics
-    /// If the tensor is none that `apply` gives.
-    pub fn undo(self, values: ArrayD<f32>) -> ArrayD<f32> {
-        match self {
-            Change::Same => values,
-            Change::LessOne => values + 1.0,
-            Change::Turn => values.reversed_axes().as_standard_layout().into_owned(),
-            Change::Unpair { heads } => {
-                let rows = values.shape()[0];
-                let (head, half) = (rows / heads, rows / heads / 2);
-                // Row `side * half + pair` of a head becomes row `pair * 2 + side`.
-                let from = |row: usize| {
-                    let (h, r) = (row / head, row % head);
-                    h * head + (r % 2) * half + r / 2
-                };
-                let order: Vec<usize> = (0..rows).map(from).collect();
-                values.select(Axis(0), &order)
-            }
-        }
-    }
-}
 
 impl Arch {
     /// The name, in the file, of a tensor of a checkpoint, and what was done to its numbers there; `None` if the architecture has no such tensor
@@ -310,18 +285,8 @@ impl<'a> Said<'a> {
 
     /// The divisors of the frequencies of Llama 3.
     fn llama3(&self, factor: f64, low: f64, high: f64, original: f64) -> Vec<f32> {
-        let divisor = |pair: usize| {
-            let wave = 2.0 * std::f64::consts::PI * self.theta.powf(2.0 * pair as f64 / self.turned as f64);
-            if wave < original / high {
-                1.0
-            } else if wave > original / low {
-                factor
-            } else {
-                let smooth = (original / wave - low) / (high - low);
-                1.0 / ((1.0 - smooth) / factor + smooth)
-            }
-        };
-        (0..self.turned / 2).map(|pair| divisor(pair) as f32).collect()
+        let wave = |pair: usize| 2.0 * std::f64::consts::PI * self.theta.powf(2.0 * pair as f64 / self.turned as f64);
+        (0..self.turned / 2).map(|pair| divisor(wave(pair), factor, (low, high), original) as f32).collect()
     }
 }
 

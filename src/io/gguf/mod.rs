@@ -26,6 +26,7 @@ pub use export::{ExportTypes, Exported, export};
 pub use import::{Imported, import, import_checked};
 pub use quant::Quant;
 pub use value::GgufValue;
+pub(crate) use words::merge_sides;
 
 use crate::io::foreign::MAGIC;
 use crate::io::place::read_exact_at;

@@ -176,24 +176,27 @@ fn llama3(stored: &[f64], theta: f64, dim: usize, stated: Option<usize>) -> Opti
     });
     let usual = (8..=20).map(|n| f64::from(1u32 << n));
     let lengths = [8192.0].into_iter().chain(stated.map(|n| n as f64)).chain(usual).chain(solved);
-    let divisor = |i: usize, length: f64| {
-        let wave = wave(i);
-        if wave < length / high {
-            1.0
-        } else if wave > length / low {
-            factor
-        } else {
-            let smooth = (length / wave - low) / (high - low);
-            1.0 / ((1.0 - smooth) / factor + smooth)
-        }
+    let fits = |length: &f64| {
+        (0..stored.len()).all(|i| (stored[i] - divisor(wave(i), factor, (low, high), *length)).abs() <= 2e-5 * stored[i])
     };
-    let fits = |length: &f64| (0..stored.len()).all(|i| (stored[i] - divisor(i, *length)).abs() <= 2e-5 * stored[i]);
     lengths.filter(|length| *length >= 1.0).find(fits).map(|length| {
         json!({
             "rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
             "original_max_position_embeddings": length as usize,
         })
     })
+}
+
+/// What Llama 3 divides the frequency of a wave of so many positions by, where the model was first trained on `length`.
+pub(super) fn divisor(wave: f64, factor: f64, (low, high): (f64, f64), length: f64) -> f64 {
+    if wave < length / high {
+        1.0
+    } else if wave > length / low {
+        factor
+    } else {
+        let smooth = (length / wave - low) / (high - low);
+        1.0 / ((1.0 - smooth) / factor + smooth)
+    }
 }
 
 #[cfg(test)]

@@ -175,15 +175,21 @@ impl Files<'_> {
 /// The merges, in their order.
 fn merges(model: &Map<String, Value>) -> Result<Vec<(String, String)>> {
     let list = model.get("merges").and_then(Value::as_array).ok_or_else(|| refuse("has no merges".to_string()))?;
-    let pair = |merge: &Value| match merge {
-        Value::String(text) => text.split_once(' ').map(|(a, b)| (a.to_string(), b.to_string())),
+    let read = |(i, merge): (usize, &Value)| match merge_sides(merge) {
+        Some((a, b)) => Ok((a.to_string(), b.to_string())),
+        None => Err(refuse(format!("has merge {i}, which is no pair of tokens"))),
+    };
+    list.iter().enumerate().map(read).collect()
+}
+
+/// Both parts of a merge of a `tokenizer.json`, of either form that files have.
+pub(crate) fn merge_sides(merge: &Value) -> Option<(&str, &str)> {
+    match merge {
+        Value::String(text) => text.split_once(' '),
         Value::Array(pair) => match pair.as_slice() {
-            [a, b] => Some((a.as_str()?.to_string(), b.as_str()?.to_string())),
+            [a, b] => Some((a.as_str()?, b.as_str()?)),
             _ => None,
         },
         _ => None,
-    };
-    let read =
-        |(i, merge): (usize, &Value)| pair(merge).ok_or_else(|| refuse(format!("has merge {i}, which is no pair of tokens")));
-    list.iter().enumerate().map(read).collect()
+    }
 }

@@ -242,7 +242,10 @@ fn rounds(schedule: toml::Value, mut table: toml::Table) -> Result<Vec<StageJob>
     };
     let from = match table.remove("from") {
         None => 0.0,
-        Some(value) => value.as_float().ok_or_else(|| wrong("from", value.to_string(), "a sparsity in [0, 1)"))?,
+        Some(value) => value
+            .as_float()
+            .or_else(|| value.as_integer().map(|n| n as f64))
+            .ok_or_else(|| wrong("from", value.to_string(), "a sparsity in [0, 1)"))?,
     };
     let mut job = |name: &str| match table.remove(name) {
         Some(toml::Value::Table(settings)) => StageJob::of(name, settings),

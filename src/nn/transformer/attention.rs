@@ -235,7 +235,7 @@ impl Attention {
         carry: &mut Carry<'_, '_>,
     ) {
         let (q, kv) = self.widths();
-        self.output.weight_gradient(dy, &mixing.mixed, carry.sink);
+        carry.weight_gradient(&self.output, dy, &mixing.mixed);
         let mut d_mixed = Array2::zeros(mixing.mixed.dim());
         self.output.input_gradient(dy, &mut d_mixed);
         let mut d_own = Array2::zeros(mixing.own.dim());
@@ -304,6 +304,8 @@ pub(crate) struct Carry<'a, 's> {
     pub(crate) distances: Option<Array2<f32>>,
     /// Is shown the gradient at the output of the last layers of attention and of the feed-forward layers, by the names of these.
     pub(crate) outputs: Option<&'a mut Outputs<'s>>,
+    /// Whether gradients of linear layers' weights are wanted; without them a pass back takes half of the products.
+    pub(crate) weights: bool,
 }
 
 /// Sees gradients at the outputs of layers, `(tokens, out)`.
@@ -311,13 +313,20 @@ pub(crate) type Outputs<'s> = dyn FnMut(&str, &Array2<f32>) + 's;
 
 impl<'a, 's> Carry<'a, 's> {
     pub(crate) fn new(sink: &'a mut Sink<'s>) -> Self {
-        Carry { sink, distances: None, outputs: None }
+        Carry { sink, distances: None, outputs: None, weights: true }
     }
 
     /// Shows the gradient at a layer's output to whom it may concern.
     pub(crate) fn show(&mut self, layer: &str, gradient: &Array2<f32>) {
         if let Some(outputs) = &mut self.outputs {
             outputs(layer, gradient);
+        }
+    }
+
+    /// Gives the gradients of a layer's weight and bias to the sink, where they are wanted.
+    pub(crate) fn weight_gradient(&mut self, layer: &Linear, dy: &ArrayRef2<f32>, x: &ArrayRef2<f32>) {
+        if self.weights {
+            layer.weight_gradient(dy, x, self.sink);
         }
     }
 
@@ -348,7 +357,7 @@ pub(crate) fn project_back(
 ) {
     for (layer, columns) in layers {
         let dy = dy.slice(s![.., columns.clone()]);
-        layer.weight_gradient(&dy, x, carry.sink);
+        carry.weight_gradient(layer, &dy, x);
         layer.input_gradient(&dy, dx);
     }
 }

@@ -142,15 +142,6 @@ impl FeedForward {
         y
     }
 
-    /// The gradient at the input `x`, given that at the output.
-    pub(super) fn back_from(&self, x: &Array2<f32>, dy: &Array2<f32>, carry: &mut Carry<'_, '_>) -> Array2<f32> {
-        let open = self.open(x, &mut ());
-        let inner = self.inner(&open);
-        let mut dx = Array2::zeros(x.dim());
-        self.back(x, &open, &inner, dy, &mut dx, carry);
-        dx
-    }
-
     /// The way back: adds to `dx`, given the input, what [`FeedForward::open`] and [`FeedForward::inner`] gave, and the
     /// gradient at the output.
     pub(crate) fn back(
@@ -163,7 +154,7 @@ impl FeedForward {
         carry: &mut Carry<'_, '_>,
     ) {
         let n = self.width();
-        self.down.weight_gradient(dy, inner, carry.sink);
+        carry.weight_gradient(&self.down, dy, inner);
         let mut d_inner = Array2::zeros(inner.dim());
         self.down.input_gradient(dy, &mut d_inner);
         let mut d_open = Array2::zeros(open.dim());

@@ -14,6 +14,7 @@
 
 use super::attention::Carry;
 use super::{FeedForward, Linear};
+use crate::kernels::vector;
 use crate::nn::observer::Observer;
 use crate::nn::parameters::{Change, See};
 use crate::{Error, Result};
@@ -112,10 +113,9 @@ impl Mixture {
     fn probabilities(&self, x: &Array2<f32>) -> Array2<f32> {
         let mut p = self.router.apply(x);
         for mut row in p.rows_mut() {
-            let max = row.fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-            row.mapv_inplace(|z| (z - max).exp());
-            let sum: f64 = row.iter().map(|e| f64::from(*e)).sum();
-            row.mapv_inplace(|e| (f64::from(e) / sum) as f32);
+            let row = row.as_slice_mut().expect("a new array is in standard layout");
+            let sum = vector::exp_sum(row, 1.0, vector::max(row));
+            vector::scale(row, (1.0 / sum) as f32);
         }
         p
     }
@@ -190,12 +190,15 @@ impl Mixture {
                 continue;
             }
             let (x, mut dy) = (x.select(Axis(0), &routed.tokens), dy.select(Axis(0), &routed.tokens));
-            let y = expert.outputs(&x, &mut ());
+            let open = expert.open(&x, &mut ());
+            let inner = expert.inner(&open);
+            let y = expert.down().apply(&inner);
             for (i, (&token, &weight)) in routed.tokens.iter().zip(&routed.weights).enumerate() {
                 d_weight[[token, number]] = dot(dy.row(i), y.row(i));
                 dy.row_mut(i).mapv_inplace(|d| d * weight);
             }
-            let d_x = expert.back_from(&x, &dy, carry);
+            let mut d_x = Array2::zeros(x.dim());
+            expert.back(&x, &open, &inner, &dy, &mut d_x, carry);
             routed.tokens.iter().zip(d_x.rows()).for_each(|(&token, d)| dx.row_mut(token).scaled_add(1.0, &d));
         }
         let mut d_logits = Array2::<f32>::zeros(p.dim());
@@ -213,10 +216,12 @@ impl Mixture {
             let along: f32 = chosen.iter().map(|&(e, _)| p[e] * d[e]).sum();
             d.iter_mut().zip(p).for_each(|(d, p)| *d = p * (*d - along));
         }
-        self.router.weight_gradient(&d_logits, x, carry.sink);
+        carry.weight_gradient(&self.router, &d_logits, x);
         self.router.input_gradient(&d_logits, dx);
         if let Some(shared) = &self.shared {
-            let (y, gate) = (shared.feed.outputs(x, &mut ()), shared.gate.apply(x));
+            let open = shared.feed.open(x, &mut ());
+            let inner = shared.feed.inner(&open);
+            let (y, gate) = (shared.feed.down().apply(&inner), shared.gate.apply(x));
             let mut d_y = dy.clone();
             let mut d_gate = Array2::zeros(gate.dim());
             for (t, mut d) in d_y.rows_mut().into_iter().enumerate() {
@@ -224,8 +229,8 @@ impl Mixture {
                 d_gate[[t, 0]] = g * (1.0 - g) * dot(d.view(), y.row(t));
                 d.mapv_inplace(|d| d * g);
             }
-            *dx += &shared.feed.back_from(x, &d_y, carry);
-            shared.gate.weight_gradient(&d_gate, x, carry.sink);
+            shared.feed.back(x, &open, &inner, &d_y, dx, carry);
+            carry.weight_gradient(&shared.gate, &d_gate, x);
             shared.gate.input_gradient(&d_gate, dx);
         }
     }

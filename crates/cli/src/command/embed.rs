@@ -63,11 +63,6 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::malformed(&args.text, "has no line with a sentence"));
     }
     let (embeddings, pooling) = vectors(&args.dir, &sentences)?;
-    if let Some(out) = &args.out {
-        let mut file = Checkpoint::new();
-        file.insert("embeddings", embeddings.clone().into_dyn(), Dtype::F32)?;
-        file.write(out)?;
-    }
     let mut report = json!({
         "model": args.dir, "sentences": sentences.len(), "hidden": embeddings.ncols(), "pooling": pooling, "out": args.out,
     });
@@ -86,6 +81,9 @@ pub fn run(args: &Args) -> Result<()> {
         lines.push(format!("cosine to {}: mean {mean:.6}, least {least:.6}", other.display()));
     }
     if let Some(out) = &args.out {
+        let mut file = Checkpoint::new();
+        file.insert("embeddings", embeddings.into_dyn(), Dtype::F32)?;
+        file.write(out)?;
         lines.push(format!("-> {}", out.display()));
     }
     if args.json { print_json(&report) } else { print(&(lines.join("\n") + "\n")) }

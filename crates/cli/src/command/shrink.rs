@@ -62,7 +62,7 @@ pub struct Args {
     #[arg(long, value_name = "N", conflicts_with_all = APART)]
     active_experts: Option<usize>,
     /// How experts are chosen
-    #[arg(long, value_parser = expert_scores(), default_value = "reap")]
+    #[arg(long, value_parser = expert_scores(), default_value = "reap", requires = "experts")]
     experts_by: String,
     /// How many parameters stay, instead of sizes: below 1 a fraction of the blocks' weights, or a count as 100M of the whole model; layers, heads and
     /// feed-forward features are searched for
@@ -190,7 +190,7 @@ fn depths() -> impl TypedValueParser<Value = DepthScore> {
 }
 
 /// What goes apart from experts.
-const APART: [&str; 12] = [
+const APART: [&str; 24] = [
     "recipe",
     "print_recipe",
     "intermediate",
@@ -203,6 +203,18 @@ const APART: [&str; 12] = [
     "correct",
     "text",
     "resume",
+    "vocabulary",
+    "per_layer",
+    "round",
+    "method",
+    "metric",
+    "hidden_by",
+    "depth_by",
+    "damping",
+    "rounds",
+    "swaps",
+    "activations",
+    "scratch",
 ];
 
 fn expert_scores() -> PossibleValuesParser {

@@ -61,9 +61,10 @@ impl Walk {
         let Some(mixture) = block.mixture() else { return Ok(()) };
         let count = mixture.experts().len() + usize::from(mixture.shared().is_some());
         for number in 0..count {
-            let Some(before) = expert(block, number).cloned() else { continue };
-            let [first, last] = names(&before);
+            let Some(before) = expert(block, number) else { continue };
+            let [first, last] = names(before);
             let inputs = before.linears()[0].shape().1;
+            let before = dense_inside.then(|| before.clone());
             let rows = |part: usize| routes.rows(part, number, inputs);
 
             let mut tally = InputStatistics::new(self.needs, first.clone());
@@ -75,10 +76,9 @@ impl Walk {
             })?;
             prune.prune(block, &mut tally.found(), &first)?;
 
-            let Some(now) = expert(block, number).cloned() else { continue };
-            let inside = if dense_inside { &before } else { &now };
-            let mut tally = InputStatistics::new(self.needs, last.clone());
             let here: &Block = block;
+            let Some(inside) = before.as_ref().or_else(|| expert(here, number)) else { continue };
+            let mut tally = InputStatistics::new(self.needs, last.clone());
             self.each(dense, |i, h, other| {
                 let x = inside.inner_of(&pick(&here.feed_x(h), rows(i)));
                 tally.add(&x)?;

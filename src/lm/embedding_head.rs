@@ -298,7 +298,8 @@ impl EmbeddingHead {
         let (x, head) = (self.before_head(h), self.head());
         let weight = head.dense_weight();
         let mut dx = Array2::zeros(x.dim());
-        let mut d_weight = Array2::zeros(head.shape());
+        let tensor = head.tensor();
+        let mut d_weight = (carry.wanted)(&tensor).then(|| Array2::zeros(head.shape()));
         let mut d_bias = vec![0.0f64; if head.bias().is_some() { head.shape().0 } else { 0 }];
         let mut loss = 0.0;
         // Parts of much the same size.
@@ -319,7 +320,9 @@ impl EmbeddingHead {
                 });
             }
             gemm(1.0, &d, &weight, 0.0, &mut dx.slice_mut(s![start..end, ..]), Threads::Pool);
-            gemm(1.0, &d.t(), &x, 1.0, &mut d_weight, Threads::Pool);
+            if let Some(d_weight) = &mut d_weight {
+                gemm(1.0, &d.t(), &x, 1.0, d_weight, Threads::Pool);
+            }
             if !d_bias.is_empty() {
                 d.rows().into_iter().for_each(|row| d_bias.iter_mut().zip(row).for_each(|(b, d)| *b += f64::from(*d)));
             }
@@ -348,17 +351,19 @@ impl EmbeddingHead {
             carry.give(&head.bias_tensor(), ndarray::Array1::from(d).into_dyn());
         }
         if self.head.is_some() {
-            carry.give(&head.tensor(), d_weight.into_dyn());
+            d_weight.into_iter().for_each(|d| carry.give(&tensor, d.into_dyn()));
             return Ok((loss, dh, None));
         }
-        Ok((loss, dh, Some(d_weight)))
+        Ok((loss, dh, d_weight))
     }
 
     /// The gradient of an objective's sum over all rows at the hidden states behind the last block, `(tokens, features)`.
     pub(crate) fn slope(&self, h: &Array2<f32>, objective: &dyn Objective) -> Result<Array2<f32>> {
         let rows: Vec<usize> = (0..h.nrows()).collect();
         let sink = &mut |_: &str, _| {};
-        Ok(self.back(h, (objective, &rows, 1), &mut Carry::new(sink))?.1)
+        let mut carry = Carry::new(sink);
+        carry.wanted = &|_| false;
+        Ok(self.back(h, (objective, &rows, 1), &mut carry)?.1)
     }
 
     /// Gives the gradients of the embedding and of learned positions: `parts` are ids and the gradient of what
@@ -371,7 +376,8 @@ impl EmbeddingHead {
         carry: &mut Carry<'_, '_>,
     ) {
         assert!(length > 0, "sequences of no tokens");
-        let mut gradient = tied.unwrap_or_else(|| Array2::zeros(self.embedding.shape()));
+        let embedding = self.embedding.tensor();
+        let mut gradient = (carry.wanted)(&embedding).then(|| tied.unwrap_or_else(|| Array2::zeros(self.embedding.shape())));
         let normed: Option<Vec<Array2<f32>>> = self.embedding_norm.as_ref().map(|norm| {
             let mut back = |(ids, d): &(&[u32], &Array2<f32>)| {
                 let x = self.before_norm(ids, length, 0);
@@ -391,11 +397,13 @@ impl EmbeddingHead {
                 dx
             });
             let d = narrow.as_ref().unwrap_or(before(i));
-            for (&id, d) in ids.iter().zip(d.rows()) {
-                gradient.row_mut(id as usize).scaled_add(self.recipe.embedding_scale, &d);
+            if let Some(gradient) = &mut gradient {
+                for (&id, d) in ids.iter().zip(d.rows()) {
+                    gradient.row_mut(id as usize).scaled_add(self.recipe.embedding_scale, &d);
+                }
             }
         }
-        carry.give(&self.embedding.tensor(), gradient.into_dyn());
+        gradient.into_iter().for_each(|gradient| carry.give(&embedding, gradient.into_dyn()));
         if let Some((tensor, types)) = &self.token_types {
             let mut gradient = Array2::zeros(types.dim());
             (0..parts.len()).flat_map(|i| before(i).rows()).for_each(|d| gradient.row_mut(0).scaled_add(1.0, &d));

@@ -12,7 +12,7 @@ use crate::mask::Mask;
 use crate::nn::attention::Carry;
 use crate::nn::{
     Between, Block, Change, Distances, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer, Parameters,
-    Positions, See, Sink, check_taps, layer_name,
+    Positions, See, Sink, Wanted, check_taps, layer_name,
 };
 use crate::solve::Pruned;
 use crate::{Error, Result};
@@ -441,8 +441,26 @@ impl Model for LanguageModel {
     }
 
     fn backward(&self, tape: LanguageTape, objective: &dyn Objective, rows: &[usize], sink: &mut Sink<'_>) -> Result<f64> {
+        self.backward_wanted(tape, objective, rows, &|_| true, sink)
+    }
+
+    fn backward_wanted(
+        &self,
+        tape: LanguageTape,
+        objective: &dyn Objective,
+        rows: &[usize],
+        wanted: &Wanted<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<f64> {
         let LanguageTape { ids, length, at, inputs, h } = tape;
+        // Of norms, which cost little, gradients are made in any case.
+        let sink: &mut Sink<'_> = &mut |name, gradient| {
+            if wanted(name) {
+                sink(name, gradient);
+            }
+        };
         let mut carry = Carry::new(sink);
+        carry.wanted = wanted;
         check_taps(objective, self.blocks.len())?;
         let count = objective.count(rows);
         let (loss, mut d, tied) = self.ends.back(&h, (objective, rows, count), &mut carry)?;

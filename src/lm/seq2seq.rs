@@ -13,7 +13,7 @@ use crate::mask::Mask;
 use crate::nn::attention::{Carry, Source};
 use crate::nn::{
     Block, Change, Gradients, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Norm, Objective, Observer, Parameters,
-    Positions, See, Sink, check_rows, check_taps, layer_name,
+    Positions, See, Sink, Wanted, check_rows, check_taps, layer_name,
 };
 use crate::solve::Pruned;
 use crate::{Error, Result};
@@ -246,7 +246,7 @@ impl Seq2Seq {
         let tape = self.tape(ids, labels, &mut ())?;
         let objective = NextToken::of(labels.iter().copied().map(Some).collect(), self.config.vocab())?;
         let rows: Vec<usize> = (0..labels.len()).collect();
-        Ok(self.back(tape, (&objective, &rows, labels.len()), sink)? / labels.len() as f64)
+        Ok(self.back(tape, (&objective, &rows, labels.len()), &|_| true, sink)? / labels.len() as f64)
     }
 
     /// Runs and keeps what every block was given.
@@ -362,6 +362,17 @@ impl Model for Seq2Seq {
     }
 
     fn backward(&self, tapes: Vec<Seq2SeqTape>, objective: &dyn Objective, rows: &[usize], sink: &mut Sink<'_>) -> Result<f64> {
+        self.backward_wanted(tapes, objective, rows, &|_| true, sink)
+    }
+
+    fn backward_wanted(
+        &self,
+        tapes: Vec<Seq2SeqTape>,
+        objective: &dyn Objective,
+        rows: &[usize],
+        wanted: &Wanted<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<f64> {
         check_taps(objective, self.decoder.len())?;
         let labels: usize = tapes.iter().map(|tape| tape.shifted.len()).sum();
         check_rows(objective, rows, (labels, self.config.vocab()))?;
@@ -372,9 +383,9 @@ impl Model for Seq2Seq {
             let (own, behind) = left.split_at(tape.shifted.len());
             left = behind;
             if alone {
-                return self.back(tape, (objective, own, count), sink);
+                return self.back(tape, (objective, own, count), wanted, sink);
             }
-            let (part, gradients) = Gradients::of(|sink| self.back(tape, (objective, own, count), sink))?;
+            let (part, gradients) = Gradients::of(|sink| self.back(tape, (objective, own, count), wanted, sink))?;
             loss += part;
             sums.add(gradients)?;
         }
@@ -389,10 +400,17 @@ impl Seq2Seq {
         &self,
         tape: Seq2SeqTape,
         (objective, rows, count): (&dyn Objective, &[usize], usize),
+        wanted: &Wanted<'_>,
         sink: &mut Sink<'_>,
     ) -> Result<f64> {
         let Seq2SeqTape { ids, shifted, at, decoder_at, encoder_inputs, encoded, memory, inputs, h } = tape;
+        let sink: &mut Sink<'_> = &mut |name, gradient| {
+            if wanted(name) {
+                sink(name, gradient);
+            }
+        };
         let mut carry = Carry::new(sink);
+        carry.wanted = wanted;
         let (loss, mut d, tied) = self.ends.back(&h, (objective, rows, count), &mut carry)?;
         let mut taps = Taps { objective, rows, count, loss };
         taps.behind(self.decoder.len().checked_sub(1), &h, &mut d);

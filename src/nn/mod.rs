@@ -30,7 +30,7 @@ pub use loss::{Loss, softmax};
 pub use model::{Curvature, Mode, Model, Passes, Samples};
 pub use objective::{Objective, Targets};
 pub(crate) use objective::{check_rows, check_taps};
-pub use observer::{Observer, Sink};
+pub use observer::{Observer, Sink, Wanted};
 pub use optimizer::{AdamConstants, Method, Moments, Optimizer};
 pub use parameters::{Change, Gradients, Parameters, See, check_mask};
 pub use transformer::{

@@ -1,6 +1,6 @@
 //! What runs: forward with an observer of every layer's input, backward into a sink of gradients.
 
-use super::{Gradients, Layers, Objective, Observer, Parameters, Sink};
+use super::{Gradients, Layers, Objective, Observer, Parameters, Sink, Wanted};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayViewD};
 
@@ -114,6 +114,26 @@ pub trait Model: Parameters + Layers {
     /// # Errors
     /// If the objective does not fit the outputs, or has nothing to learn there.
     fn backward(&self, tape: Self::Tape, objective: &dyn Objective, rows: &[usize], sink: &mut Sink<'_>) -> Result<f64>;
+
+    /// As [`Model::backward`], where only gradients of the parameters that `wanted` names go to `sink`. A model that can leaves the others out of
+    /// the computation; if nothing else is said, they are computed and dropped.
+    ///
+    /// # Errors
+    /// As [`Model::backward`].
+    fn backward_wanted(
+        &self,
+        tape: Self::Tape,
+        objective: &dyn Objective,
+        rows: &[usize],
+        wanted: &Wanted<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<f64> {
+        self.backward(tape, objective, rows, &mut |name, gradient| {
+            if wanted(name) {
+                sink(name, gradient);
+            }
+        })
+    }
 
     /// Takes over what a run in [`Mode::Train`] has measured for later runs, as batch normalisation does.
     fn absorb(&mut self, _tape: &Self::Tape) {}

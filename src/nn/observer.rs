@@ -26,3 +26,6 @@ impl Observer for () {
 /// Takes the gradient of one parameter under its name: `(out, in)` for a weight, `(n)` or `(n, 1)` for a vector. Each parameter
 /// comes once a pass.
 pub type Sink<'a> = dyn FnMut(&str, ArrayD<f32>) + 'a;
+
+/// Whether the gradient of the parameter of this name is wanted.
+pub type Wanted<'a> = dyn Fn(&str) -> bool + 'a;

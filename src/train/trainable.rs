@@ -80,6 +80,14 @@ impl<M: Parameters> Trainable<M> {
         }
     }
 
+    /// Whether the gradient of a parameter of the model is of use: it moves, or there are factors beside it.
+    pub fn wants_gradient(&self, name: &str) -> bool {
+        match &self.moving {
+            Moving::But(frozen) => !frozen.contains(name),
+            Moving::LowRank(factors) => factors.factors(name).is_some(),
+        }
+    }
+
     /// Adds the gradient of a parameter of the model to what it is a gradient of here; nothing if that does not move.
     ///
     /// # Errors

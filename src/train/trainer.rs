@@ -2,7 +2,7 @@
 
 use super::rate::LearningRate;
 use super::trainable::{Together, Trainable};
-use crate::nn::{Gradients, Loss, Mode, Model, Objective, Optimizer, Parameters};
+use crate::nn::{Gradients, Loss, Mode, Model, Objective, Optimizer, Parameters, Sink};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
 use serde::{Deserialize, Serialize};
@@ -104,11 +104,12 @@ impl Trainer {
             let tape = model.model().forward(&batch, Mode::Train, &mut ())?;
             model.model_mut().absorb(&tape);
             let mut added = Ok(());
-            sum += model.model().backward(tape, &whole, &rows, &mut |name, gradient| {
+            let sink: &mut Sink<'_> = &mut |name, gradient| {
                 if added.is_ok() {
                     added = model.add_gradient(&mut gradients, name, gradient);
                 }
-            })?;
+            };
+            sum += model.model().backward_wanted(tape, &whole, &rows, &|name| model.wants_gradient(name), sink)?;
             added?;
             gradients.add(whole.own_gradients())?;
         }

@@ -103,6 +103,32 @@ fn gradients_have_the_same_bits_whether_activations_were_kept_or_made_again() {
 }
 
 #[test]
+fn gradients_that_are_wanted_have_the_bits_that_they_have_among_all() {
+    use lacuna::lm::NextToken;
+    use lacuna::nn::{Gradients, Model as _};
+    for golden in ALL.map(Golden::read) {
+        let Model::Decoder(model) = golden.model() else { continue };
+        let batch = Sequences::new(golden.ids.clone(), golden.ids.len()).unwrap();
+        let text = NextToken::of(next_tokens(&golden.ids, golden.ids.len()), golden.config().vocab()).unwrap();
+        let rows: Vec<usize> = (0..golden.ids.len()).collect();
+        let some = |wanted: &dyn Fn(&str) -> bool| {
+            let tape = lacuna::nn::Model::forward(&model, &batch, Mode::Train, &mut ()).unwrap();
+            Gradients::of(|sink| model.backward_wanted(tape, &text, &rows, wanted, sink)).unwrap()
+        };
+        let (loss, all) = some(&|_| true);
+        // Weights of every other kind of layer; norms and biases; nothing.
+        let odd = |name: &str| name.bytes().map(u32::from).sum::<u32>() % 2 == 1;
+        let small = |name: &str| name.ends_with("bias") || name.contains("norm");
+        for wanted in [&odd as &dyn Fn(&str) -> bool, &small, &|_| false] {
+            let (same, found) = some(wanted);
+            assert_eq!(same, loss, "{}", golden.name);
+            let right: Vec<_> = all.iter().filter(|(name, _)| wanted(name)).collect();
+            assert_eq!(found.iter().collect::<Vec<_>>(), right, "{}", golden.name);
+        }
+    }
+}
+
+#[test]
 fn a_model_read_block_by_block_gives_the_same_bits() {
     for golden in ALL.map(Golden::read) {
         let Model::Decoder(model) = golden.model() else { continue };

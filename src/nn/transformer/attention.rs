@@ -4,7 +4,7 @@ use super::attend_back::attend_back;
 use super::positions::part;
 use super::query_key::{Grouped, QueryKeyNorms};
 use super::{AttentionRule, Heads, LayerCache, Linear, Norm, Positions, RotaryTable, Seen, attend};
-use crate::nn::observer::{Observer, Sink};
+use crate::nn::observer::{Observer, Sink, Wanted};
 use crate::nn::parameters::{Change, See};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayD, ArrayRef2, s};
@@ -304,8 +304,9 @@ pub(crate) struct Carry<'a, 's> {
     pub(crate) distances: Option<Array2<f32>>,
     /// Is shown the gradient at the output of the last layers of attention and of the feed-forward layers, by the names of these.
     pub(crate) outputs: Option<&'a mut Outputs<'s>>,
-    /// Whether gradients of linear layers' weights are wanted; without them a pass back takes half of the products.
-    pub(crate) weights: bool,
+    /// Of which parameters gradients are wanted. Those of linear layers and embeddings are not made where nobody wants them: half of the products
+    /// of a pass back.
+    pub(crate) wanted: &'a Wanted<'s>,
 }
 
 /// Sees gradients at the outputs of layers, `(tokens, out)`.
@@ -313,7 +314,7 @@ pub(crate) type Outputs<'s> = dyn FnMut(&str, &Array2<f32>) + 's;
 
 impl<'a, 's> Carry<'a, 's> {
     pub(crate) fn new(sink: &'a mut Sink<'s>) -> Self {
-        Carry { sink, distances: None, outputs: None, weights: true }
+        Carry { sink, distances: None, outputs: None, wanted: &|_| true }
     }
 
     /// Shows the gradient at a layer's output to whom it may concern.
@@ -325,9 +326,7 @@ impl<'a, 's> Carry<'a, 's> {
 
     /// Gives the gradients of a layer's weight and bias to the sink, where they are wanted.
     pub(crate) fn weight_gradient(&mut self, layer: &Linear, dy: &ArrayRef2<f32>, x: &ArrayRef2<f32>) {
-        if self.weights {
-            layer.weight_gradient(dy, x, self.sink);
-        }
+        layer.wanted_gradient(dy, x, self.wanted, self.sink);
     }
 
     /// Gives a gradient to the sink.

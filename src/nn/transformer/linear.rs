@@ -4,7 +4,7 @@ use super::norm::{SIDE_BY_SIDE, side_by_side};
 use crate::linalg::{Threads, gemm};
 use crate::mask::Mask;
 use crate::nn::activation::PARALLEL;
-use crate::nn::observer::Sink;
+use crate::nn::observer::{Sink, Wanted};
 use crate::nn::parameters::{Change, See, check_mask, hold};
 use crate::solve::Pruned;
 use crate::sparse::{ActivationBits, Dense, Epilogue, Format, LinearOp, PackedDense, Precision, Quantized, narrow};
@@ -337,10 +337,17 @@ impl Linear {
     /// # Panics
     /// If the shapes do not fit.
     pub fn weight_gradient(&self, dy: &ArrayRef2<f32>, x: &ArrayRef2<f32>, sink: &mut Sink<'_>) {
-        let mut gradient = Array2::zeros(self.shape());
-        gemm(1.0, &dy.t(), x, 0.0, &mut gradient, Threads::Pool);
-        sink(&self.tensor(), gradient.into_dyn());
-        if self.bias.is_some() {
+        self.wanted_gradient(dy, x, &|_| true, sink);
+    }
+
+    /// As [`Linear::weight_gradient`], where these are wanted; what is not is not computed.
+    pub(crate) fn wanted_gradient(&self, dy: &ArrayRef2<f32>, x: &ArrayRef2<f32>, wanted: &Wanted<'_>, sink: &mut Sink<'_>) {
+        if wanted(&self.tensor()) {
+            let mut gradient = Array2::zeros(self.shape());
+            gemm(1.0, &dy.t(), x, 0.0, &mut gradient, Threads::Pool);
+            sink(&self.tensor(), gradient.into_dyn());
+        }
+        if self.bias.is_some() && wanted(&self.bias_tensor()) {
             sink(&self.bias_tensor(), column_sums(dy.view()).into_dyn());
         }
     }

@@ -182,8 +182,10 @@ impl Mixture {
         for (number, (expert, routed)) in self.experts.iter().zip(self.routed(&p)).enumerate() {
             if routed.tokens.is_empty() {
                 for linear in expert.linears() {
-                    carry.give(&linear.tensor(), Array2::zeros(linear.shape()).into_dyn());
-                    if let Some(bias) = linear.bias() {
+                    if (carry.wanted)(&linear.tensor()) {
+                        carry.give(&linear.tensor(), Array2::zeros(linear.shape()).into_dyn());
+                    }
+                    if let Some(bias) = linear.bias().filter(|_| (carry.wanted)(&linear.bias_tensor())) {
                         carry.give(&linear.bias_tensor(), Array1::zeros(bias.len()).into_dyn());
                     }
                 }

@@ -151,7 +151,7 @@ fn second_moments(
         let sink = &mut |_: &str, _| {};
         let mut carry = Carry::new(sink);
         carry.outputs = Some(&mut outputs);
-        carry.weights = false;
+        carry.wanted = &|_| false;
         block.back((&h, None), at, d, None, &mut carry);
         tokens += h.nrows();
         found?;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 #[path = "../papers/distilling_knowledge/main.rs"]
 mod distilling_knowledge;
+#[path = "../papers/minitron/main.rs"]
+mod minitron;
 #[path = "../papers/model_compression/main.rs"]
 mod model_compression;
 #[path = "../papers/optimal_brain_damage/main.rs"]
@@ -22,8 +24,9 @@ mod woodfisher;
 /// A paper's folder, what runs it, and what draws its figures.
 type Paper = (&'static str, fn(&Options) -> lacuna::Result<Study>, fn(&Study) -> lacuna::Result<Figures>);
 
-const PAPERS: [Paper; 6] = [
+const PAPERS: [Paper; 7] = [
     ("distilling_knowledge", distilling_knowledge::run, distilling_knowledge::draw),
+    ("minitron", minitron::run, minitron::draw),
     ("model_compression", model_compression::run, model_compression::draw),
     ("optimal_brain_damage", optimal_brain_damage::run, optimal_brain_damage::draw),
     ("optimal_brain_surgeon", optimal_brain_surgeon::run, optimal_brain_surgeon::draw),
@@ -188,6 +191,11 @@ fn optimal_brain_damage_holds_at_quick_scale() {
 #[test]
 fn optimal_brain_surgeon_holds_at_quick_scale() {
     holds("optimal_brain_surgeon");
+}
+
+#[test]
+fn minitron_holds_at_quick_scale() {
+    holds("minitron");
 }
 
 #[test]

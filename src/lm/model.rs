@@ -199,7 +199,7 @@ impl LanguageModel {
     }
 
     /// Refuses a model that predicts no tokens.
-    fn predicts(&self) -> Result<()> {
+    pub(super) fn predicts(&self) -> Result<()> {
         match self.config.is_encoder() {
             true => Err(Error::invalid_option(
                 "model_type",
@@ -288,7 +288,7 @@ impl LanguageModel {
         }
         self.predicts()?;
         let length = cache.len() + ids.len();
-        let regime = self.config.recipe().rotaries.iter().map(|rotary| rotary.regime(length)).max().unwrap_or(0);
+        let regime = self.regime(length);
         if !cache.is_empty() && regime != cache.regime {
             let all = [&cache.ids, ids].concat();
             let mut anew = self.cache();
@@ -297,14 +297,32 @@ impl LanguageModel {
             return Ok(logits);
         }
         let first = cache.len();
+        let logits = self.advance(ids, (1, first), cache.layers.iter_mut().map(std::slice::from_mut))?;
+        cache.regime = regime;
+        cache.ids.extend(ids);
+        Ok(logits.row(0).to_owned())
+    }
+
+    /// Which rotary frequencies a text of so many tokens has.
+    pub(super) fn regime(&self, length: usize) -> usize {
+        self.config.recipe().rotaries.iter().map(|rotary| rotary.regime(length)).max().unwrap_or(0)
+    }
+
+    /// Runs the next tokens of `texts` texts, as many of each, from position `first` on, on the caches of each block, one a text; the logits of what
+    /// follows each text, `(texts, vocab)`.
+    pub(super) fn advance<'c>(
+        &self,
+        ids: &[u32],
+        (texts, first): (usize, usize),
+        caches: impl Iterator<Item = &'c mut [LayerCache]> + Send,
+    ) -> Result<Array2<f32>> {
         awake(|| {
-            let at = positions(&self.config, 1, ids.len(), first);
-            let mut h = self.ends.embed(ids, ids.len(), first)?;
-            cache.regime = regime;
-            cache.ids.extend(ids);
-            self.blocks.iter().zip(&mut cache.layers).for_each(|(block, cache)| block.step(&mut h, &at, cache));
-            let logits = self.ends.logits(&h.slice(s![ids.len() - 1.., ..]));
-            Ok(logits.row(0).to_owned())
+            let length = ids.len() / texts;
+            let at = positions(&self.config, texts, length, first);
+            let mut h = self.ends.embed(ids, length, first)?;
+            self.blocks.iter().zip(caches).for_each(|(block, caches)| block.step(&mut h, &at, caches));
+            let last = h.slice_move(s![length - 1..;length, ..]);
+            Ok(self.ends.logits(&last))
         })
     }
 

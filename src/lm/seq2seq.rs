@@ -231,7 +231,7 @@ impl Seq2Seq {
         awake(|| {
             let mut h = self.ends.embed(ids, ids.len(), at.first)?;
             for ((block, own), memory) in self.decoder.iter().zip(&mut cache.own).zip(&cache.memory) {
-                block.run(&mut h, &at, Source::Ready(memory), Some(own), &mut ());
+                block.run(&mut h, &at, Source::Ready(memory), Some(std::slice::from_mut(own)), &mut ());
             }
             Ok(self.ends.logits(&h.slice(s![ids.len() - 1.., ..])).row(0).to_owned())
         })

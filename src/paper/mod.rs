@@ -17,10 +17,12 @@ mod rule;
 mod claims;
 mod excuses;
 mod verify;
+mod pieces;
 
 pub use claims::{Claim, Claims};
 pub use excuses::{Excuse, Excuses, Run};
 pub use options::Options;
+pub use pieces::Pieces;
 pub use rule::ClaimRule;
 pub use verify::{Verification, VerifiedClaim, VerifiedNumber};
 

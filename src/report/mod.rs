@@ -28,6 +28,6 @@ pub use cell::{Cell, IntoRow};
 pub use figure::{Figure, Point};
 pub use page::Page;
 pub use readme::replace_between;
-pub use stats::{Summary, median, quantile};
+pub use stats::{Summary, kendall_tau, median, quantile};
 pub use student::student_t;
 pub use table::Table;

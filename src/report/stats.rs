@@ -130,6 +130,24 @@ fn check(values: &[f64]) -> Result<()> {
     }
 }
 
+/// Kendall's τ of two lists, without a correction for ties: the pairs that both put in the same order less those that they put in opposite orders, over all
+/// pairs. 1 where they agree on every pair, −1 where on none; NaN of fewer than two.
+///
+/// ```
+/// use lacuna::report::kendall_tau;
+/// assert_eq!(kendall_tau(&[1.0, 2.0, 3.0], &[10.0, 30.0, 20.0]), 1.0 / 3.0);
+/// ```
+///
+/// # Panics
+/// If the lists are of different lengths.
+pub fn kendall_tau(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len(), "two lists of one length");
+    let order = |v: &[f64], i: usize, j: usize| v[i].partial_cmp(&v[j]).map_or(0, |o| o as i32);
+    let pairs = (0..a.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+    let sum: i32 = pairs.map(|(i, j)| order(a, i, j) * order(b, i, j)).sum();
+    f64::from(sum) / (a.len() * a.len().saturating_sub(1) / 2) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

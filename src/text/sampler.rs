@@ -61,6 +61,11 @@ impl Sampler {
         Ok(Sampler { sampling, random: seed.stream("sample") })
     }
 
+    /// Chooses the tokens from now on by another sampling, with the same draws.
+    pub(crate) fn set_sampling(&mut self, sampling: Sampling) {
+        self.sampling = sampling;
+    }
+
     /// The token of these logits.
     ///
     /// # Errors

@@ -157,6 +157,12 @@ impl Tokenizer {
         self.named("eos_token", config)
     }
 
+    /// The token that stands before a text where many follow one another: the one that `encode` puts there, else `<|endoftext|>` where that is a token
+    /// for control, else the one that begins, else the one that ends a text.
+    pub fn between(&self, config: &Map<String, Value>) -> Option<u32> {
+        self.first_special().or_else(|| self.control("<|endoftext|>")).or_else(|| self.bos(config)).or_else(|| self.eos(config))
+    }
+
     /// The token that `encode` puts before a text.
     pub fn first_special(&self) -> Option<u32> {
         self.around[0].first().copied()

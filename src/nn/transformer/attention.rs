@@ -171,7 +171,7 @@ impl Attention {
         x: &Array2<f32>,
         at: &Positions,
         source: Source<'_>,
-        cache: Option<&mut LayerCache>,
+        caches: Option<&mut [LayerCache]>,
         observer: &mut dyn Observer,
     ) -> Mixing {
         let (q, kv) = self.widths();
@@ -190,11 +190,16 @@ impl Attention {
         }
         let ready = if let Source::Ready(ready) = source { Some(ready) } else { memory.as_ref() };
         let distances = if matches!(source, Source::Own) { at.distances.as_ref() } else { None };
-        if let Some(cache) = cache {
-            cache.push(&own.slice(s![.., q..q + kv]), &own.slice(s![.., q + kv..]));
-            let [k, v] = cache.views();
-            let seen = Seen { q: own.slice(s![.., ..q]), k, v, first: at.first };
-            attend(&[seen], self.heads, &self.rule, distances, mixed.view_mut());
+        if let Some(caches) = caches {
+            for (i, cache) in caches.iter_mut().enumerate() {
+                cache.push(&part(&own, at, i, q..q + kv), &part(&own, at, i, q + kv..q + 2 * kv));
+            }
+            let mut seen = Vec::with_capacity(caches.len());
+            for (i, cache) in caches.iter().enumerate() {
+                let [k, v] = cache.views();
+                seen.push(Seen { q: part(&own, at, i, 0..q), k, v, first: at.first });
+            }
+            attend(&seen, self.heads, &self.rule, distances, mixed.view_mut());
         } else {
             let seen: Vec<Seen<'_>> = (0..at.sequences).map(|i| self.seen(&own, ready, at, i)).collect();
             attend(&seen, self.heads, &self.rule, distances, mixed.view_mut());

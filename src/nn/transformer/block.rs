@@ -179,10 +179,12 @@ impl Block {
     /// As [`Block::forward`] for the tokens of one sequence that follow those of the cache, which they join.
     ///
     /// # Panics
-    /// If `at` is not one sequence that begins where the cache ends.
-    pub fn step(&self, h: &mut Array2<f32>, at: &Positions, cache: &mut LayerCache) {
-        assert!(at.sequences == 1 && at.first == cache.len(), "a cache of {} tokens, then position {}", cache.len(), at.first);
-        self.run(h, at, Source::Own, Some(cache), &mut ());
+    /// If `at` is not a sequence for each cache that begins where that ends.
+    pub fn step(&self, h: &mut Array2<f32>, at: &Positions, caches: &mut [LayerCache]) {
+        let tokens = caches.first().map_or(0, LayerCache::len);
+        assert!(at.sequences == caches.len(), "{} caches of {} sequences", caches.len(), at.sequences);
+        assert!(caches.iter().all(|c| c.len() == at.first), "a cache of {tokens} tokens, then position {}", at.first);
+        self.run(h, at, Source::Own, Some(caches), &mut ());
     }
 
     /// All ways to run.
@@ -191,12 +193,12 @@ impl Block {
         h: &mut Array2<f32>,
         at: &Positions,
         memory: Source<'_>,
-        cache: Option<&mut LayerCache>,
+        caches: Option<&mut [LayerCache]>,
         observer: &mut dyn Observer,
     ) {
         assert_eq!(h.nrows(), at.tokens(), "{}: rows of h", self.attention.output().name());
         let x = self.attention_x(h);
-        let mixing = self.attention.mix(&x, at, Source::Own, cache, observer);
+        let mixing = self.attention.mix(&x, at, Source::Own, caches, observer);
         let x = match (self.is_parallel(), &self.feed_norm) {
             (true, None) => Some(x),
             (true, Some(norm)) => Some(norm.apply(h)),

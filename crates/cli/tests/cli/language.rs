@@ -184,6 +184,45 @@ fn generation_is_greedy_or_drawn_and_repeats_with_its_seed() {
 }
 
 #[test]
+fn many_texts_are_written_side_by_side_and_each_is_what_it_is_alone() {
+    let folder = tiny();
+    let many = |n: &str, seed: &str, out: &str, more: &[&str]| {
+        let args = ["generate", "tiny", "--many", n, "--tokens", "20", "--seed", seed, "--out", out, "--json"];
+        let report = folder.json(&[&args, more].concat());
+        let text = std::fs::read_to_string(folder.path(out)).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(report["texts"], lines.len());
+        (report, lines)
+    };
+    let (report, all) = many("5", "7", "all.jsonl", &["--drop", "0", "--batch", "3", "--top-p", "0.9"]);
+    assert_eq!((&report["written"], &report["batch"]), (&5.into(), &3.into()));
+    let texts: std::collections::BTreeSet<&str> = all.iter().map(|line| line["text"].as_str().unwrap()).collect();
+    assert_eq!(texts.len(), 5, "{texts:?}");
+    for (i, line) in all.iter().enumerate() {
+        let out = format!("{i}.jsonl");
+        let (_, alone) = many("1", &(7 + i).to_string(), &out, &["--drop", "0", "--top-p", "0.9"]);
+        assert_eq!((&alone[0], &line["seed"]), (line, &(7 + i).into()));
+        // The perplexity is the model's.
+        let tokenizer = Tokenizer::open(folder.path("tiny")).unwrap();
+        assert!(line["tokens"].as_u64().unwrap() <= 20 && line["perplexity"].as_f64().unwrap() > 1.0);
+        assert!(tokenizer.encode(line["text"].as_str().unwrap(), false).is_ok());
+    }
+    // Of five written the two of highest perplexity go.
+    let (report, kept) = many("3", "7", "kept.jsonl", &["--drop", "0.4", "--top-p", "0.9"]);
+    assert_eq!(report["written"], 5);
+    let mut sorted: Vec<&Value> = all.iter().collect();
+    sorted.sort_by(|a, b| a["perplexity"].as_f64().unwrap().total_cmp(&b["perplexity"].as_f64().unwrap()));
+    assert!(kept.iter().all(|line| sorted[..3].contains(&line)), "{kept:?}");
+    // They are texts to calibrate on.
+    folder.succeeds(&["train", "tiny", "grown", "--text", "all.jsonl", "--steps", "1", "--context", "8"]);
+    let refused = |more: &[&str]| folder.refuses(&[&["generate", "tiny", "--many", "2"], more].concat());
+    assert!(refused(&["--out", "all.jsonl"]).contains("all.jsonl: exists already"));
+    assert!(refused(&["--out", "new.jsonl", "--drop", "1"]).ends_with("drop: 1 is not in [0, 1)"));
+    assert!(refused(&["--out", "new.jsonl", "--tokens", "0"]).ends_with("tokens: 0 is not at least 1"));
+    assert!(!folder.path("new.jsonl").exists());
+}
+
+#[test]
 fn inspecting_a_folder_counts_parameters_zeros_and_masks() {
     let folder = tiny();
     let before = folder.json(&["inspect", "tiny", "--json"]);

@@ -1,4 +1,6 @@
-//! `lacuna generate DIR --prompt TEXT`: text, token after token.
+//! `lacuna generate DIR --prompt TEXT`: text, token after token; `--many`: many texts side by side.
+
+mod many;
 
 use super::model::{of, open, seq2seq, stored};
 use super::{print, print_json};
@@ -23,8 +25,8 @@ pub struct Args {
     dir: PathBuf,
     /// The text to continue (for an encoder-decoder and with --chat: the text to answer); - is standard input, without the line break at its
     /// end
-    #[arg(long)]
-    prompt: String,
+    #[arg(long, required_unless_present = "many")]
+    prompt: Option<String>,
     /// The prompt is what a user says, and the model answers: by the chat template of its folder
     #[arg(long)]
     chat: bool,
@@ -37,6 +39,20 @@ pub struct Args {
     /// Tokens at most
     #[arg(long, default_value_t = 100)]
     tokens: usize,
+    /// Writes N texts of the model's own side by side, as lines of JSON, to calibrate on: each behind the token that stands between documents, the
+    /// first four tokens drawn from the whole distribution, the others as --temperature, --top-k and --top-p say, by default likewise; text i is
+    /// drawn from --seed + i
+    #[arg(long, value_name = "N", conflicts_with_all = ["prompt", "chat", "stop", "greedy", "ignore_end"], requires = "out")]
+    many: Option<usize>,
+    /// The file of lines of JSON of --many: text, tokens, seed, perplexity
+    #[arg(long, value_name = "FILE.jsonl", requires = "many")]
+    out: Option<PathBuf>,
+    /// Of the texts of --many so large a fraction is written too and dropped: that of highest perplexity; in [0, 1)
+    #[arg(long, value_name = "X", requires = "many", allow_negative_numbers = true, default_value_t = 0.2)]
+    drop: f64,
+    /// Texts of --many side by side
+    #[arg(long, value_name = "N", requires = "many", default_value_t = 32)]
+    batch: usize,
     /// Always the likeliest token; so it is unless one of the next three is given
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p"])]
     greedy: bool,
@@ -61,6 +77,9 @@ pub struct Args {
     /// Bits of activations in products with weights of 4 and 8 bits: 32, or 8, which is faster
     #[arg(long, value_name = "BITS", default_value = "32")]
     activation_bits: String,
+    /// Replaces the file of --many that is there
+    #[arg(long, requires = "many")]
+    force: bool,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -80,7 +99,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.top_k == Some(0) {
         return Err(Error::invalid_option("top-k", "0 leaves no token to draw"));
     }
-    let drawn = args.top_k.is_some() || args.top_p.is_some();
+    let drawn = args.many.is_some() || args.top_k.is_some() || args.top_p.is_some();
     let sampling = Sampling {
         temperature: args.temperature.unwrap_or(if drawn { 1.0 } else { 0.0 }),
         top_k: args.top_k.unwrap_or(0),
@@ -91,6 +110,9 @@ pub fn run(args: &Args) -> Result<()> {
     let mut sampler = Sampler::new(sampling, Seed(args.seed))?;
     let mut stops = Stops::new(args.stop.iter())?;
     let (folder, config) = open(&args.dir)?;
+    if let (Some(texts), Some(out)) = (args.many, &args.out) {
+        return many::run(args, (texts, out), sampling, (folder, config), (running, bits));
+    }
     if config.is_encoder_decoder() && running != Running::Auto {
         return Err(Error::invalid_option("format", "an encoder-decoder runs dense"));
     }
@@ -177,7 +199,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 impl Prompt {
     fn read(args: &Args, config: &Config, tokenizer: &Tokenizer) -> Result<Prompt> {
-        let text = if args.prompt == "-" { standard_input()? } else { args.prompt.clone() };
+        let given = args.prompt.clone().unwrap_or_default();
+        let text = if given == "-" { standard_input()? } else { given };
         let mut rendered = None;
         let ids = if args.chat {
             let template = ChatTemplate::open(&args.dir)?.ok_or_else(|| {

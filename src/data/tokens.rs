@@ -244,6 +244,7 @@ pub fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        Error::malformed(path, format!("is not UTF-8 from byte {at} on")).at_byte(at as u64)
+        let line = 1 + e.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
+        Error::malformed(path, format!("is not UTF-8 from byte {at} on, in line {line}")).at_byte(at as u64)
     })
 }

@@ -41,15 +41,36 @@ impl PackedDocuments {
         let mut first = None;
         let mut texts = Texts::default();
         for path in files {
-            first = match numbers(path, config)? {
-                Some(ids) => {
-                    packer.document(&ids, None)?;
-                    first_of_numbers(folder, config, bos)?
-                }
-                None => texts.add(path, folder, config, bos, &mut packer)?,
-            };
+            first = read(path, &mut texts, (folder, config), bos, &mut |ids, end| packer.document(ids, end))?;
         }
         packer.finish(context, first)
+    }
+}
+
+/// Takes the tokens of a document, and the token that stands between two.
+pub(super) type Take<'f> = dyn FnMut(&[u32], Option<u32>) -> Result<()> + 'f;
+
+/// Calls `take` with each document of a file; gives the token that begins every sequence, if one does.
+///
+/// # Errors
+/// As [`PackedDocuments::read`].
+pub(super) fn documents(path: &Path, folder: &Folder, config: &Config, bos: Bos, take: &mut Take<'_>) -> Result<Option<u32>> {
+    read(path, &mut Texts::default(), (folder, config), bos, take)
+}
+
+fn read(
+    path: &Path,
+    texts: &mut Texts,
+    (folder, config): (&Folder, &Config),
+    bos: Bos,
+    take: &mut Take<'_>,
+) -> Result<Option<u32>> {
+    match numbers(path, config)? {
+        Some(ids) => {
+            take(&ids, None)?;
+            first_of_numbers(folder, config, bos)
+        }
+        None => texts.add(path, folder, config, bos, take),
     }
 }
 
@@ -61,14 +82,7 @@ struct Texts(Option<Tokenizer>);
 #[cfg(feature = "text")]
 impl Texts {
     /// Adds the documents of a file; gives the token that begins every sequence, if one does.
-    fn add(
-        &mut self,
-        path: &Path,
-        folder: &Folder,
-        config: &Config,
-        bos: Bos,
-        packer: &mut DocumentPacker,
-    ) -> Result<Option<u32>> {
+    fn add(&mut self, path: &Path, folder: &Folder, config: &Config, bos: Bos, take: &mut Take<'_>) -> Result<Option<u32>> {
         if self.0.is_none() {
             self.0 = Some(Tokenizer::open(folder.path())?);
         }
@@ -77,7 +91,7 @@ impl Texts {
         let mut document = |text: &str| {
             let ids = if bos == Bos::Tokenizer { tokenizer.encode_open(text) } else { tokenizer.encode(text, false) }?;
             tokenizer.fits(&ids, config.vocab())?;
-            packer.document(&ids, end)
+            take(&ids, end)
         };
         if path.extension().is_some_and(|e| e == "jsonl") {
             lines(path, &mut document)?
@@ -93,19 +107,29 @@ impl Texts {
 fn lines(path: &Path, document: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
     use std::io::BufRead;
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-    for (number, line) in std::io::BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(|e| Error::io(path, e))?;
+    let (mut file, mut bytes, mut number, mut at) = (std::io::BufReader::new(file), Vec::new(), 0usize, 0u64);
+    loop {
+        bytes.clear();
+        let read = file.read_until(b'\n', &mut bytes).map_err(|e| Error::io(path, e))?;
+        if read == 0 {
+            return Ok(());
+        }
+        let (begins, line) = (at, std::str::from_utf8(&bytes));
+        (number, at) = (number + 1, at + read as u64);
+        let line = line.map_err(|e| {
+            let wrong = begins + e.valid_up_to() as u64;
+            Error::malformed(path, format!("is not UTF-8 from byte {wrong} on, in line {number}")).at_byte(wrong)
+        })?;
         if line.trim().is_empty() {
             continue;
         }
-        let refuse = |reason: String| Error::malformed(path, format!("line {}: {reason}", number + 1));
-        let value: serde_json::Value = serde_json::from_str(&line).map_err(|e| refuse(format!("is no JSON: {e}")))?;
+        let refuse = |reason: String| Error::malformed(path, format!("line {number}: {reason}"));
+        let value: serde_json::Value = serde_json::from_str(line).map_err(|e| refuse(format!("is no JSON: {e}")))?;
         match value.get("text").and_then(serde_json::Value::as_str) {
             Some(text) => document(text)?,
             None => return Err(refuse("is no object with a text under the key 'text'".into())),
         }
     }
-    Ok(())
 }
 
 #[cfg(not(feature = "text"))]
@@ -114,7 +138,7 @@ struct Texts;
 
 #[cfg(not(feature = "text"))]
 impl Texts {
-    fn add(&mut self, path: &Path, _: &Folder, _: &Config, _: Bos, _: &mut DocumentPacker) -> Result<Option<u32>> {
+    fn add(&mut self, path: &Path, _: &Folder, _: &Config, _: Bos, _: &mut Take<'_>) -> Result<Option<u32>> {
         Err(super::tokens::no_tokenizers(path))
     }
 }

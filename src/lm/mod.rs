@@ -28,8 +28,10 @@ mod relative;
 mod check;
 mod tokens;
 mod documents;
+mod calibration;
 mod seq2seq;
 
+pub use calibration::{CalibrationMix, CalibrationSource};
 pub use check::check;
 pub use config::{Config, Widths};
 pub use couplings::couplings;

@@ -7,6 +7,7 @@
 //! drawn from the model's whole distribution, so that texts begin differently.
 
 use super::LanguageModel;
+use crate::kernels::vector;
 use crate::nn::LayerCache;
 use crate::rng::Seed;
 use crate::text::{Ended, Sampler, Sampling};
@@ -273,16 +274,16 @@ struct Slot {
 impl Slot {
     /// Draws the next token; whether it ended the text.
     fn pick(&mut self, logits: ArrayView1<'_, f32>, stops: &[u32]) -> Result<bool> {
-        let logits = logits.to_vec();
+        let mut logits = logits.to_vec();
         let id = self.sampler.pick(&logits)?;
         self.next = id;
         if self.text.ended == Ended::Stop || stops.contains(&id) {
             self.text.ended = Ended::Stop;
             return Ok(true);
         }
-        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = logits.iter().map(|z| f64::from(z - top).exp()).sum();
-        self.text.nll += sum.ln() - f64::from(logits[id as usize] - top);
+        let top = vector::max(&logits);
+        let own = f64::from(logits[id as usize] - top);
+        self.text.nll += vector::exp_sum(&mut logits, 1.0, top).ln() - own;
         self.text.ids.push(id);
         Ok(false)
     }

@@ -35,7 +35,7 @@ pub use couplings::couplings;
 pub use embedding_head::EmbeddingHead;
 pub use experts::{BlockExperts, experts};
 pub use family::Family;
-pub use init::init;
+pub use init::{init, parameter_count};
 pub use load::remark;
 pub use model::{KvCache, LanguageModel, LanguageTape, load_block, positions};
 pub use next_token::{NextToken, next_tokens};

@@ -374,7 +374,8 @@ fn one(
     }
     writer.write_mask(tensor, &turned(pruned.mask.clone(), transposed))?;
     let (layer, block, seconds) = (name.to_string(), layer.block, begun.elapsed().as_secs_f64());
-    Ok((LayerRecord { layer, block, shape, kept, tokens, error, moved, reconstructed: None, seconds }, pruned.mask))
+    let routed = found.routed;
+    Ok((LayerRecord { layer, block, shape, kept, tokens, routed, error, moved, reconstructed: None, seconds }, pruned.mask))
 }
 
 /// ‖Ŵ − W‖² / ‖W‖²; 0 of a weight that is 0 and stays it, none of one that does not.

@@ -6,7 +6,7 @@
 
 use super::{Prune, Walk};
 use crate::Result;
-use crate::calibrate::InputStatistics;
+use crate::calibrate::{InputStatistics, LayerStatistics};
 use crate::nn::{Block, FeedForward, Observer, Routed};
 use ndarray::{Array2, ArrayRef2, Axis};
 use std::collections::HashSet;
@@ -21,11 +21,15 @@ impl Routes {
         self.0.extend(block.mixture().map(|mixture| mixture.routes(x)));
     }
 
+    /// How many tokens an expert meets; none of the one that all meet.
+    fn tokens(&self, expert: usize) -> Option<usize> {
+        self.0.iter().map(|part| Some(part.get(expert)?.tokens.len())).sum()
+    }
+
     /// The rows of a part on which an expert of so many inputs is measured; none are all of them.
     fn rows(&self, part: usize, expert: usize, inputs: usize) -> Option<&[usize]> {
-        let tokens: usize = self.0.iter().filter_map(|part| part.get(expert)).map(|routed| routed.tokens.len()).sum();
         let routed = self.0.get(part)?.get(expert)?;
-        (tokens >= inputs).then_some(&routed.tokens[..])
+        self.tokens(expert).is_some_and(|tokens| tokens >= inputs).then_some(&routed.tokens[..])
     }
 }
 
@@ -66,6 +70,7 @@ impl Walk {
             let inputs = before.linears()[0].shape().1;
             let before = dense_inside.then(|| before.clone());
             let rows = |part: usize| routes.rows(part, number, inputs);
+            let routed = routes.tokens(number);
 
             let mut tally = InputStatistics::new(self.needs, first.clone());
             let here: &Block = block;
@@ -74,7 +79,7 @@ impl Walk {
                 tally.add(&x)?;
                 other.map_or(Ok(()), |(dense, from)| tally.compare(&x, &pick(&dense.feed_x(from), rows(i)), None))
             })?;
-            prune.prune(block, &mut tally.found(), &first)?;
+            prune.prune(block, &mut of_expert(tally, routed), &first)?;
 
             let here: &Block = block;
             let Some(inside) = before.as_ref().or_else(|| expert(here, number)) else { continue };
@@ -87,10 +92,17 @@ impl Walk {
                 let from_x = expert.inner_of(&pick(&dense.feed_x(from), rows(i)));
                 tally.compare(&x, &from_x, Some(&pick(&(&*from - &*h), rows(i))))
             })?;
-            prune.prune(block, &mut tally.found(), &last)?;
+            prune.prune(block, &mut of_expert(tally, routed), &last)?;
         }
         Ok(())
     }
+}
+
+/// What was measured of an expert's layers, with the tokens that the router gives it.
+fn of_expert(tally: InputStatistics, routed: Option<usize>) -> LayerStatistics {
+    let mut found = tally.found();
+    found.routed = routed;
+    found
 }
 
 /// Sees all layers but some.

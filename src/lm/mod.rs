@@ -38,6 +38,7 @@ pub use family::Family;
 pub use init::{init, parameter_count};
 pub use load::remark;
 pub use model::{KvCache, LanguageModel, LanguageTape, load_block, positions};
+pub(crate) use model::{load_block_without_experts, load_expert};
 pub use next_token::{NextToken, next_tokens};
 pub use outline::{Kind, Outline, Outlined};
 pub use rescale::{Rescale, rescaled};

@@ -3,7 +3,7 @@
 use crate::common::Golden;
 use lacuna::data::Sequences;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout, Output, Weights};
-use lacuna::job::{Event, Methods, ModelReport, PruneJob, PruneReport};
+use lacuna::job::{Event, Methods, ModelReport, PruneJob, PruneReport, Stage};
 use lacuna::lm::{Config, LanguageModel, Outline};
 use lacuna::prune::{
     ActivationMemory, ExpertRecord, ExpertRemoval, ExpertRun, ExpertScore, LayerRecord, Sequential, remove_experts,
@@ -130,6 +130,28 @@ fn experts_that_few_tokens_meet_are_pruned_on_all_and_the_run_says_so() {
         assert!(warnings.iter().any(|w| w.starts_with(&said)), "{method}: {warnings:?}");
         let page = std::fs::read_to_string(out.join("prune.html")).unwrap();
         assert!(page.contains(&said), "{method}");
+    }
+}
+
+#[test]
+fn a_mixture_beside_its_dense_model_goes_on_after_a_stop_to_the_same_bytes() {
+    let above = tempfile::tempdir().unwrap();
+    for name in MIXTURES {
+        let golden = Golden::read(name);
+        let (dir, ids) = (folder_of(&golden, above.path()), calibration(&golden, above.path()));
+        let job = |out: &str| {
+            let job = PruneJob::new("sparsegpt").sparsity(0.5).calibration(&ids).samples(4).context(golden.ids.len());
+            job.model(&dir).out(above.path().join(format!("{name} {out}"))).correct(1.0, 0.5)
+        };
+        let bytes = |out: &str| std::fs::read(above.path().join(format!("{name} {out}/model.safetensors"))).unwrap();
+        let _ = job("whole").run(&Methods::standard(), &mut |_| ControlFlow::Continue(())).unwrap();
+        let stopped = job("stopped").run(&Methods::standard(), &mut |event| match event {
+            Event::Progress { stage: Stage::Blocks, done: 1, .. } => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        assert!(stopped.is_err(), "{name}");
+        let _ = job("stopped").resume(true).run(&Methods::standard(), &mut |_| ControlFlow::Continue(())).unwrap();
+        assert!(bytes("whole") == bytes("stopped"), "{name}");
     }
 }
 

@@ -78,7 +78,7 @@ fn line(family: Family, goldens: &[&Golden], reopened: &Value, above: &Path) -> 
         ("hidden", job().hidden(config.hidden() - 2)),
         ("experts", job().experts(2).experts_by(ExpertScore::Random)),
     ];
-    let shrinks = |(_, job): &(&str, ShrinkJob)| {
+    let mut shrinks = |(_, job): &(&str, ShrinkJob)| {
         let job = job.clone();
         job.model(&folder).out(out()).run(&mut |_| ControlFlow::Continue(())).is_ok()
     };

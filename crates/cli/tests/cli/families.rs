@@ -60,8 +60,11 @@ fn experts_leave_a_mixture_and_what_cannot_be_is_one_line() {
 
 #[test]
 fn experts_leave_by_options_by_a_recipe_and_in_a_pipeline_to_the_same_bytes_and_a_record_says_so() {
-    let folder = drawn("moe", &olmoe(), true);
-    let typed = ["--experts", "3", "--active-experts", "1", "--experts-by", "use", "--calibration", "words.txt"];
+    let mut config = olmoe();
+    config["vocab_size"] = json!(300);
+    let folder = drawn("moe", &config, true);
+    fs::write(folder.path("long.txt"), "a cat, then the dog; ".repeat(60)).unwrap();
+    let typed = ["--experts", "3", "--active-experts", "1", "--experts-by", "use", "--calibration", "long.txt"];
     let sizes = ["--samples", "2", "--context", "16"];
     folder.succeeds(&[&["shrink", "moe", "typed"][..], &typed, &sizes].concat());
     let recipe = folder.run(&[&["shrink", "--print-recipe"][..], &typed, &sizes].concat());
@@ -73,7 +76,7 @@ fn experts_leave_by_options_by_a_recipe_and_in_a_pipeline_to_the_same_bytes_and_
     fs::write(folder.path("recipe.toml"), &recipe).unwrap();
     folder.succeeds(&["shrink", "--recipe", "recipe.toml", "moe", "by-recipe"]);
     let stages = "model = 'moe'\nout = 'run'\n[[stage]]\njob = 'shrink'\nexperts = 3\nactive-experts = 1\nexperts-by = 'use'\n\
-                  calibration = 'words.txt'\nsamples = 2\ncontext = 16\n[[stage]]\nprune = { method = 'magnitude', sparsity = 0.5 }\n";
+                  calibration = 'long.txt'\nsamples = 2\ncontext = 16\n[[stage]]\nprune = { method = 'magnitude', sparsity = 0.5 }\n";
     fs::write(folder.path("run.toml"), stages).unwrap();
     folder.succeeds(&["run", "run.toml"]);
     let weights = |path: &str| fs::read(folder.path(path).join("model.safetensors")).unwrap();

@@ -125,7 +125,7 @@ for name, model in families.items():
     written = "llama" if name == "mixtral" else name
     arch = {v: k for k, v in gguf.MODEL_ARCH_NAMES.items()}[written]
     heads = config.get("num_attention_heads") or config["n_head"]
-    kv, hidden = config.get("num_key_value_heads", heads), config.get("hidden_size") or config["n_embd"]
+    kv, hidden = config.get("num_key_value_heads", heads) if name != "gptneox" else heads, config.get("hidden_size") or config["n_embd"]
     head = config.get("head_dim") or hidden // heads
     shifted = name in ("gemma", "gemma2", "gemma3", "nemotron")
     blocks = config.get("num_hidden_layers") or config["n_layer"]

@@ -37,9 +37,9 @@ fn experts_leave_a_mixture_and_what_cannot_be_is_one_line() {
     let config: serde_json::Value = serde_json::from_slice(&fs::read(folder.path("fewer/config.json")).unwrap()).unwrap();
     assert_eq!((&config["num_experts"], &config["num_experts_per_tok"]), (&json!(3), &json!(2)));
     for (args, says) in [
-        (&["--experts", "5"][..], "5"),
-        (&["--experts", "0"], "0"),
-        (&["--experts", "3", "--active-experts", "4"], "4"),
+        (&["--experts", "5", "--experts-by", "random"][..], "experts: 5 of 4 cannot stay"),
+        (&["--experts", "0"], "experts: 0 is not at least 1"),
+        (&["--experts", "3", "--experts-by", "random", "--active-experts", "4"], "cannot meet 4 of 3"),
         (&["--experts", "3"], "calibration: is missing"),
         (&["--experts", "3", "--experts-by", "random", "--heads", "1"], "heads: cannot be used with --experts"),
         (&["--experts", "3", "--experts-by", "random", "--per-layer"], "cannot be used with"),
@@ -78,7 +78,8 @@ fn experts_leave_by_options_by_a_recipe_and_in_a_pipeline_to_the_same_bytes_and_
     let stages = "model = 'moe'\nout = 'run'\n[[stage]]\njob = 'shrink'\nexperts = 3\nactive-experts = 1\nexperts-by = 'use'\n\
                   calibration = 'long.txt'\nsamples = 2\ncontext = 16\n[[stage]]\nprune = { method = 'magnitude', sparsity = 0.5 }\n";
     fs::write(folder.path("run.toml"), stages).unwrap();
-    folder.succeeds(&["run", "run.toml"]);
+    // Each stage is said on standard error.
+    assert_eq!(folder.run(&["run", "run.toml"]).status.code(), Some(0));
     let weights = |path: &str| fs::read(folder.path(path).join("model.safetensors")).unwrap();
     assert!(weights("typed") == weights("by-recipe") && weights("typed") == weights("run/1-shrink"));
     let config: serde_json::Value = serde_json::from_slice(&fs::read(folder.path("typed/config.json")).unwrap()).unwrap();

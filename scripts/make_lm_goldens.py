@@ -115,6 +115,22 @@ FAMILIES = {
     "bert": lambda: tf.BertModel(tf.BertConfig(
         vocab_size=VOCAB, hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=24,
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=0), add_pooling_layer=False),
+    # The other kind of head, and windows where the first of a family has none.
+    "qwen2_untied": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**base(
+        num_hidden_layers=1, num_key_value_heads=1, tie_word_embeddings=False, rope_theta=1e6))),
+    "qwen3_window": lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(**base(
+        num_attention_heads=2, num_key_value_heads=1, head_dim=6, tie_word_embeddings=True, use_sliding_window=True, sliding_window=5,
+        max_window_layers=1))),
+    "gemma3_untied": lambda: tf.Gemma3ForCausalLM(tf.Gemma3TextConfig(**base(
+        num_attention_heads=2, num_key_value_heads=1, head_dim=6, sliding_window=5, query_pre_attn_scalar=9, tie_word_embeddings=False,
+        layer_types=["sliding_attention", "full_attention"], attn_implementation="eager"))),
+    "smollm3_window": lambda: tf.SmolLM3ForCausalLM(tf.SmolLM3Config(**base(
+        num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=False, use_sliding_window=True, sliding_window=5,
+        no_rope_layer_interval=2))),
+    "olmo2_tied": lambda: tf.Olmo2ForCausalLM(tf.Olmo2Config(**base(num_hidden_layers=1, num_key_value_heads=2, tie_word_embeddings=True))),
+    "qwen3_moe_window": lambda: tf.Qwen3MoeForCausalLM(tf.Qwen3MoeConfig(**base(
+        num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=6, moe_intermediate_size=6, num_experts=3,
+        num_experts_per_tok=2, tie_word_embeddings=True, use_sliding_window=True, sliding_window=5))),
 }
 
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Lines a source file may have.
 const LONGEST: usize = 500;
+/// Lines a family of language models may have.
+const FAMILY: usize = 200;
 
 /// The crates of the workspace by the folder of their sources; of a binary, the root file.
 const CRATES: [(&str, &str); 3] = [("crates/sparse/src", "lib.rs"), ("src", "lib.rs"), ("crates/cli/src", "main.rs")];
@@ -358,6 +360,10 @@ fn no_source_file_is_a_drawer_for_everything() {
     assert!(of("tests/") > 60 && of("papers/") > 5 && of("crates/cli/tests/") > 5, "are tests and papers being looked at?");
     let long: Vec<_> = sources.iter().filter(|s| s.lines > LONGEST).map(|s| format!("{}: {} lines", s.path, s.lines)).collect();
     assert!(long.is_empty(), "more than {LONGEST} lines: {long:?}");
+    // A family is one short file.
+    let families = sources.iter().filter(|s| s.path.contains("lm/families/") && s.lines > FAMILY);
+    let long: Vec<_> = families.map(|s| format!("{}: {} lines", s.path, s.lines)).collect();
+    assert!(long.is_empty(), "families of more than {FAMILY} lines: {long:?}");
     let named = |s: &&Source| s.path.rsplit('/').next() == Some("utils.rs") || s.path.split('/').any(|p| p == "utils");
     let utils: Vec<_> = sources.iter().filter(named).map(|s| &s.path).collect();
     assert!(utils.is_empty(), "say what it does: {utils:?}");

@@ -18,5 +18,9 @@ mod layers;
 mod lengths;
 #[path = "lm/opening.rs"]
 mod opening;
+#[path = "lm/page.rs"]
+mod page;
+#[path = "lm/public.rs"]
+mod public;
 #[path = "lm/training.rs"]
 mod training;

@@ -50,7 +50,7 @@ impl InputStatistics {
     /// What a pruner is given, and what the dense model has in the place of it.
     pub fn found(self) -> LayerStatistics {
         let measured = self.sums.into_measured();
-        LayerStatistics { layers: self.layers, measured, crossed: self.crossed, drift: self.drift }
+        LayerStatistics { layers: self.layers, measured, crossed: self.crossed, drift: self.drift, routed: None }
     }
 }
 
@@ -74,12 +74,14 @@ pub(crate) struct LayerStatistics {
     pub crossed: Option<Cross>,
     /// The hidden states' drift times pruned inputs.
     pub drift: Option<Cross>,
+    /// Of an expert's layer: how many tokens of the calibration the router gives the expert.
+    pub routed: Option<usize>,
 }
 
 impl LayerStatistics {
     /// Where nothing was measured.
     pub fn nothing() -> LayerStatistics {
-        LayerStatistics { layers: vec![], measured: Measured::default(), crossed: None, drift: None }
+        LayerStatistics { layers: vec![], measured: Measured::default(), crossed: None, drift: None, routed: None }
     }
 
     /// What was measured of the inputs.

@@ -10,6 +10,10 @@
 //! | `openbookqa` | `question_stem` | `choices.text` | `answerKey` among `choices.label` |
 //! | `lambada` | `text` but for its last word | that word | |
 //!
+//! Prompts and measures are those of the harness's own files for `hellaswag`, `piqa`, `arc_easy`, `arc_challenge`, `boolq` (of SuperGLUE),
+//! `winogrande`, `openbookqa` and `lambada_openai`, without examples. A space stands before each continuation, also where the context ends in
+//! one or the continuation begins with one.
+//!
 //! Cleaned: ` [title]` is a full stop, what else stands in square brackets goes, two spaces are one. Accuracy is the share of items whose right
 //! continuation has the largest log-likelihood, or the largest a character; errors are those of a mean, `√(p (1 − p) / (n − 1))`.
 
@@ -137,10 +141,12 @@ impl TaskItem {
     pub fn join(&self, encoding: &Encoding<'_>) -> Result<Vec<Joined>> {
         match self {
             TaskItem::LastWord(text) => Ok(vec![text.join(encoding)?]),
-            TaskItem::Choice { question, contexts: None } => question.join(encoding),
-            TaskItem::Choice { question, contexts: Some(contexts) } => {
+            // The space is there whatever stands beside it.
+            TaskItem::Choice { question, contexts } => {
                 question.check()?;
-                contexts.iter().zip(&question.choices).map(|(context, choice)| join(encoding, context, choice)).collect()
+                let each = question.choices.iter().enumerate();
+                let context = |i: usize| contexts.as_ref().map_or(&question.query, |contexts| &contexts[i]);
+                each.map(|(i, choice)| join(encoding, context(i), &format!(" {choice}"))).collect()
             }
         }
     }
@@ -270,7 +276,7 @@ fn lambada(line: &Value) -> Result<TaskItem> {
     let Some((context, continuation)) = text(line, "text")?.rsplit_once(' ') else {
         return Err(wrong("text", "a text of several words"));
     };
-    Ok(TaskItem::LastWord(LastWord { context: context.into(), continuation: continuation.into() }))
+    Ok(TaskItem::LastWord(LastWord { context: context.into(), continuation: format!(" {continuation}") }))
 }
 
 #[cfg(test)]
@@ -306,7 +312,25 @@ mod tests {
         let line = json!({"sentence": "The cup fell on the plate, so the _ broke.", "option1": "cup", "option2": "plate", "answer": "2"});
         let contexts = of(&["The cup fell on the plate, so the cup", "The cup fell on the plate, so the plate"]);
         assert_eq!(made("winogrande", line), (contexts, of(&["broke.", "broke."]), 1));
-        assert_eq!(made("lambada", json!({"text": "it was his own"})), (of(&["it was his"]), of(&["own"]), 0));
+        assert_eq!(made("lambada", json!({"text": "it was his own"})), (of(&["it was his"]), of(&[" own"]), 0));
+    }
+
+    #[test]
+    fn continuations_stand_behind_one_space_more_than_they_and_their_contexts_have() {
+        let letters = |text: &str| Ok(text.chars().map(u32::from).collect::<Vec<_>>());
+        let encoding = Encoding { open: &letters, bare: &letters, prefix: None, longest: None };
+        let joined = |task: &str, line: Value| -> Vec<(String, String)> {
+            let text = |ids: &[u32]| ids.iter().map(|id| char::from_u32(*id).unwrap()).collect::<String>();
+            let item = Task::of(task).unwrap().item(&line).unwrap();
+            item.join(&encoding).unwrap().iter().map(|j| (text(&j.ids[..j.from]), text(&j.ids[j.from..]))).collect()
+        };
+        let of = |list: &[(&str, &str)]| list.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect::<Vec<_>>();
+        let line = json!({"goal": "g", "sol1": "push", "sol2": " pull", "label": 0});
+        let context = "Question: g\nAnswer:";
+        assert_eq!(joined("piqa", line), of(&[(context, " push"), (context, "  pull")]));
+        let line = json!({"sentence": "It _ .", "option1": "is ", "option2": "was", "answer": "1"});
+        assert_eq!(joined("winogrande", line), of(&[("It is", "  ."), ("It was", " .")]));
+        assert_eq!(joined("lambada", json!({"text": "his  own"})), of(&[("his", "  own")]));
     }
 
     #[test]

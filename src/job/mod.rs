@@ -32,16 +32,14 @@ mod file;
 mod network;
 mod run;
 mod shrink;
-mod experts;
 mod train;
 mod pipeline;
 
 pub use described::FewTokens;
 pub use event::{Event, Stage, ValidationRecord, unused_note};
-pub use experts::{ExpertsJob, ExpertsReport};
 pub use methods::{Allocation, Methods, PruneMethod};
 pub use pipeline::{Pipeline, PipelineReport, StageJob, StageReport};
 pub use report::{FileReport, ModelReport, PerplexityReport, PruneReport};
 pub use settings::PruneJob;
-pub use shrink::{ModelSize, ShrinkJob, ShrinkMethod, ShrinkReport, UnitMetric};
+pub use shrink::{ExpertsReport, ModelSize, ShrinkJob, ShrinkMethod, ShrinkReport, UnitMetric};
 pub use train::{Keep, TrainJob, TrainReport};

@@ -156,6 +156,9 @@ impl PruneJob {
         };
         let report = self.model_report(end, records, before)?;
         let report = ModelReport { perplexity: texts.first().cloned(), texts, ..report };
+        if let Some(few) = report.few_routed() {
+            Error::go_on(watch(&Event::Warning(few)))?;
+        }
         let (page, report) = (report.page()?, PruneReport::Model(Box::new(report)));
         let record = serde_json::to_value(&report).map_err(|e| Error::invalid_option("record", e.to_string()))?;
         let close = |writer: FolderWriter| {

@@ -98,6 +98,9 @@ impl ModelReport {
                 few.tokens, few.layers, few.inputs
             ));
         }
+        if let Some(few) = self.few_routed() {
+            page = page.text(&format!("{few}."));
+        }
         for perplexity in self.texts.iter().chain(self.perplexity.as_ref().filter(|_| self.texts.is_empty())) {
             page = perplexity.on(page)?;
         }

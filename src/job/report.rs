@@ -6,6 +6,7 @@ use crate::mask::Pattern;
 use crate::prune::{LayerRecord, LeftAlone, PrunedTensor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The outcome of a job. It serialises to the record `prune.json`, and to what the command says with `--json`.
@@ -71,6 +72,25 @@ pub struct ModelReport {
     /// Whether the run was finished before, so that nothing was done.
     #[serde(default, skip_serializing_if = "is_false")]
     pub already_finished: bool,
+}
+
+impl ModelReport {
+    /// Says of a mixture which experts met fewer tokens than their layers have inputs, and were pruned on all of them; `None` where none did.
+    pub fn few_routed(&self) -> Option<String> {
+        let mut experts: BTreeMap<&str, bool> = BTreeMap::new();
+        for (layer, routed) in self.layers.iter().filter_map(|layer| Some((layer, layer.routed?))) {
+            let name = layer.layer.rsplit_once('.').map_or(&*layer.layer, |(expert, _)| expert);
+            *experts.entry(name).or_default() |= routed < layer.tokens && routed < layer.shape.1;
+        }
+        let few = experts.values().filter(|few| **few).count();
+        (few > 0).then(|| {
+            format!(
+                "{few} of {} experts met fewer tokens of the calibration than their layers have inputs, and were pruned on all of its \
+                 tokens, as if each had met them: give more --samples",
+                experts.len()
+            )
+        })
+    }
 }
 
 /// A perplexity before and after, with all that it takes to compare the numbers with others.

@@ -70,6 +70,14 @@ pub fn init(config: &Config, seed: Seed, dtype: Dtype, out: impl Into<Output>) -
     Ok(writer)
 }
 
+/// Parameters of a model of this config, a tied head counted once; nothing is drawn.
+///
+/// # Errors
+/// As [`init`], for what it refuses of a config.
+pub fn parameter_count(config: &Config) -> Result<usize> {
+    Ok(tensors(config)?.iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum())
+}
+
 fn normal(seed: Seed, name: &str, (rows, cols): (usize, usize), deviation: f32) -> Array2<f32> {
     let mut weight = Array2::zeros((rows, cols));
     weight.axis_chunks_iter_mut(Axis(0), ROWS).into_par_iter().enumerate().for_each(|(i, mut part)| {

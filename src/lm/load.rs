@@ -25,6 +25,8 @@ pub(super) struct Reader<'a> {
     recipe: &'a Architecture,
     prefix: &'static str,
     read: RefCell<HashSet<String>>,
+    /// Whether the experts of a mixture are read with their block; others have no features and give nothing.
+    experts: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -41,7 +43,27 @@ impl<'a> Reader<'a> {
         };
         let bare = !known(names.prefix) && known(names.bare);
         let prefix = if bare { names.bare } else { names.prefix };
-        Reader { weights, recipe, prefix, read: RefCell::new(HashSet::new()) }
+        Reader { weights, recipe, prefix, read: RefCell::new(HashSet::new()), experts: true }
+    }
+
+    /// Leaves experts of mixtures unread.
+    pub(super) fn without_experts(self) -> Self {
+        Reader { experts: false, ..self }
+    }
+
+    /// An expert of a block, by its number; none where the block has no experts.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape than the config says.
+    pub(super) fn expert(&self, block: usize, number: usize) -> Result<Option<FeedForward>> {
+        let (stack, place) = self.recipe.place(block);
+        let Some((names, sizes)) = self.recipe.experts(block) else { return Ok(None) };
+        let path = self.name(&format!("{}.{place}.{}.{number}.", stack.path, names.path));
+        self.gated(&path, names.layers, sizes.intermediate).map(Some)
+    }
+
+    fn gated(&self, path: &str, [gate, up, down]: [&'static str; 3], width: usize) -> Result<FeedForward> {
+        self.feed(path, (UpNames::Gated(gate, up), down), width)
     }
 
     /// Which tensors are embedding and head.
@@ -197,19 +219,29 @@ impl<'a> Reader<'a> {
 
     fn mixture(&self, path: &str, names: ExpertNames, sizes: Experts) -> Result<Mixture> {
         let hidden = self.recipe.hidden;
-        let expert =
-            |path: &str, [gate, up, down]: [&'static str; 3], width| self.feed(path, (UpNames::Gated(gate, up), down), width);
         let router = self.linear(&format!("{path}{}", names.router), (sizes.count, hidden), false, false)?;
-        let each = |e: usize| expert(&format!("{path}{}.{e}.", names.path), names.layers, sizes.intermediate);
+        let each = |e: usize| {
+            let path = format!("{path}{}.{e}.", names.path);
+            if self.experts { self.gated(&path, names.layers, sizes.intermediate) } else { self.hollow(&path, names.layers) }
+        };
         let experts = (0..sizes.count).map(each).collect::<Result<Vec<_>>>()?;
         let shared = match names.shared.zip(sizes.shared) {
             None => None,
             Some(((layers, gate), width)) => Some(SharedExpert {
-                feed: expert(path, layers, width)?,
+                feed: self.gated(path, layers, width)?,
                 gate: self.linear(&format!("{path}{gate}"), (1, hidden), false, false)?,
             }),
         };
         Mixture::new(router, experts, shared, sizes.active, sizes.normalised)
+    }
+
+    /// An expert without features.
+    fn hollow(&self, path: &str, [gate, up, down]: [&'static str; 3]) -> Result<FeedForward> {
+        let hidden = self.recipe.hidden;
+        let empty = |part: &str, shape: (usize, usize)| Linear::new(&format!("{path}{part}"), Array2::zeros(shape), None);
+        let gate = empty(gate, (0, hidden));
+        let up = empty(up, (0, hidden)).in_group(gate.name());
+        FeedForward::new(UpProjection::Gated { up, gate }, empty(down, (hidden, 0)), self.recipe.activation)
     }
 
     fn feed(&self, path: &str, (opening, down): (UpNames, &str), width: usize) -> Result<FeedForward> {

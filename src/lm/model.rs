@@ -11,8 +11,8 @@ use crate::kernels::awake;
 use crate::mask::Mask;
 use crate::nn::attention::Carry;
 use crate::nn::{
-    Between, Block, Change, Distances, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer, Parameters,
-    Positions, See, Sink, Wanted, check_taps, layer_name,
+    Between, Block, Change, Distances, FeedForward, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer,
+    Parameters, Positions, See, Sink, Wanted, check_taps, layer_name,
 };
 use crate::solve::Pruned;
 use crate::{Error, Result};
@@ -71,6 +71,23 @@ impl KvCache {
 /// If there is no such block.
 pub fn load_block(weights: &dyn Weights, config: &Config, block: usize) -> Result<Block> {
     Reader::new(weights, config).block(block)
+}
+
+/// Reads one block without the experts of its mixture, whose places are held by such without features, which give nothing; [`load_expert`] reads
+/// each.
+///
+/// # Errors
+/// As [`load_block`].
+pub(crate) fn load_block_without_experts(weights: &dyn Weights, config: &Config, block: usize) -> Result<Block> {
+    Reader::new(weights, config).without_experts().block(block)
+}
+
+/// Reads one expert of a block, by its number; none where the block has no experts.
+///
+/// # Errors
+/// As [`load_block`].
+pub(crate) fn load_expert(weights: &dyn Weights, config: &Config, block: usize, number: usize) -> Result<Option<FeedForward>> {
+    Reader::new(weights, config).expert(block, number)
 }
 
 /// Where the tokens of `sequences` of `length` stand, from position `first` on.

@@ -14,38 +14,95 @@
 //!
 //! Departure: REAP's authors also merge; here experts only go.
 
-use super::language::{ActivationMemory, Activations, MemoryBudget, PART, check_measurable};
+use super::language::{ActivationMemory, Activations, MemoryBudget, PART, Saver, begin, check_measurable};
 use crate::data::Sequences;
 use crate::io::{Folder, FolderWriter, Layout, Output};
 use crate::lm::{BlockExperts, Config, EmbeddingHead, experts, load_block, positions};
 use crate::rng::Seed;
 use crate::{Error, Result};
 use ndarray::Axis;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fmt;
 use std::ops::ControlFlow;
 
 /// How experts are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ExpertScore {
     /// Router-weighted norms of outputs.
+    #[default]
     Reap,
     /// Tokens.
     Use,
     /// Norms of outputs.
     Minitron,
     /// By chance.
-    Random(Seed),
+    Random,
 }
 
 impl ExpertScore {
+    /// All of them.
+    pub const ALL: [ExpertScore; 4] = [ExpertScore::Reap, ExpertScore::Use, ExpertScore::Minitron, ExpertScore::Random];
+
+    /// Its name in commands and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            ExpertScore::Reap => "reap",
+            ExpertScore::Use => "use",
+            ExpertScore::Minitron => "minitron",
+            ExpertScore::Random => "random",
+        }
+    }
+
     /// Whether a model must run for it.
     pub fn measures(self) -> bool {
-        !matches!(self, ExpertScore::Random(_))
+        self != ExpertScore::Random
     }
 }
 
+impl fmt::Display for ExpertScore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Which experts of a mixture stay.
+#[derive(Debug, Clone)]
+pub struct ExpertRemoval {
+    /// Experts of a block that stay.
+    pub keep: usize,
+    /// How many of them a token meets.
+    pub active: usize,
+    /// How they are chosen.
+    pub score: ExpertScore,
+    /// Of [`ExpertScore::Random`].
+    pub seed: Seed,
+    /// Where activations lie while scores are measured.
+    pub memory: ActivationMemory,
+}
+
+/// What [`remove_experts`] is given.
+#[derive(Debug, Clone, Copy)]
+pub struct ExpertRun<'a> {
+    /// The model.
+    pub folder: &'a Folder,
+    /// What its `config.json` says.
+    pub config: &'a Config,
+    /// The tokens on which experts are scored; [`Sequences::nothing`] where none are.
+    pub calibration: &'a Sequences,
+    /// Which experts stay.
+    pub removal: &'a ExpertRemoval,
+    /// Where the smaller model is written.
+    pub out: &'a Output,
+    /// What the run was asked for. It is kept beside what is written, and a run is only taken up again by one that was asked for the same.
+    pub described: &'a Value,
+    /// Whether a run that was interrupted goes on. It gives the bits that it would have given.
+    pub resume: bool,
+}
+
 /// What became of the experts of a block.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExpertRecord {
     /// Number of the block.
     pub block: usize,
@@ -61,14 +118,8 @@ pub struct ExpertRecord {
 const FILE: u64 = 5_000_000_000;
 
 /// Scores of all experts of all blocks, in the order of [`experts`], with the tokens that met each.
-fn measured(
-    folder: &Folder,
-    config: &Config,
-    calibration: &Sequences,
-    score: ExpertScore,
-    memory: &ActivationMemory,
-    see: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
-) -> Result<Vec<(Vec<f64>, Vec<usize>)>> {
+fn measured(run: &ExpertRun<'_>, see: &mut dyn FnMut(usize, usize) -> ControlFlow<()>) -> Result<Vec<(Vec<f64>, Vec<usize>)>> {
+    let ExpertRun { folder, config, calibration, removal: &ExpertRemoval { score, ref memory, .. }, .. } = *run;
     let ends = EmbeddingHead::for_embedding(folder, config)?;
     let length = calibration.length();
     let chunks: Vec<&[u32]> = calibration.ids().chunks((PART / length).max(1) * length).collect();
@@ -122,18 +173,17 @@ fn largest(scores: &[f64], keep: usize) -> Vec<usize> {
 /// Writes a model of which `keep` experts stay in every block that has some, and of whose experts a token meets `active`; the folder is complete but
 /// for its name, which [`FolderWriter::finish`] gives it. One block is in memory at a time while scores are measured, one tensor while is written.
 ///
+/// An error, and a stop, when all scores are known leaves the working folder to be taken up again; before that nothing is left.
+///
 /// # Errors
 /// [`Error::InvalidOption`] naming `experts` or `active-experts` where the model has none or they do not fit, or nothing changes; where weights have
-/// masks; what reading and writing returns; [`Error::Interrupted`].
+/// masks; what reading and writing returns; if the working folder of another run is there; with `resume`, if there is no such run or it was asked for
+/// something else; [`Error::Interrupted`]. [`Error::Unfinished`] around any of them when scores are known.
 pub fn remove_experts(
-    (folder, config): (&Folder, &Config),
-    calibration: &Sequences,
-    (keep, active): (usize, usize),
-    score: ExpertScore,
-    memory: &ActivationMemory,
-    out: impl Into<Output>,
+    run: ExpertRun<'_>,
     see: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<(FolderWriter, Config, Vec<ExpertRecord>)> {
+    let ExpertRun { folder, config, removal: &ExpertRemoval { keep, active, score, .. }, out, .. } = run;
     let smaller = config.with_experts(keep, active)?;
     let places = experts(folder, config);
     let Some((count, before)) = config.experts() else { return Err(Error::invalid_option("experts", "there are none")) };
@@ -147,48 +197,102 @@ pub fn remove_experts(
         let reason = "its weights have masks, which are not cut; give the model as it was before it was pruned";
         return Err(Error::malformed(folder.path(), reason));
     }
+    if keep < count && score.measures() {
+        check_measurable(config)?;
+    }
+    let (mut writer, mut records): (FolderWriter, Vec<ExpertRecord>) =
+        begin(out, layout(folder, &places, keep)?, run.described, run.resume)?;
+    if records.len() != places.len() {
+        records = match chosen(&run, &places, see) {
+            Ok(records) => records,
+            Err(error) => {
+                writer.discard();
+                return Err(error);
+            }
+        };
+    }
+    let written = write(&run, &places, &smaller, &records, &mut writer);
+    match written {
+        Ok(()) => Ok((writer, smaller, records)),
+        Err(error) => Err(error.unfinished(FolderWriter::working_folder(out.path()))),
+    }
+}
+
+/// Which experts of each block stay.
+fn chosen(
+    run: &ExpertRun<'_>,
+    places: &[BlockExperts],
+    see: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Vec<ExpertRecord>> {
+    let ExpertRemoval { keep, score, seed, .. } = *run.removal;
     let scores: Vec<(Vec<f64>, Vec<usize>)> = match score {
-        _ if keep == count => places.iter().map(|place| (vec![0.0; place.count], Vec::new())).collect(),
-        ExpertScore::Random(seed) => {
+        _ if places.iter().all(|place| place.count == keep) => {
+            places.iter().map(|place| (vec![0.0; place.count], Vec::new())).collect()
+        }
+        ExpertScore::Random => {
             let draw = |place: &BlockExperts| {
                 let mut stream = seed.stream(&format!("experts {}", place.block));
                 ((0..place.count).map(|_| f64::from(stream.uniform())).collect(), Vec::new())
             };
             places.iter().map(draw).collect()
         }
-        _ => {
-            check_measurable(config)?;
-            measured(folder, config, calibration, score, memory, see)?
-        }
+        _ => measured(run, see)?,
     };
-    let records: Vec<ExpertRecord> = places
-        .iter()
-        .zip(scores)
-        .map(|(place, (scores, tokens))| ExpertRecord { block: place.block, kept: largest(&scores, keep), scores, tokens })
-        .collect();
+    let record = |(place, (scores, tokens)): (&BlockExperts, (Vec<f64>, Vec<usize>))| ExpertRecord {
+        block: place.block,
+        kept: largest(&scores, keep),
+        scores,
+        tokens,
+    };
+    Ok(places.iter().zip(scores).map(record).collect())
+}
+
+/// What is to be written. Sizes alone say so, whichever experts stay: each place has the type of the tensor that stands there before.
+fn layout(folder: &Folder, places: &[BlockExperts], keep: usize) -> Result<Layout> {
+    let first = |place: &BlockExperts| ExpertRecord {
+        block: place.block,
+        kept: (0..keep).collect(),
+        scores: Vec::new(),
+        tokens: Vec::new(),
+    };
+    let first: Vec<ExpertRecord> = places.iter().map(first).collect();
     let mut tensors = Vec::new();
     for name in folder.names() {
-        if let Some((to, cut)) = renamed(name, &places, &records) {
+        if let Some((to, cut)) = renamed(name, places, &first) {
             let mut shape = folder.shape(name)?.to_vec();
             if cut.is_some() {
                 shape[0] = keep;
             }
-            tensors.push((name.to_string(), to, shape, cut));
+            tensors.push((to, folder.dtype(name)?, shape));
         }
     }
-    let layout = tensors.iter().map(|(from, to, shape, _)| Ok((to.clone(), folder.dtype(from)?, shape.clone())));
-    let mut writer = FolderWriter::create(out, Layout::new(layout.collect::<Result<Vec<_>>>()?, FILE)?)?;
-    for (from, to, _, cut) in &tensors {
-        match cut {
-            None => writer.copy_as(to, folder, from)?,
-            Some(rows) => writer.write(to, &folder.read(from)?.select(Axis(0), rows))?,
+    Layout::new(tensors, FILE)
+}
+
+/// Writes what is not written yet.
+fn write(
+    run: &ExpertRun<'_>,
+    places: &[BlockExperts],
+    smaller: &Config,
+    records: &[ExpertRecord],
+    writer: &mut FolderWriter,
+) -> Result<()> {
+    let mut saver = Saver::default();
+    saver.save(&records, writer)?;
+    for from in run.folder.names() {
+        match renamed(from, places, records) {
+            Some((to, _)) if writer.is_written(&to) => {}
+            Some((to, Some(rows))) => writer.write(&to, &run.folder.read(from)?.select(Axis(0), rows))?,
+            Some((to, None)) if run.folder.dtype(from)? == run.folder.dtype(&to)? => writer.copy_as(&to, run.folder, from)?,
+            Some((to, None)) => writer.write(&to, &run.folder.read(from)?)?,
+            None => {}
         }
     }
     if let Some(json) = smaller.to_json().as_object() {
         writer.config(json)?;
     }
-    writer.copy_rest(folder)?;
-    Ok((writer, smaller, records))
+    writer.copy_rest(run.folder)?;
+    saver.end()
 }
 
 /// The name of a tensor in the smaller model and the rows of it that stay, if not all; none where it goes.

@@ -13,7 +13,7 @@ mod surgeon;
 mod units;
 
 pub use checkpoint::{LeftAlone, PrunedTensor, left_alone, prunable, prune_checkpoint};
-pub use experts::{ExpertRecord, ExpertScore, remove_experts};
+pub use experts::{ExpertRecord, ExpertRemoval, ExpertRun, ExpertScore, remove_experts};
 pub(crate) use language::matches;
 pub use language::{
     ActivationMemory, BlockOutliers, BlockReconstruction, CalibrationInputs, Correction, Cost, LanguageLayer, LanguagePruning,

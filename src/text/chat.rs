@@ -6,7 +6,7 @@
 //! of the tokenizer by their names, as `bos_token`. It reads no files, and one that does not come to an end is stopped.
 
 use super::tokenizer::SETTINGS;
-use crate::io::folder::read::{read_json, read_small};
+use crate::io::folder::read::{default_template, read_json, read_small};
 use crate::io::one_line;
 use crate::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
@@ -93,7 +93,7 @@ impl ChatTemplate {
         }
         for (map, path) in [settings, read("chat_template.json")?].into_iter().flatten() {
             if let Some(found) = map.get("chat_template").filter(|t| !t.is_null()) {
-                let Some(source) = one_of(found) else {
+                let Some(source) = default_template(found) else {
                     return Err(Error::malformed(path, "'chat_template' is neither a text nor a list with one named 'default'"));
                 };
                 return ChatTemplate::of(source, tokens, path).map(Some);
@@ -159,12 +159,6 @@ impl ChatTemplate {
 fn special_tokens(map: &Map<String, Json>) -> impl Iterator<Item = (String, String)> {
     let text = |token: &Json| token.as_str().or_else(|| token.get("content")?.as_str()).map(String::from);
     map.iter().filter(|(name, _)| name.ends_with("_token")).filter_map(move |(name, token)| Some((name.clone(), text(token)?)))
-}
-
-/// A template, or of several that one that is meant if none is named.
-fn one_of(found: &Json) -> Option<&str> {
-    let default = |list: &'_ Json| -> Option<usize> { list.as_array()?.iter().position(|t| t["name"] == "default") };
-    found.as_str().or_else(|| found[default(found)?]["template"].as_str())
 }
 
 /// The Hugging Face library lets templates mark what the model itself says. The marks print nothing; a block that is always taken stands

@@ -2,10 +2,10 @@
 
 use crate::build::{Gguf, byte_level, llama};
 use crate::gguf::imported;
-use crate::imported::families;
+use crate::imported::{architecture, families};
 use lacuna::io::Folder;
-use lacuna::io::gguf::{ExportTypes, Gguf as File, Quant, export, import};
-use lacuna::text::Tokenizer;
+use lacuna::io::gguf::{ExportTypes, Gguf as File, Quant, comes_back_as, export, import};
+use lacuna::text::{ChatTemplate, Message, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// A file, the folder that it becomes, and that folder as a file again.
@@ -34,7 +34,7 @@ fn a_folder_of_every_architecture_goes_through_a_file_and_comes_back() {
         let (room, out, again) = around(&file, ExportTypes::new(Quant::F32));
         let back = room.path().join("back");
         let made = import(&File::open(&again).unwrap(), &back, None).unwrap();
-        assert_eq!(made.architecture, arch);
+        assert_eq!(made.architecture, architecture(arch));
         same_tensors(&out, &back, arch);
         let config = |path: &Path| {
             let mut config = Folder::open(path).unwrap().config().clone();
@@ -46,6 +46,23 @@ fn a_folder_of_every_architecture_goes_through_a_file_and_comes_back() {
 }
 
 #[test]
+fn the_families_that_come_back_are_those_of_the_files_here() {
+    let mut tried: Vec<String> = Vec::new();
+    for (_, file) in families() {
+        let (_room, out) = imported(&file);
+        let of = Folder::open(&out).unwrap().config()["model_type"].as_str().unwrap().to_string();
+        assert_eq!(comes_back_as(&of), Some(&*of));
+        tried.push(of);
+    }
+    let all = lacuna::lm::Family::all();
+    let mut known: Vec<&str> = all.iter().filter_map(|f| comes_back_as(f.model_type())).collect();
+    known.sort_unstable();
+    known.dedup();
+    tried.sort_unstable();
+    assert_eq!(known, tried);
+}
+
+#[test]
 fn a_file_that_was_imported_and_not_changed_is_written_back_bit_by_bit() {
     for (arch, file) in families() {
         let (room, out) = imported(&file);
@@ -54,6 +71,35 @@ fn a_file_that_was_imported_and_not_changed_is_written_back_bit_by_bit() {
             export(&Folder::open(&out).unwrap(), &new, ExportTypes::new(Quant::F32), Some(&File::open(&old).unwrap())).unwrap();
         assert_eq!(made.kept, made.tensors, "{arch}");
         assert!(std::fs::read(&old).unwrap() == std::fs::read(&new).unwrap(), "{arch}");
+    }
+}
+
+#[test]
+fn mixtures_that_are_computed_otherwise_or_lack_an_expert_are_refused() {
+    let (_, file) = families().into_iter().find(|(name, _)| *name == "qwen2moe").unwrap();
+    let (room, out) = imported(&file);
+    let new = room.path().join("new.gguf");
+    let path = out.join("config.json");
+    let old: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let line = |key: &str, value: serde_json::Value| {
+        let mut config = old.clone();
+        config[key] = value;
+        std::fs::write(&path, config.to_string()).unwrap();
+        let line = export(&Folder::open(&out).unwrap(), &new, ExportTypes::new(Quant::F32), None).unwrap_err().to_string();
+        assert!(!new.exists() && !line.contains('\n'), "{line}");
+        line
+    };
+    use serde_json::json;
+    for (key, value, says) in [
+        ("norm_topk_prob", json!(true), "norm_topk_prob is true; a qwen2moe computes with false"),
+        ("mlp_only_layers", json!([1]), "some blocks have no experts, which a qwen2moe has in all"),
+        ("decoder_sparse_step", json!(2), "some blocks have no experts"),
+        ("num_experts", json!(3), "has shape [4, 16]; a qwen2moe has [3, 16] there"),
+        ("moe_intermediate_size", json!(5), "has shape"),
+        ("num_experts_per_tok", json!(null), "the config has no count 'num_experts_per_tok'"),
+    ] {
+        let found = line(key, value);
+        assert!(found.contains(says), "{key}: {found}");
     }
 }
 
@@ -87,6 +133,31 @@ fn a_tokenizer_goes_along_and_cuts_texts_as_before() {
     for text in ["", "a", "ab abc", "b a\n\n 12 c", "<|end|>a"] {
         assert_eq!(a.encode(text, false).unwrap(), b.encode(text, false).unwrap(), "{text:?}");
     }
+}
+
+#[test]
+fn a_chat_template_goes_along_from_wherever_a_folder_has_it() {
+    let mut file = llama();
+    byte_level(&mut file);
+    let (room, out) = imported(&file);
+    let settings = out.join("tokenizer_config.json");
+    let old: serde_json::Value = serde_json::from_slice(&std::fs::read(&settings).unwrap()).unwrap();
+    let back = |what: &str| {
+        let (new, back) = (room.path().join(format!("{what}.gguf")), room.path().join(what));
+        export(&Folder::open(&out).unwrap(), &new, ExportTypes::new(Quant::F32), None).unwrap();
+        import(&File::open(&new).unwrap(), &back, None).unwrap();
+        let template = ChatTemplate::open(&back).unwrap();
+        template.map(|t| t.render(&[Message::new("user", "hi")], true).unwrap())
+    };
+    let mut listed = old.clone();
+    listed["chat_template"] = serde_json::json!([
+        {"name": "tool_use", "template": "tools"}, {"name": "default", "template": "listed {{ messages[0].content }}"},
+    ]);
+    assert_eq!(back("none"), None);
+    std::fs::write(&settings, listed.to_string()).unwrap();
+    assert_eq!(back("list").as_deref(), Some("listed hi"));
+    std::fs::write(out.join("chat_template.jinja"), "of its own {{ messages[0].content }}").unwrap();
+    assert_eq!(back("file").as_deref(), Some("of its own hi"));
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn an_imported_model_has_the_names_numbers_and_settings_of_the_original() {
 #[test]
 fn every_architecture_gives_the_logits_of_the_original_after_import() {
     let golden = safetensors::SafeTensors::deserialize(include_bytes!("families.safetensors")).unwrap();
-    let files: [(&str, &[u8]); 12] = [
+    let files: [(&str, &[u8]); 19] = [
         ("llama", include_bytes!("llama.gguf")),
         ("gemma2", include_bytes!("gemma2.gguf")),
         ("phi2", include_bytes!("phi2.gguf")),
@@ -89,13 +89,21 @@ fn every_architecture_gives_the_logits_of_the_original_after_import() {
         ("gemma3", include_bytes!("gemma3.gguf")),
         ("smollm3", include_bytes!("smollm3.gguf")),
         ("olmo2", include_bytes!("olmo2.gguf")),
+        ("mixtral", include_bytes!("mixtral.gguf")),
+        ("qwen2moe", include_bytes!("qwen2moe.gguf")),
+        ("qwen3moe", include_bytes!("qwen3moe.gguf")),
+        ("olmoe", include_bytes!("olmoe.gguf")),
+        ("gptneox", include_bytes!("gptneox.gguf")),
+        ("bloom", include_bytes!("bloom.gguf")),
+        ("stablelm", include_bytes!("stablelm.gguf")),
     ];
     for (name, bytes) in files {
         let folder = tempfile::tempdir().unwrap();
         let (path, out) = (folder.path().join("m.gguf"), folder.path().join("out"));
         std::fs::write(&path, bytes).unwrap();
         let made = import(&File::open(&path).unwrap(), &out, None).unwrap();
-        assert_eq!((made.architecture.as_str(), made.tokens), (name, None));
+        let written = if name == "mixtral" { "llama" } else { name };
+        assert_eq!((made.architecture.as_str(), made.tokens), (written, None));
         let opened = Folder::open(&out).unwrap();
         let config = Config::parse(&Value::Object(opened.config().clone())).unwrap();
         let model = LanguageModel::load(&opened, config).unwrap();
@@ -278,7 +286,8 @@ fn what_is_missing_unknown_or_does_not_fit_is_named() {
     let line = change(&|f| {
         f.text("general.architecture", "mamba");
     });
-    let known = "llama, gemma2, phi2, phi3, nemotron, qwen2, qwen3, gemma, gemma3, smollm3, olmo2, gpt2";
+    let known = "llama, gemma2, phi2, phi3, nemotron, qwen2, qwen3, gemma, gemma3, smollm3, olmo2, gpt2, \
+                 qwen2moe, qwen3moe, olmoe, gptneox, bloom, stablelm";
     assert!(line.contains(&format!("'mamba' is none of {known}")), "{line}");
     assert!(change(&|f| f.keys.retain(|k| k.0 != "llama.block_count")).contains("lacks the key 'llama.block_count'"));
     let line = change(&|f| {
@@ -293,9 +302,9 @@ fn what_is_missing_unknown_or_does_not_fit_is_named() {
     );
     assert!(
         change(&|f| {
-            f.count("llama.expert_count", 8);
+            f.count("llama.expert_count", 8).count("llama.expert_used_count", 2);
         })
-        .contains("8 experts")
+        .contains("lacks the tensor 'blk.0.ffn_gate_inp.weight' of a llama of 2 blocks")
     );
     assert!(
         change(&|f| {

@@ -16,11 +16,125 @@ USER = [{"role": "user", "content": " What is a mask? "}]
 SYSTEM = [{"role": "system", "content": "Be \"short\"."}] + USER
 TURNS = SYSTEM + [{"role": "assistant", "content": "<think>a\nb</think>\n\nBits."}, {"role": "user", "content": "é\n{{ x }} <b>'&"}]
 
+# Without an answer that is asked for, one stands at the end.
+CASES = [(USER, True), (SYSTEM, True), (TURNS, True), (USER + TURNS[2:3], False)]
+
 TEMPLATES = {
     # ChatML with a system message of its own, as SmolLM2's.
     "chatml": "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou help."
     "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+    # Mixtral's first: turns in brackets, an end behind each answer, and no system message.
+    "instructions": "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}"
+    "{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}",
+    # Gemma 3: the system message is merged into the first turn of the user; contents may be lists of parts.
+    "merged": """{{ bos_token }}
+{%- if messages[0]['role'] == 'system' -%}
+    {%- if messages[0]['content'] is string -%}
+        {%- set first_user_prefix = messages[0]['content'] + '\n\n' -%}
+    {%- else -%}
+        {%- set first_user_prefix = messages[0]['content'][0]['text'] + '\n\n' -%}
+    {%- endif -%}
+    {%- set loop_messages = messages[1:] -%}
+{%- else -%}
+    {%- set first_user_prefix = "" -%}
+    {%- set loop_messages = messages -%}
+{%- endif -%}
+{%- for message in loop_messages -%}
+    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
+        {{ raise_exception("Conversation roles must alternate user/assistant/user/assistant/...") }}
+    {%- endif -%}
+    {%- if (message['role'] == 'assistant') -%}
+        {%- set role = "model" -%}
+    {%- else -%}
+        {%- set role = message['role'] -%}
+    {%- endif -%}
+    {{ '<start_of_turn>' + role + '\n' + (first_user_prefix if loop.first else "") }}
+    {%- if message['content'] is string -%}
+        {{ message['content'] | trim }}
+    {%- elif message['content'] is iterable -%}
+        {%- for item in message['content'] -%}
+            {%- if item['type'] == 'text' -%}
+                {{ item['text'] | trim }}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- else -%}
+        {{ raise_exception("Invalid content type") }}
+    {%- endif -%}
+    {{ '<end_of_turn>\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{'<start_of_turn>model\n'}}
+{%- endif -%}
+""",
+    # Phi 3 and 4 mini: an end behind each turn, and that of the text where no answer is asked for.
+    "ends": "{% for message in messages %}{% if message['role'] == 'system' and 'tools' in message and message['tools'] is not none %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|tool|>' + message['tools'] + '<|/tool|>' + '<|end|>' }}{% else %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}",
+    # OLMo 2 and OLMoE: one branch for each role, and an end of the text behind answers but not behind the last.
+    "branches": "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ '<|system|>\n' + message['content'] + '\n' }}"
+    "{% elif message['role'] == 'user' %}{{ '<|user|>\n' + message['content'] + '\n' }}{% elif message['role'] == 'assistant' %}"
+    "{% if not loop.last %}{{ '<|assistant|>\n'  + message['content'] + eos_token + '\n' }}{% else %}"
+    "{{ '<|assistant|>\n'  + message['content'] + eos_token }}{% endif %}{% endif %}{% if loop.last and add_generation_prompt %}"
+    "{{ '<|assistant|>\n' }}{% endif %}{% endfor %}",
+    # Qwen 2.5: a system message of its own where none is given, and tools that are not.
+    "defaults": """{%- if tools %}
+    {{- '<|im_start|>system\n# Tools' }}
+{%- else %}
+    {%- if messages[0]['role'] == 'system' %}
+        {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
+    {%- else %}
+        {{- '<|im_start|>system\nYou were made up for a test.<|im_end|>\n' }}
+    {%- endif %}
+{%- endif %}
+{%- for message in messages %}
+    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or (message.role == "assistant" and not message.tool_calls) %}
+        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+{%- endif %}
+""",
+    # SmolLM 3: what is thought or not is asked for by a word in the system message.
+    "modes": """{%- set reasoning_mode = "/think" -%}
+{%- if messages[0].role == "system" -%}
+    {%- if "/no_think" in messages[0].content -%}
+        {%- set reasoning_mode = "/no_think" -%}
+    {%- endif -%}
+    {%- set custom = messages[0].content.replace("/no_think", "").replace("/think", "").rstrip() -%}
+{%- endif -%}
+{{- "<|im_start|>system\n" -}}
+{{- "Reasoning Mode: " + reasoning_mode + "\n\n" -}}
+{%- if custom is defined -%}
+    {{- custom + "\n\n" -}}
+{%- endif -%}
+{{- "<|im_end|>\n" -}}
+{%- for message in messages -%}
+    {%- set content = message.content if message.content is string else "" -%}
+    {%- if message.role == "user" -%}
+        {{ "<|im_start|>" + message.role + "\n" + content + "<|im_end|>\n" }}
+    {%- elif message.role == "assistant" -%}
+        {% generation %}
+        {%- if reasoning_mode == "/think" -%}
+            {{ "<|im_start|>assistant\n" + content.lstrip("\n") + "<|im_end|>\n" }}
+        {%- else -%}
+            {{ "<|im_start|>assistant\n" + "<think>\n\n</think>\n" + content.lstrip("\n") + "<|im_end|>\n" }}
+        {%- endif -%}
+        {% endgeneration %}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {%- if reasoning_mode == "/think" -%}
+        {{ "<|im_start|>assistant\n" }}
+    {%- else -%}
+        {{ "<|im_start|>assistant\n" + "<think>\n\n</think>\n" }}
+    {%- endif -%}
+{%- endif -%}
+""",
     # Llama 3: a date, defaults for what is not defined, slices, filters.
     "headers": """{{- bos_token }}
 {%- if custom_tools is defined %}
@@ -157,16 +271,16 @@ TEMPLATES = {
 }
 
 
-def render(template, messages):
+def render(template, messages, answer):
     try:
-        text = render_jinja_template([messages], chat_template=template, add_generation_prompt=True, **TOKENS)[0][0]
+        text = render_jinja_template([messages], chat_template=template, add_generation_prompt=answer, **TOKENS)[0][0]
     except Exception as e:  # what a template raises is a part of what it says
         return {"error": str(e)}
     return {"text": text.replace(datetime.datetime.now().strftime("%d %b %Y"), "@DATE@")}
 
 
 cases = [
-    {"name": name, "template": template, "cases": [{"messages": m, **render(template, m)} for m in (USER, SYSTEM, TURNS)]}
+    {"name": name, "template": template, "cases": [{"messages": m, "answer": a, **render(template, m, a)} for m, a in CASES]}
     for name, template in TEMPLATES.items()
 ]
 path = pathlib.Path(__file__).with_name("chat.json")

@@ -300,7 +300,17 @@ fn gguf(seeds: &mut Seeds) -> Result {
         ],
     );
     bytes_of_text(&mut gpt2, "gpt-2");
-    for (name, file) in [("llama", &llama), ("gpt2", &gpt2)] {
+    let experts: [(&str, &[usize]); 4] = [
+        ("ffn_gate_inp.weight", &[2, 4]),
+        ("ffn_gate_exps.weight", &[2, 6, 4]),
+        ("ffn_up_exps.weight", &[2, 6, 4]),
+        ("ffn_down_exps.weight", &[2, 4, 6]),
+    ];
+    let inside = [&llama_inside[..6], &experts].concat();
+    let mut mixture = tiny("llama", &inside, &[("token_embd.weight", &[8, 4]), ("output_norm.weight", &[4])]);
+    pieces(&mut mixture);
+    mixture.count("llama.expert_count", 2).count("llama.expert_used_count", 1);
+    for (name, file) in [("llama", &llama), ("gpt2", &gpt2), ("mixture", &mixture)] {
         let path = room::put(&format!("{name}.gguf"), &file.bytes());
         let out = room::room().join(format!("{name}_imported"));
         import(&File::open(&path)?, &out, None)?;

@@ -355,6 +355,12 @@ pub(crate) fn read_json(path: &Path) -> Result<Map<String, Value>> {
         .map_err(|e| Error::malformed(path, format!("is no JSON object: {}", one_line(&e.to_string(), 300))))
 }
 
+/// The chat template of a tokenizer's settings, or of several that one that is meant if none is named.
+pub(crate) fn default_template(found: &Value) -> Option<&str> {
+    let default = |list: &'_ Value| -> Option<usize> { list.as_array()?.iter().position(|t| t["name"] == "default") };
+    found.as_str().or_else(|| found[default(found)?]["template"].as_str())
+}
+
 /// Reads a whole file that must be small.
 pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>> {
     let (file, bytes) = open(path)?;

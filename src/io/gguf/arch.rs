@@ -1,6 +1,5 @@
 //! What the tensors of each architecture are called here and there, and what was done to their numbers on the way.
 
-use crate::{Error, Result};
 use ndarray::{ArrayD, Axis};
 
 /// What turns the numbers of a tensor into those of the Hugging Face checkpoint.
@@ -14,6 +13,10 @@ pub(super) enum Change {
     Turn,
     /// 1 was added and is taken off.
     LessOne,
+    /// All queries, all keys, all values stand behind one another; they go back to one head after another: its query, its key, its value.
+    Group { heads: usize },
+    /// A row stands as a list; it goes back to a matrix of one row.
+    Row,
 }
 
 impl Change {
@@ -21,6 +24,7 @@ impl Change {
     pub fn shape(self, shape: &[usize]) -> Vec<usize> {
         match self {
             Change::Turn => shape.iter().rev().copied().collect(),
+            Change::Row => vec![1, shape.iter().product()],
             _ => shape.to_vec(),
         }
     }
@@ -31,6 +35,8 @@ impl Change {
             Change::Same | Change::LessOne => true,
             Change::Unpair { heads } => heads > 0 && shape.first().is_some_and(|rows| rows % (2 * heads) == 0),
             Change::Turn => shape.len() == 2,
+            Change::Group { heads } => heads > 0 && shape.first().is_some_and(|rows| rows % (3 * heads) == 0),
+            Change::Row => shape.len() == 1 || shape.len() == 2 && shape[0] == 1,
         }
     }
 
@@ -46,6 +52,11 @@ impl Change {
             Change::Turn => values.reversed_axes().as_standard_layout().into_owned(),
             // Row `pair * 2 + side` of a head becomes row `side * half + pair`.
             Change::Unpair { heads } => in_heads(values, heads, |row, half| (row % half) * 2 + row / half),
+            Change::Group { heads } => in_parts(values, (heads, 3)),
+            Change::Row => {
+                let row = values.flatten().into_owned();
+                row.insert_axis(Axis(0)).into_dyn()
+            }
         }
     }
 
@@ -58,8 +69,18 @@ impl Change {
             Change::Same | Change::Turn => self.apply(values),
             Change::LessOne => values + 1.0,
             Change::Unpair { heads } => in_heads(values, heads, |row, half| (row % 2) * half + row / 2),
+            Change::Group { heads } => in_parts(values, (3, heads)),
+            Change::Row => values.flatten().into_owned().into_dyn(),
         }
     }
+}
+
+/// Rows that stand as `inner` blocks of `outer` parts each, as `outer` blocks of `inner` parts.
+fn in_parts(values: ArrayD<f32>, (outer, inner): (usize, usize)) -> ArrayD<f32> {
+    let rows = values.shape()[0];
+    let size = rows / (outer * inner);
+    let from = |row: usize| (row / size % inner * outer + row / size / inner) * size + row % size;
+    values.select(Axis(0), &(0..rows).map(from).collect::<Vec<_>>())
 }
 
 /// The rows of each of `heads` heads in another order: `from` says which row of a head comes to a place, given half of its rows.
@@ -88,8 +109,11 @@ pub(super) enum Joint {
 
 use Bias::{May, Must, No};
 
-/// A part by its name there and here, and its bias.
+/// A part by its name there and here, and its bias. A name with [`EACH`] in it is that of as many tensors as there are experts, which stand in one there.
 pub(super) type Part = (&'static str, &'static str, Bias);
+
+/// The place of an expert's number in a name.
+pub(super) const EACH: &str = "*";
 
 /// The names of an architecture: those of a block behind `blk.N.` and behind `blocks` + `N.`, those outside in full.
 pub(super) struct Arch {
@@ -98,263 +122,17 @@ pub(super) struct Arch {
     pub(super) blocks: &'static str,
     pub(super) outside: &'static [Part],
     pub(super) inside: &'static [Part],
+    /// Whether the feed-forward layers are experts.
+    pub(super) experts: bool,
     /// Names of which 1 is taken off.
-    less_one: bool,
-    turned: bool,
-    paired: bool,
+    pub(super) less_one: bool,
+    pub(super) turned: bool,
+    pub(super) paired: bool,
+    /// Whether queries, keys and values of one layer stand head by head in a checkpoint.
+    pub(super) grouped: bool,
 }
 
-const LLAMA_ENDS: &[Part] =
-    &[("token_embd", "model.embed_tokens", No), ("output_norm", "model.norm", No), ("output", "lm_head", No)];
-
-const ATTENTION: Bias = May(Joint::Attention);
-const FEED: Bias = May(Joint::Feed);
-
-const LLAMA_BLOCK: &[Part] = &[
-    ("attn_norm", "input_layernorm", No),
-    ("attn_q", "self_attn.q_proj", ATTENTION),
-    ("attn_k", "self_attn.k_proj", ATTENTION),
-    ("attn_v", "self_attn.v_proj", ATTENTION),
-    ("attn_output", "self_attn.o_proj", ATTENTION),
-    ("ffn_norm", "post_attention_layernorm", No),
-    ("ffn_gate", "mlp.gate_proj", FEED),
-    ("ffn_up", "mlp.up_proj", FEED),
-    ("ffn_down", "mlp.down_proj", FEED),
-];
-
-const ARCHES: [Arch; 12] = [
-    Arch {
-        name: "llama",
-        blocks: "model.layers.",
-        outside: LLAMA_ENDS,
-        inside: LLAMA_BLOCK,
-        less_one: false,
-        turned: false,
-        paired: true,
-    },
-    Arch {
-        name: "gemma2",
-        blocks: "model.layers.",
-        outside: LLAMA_ENDS,
-        inside: &[
-            ("attn_norm", "input_layernorm", No),
-            ("attn_q", "self_attn.q_proj", No),
-            ("attn_k", "self_attn.k_proj", No),
-            ("attn_v", "self_attn.v_proj", No),
-            ("attn_output", "self_attn.o_proj", No),
-            ("post_attention_norm", "post_attention_layernorm", No),
-            ("ffn_norm", "pre_feedforward_layernorm", No),
-            ("ffn_gate", "mlp.gate_proj", No),
-            ("ffn_up", "mlp.up_proj", No),
-            ("ffn_down", "mlp.down_proj", No),
-            ("post_ffw_norm", "post_feedforward_layernorm", No),
-        ],
-        less_one: true,
-        turned: false,
-        paired: false,
-    },
-    Arch {
-        name: "phi2",
-        blocks: "model.layers.",
-        outside: &[
-            ("token_embd", "model.embed_tokens", No),
-            ("output_norm", "model.final_layernorm", Must),
-            ("output", "lm_head", Must),
-        ],
-        inside: &[
-            ("attn_norm", "input_layernorm", Must),
-            ("attn_q", "self_attn.q_proj", Must),
-            ("attn_k", "self_attn.k_proj", Must),
-            ("attn_v", "self_attn.v_proj", Must),
-            ("attn_output", "self_attn.dense", Must),
-            ("ffn_up", "mlp.fc1", Must),
-            ("ffn_down", "mlp.fc2", Must),
-        ],
-        less_one: false,
-        turned: false,
-        paired: false,
-    },
-    Arch {
-        name: "phi3",
-        blocks: "model.layers.",
-        outside: LLAMA_ENDS,
-        inside: &[
-            ("attn_norm", "input_layernorm", No),
-            ("attn_qkv", "self_attn.qkv_proj", No),
-            ("attn_output", "self_attn.o_proj", No),
-            ("ffn_norm", "post_attention_layernorm", No),
-            ("ffn_up", "mlp.gate_up_proj", No),
-            ("ffn_down", "mlp.down_proj", No),
-        ],
-        less_one: false,
-        turned: false,
-        paired: false,
-    },
-    Arch {
-        name: "nemotron",
-        blocks: "model.layers.",
-        outside: &[("token_embd", "model.embed_tokens", No), ("output_norm", "model.norm", Must), ("output", "lm_head", No)],
-        inside: &[
-            ("attn_norm", "input_layernorm", Must),
-            ("attn_q", "self_attn.q_proj", ATTENTION),
-            ("attn_k", "self_attn.k_proj", ATTENTION),
-            ("attn_v", "self_attn.v_proj", ATTENTION),
-            ("attn_output", "self_attn.o_proj", ATTENTION),
-            ("ffn_norm", "post_attention_layernorm", Must),
-            ("ffn_up", "mlp.up_proj", FEED),
-            ("ffn_down", "mlp.down_proj", FEED),
-        ],
-        less_one: true,
-        turned: false,
-        paired: false,
-    },
-    Arch {
-        name: "qwen2",
-        blocks: "model.layers.",
-        outside: LLAMA_ENDS,
-        inside: &[
-            ("attn_norm", "input_layernorm", No),
-            ("attn_q", "self_attn.q_proj", Must),
-            ("attn_k", "self_attn.k_proj", Must),
-            ("attn_v", "self_attn.v_proj", Must),
-            ("attn_output", "self_attn.o_proj", No),
-            ("ffn_norm", "post_attention_layernorm", No),
-            ("ffn_gate", "mlp.gate_proj", No),
-            ("ffn_up", "mlp.up_proj", No),
-            ("ffn_down", "mlp.down_proj", No),
-        ],
-        less_one: false,
-        turned: false,
-        paired: false,
-    },
-    Arch {
-        name: "qwen3",
-        blocks: "model.layers.",
-        outside: LLAMA_ENDS,
-        inside: &[
-            ("attn_norm", "input_layernorm", No),
-            ("attn_q", "self_attn.q_proj", ATTENTION),
-            ("attn_k", "self_attn.k_proj", ATTENTION),
-            ("attn_v", "self_attn.v_proj", ATTENTION),
-            ("attn_q_norm", "self_attn.q_norm", No),
-            ("attn_k_norm", "self_attn.k_norm", No),
-            ("attn_output", "self_attn.o_proj", ATTENTION),
-            ("ffn_norm", "post_attention_layernorm", No),
-            ("ffn_gate", "mlp.gate_proj", No),
-            ("ffn_up", "mlp.up_proj", No),
-            ("ffn_down", "mlp.down_proj", No),
-        ],
-        less_one: false,
-        turned: false,
-        paired: false,
-    },
-    Arch {
-        name: "gemma",
-        blocks: "model.layers.",
-        outside: LLAMA_ENDS,
-        inside: &[
-            ("attn_norm", "input_layernorm", No),
-            ("attn_q", "self_attn.q_proj", No),
-            ("attn_k", "self_attn.k_proj", No),
-            ("attn_v", "self_attn.v_proj", No),
-            ("attn_output", "self_attn.o_proj", No),
-            ("ffn_norm", "post_attention_layernorm", No),
-            ("ffn_gate", "mlp.gate_proj", No),
-            ("ffn_up", "mlp.up_proj", No),
-            ("ffn_down", "mlp.down_proj", No),
-        ],
-        less_one: true,
-        turned: false,
-        paired: false,
-    },
-    Arch {
-        name: "gemma3",
-        blocks: "model.layers.",
-        outside: LLAMA_ENDS,
-        inside: &[
-            ("attn_norm", "input_layernorm", No),
-            ("attn_q", "self_attn.q_proj", No),
-            ("attn_k", "self_attn.k_proj", No),
-            ("attn_v", "self_attn.v_proj", No),
-            ("attn_q_norm", "self_attn.q_norm", No),
-            ("attn_k_norm", "self_attn.k_norm", No),
-            ("attn_output", "self_attn.o_proj", No),
-            ("post_attention_norm", "post_attention_layernorm", No),
-            ("ffn_norm", "pre_feedforward_layernorm", No),
-            ("ffn_gate", "mlp.gate_proj", No),
-            ("ffn_up", "mlp.up_proj", No),
-            ("ffn_down", "mlp.down_proj", No),
-            ("post_ffw_norm", "post_feedforward_layernorm", No),
-        ],
-        less_one: true,
-        turned: false,
-        paired: false,
-    },
-    Arch {
-        name: "smollm3",
-        blocks: "model.layers.",
-        outside: LLAMA_ENDS,
-        inside: LLAMA_BLOCK,
-        less_one: false,
-        turned: false,
-        paired: true,
-    },
-    Arch {
-        name: "olmo2",
-        blocks: "model.layers.",
-        outside: LLAMA_ENDS,
-        inside: &[
-            ("attn_q", "self_attn.q_proj", ATTENTION),
-            ("attn_k", "self_attn.k_proj", ATTENTION),
-            ("attn_v", "self_attn.v_proj", ATTENTION),
-            ("attn_q_norm", "self_attn.q_norm", No),
-            ("attn_k_norm", "self_attn.k_norm", No),
-            ("attn_output", "self_attn.o_proj", ATTENTION),
-            ("post_attention_norm", "post_attention_layernorm", No),
-            ("ffn_gate", "mlp.gate_proj", No),
-            ("ffn_up", "mlp.up_proj", No),
-            ("ffn_down", "mlp.down_proj", No),
-            ("post_ffw_norm", "post_feedforward_layernorm", No),
-        ],
-        less_one: false,
-        turned: false,
-        paired: false,
-    },
-    Arch {
-        name: "gpt2",
-        blocks: "transformer.h.",
-        outside: &[
-            ("token_embd", "transformer.wte", No),
-            ("position_embd", "transformer.wpe", No),
-            ("output_norm", "transformer.ln_f", Must),
-            ("output", "lm_head", No),
-        ],
-        inside: &[
-            ("attn_norm", "ln_1", Must),
-            ("attn_qkv", "attn.c_attn", Must),
-            ("attn_output", "attn.c_proj", Must),
-            ("ffn_norm", "ln_2", Must),
-            ("ffn_up", "mlp.c_fc", Must),
-            ("ffn_down", "mlp.c_proj", Must),
-        ],
-        less_one: false,
-        turned: true,
-        paired: false,
-    },
-];
-
 impl Arch {
-    /// The architecture of this name.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] listing those that are known.
-    pub fn of(name: &str) -> Result<&'static Arch> {
-        ARCHES.iter().find(|a| a.name == name).ok_or_else(|| {
-            let known = ARCHES.iter().map(|a| a.name).collect::<Vec<_>>().join(", ");
-            Error::invalid_option("general.architecture", format!("{} is none of {known}", crate::io::quoted(name)))
-        })
-    }
-
     /// Whether the head may be the embedding: not where it has a bias of its own.
     pub fn may_tie(&self) -> bool {
         self.outside.iter().any(|(from, _, bias)| *from == "output" && *bias == No)
@@ -382,6 +160,8 @@ impl Arch {
         let change = match here {
             "attn_q" if self.paired => Change::Unpair { heads: heads.0 },
             "attn_k" if self.paired => Change::Unpair { heads: heads.1 },
+            "attn_qkv" if self.grouped => Change::Group { heads: heads.0 },
+            "ffn_gate_inp_shexp" => Change::Row,
             "attn_qkv" | "attn_output" | "ffn_up" | "ffn_down" if self.turned && kind == "weight" => Change::Turn,
             _ if self.less_one && kind == "weight" && here.ends_with("norm") => Change::LessOne,
             _ => Change::Same,
@@ -416,7 +196,7 @@ impl Arch {
     pub fn shape(&self, name: &str, sizes: &Sizes) -> Vec<usize> {
         let (stem, kind) = name.rsplit_once('.').unwrap_or((name, ""));
         let part = stem.rsplit_once('.').map_or(stem, |(_, part)| part);
-        let Sizes { hidden, vocab, context, head, q, kv, width } = *sizes;
+        let Sizes { hidden, vocab, context, head, q, kv, width, experts, .. } = *sizes;
         let (rows, cols) = match part {
             "token_embd" | "output" => (vocab, hidden),
             "position_embd" => (context, hidden),
@@ -427,7 +207,12 @@ impl Arch {
             "ffn_up" if self.name == "phi3" => (2 * width, hidden),
             "ffn_gate" | "ffn_up" => (width, hidden),
             "ffn_down" => (hidden, width),
-            "attn_q_norm" | "attn_k_norm" if self.name != "olmo2" => return vec![head],
+            "ffn_gate_inp" => (experts, hidden),
+            "ffn_gate_exps" | "ffn_up_exps" => return vec![experts, sizes.expert_width, hidden],
+            "ffn_down_exps" => return vec![experts, hidden, sizes.expert_width],
+            "ffn_gate_shexp" | "ffn_up_shexp" => (sizes.shared_width, hidden),
+            "ffn_down_shexp" => (hidden, sizes.shared_width),
+            "attn_q_norm" | "attn_k_norm" if !matches!(self.name, "olmo2" | "olmoe") => return vec![head],
             "attn_q_norm" => return vec![q],
             "attn_k_norm" => return vec![kv],
             _ => return vec![hidden],
@@ -449,6 +234,12 @@ pub(super) struct Sizes {
     pub kv: usize,
     /// Features between the feed-forward layers.
     pub width: usize,
+    /// Experts of a block, and how many a token meets; 0 where there are none.
+    pub experts: usize,
+    pub active: usize,
+    /// Features between the layers of each, and of the one that all tokens meet.
+    pub expert_width: usize,
+    pub shared_width: usize,
 }
 
 #[cfg(test)]
@@ -466,20 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn names_are_translated_within_the_blocks_that_are_there() {
-        let llama = Arch::of("llama").unwrap();
-        let translated = |name| llama.translate(name, 3, (9, 3));
-        assert_eq!(
-            translated("blk.2.attn_k.weight"),
-            Some(("model.layers.2.self_attn.k_proj.weight".to_string(), Change::Unpair { heads: 3 }))
-        );
-        assert_eq!(translated("output_norm.weight"), Some(("model.norm.weight".to_string(), Change::Same)));
-        for unknown in ["blk.3.attn_k.weight", "blk.02.attn_k.weight", "blk.0.attn_q_norm.weight", "token_embd", "blk.1.weight"] {
-            assert_eq!(translated(unknown), None, "{unknown}");
-        }
-        let norm = Arch::of("gemma2").unwrap().translate("blk.0.post_ffw_norm.weight", 1, (1, 1));
-        assert_eq!(norm, Some(("model.layers.0.post_feedforward_layernorm.weight".to_string(), Change::LessOne)));
-        let e = Arch::of("mamba").err().unwrap().to_string();
-        assert!(e.contains("'mamba' is none of llama, gemma2, phi2"), "{e}");
+    fn parts_of_heads_go_back_to_their_heads() {
+        // Two heads of two features: all queries, keys and values behind one another.
+        let stored = array![0.0f32, 1.0, 10.0, 11.0, 2.0, 3.0, 12.0, 13.0, 4.0, 5.0, 14.0, 15.0].into_dyn();
+        let change = Change::Group { heads: 2 };
+        let back = change.apply(stored.clone());
+        assert_eq!(back, array![0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0].into_dyn());
+        assert_eq!(change.undo(back), stored);
+        assert!(!Change::Group { heads: 3 }.fits(&[12]) && change.fits(&[12, 4]));
+        assert_eq!(Change::Row.apply(array![1.0f32, 2.0].into_dyn()), array![[1.0, 2.0]].into_dyn());
     }
 }

@@ -21,20 +21,62 @@ pub(super) fn config(
     let mut config = json!({
         "vocab_size": sizes.vocab, "tie_word_embeddings": tied, "torch_dtype": dtype, "use_cache": true,
     });
-    if arch.name != "gpt2" {
+    if !matches!(arch.name, "gpt2" | "bloom") {
         let scaling = rope::scaling(keys, model, theta)?;
         let long = arch.name == "phi3" || scaling.get("type").is_some();
         let common = json!({
             "hidden_size": hidden, "intermediate_size": sizes.width, "num_hidden_layers": layers, "num_attention_heads": heads,
-            "num_key_value_heads": kv_heads, "max_position_embeddings": context, "rope_theta": theta, "rope_scaling": scaling,
+            "max_position_embeddings": context, "rope_theta": theta, "rope_scaling": scaling,
         });
         extend(&mut config, common);
+        if arch.name != "gptneox" {
+            extend(&mut config, json!({"num_key_value_heads": kv_heads}));
+        }
         if long {
             extend(&mut config, json!({"original_max_position_embeddings": rope::original(keys, model)}));
         }
     }
     let partial = share(turned, head_dim);
     let own = match arch.name {
+        "llama" if arch.experts => json!({
+            "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "hidden_act": "silu", "head_dim": head_dim,
+            "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?, "sliding_window": null,
+            "num_local_experts": sizes.experts, "num_experts_per_tok": sizes.active,
+        }),
+        "qwen2moe" => json!({
+            "architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "hidden_act": "silu",
+            "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?, "use_sliding_window": false,
+            "num_experts": sizes.experts, "num_experts_per_tok": sizes.active, "moe_intermediate_size": sizes.expert_width,
+            "shared_expert_intermediate_size": sizes.shared_width, "norm_topk_prob": false, "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        }),
+        "qwen3moe" => json!({
+            "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_act": "silu", "head_dim": head_dim,
+            "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?, "use_sliding_window": false,
+            "attention_bias": biased(Joint::Attention), "num_experts": sizes.experts, "num_experts_per_tok": sizes.active,
+            "moe_intermediate_size": sizes.expert_width, "norm_topk_prob": true, "decoder_sparse_step": 1, "mlp_only_layers": [],
+        }),
+        "olmoe" => json!({
+            "architectures": ["OlmoeForCausalLM"], "model_type": "olmoe", "hidden_act": "silu",
+            "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?, "attention_bias": biased(Joint::Attention),
+            "num_experts": sizes.experts, "num_experts_per_tok": sizes.active, "norm_topk_prob": false, "clip_qkv": null,
+        }),
+        "gptneox" => json!({
+            "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": partial,
+            "rotary_emb_base": theta, "layer_norm_eps": keys.epsilon("attention.layer_norm_epsilon")?, "attention_bias": true,
+            "use_parallel_residual": file.flag_or(&keys.key("use_parallel_residual"))?.unwrap_or(true),
+        }),
+        "bloom" => json!({
+            "architectures": ["BloomForCausalLM"], "model_type": "bloom", "hidden_size": hidden, "n_layer": layers,
+            "n_head": heads, "seq_length": context, "layer_norm_epsilon": keys.epsilon("attention.layer_norm_epsilon")?,
+            "apply_residual_connection_post_layernorm": false,
+        }),
+        // The file has a norm before the feed-forward layers, whatever its use_parallel_residual says; so llama.cpp takes it.
+        "stablelm" => json!({
+            "architectures": ["StableLmForCausalLM"], "model_type": "stablelm", "hidden_act": "silu",
+            "layer_norm_eps": keys.epsilon("attention.layer_norm_epsilon")?, "partial_rotary_factor": partial,
+            "use_qkv_bias": biased(Joint::Attention), "qk_layernorm": false, "use_parallel_residual": false,
+        }),
         "llama" => json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
             "head_dim": head_dim, "rms_norm_eps": keys.epsilon("attention.layer_norm_rms_epsilon")?,

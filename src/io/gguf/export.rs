@@ -1,10 +1,11 @@
 //! A Hugging Face folder becomes a GGUF file.
 
 use super::arch::Change;
-use super::inverse::Said;
+use super::inverse::{Place, Said};
 use super::words::Files;
 use super::write::{KeyBytes, planned, write};
 use super::{Gguf, GgufTensor, Quant};
+use crate::io::folder::read::{default_template, read_small};
 use crate::io::{Folder, quoted};
 use crate::{Error, Result};
 use ndarray::ArrayD;
@@ -38,7 +39,7 @@ impl ExportTypes {
     fn of(self, part: &str, rank: usize) -> Quant {
         let few = !self.weights.is_float() && self.weights != Quant::Q8_0;
         match part {
-            _ if rank < 2 || part == "position_embd" => Quant::F32,
+            _ if rank < 2 || part == "position_embd" || part == "ffn_gate_inp" => Quant::F32,
             "token_embd" | "output" => self.ends.unwrap_or(if few { Quant::Q8_0 } else { self.weights }),
             _ => self.weights,
         }
@@ -68,9 +69,15 @@ pub struct Exported {
 enum Way {
     /// A tensor of the folder, and what was done to its numbers in the file.
     Folder(String, Change),
+    /// As many tensors as there are experts, in their order.
+    Experts(Vec<Option<String>>),
     /// Numbers that the config says.
     Made(Vec<f32>),
 }
+
+/// Buffers that some checkpoints hold and no file does.
+const BUFFERS: [&str; 5] =
+    [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"];
 
 /// The number that the format gives a file of mostly this type.
 fn file_type(quant: Quant) -> u32 {
@@ -120,17 +127,25 @@ pub fn export(folder: &Folder, out: &Path, types: ExportTypes, like: Option<&Ggu
         ways.insert(name.to_string(), Way::Made(numbers));
     }
     for name in folder.names() {
-        let Some((to, change)) = arch.inverse(name, layers, said.heads) else {
+        let Some(Place { name: to, change, expert }) = arch.inverse(name, layers, said.heads) else {
+            if BUFFERS.iter().any(|buffer| name.ends_with(buffer)) {
+                continue;
+            }
             let reason = format!("has the tensor {}, which a {} of {layers} blocks has not", quoted(name), arch.name);
             return Err(Error::malformed(folder.path(), reason));
         };
         if to == "output.weight"
-            && (tied == Some(true) || tied.is_none() && ["gemma", "gemma2", "gemma3", "gpt2"].contains(&arch.name))
+            && (tied == Some(true) || tied.is_none() && ["gemma", "gemma2", "gemma3", "gpt2", "bloom"].contains(&arch.name))
         {
             continue;
         }
-        let (shape, wanted) = (change.shape(folder.shape(name)?), arch.shape(&to, &said.sizes));
-        if shape != wanted {
+        let (stored, wanted) = (folder.shape(name)?, arch.shape(&to, &said.sizes));
+        let fits = match (expert, change) {
+            (Some(_), _) => stored == &wanted[1..],
+            (None, Change::Row) => stored.len() == 2 && stored[0] == 1 && stored[1..] == wanted,
+            (None, _) => change.shape(stored) == wanted,
+        };
+        if !fits {
             let reason = format!(
                 "tensor {} has shape {:?}; a {} has {wanted:?} there: layers of different widths are not written",
                 quoted(name),
@@ -139,15 +154,39 @@ pub fn export(folder: &Folder, out: &Path, types: ExportTypes, like: Option<&Ggu
             );
             return Err(Error::malformed(folder.path(), reason));
         }
+        if let Some(expert) = expert {
+            let all = || Way::Experts(vec![None; said.sizes.experts]);
+            let Way::Experts(found) = ways.entry(to.clone()).or_insert_with(all) else { continue };
+            let count = found.len();
+            let Some(place) = found.get_mut(expert) else {
+                let reason = format!("has the tensor {}, which a {} of {count} experts has not", quoted(name), arch.name);
+                return Err(Error::malformed(folder.path(), reason));
+            };
+            *place = Some(name.to_string());
+            if expert > 0 {
+                continue;
+            }
+        }
+        let shape = wanted;
         let part = to.rsplit_once('.').map_or(to.as_str(), |(stem, _)| stem);
         let quant = types.of(part.rsplit_once('.').map_or(part, |(_, part)| part), shape.len());
         tensors.push(planned(&to, &shape, quant));
-        ways.insert(to, Way::Folder(name.to_string(), change));
+        if expert.is_none() {
+            ways.insert(to, Way::Folder(name.to_string(), change));
+        }
     }
     tensors.sort_by_key(|tensor| order(&tensor.name));
     let needed = arch.needed(layers, !ways.contains_key("output.weight")).find(|name| !ways.contains_key(name));
     if let Some(missing) = needed {
         let reason = format!("lacks a tensor: {} of a {} of {layers} blocks", quoted(&missing), arch.name);
+        return Err(Error::malformed(folder.path(), reason));
+    }
+    let incomplete = |way: &Way| match way {
+        Way::Experts(all) => all.iter().position(Option::is_none),
+        _ => None,
+    };
+    if let Some((name, expert)) = ways.iter().filter_map(|(name, way)| Some((name, incomplete(way)?))).min() {
+        let reason = format!("lacks a tensor: expert {expert} of {} in {}", said.sizes.experts, quoted(name));
         return Err(Error::malformed(folder.path(), reason));
     }
     let mut alignment = 32;
@@ -180,6 +219,13 @@ pub fn export(folder: &Folder, out: &Path, types: ExportTypes, like: Option<&Ggu
     let bytes = write(out, &keys, alignment, &tensors, &mut |tensor| {
         let values = match ways.get(&tensor.name) {
             Some(Way::Folder(name, change)) => change.undo(folder.read(name)?),
+            Some(Way::Experts(names)) => {
+                let mut all = ArrayD::zeros(tensor.shape.clone());
+                for (mut to, name) in all.outer_iter_mut().zip(names.iter().flatten()) {
+                    to.assign(&folder.read(name)?);
+                }
+                all
+            }
             Some(Way::Made(numbers)) => ArrayD::from_shape_vec(vec![numbers.len()], numbers.clone())
                 .map_err(|e| Error::invalid_option("export", format!("{}: {e}", tensor.name)))?,
             None => ArrayD::zeros(tensor.shape.clone()),
@@ -259,5 +305,11 @@ fn as_in(like: &Gguf, tensors: &[GgufTensor], arch: &str) -> Result<Vec<GgufTens
 fn words(folder: &Folder, vocab: usize, keys: &mut KeyBytes) -> Result<()> {
     let Some(tokenizer) = folder.json("tokenizer.json")? else { return Ok(()) };
     let settings = folder.json("tokenizer_config.json")?.unwrap_or_default();
-    Files { tokenizer: &tokenizer, settings: &settings, config: folder.config() }.write(vocab, keys)
+    let own = folder.path().join("chat_template.jinja");
+    let own = if own.is_file() { Some(read_small(&own)?) } else { None };
+    let chat = match &own {
+        Some(bytes) => std::str::from_utf8(bytes).ok(),
+        None => settings.get("chat_template").and_then(default_template),
+    };
+    Files { tokenizer: &tokenizer, settings: &settings, chat, config: folder.config() }.write(vocab, keys)
 }

@@ -1,6 +1,6 @@
 //! A GGUF file becomes a Hugging Face folder.
 
-use super::arch::{Arch, Change, Joint};
+use super::arch::{Arch, Change, EACH, Joint};
 use super::config::config;
 use super::keys::{Keys, Model};
 use super::tokenizer::tokenizer;
@@ -33,10 +33,10 @@ pub struct Imported {
     pub tokens: Option<usize>,
 }
 
-/// One tensor's way; a bias that its neighbours have and it has not is zeros.
+/// One tensor's way; a bias that its neighbours have and it has not is zeros. One that holds all experts becomes as many.
 struct Step {
     from: Option<String>,
-    to: String,
+    to: Vec<String>,
     shape: Vec<usize>,
     change: Change,
 }
@@ -65,7 +65,9 @@ pub fn import_checked(
     check: impl FnOnce(&Folder) -> Result<()>,
 ) -> Result<Imported> {
     let refuse = |reason: String| Error::malformed(file.path(), reason);
-    let arch = Arch::of(file.text("general.architecture")?).map_err(|e| refuse(e.to_string()))?;
+    let name = file.text("general.architecture")?;
+    let experts = file.count_or(&format!("{name}.expert_count"))?.unwrap_or(0);
+    let arch = Arch::of(name, experts > 0).map_err(|e| refuse(e.to_string()))?;
     let model = Model::read(file, arch)?;
     let layers = model.layers;
     let names: HashSet<&str> = file.tensors().iter().map(|t| t.name.as_str()).collect();
@@ -96,7 +98,7 @@ pub fn import_checked(
             )));
         }
         let wanted = arch.shape(&tensor.name, &model.sizes);
-        if tensor.shape != wanted {
+        if tensor.shape != wanted && !(change == Change::Row && tensor.shape[1..] == wanted) {
             let shown = quoted(&tensor.name);
             return Err(refuse(format!("tensor {shown} has shape {:?}; its keys ask for {wanted:?}", tensor.shape)));
         }
@@ -106,9 +108,13 @@ pub fn import_checked(
             _ => Dtype::F32,
         };
         let dtype = dtype.unwrap_or(own);
-        let shape = change.shape(&tensor.shape);
+        let mut shape = change.shape(&tensor.shape);
         *sums.entry(name_of(dtype)).or_default() += shape.iter().product::<usize>();
-        tensors.push((to.clone(), dtype, shape.clone()));
+        let to = match to.contains(EACH) {
+            true => (0..shape.remove(0)).map(|expert| to.replace(EACH, &expert.to_string())).collect(),
+            false => vec![to],
+        };
+        tensors.extend(to.iter().map(|to| (to.clone(), dtype, shape.clone())));
         steps.push(Step { from: Some(tensor.name.clone()), to, shape, change });
     }
     model.check(Keys { file, arch: arch.name })?;
@@ -118,7 +124,7 @@ pub fn import_checked(
         if let (false, Some((to, change))) = (names.contains(from.as_str()), arch.translate(&from, layers, model.heads)) {
             let shape = arch.shape(&from, &model.sizes);
             tensors.push((to.clone(), dtype.unwrap_or(Dtype::F32), shape.clone()));
-            steps.push(Step { from: None, to, shape, change });
+            steps.push(Step { from: None, to: vec![to], shape, change });
         }
     }
     let most = sums.iter().max_by_key(|(_, n)| **n).map_or("float32", |(name, _)| *name);
@@ -149,7 +155,10 @@ pub fn import_checked(
             Some(from) => step.change.apply(file.read(&from)?),
             None => ArrayD::zeros(IxDyn(&step.shape)),
         };
-        writer.write(&step.to, &values)?;
+        match &step.to[..] {
+            [to] if values.shape() == step.shape => writer.write(to, &values)?,
+            each => each.iter().zip(values.outer_iter()).try_for_each(|(to, values)| writer.write(to, &values))?,
+        }
     }
     check(&writer.complete()?)?;
     writer.finish()?;

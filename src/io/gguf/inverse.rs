@@ -1,27 +1,49 @@
 //! What the tensors of a checkpoint are called in a GGUF file, what is done to their numbers on the way, and the keys that say a `config.json`.
 
-use super::arch::{Arch, Change, Part, Sizes};
+use super::arch::{Arch, Change, EACH, Part, Sizes};
 use super::rope::divisor;
 use super::write::KeyBytes;
 use crate::io::quoted;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 
+/// Where a tensor of a checkpoint goes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Place {
+    /// Its name in the file.
+    pub name: String,
+    /// What was done to its numbers there.
+    pub change: Change,
+    /// Its number among the experts that stand in one tensor there.
+    pub expert: Option<usize>,
+}
+
 impl Arch {
-    /// The name, in the file, of a tensor of a checkpoint, and what was done to its numbers there; `None` if the architecture has no such tensor
-    /// among its first `layers` blocks.
-    pub fn inverse(&self, tensor: &str, layers: usize, heads: (usize, usize)) -> Option<(String, Change)> {
+    /// The place, in the file, of a tensor of a checkpoint; `None` if the architecture has no such tensor among its first `layers` blocks. Some
+    /// checkpoints leave out what all names begin with.
+    pub fn inverse(&self, tensor: &str, layers: usize, heads: (usize, usize)) -> Option<Place> {
+        let prefix = self.blocks.split_inclusive('.').next().unwrap_or("");
+        self.named(tensor, layers, heads).or_else(|| self.named(&format!("{prefix}{tensor}"), layers, heads))
+    }
+
+    fn named(&self, tensor: &str, layers: usize, heads: (usize, usize)) -> Option<Place> {
         let (stem, kind) = tensor.rsplit_once('.')?;
         let find = |list: &'static [Part], stem: &str| list.iter().find(|(_, to, _)| *to == stem).map(|(from, ..)| *from);
+        let mut expert = None;
         let name = match stem.strip_prefix(self.blocks) {
             None => find(self.outside, stem).map(|from| format!("{from}.{kind}"))?,
             Some(rest) => {
                 let (layer, part) = rest.split_once('.')?;
-                find(self.inside, part).map(|from| format!("blk.{layer}.{from}.{kind}"))?
+                // The one number within a block is that of an expert.
+                let number = part.split('.').find(|word| word.bytes().all(|b| b.is_ascii_digit()));
+                expert = number.filter(|_| self.experts).and_then(|word| word.parse().ok());
+                let words = part.split('.').map(|word| if Some(word) == number { EACH } else { word });
+                find(self.inside, &words.collect::<Vec<_>>().join(".")).map(|from| format!("blk.{layer}.{from}.{kind}"))?
             }
         };
         let (there, change) = self.translate(&name, layers, heads)?;
-        (there == tensor).then_some((name, change))
+        let there = expert.map_or(there.clone(), |e: usize| there.replace(EACH, &e.to_string()));
+        (there == tensor).then_some(Place { name, change, expert })
     }
 }
 
@@ -38,7 +60,7 @@ pub(super) struct Said<'a> {
 }
 
 /// The architecture of each `model_type`, and the activation that it computes with.
-const MODELS: [(&str, &str, &str); 13] = [
+const MODELS: [(&str, &str, &str); 20] = [
     ("llama", "llama", "silu"),
     ("mistral", "llama", "silu"),
     ("qwen2", "qwen2", "silu"),
@@ -52,7 +74,26 @@ const MODELS: [(&str, &str, &str); 13] = [
     ("phi3", "phi3", "silu"),
     ("nemotron", "nemotron", "relu2"),
     ("gpt2", "gpt2", "gelu_new"),
+    ("mixtral", "llama", "silu"),
+    ("qwen2_moe", "qwen2moe", "silu"),
+    ("qwen3_moe", "qwen3moe", "silu"),
+    ("olmoe", "olmoe", "silu"),
+    ("gpt_neox", "gptneox", "gelu"),
+    ("bloom", "bloom", "gelu_new"),
+    ("stablelm", "stablelm", "silu"),
 ];
+
+/// The `model_type` of the folder that a file of such a model becomes when it is imported, where such a model is written: of mistral that is llama,
+/// whose architecture it has there. `None` where none is.
+///
+/// ```
+/// use lacuna::io::gguf::comes_back_as;
+/// assert_eq!((comes_back_as("mixtral"), comes_back_as("mistral"), comes_back_as("opt")), (Some("mixtral"), Some("llama"), None));
+/// ```
+pub fn comes_back_as(model_type: &str) -> Option<&'static str> {
+    let found = MODELS.iter().find(|(of, ..)| *of == model_type).map(|(of, ..)| *of);
+    found.map(|of| if of == "mistral" { "llama" } else { of })
+}
 
 fn refuse(reason: String) -> Error {
     Error::invalid_option("export", reason)
@@ -74,30 +115,48 @@ impl<'a> Said<'a> {
             let known = MODELS.map(|(of, ..)| of).join(", ");
             return Err(refuse(format!("model_type {} is not written as GGUF; these are: {known}", quoted(kind))));
         };
-        let arch = Arch::of(name)?;
+        let mixture = ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe"].contains(&kind);
+        let arch = Arch::of(name, mixture)?;
         let count = |key: &str| config.get(key).and_then(Value::as_u64).map(|n| n as usize);
         let must = |key: &str| count(key).ok_or_else(|| refuse(format!("the config has no count {}", quoted(key))));
-        let gpt2 = kind == "gpt2";
-        let of = |usual: &'static str, own: &'static str| if gpt2 { own } else { usual };
-        let hidden = must(of("hidden_size", "n_embd"))?;
+        let (gpt2, bloom) = (kind == "gpt2", kind == "bloom");
+        let of = |usual: &'static str, own: &'static str| if gpt2 || bloom && count(own).is_some() { own } else { usual };
+        let hidden = count("hidden_size")
+            .filter(|_| !gpt2)
+            .map_or_else(|| must(if bloom { "n_embed" } else { of("hidden_size", "n_embd") }), Ok)?;
         let layers = must(of("num_hidden_layers", "n_layer"))?;
         let queries = must(of("num_attention_heads", "n_head"))?;
-        let context = must(of("max_position_embeddings", "n_positions"))?;
-        let width = if gpt2 { count("n_inner").unwrap_or(4 * hidden) } else { must("intermediate_size")? };
+        let context =
+            if bloom { count("seq_length").unwrap_or(2048) } else { must(of("max_position_embeddings", "n_positions"))? };
+        let width = match kind {
+            "gpt2" => count("n_inner").unwrap_or(4 * hidden),
+            "bloom" => 4 * hidden,
+            _ => must("intermediate_size")?,
+        };
         if queries == 0 || layers == 0 {
             return Err(refuse(format!("a model of {layers} blocks and {queries} heads")));
         }
-        let keys = count("num_key_value_heads").unwrap_or(queries);
-        let head = count("head_dim").unwrap_or(hidden / queries);
+        let alone = bloom || kind == "gpt_neox";
+        let keys = count("num_key_value_heads").filter(|_| !alone).unwrap_or(queries);
+        let head = count("head_dim").filter(|_| !alone).unwrap_or(hidden / queries);
         let parameters = config.get("rope_parameters").and_then(Value::as_object);
         let number = |key: &str| config.get(key).and_then(Value::as_f64);
         let stated = |key: &str| number(key).or_else(|| parameters?.get(key)?.as_f64());
-        let partial = stated("partial_rotary_factor").unwrap_or(match kind {
+        let partial = stated("rotary_pct").or_else(|| stated("partial_rotary_factor")).unwrap_or(match kind {
             "phi" | "nemotron" => 0.5,
+            "gpt_neox" | "stablelm" => 0.25,
             _ => 1.0,
         });
-        let theta = stated("rope_theta").unwrap_or(10000.0);
-        let sizes = Sizes { hidden, vocab: must("vocab_size")?, context, head, q: queries * head, kv: keys * head, width };
+        let theta = stated("rotary_emb_base").or_else(|| stated("rope_theta"));
+        let theta = theta.unwrap_or(if kind == "mixtral" { 1e6 } else { 10000.0 });
+        let (experts, active) = match mixture {
+            true => (must(if kind == "mixtral" { "num_local_experts" } else { "num_experts" })?, must("num_experts_per_tok")?),
+            false => (0, 0),
+        };
+        let expert_width = if kind.starts_with("qwen") && mixture { must("moe_intermediate_size")? } else { width };
+        let shared_width = if kind == "qwen2_moe" { must("shared_expert_intermediate_size")? } else { 0 };
+        let (vocab, q, kv) = (must("vocab_size")?, queries * head, keys * head);
+        let sizes = Sizes { hidden, vocab, context, head, q, kv, width, experts, active, expert_width, shared_width };
         let said = Said { config, arch, layers, heads: (queries, keys), sizes, turned: (partial * head as f64) as usize, theta };
         said.check(kind, activation)?;
         Ok(said)
@@ -120,7 +179,9 @@ impl<'a> Said<'a> {
         // Gemma's configs say gelu and mean its approximation.
         let same = |found: &str| {
             let like = ["gelu_pytorch_tanh", "gelu_new", "gelu_fast"];
-            found == activation || like.contains(&found) && like.contains(&activation) || kind == "gemma" && found == "gelu"
+            // llama.cpp approximates it in either case.
+            let near = kind == "gemma" && found == "gelu" || kind == "gpt_neox" && like.contains(&found);
+            found == activation || like.contains(&found) && like.contains(&activation) || near
         };
         if let Some(found) = found.filter(|found| !same(found)) {
             return Err(refuse(format!("the activation is {}; a {} computes with {activation}", quoted(found), self.arch.name)));
@@ -159,6 +220,14 @@ impl<'a> Said<'a> {
         if self.arch.name == "gemma3" && self.number("attn_logit_softcapping").is_some() {
             return Err(refuse("attn_logit_softcapping, which a gemma3 has not".to_string()));
         }
+        self.check_experts()?;
+        if kind == "stablelm" {
+            for key in ["use_parallel_residual", "qk_layernorm"] {
+                if self.config.get(key).and_then(Value::as_bool) == Some(true) {
+                    return Err(refuse(format!("{key} is true, which is not written for a stablelm")));
+                }
+            }
+        }
         if let Some(other) = ["pruned_heads", "per_layer_config"]
             .into_iter()
             .find(|key| self.config.get(*key).is_some_and(|v| v.as_object().is_some_and(|map| !map.is_empty())))
@@ -170,6 +239,27 @@ impl<'a> Said<'a> {
             )));
         }
         Ok(())
+    }
+
+    /// Refuses mixtures that llama.cpp computes otherwise.
+    fn check_experts(&self) -> Result<()> {
+        if !self.arch.experts {
+            return Ok(());
+        }
+        let normalised = self.arch.name == "llama" || self.config.get("norm_topk_prob").and_then(Value::as_bool) == Some(true);
+        let wanted = matches!(self.arch.name, "llama" | "qwen3moe");
+        if normalised != wanted {
+            return Err(refuse(format!("norm_topk_prob is {normalised}; a {} computes with {wanted}", self.arch.name)));
+        }
+        let step = self.number("decoder_sparse_step").unwrap_or(1.0);
+        let dense = self.config.get("mlp_only_layers").and_then(Value::as_array).map_or(0, Vec::len);
+        if step != 1.0 || dense > 0 {
+            return Err(refuse(format!("some blocks have no experts, which a {} has in all", self.arch.name)));
+        }
+        match self.config.get("clip_qkv") {
+            Some(clip) if !clip.is_null() => Err(refuse("clip_qkv, which is not written".to_string())),
+            _ => Ok(()),
+        }
     }
 
     /// The keys of the architecture, and lists of divisors of rotary frequencies, which are tensors.
@@ -191,17 +281,32 @@ impl<'a> Said<'a> {
         ];
         counts.into_iter().for_each(|(name, n)| to.count(&key(name), n as u32));
         let (epsilon, of) = match arch {
-            "phi2" => ("attention.layer_norm_epsilon", "layer_norm_eps"),
+            "phi2" | "gptneox" | "stablelm" => ("attention.layer_norm_epsilon", "layer_norm_eps"),
             "nemotron" => ("attention.layer_norm_epsilon", "norm_eps"),
-            "gpt2" => ("attention.layer_norm_epsilon", "layer_norm_epsilon"),
+            "gpt2" | "bloom" => ("attention.layer_norm_epsilon", "layer_norm_epsilon"),
             _ => ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
         };
-        to.float(
-            &key(epsilon),
-            self.number(of).unwrap_or(if arch.starts_with("gemma") || arch == "smollm3" { 1e-6 } else { 1e-5 }),
-        );
-        if arch == "gpt2" {
+        // What the reference library takes where a config says nothing.
+        let coarse = epsilon == "attention.layer_norm_epsilon"
+            || matches!(arch, "phi3" | "olmo2" | "olmoe")
+            || self.arch.experts && arch == "llama";
+        to.float(&key(epsilon), self.number(of).unwrap_or(if coarse { 1e-5 } else { 1e-6 }));
+        if matches!(arch, "gpt2" | "bloom") {
             return Ok(Vec::new());
+        }
+        if self.arch.experts {
+            to.count(&key("expert_count"), self.sizes.experts as u32);
+            to.count(&key("expert_used_count"), self.sizes.active as u32);
+        }
+        if matches!(arch, "qwen2moe" | "qwen3moe") {
+            to.count(&key("expert_feed_forward_length"), self.sizes.expert_width as u32);
+        }
+        if arch == "qwen2moe" {
+            to.count(&key("expert_shared_feed_forward_length"), self.sizes.shared_width as u32);
+        }
+        if matches!(arch, "gptneox" | "stablelm") {
+            let parallel = self.config.get("use_parallel_residual").and_then(Value::as_bool).unwrap_or(arch == "gptneox");
+            to.flag(&key("use_parallel_residual"), parallel);
         }
         for name in ["attention.key_length", "attention.value_length"] {
             to.count(&key(name), head as u32);
@@ -298,21 +403,39 @@ mod tests {
     #[test]
     fn changes_are_undone() {
         let values = Array2::from_shape_fn((24, 3), |(r, c)| (3 * r + c) as f32).into_dyn();
-        for change in [Change::Same, Change::Unpair { heads: 2 }, Change::Unpair { heads: 3 }, Change::Turn, Change::LessOne] {
+        for change in [
+            Change::Same,
+            Change::Unpair { heads: 2 },
+            Change::Unpair { heads: 3 },
+            Change::Turn,
+            Change::LessOne,
+            Change::Group { heads: 2 },
+        ] {
             assert_eq!(change.apply(change.undo(values.clone())), values, "{change:?}");
         }
     }
 
     #[test]
     fn names_go_back_within_the_blocks_that_are_there() {
-        let llama = Arch::of("llama").unwrap();
-        let inverse = |name: &str| llama.inverse(name, 3, (9, 3)).map(|(name, _)| name);
+        let llama = Arch::of("llama", false).unwrap();
+        let inverse = |name: &str| llama.inverse(name, 3, (9, 3)).map(|place| place.name);
         assert_eq!(inverse("model.layers.2.self_attn.k_proj.weight").as_deref(), Some("blk.2.attn_k.weight"));
         assert_eq!(inverse("model.norm.weight").as_deref(), Some("output_norm.weight"));
         for unknown in
             ["model.layers.3.self_attn.k_proj.weight", "model.layers.02.mlp.up_proj.weight", "model.layers.0.mlp.weight"]
         {
             assert_eq!(inverse(unknown), None, "{unknown}");
+        }
+        // Published checkpoints of some families leave out the first word.
+        assert_eq!(inverse("layers.1.mlp.up_proj.weight").as_deref(), Some("blk.1.ffn_up.weight"));
+        let place =
+            |name: &str| Arch::of("llama", true).unwrap().inverse(name, 3, (9, 3)).map(|place| (place.name, place.expert));
+        let expert = "model.layers.1.block_sparse_moe.experts.7.w2.weight";
+        assert_eq!(place(expert), Some(("blk.1.ffn_down_exps.weight".to_string(), Some(7))));
+        for unknown in
+            ["model.layers.1.block_sparse_moe.experts.07.w2.weight", "model.layers.1.block_sparse_moe.experts.w2.weight"]
+        {
+            assert_eq!(place(unknown), None, "{unknown}");
         }
     }
 }

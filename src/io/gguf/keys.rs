@@ -80,9 +80,6 @@ impl Model {
     /// [`Error::Malformed`] naming the key.
     pub fn read(file: &Gguf, arch: &Arch) -> Result<Model> {
         let keys = Keys { file, arch: arch.name };
-        if let Some(experts) = keys.count_or("expert_count")?.filter(|n| *n > 0) {
-            return Err(Error::malformed(file.path(), format!("{experts} experts are stated; mixtures of experts are not read")));
-        }
         if let Some(parts) = file.count_or("split.count")?.filter(|n| *n > 1) {
             let reason = format!("is one of {parts} parts of a model; llama-gguf-split --merge makes one file of them");
             return Err(Error::malformed(file.path(), reason));
@@ -103,8 +100,8 @@ impl Model {
         let kv_heads = keys.count_or("attention.head_count_kv")?.unwrap_or(heads);
         let (hidden, context) = (positive("embedding_length")?, positive("context_length")?);
         let width = match keys.count_or("feed_forward_length")? {
-            // The one family whose width follows from another size.
-            None if arch.name == "gpt2" => 4 * hidden,
+            // The families whose width follows from another size.
+            None if matches!(arch.name, "gpt2" | "bloom") => 4 * hidden,
             _ => positive("feed_forward_length")?,
         };
         let stated = keys.count_or("attention.key_length")?;
@@ -112,7 +109,23 @@ impl Model {
         let turned = keys.count_or("rope.dimension_count")?.unwrap_or(head_dim);
         let vocab = file.tensor("token_embd.weight").and_then(|t| t.shape.first().copied()).unwrap_or(0);
         let features = |heads: usize| heads.saturating_mul(head_dim);
-        let sizes = Sizes { hidden, vocab, context, head: head_dim, q: features(heads), kv: features(kv_heads), width };
+        let (experts, active) = match arch.experts {
+            true => (positive("expert_count")?, positive("expert_used_count")?),
+            false => (0, 0),
+        };
+        if active > experts {
+            return Err(keys.refuse("expert_used_count", format!("is {active}, but there are {experts} experts")));
+        }
+        let own = |key: &str, other: usize| Ok::<usize, Error>(keys.count_or(key)?.filter(|n| *n > 0).unwrap_or(other));
+        let (expert_width, shared_width) = match arch.name {
+            "qwen2moe" | "qwen3moe" => {
+                let each = own("expert_feed_forward_length", width / active)?;
+                (each, own("expert_shared_feed_forward_length", width)?)
+            }
+            _ => (width, 0),
+        };
+        let (q, kv) = (features(heads), features(kv_heads));
+        let sizes = Sizes { hidden, vocab, context, head: head_dim, q, kv, width, experts, active, expert_width, shared_width };
         Ok(Model { layers, heads: (heads, kv_heads), head_dim, turned, sizes })
     }
 
@@ -137,8 +150,10 @@ impl Model {
             return Err(keys.refuse("attention.value_length", reason));
         }
         // Only these families turn a part of a head.
-        let part = matches!(keys.arch, "phi2" | "phi3" | "nemotron");
-        if keys.arch != "gpt2" && (self.turned % 2 != 0 || self.turned > head_dim || !part && self.turned != head_dim) {
+        let part = matches!(keys.arch, "phi2" | "phi3" | "nemotron" | "gptneox" | "stablelm");
+        if !matches!(keys.arch, "gpt2" | "bloom")
+            && (self.turned % 2 != 0 || self.turned > head_dim || !part && self.turned != head_dim)
+        {
             let reason = format!("is {}, but heads have {head_dim} features", self.turned);
             return Err(keys.refuse("rope.dimension_count", reason));
         }
@@ -150,7 +165,7 @@ impl Model {
         let (windowed, capped) = (gemma3 || matches!(keys.arch, "gemma2" | "phi3"), keys.arch == "gemma2");
         // What other architectures have, with the values that change nothing.
         let neutral: &[(&str, &[f64])] = &[
-            ("attention.max_alibi_bias", &[0.0]),
+            ("attention.max_alibi_bias", if keys.arch == "bloom" { &[0.0, 8.0] } else { &[0.0] }),
             ("attention.clamp_kqv", &[0.0]),
             ("attention.scale", &[0.0]),
             ("attention.output_scale", &[0.0, 1.0]),
@@ -171,7 +186,14 @@ impl Model {
             ("embedding_scale", &[0.0, 1.0]),
             ("logit_scale", &[0.0, 1.0]),
             ("nextn_predict_layers", &[0.0]),
-            ("expert_shared_count", &[0.0]),
+            ("expert_shared_count", if keys.arch == "qwen2moe" { &[0.0, 1.0] } else { &[0.0] }),
+            ("expert_weights_scale", &[0.0, 1.0]),
+            ("expert_gating_func", &[0.0, 1.0]),
+            ("expert_group_count", &[0.0, 1.0]),
+            ("expert_group_used_count", &[0.0, 1.0]),
+            ("leading_dense_block_count", &[0.0]),
+            ("interleave_moe_layer_step", &[0.0, 1.0]),
+            ("moe_every_n_layers", &[0.0, 1.0]),
         ];
         let off = |key: &str, neutral: &[f64]| -> Result<()> {
             match keys.number_or(key)? {
@@ -204,6 +226,18 @@ impl Model {
         }
         if !gemma3 && keys.arch != "gemma2" && window.is_some() && keys.file.metadata().contains_key(&keys.key(PATTERN)) {
             return Err(keys.refuse(PATTERN, format!("is not known of a {}", keys.arch)));
+        }
+        let normalised = matches!(keys.arch, "llama" | "qwen3moe");
+        if keys.file.flag_or(&keys.key("expert_weights_norm"))?.is_some_and(|norm| self.sizes.experts > 0 && norm != normalised) {
+            return Err(keys.refuse("expert_weights_norm", format!("is {}, which is not known of a {}", !normalised, keys.arch)));
+        }
+        if self.heads.0 != self.heads.1 && matches!(keys.arch, "gptneox" | "bloom") {
+            return Err(keys
+                .refuse("attention.head_count_kv", format!("is {}; each of {} heads has its own", self.heads.1, self.heads.0)));
+        }
+        let wide = 4 * self.sizes.hidden;
+        if keys.arch == "bloom" && self.sizes.width != wide {
+            return Err(keys.refuse("feed_forward_length", format!("is {}; a bloom has {wide}", self.sizes.width)));
         }
         if keys.file.flag_or(&keys.key("attention.causal"))? == Some(false) {
             return Err(keys.refuse("attention.causal", "is false; tokens that see those behind them are not known here"));

@@ -9,6 +9,7 @@
 //! [`Folder`](crate::io::Folder) open.
 
 mod arch;
+mod arches;
 mod quant;
 mod encode;
 mod write;
@@ -24,6 +25,7 @@ mod export;
 
 pub use export::{ExportTypes, Exported, export};
 pub use import::{Imported, import, import_checked};
+pub use inverse::comes_back_as;
 pub use quant::Quant;
 pub use value::GgufValue;
 pub(crate) use words::merge_sides;

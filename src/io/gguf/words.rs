@@ -11,6 +11,8 @@ use std::collections::HashMap;
 pub(super) struct Files<'a> {
     pub tokenizer: &'a Map<String, Value>,
     pub settings: &'a Map<String, Value>,
+    /// The chat template, wherever the folder has it.
+    pub chat: Option<&'a str>,
     pub config: &'a Map<String, Value>,
 }
 
@@ -148,7 +150,7 @@ impl Files<'_> {
         let is = |id: Option<usize>, text: Option<&String>| text.is_some() && id.and_then(|id| texts.get(id)) == text;
         to.flag("tokenizer.ggml.add_bos_token", is(bos, around.first()));
         to.flag("tokenizer.ggml.add_eos_token", is(eos, around.last()));
-        if let Some(template) = self.settings.get("chat_template").and_then(Value::as_str) {
+        if let Some(template) = self.chat {
             to.text("tokenizer.chat_template", template);
         }
     }

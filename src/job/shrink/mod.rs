@@ -7,8 +7,9 @@ mod described;
 mod vocabulary;
 mod report;
 mod page;
+mod make;
 mod run;
 
 pub use method::{ShrinkMethod, UnitMetric};
-pub use report::{ModelSize, ShrinkReport};
+pub use report::{ExpertsReport, ModelSize, ShrinkReport};
 pub use settings::ShrinkJob;

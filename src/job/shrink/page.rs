@@ -16,14 +16,24 @@ impl ShrinkReport {
     pub fn page(&self) -> Result<String> {
         let model =
             self.job.model.as_deref().and_then(|m| m.file_name()).map_or("?".into(), |n| n.to_string_lossy().into_owned());
-        let mut page = Page::new(format!("Made smaller by {}: {model}", self.job.method)).table(&self.sizes());
+        let mut page = Page::new(format!("Made smaller by {}: {model}", self.chosen_by())).table(&self.sizes());
         for perplexity in &self.texts {
             page = perplexity.on(page)?;
         }
-        page = page
-            .heading("What is left")
-            .text("Of each layer of the model before, by kind of unit; 0 of layers that were left out.");
-        page = page.figure(&self.left().to_svg()?);
+        if let Some(mixture) = &self.mixture {
+            let [experts, active] =
+                [mixture.experts, mixture.active].map(|[before, after]| format!("{before} before, {after} after"));
+            let text = format!(
+                "Of each block: {experts}. Experts that a token meets: {active}. Scores as {} has them.",
+                self.chosen_by()
+            );
+            page = page.heading("Experts").text(&text).table(&mixture.table());
+        } else {
+            page = page
+                .heading("What is left")
+                .text("Of each layer of the model before, by kind of unit; 0 of layers that were left out.");
+            page = page.figure(&self.left().to_svg()?);
+        }
         if let Some(errors) = self.errors() {
             page = page
                 .heading("Error")

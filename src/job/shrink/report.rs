@@ -6,7 +6,7 @@ use crate::eval::Census;
 use crate::io::Folder;
 use crate::job::PerplexityReport;
 use crate::lm::Config;
-use crate::prune::{BlockWidths, LayerChoice, SearchRecord, Tried, UnitRecord};
+use crate::prune::{BlockWidths, ExpertRecord, LayerChoice, SearchRecord, Tried, UnitRecord};
 use crate::report::{Cell, Table};
 use crate::structure::UnitKind;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,25 @@ impl ModelSize {
     }
 }
 
+/// What became of the experts of a mixture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExpertsReport {
+    /// Experts of a block, before and after.
+    pub experts: [usize; 2],
+    /// How many of them a token meets, before and after.
+    pub active: [usize; 2],
+    /// Block by block.
+    pub blocks: Vec<ExpertRecord>,
+}
+
+impl ExpertsReport {
+    /// How many experts no token of the calibration met, of those that were measured.
+    fn idle(&self) -> (usize, usize) {
+        let all = || self.blocks.iter().flat_map(|block| &block.tokens);
+        (all().filter(|tokens| **tokens == 0).count(), all().count())
+    }
+}
+
 /// The outcome of a [`ShrinkJob`]. It serialises to the record `shrink.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -64,6 +83,9 @@ pub struct ShrinkReport {
     pub layers: Option<LayerChoice>,
     /// Units that stayed, of hidden features first, then block by block.
     pub units: Vec<UnitRecord>,
+    /// Experts of a mixture, where some went or fewer are met.
+    #[serde(flatten)]
+    pub mixture: Option<ExpertsReport>,
     /// How long it took, without measuring a perplexity.
     pub seconds: f64,
     /// The most bytes of memory, where the system says.
@@ -137,12 +159,27 @@ impl ShrinkReport {
                 (0..layers.scores.len()).filter(|l| !layers.kept.contains(l)).map(|l| l.to_string()).collect();
             text += &format!("layers left out: {}\n", gone.join(", "));
         }
+        if let Some(mixture) = &self.mixture {
+            text += &mixture.table().to_text();
+            let (ExpertsReport { experts, active, blocks }, (idle, measured)) = (mixture, mixture.idle());
+            text += &format!(
+                "{} of {} experts stay in each of {} blocks, and a token meets {} of them ({} before)\n",
+                experts[1],
+                experts[0],
+                blocks.len(),
+                active[1],
+                active[0]
+            );
+            if measured > 0 {
+                text += &format!("{idle} of {measured} experts met no token of the calibration: their score is 0\n");
+            }
+        }
         let (a, b) = (self.before, self.after);
         let fraction = |after: f64, before: f64| if before > 0.0 { 100.0 * after / before } else { 100.0 };
         text += &format!(
             "{} by {} -> {}\nparameters {} -> {} ({:.1} %), of the blocks {} -> {} ({:.1} %); {:.1} -> {:.1} MB; FLOPs a token {} -> {}\n",
             self.job.model.as_deref().unwrap_or(std::path::Path::new("?")).display(),
-            self.job.method,
+            self.chosen_by(),
             self.out.display(),
             a.parameters,
             b.parameters,
@@ -180,9 +217,29 @@ impl ShrinkReport {
         text
     }
 
+    /// The name of the method that chose what stays.
+    pub(super) fn chosen_by(&self) -> &'static str {
+        if self.mixture.is_some() { self.job.experts_by.name() } else { self.job.method.name() }
+    }
+
     /// Units of one kind that went, of all blocks.
     pub fn gone(&self, kind: UnitKind) -> usize {
         self.units.iter().filter(|u| u.kind == kind).map(|u| u.units - u.kept.len()).sum()
+    }
+}
+
+impl ExpertsReport {
+    /// Block by block: scores of what stays and of what went, tokens of the experts that met fewest and most.
+    pub(super) fn table(&self) -> Table {
+        let mut table = Table::new(["block", "experts", "left", "smallest kept", "largest gone", "fewest tokens", "most tokens"]);
+        for block in &self.blocks {
+            let kept = block.kept.iter().map(|&e| block.scores[e]).reduce(f64::min);
+            let gone = (0..block.scores.len()).filter(|e| !block.kept.contains(e)).map(|e| block.scores[e]).reduce(f64::max);
+            let number = |score: Option<f64>| score.map(|score| Cell::float(score, 5));
+            let (fewest, most) = (block.tokens.iter().min().copied(), block.tokens.iter().max().copied());
+            table.row((block.block, block.scores.len(), block.kept.len(), number(kept), number(gone), fewest, most));
+        }
+        table
     }
 }
 

@@ -1,39 +1,28 @@
 //! A job that is run on a folder.
 
 use super::described::{asked, outcome};
+use super::make::Prepared;
 use super::method::ShrinkMethod;
 use super::report::{ModelSize, ShrinkReport};
 use super::settings::ShrinkJob;
 use super::vocabulary::cut;
-use crate::criteria::{Fisher, Magnitude, MagnitudeNorm, Saliency, Taylor};
 use crate::data::Sequences;
 use crate::eval::peak_memory;
 use crate::io::{FolderWriter, Output, outputs};
-use crate::job::event::{Event, Stage};
+use crate::job::event::Event;
 use crate::job::inputs::{CalibrationText, activation_bytes, open_whole, remarks, scratch_folder};
 use crate::job::quality::{Quality, Texts, texts_of};
-use crate::job::search::progress;
 use crate::job::standing::{Mine, Standing, is_of_another_run};
 use crate::kernels::Isa;
 use crate::lm::Config;
-use crate::prune::{
-    ActivationMemory, BlockWidths, DepthScore, LanguageShrinking, OutputMetrics, SearchRecord, SequenceGradients, ShrinkRun,
-    SizeTarget, UnitMethod, check_measurable, language_layers, search_sizes, shrink_language, spread_widths,
-};
-use crate::rng::Seed;
-use crate::solve::GroupObs;
+use crate::prune::{ActivationMemory, check_measurable};
 use crate::{Error, Result};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 impl ShrinkJob {
-    fn obs(&self) -> GroupObs {
-        GroupObs { damping: self.damping, rounds: self.rounds, swaps: self.swaps }
-    }
-
     /// Makes the folder `model` smaller and writes the folder `out`, which appears whole or not at all.
     ///
     /// `watch` is told what happens, and stops the run with [`ControlFlow::Break`]: [`Error::Interrupted`]. An error or a stop when a block is done
@@ -92,92 +81,22 @@ impl ShrinkJob {
         let cut_as = Texts { files: texts, context: self.context, windows: self.windows, bos: self.bos };
         let quality = Quality::new(&cut_as, &folder, &config, watch)?;
         let spent = quality.as_ref().map_or(Duration::ZERO, |q| q.spent);
-        let criterion: Option<Box<dyn Saliency>> = match self.method {
-            ShrinkMethod::Taylor => Some(Box::new(Taylor)),
-            ShrinkMethod::Fisher => Some(Box::new(Fisher)),
-            ShrinkMethod::Magnitude => Some(Box::new(Magnitude { norm: MagnitudeNorm::L2 })),
-            _ => None,
-        };
-        let needs = criterion.as_ref().map(|c| c.needs());
-        let gradients = match needs.filter(|needs| gradients_wanted && SequenceGradients::wanted(*needs)) {
-            Some(needs) => {
-                let layers = language_layers(&folder, &config, &[], &[])?;
-                let see = |done, of| progress(watch, Stage::Gradients, done, of);
-                Some(SequenceGradients::measure(&folder, &config, &calibration, &layers, needs, &memory, see)?)
-            }
-            None => None,
-        };
-        let method = match (self.method, &criterion) {
-            _ if prefix => UnitMethod::Prefix,
-            (_, Some(criterion)) => UnitMethod::Weights(criterion.as_ref(), gradients.as_ref()),
-            (ShrinkMethod::Minitron, _) => UnitMethod::Minitron,
-            (ShrinkMethod::Flap, _) => UnitMethod::Flap,
-            (ShrinkMethod::Random, _) => UnitMethod::Random(Seed(self.seed)),
-            _ => UnitMethod::Obs(self.obs()),
-        };
-        let before = ModelSize::of(&folder, &config)?;
-        // Sizes of a model do not depend on them: they are measured again where a run goes on, to the same bits.
-        let metrics = match self.weighs() && !prefix {
-            true => {
-                let see = &mut |done, of| progress(watch, Stage::Gradients, done, of);
-                Some(OutputMetrics::measure(&folder, &config, &calibration, &memory, see)?)
-            }
-            false => None,
-        };
-        let spread: Option<BlockWidths> = match (&unfinished, self.parameters.filter(|_| self.per_layer)) {
-            (_, None) => None,
-            (Some(before), Some(_)) => Some(taken_up(out, before, "widths")?),
-            (None, Some(target)) => {
-                let found;
-                let metrics = match &metrics {
-                    Some(metrics) => metrics,
-                    None => {
-                        let see = &mut |done, of| progress(watch, Stage::Gradients, done, of);
-                        found = OutputMetrics::measure(&folder, &config, &calibration, &memory, see)?;
-                        &found
-                    }
-                };
-                let see = &mut |done, of| progress(watch, Stage::Sizes, done, of);
-                let whole = if matches!(target, SizeTarget::Blocks(_)) { before.blocks } else { before.parameters };
-                let model = (&folder, &config);
-                Some(spread_widths(model, &calibration, (target, whole), (self.obs(), self.round), metrics, &memory, see)?)
-            }
-        };
-        // A run that is taken up again has the sizes that it had.
-        let found = match (&unfinished, self.parameters.filter(|_| !self.per_layer)) {
-            (_, None) => None,
-            (Some(before), Some(_)) => Some(taken_up(out, before, "found")?),
-            (None, Some(target)) => {
-                let see = &mut |done, of| progress(watch, Stage::Sizes, done, of);
-                let model = (&folder, &config);
-                Some(search_sizes(model, &calibration, (target, self.round), before.parameters, &memory, see)?)
-            }
-        };
-        let mut noted = described.clone();
-        noted["widths"] = serde_json::to_value(&spread).map_err(|e| Error::invalid_option("record", e.to_string()))?;
-        noted["found"] = serde_json::to_value(&found).map_err(|e| Error::invalid_option("record", e.to_string()))?;
-        let shrinking = LanguageShrinking {
-            sort: self.sort,
-            depth: if found.is_some() { DepthScore::Cosine } else { self.depth_by },
-            hidden_by: self.hidden_by,
-            widths: spread.as_ref().map(|s| &s.widths[..]),
-            metrics: metrics.as_ref(),
-            vocabulary: vocabulary.as_ref(),
-            correction: self.correction()?.filter(|_| !prefix),
-            ..LanguageShrinking::new(found.as_ref().map_or(self.sizes(), SearchRecord::sizes), method, memory)
-        };
-        let run = ShrinkRun {
+        let run = Prepared {
             folder: &folder,
             config: &config,
             calibration: &calibration,
-            shrinking: &shrinking,
-            out: &output,
-            described: unfinished.as_ref().unwrap_or(&noted),
-            resume: unfinished.is_some(),
+            vocabulary: vocabulary.as_ref(),
+            memory,
+            output: &output,
+            described: &described,
+            unfinished: unfinished.as_ref(),
+            gradients: gradients_wanted,
         };
-        let done = shrink_language(run, &mut |p| {
-            watch(&Event::Progress { stage: Stage::Blocks, done: p.blocks, of: p.of, memory: p.memory })
-        })?;
+        let before = ModelSize::of(&folder, &config)?;
+        let done = match self.removes_experts() {
+            true => self.without_experts(&run, watch)?,
+            false => self.without_units(&run, before, watch)?,
+        };
         let seconds = (begun.elapsed() - spent).as_secs_f64();
         let part = FolderWriter::working_folder(out);
         let keep = |e: Error| if part.is_dir() { e.unfinished(part.clone()) } else { e };
@@ -194,10 +113,11 @@ impl ShrinkJob {
             settings: described,
             before,
             after: ModelSize::of(&whole, &done.config).map_err(keep)?,
-            search: found,
-            spread,
+            search: done.search,
+            spread: done.spread,
             layers: done.record.layers,
             units: done.record.units,
+            mixture: done.mixture,
             seconds,
             peak_bytes: peak_memory(),
             threads: rayon::current_num_threads(),
@@ -213,12 +133,6 @@ impl ShrinkJob {
         named.and_then(|()| done.writer.finish()).map_err(keep)?;
         Ok(report)
     }
-}
-
-/// What an unfinished run had found before its first block.
-fn taken_up<T: DeserializeOwned>(out: &Path, before: &Value, what: &str) -> Result<T> {
-    let wrong = |e| Error::malformed(FolderWriter::working_folder(out), format!("{what} of the unfinished run: {e}"));
-    serde_json::from_value(before[what].clone()).map_err(wrong)
 }
 
 /// A run that was done before: nothing is written anew.

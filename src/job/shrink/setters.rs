@@ -3,7 +3,7 @@
 use super::method::{ShrinkMethod, UnitMetric};
 use super::settings::ShrinkJob;
 use crate::data::Bos;
-use crate::prune::{DepthScore, HiddenScore, SizeTarget};
+use crate::prune::{DepthScore, ExpertScore, HiddenScore, SizeTarget};
 use std::path::PathBuf;
 
 macro_rules! setters {
@@ -34,6 +34,12 @@ setters! {
     layers(layers: usize) = Some(layers);
     /// Entries of the vocabulary that stay.
     vocabulary(entries: usize) = Some(entries);
+    /// Of a mixture: experts of a block that stay.
+    experts(count: usize) = Some(count);
+    /// Of a mixture: how many experts a token meets.
+    active_experts(count: usize) = Some(count);
+    /// How experts are chosen.
+    experts_by(score: ExpertScore) = score;
     /// Whether each block has its own widths.
     per_layer(on: bool) = on;
     /// By what `obs` chooses heads and features.

@@ -4,7 +4,7 @@ use super::super::settings::activation_megabytes;
 use super::method::{ShrinkMethod, UnitMetric};
 use crate::data::Bos;
 use crate::job::recipe::{self, Recipe};
-use crate::prune::{Correction, DepthScore, HiddenScore, ShrinkSizes, SizeTarget};
+use crate::prune::{Correction, DepthScore, ExpertScore, HiddenScore, ShrinkSizes, SizeTarget};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -34,6 +34,9 @@ use std::path::{Path, PathBuf};
 /// | `hidden` | all | from 1 | hidden features that stay, by the mean activations of norms |
 /// | `layers` | all | from 1 | layers that stay |
 /// | `vocabulary` | all | from 1 | entries of the vocabulary that stay: bytes, special tokens and those that `text` uses most |
+/// | `experts` | all | from 1 | of a mixture: experts of a block that stay, in a run of their own |
+/// | `active-experts` | as before, or as stay | from 1 | of a mixture: how many experts a token meets |
+/// | `experts-by` | `reap` | [`ExpertScore`] | how experts are chosen |
 /// | `parameters` | | [`SizeTarget`] | what stays in all, instead of sizes: a fraction of the blocks' weights, or a count of the whole; layers, heads and features are searched for |
 /// | `per-layer` | false | | with `parameters`: whether each block has its own widths, by what the loss is expected to rise by |
 /// | `round` | 64 | from 1 | of the search: feed-forward features are multiples of it, or go in steps of it from each block |
@@ -78,6 +81,12 @@ pub struct ShrinkJob {
     pub layers: Option<usize>,
     /// Entries of the vocabulary that stay.
     pub vocabulary: Option<usize>,
+    /// Of a mixture: experts of a block that stay.
+    pub experts: Option<usize>,
+    /// Of a mixture: how many experts a token meets.
+    pub active_experts: Option<usize>,
+    /// How experts are chosen.
+    pub experts_by: ExpertScore,
     /// How many parameters stay, instead of sizes.
     pub parameters: Option<SizeTarget>,
     /// Whether each block has its own widths.
@@ -129,7 +138,7 @@ pub struct ShrinkJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 29] = [
+pub(super) const NAMES: [&str; 32] = [
     "model",
     "out",
     "intermediate",
@@ -138,6 +147,9 @@ pub(super) const NAMES: [&str; 29] = [
     "hidden",
     "layers",
     "vocabulary",
+    "experts",
+    "active-experts",
+    "experts-by",
     "parameters",
     "per-layer",
     "round",
@@ -172,6 +184,9 @@ impl Default for ShrinkJob {
             hidden: None,
             layers: None,
             vocabulary: None,
+            experts: None,
+            active_experts: None,
+            experts_by: ExpertScore::Reap,
             parameters: None,
             per_layer: false,
             round: 64,
@@ -263,6 +278,8 @@ impl ShrinkJob {
             ("hidden", self.hidden),
             ("layers", self.layers),
             ("vocabulary", self.vocabulary),
+            ("experts", self.experts),
+            ("active-experts", self.active_experts),
             ("samples", Some(self.samples)),
             ("context", Some(self.context)),
             ("rounds", Some(self.rounds)),
@@ -286,6 +303,9 @@ impl ShrinkJob {
     /// [`Error::InvalidOption`] with the setting, its value and the range.
     pub fn check(&self) -> Result<()> {
         self.check_ranges()?;
+        if self.removes_experts() {
+            return self.check_experts();
+        }
         if self.parameters.is_some() && (self.sort || self.sizes() != ShrinkSizes::default()) {
             return Err(Error::invalid_option("parameters", "finds the sizes that stay: give none with it, and no --sort"));
         }
@@ -311,7 +331,7 @@ impl ShrinkJob {
         let nothing =
             self.sizes() == ShrinkSizes::default() && !self.sort && self.parameters.is_none() && self.vocabulary.is_none();
         if nothing {
-            let reason = "nothing goes: give --intermediate, --heads, --kv-heads, --hidden, --layers or --vocabulary, with what stays, or --parameters, or --sort";
+            let reason = "nothing goes: give --intermediate, --heads, --kv-heads, --hidden, --layers, --experts, --active-experts or --vocabulary, with what stays, or --parameters, or --sort";
             return Err(Error::invalid_option("sizes", reason));
         }
         if !self.correct.is_empty() && self.method != ShrinkMethod::Obs {
@@ -333,6 +353,49 @@ impl ShrinkJob {
         Ok(())
     }
 
+    /// Whether experts go, or fewer of them are met.
+    pub(super) fn removes_experts(&self) -> bool {
+        self.experts.or(self.active_experts).is_some()
+    }
+
+    /// Refuses what else is asked for where experts go.
+    fn check_experts(&self) -> Result<()> {
+        let others = [
+            ("intermediate", self.intermediate.is_some()),
+            ("heads", self.heads.is_some()),
+            ("kv-heads", self.kv_heads.is_some()),
+            ("hidden", self.hidden.is_some()),
+            ("layers", self.layers.is_some()),
+            ("vocabulary", self.vocabulary.is_some()),
+            ("parameters", self.parameters.is_some()),
+            ("per-layer", self.per_layer),
+            ("sort", self.sort),
+            ("correct", !self.correct.is_empty()),
+        ];
+        if let Some((option, _)) = others.into_iter().find(|(_, given)| *given) {
+            return Err(Error::invalid_option(
+                option,
+                "cannot be used with --experts: experts leave in a run, or stage, of their own",
+            ));
+        }
+        if let Some(folder) = self.scratch.as_ref().filter(|folder| !folder.is_dir()) {
+            return Err(Error::invalid_option("scratch", format!("{} is no folder", folder.display())));
+        }
+        if self.reads_calibration() && self.calibration.is_none() {
+            let reason = "is missing: experts are chosen by what they do; --experts-by random needs none";
+            return Err(Error::invalid_option("calibration", reason));
+        }
+        Ok(())
+    }
+
+    /// Whether anything is chosen by chance.
+    pub(super) fn draws(&self) -> bool {
+        match self.removes_experts() {
+            true => self.experts.is_some() && self.experts_by == ExpertScore::Random,
+            false => self.method == ShrinkMethod::Random,
+        }
+    }
+
     /// Whether heads or features of blocks go.
     pub(super) fn moves(&self) -> bool {
         self.intermediate.is_some() || self.heads.is_some() || self.kv_heads.is_some() || self.sort || self.parameters.is_some()
@@ -340,6 +403,9 @@ impl ShrinkJob {
 
     /// Whether anything is measured on the calibration.
     pub(super) fn reads_calibration(&self) -> bool {
+        if self.removes_experts() {
+            return self.experts.is_some() && self.experts_by.measures();
+        }
         self.hidden.is_some()
             || self.layers.is_some()
             || self.parameters.is_some()
@@ -386,7 +452,7 @@ impl ShrinkJob {
 mod tests {
     use super::{NAMES, ShrinkJob, ShrinkMethod, UnitMetric};
     use crate::data::Bos;
-    use crate::prune::{DepthScore, HiddenScore, SizeTarget};
+    use crate::prune::{DepthScore, ExpertScore, HiddenScore, SizeTarget};
 
     #[test]
     fn the_names_are_those_of_the_fields() {
@@ -410,6 +476,9 @@ mod tests {
             .layers(5)
             .parameters(SizeTarget::Blocks(0.75))
             .vocabulary(14)
+            .experts(15)
+            .active_experts(16)
+            .experts_by(ExpertScore::Use)
             .per_layer(true)
             .metric(UnitMetric::Error)
             .hidden_by(HiddenScore::Pca)
@@ -448,6 +517,11 @@ mod tests {
             line(job().heads(1).method(ShrinkMethod::Minitron).correct(1.0, 0.0)).starts_with("correct: is for --method obs")
         );
         assert!(line(ShrinkJob::default().heads(1)).starts_with("calibration: this method measures"));
+        assert!(line(ShrinkJob::default().experts(2)).starts_with("calibration: is missing: experts are chosen by what they do"));
+        assert!(line(job().experts(2).heads(1)).starts_with("heads: cannot be used with --experts"));
+        assert!(line(job().active_experts(0)).starts_with("active-experts: 0 is not at least 1"));
+        assert!(ShrinkJob::default().experts(2).experts_by(ExpertScore::Random).check().is_ok());
+        assert!(ShrinkJob::default().active_experts(2).check().is_ok());
         let weights = ShrinkJob::default().method(ShrinkMethod::Magnitude);
         assert!(weights.clone().heads(1).check().is_ok());
         assert!(line(weights.layers(1)).starts_with("calibration: layers and hidden features"));

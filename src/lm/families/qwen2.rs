@@ -20,13 +20,18 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     Ok(recipe)
 }
 
+/// The window that a config of Qwen asks for.
+pub(super) fn asked_window(keys: Keys<'_>) -> Result<Option<usize>> {
+    match keys.flag("use_sliding_window", false)? {
+        true if keys.0.contains_key("sliding_window") => keys.window("sliding_window"),
+        true => Ok(Some(4096)),
+        false => Ok(None),
+    }
+}
+
 /// The windows of Qwen's configs: of no block, or of those from a number on.
 pub(super) fn late_windows(keys: Keys<'_>, recipe: &mut Architecture) -> Result<()> {
-    let window = match keys.flag("use_sliding_window", false)? {
-        true if keys.0.contains_key("sliding_window") => keys.window("sliding_window")?,
-        true => Some(4096),
-        false => None,
-    };
+    let window = asked_window(keys)?;
     let first = keys.size_if("max_window_layers")?.unwrap_or(28);
     windows(keys, recipe, window, |i| window.is_some() && i >= first)
 }

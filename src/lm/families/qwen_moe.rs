@@ -4,11 +4,11 @@
 //! The attention of Qwen2 and Qwen3. In every `decoder_sparse_step`-th block that `mlp_only_layers` does not name, experts stand in the place of
 //! the feed-forward layers; in Qwen2 all tokens meet one more, times the logistic function of a layer of its own.
 
-use super::qwen2::late_windows;
+use super::qwen2::{asked_window, late_windows};
 use super::qwen3;
 use crate::Result;
 use crate::lm::architecture::{
-    Architecture, BlockList, BlockNames, Defaults, Definition, ExpertNames, Experts, Keys, LLAMA, USUAL, setting,
+    Architecture, BlockList, BlockNames, Defaults, Definition, ExpertNames, Experts, Keys, LLAMA, USUAL, setting, windows,
 };
 
 pub(super) static QWEN2: Definition = Definition {
@@ -56,6 +56,9 @@ fn qwen2_moe(keys: Keys<'_>) -> Result<Architecture> {
 
 fn qwen3_moe(keys: Keys<'_>) -> Result<Architecture> {
     let mut recipe = qwen3::with(keys, Defaults { kv_heads: Some(4), ..LLAMA })?;
+    // Here the reference library knows no number from which blocks see a window: all do.
+    let window = asked_window(keys)?;
+    windows(keys, &mut recipe, window, |_| window.is_some())?;
     let experts = Experts {
         count: keys.size_or("num_experts", 128)?,
         active: keys.size_or("num_experts_per_tok", 8)?,

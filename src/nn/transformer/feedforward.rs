@@ -136,7 +136,7 @@ impl FeedForward {
     }
 
     /// The outputs for `x`.
-    pub(super) fn outputs(&self, x: &Array2<f32>, observer: &mut dyn Observer) -> Array2<f32> {
+    pub(crate) fn outputs(&self, x: &Array2<f32>, observer: &mut dyn Observer) -> Array2<f32> {
         let mut y = Array2::zeros((x.nrows(), self.down.shape().0));
         self.finish(&self.inner(&self.open(x, observer)), &mut y, observer);
         y

@@ -48,6 +48,15 @@ pub struct Routed {
     pub weights: Vec<f32>,
 }
 
+impl Routed {
+    /// Adds what the expert gives for its tokens, `y (tokens of its own, features)`, times their factors to `h`.
+    pub(crate) fn add(&self, y: &Array2<f32>, h: &mut Array2<f32>) {
+        for ((&token, &weight), y) in self.tokens.iter().zip(&self.weights).zip(y.rows()) {
+            h.row_mut(token).scaled_add(weight, &y);
+        }
+    }
+}
+
 /// Is shown the number of an expert, its tokens, and its outputs for them.
 pub(crate) type SeeExpert<'f> = dyn FnMut(usize, &Routed, &Array2<f32>) + 'f;
 
@@ -161,10 +170,13 @@ impl Mixture {
             }
             let y = expert.outputs(&x.select(Axis(0), &routed.tokens), observer);
             see(number, &routed, &y);
-            for ((&token, &weight), y) in routed.tokens.iter().zip(&routed.weights).zip(y.rows()) {
-                h.row_mut(token).scaled_add(weight, &y);
-            }
+            routed.add(&y, h);
         }
+        self.add_shared(x, h, observer);
+    }
+
+    /// Adds the outputs of the expert that all tokens meet, if there is one.
+    pub(crate) fn add_shared(&self, x: &Array2<f32>, h: &mut Array2<f32>, observer: &mut dyn Observer) {
         if let Some(shared) = &self.shared {
             let y = shared.feed.outputs(x, observer);
             let gate = shared.gate.apply(x);

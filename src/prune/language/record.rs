@@ -16,6 +16,10 @@ pub struct LayerRecord {
     pub kept: usize,
     /// Tokens that were measured.
     pub tokens: usize,
+    /// Of a layer of an expert: how many tokens of the calibration the router gives the expert. Where they are fewer than its layers have inputs,
+    /// the expert was measured on all tokens, and `tokens` says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routed: Option<usize>,
     /// ‖X (Ŵ − W)ᵀ‖² / ‖X Wᵀ‖², towards the weight that was to be met; `None` where no Gram matrix was measured.
     pub error: Option<f64>,
     /// ‖Ŵ − W‖² / ‖W‖², W the layer's own weight; `None` where that is 0 throughout, and in records of builds that did not say it.

@@ -7,7 +7,7 @@ use super::read_ahead::{read_ahead, turned_weight};
 use super::reconstruct::{BlockReconstruction, Errors, Trained};
 use super::record::{LayerRecord, Place};
 use super::resume::{begin, fits};
-use super::walk::{Prune, Walk};
+use super::walk::{DenseBlock, Prune, Walk};
 use super::{CalibrationInputs, LanguagePruning, Sequential};
 use crate::calibrate::LayerStatistics;
 use crate::criteria::Evidence;
@@ -171,7 +171,7 @@ impl Run<'_, '_> {
         let mut walk = Walk::new(folder, config, calibration, Walk::needs(settings), comparing, &settings.memory)?;
         for i in 0..=last {
             let mut block = load_block(folder, config, i)?;
-            let dense = if comparing { Some(load_block(folder, config, i)?) } else { None };
+            let dense = if comparing { Some(DenseBlock::load(folder, config, i)?) } else { None };
             let any = layers.iter().any(|l| l.block == i && settings.budgets.contains_key(&l.name));
             if i < done || !any {
                 if settings.inputs == CalibrationInputs::Pruned {
@@ -374,7 +374,8 @@ fn one(
     }
     writer.write_mask(tensor, &turned(pruned.mask.clone(), transposed))?;
     let (layer, block, seconds) = (name.to_string(), layer.block, begun.elapsed().as_secs_f64());
-    Ok((LayerRecord { layer, block, shape, kept, tokens, error, moved, reconstructed: None, seconds }, pruned.mask))
+    let routed = found.routed;
+    Ok((LayerRecord { layer, block, shape, kept, tokens, routed, error, moved, reconstructed: None, seconds }, pruned.mask))
 }
 
 /// ‖Ŵ − W‖² / ‖W‖²; 0 of a weight that is 0 and stays it, none of one that does not.

@@ -2,6 +2,7 @@
 
 mod experts;
 
+pub(in crate::prune) use self::experts::DenseBlock;
 use self::experts::{Routes, Without};
 use super::activations::{ActivationMemory, Activations, MemoryBudget};
 use super::check::check_measurable;
@@ -154,7 +155,7 @@ impl Walk {
     pub fn block(
         &mut self,
         block: &mut Block,
-        dense: Option<&Block>,
+        dense: Option<&DenseBlock<'_>>,
         settings: &LanguagePruning<'_>,
         prune: &mut dyn Prune,
     ) -> Result<()> {
@@ -193,27 +194,13 @@ impl Walk {
     }
 
     /// Runs the hidden states through a block that is pruned already.
-    pub fn pass(&mut self, block: &Block, dense: Option<&Block>) -> Result<()> {
+    pub fn pass(&mut self, block: &Block, dense: Option<&DenseBlock<'_>>) -> Result<()> {
         for (i, at) in self.positions.iter().enumerate() {
-            for (hidden, block) in [(Some(&mut self.hidden), Some(block)), (self.dense.as_mut(), dense)] {
-                let (Some(hidden), Some(block)) = (hidden, block) else { continue };
-                let mut h = hidden.take(i)?;
-                block.forward(&mut h, at, &mut ());
-                hidden.put(i, h)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs the dense model's hidden states, where they are kept, through its block.
-    fn pass_dense(&mut self, block: &Block) -> Result<()> {
-        let Some(hidden) = &mut self.dense else { return Ok(()) };
-        for (i, at) in self.positions.iter().enumerate() {
-            let mut h = hidden.take(i)?;
+            let mut h = self.hidden.take(i)?;
             block.forward(&mut h, at, &mut ());
-            hidden.put(i, h)?;
+            self.hidden.put(i, h)?;
         }
-        Ok(())
+        dense.map_or(Ok(()), |dense| self.pass_dense(dense))
     }
 
     /// A copy of the hidden states.
@@ -278,7 +265,8 @@ impl Walk {
         Ok(())
     }
 
-    fn in_turn(&mut self, block: &mut Block, dense: Option<&Block>, prune: &mut dyn Prune) -> Result<()> {
+    fn in_turn(&mut self, block: &mut Block, beside: Option<&DenseBlock<'_>>, prune: &mut dyn Prune) -> Result<()> {
+        let dense = beside.map(DenseBlock::block);
         let needs = self.needs;
         let parts = self.positions.len();
         let new = || Activations::new(parts, &self.room);
@@ -341,14 +329,15 @@ impl Walk {
                 }
                 Ok(())
             })?;
-            self.experts(block, dense, &routes, false, prune)?;
-            return self.each(dense, |i, h, other| {
+            self.experts(block, beside, &routes, false, prune)?;
+            let streamed = beside.filter(|dense| dense.is_apart());
+            self.each(dense, |i, h, other| {
                 let x = block.feed_x(h);
                 if parallel {
                     block.add_attention(h, &mixed.take(i)?);
                 }
                 block.add_feed(h, &x);
-                if let Some((dense, from)) = other {
+                if let Some((dense, from)) = other.filter(|_| streamed.is_none()) {
                     let x = dense.feed_x(from);
                     if parallel {
                         dense.add_attention(from, &dense_mixed.take(i)?);
@@ -356,7 +345,8 @@ impl Walk {
                     dense.add_feed(from, &x);
                 }
                 Ok(())
-            });
+            })?;
+            return streamed.map_or(Ok(()), |dense| self.add_dense_experts(dense));
         }
 
         if !shared {

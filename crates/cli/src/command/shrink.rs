@@ -7,9 +7,8 @@ use super::{print, print_json};
 use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use lacuna::data::Bos;
-use lacuna::job::{Event, ExpertsJob, ShrinkJob, ShrinkMethod, UnitMetric};
+use lacuna::job::{Event, ShrinkJob, ShrinkMethod, UnitMetric};
 use lacuna::prune::{DepthScore, ExpertScore, HiddenScore, SizeTarget};
-use lacuna::rng::Seed;
 use lacuna::{Error, Result};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -56,14 +55,14 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     vocabulary: Option<usize>,
     /// Of a mixture: experts that stay in every block, alone or with --active-experts
-    #[arg(long, value_name = "N", conflicts_with_all = APART)]
+    #[arg(long, value_name = "N")]
     experts: Option<usize>,
     /// Of a mixture: how many experts a token meets [default: as before, or as stay]
-    #[arg(long, value_name = "N", conflicts_with_all = APART)]
+    #[arg(long, value_name = "N")]
     active_experts: Option<usize>,
     /// How experts are chosen
-    #[arg(long, value_parser = expert_scores(), default_value = "reap", requires = "experts")]
-    experts_by: String,
+    #[arg(long, value_parser = expert_scores(), default_value_t = default().experts_by)]
+    experts_by: ExpertScore,
     /// How many parameters stay, instead of sizes: below 1 a fraction of the blocks' weights, or a count as 100M of the whole model; layers, heads and
     /// feed-forward features are searched for
     #[arg(long, value_name = "X")]
@@ -189,88 +188,15 @@ fn depths() -> impl TypedValueParser<Value = DepthScore> {
     })
 }
 
-/// What goes apart from experts.
-const APART: [&str; 24] = [
-    "recipe",
-    "print_recipe",
-    "intermediate",
-    "heads",
-    "kv_heads",
-    "hidden",
-    "layers",
-    "parameters",
-    "sort",
-    "correct",
-    "text",
-    "resume",
-    "vocabulary",
-    "per_layer",
-    "round",
-    "method",
-    "metric",
-    "hidden_by",
-    "depth_by",
-    "damping",
-    "rounds",
-    "swaps",
-    "activations",
-    "scratch",
-];
-
-fn expert_scores() -> PossibleValuesParser {
-    PossibleValuesParser::new([
-        PossibleValue::new("reap").help("Means over an expert's tokens of the norm of its output times the router's weight"),
-        PossibleValue::new("use").help("Tokens that meet it"),
-        PossibleValue::new("minitron").help("Means over an expert's tokens of the norm of its output"),
-        PossibleValue::new("random").help("By chance"),
-    ])
-}
-
-/// Leaves experts out.
-fn experts(args: &Args) -> Result<()> {
-    let (Some(model), Some(out)) = (args.model.clone(), args.out.clone()) else {
-        return Err(Error::invalid_option("out", "is not set: the folder to write"));
+fn expert_scores() -> impl TypedValueParser<Value = ExpertScore> {
+    let help = |score: ExpertScore| match score {
+        ExpertScore::Reap => "Means over an expert's tokens of the norm of its output times the router's weight",
+        ExpertScore::Use => "Tokens that meet it",
+        ExpertScore::Minitron => "Means over an expert's tokens of the norm of its output",
+        ExpertScore::Random => "By chance",
     };
-    let score = match args.experts_by.as_str() {
-        "use" => ExpertScore::Use,
-        "minitron" => ExpertScore::Minitron,
-        "random" => ExpertScore::Random(Seed(args.seed)),
-        _ => ExpertScore::Reap,
-    };
-    let job = ExpertsJob {
-        model,
-        out,
-        experts: args.experts,
-        active: args.active_experts,
-        score,
-        calibration: args.calibration.clone(),
-        samples: args.samples,
-        context: args.context,
-        bos: args.bos,
-        force: args.force.force,
-    };
-    let mut bars = Bars::default();
-    let report = job.run(&mut |event| {
-        bars.see(event);
-        if !matches!(event, Event::Progress { .. }) {
-            eprintln!("{event}");
-        }
-        ControlFlow::Continue(())
-    });
-    bars.clear();
-    let report = report?;
-    if args.json {
-        let value = serde_json::to_value(&report).map_err(|e| Error::invalid_option("json", e.to_string()))?;
-        return print_json(&value);
-    }
-    let ([experts, stay], [met, meet]) = (report.experts, report.active);
-    let [before, after] = [&report.before, &report.after].map(|size| size.parameters as f64 / 1e6);
-    print(&format!(
-        "{stay} of {experts} experts stay in each of {} blocks, and a token meets {meet} of them ({met} before)\n\
-         {before:.1} M parameters before, {after:.1} M now -> {}\n",
-        report.blocks.len(),
-        report.out.display()
-    ))
+    let all = ExpertScore::ALL.map(|score| PossibleValue::new(score.name()).help(help(score)));
+    PossibleValuesParser::new(all).map(|name| ExpertScore::ALL.into_iter().find(|s| s.name() == name).unwrap_or_default())
 }
 
 /// The job that is asked for: a recipe, and over it what was typed.
@@ -289,6 +215,9 @@ fn job(args: &Args) -> Result<ShrinkJob> {
         hidden: "hidden";
         layers: "layers";
         vocabulary: "vocabulary";
+        experts: "experts";
+        active_experts: "active-experts";
+        experts_by: "experts-by";
         parameters: "parameters";
         per_layer: "per-layer";
         round: "round";
@@ -321,9 +250,6 @@ fn job(args: &Args) -> Result<ShrinkJob> {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    if args.experts.or(args.active_experts).is_some() {
-        return experts(args);
-    }
     let job = job(args)?;
     if args.print_recipe {
         job.check_ranges()?;

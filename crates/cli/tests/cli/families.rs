@@ -37,11 +37,15 @@ fn experts_leave_a_mixture_and_what_cannot_be_is_one_line() {
     let config: serde_json::Value = serde_json::from_slice(&fs::read(folder.path("fewer/config.json")).unwrap()).unwrap();
     assert_eq!((&config["num_experts"], &config["num_experts_per_tok"]), (&json!(3), &json!(2)));
     for (args, says) in [
-        (&["--experts", "5"][..], "5"),
-        (&["--experts", "0"], "0"),
-        (&["--experts", "3", "--active-experts", "4"], "4"),
+        (&["--experts", "5", "--experts-by", "random"][..], "experts: 5 of 4 cannot stay"),
+        (&["--experts", "0"], "experts: 0 is not at least 1"),
+        (&["--experts", "3", "--experts-by", "random", "--active-experts", "4"], "cannot meet 4 of 3"),
         (&["--experts", "3"], "calibration: is missing"),
-        (&["--experts", "3", "--per-layer"], "cannot be used with"),
+        (&["--experts", "3", "--experts-by", "random", "--heads", "1"], "heads: cannot be used with --experts"),
+        (&["--experts", "3", "--experts-by", "random", "--per-layer"], "cannot be used with"),
+        (&["--experts", "4"], "calibration: is missing"),
+        (&["--active-experts", "2"], "nothing goes: there are 4, of which a token meets 2"),
+        (&["--experts", "3", "--experts-by", "reep"], "reap"),
         (&["--experts-by", "use"], "--experts"),
     ] {
         let line = folder.run(&[&["shrink", "moe", "out"][..], args].concat());
@@ -52,6 +56,52 @@ fn experts_leave_a_mixture_and_what_cannot_be_is_one_line() {
     let dense = tiny();
     let line = dense.refuses(&["shrink", "tiny", "out", "--experts", "2", "--experts-by", "random"]);
     assert!(line.contains("has none"), "{line}");
+}
+
+#[test]
+fn experts_leave_by_options_by_a_recipe_and_in_a_pipeline_to_the_same_bytes_and_a_record_says_so() {
+    let mut config = olmoe();
+    config["vocab_size"] = json!(300);
+    let folder = drawn("moe", &config, true);
+    fs::write(folder.path("long.txt"), "a cat, then the dog; ".repeat(60)).unwrap();
+    let typed = ["--experts", "3", "--active-experts", "1", "--experts-by", "use", "--calibration", "long.txt"];
+    let sizes = ["--samples", "2", "--context", "16"];
+    folder.succeeds(&[&["shrink", "moe", "typed"][..], &typed, &sizes].concat());
+    let recipe = folder.run(&[&["shrink", "--print-recipe"][..], &typed, &sizes].concat());
+    assert_eq!(recipe.status.code(), Some(0));
+    let recipe = String::from_utf8(recipe.stdout).unwrap();
+    for line in ["experts = 3", "active-experts = 1", "experts-by = \"use\""] {
+        assert!(recipe.lines().any(|l| l == line), "{recipe}");
+    }
+    fs::write(folder.path("recipe.toml"), &recipe).unwrap();
+    folder.succeeds(&["shrink", "--recipe", "recipe.toml", "moe", "by-recipe"]);
+    let stages = "model = 'moe'\nout = 'run'\n[[stage]]\njob = 'shrink'\nexperts = 3\nactive-experts = 1\nexperts-by = 'use'\n\
+                  calibration = 'long.txt'\nsamples = 2\ncontext = 16\n[[stage]]\nprune = { method = 'magnitude', sparsity = 0.5 }\n";
+    fs::write(folder.path("run.toml"), stages).unwrap();
+    // Each stage is said on standard error.
+    assert_eq!(folder.run(&["run", "run.toml"]).status.code(), Some(0));
+    let weights = |path: &str| fs::read(folder.path(path).join("model.safetensors")).unwrap();
+    assert!(weights("typed") == weights("by-recipe") && weights("typed") == weights("run/1-shrink"));
+    let config: serde_json::Value = serde_json::from_slice(&fs::read(folder.path("typed/config.json")).unwrap()).unwrap();
+    assert_eq!((&config["num_experts"], &config["num_experts_per_tok"]), (&json!(3), &json!(1)));
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(folder.path("typed/shrink.json")).unwrap()).unwrap();
+    assert_eq!((&record["experts"], &record["active"]), (&json!([4, 3]), &json!([2, 1])));
+    assert_eq!(record["job"]["experts-by"], "use");
+    for block in record["blocks"].as_array().unwrap() {
+        // Each of 32 tokens meets two experts.
+        let tokens: Vec<u64> = block["tokens"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+        assert_eq!((tokens.len(), tokens.iter().sum::<u64>()), (4, 64));
+        assert_eq!(block["kept"].as_array().unwrap().len(), 3);
+    }
+    let page = fs::read_to_string(folder.path("typed/shrink.html")).unwrap();
+    assert!(page.contains("Experts") && page.contains("--experts-by"), "{page}");
+    // A finished run is known again, and one that was asked for something else is told from it.
+    let again = folder.run(&[&["shrink", "moe", "typed", "--resume"][..], &typed, &sizes].concat());
+    assert!(String::from_utf8(again.stdout).unwrap().contains("nothing was done"));
+    let mut other = typed;
+    other[1] = "2";
+    let line = folder.refuses(&[&["shrink", "moe", "typed", "--resume"][..], &other, &sizes].concat());
+    assert!(line.contains("--experts: the finished run typed has 3, this one 2"), "{line}");
 }
 
 #[test]

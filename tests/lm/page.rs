@@ -1,0 +1,128 @@
+//! `FAMILIES.md`: what works for each family. Each entry is what this test finds; the page is written anew with `LACUNA_REDRAW=1`.
+
+use crate::common::{ALL, Golden, worst};
+use crate::experts::{calibration, folder_of};
+use lacuna::io::gguf::comes_back_as;
+use lacuna::job::{Methods, PruneJob, ShrinkJob, ShrinkMethod, TrainJob};
+use lacuna::lm::Family;
+use lacuna::prune::ExpertScore;
+use serde_json::Value;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+const HEAD: &str = "# Families
+
+What works for the models of each family. `tests/lm/page.rs` finds it out on a tiny model of each and fails if this page says otherwise;
+`LACUNA_REDRAW=1 cargo test --test lm page` writes it anew.
+
+- **forward**, **gradients**: logits (of encoders hidden states) and the gradients of all parameters are the reference library's, on how many tiny models
+- **GGUF**: `import` and `export`; a mistral comes back as what it is there, a llama. llama.cpp knows no OPT and no T5 of this kind; BERT is not read
+- **prune**: by any method; where nothing can be measured, by weights alone
+- **shrink**: what can be left out for good
+- **train**: `lacuna train`
+- **quantise**: whole weights in few bits by `lacuna quantize`
+- **transformers**: the generations of the reference library that open the model as it was, pruned, and made smaller (`scripts/check_families.py`)
+
+| family | `model_type` | forward | gradients | GGUF in | GGUF out | prune | shrink | train | quantise | transformers |
+|---|---|---|---|---|---|---|---|---|---|---|
+";
+
+/// Whether `lacuna quantize` takes models of a family.
+fn quantises(_: Family) -> bool {
+    false
+}
+
+fn yes(holds: bool) -> String {
+    if holds { "yes" } else { "-" }.to_string()
+}
+
+/// The line of one family.
+fn line(family: Family, goldens: &[&Golden], reopened: &Value, above: &Path) -> String {
+    let golden = goldens[0];
+    let config = golden.config();
+    let (folder, ids) = (folder_of(golden, above), calibration(golden, above));
+    let length = golden.ids.len();
+    let go = &mut |_: &lacuna::job::Event| ControlFlow::Continue(());
+    let mut runs = 0;
+    let mut out = || {
+        runs += 1;
+        above.join(format!("{} {runs}", golden.name))
+    };
+    // Encoders have a test of their own, `tests/lm/encoders.rs`, that reads the same golden.
+    let right =
+        |g: &&Golden| config.is_encoder() || worst(&g.model().logits(g).into_dyn(), &g.matrix("logits").into_dyn(), 1e-4) < 0.5;
+    let forward = goldens.iter().filter(|g| right(g)).count();
+    let sloped = |g: &&Golden| g.weights.names().all(|tensor| g.expected.get(&format!("grad.{tensor}")).is_ok());
+    let gradients = goldens.iter().filter(|g| sloped(g)).count();
+
+    let prune = |method: &str, out: std::path::PathBuf| {
+        let job = PruneJob::new(method).sparsity(0.5).model(&folder).out(out);
+        let job = if method == "magnitude" { job } else { job.calibration(&ids).samples(2).context(length) };
+        job.run(&Methods::standard(), &mut |_| ControlFlow::Continue(())).is_ok()
+    };
+    let pruned = match (prune("wanda", out()), prune("magnitude", out())) {
+        (true, true) => "yes",
+        (false, true) => "by weights",
+        _ => "-",
+    };
+    let widths = config.widths(0);
+    let job = || {
+        let job = ShrinkJob::default().method(ShrinkMethod::Magnitude).samples(2).context(length);
+        // Of an encoder-decoder nothing is measured.
+        if config.is_encoder_decoder() { job } else { job.calibration(&ids) }
+    };
+    let ways = [
+        ("features", job().intermediate(widths.intermediate / 2)),
+        ("heads", job().heads((widths.heads / 2).max(widths.kv_heads * usize::from(widths.heads > widths.kv_heads)))),
+        ("layers", job().layers((config.layers() - 1).max(1))),
+        ("hidden", job().hidden(config.hidden() - 2)),
+        ("experts", job().experts(2).experts_by(ExpertScore::Random)),
+    ];
+    let mut shrinks = |(_, job): &(&str, ShrinkJob)| {
+        let job = job.clone();
+        job.model(&folder).out(out()).run(&mut |_| ControlFlow::Continue(())).is_ok()
+    };
+    let left_out: Vec<&str> = ways.iter().filter_map(|way| shrinks(way).then_some(way.0)).collect();
+    let train = TrainJob::default().model(&folder).out(above.join(format!("{} trained", golden.name)));
+    let trained = train.text([ids.clone()]).steps(1).context(length).batch(1).run(go).is_ok();
+    let file = comes_back_as(family.model_type());
+    let read = file.map_or("-".to_string(), |as_| if as_ == family.model_type() { "yes".into() } else { format!("as {as_}") });
+    let opened = reopened[family.model_type()].as_array().map_or("-".to_string(), |versions| {
+        let major = |v: &Value| v.as_str().and_then(|v| v.split('.').next()).unwrap_or("?").to_string();
+        versions.iter().map(major).collect::<Vec<_>>().join(", ")
+    });
+    let cells = [
+        family.about().to_string(),
+        format!("`{}`", family.model_type()),
+        forward.to_string(),
+        gradients.to_string(),
+        read,
+        yes(file.is_some()),
+        pruned.to_string(),
+        left_out.join(", "),
+        yes(trained),
+        yes(quantises(family)),
+        opened,
+    ];
+    format!("| {} |\n", cells.join(" | "))
+}
+
+#[test]
+fn the_page_of_families_says_what_works() {
+    let above = tempfile::tempdir().unwrap();
+    let goldens: Vec<Golden> = ALL.into_iter().chain(["bert"]).map(Golden::read).collect();
+    let reopened: Value = serde_json::from_str(include_str!("goldens/reopened.json")).unwrap();
+    let mut page = HEAD.to_string();
+    for family in Family::standard() {
+        let mine: Vec<&Golden> = goldens.iter().filter(|g| g.json["model_type"] == family.model_type()).collect();
+        assert!(!mine.is_empty(), "{family} has no golden");
+        page += &line(family, &mine, &reopened, above.path());
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("FAMILIES.md");
+    if std::env::var_os("LACUNA_REDRAW").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let stands = std::fs::read_to_string(&path).unwrap_or_default();
+    let differs = stands.lines().zip(page.lines()).find(|(a, b)| a != b);
+    assert!(stands == page, "FAMILIES.md says otherwise: {differs:?}");
+}

@@ -4,6 +4,7 @@
 
 mod oneshot;
 mod language;
+mod quantized;
 mod checkpoint;
 mod schedule;
 mod shrink;
@@ -21,6 +22,7 @@ pub use language::{
     SequenceGradients, Sequential, allocated, allocated_with, check_measurable, language_layers, of_blocks, outliers,
     prune_language, unfinished_settings,
 };
+pub use quantized::{LanguageQuantizing, QuantRecord, QuantizeRun, QuantizedFolder, quantize_language};
 pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
 pub(crate) use oneshot::{ToPrune, check_pruning, ranks, wanted};
 pub use schedule::{Schedule, iterative};

@@ -43,9 +43,12 @@ pub use reconstruct::BlockReconstruction;
 pub use record::LayerRecord;
 pub(super) use resume::begin;
 pub use resume::unfinished_settings;
+pub(super) use before::mask_before;
+pub(super) use read_ahead::read_ahead;
+pub(super) use record::Place;
 pub(super) use run::Saver;
 pub use run::{LanguageRun, Progress, PrunedFolder, prune_language};
-pub(super) use walk::{PART, Part};
+pub(super) use walk::{PART, Part, Prune, Walk};
 
 use crate::mask::{Budget, Pattern, Scope};
 use crate::solve::Pruner;

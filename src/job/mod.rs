@@ -36,11 +36,13 @@ mod run;
 mod shrink;
 mod experts;
 mod quantize;
+mod export;
 mod train;
 mod pipeline;
 
 pub use described::FewTokens;
 pub use event::{Event, Stage, ValidationRecord, unused_note};
+pub use export::{ExportJob, ExportReport};
 pub use experts::{ExpertsJob, ExpertsReport};
 pub use methods::{Allocation, Methods, PruneMethod};
 pub use pipeline::{Pipeline, PipelineReport, StageJob, StageReport};

@@ -37,6 +37,7 @@ mod shrink;
 mod experts;
 mod quantize;
 mod export;
+mod pack;
 mod train;
 mod pipeline;
 
@@ -45,6 +46,7 @@ pub use event::{Event, Stage, ValidationRecord, unused_note};
 pub use export::{ExportJob, ExportReport};
 pub use experts::{ExpertsJob, ExpertsReport};
 pub use methods::{Allocation, Methods, PruneMethod};
+pub use pack::PackJob;
 pub use pipeline::{Pipeline, PipelineReport, StageJob, StageReport};
 pub use quantize::{QuantScheme, QuantizeJob, QuantizeMethod, QuantizeReport};
 pub use report::{FileReport, ModelReport, PerplexityReport, PruneReport};

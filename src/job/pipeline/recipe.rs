@@ -26,6 +26,7 @@
 //! ```
 
 use super::super::export::ExportJob;
+use super::super::pack::PackJob;
 use super::super::quantize::QuantizeJob;
 use super::super::recipe::{from_table, to_toml};
 use super::super::settings::PruneJob;
@@ -53,10 +54,12 @@ pub enum StageJob {
     Quantize(Box<QuantizeJob>),
     /// `lacuna export`: a file beside the folders of the stages; the stage behind it goes on from the folder before it.
     Export(Box<ExportJob>),
+    /// `lacuna pack`.
+    Pack(Box<PackJob>),
 }
 
 /// The names of the jobs that a stage may be.
-const JOBS: [&str; 5] = ["prune", "train", "shrink", "quantize", "export"];
+const JOBS: [&str; 6] = ["prune", "train", "shrink", "quantize", "export", "pack"];
 
 impl StageJob {
     /// The subcommand.
@@ -67,6 +70,7 @@ impl StageJob {
             StageJob::Shrink(_) => "shrink",
             StageJob::Quantize(_) => "quantize",
             StageJob::Export(_) => "export",
+            StageJob::Pack(_) => "pack",
         }
     }
 
@@ -77,6 +81,7 @@ impl StageJob {
             "shrink" => Ok(StageJob::Shrink(Box::new(from_table(table)?))),
             "quantize" => Ok(StageJob::Quantize(Box::new(from_table(table)?))),
             "export" => Ok(StageJob::Export(Box::new(from_table(table)?))),
+            "pack" => Ok(StageJob::Pack(Box::new(from_table(table)?))),
             _ => Err(Error::unknown_name("job", name, JOBS.into_iter())),
         }
     }
@@ -92,6 +97,7 @@ impl StageJob {
             StageJob::Shrink(job) => to_toml(job.as_ref()),
             StageJob::Quantize(job) => to_toml(job.as_ref()),
             StageJob::Export(job) => to_toml(job.as_ref()),
+            StageJob::Pack(job) => to_toml(job.as_ref()),
         }
     }
 
@@ -103,6 +109,7 @@ impl StageJob {
             StageJob::Shrink(job) => (job.model.as_deref(), job.out.as_deref()),
             StageJob::Quantize(job) => (job.model.as_deref(), job.out.as_deref()),
             StageJob::Export(job) => (job.model.as_deref(), job.out.as_deref()),
+            StageJob::Pack(job) => (job.model.as_deref(), job.out.as_deref()),
         }
     }
 
@@ -114,6 +121,7 @@ impl StageJob {
             StageJob::Shrink(job) => StageJob::Shrink(Box::new(job.model(model).out(out).resume(begun))),
             StageJob::Quantize(job) => StageJob::Quantize(Box::new(job.model(model).out(out).resume(begun))),
             StageJob::Export(job) => StageJob::Export(Box::new(job.model(model).out(out).resume(begun))),
+            StageJob::Pack(job) => StageJob::Pack(Box::new(job.model(model).out(out).resume(begun))),
         }
     }
 }

@@ -41,6 +41,7 @@ impl Pipeline {
                 StageJob::Shrink(job) => job.check(),
                 StageJob::Quantize(job) => job.check(),
                 StageJob::Export(job) => job.check(),
+                StageJob::Pack(job) => job.check(),
             };
             checked.map_err(|e| at_stage(i, stage, e))?;
         }
@@ -61,6 +62,7 @@ impl Pipeline {
                 StageJob::Shrink(job) => job.run(watch).map_err(|e| at_stage(i, stage, e))?.seconds,
                 StageJob::Quantize(job) => job.run(watch).map_err(|e| at_stage(i, stage, e))?.seconds,
                 StageJob::Export(job) => job.run().map_err(|e| at_stage(i, stage, e))?.seconds,
+                StageJob::Pack(job) => job.run().map_err(|e| at_stage(i, stage, e))?,
             };
             let folder = self.folder(i);
             let measured = match stage {

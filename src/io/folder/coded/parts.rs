@@ -85,8 +85,11 @@ pub fn planned(layout: QuantLayout, (rows, cols): (usize, usize), grid: CodeGrid
                 (PACKED[2], Element::I64, vec![2]),
             ];
             if !grid.symmetric {
-                let of = if grid.granularity == Granularity::Tensor { vec![1] } else { vec![words(rows, bits), groups] };
-                all.push((PACKED[3], Element::I32, of));
+                // One zero point alone is not packed.
+                all.push(match grid.granularity {
+                    Granularity::Tensor => (PACKED[3], Element::I8, vec![1]),
+                    _ => (PACKED[3], Element::I32, vec![words(rows, bits), groups]),
+                });
             }
             all
         }
@@ -164,9 +167,12 @@ pub fn encoded(layout: QuantLayout, codes: &Codes, scales: ScaleType) -> Result<
             let shape = [rows as i64, cols as i64].into_iter().flat_map(i64::to_le_bytes).collect();
             let mut all = vec![bytes_of(packed_rows(codes.codes.view(), bits)), numbers(false), shape];
             if !codes.symmetric {
-                let zeros = if of_all { vec![zeros.first().copied().map_or(0, u32::from)] } else { packed_columns(zeros.t(), bits) };
                 // One behind the other along the outputs: a word of all groups after the other.
-                all.push(bytes_of(zeros));
+                let middle = 1u8 << (bits - 1);
+                all.push(match of_all {
+                    true => zeros.iter().take(1).map(|z| z.wrapping_sub(middle)).collect(),
+                    false => bytes_of(packed_columns(zeros.t(), bits)),
+                });
             }
             all
         }
@@ -285,7 +291,7 @@ impl CodedParts {
             (false, false) => numbers[r * groups + g],
             (false, true) => numbers[g * rows + r],
         };
-        let middle = (1u32 << (bits - 1)) as u8;
+        let middle = 1u8 << (bits - 1);
         let mut codes = Array2::<u8>::zeros((rows, cols));
         let fill = |codes: &mut Array2<u8>, of: &(dyn Fn(usize, usize) -> u8 + Sync)| {
             codes.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(r, mut row)| {
@@ -303,11 +309,13 @@ impl CodedParts {
                 let raw = part("weight_packed", Element::I32, &[rows, width])?;
                 fill(&mut codes, &|r, c| unpack(|w| raw.word(r * width + w), bits, c));
                 if has("weight_zero_point") {
-                    let shape = if of_all { vec![1] } else { vec![words(rows, bits), groups] };
-                    let raw = part("weight_zero_point", Element::I32, &shape)?;
-                    let mask = ((1u32 << bits) - 1) as u8;
+                    let (element, shape) = match of_all {
+                        true => (Element::I8, vec![1]),
+                        false => (Element::I32, vec![words(rows, bits), groups]),
+                    };
+                    let raw = part("weight_zero_point", element, &shape)?;
                     zero = Box::new(move |r, g| match of_all {
-                        true => f32::from(raw.word(0) as u8 & mask),
+                        true => f32::from(raw.bytes[0].wrapping_add(middle)),
                         false => f32::from(unpack(|w| raw.word(w * groups + g), bits, r)),
                     });
                 }

@@ -133,7 +133,9 @@ impl ExportJob {
         match (&self.like, &self.weights) {
             (None, None) => Err(Error::invalid_option("type", "is not given: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1")),
             (Some(_), Some(_)) => Err(Error::invalid_option("type", "goes not with like, whose types are taken")),
-            (Some(_), None) if self.ends.is_some() => Err(Error::invalid_option("ends", "goes not with like, whose types are taken")),
+            (Some(_), None) if self.ends.is_some() => {
+                Err(Error::invalid_option("ends", "goes not with like, whose types are taken"))
+            }
             _ => Ok(()),
         }
     }

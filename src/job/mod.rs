@@ -43,8 +43,8 @@ mod pipeline;
 
 pub use described::FewTokens;
 pub use event::{Event, Stage, ValidationRecord, unused_note};
-pub use export::{ExportJob, ExportReport};
 pub use experts::{ExpertsJob, ExpertsReport};
+pub use export::{ExportJob, ExportReport};
 pub use methods::{Allocation, Methods, PruneMethod};
 pub use pack::PackJob;
 pub use pipeline::{Pipeline, PipelineReport, StageJob, StageReport};

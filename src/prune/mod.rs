@@ -22,9 +22,9 @@ pub use language::{
     SequenceGradients, Sequential, allocated, allocated_with, check_measurable, language_layers, of_blocks, outliers,
     prune_language, unfinished_settings,
 };
-pub use quantized::{LanguageQuantizing, QuantRecord, QuantizeRun, QuantizedFolder, quantize_language};
 pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
 pub(crate) use oneshot::{ToPrune, check_pruning, ranks, wanted};
+pub use quantized::{LanguageQuantizing, QuantRecord, QuantizeRun, QuantizedFolder, quantize_language};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use structured::{

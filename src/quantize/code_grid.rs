@@ -44,7 +44,8 @@ impl Granularity {
             Granularity::Tensor | Granularity::Row => Ok(cols),
             Granularity::Group(n) if n > 0 && cols % n == 0 => Ok(n),
             Granularity::Group(n) => {
-                let fit: Vec<String> = [16, 32, 64, 96, 128, 192, 256].iter().filter(|g| cols % **g == 0).map(usize::to_string).collect();
+                let fit: Vec<String> =
+                    [16, 32, 64, 96, 128, 192, 256].iter().filter(|g| cols % **g == 0).map(usize::to_string).collect();
                 let fit = if fit.is_empty() { "none of 16 to 256 does".to_string() } else { format!("{} do", fit.join(", ")) };
                 Err(Error::invalid_option("group", format!("groups of {n} do not divide rows of {cols} inputs; {fit}")))
             }
@@ -270,7 +271,9 @@ mod tests {
 
     #[test]
     fn groups_are_written_as_they_are_read() {
-        for (text, group) in [("row", Granularity::Row), ("-1", Granularity::Row), ("tensor", Granularity::Tensor), ("64", Granularity::Group(64))] {
+        for (text, group) in
+            [("row", Granularity::Row), ("-1", Granularity::Row), ("tensor", Granularity::Tensor), ("64", Granularity::Group(64))]
+        {
             assert_eq!(text.parse::<Granularity>().unwrap(), group);
             let json = serde_json::to_string(&group).unwrap();
             assert_eq!(serde_json::from_str::<Granularity>(&json).unwrap(), group);

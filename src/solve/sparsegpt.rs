@@ -25,8 +25,8 @@
 //! Cost: `in³` multiplications for U, `out · in²` for the updates; `8 in²` bytes for H, `8 in²` for its
 //! factor, `4 in²` for U; twice the first with columns by activation.
 
-use super::layer::{checked_weight, damped_diagonal, explain, finish};
 use super::Order;
+use super::layer::{checked_weight, damped_diagonal, explain, finish};
 use super::sweep::{Choice, Rounding, Sweep, by_activation};
 use super::{Pruned, Pruner};
 use crate::criteria::{Evidence, Need, Needs};
@@ -80,7 +80,10 @@ impl Pruner for SparseGpt {
             Order::Natural => None,
             Order::Activation => Some(by_activation(&diagonal)),
             Order::GroupAware => {
-                return Err(Error::invalid_option("order", "group-aware is an order of columns whose grids have groups, as GPTQ's"));
+                return Err(Error::invalid_option(
+                    "order",
+                    "group-aware is an order of columns whose grids have groups, as GPTQ's",
+                ));
             }
         };
         let rounding = grids.map_or(Rounding::None, Rounding::Rows);

@@ -131,7 +131,9 @@ impl Sweep {
                     let (grid, group, fixed, group_of) = (*grid, *group, *fixed, &group_of[..]);
                     let coded = steps.axis_iter_mut(Axis(0)).into_par_iter().zip(codes.axis_iter_mut(Axis(0)));
                     work.zip(coded).with_min_len(8).for_each(|((r, ((mut w, mut e), mut kept)), (mut steps, mut codes))| {
-                        let (Some(w), Some(kept)) = (w.as_slice_mut(), kept.as_slice_mut()) else { unreachable!("made row by row") };
+                        let (Some(w), Some(kept)) = (w.as_slice_mut(), kept.as_slice_mut()) else {
+                            unreachable!("made row by row")
+                        };
                         if !fixed {
                             let first = from.next_multiple_of(group.max(1));
                             for start in (first..to).step_by(group.max(1)) {
@@ -151,7 +153,9 @@ impl Sweep {
                 rounding => {
                     let grids = if let Rounding::Rows(grids) = rounding { Some(&*grids) } else { None };
                     work.with_min_len(8).for_each(|(r, ((mut w, mut e), mut kept))| {
-                        let (Some(w), Some(kept)) = (w.as_slice_mut(), kept.as_slice_mut()) else { unreachable!("made row by row") };
+                        let (Some(w), Some(kept)) = (w.as_slice_mut(), kept.as_slice_mut()) else {
+                            unreachable!("made row by row")
+                        };
                         parts.walk(r, &mut w[from..to], &mut e, kept, &mut |_, value| grids.map_or(value, |g| g.round(r, value)));
                     });
                 }

@@ -65,7 +65,11 @@ fn every_layout_gives_back_the_codes_that_were_written() {
                         assert_eq!(folder.names().collect::<Vec<_>>(), ["norm.weight", "fc.weight"], "{case}");
                         assert!(folder.is_coded("fc.weight") && !folder.is_pruned() && !folder.is_coded("norm.weight"));
                         let found = folder.codes("fc.weight").unwrap().unwrap();
-                        assert_eq!((&found.codes, &found.scales, &found.zeros), (&codes.codes, &codes.scales, &codes.zeros), "{case}");
+                        assert_eq!(
+                            (&found.codes, &found.scales, &found.zeros),
+                            (&codes.codes, &codes.scales, &codes.zeros),
+                            "{case}"
+                        );
                         assert_eq!(folder.matrix("fc.weight", (32, 64)).unwrap(), codes.to_dense(), "{case}");
                         assert_eq!(folder.info("fc.weight").unwrap().dtype, format!("I{bits}"), "{case}");
                         assert_eq!(folder.mask("fc.weight").unwrap(), None);
@@ -95,7 +99,8 @@ fn words_hold_codes_where_other_tools_look_for_them() {
     let codes = codes((16, 64), grid);
     let code = |r: usize, c: usize| u32::from(codes.codes[[r, c]]);
     let zero = |r: usize, g: usize| codes.zeros[[r, g]] as u32;
-    let dir = written(root.path(), QuantLayout::CompressedTensors, &codes, ScaleType::F16, said(QuantLayout::CompressedTensors, 4));
+    let dir =
+        written(root.path(), QuantLayout::CompressedTensors, &codes, ScaleType::F16, said(QuantLayout::CompressedTensors, 4));
     let (shape, packed) = words(&dir, "fc.weight_packed");
     assert_eq!(shape, [16, 8]);
     (0..16).for_each(|r| (0..64).for_each(|c| assert_eq!(packed[r * 8 + c / 8] >> (4 * (c % 8)) & 15, code(r, c))));
@@ -164,13 +169,17 @@ fn parts_that_do_not_fit_are_named() {
     let grid = CodeGrid::new(4, Granularity::Group(32)).scales(ScaleType::F16);
     let codes = codes((8, 64), grid);
     let root = tempfile::tempdir().unwrap();
-    let dir = written(root.path(), QuantLayout::CompressedTensors, &codes, ScaleType::F16, said(QuantLayout::CompressedTensors, 4));
+    let dir =
+        written(root.path(), QuantLayout::CompressedTensors, &codes, ScaleType::F16, said(QuantLayout::CompressedTensors, 4));
     let with = |said: Value| {
         fs::write(dir.join("config.json"), json!({"model_type": "llama", "quantization_config": said}).to_string()).unwrap();
         Folder::open(&dir)
     };
     let line = with(said(QuantLayout::CompressedTensors, 8)).unwrap_err().to_string();
-    assert!(line.contains("tensor 'fc.weight_shape' says 8 x 64, and weight_packed holds 8 x 8 words of codes of [8] bits"), "{line}");
+    assert!(
+        line.contains("tensor 'fc.weight_shape' says 8 x 64, and weight_packed holds 8 x 8 words of codes of [8] bits"),
+        "{line}"
+    );
     // A config that speaks of nothing that is read leaves tensors what they are.
     let folder = with(json!({"quant_method": "bitsandbytes"})).unwrap();
     assert!(!folder.contains("fc.weight") && folder.contains("fc.weight_packed"));
@@ -181,7 +190,8 @@ fn packing_makes_weights_in_codes_whole_and_keeps_their_masks() {
     let root = tempfile::tempdir().unwrap();
     let grid = CodeGrid::new(3, Granularity::Group(16)).scales(ScaleType::F32);
     let codes = codes((8, 32), grid);
-    let dir = written(root.path(), QuantLayout::CompressedTensors, &codes, ScaleType::F32, said(QuantLayout::CompressedTensors, 3));
+    let dir =
+        written(root.path(), QuantLayout::CompressedTensors, &codes, ScaleType::F32, said(QuantLayout::CompressedTensors, 3));
     let mut masked = codes.clone();
     let mask = Mask::from_fn(8, 32, |r, c| (r + c) % 2 == 0);
     masked.drop_by(&mask);

@@ -59,7 +59,8 @@ fn a_job_writes_codes_that_a_loaded_model_computes_with() {
             let (before, after) = (Folder::open(&m.dir).unwrap(), Folder::open(&out).unwrap());
             assert_eq!(before.read("model.embed_tokens.weight").unwrap(), after.read("model.embed_tokens.weight").unwrap());
             let norm = "model.layers.1.input_layernorm.weight";
-            let folded = method == QuantizeMethod::Awq && report.layers.iter().any(|l| l.block == 1 && l.layer.ends_with("q_proj") && l.exponent > Some(0.0));
+            let folded = method == QuantizeMethod::Awq
+                && report.layers.iter().any(|l| l.block == 1 && l.layer.ends_with("q_proj") && l.exponent > Some(0.0));
             assert_eq!(before.read(norm).unwrap() == after.read(norm).unwrap(), !folded, "{method} {layout}");
             let page = std::fs::read_to_string(out.join("quantize.html")).unwrap();
             assert_eq!(page, report.page().unwrap());
@@ -116,7 +117,8 @@ fn a_run_that_is_stopped_behind_a_block_goes_on_to_the_same_bits() {
                 }
                 let mut resumed = run(&stopped.clone().resume(true)).unwrap();
                 assert!(content(&out) == content(&m.out(&format!("whole{i}"))), "{dtype:?}, job {i}, stopped after block {last}");
-                let timeless = |r: &QuantizeReport| r.layers.iter().map(|l| (l.layer.clone(), l.error, l.moved)).collect::<Vec<_>>();
+                let timeless =
+                    |r: &QuantizeReport| r.layers.iter().map(|l| (l.layer.clone(), l.error, l.moved)).collect::<Vec<_>>();
                 assert_eq!(timeless(&resumed), timeless(&report));
                 let done = run(&stopped.resume(true)).unwrap();
                 resumed.already_finished = true;
@@ -171,7 +173,9 @@ fn both_orders_and_a_file_at_the_end_are_stages_of_a_pipeline() {
         let text = format!("model = '{dir}'\nout = '{}'\n{stages}", m.out(name).display());
         Pipeline::from_toml(&text).unwrap().run(&Methods::standard(), &mut |_| ControlFlow::Continue(()))
     };
-    let prune = format!("[[stage]]\nprune = {{ method = 'sparsegpt', sparsity = 0.5, calibration = '{ids}', samples = 20, context = {LENGTH} }}\n");
+    let prune = format!(
+        "[[stage]]\nprune = {{ method = 'sparsegpt', sparsity = 0.5, calibration = '{ids}', samples = 20, context = {LENGTH} }}\n"
+    );
     let quantize =
         format!("[[stage]]\nquantize = {{ bits = 4, group = 8, calibration = '{ids}', samples = 20, context = {LENGTH} }}\n");
     let first = of("first", &format!("{prune}{quantize}")).unwrap();
@@ -181,7 +185,10 @@ fn both_orders_and_a_file_at_the_end_are_stages_of_a_pipeline() {
     assert!(later.contains("is in codes of 4 bits"), "{later}");
     let stages = format!("{quantize}[[stage]]\npack = {{ save = 'weights' }}\n{prune}{quantize}");
     let later = of("later", &stages).unwrap();
-    assert_eq!(later.stages.iter().map(|s| s.stage.as_str()).collect::<Vec<_>>(), ["before", "quantize", "pack", "prune", "quantize"]);
+    assert_eq!(
+        later.stages.iter().map(|s| s.stage.as_str()).collect::<Vec<_>>(),
+        ["before", "quantize", "pack", "prune", "quantize"]
+    );
     assert_eq!(later.stages[4].kept, later.stages[3].kept);
     let again = of("later", &stages).unwrap();
     assert_eq!(again, later, "what is done is passed over");

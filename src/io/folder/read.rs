@@ -393,7 +393,9 @@ impl Folder {
     /// As [`Checkpoint::storage`](crate::io::Checkpoint::storage); [`Error::Io`] if the disk refuses.
     pub fn storage(&self, weight: &str) -> Result<Option<Box<dyn LinearOp>>> {
         match self.packed.get(weight) {
-            Some(packed) if matches!(packed.kind, Kind::Storage) => packed.checkpoint(weight, &self.shards[packed.shard])?.storage(weight).map(Some),
+            Some(packed) if matches!(packed.kind, Kind::Storage) => {
+                packed.checkpoint(weight, &self.shards[packed.shard])?.storage(weight).map(Some)
+            }
             _ => Ok(None),
         }
     }

@@ -143,7 +143,8 @@ fn laid(
         return Err(Error::invalid_option("save", format!("{} has no masks; prune it first", from.path().display())));
     }
     if let (Some(name), true) = (pruned.iter().find(|name| from.is_coded(name)), packing != Packing::Whole) {
-        let reason = format!("weight {} is in codes of a few bits, which {packing} has not; weights makes it whole", quoted(name));
+        let reason =
+            format!("weight {} is in codes of a few bits, which {packing} has not; weights makes it whole", quoted(name));
         return Err(Error::invalid_option("save", reason));
     }
     // The sizes of packed weights are known only once they are packed: so once for the layout, once for the bytes.

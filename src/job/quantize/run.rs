@@ -14,7 +14,9 @@ use crate::job::quality::{Quality, Texts, texts_of};
 use crate::job::standing::{Mine, Standing, is_of_another_run};
 use crate::kernels::Isa;
 use crate::lm::Config;
-use crate::prune::{ActivationMemory, LanguageLayer, LanguageQuantizing, QuantizeRun, check_measurable, language_layers, quantize_language};
+use crate::prune::{
+    ActivationMemory, LanguageLayer, LanguageQuantizing, QuantizeRun, check_measurable, language_layers, quantize_language,
+};
 use crate::quantize::ScaleType;
 use crate::{Error, Result};
 use serde_json::Value;
@@ -163,7 +165,10 @@ fn scales_of(folder: &Folder, layers: &[LanguageLayer]) -> Result<ScaleType> {
         let tensor = format!("{}.weight", layer.name);
         let dtype = folder.dtype(&tensor).map_err(|_| {
             let dtype = folder.info(&tensor).map_or("of another type".to_string(), |t| t.dtype);
-            let reason = format!("layer {} is {dtype}, whose numbers are not read; F32, F16 and BF16 are (--skip leaves layers alone)", layer.name);
+            let reason = format!(
+                "layer {} is {dtype}, whose numbers are not read; F32, F16 and BF16 are (--skip leaves layers alone)",
+                layer.name
+            );
             Error::malformed(folder.path(), reason)
         })?;
         types.push(dtype);

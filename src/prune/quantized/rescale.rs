@@ -39,7 +39,8 @@ struct Fold {
 /// The folds of a block, in the order in which it runs.
 fn folds(block: &Block) -> Vec<Fold> {
     let mut all = Vec::new();
-    let before = |norm: &Option<Norm>| norm.as_ref().filter(|_| block.residual != Residual::NormAfterSum).map(|n| n.name().to_string());
+    let before =
+        |norm: &Option<Norm>| norm.as_ref().filter(|_| block.residual != Residual::NormAfterSum).map(|n| n.name().to_string());
     let experts = block.mixture().is_some();
     if let Some(norm) = before(&block.norm).filter(|_| !(block.shares_input() && experts)) {
         let shared = if block.shares_input() { Part::Feed.names(block) } else { Vec::new() };
@@ -54,7 +55,9 @@ fn folds(block: &Block) -> Vec<Fold> {
             [all, _] => all.parts().into_iter().find(|(part, _)| *part == "v").map(|(_, rows)| (all.name().to_string(), rows)),
             _ => None,
         };
-        all.extend(of_values.map(|(name, rows)| Fold { producer: Producer::Rows(name, rows), consumers: Part::Output.names(block) }));
+        all.extend(
+            of_values.map(|(name, rows)| Fold { producer: Producer::Rows(name, rows), consumers: Part::Output.names(block) }),
+        );
     }
     let Some(feed) = block.feed_forward() else { return all };
     if let Some(norm) = before(&block.feed_norm) {
@@ -101,8 +104,10 @@ impl Rescaling<'_> {
                 .map(|l| (l.name().to_string(), l.dense_weight().into_owned(), l.mask().cloned()))
                 .collect();
             let measured = found[at].inputs();
-            let layers: Vec<Evidence<'_>> =
-                weights.iter().map(|(name, w, mask)| Evidence { mask: mask.as_ref(), ..Evidence::new(name, w, measured) }).collect();
+            let layers: Vec<Evidence<'_>> = weights
+                .iter()
+                .map(|(name, w, mask)| Evidence { mask: mask.as_ref(), ..Evidence::new(name, w, measured) })
+                .collect();
             let wanted = self.awq.input_scales(&layers, self.grid)?;
             exponents.extend(consumers.iter().map(|name| (name.clone(), wanted.exponent)));
             if wanted.exponent == 0.0 {
@@ -141,7 +146,11 @@ impl Rescaling<'_> {
         }
         if !selected {
             let (tensor, turned) = (layer.tensor(), layer.is_transposed());
-            if turned { writer.write(&tensor, &weight.t())? } else { writer.write(&tensor, &weight)? }
+            if turned {
+                writer.write(&tensor, &weight.t())?
+            } else {
+                writer.write(&tensor, &weight)?
+            }
             let back = writer.read_matrix(&tensor)?;
             weight = if turned { back.reversed_axes().as_standard_layout().into_owned() } else { back };
         }

@@ -63,7 +63,10 @@ impl LanguageQuantizing<'_> {
             return Err(Error::invalid_option("inputs", reason));
         }
         if self.correction.is_some() && self.sequential == Sequential::Block {
-            return Err(Error::invalid_option("correct", "layers make up for earlier ones only where they are quantised in turn"));
+            return Err(Error::invalid_option(
+                "correct",
+                "layers make up for earlier ones only where they are quantised in turn",
+            ));
         }
         if self.scales.is_some() && self.sequential == Sequential::Layer {
             return Err(Error::invalid_option("turn", "inputs are scaled by whole blocks: give block"));
@@ -134,7 +137,11 @@ pub fn quantize_language(run: QuantizeRun<'_>, see: &mut dyn FnMut(Progress) -> 
         let reason = "is held (in, out), which layouts of codes have not; they are of linear layers (out, in)";
         return Err(Error::invalid_option("layout", reason).in_layer(&turned.name));
     }
-    let masked: Vec<String> = folder.names().filter(|n| folder.has_mask(n) || settings.prunes && places.iter().any(|l| l.tensor == **n)).map(String::from).collect();
+    let masked: Vec<String> = folder
+        .names()
+        .filter(|n| folder.has_mask(n) || settings.prunes && places.iter().any(|l| l.tensor == **n))
+        .map(String::from)
+        .collect();
     let mut layout = Layout::of(folder);
     layout.masks_of(&masked, folder)?;
     places.iter().try_for_each(|l| layout.codes(&l.tensor, settings.layout, settings.grid))?;
@@ -217,7 +224,8 @@ impl State<'_> {
                 let mut fresh = Vec::new();
                 let these: Vec<&Place> = places.iter().filter(|l| l.block == i).collect();
                 read_ahead(folder, &these, |place, weight| {
-                    let mut turn = Turn { settings, folder, places, writer: &mut *writer, fresh: &mut fresh, exponents: BTreeMap::new() };
+                    let mut turn =
+                        Turn { settings, folder, places, writer: &mut *writer, fresh: &mut fresh, exponents: BTreeMap::new() };
                     turn.one(place, weight.view(), &mut LayerStatistics::nothing()).map(|_| ())
                 })?;
                 if !fresh.is_empty() {
@@ -291,7 +299,12 @@ impl Prune for Turn<'_> {
 
 impl Turn<'_> {
     /// Quantises one layer and writes it; its weight and mask as they are from here on.
-    fn one(&mut self, place: &Place, weight: ArrayView2<'_, f32>, found: &mut LayerStatistics) -> Result<(Array2<f32>, Option<Mask>)> {
+    fn one(
+        &mut self,
+        place: &Place,
+        weight: ArrayView2<'_, f32>,
+        found: &mut LayerStatistics,
+    ) -> Result<(Array2<f32>, Option<Mask>)> {
         let begun = Instant::now();
         let (settings, name, tensor) = (self.settings, &*place.name, &*place.tensor);
         let old = mask_before(tensor, false, self.folder)?;
@@ -365,7 +378,11 @@ fn take_over(block: &mut Block, settings: &LanguageQuantizing<'_>, writer: &Fold
             }
         } else if writer.is_written(&tensor) {
             let weight = writer.read_matrix(&tensor)?;
-            layer.set_weight(if layer.is_transposed() { weight.reversed_axes().as_standard_layout().into_owned() } else { weight })?;
+            layer.set_weight(if layer.is_transposed() {
+                weight.reversed_axes().as_standard_layout().into_owned()
+            } else {
+                weight
+            })?;
         }
     }
     Ok(())

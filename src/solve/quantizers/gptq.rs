@@ -24,9 +24,9 @@
 //!
 //! Cost: as [`SparseGpt`](crate::solve::SparseGpt), and a byte a weight for the codes.
 
+use super::super::Order;
 use super::super::layer::{damped_diagonal, explain};
 use super::super::sweep::{Choice, GroupRounding, Rounding, Sweep, by_activation, by_group};
-use super::super::Order;
 use super::quantizer::{Quantizer, Rounded, checked, finish};
 use crate::criteria::{Evidence, Need, Needs};
 use crate::linalg::cholesky_of_inverse_f32;
@@ -92,7 +92,8 @@ impl Quantizer for Gptq {
             Order::Natural => None,
             Order::GroupAware => Some(by_group(&diagonal, group)),
             Order::Activation if grouped && !self.static_groups => {
-                let reason = "by activation it scatters the columns of a group: give static groups with it, or the order group-aware";
+                let reason =
+                    "by activation it scatters the columns of a group: give static groups with it, or the order group-aware";
                 return Err(Error::invalid_option("order", reason));
             }
             Order::Activation => Some(by_activation(&diagonal)),
@@ -104,7 +105,8 @@ impl Quantizer for Gptq {
             Array2::from_elem((rows, cols / group.max(1)), Step { scale: 1.0, zero: 0.0 })
         };
         let group_of = |c: usize| c / group.max(1);
-        let group_of = order.as_ref().map_or_else(|| (0..cols).map(group_of).collect(), |o| o.iter().map(|&c| group_of(c)).collect());
+        let group_of =
+            order.as_ref().map_or_else(|| (0..cols).map(group_of).collect(), |o| o.iter().map(|&c| group_of(c)).collect());
         let rounding = GroupRounding { grid, group, group_of, fixed, steps, codes: Array2::zeros((rows, cols)) };
         let mut sweep = Sweep { span, choice, rounding: Rounding::Groups(Box::new(rounding)) };
         let u = |gram: &Array2<f64>, diagonal: &[f64]| {
@@ -151,7 +153,9 @@ impl Gptq {
             Pattern::Unstructured | Pattern::Cols => 1,
             Pattern::Nm { m, .. } => m,
             Pattern::Block { cols, .. } => cols,
-            Pattern::Rows => return Err(Error::invalid_option("pattern", "rows that go whole leave nothing to make up for them")),
+            Pattern::Rows => {
+                return Err(Error::invalid_option("pattern", "rows that go whole leave nothing to make up for them"));
+            }
         };
         if self.order != Order::Natural && group > 1 {
             let reason = format!("another than the natural one tears apart the groups of {group} columns of pattern {pattern}");

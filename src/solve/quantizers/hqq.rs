@@ -85,7 +85,10 @@ impl Quantizer for Hqq {
             return Err(Error::invalid_option("scheme", "hqq finds zero points, of which a symmetric grid has none"));
         }
         if !(self.norm > 0.0 && self.norm <= 1.0 && self.beta > 0.0 && self.growth >= 1.0) {
-            let reason = format!("norm {}, beta {} and growth {} are not in (0, 1], above 0 and at least 1", self.norm, self.beta, self.growth);
+            let reason = format!(
+                "norm {}, beta {} and growth {} are not in (0, 1], above 0 and at least 1",
+                self.norm, self.beta, self.growth
+            );
             return Err(Error::invalid_option("hqq", reason));
         }
         let (weight, group) = checked(layer, grid)?;

@@ -161,7 +161,11 @@ fn schemes() -> impl TypedValueParser<Value = QuantScheme> {
 }
 
 fn scale_types() -> impl TypedValueParser<Value = ScaleType> {
-    named(vec![("f32", "32 bits", ScaleType::F32), ("f16", "16 bits", ScaleType::F16), ("bf16", "16 bits, of the range of 32", ScaleType::BF16)])
+    named(vec![
+        ("f32", "32 bits", ScaleType::F32),
+        ("f16", "16 bits", ScaleType::F16),
+        ("bf16", "16 bits, of the range of 32", ScaleType::BF16),
+    ])
 }
 
 fn layouts() -> impl TypedValueParser<Value = QuantLayout> {

@@ -9,7 +9,9 @@ const MEASURED: [&str; 6] = ["--calibration", "text.txt", "--samples", "4", "--c
 #[test]
 fn folders_of_codes_are_evaluated_continued_inspected_made_whole_and_exported() {
     let folder = tiny();
-    let nll = |dir: &str| folder.json(&["eval", dir, "--text", "text.txt", "--context", "24", "--windows", "2", "--json"])["nll"].as_f64().unwrap();
+    let nll = |dir: &str| {
+        folder.json(&["eval", dir, "--text", "text.txt", "--context", "24", "--windows", "2", "--json"])["nll"].as_f64().unwrap()
+    };
     let dense = nll("tiny");
     for (method, layout) in [("rtn", "compressed-tensors"), ("gptq", "gptq"), ("awq", "awq"), ("hqq", "compressed-tensors")] {
         let mut args = vec!["quantize", "tiny", method, "--method", method, "--layout", layout, "--group", "16", "--json"];
@@ -20,7 +22,8 @@ fn folders_of_codes_are_evaluated_continued_inspected_made_whole_and_exported() 
         let printed = String::from_utf8(output.stdout).unwrap();
         let report: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
         assert!(report["bytes"].as_u64() < report["bytes_before"].as_u64(), "{report}");
-        let (before, after) = (report["perplexity"]["nll_before"].as_f64().unwrap(), report["perplexity"]["nll_after"].as_f64().unwrap());
+        let (before, after) =
+            (report["perplexity"]["nll_before"].as_f64().unwrap(), report["perplexity"]["nll_after"].as_f64().unwrap());
         assert!((before - dense).abs() < 1e-5 && (after - nll(method)).abs() < 1e-5, "{method}: {before} {after}");
         assert!((after - dense).abs() < 0.1, "{method}: {after} {dense}");
         let said = folder.succeeds(&["generate", method, "--prompt", "The weights", "--tokens", "3", "--ignore-end"]);
@@ -39,7 +42,10 @@ fn folders_of_codes_are_evaluated_continued_inspected_made_whole_and_exported() 
 fn recipes_hold_every_setting_and_what_is_typed_holds_instead() {
     let folder = tiny();
     let recipe = folder.succeeds(&["quantize", "--print-recipe", "--bits", "3", "--group", "row", "--no-clip"]);
-    assert!(recipe.contains("bits = 3\n") && recipe.contains("group = \"row\"\n") && recipe.contains("clip = false\n"), "{recipe}");
+    assert!(
+        recipe.contains("bits = 3\n") && recipe.contains("group = \"row\"\n") && recipe.contains("clip = false\n"),
+        "{recipe}"
+    );
     std::fs::write(folder.path("r.toml"), recipe).unwrap();
     let more = ["--recipe", "r.toml", "--method", "rtn", "--group", "32", "--print-recipe"];
     let over = folder.succeeds(&[&["quantize"][..], &more].concat());

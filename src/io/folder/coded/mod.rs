@@ -16,6 +16,6 @@ mod bits;
 mod scheme;
 mod parts;
 
-pub use scheme::QuantLayout;
 pub(super) use parts::{CodedParts, Decoded, Raw, encoded, planned};
+pub use scheme::QuantLayout;
 pub(super) use scheme::Scheme;

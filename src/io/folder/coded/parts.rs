@@ -69,7 +69,11 @@ fn dtype_of(scales: ScaleType) -> Dtype {
 ///
 /// # Errors
 /// As [`QuantLayout::check_shape`].
-pub fn planned(layout: QuantLayout, (rows, cols): (usize, usize), grid: CodeGrid) -> Result<Vec<(&'static str, Element, Vec<usize>)>> {
+pub fn planned(
+    layout: QuantLayout,
+    (rows, cols): (usize, usize),
+    grid: CodeGrid,
+) -> Result<Vec<(&'static str, Element, Vec<usize>)>> {
     layout.check_shape((rows, cols), grid)?;
     let groups = cols / grid.check(cols)?.max(1);
     let scales = match grid.granularity {
@@ -224,12 +228,20 @@ impl CodedParts {
             _ => return Ok(None),
         };
         let suffixes: Vec<&'static str> = names.iter().copied().filter(|name| info(name).is_some()).collect();
-        let needed = if layout == QuantLayout::CompressedTensors { 3 } else if layout == QuantLayout::IntQuantized { 2 } else { 3 };
+        let needed = if layout == QuantLayout::CompressedTensors {
+            3
+        } else if layout == QuantLayout::IntQuantized {
+            2
+        } else {
+            3
+        };
         if let Some(missing) = names[..needed].iter().find(|name| !suffixes.contains(name)) {
             return if *missing == names[1] { Ok(None) } else { Err(refuse(missing, "is missing")) };
         }
         let Some((_, shape)) = info(names[0]) else { return Ok(None) };
-        let &[a, b] = shape.as_slice() else { return Err(refuse(names[0], &format!("has the shape {shape:?}, and codes two dimensions"))) };
+        let &[a, b] = shape.as_slice() else {
+            return Err(refuse(names[0], &format!("has the shape {shape:?}, and codes two dimensions")));
+        };
         let (bits, rows, cols) = match layout {
             QuantLayout::IntQuantized => (8, a, b),
             QuantLayout::Awq => (4, b.saturating_mul(8), a),
@@ -237,19 +249,31 @@ impl CodedParts {
             QuantLayout::CompressedTensors => {
                 let raw = numbers(names[2])?;
                 let wide = if raw.element == Element::I64 { 8 } else { 4 };
-                let signed = |b: &[u8]| if wide == 8 { i64::from_le_bytes(b.try_into().unwrap_or_default()) } else { i64::from(i32::from_le_bytes(b.try_into().unwrap_or_default())) };
+                let signed = |b: &[u8]| {
+                    if wide == 8 {
+                        i64::from_le_bytes(b.try_into().unwrap_or_default())
+                    } else {
+                        i64::from(i32::from_le_bytes(b.try_into().unwrap_or_default()))
+                    }
+                };
                 let counts: Vec<usize> = raw.bytes.chunks_exact(wide).filter_map(|b| usize::try_from(signed(b)).ok()).collect();
                 let &[rows, cols] = counts.as_slice() else {
                     return Err(refuse(names[2], "holds no two counts, as the shape of a weight"));
                 };
                 let fits = |bits: &&u32| rows == a && cols.checked_mul(**bits as usize).is_some_and(|n| n.div_ceil(32) == b);
                 let Some(bits) = scheme.bits.iter().find(fits) else {
-                    let reason = format!("says {rows} x {cols}, and {} holds {a} x {b} words of codes of {:?} bits", names[0], scheme.bits);
+                    let reason = format!(
+                        "says {rows} x {cols}, and {} holds {a} x {b} words of codes of {:?} bits",
+                        names[0], scheme.bits
+                    );
                     return Err(refuse(names[2], &reason));
                 };
                 (*bits, rows, cols)
             }
         };
+        if rows == 0 || cols == 0 {
+            return Err(refuse(names[0], &format!("is of a weight of {rows} x {cols}, which has no codes")));
+        }
         Ok(Some(CodedParts { layout, bits, rows, cols, less_one: scheme.less_one, suffixes }))
     }
 

@@ -78,8 +78,12 @@ impl QuantLayout {
             Err(Error::invalid_option("layout", format!("{self} has {what} in multiples of {of}, and this weight {n}")))
         };
         match self {
-            QuantLayout::Gptq if (cols * grid.bits as usize) % 32 != 0 => refuse("inputs", cols, 32 / gcd(grid.bits as usize, 32)),
-            QuantLayout::Gptq if (rows * grid.bits as usize) % 32 != 0 => refuse("outputs", rows, 32 / gcd(grid.bits as usize, 32)),
+            QuantLayout::Gptq if (cols * grid.bits as usize) % 32 != 0 => {
+                refuse("inputs", cols, 32 / gcd(grid.bits as usize, 32))
+            }
+            QuantLayout::Gptq if (rows * grid.bits as usize) % 32 != 0 => {
+                refuse("outputs", rows, 32 / gcd(grid.bits as usize, 32))
+            }
             QuantLayout::Awq if rows % 8 != 0 => refuse("outputs", rows, 8),
             _ => Ok(()),
         }
@@ -109,8 +113,11 @@ impl QuantLayout {
                 })
             }
             QuantLayout::Gptq => {
-                let dynamic: Map<String, Value> =
-                    whole.iter().filter(|n| *n != "lm_head").map(|n| (format!("-:^{}$", n.replace('.', "\\.")), json!({}))).collect();
+                let dynamic: Map<String, Value> = whole
+                    .iter()
+                    .filter(|n| *n != "lm_head")
+                    .map(|n| (format!("-:^{}$", n.replace('.', "\\.")), json!({})))
+                    .collect();
                 json!({
                     "quant_method": "gptq", "checkpoint_format": "gptq_v2", "bits": bits, "group_size": size, "sym": symmetric,
                     "desc_act": false, "static_groups": false, "true_sequential": true, "lm_head": false, "damp_percent": damping,

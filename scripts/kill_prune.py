@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kills `lacuna prune` and `lacuna train` at random instants and goes on with `--resume`, for every method and
+"""Kills `lacuna prune`, `lacuna quantize` and `lacuna train` at random instants and goes on with `--resume`, for every method and
 allocation that resumes, and for training of all kinds.
 
     scripts/kill_prune.py LACUNA SEED COUNT [MODEL]
@@ -32,6 +32,8 @@ from pathlib import Path
 
 CONTEXT = 64
 SAMPLES = 48
+# Commands by which options begin; those of others are of prune.
+NAMED = ("quantize", "train")
 # Instants are drawn over an unbroken run, and a little beyond it.
 BEYOND = 1.05
 # So often one trial is killed before it may end.
@@ -78,6 +80,14 @@ CASES |= {
     "train, low rank": [*STEPS, "--lora", "4", "--seed", "3"],
     "train, norms alone, over an older folder": [*STEPS, "--only", "kind:norm", "--force"],
 }
+CODES = ["quantize", "--group", "row"]
+CASES |= {
+    "quantize, rtn": [*CODES, "--method", "rtn", "--bits", "3"],
+    "quantize, gptq": [*CODES, *MEASURED],
+    "quantize, gptq with pruning, over an older folder": [*CODES, "--sparsity", "0.5", "--force", *MEASURED],
+    "quantize, awq": [*CODES, "--method", "awq", *MEASURED],
+    "quantize, corrected, measured": [*CODES, "--correct", "1,1", "--text", "ids.safetensors", "--windows", "2", *MEASURED],
+}
 # What a run keeps for itself in the folder, and removes at its end.
 OWN = {".state.safetensors", ".lacuna.json", ".settings.json", ".written.json", ".records.json"}
 
@@ -100,14 +110,16 @@ def comparable(files):
             report.pop(key, None)
         report.get("job", {}).pop("out", None)
         files["train.json"] = json.dumps(report, sort_keys=True)
-    if "prune.json" in files:
-        report = json.loads(files["prune.json"])
+    if "quantize.html" in files:
+        files["quantize.html"] = b""
+    for record in {"prune.json", "quantize.json"} & set(files):
+        report = json.loads(files[record])
         for key in ["seconds", "peak_bytes", "out"]:
             report.pop(key, None)
         report.get("job", {}).pop("out", None)
         for layer in report["layers"]:
             layer.pop("seconds")
-        files["prune.json"] = json.dumps(report, sort_keys=True)
+        files[record] = json.dumps(report, sort_keys=True)
     return files
 
 
@@ -116,7 +128,7 @@ def difference(found, wanted):
     for name in sorted(set(found) | set(wanted)):
         if found.get(name) != wanted.get(name):
             kind = "is missing" if name not in found else "is new" if name not in wanted else "has other bytes"
-            if kind == "has other bytes" and name in ("prune.json", "train.json"):
+            if kind == "has other bytes" and name in ("prune.json", "quantize.json", "train.json"):
                 kind += ": " + place(json.loads(wanted[name]), json.loads(found[name]))
             return f"{name} {kind}"
     return None
@@ -167,11 +179,12 @@ class Trial:
         return {name: data for name, data in content(self.out).items() if name != ".lacuna-replaced"}
 
     def command(self, resume):
-        name, options = ("train", self.options[1:]) if self.trains() else ("prune", self.options)
+        name, options = (self.options[0], self.options[1:]) if self.options[0] in NAMED else ("prune", self.options)
         return [self.lacuna, name, "lm", "out", "--json", *options, *(["--resume"] if resume else [])]
 
-    def trains(self):
-        return self.options[0] == "train"
+    def counted(self):
+        """What a record counts."""
+        return {"train": "steps", "quantize": "weights"}.get(self.options[0], "kept")
 
     def run(self, resume):
         """Runs to the end: exit code and both outputs."""
@@ -327,7 +340,7 @@ def trials(lacuna, seed, count, root, model, vocab):
             if code != 0:
                 raise Fault(f"exit code {code} of the run that goes on: {errors.strip()}")
             lines = [line for line in errors.splitlines() if not line.startswith("note: there is no unfinished run")]
-            if lines or json.loads(said.splitlines()[-1])["steps" if trial.trains() else "kept"] <= 0:
+            if lines or json.loads(said.splitlines()[-1])[trial.counted()] <= 0:
                 raise Fault(f"it said {lines or said}")
             trial.check_foreign()
             if not trial.check_whole(wanted, True):

@@ -8,6 +8,8 @@ mod bounds;
 mod build;
 #[path = "checkpoints/chat.rs"]
 mod chat;
+#[path = "checkpoints/coded.rs"]
+mod coded;
 #[path = "checkpoints/exported.rs"]
 mod exported;
 #[path = "checkpoints/folder.rs"]

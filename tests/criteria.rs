@@ -65,6 +65,7 @@ fn without(need: Need) -> Measured {
         Need::Gram => measured.gram = None,
         Need::SampleGradients => measured.sample_gradients = None,
         Need::InputSums => measured.input_sums = None,
+        Need::InputMagnitudes => measured.input_magnitudes = None,
     }
     measured
 }
@@ -158,7 +159,7 @@ fn evidence_of_another_shape_is_an_error_that_names_the_layer_and_both_shapes() 
 fn measures_of_the_inputs_are_not_one_number_a_weight() {
     let (weight, measured) = (weight(), everything());
     let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &weight) };
-    for need in [Need::InputSquares, Need::Gram, Need::InputSums, Need::SampleGradients] {
+    for need in [Need::InputSquares, Need::Gram, Need::InputSums, Need::SampleGradients, Need::InputMagnitudes] {
         let error = layer.elementwise("wanda", need).unwrap_err();
         assert_eq!(error.to_string(), format!("wanda: {need} is not one number a weight"));
     }
@@ -187,6 +188,7 @@ fn sets_of_needs_hold_what_was_put_in() {
         Need::HessianGradient,
         Need::SynapticFlow,
         Need::SampleGradients,
+        Need::InputMagnitudes,
     ];
     for need in all {
         let alone = Needs::none().and(need);

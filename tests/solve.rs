@@ -16,6 +16,8 @@ mod exact_obs;
 mod group_obs;
 #[path = "solve/permute.rs"]
 mod permute;
+#[path = "solve/quantizers.rs"]
+mod quantizers;
 #[path = "solve/reconstruct.rs"]
 mod reconstruct;
 #[path = "solve/retarget.rs"]

@@ -26,10 +26,12 @@ pub enum Need {
     SynapticFlow,
     /// Gradients of mini-batches one by one, `(mini-batches, out * in)`.
     SampleGradients,
+    /// Sum over tokens of the absolute value of each input, `(in)`.
+    InputMagnitudes,
 }
 
 impl Need {
-    const ALL: [Need; 9] = [
+    const ALL: [Need; 10] = [
         Need::InputSquares,
         Need::Gram,
         Need::InputSums,
@@ -39,6 +41,7 @@ impl Need {
         Need::HessianGradient,
         Need::SynapticFlow,
         Need::SampleGradients,
+        Need::InputMagnitudes,
     ];
 }
 
@@ -60,6 +63,7 @@ impl fmt::Display for Need {
             Need::HessianGradient => "the Hessian times the gradient",
             Need::SynapticFlow => "the synaptic flow",
             Need::SampleGradients => "the gradients of single mini-batches",
+            Need::InputMagnitudes => "the magnitudes of the inputs",
         })
     }
 }
@@ -129,6 +133,8 @@ pub struct Measured {
     pub synaptic_flow: Option<Array2<f32>>,
     /// [`Need::SampleGradients`]
     pub sample_gradients: Option<Array2<f32>>,
+    /// [`Need::InputMagnitudes`]
+    pub input_magnitudes: Option<Array1<f64>>,
 }
 
 /// One layer as a criterion sees it: its name, its weight, and what was measured.
@@ -163,6 +169,7 @@ impl<'a> Evidence<'a> {
             hessian_gradient: None,
             synaptic_flow: None,
             sample_gradients: None,
+            input_magnitudes: None,
         };
         Evidence { layer, weight: weight.view(), mask: None, measured: &NOTHING }
     }
@@ -195,7 +202,7 @@ impl<'a> Evidence<'a> {
             Need::SecondDerivatives => &self.measured.second_derivatives,
             Need::HessianGradient => &self.measured.hessian_gradient,
             Need::SynapticFlow => &self.measured.synaptic_flow,
-            Need::InputSquares | Need::Gram | Need::InputSums | Need::SampleGradients => {
+            Need::InputSquares | Need::Gram | Need::InputSums | Need::SampleGradients | Need::InputMagnitudes => {
                 return Err(Error::invalid_option(criterion, format!("{need} is not one number a weight")));
             }
         };
@@ -233,6 +240,18 @@ impl<'a> Evidence<'a> {
         match sums.iter().position(|s| !s.is_finite()) {
             None => Ok(sums),
             Some(col) => Err(Error::NotFinite { what: Need::InputSums.to_string(), row: 0, col, value: sums[col] }),
+        }
+    }
+
+    /// Sum over tokens of the absolute value of each input, `(in)`.
+    ///
+    /// # Errors
+    /// As [`Evidence::input_squares`].
+    pub fn input_magnitudes(&self, criterion: &str) -> Result<Array1<f64>> {
+        let sums = self.one_an_input(criterion, Need::InputMagnitudes, self.measured.input_magnitudes.clone())?;
+        match sums.iter().position(|s| !(s.is_finite() && *s >= 0.0)) {
+            None => Ok(sums),
+            Some(col) => Err(Error::NotFinite { what: Need::InputMagnitudes.to_string(), row: 0, col, value: sums[col] }),
         }
     }
 

@@ -20,7 +20,7 @@ pub mod outputs;
 pub mod gguf;
 
 pub(crate) use folder::{ByteRows, RECORDS, SETTINGS, write_byte_rows};
-pub use folder::{Folder, FolderWriter, Layout, MaskFile, Output, Packing, read_ids, repack, write_sequences};
+pub use folder::{Folder, FolderWriter, Layout, MaskFile, Output, Packing, QuantLayout, read_ids, repack, write_sequences};
 pub use foreign::refuse_gguf;
 pub(crate) use row_file::RowFile;
 pub use safetensors::{Checkpoint, Dtype, Header, Role, TensorInfo, check_finite, read_header};

@@ -133,6 +133,11 @@ impl FewTokens {
     /// Where the method solves by Gram matrices and has too few tokens for them.
     pub(super) fn of(job: &Plan<'_>, layers: &[crate::prune::LanguageLayer], tokens: usize) -> Option<FewTokens> {
         let squares = job.pruner.needs().contains(Need::Gram) || job.correction.is_some() || job.allocation.searches();
+        FewTokens::among(squares, layers, tokens)
+    }
+
+    /// Where Gram matrices are solved by, of these layers.
+    pub(super) fn among(squares: bool, layers: &[crate::prune::LanguageLayer], tokens: usize) -> Option<FewTokens> {
         let few: Vec<_> = layers.iter().filter(|l| squares && l.shape.1 > tokens).collect();
         let widest = few.iter().max_by_key(|l| l.shape.1)?;
         let (widest, inputs) = (widest.name.clone(), widest.shape.1);

@@ -16,7 +16,11 @@ const MEGABYTES: usize = 512;
 pub(super) fn open_whole(model: &Path) -> Result<Folder> {
     let folder = Folder::open(model)?;
     if let Some(name) = folder.packed().next() {
-        let reason = format!("weight {name} is packed; 'lacuna pack DIR OUT --save weights' makes it whole");
+        let how = match folder.is_coded(name) {
+            true => format!("in codes of {} bits", folder.info(name)?.dtype.trim_start_matches('I')),
+            false => "packed".to_string(),
+        };
+        let reason = format!("weight {name} is {how}; 'lacuna pack DIR OUT --save weights' makes it whole");
         return Err(Error::malformed(model, reason));
     }
     Ok(folder)

@@ -8,6 +8,8 @@
 //!
 //! [`TrainJob`] is the same for training a language model: `train.json`, the page, and a saved state from which it is taken up.
 //!
+//! [`QuantizeJob`] is the same for codes of a few bits: `quantize.json`.
+//!
 //! [`Pipeline`] is several of them, each on what the one before has written.
 //!
 //! [`PruneJob`] lists its settings. [`Methods`] turns the names `sparsegpt`, `erk`, … into methods; a user's own are registered there. A job
@@ -32,13 +34,19 @@ mod file;
 mod network;
 mod run;
 mod shrink;
+mod quantize;
+mod export;
+mod pack;
 mod train;
 mod pipeline;
 
 pub use described::FewTokens;
 pub use event::{Event, Stage, ValidationRecord, unused_note};
+pub use export::{ExportJob, ExportReport};
 pub use methods::{Allocation, Methods, PruneMethod};
+pub use pack::PackJob;
 pub use pipeline::{Pipeline, PipelineReport, StageJob, StageReport};
+pub use quantize::{QuantScheme, QuantizeJob, QuantizeMethod, QuantizeReport};
 pub use report::{FileReport, ModelReport, PerplexityReport, PruneReport};
 pub use settings::PruneJob;
 pub use shrink::{ExpertsReport, ModelSize, ShrinkJob, ShrinkMethod, ShrinkReport, UnitMetric};

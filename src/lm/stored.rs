@@ -99,7 +99,7 @@ const FEW: usize = 16;
 impl LanguageModel {
     /// Reads a model for inference. Layers with masks go into sparse storages as
     /// [`Inference::running`] says (a storage in the folder is taken as it is with [`Running::Auto`]), and for few tokens, or activations of eight bits, all layers keep
-    /// numbers of 4, 8 or 16 bits where these hold every number exactly; whole weights of 32 bits are packed. What is computed is what the masked weights give, up to the
+    /// numbers of 4, 8 or 16 bits where these hold every number exactly, or the codes that the folder has; whole weights of 32 bits are packed. What is computed is what the masked weights give, up to the
     /// order of sums and what activations are rounded to.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ impl LanguageModel {
                 Some(mask) if running != Running::Dense => {
                     pack(layer, &mask, folder, inference).map_err(|e| e.in_layer(layer.name()))?
                 }
-                _ => whole(layer, inference).map_err(|e| e.in_layer(layer.name()))?,
+                _ => whole(layer, folder, inference).map_err(|e| e.in_layer(layer.name()))?,
             };
             let (layer, bytes) = (layer.name().to_string(), layer.op().bytes());
             kept.push(Kept { layer, format, values, bytes, pruned });
@@ -129,12 +129,20 @@ impl LanguageModel {
     }
 }
 
-fn whole(layer: &mut Linear, inference: Inference) -> Result<(String, String)> {
+fn whole(layer: &mut Linear, folder: &Folder, inference: Inference) -> Result<(String, String)> {
     if let Some(values) = inference.values {
         layer.round_to(values, inference.activation_bits)?;
         return Ok(("dense".to_string(), values.to_string()));
     }
     if inference.tokens <= FEW || inference.activation_bits == ActivationBits::Eight {
+        // A folder of codes says them; in other weights they are found, where there are some.
+        if layer.mask().is_none()
+            && let Some(codes) = folder.codes(&layer.tensor())?.and_then(|codes| codes.storage())
+        {
+            let values = codes.precision().to_string();
+            layer.set_op(Box::new(codes.with_activation_bits(inference.activation_bits)))?;
+            return Ok(("dense".to_string(), values));
+        }
         layer.narrow(inference.activation_bits);
     }
     let values = if layer.weight().is_some() { "f32".to_string() } else { layer.op().format().to_string() };
@@ -171,7 +179,7 @@ fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, inference: Inference) 
     };
     let precision = if format == Format::Csr { Precision::F32 } else { precision };
     let op = match (format, planned) {
-        (Format::Dense, _) => return whole(layer, inference),
+        (Format::Dense, _) => return whole(layer, folder, inference),
         (_, Some(plan)) => Box::new(plan),
         _ => format.build(&weight, mask, precision)?,
     };

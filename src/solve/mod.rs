@@ -1,4 +1,4 @@
-//! Masks and surviving weights, chosen together, one layer at a time.
+//! Masks and surviving weights, or codes of a few bits, chosen one layer at a time.
 //!
 //! A [`Saliency`](crate::criteria::Saliency) only scores. A [`Pruner`] also may move the weights that stay, so that the layer's
 //! outputs on the measured inputs change as little as can be. With W the weight `(out, in)`, X the inputs `(tokens, in)` and
@@ -17,6 +17,8 @@
 //! | [`DsNoT`] | of another pruner, then single exchanges | as they were | Zhang et al. 2024 |
 //! | [`WoodFisher`] | by its scores, from gradients of the loss | the minimiser within each block | Singh, Alistarh 2020 |
 //! | [`Reconstructed`] | of another pruner | the least squares solution | |
+//!
+//! A [`Quantizer`] chooses codes of a few bits the same way: [`Rtn`], [`Gptq`] (with or without pruning in its loop), [`Awq`], [`Hqq`].
 //!
 //! [`GroupObs`] removes whole groups of inputs (heads, features) from a layer by the same algebra, and gives what stays its least squares solution.
 //! [`Retarget`] gives a layer another weight to be pruned towards, where earlier layers have changed its inputs; [`channel_order`] finds an
@@ -38,8 +40,10 @@ mod group_obs;
 mod retarget;
 mod scored;
 mod alps;
+mod sweep;
 mod sparsegpt;
 mod woodfisher;
+mod quantizers;
 
 pub use alps::Alps;
 pub use dsnot::DsNoT;
@@ -48,9 +52,11 @@ pub use group_obs::{GroupObs, GroupsLeft, Removal, loss_of};
 pub use inverse::InverseHessian;
 pub use layer::{Pruned, Pruner, squared_error};
 pub use permute::channel_order;
+pub use quantizers::{Awq, Gptq, Hqq, InputScales, JointPruning, Quantizer, Rounded, Rtn};
 pub use reconstruct::{Reconstruct, Reconstructed, Solver};
 pub use retarget::{Retarget, refitted};
 pub use scored::Scored;
 pub(crate) use scored::scores;
-pub use sparsegpt::{Order, SparseGpt};
+pub use sparsegpt::SparseGpt;
+pub use sweep::Order;
 pub use woodfisher::WoodFisher;

@@ -25,28 +25,17 @@
 //! Cost: `in³` multiplications for U, `out · in²` for the updates; `8 in²` bytes for H, `8 in²` for its
 //! factor, `4 in²` for U; twice the first with columns by activation.
 
+use super::Order;
 use super::layer::{checked_weight, damped_diagonal, explain, finish};
-use super::scored::lower;
+use super::sweep::{Choice, Rounding, Sweep, by_activation};
 use super::{Pruned, Pruner};
 use crate::criteria::{Evidence, Need, Needs};
-use crate::linalg::{Threads, cholesky_of_inverse_f32, gemm};
-use crate::mask::{Budget, Mask, Pattern, Scope, select};
-use crate::quantize::{AffineGrid, Grids};
+use crate::linalg::cholesky_of_inverse_f32;
+use crate::mask::{Budget, Mask, Pattern, Scope};
+use crate::quantize::AffineGrid;
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayView2, Axis, s};
-use rayon::prelude::*;
+use ndarray::{Array2, Axis};
 use serde::{Deserialize, Serialize};
-
-/// In which order columns are visited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Order {
-    /// As they stand.
-    #[default]
-    Natural,
-    /// By falling diagonal of the Gram matrix (`actorder`), of equals the first: the inputs that matter most are visited first,
-    /// while there are many left to make up for them. Only for patterns whose units are single weights without groups.
-    Activation,
-}
 
 /// SparseGPT; see the module.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -90,11 +79,19 @@ impl Pruner for SparseGpt {
         let order = match self.order {
             Order::Natural => None,
             Order::Activation => Some(by_activation(&diagonal)),
+            Order::GroupAware => {
+                return Err(Error::invalid_option(
+                    "order",
+                    "group-aware is an order of columns whose grids have groups, as GPTQ's",
+                ));
+            }
         };
+        let rounding = grids.map_or(Rounding::None, Rounding::Rows);
+        let mut run = Sweep { span, choice: Some(Choice { pattern, scope, budget }), rounding };
         let (weight, mask) = match order {
             None => {
                 let u = cholesky_of_inverse_f32(gram, &diagonal).map_err(|e| explain(e, layer, self.damping))?;
-                sweep(weight, layer.mask, &u, &Sweep { span, pattern, scope, budget, grids })?
+                run.run(weight, layer.mask, &u)?
             }
             Some(order) => {
                 let matrix = gram.select(Axis(0), &order).select(Axis(1), &order);
@@ -103,7 +100,7 @@ impl Pruner for SparseGpt {
                 drop(matrix);
                 let old = layer.mask.map(|m| Mask::from_fn(rows, cols, |r, c| m.get(r, order[c])));
                 let weight = Array2::from_shape_fn((rows, cols), |(r, c)| weight[[r, order[c]]]);
-                let (moved, kept) = sweep(weight, old.as_ref(), &u, &Sweep { span, pattern, scope, budget, grids })?;
+                let (moved, kept) = run.run(weight, old.as_ref(), &u)?;
                 let mut back = vec![0; cols];
                 order.iter().enumerate().for_each(|(at, &c)| back[c] = at);
                 (
@@ -136,124 +133,5 @@ impl SparseGpt {
             return Err(Error::invalid_option("order", reason));
         }
         Ok((self.block / group).max(1).saturating_mul(group).min(cols))
-    }
-}
-
-/// The columns by falling diagonal, of equals the first.
-fn by_activation(diagonal: &[f64]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..diagonal.len()).collect();
-    order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
-    order
-}
-
-/// What does not change from block to block.
-struct Sweep {
-    span: usize,
-    pattern: Pattern,
-    scope: Scope,
-    budget: Budget,
-    grids: Option<Grids>,
-}
-
-impl Sweep {
-    /// The budget of the columns `from..to` of a matrix: its exact share, so that the shares of all blocks sum to the whole.
-    fn share(&self, (rows, cols): (usize, usize), from: usize, to: usize) -> Result<Budget> {
-        let (_, all) = self.pattern.grid(rows, cols);
-        let unit = self.pattern.unit(rows, cols).1;
-        let kept =
-            |until: usize| (self.budget.keep() as u128 * until.div_ceil(unit) as u128 * 2 + all as u128) / (2 * all as u128);
-        Budget::new((kept(to) - kept(from)) as usize, self.pattern.units(rows, to - from)?)
-    }
-}
-
-/// The moved weights, and what stays of them.
-fn sweep(mut weight: Array2<f32>, old: Option<&Mask>, u: &Array2<f32>, sweep: &Sweep) -> Result<(Array2<f32>, Mask)> {
-    let (rows, cols) = weight.dim();
-    let mut mask = Mask::empty(rows, cols);
-    let mut errors = Array2::<f32>::zeros((rows, sweep.span));
-    for from in (0..cols).step_by(sweep.span) {
-        let to = (from + sweep.span).min(cols);
-        let triangle = u.slice(s![from..to, from..to]).as_standard_layout().into_owned();
-        let before = old.map(|m| Mask::from_fn(rows, to - from, |r, c| m.get(r, from + c)));
-        let group = if let Pattern::Nm { n, m } = sweep.pattern { Some((n, m)) } else { None };
-        let mut kept = match group {
-            Some(_) => Array2::from_elem((rows, to - from), false),
-            None => {
-                let mut scores = scores(weight.slice(s![.., from..to]), &triangle);
-                if let Some(before) = &before {
-                    lower(&mut scores, before, sweep.pattern);
-                }
-                select(&scores, sweep.pattern, sweep.scope, sweep.share((rows, cols), from, to)?)?.to_array()
-            }
-        };
-        let mut errors = errors.slice_mut(s![.., ..to - from]);
-        let work =
-            weight.axis_iter_mut(Axis(0)).into_par_iter().zip(errors.axis_iter_mut(Axis(0))).zip(kept.axis_iter_mut(Axis(0)));
-        work.enumerate().with_min_len(8).for_each(|(r, ((mut w, mut e), mut kept))| {
-            let row = Row { from, group, before: before.as_ref().map(|b| (b, r)), grids: sweep.grids.as_ref().map(|g| (g, r)) };
-            match (w.as_slice_mut(), kept.as_slice_mut()) {
-                (Some(w), Some(kept)) => row.walk(&mut w[from..to], &mut e, kept, &triangle),
-                _ => unreachable!("both were made row by row"),
-            }
-        });
-        for ((r, c), _) in kept.indexed_iter().filter(|(_, k)| **k) {
-            mask.set(r, from + c, true);
-        }
-        if to < cols {
-            let mut rest = weight.slice_mut(s![.., to..]);
-            gemm(-1.0, &errors, &u.slice(s![from..to, to..]), 1.0, &mut rest, Threads::Pool);
-        }
-    }
-    Ok((weight, mask))
-}
-
-/// w² / U_jj² of one block of columns.
-fn scores(weight: ArrayView2<'_, f32>, triangle: &Array2<f32>) -> Array2<f32> {
-    let diagonal = triangle.diag();
-    Array2::from_shape_fn(weight.dim(), |(r, c)| {
-        let own = weight[[r, c]] / diagonal[c];
-        own * own
-    })
-}
-
-/// One row of one block.
-struct Row<'a> {
-    from: usize,
-    group: Option<(usize, usize)>,
-    before: Option<(&'a Mask, usize)>,
-    grids: Option<(&'a Grids, usize)>,
-}
-
-impl Row<'_> {
-    /// Visits the columns of `w`, the block's part of a row: decides the groups of an N:M pattern as they are reached, writes what
-    /// was lost of each column to `errors`, and makes up for it in the columns that follow.
-    fn walk(&self, w: &mut [f32], errors: &mut ndarray::ArrayRef1<f32>, kept: &mut [bool], triangle: &Array2<f32>) {
-        let dropped_before = |c: usize| self.before.is_some_and(|(mask, r)| !mask.get(r, c));
-        for c in 0..w.len() {
-            if let Some((n, m)) = self.group
-                && (self.from + c) % m == 0
-            {
-                let score = |j: usize| if dropped_before(j) { -1.0 } else { (w[j] / triangle[[j, j]]).powi(2) };
-                let scores: Vec<f32> = (c..c + m).map(score).collect();
-                for (i, &a) in scores.iter().enumerate() {
-                    let ahead = scores.iter().enumerate().filter(|&(j, &b)| b > a || (b == a && j < i)).count();
-                    kept[c + i] = ahead < n;
-                }
-            }
-            kept[c] &= !dropped_before(c);
-            let value = match (kept[c], self.grids) {
-                (false, _) => 0.0,
-                (true, None) => w[c],
-                (true, Some((grids, r))) => grids.round(r, w[c]),
-            };
-            let error = (w[c] - value) / triangle[[c, c]];
-            errors[c] = error;
-            w[c] = value;
-            if error != 0.0 {
-                let later = triangle.row(c);
-                let later = &later.as_slice().expect("the triangle is made row by row")[c + 1..];
-                w[c + 1..].iter_mut().zip(later).for_each(|(w, u)| *w -= error * u);
-            }
-        }
     }
 }

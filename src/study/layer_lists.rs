@@ -122,5 +122,6 @@ fn has(measured: &Measured, need: Need) -> bool {
         Need::HessianGradient => measured.hessian_gradient.is_some(),
         Need::SynapticFlow => measured.synaptic_flow.is_some(),
         Need::SampleGradients => measured.sample_gradients.is_some(),
+        Need::InputMagnitudes => measured.input_magnitudes.is_some(),
     }
 }

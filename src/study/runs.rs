@@ -207,6 +207,7 @@ fn merge(old: &mut Measured, new: &Measured) {
         hessian_gradient,
         synaptic_flow,
         sample_gradients,
+        input_magnitudes,
     } = new;
     old.tokens = old.tokens.max(*tokens);
     take(&mut old.input_squares, input_squares);
@@ -218,4 +219,5 @@ fn merge(old: &mut Measured, new: &Measured) {
     take(&mut old.hessian_gradient, hessian_gradient);
     take(&mut old.synaptic_flow, synaptic_flow);
     take(&mut old.sample_gradients, sample_gradients);
+    take(&mut old.input_magnitudes, input_magnitudes);
 }

@@ -2,10 +2,12 @@
 //! memory than the file could need.
 
 use crate::build::{byte_level, llama};
+use crate::coded::{codes, said, written};
 use crate::folder::{content, sharded};
 use crate::{LARGEST, byte_level_folder};
 use lacuna::io::gguf::{Gguf, import};
-use lacuna::io::{Folder, read_ids};
+use lacuna::io::{Folder, QuantLayout, read_ids};
+use lacuna::quantize::{CodeGrid, Granularity, ScaleType};
 use lacuna::text::Tokenizer;
 use proptest::prelude::*;
 use std::fs;
@@ -23,6 +25,17 @@ static MODEL: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
 
 /// A sound GGUF file.
 static GGUF: LazyLock<Vec<u8>> = LazyLock::new(|| llama().bytes());
+
+/// The files of a sound folder of codes of each layout.
+static CODED: LazyLock<Vec<Vec<(String, Vec<u8>)>>> = LazyLock::new(|| {
+    let of = |layout: QuantLayout| {
+        let root = tempfile::tempdir().unwrap();
+        let bits = if layout == QuantLayout::IntQuantized { 8 } else { 4 };
+        let grid = CodeGrid::new(bits, Granularity::Group(32)).asymmetric().scales(ScaleType::F16);
+        content(&written(root.path(), layout, &codes((32, 64), grid), ScaleType::F16, said(layout, bits)))
+    };
+    QuantLayout::ALL.map(of).to_vec()
+});
 
 /// A sound tokenizer.json.
 static WORDS: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -166,6 +179,30 @@ proptest! {
             }
         }
         clean(read_ids(dir.join("model-ids.safetensors"), "ids"));
+        modest();
+    }
+
+    #[test]
+    fn a_damaged_folder_of_codes_is_read_or_refused_cleanly(damages in damages(1.0), layout in 0usize..4, config in 0u8..4) {
+        let root = tempfile::tempdir().unwrap();
+        let files = &CODED[layout];
+        files.iter().for_each(|(name, bytes)| fs::write(root.path().join(name), bytes).unwrap());
+        let path = root.path().join(if config == 0 { "config.json" } else { "model.safetensors" });
+        let mut bytes = fs::read(&path).unwrap();
+        // Most of the file are codes, of which any are sound: the header is where damage shows.
+        let end = if config == 1 { bytes.len() } else { bytes.len().min(1200) };
+        let mut head = bytes[..end].to_vec();
+        damages.iter().for_each(|d| apply(&mut head, d));
+        bytes.splice(..end, head);
+        fs::write(&path, &bytes).unwrap();
+        if let Some(folder) = clean(Folder::open(root.path())) {
+            for name in folder.names() {
+                clean(folder.read(name));
+                if let Some(codes) = clean(folder.codes(name)).flatten() {
+                    codes.storage();
+                }
+            }
+        }
         modest();
     }
 

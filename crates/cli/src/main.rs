@@ -37,9 +37,11 @@ enum Command {
     Prune(Box<command::prune::Args>),
     /// Makes a language model's folder smaller: fewer heads, feed-forward and hidden features, layers
     Shrink(Box<command::shrink::Args>),
+    /// Puts a language model's folder into codes of 2, 3, 4 or 8 bits, in layouts that other tools open
+    Quantize(Box<command::quantize::Args>),
     /// Trains a language model's folder, or lets a pruned one recover, with a teacher or without
     Train(Box<command::train::Args>),
-    /// Runs the stages of a recipe, each a job of prune or train on what the one before has written
+    /// Runs the stages of a recipe, each a job (prune, shrink, quantize, train, export) on what the one before has written
     Run(command::run::Args),
     /// Lays the pruned weights of a model's folder in another way: compressed, or whole again
     Pack(command::pack::Args),
@@ -104,6 +106,10 @@ fn main() -> ExitCode {
         Command::Shrink(mut args) => {
             args.given = typed(&matches);
             command::shrink::run(&args)
+        }
+        Command::Quantize(mut args) => {
+            args.given = typed(&matches);
+            command::quantize::run(&args)
         }
         Command::Train(mut args) => {
             args.given = typed(&matches);

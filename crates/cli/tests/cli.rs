@@ -38,5 +38,7 @@ mod shrink;
 mod train;
 #[path = "cli/words.rs"]
 mod words;
+#[path = "cli/quantize.rs"]
+mod quantize;
 #[path = "cli/readme.rs"]
 mod readme;

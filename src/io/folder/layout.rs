@@ -158,7 +158,7 @@ impl Layout {
 
 impl Layout {
     /// A file of masks for these weights of a folder, whose tensors may be packed here; none if there are no weights.
-    pub(super) fn masks_of(&mut self, weights: &[String], folder: &Folder) -> Result<()> {
+    pub(crate) fn masks_of(&mut self, weights: &[String], folder: &Folder) -> Result<()> {
         self.files.retain(|f| f.file != MASKS);
         if weights.is_empty() {
             return Ok(());

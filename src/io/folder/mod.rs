@@ -10,9 +10,13 @@
 //!
 //! **Masks** stand in a file of their own, `masks.safetensors`, laid as [`Checkpoint`](crate::io::Checkpoint) lays them, so
 //! that the weights stay a checkpoint like any other.
+//!
+//! **Weights of a few bits** lie as other tools lay them ([`QuantLayout`]), and stand under their own names here: [`Folder::codes`] gives the codes, reading them
+//! the weights.
 
 mod names;
 mod output;
+mod coded;
 mod shard;
 mod tokens;
 mod masks;
@@ -26,7 +30,9 @@ mod working;
 mod write;
 mod model;
 mod repack;
+mod codes;
 
+pub use coded::QuantLayout;
 pub use layout::Layout;
 pub use masks::MaskFile;
 pub(in crate::io) use names::{CONFIG, INDEX, WEIGHTS};

@@ -3,6 +3,7 @@
 //! A packed weight is read under its own name like any other; what it is made of ([`Checkpoint::published`],
 //! [`Checkpoint::storage`]) does not show among the names of the folder.
 
+use super::coded::{CodedParts, Raw, Scheme};
 use super::packing::Packing;
 use super::shard::{Listed, Shard};
 use crate::io::quoted;
@@ -16,14 +17,57 @@ pub(super) struct Packed {
     pub shard: usize,
     /// Places in the shard's list.
     parts: Vec<usize>,
-    pub published: bool,
+    pub kind: Kind,
     /// What it is stored as: the name of a published layout, or of a storage.
     pub layout: String,
     pub shape: Vec<usize>,
     dtype: Option<Dtype>,
 }
 
+/// How a weight is packed.
+pub(super) enum Kind {
+    /// A published layout of sparse weights.
+    Published,
+    /// A storage of this library.
+    Storage,
+    /// Codes of a few bits.
+    Codes(Box<CodedParts>),
+}
+
 impl Packed {
+    /// Whether it is in codes of a few bits.
+    pub fn coded(&self) -> Option<&CodedParts> {
+        if let Kind::Codes(parts) = &self.kind { Some(parts) } else { None }
+    }
+
+    /// Whether it is a published layout of sparse weights.
+    pub fn is_published(&self) -> bool {
+        matches!(self.kind, Kind::Published)
+    }
+
+    /// Finds the weights in codes of a shard.
+    pub fn find_coded(number: usize, shard: &Shard, scheme: &Scheme) -> Result<Vec<(String, Packed)>> {
+        let places: BTreeMap<&str, usize> = shard.tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
+        let mut found = Vec::new();
+        for tensor in &shard.tensors {
+            let Some((layer, known)) = tensor.name.rsplit_once('.') else { continue };
+            let place = |part: &str| places.get(format!("{layer}.{part}").as_str()).copied();
+            let info = |part: &str| place(part).map(|i| (shard.tensors[i].element, shard.tensors[i].shape.clone()));
+            let raw = |part: &str| match place(part) {
+                Some(i) if shard.tensors[i].bytes <= 64 => shard.raw(&shard.tensors[i]),
+                _ => Err(Error::invalid_option(part, "is no small list")),
+            };
+            let coded = CodedParts::find(scheme, known, &info, &raw).map_err(|e| shard.of_layer(layer, e))?;
+            let Some(coded) = coded else { continue };
+            few_enough(shard, layer, coded.rows, coded.cols)?;
+            let parts = coded.suffixes.iter().filter_map(|part| place(part)).collect();
+            let (shape, layout) = (vec![coded.rows, coded.cols], coded.layout.format().to_string());
+            let packed = Packed { shard: number, parts, kind: Kind::Codes(Box::new(coded)), layout, shape, dtype: None };
+            found.push((format!("{layer}.weight"), packed));
+        }
+        Ok(found)
+    }
+
     /// Finds what is packed in a shard: names of weights and what they are made of.
     pub fn find(number: usize, shard: &Shard) -> Result<Vec<(String, Packed)>> {
         let places: BTreeMap<&str, usize> = shard.tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
@@ -38,7 +82,7 @@ impl Packed {
             let name = if layer.ends_with(".weight") { layer.to_string() } else { format!("{layer}.weight") };
             let layout = if tensor.shape.len() == 2 { Packing::Sparse24Bitmask } else { Packing::SparseBitmask }.to_string();
             let dtype = Dtype::of(tensor.element);
-            found.push((name, Packed { shard: number, parts, published: true, layout, shape, dtype }));
+            found.push((name, Packed { shard: number, parts, kind: Kind::Published, layout, shape, dtype }));
         }
         for (key, text) in &shard.metadata {
             let Some(name) = key.strip_suffix(".storage") else { continue };
@@ -55,7 +99,7 @@ impl Packed {
             let layout = sizes["format"].as_str().unwrap_or("an unknown storage").to_string();
             found.push((
                 name.to_string(),
-                Packed { shard: number, parts, published: false, layout, shape: vec![rows, cols], dtype },
+                Packed { shard: number, parts, kind: Kind::Storage, layout, shape: vec![rows, cols], dtype },
             ));
         }
         Ok(found)
@@ -78,6 +122,15 @@ impl Packed {
     /// The dtype of its numbers, if they are weights.
     pub fn dtype(&self) -> Option<Dtype> {
         self.dtype
+    }
+
+    /// One of its tensors in codes, by what stands behind the layer's name.
+    pub fn part(&self, name: &str, shard: &Shard) -> Result<Raw> {
+        let mut all = self.parts.iter().map(|&i| &shard.tensors[i]);
+        match all.find(|t| t.name.rsplit_once('.').is_some_and(|(_, part)| part == name)) {
+            Some(tensor) => shard.raw(tensor),
+            None => Err(Error::invalid_option(name, "is missing")),
+        }
     }
 
     /// Its tensors, read.

@@ -1,8 +1,9 @@
 //! A folder, opened.
 
+use super::coded::Scheme;
 use super::masks::MaskFile;
 use super::names::{COMPANIONS, CONFIG, INDEX, MASKS, MAX_JSON, WEIGHTS};
-use super::packed::Packed;
+use super::packed::{Kind, Packed};
 use super::shard::{CHUNK, Listed, Shard};
 use crate::io::safetensors::{Dtype, TensorInfo};
 use crate::io::{one_line, open, quoted};
@@ -103,7 +104,7 @@ impl Folder {
             return Err(Error::malformed(&index_path, format!("puts tensor {} in {file}, which lacks it", quoted(name))));
         }
         let masks = MaskFile::open(&path)?;
-        let (listed, packed) = names(&path, &shards)?;
+        let (listed, packed) = names(&path, &shards, Scheme::of(&config).as_ref())?;
         let parts = packed.values().flat_map(|p| p.tensors(&shards[p.shard()])).map(String::from).collect();
         Ok(Folder { path, config, shards, places, listed, packed, parts, index, masks })
     }
@@ -163,7 +164,8 @@ impl Folder {
     /// [`Error::UnknownName`] if there is no such tensor.
     pub fn info(&self, name: &str) -> Result<TensorInfo> {
         if let Some(packed) = self.packed.get(name) {
-            let dtype = packed.dtype().map_or("I8".to_string(), |d| d.to_string());
+            let bits = packed.coded().map_or(8, |coded| coded.bits);
+            let dtype = packed.dtype().map_or_else(|| format!("I{bits}"), |d| d.to_string());
             let bytes = packed.bytes(&self.shards[packed.shard()]);
             return Ok(TensorInfo { name: name.to_string(), dtype, shape: packed.shape.clone(), bytes });
         }
@@ -188,7 +190,7 @@ impl Folder {
     /// [`Error::UnknownName`] if there is no such tensor, [`Error::Malformed`] if it holds no F32, F16 or BF16.
     pub fn dtype(&self, name: &str) -> Result<Dtype> {
         if let Some(packed) = self.packed.get(name) {
-            // Numbers of 8 bits with their scales need all 32.
+            // Numbers of few bits with their scales need all 32.
             return Ok(packed.dtype().unwrap_or(Dtype::F32));
         }
         let (shard, tensor) = self.find(name)?;
@@ -314,15 +316,21 @@ impl Folder {
 }
 
 /// The names of all weights in the order of the files, and those that are packed.
-fn names(path: &Path, shards: &[Shard]) -> Result<(Vec<String>, HashMap<String, Packed>)> {
+fn names(path: &Path, shards: &[Shard], scheme: Option<&Scheme>) -> Result<(Vec<String>, HashMap<String, Packed>)> {
     let (mut listed, mut packed) = (Vec::new(), HashMap::new());
     for (i, shard) in shards.iter().enumerate() {
-        let found = Packed::find(i, shard)?;
+        let mut found = Packed::find(i, shard)?;
+        if let Some(scheme) = scheme {
+            found.extend(Packed::find_coded(i, shard, scheme)?);
+        }
         let parts: HashSet<&str> = found.iter().flat_map(|(_, p)| p.tensors(shard)).collect();
         listed.extend(shard.tensors.iter().map(|t| t.name.as_str()).filter(|n| !parts.contains(n)).map(String::from));
         for (name, one) in found {
             listed.push(name.clone());
-            if packed.insert(name.clone(), one).is_some() || shards.iter().any(|s| s.tensors.iter().any(|t| t.name == name)) {
+            // Of a byte a code the tensor of codes has the weight's name.
+            let own = one.tensors(shard).any(|part| part == name);
+            let again = shards.iter().enumerate().any(|(at, s)| s.tensors.iter().any(|t| t.name == name && !(own && at == i)));
+            if packed.insert(name.clone(), one).is_some() || again {
                 return Err(Error::malformed(path, format!("weight {} is there twice, packed and again", quoted(&name))));
             }
         }
@@ -391,7 +399,9 @@ impl Folder {
     /// As [`Checkpoint::storage`](crate::io::Checkpoint::storage); [`Error::Io`] if the disk refuses.
     pub fn storage(&self, weight: &str) -> Result<Option<Box<dyn LinearOp>>> {
         match self.packed.get(weight) {
-            Some(packed) if !packed.published => packed.checkpoint(weight, &self.shards[packed.shard])?.storage(weight).map(Some),
+            Some(packed) if matches!(packed.kind, Kind::Storage) => {
+                packed.checkpoint(weight, &self.shards[packed.shard])?.storage(weight).map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -410,22 +420,25 @@ impl Folder {
             return Ok(Some(mask));
         }
         match self.packed.get(weight) {
-            Some(packed) if packed.published => {
+            Some(packed) if packed.is_published() => {
                 packed.checkpoint(weight, &self.shards[packed.shard])?.published(weight).map(|(_, mask)| Some(mask))
             }
             _ => Ok(None),
         }
     }
 
-    /// Whether any weight has a mask or is packed.
+    /// Whether any weight has a mask or is packed without its zeros.
     pub fn is_pruned(&self) -> bool {
-        !self.packed.is_empty() || self.masks().is_some_and(|m| m.names().next().is_some())
+        self.packed.values().any(|p| p.coded().is_none()) || self.masks().is_some_and(|m| m.names().next().is_some())
     }
 
     /// A packed weight, whole.
     pub(super) fn unpacked(&self, weight: &str, packed: &Packed) -> Result<Array2<f32>> {
+        if packed.coded().is_some() {
+            return Ok(self.decoded(weight, packed)?.to_dense());
+        }
         let checkpoint = packed.checkpoint(weight, &self.shards[packed.shard])?;
-        let found = match packed.published {
+        let found = match packed.is_published() {
             true => checkpoint.published(weight)?.0,
             false => checkpoint.storage(weight)?.to_dense(),
         };

@@ -53,6 +53,7 @@ impl Pruned {
         };
         let mask = match from.mask(name)? {
             Some(mask) => mask,
+            None if from.is_coded(name) => Mask::full(rows, cols),
             None => return Err(Error::malformed(from.path(), format!("weight {} is packed without its mask", quoted(name)))),
         };
         let dtype = from.dtype(name)?;
@@ -141,6 +142,11 @@ fn laid(
     if pruned.is_empty() && packing != Packing::Whole {
         return Err(Error::invalid_option("save", format!("{} has no masks; prune it first", from.path().display())));
     }
+    if let (Some(name), true) = (pruned.iter().find(|name| from.is_coded(name)), packing != Packing::Whole) {
+        let reason =
+            format!("weight {} is in codes of a few bits, which {packing} has not; weights makes it whole", quoted(name));
+        return Err(Error::invalid_option("save", reason));
+    }
     // The sizes of packed weights are known only once they are packed: so once for the layout, once for the bytes.
     let mut layout = Layout::of(from);
     let (mut kept, mut all) = (0, 0);
@@ -167,7 +173,8 @@ fn laid(
         };
     }
     let beside = matches!(packing, Packing::Whole | Packing::Storage(_));
-    layout.masks_of(if beside { &pruned } else { &[] }, from)?;
+    let masked: Vec<String> = pruned.iter().filter(|name| !from.is_coded(name) || from.has_mask(name)).cloned().collect();
+    layout.masks_of(if beside { &masked } else { &[] }, from)?;
     let mut writer = begin(layout)?;
     for (i, name) in pruned.iter().enumerate() {
         let weight = Pruned::read(from, name, packing)?;
@@ -178,7 +185,7 @@ fn laid(
                 parcel.tensors().try_for_each(|(n, _, shape, bytes)| writer.write_bytes(n, shape, bytes))?;
             }
         }
-        if beside {
+        if beside && masked.contains(name) {
             writer.write_mask(name, &weight.mask)?;
         }
         see(i + 1, pruned.len());

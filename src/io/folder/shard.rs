@@ -1,5 +1,6 @@
 //! One safetensors file whose header is in memory and whose tensors stay on the disk.
 
+use super::coded::Raw;
 use crate::io::place::read_exact_at;
 use crate::io::safetensors::{Dtype, Element, Table};
 use crate::io::{open, quoted};
@@ -71,6 +72,23 @@ impl Shard {
             let was = self.file_bytes;
             Error::malformed(&self.path, format!("tensor {shown}: the file had {was} bytes when it was opened, now it has {now}"))
         })
+    }
+
+    /// A tensor as it lies in the file.
+    pub fn raw(&self, tensor: &Listed) -> Result<Raw> {
+        let mut bytes = vec![0; tensor.bytes as usize];
+        self.read_bytes(tensor, 0, &mut bytes)?;
+        Ok(Raw { element: tensor.element, shape: tensor.shape.clone(), bytes })
+    }
+
+    /// Says of an error of a part of a layer in codes which file and layer it is of.
+    pub fn of_layer(&self, layer: &str, error: Error) -> Error {
+        match error {
+            Error::InvalidOption { option, reason } => {
+                Error::malformed(&self.path, format!("tensor {} {reason}", quoted(&format!("{layer}.{option}"))))
+            }
+            e => e,
+        }
     }
 
     /// How the numbers of a weight are stored.

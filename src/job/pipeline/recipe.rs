@@ -25,6 +25,9 @@
 //! train = { text = ["wiki.valid.tokens"], steps = 100 }
 //! ```
 
+use super::super::export::ExportJob;
+use super::super::pack::PackJob;
+use super::super::quantize::QuantizeJob;
 use super::super::recipe::{from_table, to_toml};
 use super::super::settings::PruneJob;
 use super::super::shrink::ShrinkJob;
@@ -47,10 +50,16 @@ pub enum StageJob {
     Train(Box<TrainJob>),
     /// `lacuna shrink`.
     Shrink(Box<ShrinkJob>),
+    /// `lacuna quantize`.
+    Quantize(Box<QuantizeJob>),
+    /// `lacuna export`: a file beside the folders of the stages; the stage behind it goes on from the folder before it.
+    Export(Box<ExportJob>),
+    /// `lacuna pack`.
+    Pack(Box<PackJob>),
 }
 
 /// The names of the jobs that a stage may be.
-const JOBS: [&str; 3] = ["prune", "train", "shrink"];
+const JOBS: [&str; 6] = ["prune", "train", "shrink", "quantize", "export", "pack"];
 
 impl StageJob {
     /// The subcommand.
@@ -59,6 +68,9 @@ impl StageJob {
             StageJob::Prune(_) => "prune",
             StageJob::Train(_) => "train",
             StageJob::Shrink(_) => "shrink",
+            StageJob::Quantize(_) => "quantize",
+            StageJob::Export(_) => "export",
+            StageJob::Pack(_) => "pack",
         }
     }
 
@@ -67,6 +79,9 @@ impl StageJob {
             "prune" => Ok(StageJob::Prune(Box::new(from_table(table)?))),
             "train" => Ok(StageJob::Train(Box::new(from_table(table)?))),
             "shrink" => Ok(StageJob::Shrink(Box::new(from_table(table)?))),
+            "quantize" => Ok(StageJob::Quantize(Box::new(from_table(table)?))),
+            "export" => Ok(StageJob::Export(Box::new(from_table(table)?))),
+            "pack" => Ok(StageJob::Pack(Box::new(from_table(table)?))),
             _ => Err(Error::unknown_name("job", name, JOBS.into_iter())),
         }
     }
@@ -80,6 +95,9 @@ impl StageJob {
             StageJob::Prune(job) => to_toml(job.as_ref()),
             StageJob::Train(job) => to_toml(job.as_ref()),
             StageJob::Shrink(job) => to_toml(job.as_ref()),
+            StageJob::Quantize(job) => to_toml(job.as_ref()),
+            StageJob::Export(job) => to_toml(job.as_ref()),
+            StageJob::Pack(job) => to_toml(job.as_ref()),
         }
     }
 
@@ -89,6 +107,9 @@ impl StageJob {
             StageJob::Prune(job) => (job.model.as_deref(), job.out.as_deref()),
             StageJob::Train(job) => (job.model.as_deref(), job.out.as_deref()),
             StageJob::Shrink(job) => (job.model.as_deref(), job.out.as_deref()),
+            StageJob::Quantize(job) => (job.model.as_deref(), job.out.as_deref()),
+            StageJob::Export(job) => (job.model.as_deref(), job.out.as_deref()),
+            StageJob::Pack(job) => (job.model.as_deref(), job.out.as_deref()),
         }
     }
 
@@ -98,6 +119,9 @@ impl StageJob {
             StageJob::Prune(job) => StageJob::Prune(Box::new(job.model(model).out(out).resume(begun))),
             StageJob::Train(job) => StageJob::Train(Box::new(job.model(model).out(out).resume(begun))),
             StageJob::Shrink(job) => StageJob::Shrink(Box::new(job.model(model).out(out).resume(begun))),
+            StageJob::Quantize(job) => StageJob::Quantize(Box::new(job.model(model).out(out).resume(begun))),
+            StageJob::Export(job) => StageJob::Export(Box::new(job.model(model).out(out).resume(begun))),
+            StageJob::Pack(job) => StageJob::Pack(Box::new(job.model(model).out(out).resume(begun))),
         }
     }
 }

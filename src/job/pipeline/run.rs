@@ -39,6 +39,9 @@ impl Pipeline {
                 StageJob::Prune(job) => job.check(methods),
                 StageJob::Train(job) => job.check(),
                 StageJob::Shrink(job) => job.check(),
+                StageJob::Quantize(job) => job.check(),
+                StageJob::Export(job) => job.check(),
+                StageJob::Pack(job) => job.check(),
             };
             checked.map_err(|e| at_stage(i, stage, e))?;
         }
@@ -57,9 +60,16 @@ impl Pipeline {
                 },
                 StageJob::Train(job) => job.run(watch).map_err(|e| at_stage(i, stage, e))?.seconds,
                 StageJob::Shrink(job) => job.run(watch).map_err(|e| at_stage(i, stage, e))?.seconds,
+                StageJob::Quantize(job) => job.run(watch).map_err(|e| at_stage(i, stage, e))?.seconds,
+                StageJob::Export(job) => job.run().map_err(|e| at_stage(i, stage, e))?.seconds,
+                StageJob::Pack(job) => job.run().map_err(|e| at_stage(i, stage, e))?,
             };
             let folder = self.folder(i);
-            report.stages.push(self.measured(stage.name(), &folder, seconds, (text, before.as_ref()), watch)?);
+            let measured = match stage {
+                StageJob::Export(_) => written(&folder, seconds, report.stages.last())?,
+                _ => self.measured(stage.name(), &folder, seconds, (text, before.as_ref()), watch)?,
+            };
+            report.stages.push(measured);
             let record = serde_json::to_string_pretty(&report).map_err(|e| Error::invalid_option("record", e.to_string()))?;
             atomic::write_bytes(self.out.join(RECORD), (record + "\n").as_bytes())?;
             atomic::write_bytes(self.out.join(PAGE), report.page()?.as_bytes())?;
@@ -67,14 +77,16 @@ impl Pipeline {
         Ok(report)
     }
 
-    /// The folder of a stage, counted from 0.
+    /// The folder of a stage, counted from 0; of an export its file.
     pub fn folder(&self, stage: usize) -> PathBuf {
-        self.out.join(format!("{}-{}", stage + 1, self.stages[stage].name()))
+        let end = if matches!(self.stages[stage], StageJob::Export(_)) { ".gguf" } else { "" };
+        self.out.join(format!("{}-{}{end}", stage + 1, self.stages[stage].name()))
     }
 
     /// A stage on the folder of the one before.
     fn stage(&self, i: usize) -> StageJob {
-        let model = i.checked_sub(1).map_or_else(|| self.model.clone(), |before| self.folder(before));
+        let before = (0..i).rev().find(|&before| !matches!(self.stages[before], StageJob::Export(_)));
+        let model = before.map_or_else(|| self.model.clone(), |before| self.folder(before));
         let out = self.folder(i);
         let begun = out.exists() || FolderWriter::working_folder(&out).exists();
         self.stages[i].on(&model, &out, begun)
@@ -125,6 +137,23 @@ impl Pipeline {
             seconds,
         })
     }
+}
+
+/// A file that a stage has written of the model before it.
+fn written(file: &Path, seconds: f64, before: Option<&StageReport>) -> Result<StageReport> {
+    let bytes = std::fs::metadata(file).map_err(|e| Error::io(file, e))?.len();
+    Ok(StageReport {
+        stage: "export".into(),
+        folder: file.to_path_buf(),
+        fingerprint: String::new(),
+        bytes,
+        parameters: before.map_or(0, |b| b.parameters),
+        kept: before.map_or(0, |b| b.kept),
+        perplexity: None,
+        nll: None,
+        tokens_per_second: None,
+        seconds,
+    })
 }
 
 /// An error of a stage, where it does not say itself where it is.

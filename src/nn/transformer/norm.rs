@@ -71,7 +71,13 @@ impl Norm {
         self.bias.as_ref()
     }
 
-    fn gain(&self) -> Array1<f32> {
+    /// Whether features are multiplied by `1 + w`.
+    pub(crate) fn is_plus_one(&self) -> bool {
+        self.plus_one
+    }
+
+    /// What features are multiplied by.
+    pub(crate) fn gain(&self) -> Array1<f32> {
         if self.plus_one { &self.weight + 1.0 } else { self.weight.clone() }
     }
 

@@ -10,7 +10,7 @@ pub(super) fn turned(mask: Mask, transposed: bool) -> Mask {
 }
 
 /// The mask `(out, in)` that an earlier run has left beside the weight.
-pub(super) fn mask_before(tensor: &str, transposed: bool, folder: &Folder) -> Result<Option<Mask>> {
+pub(in crate::prune) fn mask_before(tensor: &str, transposed: bool, folder: &Folder) -> Result<Option<Mask>> {
     let found = folder.masks().map(|m| m.read(tensor)).transpose()?.flatten();
     Ok(found.map(|mask| turned(mask, transposed)))
 }

@@ -32,20 +32,23 @@ mod run;
 
 pub use activations::ActivationMemory;
 pub(super) use activations::{Activations, MemoryBudget};
+pub(super) use before::mask_before;
 pub use budgets::{BlockOutliers, allocated, allocated_with, of_blocks, outliers};
 pub use check::check_measurable;
 pub use gradients::SequenceGradients;
 pub(crate) use layers::matches;
 pub use layers::{LanguageLayer, language_layers};
 pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
+pub(super) use read_ahead::read_ahead;
 pub use read_ahead::{LayerRanking, ReadProgress};
 pub use reconstruct::BlockReconstruction;
 pub use record::LayerRecord;
+pub(super) use record::Place;
 pub(super) use resume::begin;
 pub use resume::unfinished_settings;
 pub(super) use run::Saver;
 pub use run::{LanguageRun, Progress, PrunedFolder, prune_language};
-pub(super) use walk::{PART, Part};
+pub(super) use walk::{PART, Part, Prune, Walk};
 
 use crate::mask::{Budget, Pattern, Scope};
 use crate::solve::Pruner;

@@ -10,7 +10,11 @@ use ndarray::{Array2, Axis};
 use std::ops::ControlFlow;
 
 /// Calls `f` with each layer and its weight `(out, in)`, the next of which is read meanwhile.
-pub(super) fn read_ahead(folder: &Folder, layers: &[&Place], mut f: impl FnMut(&Place, Array2<f32>) -> Result<()>) -> Result<()> {
+pub(in crate::prune) fn read_ahead(
+    folder: &Folder,
+    layers: &[&Place],
+    mut f: impl FnMut(&Place, Array2<f32>) -> Result<()>,
+) -> Result<()> {
     std::thread::scope(|scope| {
         let (send, weights) = std::sync::mpsc::sync_channel(0);
         scope.spawn(move || {

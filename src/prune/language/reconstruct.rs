@@ -88,7 +88,7 @@ impl Parameters for Moving<'_> {
 
 /// What of a block is trained at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trained {
+pub(in crate::prune) enum Trained {
     /// Attention and the norms about it.
     Attention,
     /// The feed-forward layers and the norms about them.

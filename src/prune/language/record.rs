@@ -33,7 +33,7 @@ pub struct LayerRecord {
 }
 
 /// Where a layer stands in the model and in its files.
-pub(super) struct Place {
+pub(in crate::prune) struct Place {
     pub block: usize,
     pub name: String,
     pub tensor: String,

@@ -180,7 +180,7 @@ impl Run<'_, '_> {
                 walk.pass(&block, dense.as_ref())?;
             } else {
                 let mut turn = Turn { number: i, settings, folder, writer, fresh: Vec::new() };
-                walk.block(&mut block, dense.as_ref(), settings, &mut turn)?;
+                walk.block(&mut block, dense.as_ref(), (settings.sequential, settings.inputs), &mut turn)?;
                 let fresh = turn.fresh;
                 records.extend(fresh);
                 saver.save(records, writer)?;

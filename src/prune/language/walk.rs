@@ -53,21 +53,33 @@ impl Part {
 }
 
 /// What is done to a block on the way.
-pub(super) trait Prune {
+pub(in crate::prune) trait Prune {
     /// Prunes the named layers on what was measured.
     ///
     /// # Errors
     /// If a layer cannot be pruned or written.
     fn prune(&mut self, block: &mut Block, found: &mut LayerStatistics, names: &[String]) -> Result<()>;
 
+    /// Changes the block, and what was measured of it with that, before its layers are pruned at once; experts are done by then.
+    ///
+    /// # Errors
+    /// If what changes cannot be written.
+    fn prepare(&mut self, _block: &mut Block, _found: &mut [LayerStatistics]) -> Result<()> {
+        Ok(())
+    }
+
     /// The parameters that are trained once these layers are pruned, and how; `None` if none are.
-    fn training(&self, block: &Block, what: Trained) -> Option<(BTreeSet<String>, BlockReconstruction)>;
+    fn training(&self, _block: &Block, _what: Trained) -> Option<(BTreeSet<String>, BlockReconstruction)> {
+        None
+    }
 
     /// Writes what of the block was trained, and reads it back as it was written.
     ///
     /// # Errors
     /// If it cannot be written.
-    fn trained(&mut self, block: &mut Block, names: &BTreeSet<String>, errors: Errors) -> Result<()>;
+    fn trained(&mut self, _block: &mut Block, _names: &BTreeSet<String>, _errors: Errors) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Pruning alone, without training.
@@ -75,18 +87,10 @@ impl<F: FnMut(&mut Block, &mut LayerStatistics, &[String]) -> Result<()>> Prune 
     fn prune(&mut self, block: &mut Block, found: &mut LayerStatistics, names: &[String]) -> Result<()> {
         self(block, found, names)
     }
-
-    fn training(&self, _: &Block, _: Trained) -> Option<(BTreeSet<String>, BlockReconstruction)> {
-        None
-    }
-
-    fn trained(&mut self, _: &mut Block, _: &BTreeSet<String>, _: Errors) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// The hidden states of a run, and where their tokens stand.
-pub(super) struct Walk {
+pub(in crate::prune) struct Walk {
     /// Of the model that is pruned.
     hidden: Activations,
     /// Of the dense model, where it is needed.
@@ -148,7 +152,7 @@ impl Walk {
             return true;
         }
         let needs = Self::needs(settings);
-        [Need::Gram, Need::InputSquares, Need::InputSums].into_iter().any(|n| needs.contains(n))
+        [Need::Gram, Need::InputSquares, Need::InputSums, Need::InputMagnitudes].into_iter().any(|n| needs.contains(n))
     }
 
     /// Prunes the block by calling `prune` with what was measured and the names of the layers; afterwards the hidden states are those behind it.
@@ -156,14 +160,14 @@ impl Walk {
         &mut self,
         block: &mut Block,
         dense: Option<&DenseBlock<'_>>,
-        settings: &LanguagePruning<'_>,
+        (sequential, inputs): (Sequential, CalibrationInputs),
         prune: &mut dyn Prune,
     ) -> Result<()> {
-        let at_once = settings.sequential == Sequential::Block;
+        let at_once = sequential == Sequential::Block;
         let whole = at_once || block.is_parallel();
         let before = if whole && prune.training(block, Trained::Block).is_some() { Some(self.copy()?) } else { None };
         if at_once {
-            self.at_once(block, settings.inputs, prune)?;
+            self.at_once(block, inputs, prune)?;
             if let Some(dense) = dense {
                 self.pass_dense(dense)?;
             }
@@ -240,6 +244,7 @@ impl Walk {
         if let Some(before) = before_experts {
             self.experts_at_once(block, before, prune)?;
         }
+        prune.prepare(block, &mut all)?;
         for layer in block.linears().iter().map(|l| l.name().to_string()).collect::<Vec<_>>() {
             if let Some(found) = all.iter_mut().find(|found| found.layers.contains(&layer)) {
                 prune.prune(block, found, &[layer])?;

@@ -1,13 +1,13 @@
 //! `lacuna export DIR FILE.gguf`: a Hugging Face folder as a GGUF file.
 
-use super::place::{self, Force};
+use super::place::Force;
 use super::{print, print_json};
 use clap::Parser;
+use lacuna::Result;
 use lacuna::io::Folder;
-use lacuna::io::gguf::{ExportTypes, Gguf, Quant, export};
-use lacuna::{Error, Result};
+use lacuna::io::gguf::Quant;
+use lacuna::job::ExportJob;
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// Turns a Hugging Face folder into a GGUF file, which llama.cpp opens: weights, settings and tokenizer.
 ///
@@ -37,29 +37,18 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    let begun = Instant::now();
-    let mut inputs = vec![args.folder.as_path()];
-    inputs.extend(args.like.as_deref());
-    place::file(&args.out, &inputs, args.force.force)?;
-    let folder = Folder::open(&args.folder)?;
-    let like = args.like.as_ref().map(Gguf::open).transpose()?;
-    let types = ExportTypes::new(args.r#type.unwrap_or(Quant::F32));
-    let types = args.ends.map_or(types, |ends| types.ends(ends));
-    let exported = export(&folder, &args.out, types, like.as_ref()).map_err(|e| match e {
-        e @ (Error::Io { .. } | Error::Malformed { .. }) => e,
-        e => Error::malformed(&args.folder, e.to_string()),
-    })?;
-    let seconds = begun.elapsed().as_secs_f64();
+    let mut job = ExportJob::default().model(&args.folder).out(&args.out).force(args.force.force);
+    job.weights = args.r#type.map(|quant| quant.to_string());
+    job.ends = args.ends.map(|quant| quant.to_string());
+    job.like.clone_from(&args.like);
+    let report = job.run()?;
     if args.json {
-        let mut value = serde_json::json!({"out": args.out, "seconds": seconds});
-        if let (Some(value), Ok(serde_json::Value::Object(rest))) = (value.as_object_mut(), serde_json::to_value(&exported)) {
-            value.extend(rest);
-        }
-        return print_json(&value);
+        return print_json(&report);
     }
+    let (exported, seconds) = (&report.exported, report.seconds);
     let types: Vec<String> = exported.types.iter().map(|(name, n)| format!("{n} {name}")).collect();
     let kept = if args.like.is_some() { format!(", {} with the bytes they had", exported.kept) } else { String::new() };
-    let masked = folder.masks().map_or("", |_| "; its masks are not part of a GGUF file");
+    let masked = Folder::open(&args.folder)?.masks().map_or("", |_| "; its masks are not part of a GGUF file");
     print(&format!(
         "{}, {} parameters in {} tensors ({}), {} of them rounded{kept}{masked}\n{} -> {}, {:.1} MB in {seconds:.1} s\n",
         exported.architecture,

@@ -22,6 +22,7 @@ mod pages;
 pub mod demo;
 pub mod prune;
 pub mod shrink;
+pub mod quantize;
 pub mod train;
 pub mod run;
 

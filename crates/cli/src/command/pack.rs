@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<()> {
     let packing: Packing = args.save.parse()?;
     let (folder, _) = open(&args.dir)?;
     let out = place::folder(&args.out, &[&args.dir], args.force.force)?;
-    if !folder.is_pruned() {
+    if !folder.is_pruned() && folder.packed().next().is_none() {
         return Err(Error::malformed(&args.dir, "has no masks; prune it first"));
     }
     let bar = bar(0, "weights");

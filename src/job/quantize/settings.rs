@@ -1,0 +1,384 @@
+//! The settings of a job that quantises.
+
+use super::super::settings::activation_megabytes;
+use super::method::{QuantScheme, QuantizeMethod};
+use crate::data::Bos;
+use crate::io::QuantLayout;
+use crate::job::recipe::{self, Recipe};
+use crate::mask::{Budget, Pattern, Scope};
+use crate::prune::{CalibrationInputs, Correction, Sequential};
+use crate::quantize::{CodeGrid, Granularity, ScaleType};
+use crate::solve::{Awq, Gptq, Hqq, JointPruning, Order, Quantizer, Rtn};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What is quantised, how, and where it is written: everything that `lacuna quantize` is asked for, as one value.
+///
+/// Settings have the names of the command's options: [`QuantizeJob::to_toml`] writes them as a recipe, [`QuantizeJob::read`] reads a recipe, or the
+/// record `quantize.json` of a run. [`QuantizeJob::check`] refuses what cannot be meant before anything is read, [`QuantizeJob::run`] works on files.
+///
+/// ```
+/// use lacuna::job::{QuantizeJob, QuantizeMethod};
+/// let job = QuantizeJob::default().method(QuantizeMethod::Gptq).bits(3).calibration("ids.safetensors");
+/// job.check()?;
+/// assert_eq!(QuantizeJob::from_toml(&job.to_toml()?)?, job);
+/// let wrong = job.bits(5).check().unwrap_err();
+/// assert_eq!(wrong.to_string(), "bits: 5 is none that the layout compressed-tensors has: 2, 3, 4, 8");
+/// # Ok::<(), lacuna::Error>(())
+/// ```
+///
+/// | Name | Default | Range | Meaning |
+/// |---|---|---|---|
+/// | `model` | | a path | a model's folder |
+/// | `out` | | a path | the folder to write |
+/// | `method` | `gptq` | [`QuantizeMethod`] | how codes are chosen |
+/// | `bits` | 4 | 2, 3, 4, 8 | bits of a code; which a layout has, [`QuantLayout`] says |
+/// | `group` | 64 | [`Granularity`] | inputs of a row that share a scale, `row` or `tensor` |
+/// | `scheme` | symmetric for `rtn` and `gptq`, else asymmetric | [`QuantScheme`] | whether values lie evenly about 0 |
+/// | `scale-type` | that of the weights; `f16` in the layouts `gptq` and `awq` | [`ScaleType`] | how scales are stored |
+/// | `layout` | `compressed-tensors` | [`QuantLayout`] | how codes lie in files |
+/// | `skip` | none | patterns | layers that are left alone |
+/// | `only` | all | patterns | layers that are quantised |
+/// | `calibration` | | a path | text (feature `text`), or a safetensors file with `input_ids`, to measure on |
+/// | `samples` | 64 | from 1 | sequences of calibration |
+/// | `context` | 1024 | from 1 | tokens of a sequence |
+/// | `inputs` | `pruned` | [`CalibrationInputs`] | from which model inputs come: that in codes so far (`pruned`), or the `dense` one |
+/// | `turn` | `layer`, of `awq` `block` | [`Sequential`] | when layers of a block are quantised |
+/// | `order` | `natural` | [`Order`] | of `gptq`: the order of columns |
+/// | `static-groups` | false | | of `gptq`: whether scales are those of the weights as they were |
+/// | `damping` | 0.01 | from 0 | fraction of the mean diagonal that is added to Gram matrices |
+/// | `block-size` | 128 | from 1 | of `gptq`: columns that are visited together |
+/// | `clip` | true | | of `awq`: whether ranges are cut off |
+/// | `correct` | none | one or two of [0, 1] | of `gptq` in turn: fractions of what earlier layers changed that a layer makes up for: of its inputs (GPTAQ), of the hidden states |
+/// | `sparsity` | none | [0, 1) | of `gptq`: what is pruned in the same loop |
+/// | `pattern` | `unstructured` | [`Pattern`] | of that: the shape that survivors take |
+/// | `activations` | half of the free memory | megabytes | activations that stay in memory |
+/// | `scratch` | that of `out` | a folder | on whose disk the rest lies |
+/// | `text` | | a path | a text whose perplexity is measured before and after; several as `a.txt,b.txt` |
+/// | `windows` | all | from 1 | only the first windows of that text |
+/// | `bos` | `tokenizer` | [`Bos`] | where the token that begins a text stands |
+///
+/// Two more say what becomes of what is there already, and are of one run: they are in no recipe and in no record. `force` replaces an older
+/// output; `resume` goes on with a run that was interrupted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct QuantizeJob {
+    /// The model's folder.
+    pub model: Option<PathBuf>,
+    /// The folder to write; it appears whole or not at all.
+    pub out: Option<PathBuf>,
+    /// How codes are chosen.
+    pub method: QuantizeMethod,
+    /// Bits of a code.
+    pub bits: u32,
+    /// Weights that share a scale.
+    pub group: Granularity,
+    /// Whether values lie evenly about 0.
+    pub scheme: Option<QuantScheme>,
+    /// How scales are stored.
+    pub scale_type: Option<ScaleType>,
+    /// How codes lie in files.
+    pub layout: QuantLayout,
+    /// Layers that are left alone.
+    pub skip: Vec<String>,
+    /// Layers that are quantised; all if there are none.
+    pub only: Vec<String>,
+    /// What is measured on.
+    pub calibration: Option<PathBuf>,
+    /// Sequences of calibration.
+    pub samples: usize,
+    /// Tokens of a sequence.
+    pub context: usize,
+    /// From which model inputs come.
+    pub inputs: CalibrationInputs,
+    /// When layers of a block are quantised.
+    #[serde(rename = "turn")]
+    pub sequential: Option<Sequential>,
+    /// The order of columns.
+    pub order: Order,
+    /// Whether scales are those of the weights as they were.
+    pub static_groups: bool,
+    /// The fraction of the mean diagonal that is added to Gram matrices.
+    pub damping: f64,
+    /// Columns that are visited together.
+    pub block_size: usize,
+    /// Whether ranges are cut off.
+    pub clip: bool,
+    /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
+    pub correct: Vec<f64>,
+    /// What is pruned in the same loop.
+    pub sparsity: Option<f64>,
+    /// The shape that survivors take.
+    pub pattern: Pattern,
+    /// Megabytes of activations that stay in memory.
+    pub activations: Option<usize>,
+    /// The folder on whose disk the rest lies.
+    pub scratch: Option<PathBuf>,
+    /// A text whose perplexity is measured before and after.
+    pub text: Option<PathBuf>,
+    /// Only the first windows of that text.
+    pub windows: Option<usize>,
+    /// Where the token that begins a text stands.
+    pub bos: Bos,
+    /// Whether an older output is replaced; in no recipe and no record.
+    #[serde(skip)]
+    pub force: bool,
+    /// Whether a run that was interrupted is taken up again; in no recipe and no record.
+    #[serde(skip)]
+    pub resume: bool,
+}
+
+/// The names of the settings in recipes and records, in their order there.
+pub(super) const NAMES: [&str; 28] = [
+    "model",
+    "out",
+    "method",
+    "bits",
+    "group",
+    "scheme",
+    "scale-type",
+    "layout",
+    "skip",
+    "only",
+    "calibration",
+    "samples",
+    "context",
+    "inputs",
+    "turn",
+    "order",
+    "static-groups",
+    "damping",
+    "block-size",
+    "clip",
+    "correct",
+    "sparsity",
+    "pattern",
+    "activations",
+    "scratch",
+    "text",
+    "windows",
+    "bos",
+];
+
+impl Default for QuantizeJob {
+    fn default() -> Self {
+        QuantizeJob {
+            model: None,
+            out: None,
+            method: QuantizeMethod::Gptq,
+            bits: 4,
+            group: Granularity::Group(64),
+            scheme: None,
+            scale_type: None,
+            layout: QuantLayout::CompressedTensors,
+            skip: Vec::new(),
+            only: Vec::new(),
+            calibration: None,
+            samples: 64,
+            context: 1024,
+            inputs: CalibrationInputs::Pruned,
+            sequential: None,
+            order: Order::Natural,
+            static_groups: false,
+            damping: 0.01,
+            block_size: 128,
+            clip: true,
+            correct: Vec::new(),
+            sparsity: None,
+            pattern: Pattern::Unstructured,
+            activations: None,
+            scratch: None,
+            text: None,
+            windows: None,
+            bos: Bos::Tokenizer,
+            force: false,
+            resume: false,
+        }
+    }
+}
+
+impl Recipe for QuantizeJob {
+    const COMMAND: &'static str = "quantize";
+    const NAMES: &'static [&'static str] = &NAMES;
+
+    fn in_range(&self) -> Result<()> {
+        self.check_ranges()
+    }
+
+    fn check_paths(&self) -> Result<()> {
+        let all = [&self.model, &self.out, &self.calibration, &self.scratch, &self.text];
+        for (name, path) in ["model", "out", "calibration", "scratch", "text"].into_iter().zip(all) {
+            if let Some(path) = path.as_deref().filter(|path| path.to_str().is_none()) {
+                let reason = format!("{} is not UTF-8, which the record of the run could not hold", path.display());
+                return Err(Error::invalid_option(name, reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl QuantizeJob {
+    /// Reads a recipe, or, if its text begins with `{`, the record of a run.
+    ///
+    /// # Errors
+    /// As [`PruneJob::read`](crate::job::PruneJob::read).
+    pub fn read(path: impl AsRef<Path>) -> Result<QuantizeJob> {
+        recipe::read(path.as_ref())
+    }
+
+    /// Reads a recipe.
+    ///
+    /// # Errors
+    /// With the key and the value, as [`QuantizeJob::read`].
+    pub fn from_toml(text: &str) -> Result<QuantizeJob> {
+        recipe::from_toml(text)
+    }
+
+    /// All settings, one a line, those that are not set behind a `#`. [`QuantizeJob::from_toml`] gives the job back.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if a number is beyond the 64 bits with a sign that the format has, or a path is not UTF-8.
+    pub fn to_toml(&self) -> Result<String> {
+        recipe::to_toml(self)
+    }
+
+    /// The grid, of weights that are stored with scales of `own` unless another type is asked for.
+    pub fn grid(&self, own: ScaleType) -> CodeGrid {
+        let symmetric = match self.scheme {
+            Some(scheme) => scheme == QuantScheme::Symmetric,
+            None => matches!(self.method, QuantizeMethod::Rtn | QuantizeMethod::Gptq),
+        };
+        let own = if matches!(self.layout, QuantLayout::Gptq | QuantLayout::Awq) { ScaleType::F16 } else { own };
+        CodeGrid { bits: self.bits, symmetric, granularity: self.group, scales: self.scale_type.unwrap_or(own) }
+    }
+
+    /// When layers of a block are quantised.
+    pub fn turn(&self) -> Sequential {
+        let by_block = self.method == QuantizeMethod::Awq || self.inputs == CalibrationInputs::Dense;
+        self.sequential.unwrap_or(if by_block { Sequential::Block } else { Sequential::Layer })
+    }
+
+    /// The quantiser by its settings.
+    pub fn quantizer(&self) -> Box<dyn Quantizer> {
+        match self.method {
+            QuantizeMethod::Rtn => Box::new(Rtn),
+            QuantizeMethod::Gptq => Box::new(Gptq {
+                damping: self.damping,
+                block: self.block_size,
+                order: self.order,
+                static_groups: self.static_groups || self.order == Order::Activation,
+                prune: self.joint(),
+            }),
+            QuantizeMethod::Awq => Box::new(self.awq()),
+            QuantizeMethod::Hqq => Box::new(Hqq::default()),
+        }
+    }
+
+    pub(super) fn awq(&self) -> Awq {
+        Awq { clip: self.clip, ..Awq::default() }
+    }
+
+    /// What is pruned in the same loop.
+    fn joint(&self) -> Option<JointPruning> {
+        let prunes = self.sparsity.is_some() || matches!(self.pattern, Pattern::Nm { .. });
+        prunes.then(|| JointPruning { pattern: self.pattern, scope: Scope::Layer, sparsity: self.sparsity.unwrap_or(0.0) })
+    }
+
+    /// Whether weights are pruned in the same loop.
+    pub(super) fn prunes(&self) -> bool {
+        self.joint().is_some()
+    }
+
+    /// Refuses numbers outside their range, whatever the method reads, and paths that no recipe and no record can hold.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] with the setting, its value and the range.
+    pub fn check_ranges(&self) -> Result<()> {
+        self.check_paths()?;
+        let counts = [
+            ("samples", Some(self.samples)),
+            ("context", Some(self.context)),
+            ("block-size", Some(self.block_size)),
+            ("windows", self.windows),
+        ];
+        if let Some((option, _)) = counts.into_iter().find(|(_, n)| *n == Some(0)) {
+            return Err(Error::invalid_option(option, "0 is not at least 1"));
+        }
+        if self.samples.checked_mul(self.context).is_none() {
+            let reason = format!("{} sequences of {} tokens are more than can be counted", self.samples, self.context);
+            return Err(Error::invalid_option("samples", reason));
+        }
+        if !(self.damping.is_finite() && self.damping >= 0.0) {
+            let reason = format!("{} is not a finite number of at least 0; 0.01 is usual", self.damping);
+            return Err(Error::invalid_option("damping", reason));
+        }
+        if let Some(s) = self.sparsity {
+            Budget::from_sparsity(1, s)?;
+        }
+        self.activation_bytes()?;
+        self.correction().map(|_| ())
+    }
+
+    /// Refuses settings that are outside their range or exclude one another. Reads no weights.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] with the setting, its value and the range.
+    pub fn check(&self) -> Result<()> {
+        self.check_ranges()?;
+        let grid = self.grid(ScaleType::F32);
+        self.layout.check(grid)?;
+        let refuse = |option: &str, reason: &str| Err(Error::invalid_option(option, reason));
+        if self.method == QuantizeMethod::Hqq && grid.symmetric {
+            return refuse("scheme", "hqq finds zero points, of which a symmetric grid has none");
+        }
+        if self.method != QuantizeMethod::Gptq && (self.prunes() || !self.correct.is_empty()) {
+            let option = if self.prunes() { "sparsity" } else { "correct" };
+            return Err(Error::invalid_option(option, format!("is for --method gptq; {} moves no weights", self.method)));
+        }
+        if let (Some(s), Pattern::Nm { .. }) = (self.sparsity, self.pattern) {
+            let reason = format!("{s} given with pattern {}, which fixes the sparsity; leave one out", self.pattern);
+            return Err(Error::invalid_option("sparsity", reason));
+        }
+        if self.sparsity.is_none() && !matches!(self.pattern, Pattern::Unstructured | Pattern::Nm { .. }) {
+            return Err(Error::invalid_option("sparsity", format!("pattern {} needs one: give --sparsity", self.pattern)));
+        }
+        if self.turn() == Sequential::Layer && self.method == QuantizeMethod::Awq {
+            return refuse("turn", "awq scales the inputs of whole blocks: give block, or leave it out");
+        }
+        if self.turn() == Sequential::Layer && self.inputs == CalibrationInputs::Dense {
+            return refuse("turn", "dense inputs have no quantised layers before them: give block, or leave it out");
+        }
+        if self.turn() == Sequential::Block && !self.correct.is_empty() {
+            return refuse("correct", "layers make up for earlier ones only where they are quantised in turn");
+        }
+        if let Some(folder) = self.scratch.as_ref().filter(|folder| !folder.is_dir()) {
+            return Err(Error::invalid_option("scratch", format!("{} is no folder", folder.display())));
+        }
+        if self.calibration.is_none() && self.method.measures() {
+            return refuse("calibration", "this method measures inputs: give --calibration FILE, text or token numbers");
+        }
+        Ok(())
+    }
+
+    /// How far layers make up for earlier ones.
+    pub(super) fn correction(&self) -> Result<Option<Correction>> {
+        let (inputs, hidden_states) = match self.correct[..] {
+            [] => return Ok(None),
+            [inputs] => (inputs, 0.0),
+            [inputs, hidden_states] => (inputs, hidden_states),
+            _ => return Err(Error::invalid_option("correct", format!("{} fractions; at most 2", self.correct.len()))),
+        };
+        if let Some(wrong) = self.correct.iter().find(|f| !(0.0..=1.0).contains(*f)) {
+            return Err(Error::invalid_option("correct", format!("{wrong} is not in [0, 1]")));
+        }
+        let any = inputs > 0.0 || hidden_states > 0.0;
+        Ok(any.then_some(Correction { inputs, hidden_states, damping: self.damping }))
+    }
+
+    /// Bytes of activations that stay in memory, as asked for.
+    pub(super) fn activation_bytes(&self) -> Result<Option<usize>> {
+        activation_megabytes(self.activations)
+    }
+}

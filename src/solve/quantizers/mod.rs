@@ -1,0 +1,20 @@
+//! Quantisers: the codes of one layer's weights, chosen by what was measured of its inputs. The siblings of [`Pruner`](super::Pruner)s.
+//!
+//! | quantiser | codes | source |
+//! |---|---|---|
+//! | [`Rtn`] | the nearest | |
+//! | [`Gptq`] | column by column; what is lost, later columns make up for | Frantar, Ashkboos, Hoefler, Alistarh 2023 |
+//! | [`Awq`] | the nearest, of ranges that are cut off where that lessens the layer's error; and inputs scaled before | Lin et al. 2024 |
+//! | [`Hqq`] | the nearest, of zero points that lessen ‖W − Ŵ‖ₚ, p < 1; without data | Badri, Shaji 2023 |
+
+mod quantizer;
+mod rtn;
+mod gptq;
+mod awq;
+mod hqq;
+
+pub use awq::{Awq, InputScales};
+pub use gptq::{Gptq, JointPruning};
+pub use hqq::Hqq;
+pub use quantizer::{Quantizer, Rounded};
+pub use rtn::Rtn;

@@ -1,0 +1,266 @@
+//! Language models in codes: what is written is what was computed, runs are taken up again to the same bits, masks stay.
+
+use crate::common::*;
+use crate::jobs::calibration;
+use lacuna::io::{Dtype, Folder, FolderWriter, QuantLayout};
+use lacuna::job::{Event, Methods, Pipeline, PruneJob, QuantScheme, QuantizeJob, QuantizeMethod, QuantizeReport, Stage};
+use lacuna::mask::Pattern;
+use lacuna::prune::{CalibrationInputs, Sequential};
+use lacuna::quantize::{Granularity, ScaleType};
+use lacuna::solve::Order;
+use lacuna::{Error, Result};
+use ndarray::Array2;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// A job on all layers in groups of eight.
+fn job(m: &Model, method: QuantizeMethod) -> QuantizeJob {
+    let ids = calibration(m, &tokens(20));
+    let job = QuantizeJob::default().method(method).group(Granularity::Group(8)).samples(20).context(LENGTH);
+    job.calibration(ids).model(&m.dir).out(m.out("out"))
+}
+
+fn run(job: &QuantizeJob) -> Result<QuantizeReport> {
+    job.run(&mut |_| ControlFlow::Continue(()))
+}
+
+/// All files but record and page.
+fn content(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    files(dir).into_iter().filter(|(name, _)| !name.starts_with("quantize.")).collect()
+}
+
+/// The logits of a folder's model.
+fn logits(dir: &Path) -> Array2<f32> {
+    model(dir).logits_from(&tokens(4), 1).unwrap()
+}
+
+#[test]
+fn a_job_writes_codes_that_a_loaded_model_computes_with() {
+    let m = Model::new(Dtype::BF16);
+    let dense = logits(&m.dir);
+    let far = |found: &Array2<f32>| {
+        let (error, whole) = found.iter().zip(&dense).fold((0.0, 0.0), |(e, w), (a, b)| (e + (a - b) * (a - b), w + b * b));
+        error / whole
+    };
+    let mut losses = Vec::new();
+    for method in QuantizeMethod::ALL {
+        for layout in QuantLayout::ALL {
+            let bits = if layout == QuantLayout::IntQuantized { 8 } else { 4 };
+            let out = m.out(&format!("{method}-{layout}"));
+            let job = job(&m, method).bits(bits).layout(layout).out(&out);
+            let report = run(&job).unwrap();
+            assert_eq!((report.layers.len(), report.job.clone()), (21, job));
+            let found = far(&logits(&out));
+            assert!(found < if bits == 8 { 1e-3 } else { 0.2 }, "{method} {layout}: {found}");
+            if layout == QuantLayout::CompressedTensors {
+                losses.push((method, found));
+            }
+            // What is not in codes is as it was, but for norms into which scales were folded.
+            let (before, after) = (Folder::open(&m.dir).unwrap(), Folder::open(&out).unwrap());
+            assert_eq!(before.read("model.embed_tokens.weight").unwrap(), after.read("model.embed_tokens.weight").unwrap());
+            let norm = "model.layers.1.input_layernorm.weight";
+            let folded = method == QuantizeMethod::Awq
+                && report.layers.iter().any(|l| l.block == 1 && l.layer.ends_with("q_proj") && l.exponent > Some(0.0));
+            assert_eq!(before.read(norm).unwrap() == after.read(norm).unwrap(), !folded, "{method} {layout}");
+            let page = std::fs::read_to_string(out.join("quantize.html")).unwrap();
+            assert_eq!(page, report.page().unwrap());
+            let record: QuantizeReport = serde_json::from_slice(&std::fs::read(out.join("quantize.json")).unwrap()).unwrap();
+            assert_eq!(record, report);
+        }
+    }
+    let of = |wanted: QuantizeMethod| losses.iter().find(|(method, _)| *method == wanted).unwrap().1;
+    assert!(of(QuantizeMethod::Gptq) < of(QuantizeMethod::Rtn), "{losses:?}");
+}
+
+#[test]
+fn the_record_runs_again_to_the_same_bytes() {
+    let m = Model::new(Dtype::F32);
+    let first = job(&m, QuantizeMethod::Gptq).order(Order::GroupAware).correct(1.0, 0.5);
+    run(&first).unwrap();
+    let again = QuantizeJob::read(m.out("out").join("quantize.json")).unwrap().out(m.out("again"));
+    run(&again).unwrap();
+    assert!(content(&m.out("again")) == content(&m.out("out")));
+    let other = QuantizeJob::from_toml(&first.to_toml().unwrap()).unwrap();
+    assert_eq!(other, first);
+}
+
+#[test]
+fn a_run_that_is_stopped_behind_a_block_goes_on_to_the_same_bits() {
+    for dtype in [Dtype::F32, Dtype::BF16] {
+        let m = Model::new(dtype);
+        let jobs = [
+            job(&m, QuantizeMethod::Rtn),
+            job(&m, QuantizeMethod::Hqq),
+            job(&m, QuantizeMethod::Gptq),
+            job(&m, QuantizeMethod::Gptq).correct(1.0, 1.0).scheme(QuantScheme::Asymmetric),
+            job(&m, QuantizeMethod::Gptq).pattern(Pattern::Nm { n: 2, m: 4 }),
+            job(&m, QuantizeMethod::Gptq).inputs(CalibrationInputs::Dense).layout(QuantLayout::Gptq),
+            job(&m, QuantizeMethod::Awq),
+            job(&m, QuantizeMethod::Awq).skip(["v_proj", "layers.1.mlp.up_proj"]).layout(QuantLayout::Awq),
+        ];
+        for (i, whole) in jobs.into_iter().enumerate() {
+            let whole = whole.out(m.out(&format!("whole{i}")));
+            let report = run(&whole).unwrap();
+            for last in 1..=3 {
+                let out = m.out(&format!("stopped{i}{last}"));
+                let stopped = whole.clone().out(&out);
+                let error = stopped.run(&mut |event| match event {
+                    Event::Progress { stage: Stage::Blocks, done, .. } if *done == last => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                });
+                assert!(matches!(error.unwrap_err(), Error::Unfinished { .. }));
+                assert!(!out.exists() && FolderWriter::is_unfinished(&out).unwrap());
+                let other = stopped.clone().bits(8).resume(true);
+                if whole.layout != QuantLayout::Awq {
+                    let line = run(&other).unwrap_err().to_string();
+                    assert!(line.starts_with("--bits: the unfinished run has 4, this one 8"), "{line}");
+                }
+                let mut resumed = run(&stopped.clone().resume(true)).unwrap();
+                assert!(content(&out) == content(&m.out(&format!("whole{i}"))), "{dtype:?}, job {i}, stopped after block {last}");
+                let timeless =
+                    |r: &QuantizeReport| r.layers.iter().map(|l| (l.layer.clone(), l.error, l.moved)).collect::<Vec<_>>();
+                assert_eq!(timeless(&resumed), timeless(&report));
+                let done = run(&stopped.resume(true)).unwrap();
+                resumed.already_finished = true;
+                assert_eq!(resumed, done, "a finished run is known again");
+            }
+        }
+    }
+}
+
+#[test]
+fn masks_stay_beside_and_what_they_drop_stays_0() {
+    let m = Model::new(Dtype::BF16);
+    let ids = calibration(&m, &tokens(20));
+    let prune = PruneJob::new("sparsegpt").sparsity(0.5).calibration(ids).samples(20).context(LENGTH).skip(["layers.0.mlp"]);
+    let pruned = m.out("pruned");
+    let _ = prune.model(&m.dir).out(&pruned).run(&Methods::standard(), &mut |_| ControlFlow::Continue(())).unwrap();
+    for (i, method) in QuantizeMethod::ALL.into_iter().enumerate() {
+        let out = m.out(&format!("both{i}"));
+        let report = run(&job(&m, method).model(&pruned).out(&out).skip(["layers.2.self_attn"])).unwrap();
+        let (before, after) = (Folder::open(&pruned).unwrap(), Folder::open(&out).unwrap());
+        let mut masks = 0;
+        for name in before.names() {
+            let mask = before.mask(name).unwrap();
+            assert_eq!(after.mask(name).unwrap(), mask, "{method}: {name}");
+            if let Some(mask) = mask {
+                assert_eq!(mask.dropped_nonzeros(&after.matrix(name, mask.dim()).unwrap()), 0, "{method}: {name}");
+                masks += 1;
+            }
+        }
+        assert_eq!((masks, report.layers.len()), (18, 17));
+        let _ = model(&out);
+    }
+    // In one loop: the mask comes about on the way.
+    let joint = m.out("joint");
+    let report = run(&job(&m, QuantizeMethod::Gptq).sparsity(0.5).out(&joint)).unwrap();
+    let kept: usize = report.layers.iter().filter_map(|l| l.kept).sum();
+    assert_eq!(2 * kept, report.weights);
+    let folder = Folder::open(&joint).unwrap();
+    for layer in &report.layers {
+        let name = format!("{}.weight", layer.layer);
+        let mask = folder.mask(&name).unwrap().unwrap();
+        assert_eq!((Some(mask.kept()), mask.dropped_nonzeros(&folder.matrix(&name, layer.shape).unwrap())), (layer.kept, 0));
+    }
+}
+
+#[test]
+fn both_orders_and_a_file_at_the_end_are_stages_of_a_pipeline() {
+    let m = Model::new(Dtype::BF16);
+    let ids = calibration(&m, &tokens(20));
+    let (ids, dir) = (ids.display(), m.dir.display());
+    let of = |name: &str, stages: &str| {
+        let text = format!("model = '{dir}'\nout = '{}'\n{stages}", m.out(name).display());
+        Pipeline::from_toml(&text).unwrap().run(&Methods::standard(), &mut |_| ControlFlow::Continue(()))
+    };
+    let prune = format!(
+        "[[stage]]\nprune = {{ method = 'sparsegpt', sparsity = 0.5, calibration = '{ids}', samples = 20, context = {LENGTH} }}\n"
+    );
+    let quantize =
+        format!("[[stage]]\nquantize = {{ bits = 4, group = 8, calibration = '{ids}', samples = 20, context = {LENGTH} }}\n");
+    let first = of("first", &format!("{prune}{quantize}")).unwrap();
+    assert_eq!(first.stages.iter().map(|s| s.stage.as_str()).collect::<Vec<_>>(), ["before", "prune", "quantize"]);
+    assert_eq!(first.stages[2].kept, first.stages[1].kept, "the mask is that of the pruning");
+    let later = of("refused", &format!("{quantize}{prune}")).unwrap_err().to_string();
+    assert!(later.contains("is in codes of 4 bits"), "{later}");
+    let stages = format!("{quantize}[[stage]]\npack = {{ save = 'weights' }}\n{prune}{quantize}");
+    let later = of("later", &stages).unwrap();
+    assert_eq!(
+        later.stages.iter().map(|s| s.stage.as_str()).collect::<Vec<_>>(),
+        ["before", "quantize", "pack", "prune", "quantize"]
+    );
+    assert_eq!(later.stages[4].kept, later.stages[3].kept);
+    let again = of("later", &stages).unwrap();
+    assert_eq!(again, later, "what is done is passed over");
+    let line = of("wrong", "[[stage]]\nquantize = { method = 'gptq', bits = 5 }").unwrap_err().to_string();
+    assert!(line.starts_with("stage 1 (quantize): bits: 5 is none that the layout"), "{line}");
+    let line = of("wrong", "[[stage]]\nexport = { type = 'q9_0' }").unwrap_err().to_string();
+    assert!(line.contains("type: 'q9_0' is none of"), "{line}");
+}
+
+#[test]
+fn every_setting_comes_back_from_a_recipe_and_what_is_wrong_is_named() {
+    let all = QuantizeJob::default()
+        .model("a b/c")
+        .out("d")
+        .method(QuantizeMethod::Awq)
+        .bits(3)
+        .group(Granularity::Row)
+        .scheme(QuantScheme::Symmetric)
+        .scale_type(ScaleType::BF16)
+        .layout(QuantLayout::Gptq)
+        .skip(["x"])
+        .only(["y.*"])
+        .calibration("e")
+        .samples(2)
+        .context(3)
+        .inputs(CalibrationInputs::Dense)
+        .sequential(Sequential::Block)
+        .order(Order::GroupAware)
+        .static_groups(true)
+        .damping(0.5)
+        .block_size(64)
+        .clip(false)
+        .correct(0.5, 0.25)
+        .sparsity(0.75)
+        .pattern(Pattern::Nm { n: 1, m: 2 })
+        .activations(7)
+        .scratch("/tmp")
+        .text("f")
+        .windows(4)
+        .bos(lacuna::data::Bos::Window);
+    let (plain, changed) = (serde_json::to_value(QuantizeJob::default()).unwrap(), serde_json::to_value(&all).unwrap());
+    for (name, value) in changed.as_object().unwrap() {
+        assert_ne!(plain[name], *value, "{name} is as by default here");
+    }
+    let text = all.to_toml().unwrap();
+    assert!(changed.as_object().unwrap().keys().all(|name| text.contains(name.as_str())), "{text}");
+    assert_eq!(QuantizeJob::from_toml(&text).unwrap(), all);
+    let line = |job: QuantizeJob| job.check().unwrap_err().to_string();
+    let job = || QuantizeJob::default().calibration("a");
+    for (job, begins) in [
+        (QuantizeJob::default(), "calibration: this method measures inputs"),
+        (job().bits(5), "bits: 5 is none that the layout compressed-tensors has: 2, 3, 4, 8"),
+        (job().layout(QuantLayout::Awq).bits(3), "bits: 3 is none that the layout awq has: 4"),
+        (job().layout(QuantLayout::Gptq).group(Granularity::Tensor), "group: tensor: the layout gptq has scales of rows"),
+        (job().layout(QuantLayout::Awq).scale_type(ScaleType::F32), "scale-type: the layout awq has scales of f16"),
+        (job().method(QuantizeMethod::Hqq).scheme(QuantScheme::Symmetric), "scheme: hqq finds zero points"),
+        (job().method(QuantizeMethod::Rtn).sparsity(0.5), "sparsity: is for --method gptq; rtn moves no weights"),
+        (job().method(QuantizeMethod::Awq).sequential(Sequential::Layer), "turn: awq scales the inputs of whole blocks"),
+        (job().sparsity(0.5).pattern(Pattern::Nm { n: 2, m: 4 }), "sparsity: 0.5 given with pattern 2:4"),
+        (job().correct(1.0, 0.0).sequential(Sequential::Block), "correct: layers make up for earlier ones only"),
+        (job().damping(-1.0), "damping: -1 is not a finite number"),
+        (job().sparsity(1.5), "sparsity: 1.5 is not in [0, 1)"),
+    ] {
+        let line = line(job);
+        assert!(line.starts_with(begins), "{line}");
+    }
+    let m = Model::new(Dtype::F32);
+    let line = run(&self::job(&m, QuantizeMethod::Rtn).group(Granularity::Group(128))).unwrap_err().to_string();
+    assert!(line.contains("model.layers.0.self_attn.q_proj: group: groups of 128 do not divide rows of 16 inputs"), "{line}");
+    let line = run(&self::job(&m, QuantizeMethod::Rtn).bits(3).layout(QuantLayout::Gptq)).unwrap_err().to_string();
+    assert!(line.contains("layout: gptq has inputs in multiples of 32, and this weight 16"), "{line}");
+    let line = run(&self::job(&m, QuantizeMethod::Gptq).samples(1000)).unwrap_err().to_string();
+    assert!(line.starts_with("calibration: ") && line.contains("fewer than the 1000 x 12 asked for"), "{line}");
+    assert_eq!(std::fs::read_dir(m.folder.path()).unwrap().count(), 2, "nothing is half written");
+}

@@ -48,7 +48,7 @@ pub(super) use resume::begin;
 pub use resume::unfinished_settings;
 pub(super) use run::Saver;
 pub use run::{LanguageRun, Progress, PrunedFolder, prune_language};
-pub(super) use walk::{PART, Part, Prune, Walk};
+pub(super) use walk::{DenseBlock, PART, Part, Prune, Walk};
 
 use crate::mask::{Budget, Pattern, Scope};
 use crate::solve::Pruner;

@@ -10,7 +10,7 @@ use crate::io::{Folder, FolderWriter, Layout, Output, QuantLayout, RECORDS, quot
 use crate::lm::{Config, Outline, load_block};
 use crate::mask::Mask;
 use crate::nn::Block;
-use crate::prune::language::{Place, Prune, Saver, Walk, begin, mask_before, read_ahead};
+use crate::prune::language::{DenseBlock, Place, Prune, Saver, Walk, begin, mask_before, read_ahead};
 use crate::prune::{ActivationMemory, CalibrationInputs, Correction, Progress, Sequential, check_measurable};
 use crate::quantize::CodeGrid;
 use crate::solve::{Awq, Quantizer, Retarget, squared_error};
@@ -245,7 +245,7 @@ impl State<'_> {
         let mut walk = Walk::new(folder, config, calibration, settings.needs(), comparing, &settings.memory)?;
         for i in 0..=last {
             let mut block = load_block(folder, config, i)?;
-            let dense = if comparing { Some(load_block(folder, config, i)?) } else { None };
+            let dense = if comparing { Some(DenseBlock::load(folder, config, i)?) } else { None };
             if i < done || !places.iter().any(|l| l.block == i) {
                 if settings.inputs == CalibrationInputs::Pruned {
                     take_over(&mut block, settings, writer)?;

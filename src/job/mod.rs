@@ -43,5 +43,5 @@ pub use methods::{Allocation, Methods, PruneMethod};
 pub use pipeline::{Pipeline, PipelineReport, StageJob, StageReport};
 pub use report::{FileReport, ModelReport, PerplexityReport, PruneReport};
 pub use settings::PruneJob;
-pub use shrink::{ModelSize, ShrinkJob, ShrinkMethod, ShrinkReport, UnitMetric};
+pub use shrink::{DecodeTimes, ModelSize, ShrinkJob, ShrinkMethod, ShrinkReport, UnitMetric};
 pub use train::{Keep, TrainJob, TrainReport};

@@ -1,7 +1,7 @@
 //! Pruned models in sparse storages.
 
 use super::{Config, LanguageModel};
-use crate::io::Folder;
+use crate::io::{Folder, Weights};
 use crate::mask::Mask;
 use crate::nn::Linear;
 use crate::sparse::{ActivationBits, Format, Hint, Plan, Precision, exact, exact_codes};
@@ -126,6 +126,14 @@ impl LanguageModel {
             Ok(())
         })?;
         Ok((model, kept))
+    }
+
+    /// Reads a model without masks to write tokens one at a time: as [`LanguageModel::load_stored`], of any weights.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::load`].
+    pub fn load_to_write(weights: &dyn Weights, config: Config) -> Result<Self> {
+        LanguageModel::load_with(weights, config, &mut |layer| whole(layer, Inference::tokens(1)).map(drop))
     }
 }
 

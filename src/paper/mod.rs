@@ -154,6 +154,9 @@ pub fn main_of(
             return Ok(ExitCode::SUCCESS);
         };
         check_environment()?;
+        if options.model.is_some() && !Options::OF_MODELS.contains(&slug) {
+            return Err(Error::invalid_option("--model", format!("is for {}", Options::OF_MODELS.join(", "))));
+        }
         if options.verify.is_some() {
             let found = verify(slug, &options, run)?;
             print!("{found}");

@@ -3,8 +3,11 @@
 mod method;
 mod settings;
 mod setters;
+mod checks;
+mod scores;
 mod described;
 mod vocabulary;
+mod times;
 mod report;
 mod page;
 mod run;
@@ -12,3 +15,4 @@ mod run;
 pub use method::{ShrinkMethod, UnitMetric};
 pub use report::{ModelSize, ShrinkReport};
 pub use settings::ShrinkJob;
+pub use times::DecodeTimes;

@@ -3,6 +3,7 @@
 use super::described::{asked, outcome};
 use super::method::ShrinkMethod;
 use super::report::{ModelSize, ShrinkReport};
+use super::times::DecodeTimes;
 use super::settings::ShrinkJob;
 use super::vocabulary::cut;
 use crate::criteria::{Fisher, Magnitude, MagnitudeNorm, Saliency, Taylor};
@@ -17,8 +18,9 @@ use crate::job::standing::{Mine, Standing, is_of_another_run};
 use crate::kernels::Isa;
 use crate::lm::Config;
 use crate::prune::{
-    ActivationMemory, BlockWidths, DepthScore, LanguageShrinking, OutputMetrics, SearchRecord, SequenceGradients, ShrinkRun,
-    SizeTarget, UnitMethod, check_measurable, language_layers, search_sizes, shrink_language, spread_widths,
+    ActivationMemory, Aggregation, BlockWidths, DepthScore, LanguageShrinking, OutputMetrics, SearchRecord, SequenceGradients,
+    ShrinkRecord, ShrinkRun, SizeSearch, UnitMethod, UnitScores, check_measurable, language_layers, search_sizes, shrink_language,
+    spread_widths,
 };
 use crate::rng::Seed;
 use crate::solve::GroupObs;
@@ -69,15 +71,22 @@ impl ShrinkJob {
             let reason = format!("an {} has no perplexity of a text alone", config.kind());
             return Err(Error::invalid_option("text", reason));
         }
-        let gradients_wanted = matches!(self.method, ShrinkMethod::Taylor | ShrinkMethod::Fisher) && self.moves() && !prefix;
+        let reuses = self.reuses_scores();
+        let gradients_wanted =
+            matches!(self.method, ShrinkMethod::Taylor | ShrinkMethod::Fisher) && self.moves() && !prefix && !reuses;
         let bytes = activation_bytes(self.activation_bytes()?, gradients_wanted, &folder);
         let memory = ActivationMemory::new(bytes, scratch_folder(self.scratch.as_deref(), out)?);
         let text =
             CalibrationText { file: self.calibration.as_deref(), samples: self.samples, context: self.context, bos: self.bos };
-        let (calibration, bos) = if reads { text.read(&folder, &config)? } else { (Sequences::nothing(), String::new()) };
+        // What scores are of is compared where it is said, even if nothing is measured.
+        let compares = reuses && self.calibration.is_some();
+        let nothing = || (Sequences::nothing(), String::new());
+        let (given, bos) = if reads || compares { text.read(&folder, &config)? } else { nothing() };
 
         let vocabulary = self.vocabulary.map(|keep| cut(&folder, &config, keep, &texts)).transpose()?;
-        let described = asked(self, &folder, &calibration, vocabulary.as_ref(), &bos)?;
+        let described = asked(self, &folder, &given, vocabulary.as_ref(), &bos)?;
+        let scores = self.read_scores(&described)?;
+        let calibration = if reads { given } else { Sequences::nothing() };
         let mine = Mine { record: "shrink.json", resume: self.resume, force: self.force, outcome: outcome(self) };
         let unfinished = match Standing::of(&mine, out, &described)? {
             Standing::Finished(report) => return finished(out, report, &described),
@@ -110,6 +119,7 @@ impl ShrinkJob {
         let method = match (self.method, &criterion) {
             _ if prefix => UnitMethod::Prefix,
             (_, Some(criterion)) => UnitMethod::Weights(criterion.as_ref(), gradients.as_ref()),
+            (ShrinkMethod::Minitron, _) if self.aggregate != Aggregation::default() => UnitMethod::Activations(self.aggregate),
             (ShrinkMethod::Minitron, _) => UnitMethod::Minitron,
             (ShrinkMethod::Flap, _) => UnitMethod::Flap,
             (ShrinkMethod::Random, _) => UnitMethod::Random(Seed(self.seed)),
@@ -124,7 +134,16 @@ impl ShrinkJob {
             }
             false => None,
         };
-        let spread: Option<BlockWidths> = match (&unfinished, self.parameters.filter(|_| self.per_layer)) {
+        let target = self.target()?;
+        let size = |target| SizeSearch {
+            target,
+            round: self.round,
+            parameters: before.parameters,
+            bytes: before.bytes,
+            flops: before.flops,
+            decode: None,
+        };
+        let spread: Option<BlockWidths> = match (&unfinished, target.filter(|_| self.per_layer)) {
             (_, None) => None,
             (Some(before), Some(_)) => Some(taken_up(out, before, "widths")?),
             (None, Some(target)) => {
@@ -138,19 +157,18 @@ impl ShrinkJob {
                     }
                 };
                 let see = &mut |done, of| progress(watch, Stage::Sizes, done, of);
-                let whole = if matches!(target, SizeTarget::Blocks(_)) { before.blocks } else { before.parameters };
-                let model = (&folder, &config);
-                Some(spread_widths(model, &calibration, (target, whole), (self.obs(), self.round), metrics, &memory, see)?)
+                let (model, search) = ((&folder, &config), size(target));
+                Some(spread_widths(model, &calibration, (&search, before.blocks), self.obs(), metrics, &memory, see)?)
             }
         };
         // A run that is taken up again has the sizes that it had.
-        let found = match (&unfinished, self.parameters.filter(|_| !self.per_layer)) {
+        let found = match (&unfinished, target.filter(|_| !self.per_layer)) {
             (_, None) => None,
             (Some(before), Some(_)) => Some(taken_up(out, before, "found")?),
             (None, Some(target)) => {
                 let see = &mut |done, of| progress(watch, Stage::Sizes, done, of);
                 let model = (&folder, &config);
-                Some(search_sizes(model, &calibration, (target, self.round), before.parameters, &memory, see)?)
+                Some(search_sizes(model, &calibration, &size(target), &memory, see)?)
             }
         };
         let mut noted = described.clone();
@@ -160,6 +178,11 @@ impl ShrinkJob {
             sort: self.sort,
             depth: if found.is_some() { DepthScore::Cosine } else { self.depth_by },
             hidden_by: self.hidden_by,
+            drop: &self.drop,
+            sublayers: self.sublayers,
+            pad: self.pad,
+            scores: scores.as_ref(),
+            score_all: self.scores.is_some() && !reuses,
             widths: spread.as_ref().map(|s| &s.widths[..]),
             metrics: metrics.as_ref(),
             vocabulary: vocabulary.as_ref(),
@@ -188,16 +211,22 @@ impl ShrinkJob {
             }
             None => Vec::new(),
         };
+        let times = match self.milliseconds {
+            Some(_) => DecodeTimes::measure((&folder, &config), (&whole, &done.config)).map_err(keep)?,
+            None => None,
+        };
         let report = ShrinkReport {
             out: out.to_path_buf(),
             job: self.clone().force(false).resume(false),
             settings: described,
+            times,
             before,
             after: ModelSize::of(&whole, &done.config).map_err(keep)?,
             search: found,
             spread,
-            layers: done.record.layers,
-            units: done.record.units,
+            layers: done.record.layers.clone(),
+            sublayers: done.record.sublayers.clone(),
+            units: done.record.units.clone(),
             seconds,
             peak_bytes: peak_memory(),
             threads: rayon::current_num_threads(),
@@ -210,8 +239,20 @@ impl ShrinkJob {
         let record = serde_json::to_value(&report).map_err(|e| Error::invalid_option("record", e.to_string()))?;
         let page = report.page()?;
         let named = done.writer.json("shrink.json", &record).and_then(|()| done.writer.file("shrink.html", page.as_bytes()));
-        named.and_then(|()| done.writer.finish()).map_err(keep)?;
+        named.map_err(keep)?;
+        self.write_scores(&done.record, &report.settings).map_err(keep)?;
+        done.writer.finish().map_err(keep)?;
         Ok(report)
+    }
+}
+
+impl ShrinkJob {
+    /// Writes the scores that a run has found, where they are asked for.
+    fn write_scores(&self, record: &ShrinkRecord, described: &Value) -> Result<()> {
+        match self.scores.as_deref().filter(|_| !self.reuses_scores()) {
+            Some(path) => UnitScores::of(record, self.said(described)).write(path),
+            None => Ok(()),
+        }
     }
 }
 

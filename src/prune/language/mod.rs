@@ -41,7 +41,7 @@ pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
 pub use read_ahead::{LayerRanking, ReadProgress};
 pub use reconstruct::BlockReconstruction;
 pub use record::LayerRecord;
-pub(super) use resume::begin;
+pub(super) use resume::{begin, unfinished_records};
 pub use resume::unfinished_settings;
 pub(super) use run::Saver;
 pub use run::{LanguageRun, Progress, PrunedFolder, prune_language};

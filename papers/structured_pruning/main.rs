@@ -2,63 +2,45 @@
 //!
 //! `cargo run --release --example structured_pruning -- [--quick] [--seeds 0,1,2] [--out FOLDER] [--model DIR --text FILE]`
 
-use lacuna::data::read_text;
-use lacuna::io::{Dtype, Folder, atomic};
-use lacuna::job::{Event, Keep, ShrinkJob, ShrinkMethod, TrainJob};
+use lacuna::data::{data_dir, read_text};
+use lacuna::io::{Dtype, Folder};
+use lacuna::job::{Keep, ShrinkJob, ShrinkMethod, TrainJob};
 use lacuna::lm::{Config, init};
-use lacuna::paper::{Figures, Options, Study};
-use lacuna::prune::{Aggregate, Aggregation, DepthScore};
+use lacuna::paper::{Figures, Options, Study, text_parts};
+use lacuna::prune::DepthScore;
 use lacuna::report::{Cell, Figure, Table};
 use lacuna::rng::Seed;
 use lacuna::text::train_bpe;
 use lacuna::{Error, Result};
 use serde_json::json;
-use std::ops::ControlFlow::{self, Continue};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow::Continue;
 use std::path::{Path, PathBuf};
 
 /// The text of runs without a model: the first chapters of Genesis, King James version.
 const EMBEDDED: &str = include_str!("../minitron/genesis.txt");
+/// Of activations over tokens, then over sequences; the first is Minitron's.
+const AGGREGATIONS: [&str; 5] = [MINITRON, "l2,l2", "variance,l2", "mean,mean", "l2,mean"];
+const MINITRON: &str = "mean,l2";
 
 /// One seed's model and what is cut out of it; each piece is a job, and one that is finished is not run again.
 struct Bench {
     at: PathBuf,
     model: PathBuf,
     seed: Seed,
-    samples: usize,
-    context: usize,
-    windows: usize,
+    sizes: [usize; 3], // sequences of calibration, their tokens, windows to judge by
 }
 
-/// Perplexity, and the fraction of the whole model's parameters that went.
-#[derive(Clone, Copy)]
-struct Left {
-    perplexity: f64,
-    gone: f64,
-}
-
-fn quiet(_: &Event) -> ControlFlow<()> {
-    Continue(())
-}
-
-/// Nine tenths of a text to measure and to learn on, for each seed from another place on, and the rest to judge by.
-fn split(at: &Path, text: &str, start: f64) -> Result<()> {
-    let lines = |text: &str, at: usize| text[..text.floor_char_boundary(at)].rfind('\n').map_or(0, |n| n + 1);
-    let cut = lines(text, text.len() * 9 / 10);
-    let (before, rest) = text[..cut].split_at(lines(&text[..cut], (cut as f64 * start) as usize));
-    atomic::create_dir(at)?;
-    for (name, part) in [("train.txt", rest.to_string() + before), ("test.txt", text[cut..].to_string())] {
-        std::fs::write(at.join(name), part).map_err(|e| Error::io(at.join(name), e))?;
-    }
-    Ok(())
-}
+/// By name the perplexity that a cut leaves, and the fraction of the parameters that went.
+type Cuts = BTreeMap<String, [f64; 2]>;
 
 impl Bench {
     /// A small Llama that has learnt the text.
     fn train(options: &Options, at: PathBuf, seed: Seed) -> Result<Bench> {
-        let (vocab, hidden, features, heads, layers) = options.pick((256, 24, 72, 4, 6), (384, 48, 144, 4, 8));
-        let (steps, context, batch) = options.pick((160, 48, 6), (600, 64, 8));
-        split(&at, EMBEDDED, 0.0)?;
-        let (random, model) = (at.join("random"), at.join("base"));
+        let [vocab, hidden, features, heads, layers] = options.pick([256, 24, 72, 4, 6], [384, 48, 144, 4, 8]);
+        let [steps, context, batch] = options.pick([160, 48, 6], [600, 64, 8]);
+        text_parts(&at, EMBEDDED, 0.0)?;
+        let (text, random, model) = (at.join("train.txt"), at.join("random"), at.join("base"));
         let config = Config::parse(&json!({
             "model_type": "llama", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": features, "head_dim": hidden / heads,
             "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads, "tie_word_embeddings": true,
@@ -66,28 +48,28 @@ impl Bench {
         }))?;
         if !random.is_dir() {
             let writer = init(&config, Seed(seed.0 + 1000), Dtype::F32, &random)?;
-            let tokenizer = train_bpe(&[read_text(&at.join("train.txt"))?], vocab)?;
+            let tokenizer = train_bpe(&[read_text(&text)?], vocab)?;
             tokenizer.iter().try_for_each(|(name, bytes)| writer.file(name, bytes))?;
             writer.finish()?;
         }
-        let job = TrainJob::new().model(&random).out(&model).text([at.join("train.txt")]).steps(steps).context(context);
-        job.batch(batch).seed(seed.0).lr(4e-3).keep(Keep::Last).resume(true).run(&mut quiet)?;
-        Ok(Bench { at, model, seed, samples: options.pick(32, 64), context, windows: options.pick(24, 64) })
+        let job = TrainJob::new().model(&random).out(&model).text([text]).steps(steps).context(context).batch(batch);
+        job.seed(seed.0).lr(4e-3).keep(Keep::Last).resume(true).run(&mut |_| Continue(()))?;
+        Ok(Bench { at, model, seed, sizes: [options.pick(32, 64), context, options.pick(24, 64)] })
     }
 
-    /// What is left of the model, and how well it speaks.
-    fn cut(&self, name: &str, change: impl FnOnce(ShrinkJob) -> ShrinkJob) -> Result<Left> {
+    /// Cuts the model, and judges what is left.
+    fn cut(&self, cuts: &mut Cuts, name: &str, change: impl FnOnce(ShrinkJob) -> ShrinkJob) -> Result<()> {
+        let [samples, context, windows] = self.sizes;
         let job = ShrinkJob::default().model(&self.model).out(self.at.join(name.replace([' ', ','], "-"))).seed(self.seed.0);
-        let job = job.calibration(self.at.join("train.txt")).samples(self.samples).context(self.context).round(1);
-        let report = change(job.text(self.at.join("test.txt")).windows(self.windows).resume(true)).run(&mut quiet)?;
-        let perplexity = report.perplexity.as_ref().map_or(f64::NAN, |p| p.after);
-        eprintln!("  seed {}: {name}, perplexity {perplexity:.2}", self.seed.0);
-        let [before, after] = [report.before, report.after].map(|size| size.parameters as f64);
-        Ok(Left { perplexity, gone: 1.0 - after / before })
+        let job = job.calibration(self.at.join("train.txt")).samples(samples).context(context);
+        let report = change(job.text(self.at.join("test.txt")).windows(windows).resume(true)).run(&mut |_| Continue(()))?;
+        let [dense, left] = report.perplexity.map_or([f64::NAN; 2], |p| [p.before, p.after]);
+        cuts.insert("dense".into(), [dense, 0.0]);
+        cuts.insert(name.into(), [left, 1.0 - report.after.parameters as f64 / report.before.parameters as f64]);
+        Ok(())
     }
 
-    /// All that is cut, by name; the model as it was under the name `dense`.
-    fn run(&self) -> Result<Vec<(String, Left)>> {
+    fn run(&self) -> Result<Cuts> {
         let config = Config::of(&Folder::open(&self.model)?)?;
         let (w, hidden, layers) = (config.widths(0), config.hidden(), config.layers());
         let (fewer, least) = (layers - (layers / 6).max(1), layers - (layers / 4).max(2));
@@ -95,25 +77,20 @@ impl Bench {
         let block = (2 * w.heads + 2 * w.kv_heads) * w.head_dim * hidden + 3 * hidden * w.intermediate;
         let width = w.intermediate - (layers - fewer) * block / (layers * 3 * hidden);
         let heads = w.heads - if w.heads == w.kv_heads { w.heads.div_ceil(4) } else { w.kv_heads };
-        let some = w.intermediate * 2 / 3;
-        let mut all = vec![("dense".to_string(), self.cut("dense", |j| j.sort(true).method(ShrinkMethod::Magnitude))?)];
-        let mut add = |name: &str, change: &dyn Fn(ShrinkJob) -> ShrinkJob| -> Result<()> {
-            all.push((name.to_string(), self.cut(name, change)?));
-            Ok(())
-        };
+        let (some, minitron, mut all) = (w.intermediate * 2 / 3, ShrinkMethod::Minitron, Cuts::new());
         for method in [ShrinkMethod::Random, ShrinkMethod::Magnitude, ShrinkMethod::Obs] {
-            add(method.name(), &|j| j.intermediate(some).method(method))?;
+            self.cut(&mut all, method.name(), |j| j.intermediate(some).method(method))?;
         }
-        for (tokens, sequences) in Aggregate::ALL.into_iter().flat_map(|t| Aggregate::ALL.map(|s| (t, s))) {
-            let aggregation = Aggregation { tokens, sequences };
-            add(&aggregation.to_string(), &|j| j.intermediate(some).method(ShrinkMethod::Minitron).aggregate(aggregation))?;
+        for name in AGGREGATIONS {
+            let by = name.parse()?;
+            self.cut(&mut all, name, |j| j.intermediate(some).method(minitron).aggregate(by))?;
         }
-        add("width", &|j| j.intermediate(width).method(ShrinkMethod::Minitron))?;
-        add("layers", &|j| j.layers(fewer))?;
-        add("heads", &|j| j.heads(heads).method(ShrinkMethod::Minitron))?;
-        add("hidden", &|j| j.hidden(hidden * 3 / 4))?;
-        add("by influence", &|j| j.layers(least))?;
-        add("each alone", &|j| j.layers(least).depth_by(DepthScore::Error))?;
+        self.cut(&mut all, "width", |j| j.intermediate(width).method(minitron))?;
+        self.cut(&mut all, "layers", |j| j.layers(fewer))?;
+        self.cut(&mut all, "heads", |j| j.heads(heads).method(minitron))?;
+        self.cut(&mut all, "hidden", |j| j.hidden(hidden * 3 / 4))?;
+        self.cut(&mut all, "by influence", |j| j.layers(least))?;
+        self.cut(&mut all, "each alone", |j| j.layers(least).depth_by(DepthScore::Error))?;
         Ok(all)
     }
 }
@@ -122,57 +99,47 @@ impl Bench {
 pub fn run(options: &Options) -> Result<Study> {
     options.refuse_held_out()?;
     let temporary = tempfile::tempdir().map_err(|e| Error::io(Path::new("a temporary folder"), e))?;
-    let mut found = Vec::new();
+    let name = options.model.as_ref().and_then(|(model, _)| model.file_name()).unwrap_or("small".as_ref());
+    let above = if options.quick { temporary.path().into() } else { data_dir().join("structured_pruning").join(name) };
+    let mut found: Vec<(Seed, Cuts)> = Vec::new();
     for &seed in options.seeds() {
-        let at = if options.quick { temporary.path().to_path_buf() } else { options.folder("structured_pruning").join("pieces") };
-        let at = at.join(format!("seed-{}", seed.0));
-        let bench = match &options.model {
-            None => Bench::train(options, at, seed)?,
-            Some((model, text)) => {
-                split(&at, &read_text(text)?, (seed.0 % 8) as f64 / 8.0)?;
-                Bench { at, model: model.clone(), seed, samples: 32, context: 512, windows: 20 }
-            }
+        let at = above.join(format!("seed-{}", seed.0));
+        let Some((model, text)) = options.model.clone() else {
+            found.push((seed, Bench::train(options, at, seed)?.run()?));
+            continue;
         };
-        found.push((seed, bench.run()?));
+        text_parts(&at, &read_text(&text)?, (seed.0 % 8) as f64 / 8.0)?;
+        found.push((seed, Bench { at, model, seed, sizes: [32, 512, 20] }.run()?));
     }
     let mut study = Study::default();
-    let on = options.model.as_ref().map_or_else(
-        || options.pick("6 layers, 24 hidden, 72 features, 4 heads, Genesis", "8 layers, 48 hidden, 144 features, 4 heads, Genesis").into(),
-        |(model, _)| model.file_name().map_or("a model".into(), |n| n.to_string_lossy().into_owned()),
-    );
-    let of = |cuts: &[(String, Left)], name: &str| cuts.iter().find(|(n, _)| n == name).map_or(Left { perplexity: f64::NAN, gone: f64::NAN }, |c| c.1);
-    let each = |f: &dyn Fn(&dyn Fn(&str) -> Left) -> f64| -> Vec<(Seed, f64)> { found.iter().map(|(seed, cuts)| (*seed, f(&|name| of(cuts, name)))).collect() };
-    let ratio = |a: &'static str, b: &'static str| each(&|of| of(a).perplexity / of(b).perplexity);
-    // ln of the perplexity over the dense one's, for each part of the parameters that went.
-    let damage = |cut: Left, dense: Left| (cut.perplexity / dense.perplexity).ln() / cut.gone;
-    let axes = |a: &'static str, b: &'static str| each(&|of| damage(of(a), of("dense")) - damage(of(b), of("dense")));
-    let c = &mut study.claims;
+    let trained = options.pick("6 layers, 24 hidden, 72 features, 4 heads", "8 layers, 48 hidden, 144 features, 4 heads");
+    let on = options.model.as_ref().map_or(trained.to_string(), |(model, _)| model.display().to_string());
+    let each = |f: &dyn Fn(&Cuts) -> f64| found.iter().map(|(seed, cuts)| (*seed, f(cuts))).collect::<Vec<_>>();
+    let ratio = |a: &str, b: &str| each(&|of| of[a][0] / of[b][0]);
+    let damage = |of: &Cuts, a: &str| (of[a][0] / of["dense"][0]).ln() / of[a][1];
+    let others = |of: &Cuts| AGGREGATIONS[1..].iter().map(|n| (of[*n][0] / of[MINITRON][0]).powf(0.25)).product::<f64>();
+    let (third, c) = (format!("{on}; a third of the features"), &mut study.claims);
     c.setting("", on.clone());
-    c.add("perplexity of the model that is cut", "", options.pick("mean < 120", "mean < 80"), 2)?.extend(each(&|of| of("dense").perplexity));
-    c.setting("LLM-Pruner, LLaMA-7B, 20 %", format!("{on}; a third of the features"));
-    c.add("L2 of the group over random: perplexity", "21 (582 over 27.5)", "every > 1", 3)?.extend(ratio("magnitude", "random"));
-    c.setting("Minitron, Nemotron-4 15B", format!("{on}; a third of the features"));
-    let others = |of: &dyn Fn(&str) -> Left| {
-        let all = Aggregate::ALL.into_iter().flat_map(|t| Aggregate::ALL.map(|s| format!("{},{}", t.name(), s.name())));
-        let other: Vec<f64> = all.filter(|n| n != "mean,l2").map(|n| of(&n).perplexity.ln()).collect();
-        (other.iter().sum::<f64>() / other.len() as f64).exp() / of("mean,l2").perplexity
-    };
-    c.add("other aggregations (geometric mean) over mean, then L2: perplexity", "above 1", "mean > 1", 3)?.extend(each(&others));
-    c.setting("OSSCAR, SlimGPT against activations", format!("{on}; a third of the features"));
-    c.add("group OBS over activations: perplexity", "below 1", "every < 1", 3)?.extend(ratio("obs", "mean,l2"));
-    c.setting("Minitron, Nemotron-4 15B, before retraining", format!("{on}; as many weights of blocks"));
+    c.add("dense: perplexity", "", options.pick("mean < 120", "mean < 80"), 2)?.extend(each(&|of| of["dense"][0]));
+    c.setting("LLM-Pruner, LLaMA-7B, 20 %: 582 and 27.5", third.clone());
+    c.add("L2 of the group over random: perplexity", "21", "every > 1", 3)?.extend(ratio("magnitude", "random"));
+    c.setting("Minitron, Nemotron-4 15B", third.clone());
+    c.add("other aggregations over mean, then L2: perplexity", "above 1", "mean > 1", 3)?.extend(each(&others));
+    c.setting("OSSCAR, SlimGPT", third);
+    c.add("group OBS over activations: perplexity", "below 1", "every < 1", 3)?.extend(ratio("obs", MINITRON));
+    c.setting("Minitron, Nemotron-4 15B, not retrained", format!("{on}; as many weights of blocks"));
     c.add("fewer layers over fewer features: perplexity", "at most 1", "mean <= 1", 3)?.extend(ratio("layers", "width"));
-    c.setting("Model-Optimizer, Qwen3-30B-A3B", format!("{on}; damage: ln of the perplexity's ratio over the part of the parameters"));
-    for (a, b) in [("heads", "mean,l2"), ("layers", "heads"), ("hidden", "layers")] {
-        c.add(format!("damage of {a} less that of {}", if b == "mean,l2" { "features" } else { b }), "above 0", "mean > 0", 3)?.extend(axes(a, b));
+    c.setting("Model-Optimizer, Qwen3-30B-A3B", format!("{on}; damage: Δ ln perplexity by the parameters that went"));
+    for (a, b, less) in [("heads", MINITRON, "features"), ("layers", "heads", "heads"), ("hidden", "layers", "layers")] {
+        let more = each(&|of| damage(of, a) - damage(of, b));
+        c.add(format!("damage of {a} less that of {less}"), "above 0", "mean > 0", 3)?.extend(more);
     }
-    c.setting("Puzzletron, Qwen3-8B: MMLU 0.295 against 0.508", format!("{on}; a quarter of the layers"));
-    c.add("layers by what each costs alone over block influence: perplexity", "above 1", "mean > 1", 3)?.extend(ratio("each alone", "by influence"));
+    c.setting("Puzzletron, Qwen3-8B: MMLU 0.295 and 0.508", format!("{on}; a quarter of the layers"));
+    c.add("layers by what each costs over block influence", "above 1", "mean > 1", 3)?
+        .extend(ratio("each alone", "by influence"));
     let mut rows = Table::new(["seed", "cut", "parameters gone", "perplexity"]);
-    for (seed, cuts) in &found {
-        for (name, left) in cuts {
-            rows.row((seed.0, name.as_str(), Cell::float(left.gone, 4), Cell::float(left.perplexity, 4)));
-        }
+    for (seed, (name, [left, gone])) in found.iter().flat_map(|(seed, cuts)| cuts.iter().map(move |cut| (seed, cut))) {
+        rows.row((seed.0, name.as_str(), Cell::float(*gone, 4), Cell::float(*left, 4)));
     }
     study.tables.push(("cuts".into(), rows));
     Ok(study)

@@ -377,7 +377,9 @@ impl Config {
     pub(crate) fn sublayers_stay(&self) -> Option<&'static str> {
         match self.recipe.kind {
             ModelKind::EncoderDecoder => Some("an encoder-decoder has none that can go"),
-            _ if self.recipe.residual == Residual::NormAfterSum => Some("norms stand behind sums, which a block without it would still take"),
+            _ if self.recipe.residual == Residual::NormAfterSum => {
+                Some("norms stand behind sums, which a block without it would still take")
+            }
             _ => None,
         }
     }

@@ -77,7 +77,8 @@ pub fn load_block(weights: &dyn Weights, config: &Config, block: usize) -> Resul
 pub fn positions(config: &Config, sequences: usize, length: usize, first: usize) -> Positions {
     let recipe = config.recipe();
     let turns = recipe.rotaries.iter().map(|rotary| rotary.turns(first, length)).collect();
-    let distances = recipe.alibi.then(|| falling(recipe.layers.iter().map(|layer| layer.heads.queries).max().unwrap_or(0), length, first));
+    let distances =
+        recipe.alibi.then(|| falling(recipe.layers.iter().map(|layer| layer.heads.queries).max().unwrap_or(0), length, first));
     Positions { turns, distances, ..Positions::plain(sequences, length, first) }
 }
 

@@ -13,6 +13,7 @@
 //! whether its rows have the same bits as those in the file, or lie within their tolerance of them (the function [`verify()`]).
 
 mod options;
+mod texts;
 mod rule;
 mod claims;
 mod excuses;
@@ -22,6 +23,7 @@ pub use claims::{Claim, Claims};
 pub use excuses::{Excuse, Excuses, Run};
 pub use options::Options;
 pub use rule::ClaimRule;
+pub use texts::text_parts;
 pub use verify::{Verification, VerifiedClaim, VerifiedNumber};
 
 use crate::io::atomic;

@@ -298,8 +298,7 @@ fn a_budget_is_spread_over_blocks_by_what_the_loss_is_expected_to_rise_by_and_ea
         assert!(off < 1e-5, "{fraction}: {off}");
     }
     // A run that was stopped goes on to the same bits.
-    let widths =
-        spread_widths((&folder, &config), &calibration, (&search(0.8), whole), obs, &metrics, &memory, &mut on);
+    let widths = spread_widths((&folder, &config), &calibration, (&search(0.8), whole), obs, &metrics, &memory, &mut on);
     let widths = widths.unwrap().widths;
     let settings = LanguageShrinking {
         widths: Some(&widths),

@@ -5,9 +5,7 @@ use crate::shrink::{apart, logits, shrink, shrinking, with};
 use lacuna::Error;
 use lacuna::io::Dtype;
 use lacuna::lm::{LanguageModel, Widths, next_tokens};
-use lacuna::prune::{
-    Correction, DepthScore, LanguageShrinking, Progress, ShrinkSizes, SubLayer, SubLayerKind, UnitMethod,
-};
+use lacuna::prune::{Correction, DepthScore, LanguageShrinking, Progress, ShrinkSizes, SubLayer, SubLayerKind, UnitMethod};
 use lacuna::rng::Seed;
 use lacuna::solve::GroupObs;
 use ndarray::{Array2, s};
@@ -86,7 +84,8 @@ fn sub_layers_that_go_are_those_that_cost_least_by_every_score() {
     let all: Vec<SubLayer> = (0..3).flat_map(|block| SubLayerKind::ALL.map(|kind| SubLayer { block, kind })).collect();
     let cheapest = |gone: &[SubLayer], count: usize, cost: &dyn Fn(&LanguageModel) -> f64| {
         let left = all.iter().filter(|sub| !gone.contains(sub));
-        let mut costs: Vec<(f64, SubLayer)> = left.map(|sub| (cost(&silenced(&dense.dir, &[gone, &[*sub]].concat())), *sub)).collect();
+        let mut costs: Vec<(f64, SubLayer)> =
+            left.map(|sub| (cost(&silenced(&dense.dir, &[gone, &[*sub]].concat())), *sub)).collect();
         costs.sort_by(|a, b| a.0.total_cmp(&b.0));
         costs.into_iter().take(count).map(|(_, sub)| sub).collect::<Vec<_>>()
     };
@@ -172,7 +171,9 @@ fn blocks_of_different_widths_are_padded_to_a_plain_model_of_the_same_function()
     assert!(off < 1e-5, "{off}");
     let folder = open(&padded).0;
     // Block 1 has half of the heads and two thirds of the features, and a mask says so.
-    for (layer, kept) in [("self_attn.q_proj", 8 * 16), ("self_attn.o_proj", 16 * 8), ("mlp.up_proj", 16 * 16), ("mlp.down_proj", 16 * 16)] {
+    for (layer, kept) in
+        [("self_attn.q_proj", 8 * 16), ("self_attn.o_proj", 16 * 8), ("mlp.up_proj", 16 * 16), ("mlp.down_proj", 16 * 16)]
+    {
         let name = format!("model.layers.1.{layer}.weight");
         assert_eq!(folder.mask(&name).unwrap().unwrap().kept(), kept, "{layer}");
     }
@@ -192,8 +193,7 @@ fn layers_of_a_folder_of_different_widths_go_with_theirs() {
     let dense = Model::new(Dtype::F32);
     let of = |intermediate| Widths { heads: 2, kv_heads: 1, head_dim: 8, intermediate };
     let widths = [of(24), of(16), of(20)];
-    let settings =
-        LanguageShrinking { widths: Some(&widths), ..shrinking(ShrinkSizes::default(), UnitMethod::Random(Seed(1))) };
+    let settings = LanguageShrinking { widths: Some(&widths), ..shrinking(ShrinkSizes::default(), UnitMethod::Random(Seed(1))) };
     shrink(&dense.dir, &dense.out("unequal"), &settings);
     let sizes = ShrinkSizes { layers: Some(1), ..ShrinkSizes::default() };
     let record = shrink(&dense.out("unequal"), &dense.out("one"), &shrinking(sizes, UnitMethod::Random(Seed(1))));

@@ -67,7 +67,8 @@ fn a_block_without_half_of_it_is_the_one_in_which_that_adds_nothing() {
         let golden = Golden::read(name);
         let (dir, config) = (folder_of(&golden, above.path()), golden.config());
         let last = config.layers() - 1;
-        let drop = [SubLayer { block: 0, kind: SubLayerKind::FeedForward }, SubLayer { block: last, kind: SubLayerKind::Attention }];
+        let drop =
+            [SubLayer { block: 0, kind: SubLayerKind::FeedForward }, SubLayer { block: last, kind: SubLayerKind::Attention }];
         let drop: Vec<SubLayer> = match (config.experts().is_some(), name) {
             (true, _) => drop[1..].to_vec(),
             (false, "bloom") => drop[..1].to_vec(),
@@ -79,7 +80,10 @@ fn a_block_without_half_of_it_is_the_one_in_which_that_adds_nothing() {
                 let line = e.to_string();
                 let stays = ["norms stand behind sums", "an encoder-decoder has none", "it is experts"];
                 assert!(line.starts_with("drop: ") && stays.iter().any(|s| line.contains(s)), "{name}: {line}");
-                assert!(name.starts_with("t5") || name == "opt_350m" || name.starts_with("bert") || config.experts().is_some(), "{name}");
+                assert!(
+                    name.starts_with("t5") || name == "opt_350m" || name.starts_with("bert") || config.experts().is_some(),
+                    "{name}"
+                );
                 continue;
             }
         };

@@ -43,8 +43,7 @@ impl ShrinkJob {
             return Err(Error::invalid_option("sort", reason));
         }
         if self.per_layer && (target.is_none() || self.method != ShrinkMethod::Obs) {
-            let reason =
-                "spreads a budget over blocks by what group OBS loses there: give --parameters, --flops, --bytes or --milliseconds with it, and --method obs";
+            let reason = "spreads a budget over blocks by what group OBS loses there: give --parameters, --flops, --bytes or --milliseconds with it, and --method obs";
             return Err(Error::invalid_option("per-layer", reason));
         }
         if self.vocabulary.is_some() && self.text.is_none() {

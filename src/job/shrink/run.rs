@@ -3,8 +3,8 @@
 use super::described::{asked, outcome};
 use super::method::ShrinkMethod;
 use super::report::{ModelSize, ShrinkReport};
-use super::times::DecodeTimes;
 use super::settings::ShrinkJob;
+use super::times::DecodeTimes;
 use super::vocabulary::cut;
 use crate::criteria::{Fisher, Magnitude, MagnitudeNorm, Saliency, Taylor};
 use crate::data::Sequences;
@@ -19,8 +19,8 @@ use crate::kernels::Isa;
 use crate::lm::Config;
 use crate::prune::{
     ActivationMemory, Aggregation, BlockWidths, DepthScore, LanguageShrinking, OutputMetrics, SearchRecord, SequenceGradients,
-    ShrinkRecord, ShrinkRun, SizeSearch, UnitMethod, UnitScores, check_measurable, language_layers, search_sizes, shrink_language,
-    spread_widths,
+    ShrinkRecord, ShrinkRun, SizeSearch, UnitMethod, UnitScores, check_measurable, language_layers, search_sizes,
+    shrink_language, spread_widths,
 };
 use crate::rng::Seed;
 use crate::solve::GroupObs;

@@ -33,7 +33,11 @@ impl ShrinkJob {
             return match above.is_dir() && !inside && path.file_name().is_some() {
                 true => Ok(None),
                 false => {
-                    let reason = format!("{} cannot be written: its folder is {}", path.display(), if inside { "that of the output" } else { "not there" });
+                    let reason = format!(
+                        "{} cannot be written: its folder is {}",
+                        path.display(),
+                        if inside { "that of the output" } else { "not there" }
+                    );
                     Err(Error::invalid_option("scores", reason))
                 }
             };
@@ -71,7 +75,9 @@ impl ShrinkJob {
         also("aggregate", self.method == ShrinkMethod::Minitron, self.aggregate.to_string());
         also("seed", self.method == ShrinkMethod::Random, self.seed.to_string());
         let name = |value: Result<String>| value.unwrap_or_default();
-        let json = |value: serde_json::Result<Value>| name(value.map(|v| text(&v)).map_err(|e| Error::invalid_option("scores", e.to_string())));
+        let json = |value: serde_json::Result<Value>| {
+            name(value.map(|v| text(&v)).map_err(|e| Error::invalid_option("scores", e.to_string())))
+        };
         also("hidden-by", self.hidden.is_some(), json(serde_json::to_value(self.hidden_by)));
         also("depth-by", self.layers.is_some() || self.sublayers.is_some(), json(serde_json::to_value(self.depth_by)));
         let tokens = format!("{} of {}", text(&described["tokens_hash"]), described["tokens"]);

@@ -2,7 +2,7 @@
 
 use super::method::{UnitInputs, UnitMethod};
 use super::metric::OutputMetrics;
-use super::record::{Scored, UnitRecord};
+use super::record::{ScoredUnits, UnitRecord};
 use super::scores::by_inputs;
 use crate::calibrate::LayerStatistics;
 use crate::criteria::Evidence;
@@ -97,7 +97,7 @@ impl Reader<'_> {
         inputs: UnitInputs,
         stages: &Stages<'_>,
         (others, given): (&[&Coupling], Vec<Vec<f64>>),
-    ) -> Result<(Vec<UnitRecord>, Vec<Scored>)> {
+    ) -> Result<(Vec<UnitRecord>, Vec<ScoredUnits>)> {
         let begun = Instant::now();
         let (name, means) = (layer.name().to_string(), inputs.activations());
         let found = inputs.sums.found();
@@ -111,7 +111,12 @@ impl Reader<'_> {
             of.ok_or_else(|| Error::invalid_option("method", "does not score units by their inputs"))
         };
         let scored = |coupling: &&Coupling| {
-            Ok(Scored { name: coupling.name.clone(), kind: coupling.kind, block: Some(self.block), scores: score(coupling)? })
+            Ok(ScoredUnits {
+                name: coupling.name.clone(),
+                kind: coupling.kind,
+                block: Some(self.block),
+                scores: score(coupling)?,
+            })
         };
         let beside = others.iter().map(scored).collect::<Result<Vec<_>>>()?;
         if stages.is_empty() {

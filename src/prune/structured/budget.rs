@@ -162,7 +162,8 @@ impl Counts {
     fn cost(&self, left: [usize; 3]) -> f64 {
         let (target, time) = (self.search.target, self.search.decode.unwrap_or_default());
         let parts = [(self.block, time.block), (self.head, time.head), (self.feature, time.feature)];
-        self.search.whole(self.layers * self.block.weights) - self.gone(left, parts.map(|(part, time)| part.counted(target, time)))
+        self.search.whole(self.layers * self.block.weights)
+            - self.gone(left, parts.map(|(part, time)| part.counted(target, time)))
     }
 
     /// Sizes that leave so many layers, heads and features.
@@ -372,11 +373,8 @@ mod tests {
             let (all, allowed) = (counts.candidates().unwrap(), target.allowed(whole).unwrap());
             assert!(all.len() > 5 && all.len() <= 10, "{target}: {}", all.len());
             for tried in &all {
-                let left = [
-                    tried.sizes.layers.unwrap_or(30),
-                    tried.sizes.heads.unwrap_or(9),
-                    tried.sizes.intermediate.unwrap_or(1536),
-                ];
+                let left =
+                    [tried.sizes.layers.unwrap_or(30), tried.sizes.heads.unwrap_or(9), tried.sizes.intermediate.unwrap_or(1536)];
                 assert!(tried.cost <= allowed && tried.cost == counts.cost(left), "{target}: {tried:?}");
                 // One step of the grid more would be too many.
                 let more = [left[0], left[1], (left[2] + 64).min(1536)];
@@ -388,7 +386,9 @@ mod tests {
         }
         let of = |target| counts(target).candidates();
         let features = of(SizeTarget::Parameters(SizeAmount::Fraction(0.75))).unwrap();
-        assert!(features.iter().any(|t| t.sizes.intermediate == Some(1024) && t.sizes.layers.is_none() && t.sizes.heads.is_none()));
+        assert!(
+            features.iter().any(|t| t.sizes.intermediate == Some(1024) && t.sizes.layers.is_none() && t.sizes.heads.is_none())
+        );
         let line = of(SizeTarget::Parameters(SizeAmount::Fraction(0.2))).unwrap_err().to_string();
         assert!(line.contains("cannot be met") && line.contains("nearest possible value"), "{line}");
         let line = of(SizeTarget::Parameters(SizeAmount::Absolute(2e8))).unwrap_err().to_string();

@@ -5,10 +5,10 @@ use super::block::Stages;
 use super::record::{ShrinkRecord, UnitRecord};
 use super::sublayer::{SubLayer, SubLayerKind};
 use super::trimmed::Trimmed;
-use crate::{Error, Result};
 use crate::io::{Dtype, Layout, Weights};
 use crate::lm::{Config, Outline, Rotation, Widths, couplings};
 use crate::structure::{Coupling, Extent, Member, UnitCut, UnitKind, UnitPad};
+use crate::{Error, Result};
 use ndarray::{Array2, Axis};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -245,16 +245,18 @@ fn padded(config: &Config) -> Result<Option<Config>> {
     let all: Vec<Widths> = (0..config.layers()).map(|i| config.widths(i)).collect();
     let most = |of: fn(&Widths) -> usize| all.iter().map(of).max().unwrap_or(0).max(1);
     let (kv_heads, share) = (most(|w| w.kv_heads), most(|w| w.heads / w.kv_heads.max(1)));
-    let widths: Vec<Widths> = all
-        .iter()
-        .map(|w| Widths { heads: kv_heads * share, kv_heads, intermediate: most(|w| w.intermediate), ..*w })
-        .collect();
+    let widths: Vec<Widths> =
+        all.iter().map(|w| Widths { heads: kv_heads * share, kv_heads, intermediate: most(|w| w.intermediate), ..*w }).collect();
     if widths == all {
         return Ok(None);
     }
     let heads = |(before, after): (&Widths, &Widths)| before.heads != 0 && before.heads != after.heads;
     if let Some(block) = all.iter().zip(&widths).position(heads).filter(|_| config.norms_all_heads()) {
-        let reason = format!("block {block} has {} heads of {}, and its norms take means over all of them", all[block].heads, kv_heads * share);
+        let reason = format!(
+            "block {block} has {} heads of {}, and its norms take means over all of them",
+            all[block].heads,
+            kv_heads * share
+        );
         return Err(Error::invalid_option("pad", reason));
     }
     let padded = config.with_widths(&widths)?;

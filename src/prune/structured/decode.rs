@@ -96,10 +96,12 @@ impl DecodeCost {
             );
             return Err(Error::invalid_option("milliseconds", reason));
         }
-        let shapes = [(some, widths), (half, widths), (some, least_heads(widths, least)), (
-            some,
-            Widths { intermediate: least.intermediate, ..widths },
-        )];
+        let shapes = [
+            (some, widths),
+            (half, widths),
+            (some, least_heads(widths, least)),
+            (some, Widths { intermediate: least.intermediate, ..widths }),
+        ];
         let mut models = Vec::new();
         for (blocks, widths) in shapes {
             models.push(small((folder, config), all, blocks, widths)?);

@@ -1,11 +1,11 @@
 //! How heads and feed-forward features are chosen, and what that needs of their inputs.
 
-use crate::{Error, Result};
 use crate::calibrate::InputStatistics;
 use crate::criteria::{Need, Needs, Saliency};
 use crate::prune::SequenceGradients;
 use crate::rng::Seed;
 use crate::solve::GroupObs;
+use crate::{Error, Result};
 use ndarray::{Array1, ArrayRef2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
 use std::fmt;

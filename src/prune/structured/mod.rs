@@ -41,7 +41,7 @@ pub use budget::{SizeSearch, search_sizes};
 pub use decode::DecodeCost;
 pub use method::{Aggregate, Aggregation, UnitMethod};
 pub use metric::OutputMetrics;
-pub use record::{LayerChoice, Scored, SearchRecord, ShrinkRecord, Tried, UnitRecord};
+pub use record::{LayerChoice, ScoredUnits, SearchRecord, ShrinkRecord, Tried, UnitRecord};
 pub use run::{ShrunkFolder, shrink_language};
 pub use score_file::UnitScores;
 pub use sizes::ShrinkSizes;
@@ -126,7 +126,8 @@ impl<'a> LanguageShrinking<'a> {
 
     /// Whether the model must run over a calibration to choose units.
     fn measures(&self) -> bool {
-        self.method.measures() && !(self.scores.is_some() && matches!(self.method, UnitMethod::Minitron | UnitMethod::Activations(_)))
+        self.method.measures()
+            && !(self.scores.is_some() && matches!(self.method, UnitMethod::Minitron | UnitMethod::Activations(_)))
     }
 
     /// What becomes of the hidden features is a rotation of all of them.

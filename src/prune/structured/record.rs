@@ -44,7 +44,7 @@ pub struct LayerChoice {
 
 /// Scores of units of a coupling of which none went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Scored {
+pub struct ScoredUnits {
     /// The coupling.
     pub name: String,
     /// What its units are.
@@ -118,5 +118,5 @@ pub struct ShrinkRecord {
     pub blocks: usize,
     /// Scores of units of which none went, where they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub beside: Vec<Scored>,
+    pub beside: Vec<ScoredUnits>,
 }

@@ -5,7 +5,7 @@ use super::choice::{Choice, layers_of};
 use super::method::UnitMethod;
 use super::outset::{first_ones, outset};
 use super::principal::Principal;
-use super::record::{Scored, ShrinkRecord, UnitRecord};
+use super::record::{ScoredUnits, ShrinkRecord, UnitRecord};
 use super::scores::by_weights;
 use super::sublayers::check_all;
 use super::walk::{HiddenStates, UnitWalk};
@@ -106,7 +106,8 @@ fn check(folder: &Folder, config: &Config, shrinking: &LanguageShrinking<'_>) ->
     let alike = (1..config.layers()).all(|i| config.widths(i) == config.widths(0));
     let cuts = shrinking.widths.is_some() || !shrinking.drop.is_empty() || shrinking.sublayers.is_some();
     if shrinking.pad && alike && !cuts {
-        let reason = "all blocks have one width already: it is for --per-layer, --drop and --sublayers, and for folders that they wrote";
+        let reason =
+            "all blocks have one width already: it is for --per-layer, --drop and --sublayers, and for folders that they wrote";
         return Err(Error::invalid_option("pad", reason));
     }
     if shrinking.is_nothing() {
@@ -178,7 +179,8 @@ impl State<'_> {
             let old = choice.layers[number];
             let stages = choice.stages(Some(number));
             let mut cut = shared.clone();
-            let (mut block, pad) = (walk.as_ref().map(|_| load_block(&choice.base, &choice.config, number)).transpose()?, choice.pad(number)?);
+            let (mut block, pad) =
+                (walk.as_ref().map(|_| load_block(&choice.base, &choice.config, number)).transpose()?, choice.pad(number)?);
             if number < self.record.blocks {
                 self.record.units.iter().filter(|r| r.block == Some(old)).for_each(|r| choice.cut(r, &stages, &mut cut));
                 if let (Some(walk), Some(block)) = (&mut walk, &mut block) {
@@ -262,7 +264,7 @@ impl State<'_> {
         whole: &[Coupling],
         outline: &Outline,
         (number, old): (usize, usize),
-        (records, beside): (&mut Vec<UnitRecord>, &mut Vec<Scored>),
+        (records, beside): (&mut Vec<UnitRecord>, &mut Vec<ScoredUnits>),
     ) -> Result<()> {
         for stages in layers_of(&choice.stages(Some(number))) {
             let begun = Instant::now();
@@ -284,7 +286,7 @@ impl State<'_> {
         for coupling in mine {
             if !records.iter().any(|r| r.kind == coupling.kind && r.name == coupling.name) {
                 let scores = self.scores(coupling, outline)?;
-                beside.push(Scored { name: coupling.name.clone(), kind: coupling.kind, block: Some(old), scores });
+                beside.push(ScoredUnits { name: coupling.name.clone(), kind: coupling.kind, block: Some(old), scores });
             }
         }
         Ok(())
@@ -298,7 +300,7 @@ impl State<'_> {
         dense: Option<&Block>,
         choice: &Choice<'_>,
         (number, old): (usize, usize),
-        (fresh, beside): (&mut Vec<UnitRecord>, &mut Vec<Scored>),
+        (fresh, beside): (&mut Vec<UnitRecord>, &mut Vec<ScoredUnits>),
     ) -> Result<()> {
         let shrinking = self.run.shrinking;
         let stages = choice.stages(Some(number));
@@ -369,7 +371,9 @@ impl State<'_> {
             let given = given.collect::<Result<Vec<Vec<f64>>>>()?;
             let (units, scored) = reader.choose(layer, inputs, stages, (&others, given))?;
             fresh.extend(units.into_iter().map(named));
-            beside.extend(scored.into_iter().map(|s| Scored { name: choice.names.get(&s.name).cloned().unwrap_or(s.name), ..s }));
+            beside.extend(
+                scored.into_iter().map(|s| ScoredUnits { name: choice.names.get(&s.name).cloned().unwrap_or(s.name), ..s }),
+            );
             Ok(())
         })
     }

@@ -3,7 +3,7 @@
 //! A safetensors file of F64 vectors, one a coupling: `head/3/model.layers.3.self_attn.o_proj` by kind, block and name; `layer/all/layers` of layers,
 //! `sub-layer/all/sub-layers` of attention and feed-forward layers in turn. The metadata says of which model, method and calibration they are.
 
-use super::record::{LayerChoice, Scored, ShrinkRecord};
+use super::record::{LayerChoice, ScoredUnits, ShrinkRecord};
 use crate::io::atomic;
 use crate::structure::UnitKind;
 use crate::{Error, Result};
@@ -47,7 +47,7 @@ impl UnitScores {
         for unit in record.units.iter().filter(|u| !u.scores.is_empty()) {
             scores.insert(name(unit.kind, unit.block, &unit.name), unit.scores.clone());
         }
-        for Scored { name: coupling, kind, block, scores: found } in &record.beside {
+        for ScoredUnits { name: coupling, kind, block, scores: found } in &record.beside {
             scores.insert(name(*kind, *block, coupling), found.clone());
         }
         if let Some(LayerChoice { scores: found, .. }) = &record.layers {
@@ -80,7 +80,8 @@ impl UnitScores {
                 let reason = format!("{} is {:?} of {:?}", crate::io::quoted(&name), tensor.dtype(), tensor.shape());
                 return Err(wrong(reason));
             }
-            let numbers = tensor.data().chunks_exact(8).map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
+            let numbers =
+                tensor.data().chunks_exact(8).map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
             let numbers: Vec<f64> = numbers.collect();
             if let Some(at) = numbers.iter().position(|n| !n.is_finite()) {
                 return Err(wrong(format!("{} is {} at {at}", crate::io::quoted(&name), numbers[at])));
@@ -98,9 +99,9 @@ impl UnitScores {
         let bytes: Vec<(&String, Vec<u8>)> =
             self.scores.iter().map(|(name, s)| (name, s.iter().flat_map(|x| x.to_le_bytes()).collect())).collect();
         let wrong = |e: ::safetensors::SafeTensorError| Error::malformed(path, e.to_string());
-        let views = bytes.iter().map(|(name, bytes)| {
-            TensorView::new(Dtype::F64, vec![bytes.len() / 8], bytes).map(|view| (name.to_string(), view))
-        });
+        let views = bytes
+            .iter()
+            .map(|(name, bytes)| TensorView::new(Dtype::F64, vec![bytes.len() / 8], bytes).map(|view| (name.to_string(), view)));
         let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(wrong)?;
         let said: HashMap<String, String> =
             self.said.iter().map(|(k, v)| (k.clone(), v.clone())).chain([(FORMAT.0.to_string(), FORMAT.1.to_string())]).collect();
@@ -145,13 +146,15 @@ impl UnitScores {
     fn get(&self, name: &str, units: usize, what: &str) -> Result<Vec<f64>> {
         match self.scores.get(name) {
             Some(found) if found.len() == units => Ok(found.clone()),
-            Some(found) => {
-                Err(Error::malformed(&self.path, format!("has {} scores of {name}, where the model has {units} units", found.len())))
-            }
+            Some(found) => Err(Error::malformed(
+                &self.path,
+                format!("has {} scores of {name}, where the model has {units} units", found.len()),
+            )),
             None => {
                 let mut kinds: Vec<&str> = self.scores.keys().filter_map(|key| key.split('/').next()).collect();
                 kinds.dedup();
-                let reason = format!("has no scores of {what} ({name}), but of {}: a run that cuts them makes some", kinds.join(", "));
+                let reason =
+                    format!("has no scores of {what} ({name}), but of {}: a run that cuts them makes some", kinds.join(", "));
                 Err(Error::malformed(&self.path, reason))
             }
         }
@@ -161,12 +164,13 @@ impl UnitScores {
 #[cfg(test)]
 mod tests {
     use super::UnitScores;
-    use crate::prune::{LayerChoice, Scored, ShrinkRecord};
+    use crate::prune::{LayerChoice, ScoredUnits, ShrinkRecord};
     use crate::structure::UnitKind;
 
     #[test]
     fn scores_come_back_to_the_bit_and_what_is_missing_is_named() {
-        let scored = Scored { name: "m.3.o".into(), kind: UnitKind::Head, block: Some(3), scores: vec![0.1, -1.0 / 3.0, 1e-300] };
+        let scored =
+            ScoredUnits { name: "m.3.o".into(), kind: UnitKind::Head, block: Some(3), scores: vec![0.1, -1.0 / 3.0, 1e-300] };
         let layers = Some(LayerChoice { kept: vec![1], scores: vec![f64::INFINITY, 0.25] });
         let record = ShrinkRecord { layers, beside: vec![scored.clone()], ..ShrinkRecord::default() };
         let scores = UnitScores::of(&record, [("method".to_string(), "minitron".to_string())].into());

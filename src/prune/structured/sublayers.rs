@@ -28,7 +28,9 @@ fn check(config: &Config, sub: SubLayer) -> Result<()> {
     match sub.kind {
         SubLayerKind::Attention if widths.heads == 0 => refuse("is not there any more".into()),
         SubLayerKind::Attention => config.heads_stay().map_or(Ok(()), |reason| refuse(format!("stays: {reason}"))),
-        SubLayerKind::FeedForward if config.mixes(sub.block) => refuse("stays: it is experts, of which --experts leaves out".into()),
+        SubLayerKind::FeedForward if config.mixes(sub.block) => {
+            refuse("stays: it is experts, of which --experts leaves out".into())
+        }
         SubLayerKind::FeedForward if widths.intermediate == 0 => refuse("is not there any more".into()),
         SubLayerKind::FeedForward => Ok(()),
     }

@@ -100,7 +100,10 @@ impl<'a> Trimmed<'a> {
     pub fn is_whole(&self, name: &str) -> bool {
         let old = self.old(name);
         let cut = |shape: &[usize]| (0..shape.len()).any(|axis| self.cut.kept(old, axis, shape[axis]).is_some());
-        !self.scales.contains_key(old) && !self.blank.contains(old) && !self.turns(name, old) && !self.folder.shape(old).is_ok_and(cut)
+        !self.scales.contains_key(old)
+            && !self.blank.contains(old)
+            && !self.turns(name, old)
+            && !self.folder.shape(old).is_ok_and(cut)
     }
 }
 

@@ -242,7 +242,12 @@ mod tests {
     use crate::structure::UnitKind;
 
     fn curve(block: usize, points: &[(usize, f64)]) -> UnitCurve {
-        UnitCurve { block, kind: UnitKind::FeedForward, unit: PartSize { weights: 3, numbers: 4, bytes: 8 }, points: points.to_vec() }
+        UnitCurve {
+            block,
+            kind: UnitKind::FeedForward,
+            unit: PartSize { weights: 3, numbers: 4, bytes: 8 },
+            points: points.to_vec(),
+        }
     }
 
     #[test]

@@ -31,7 +31,9 @@ fn a_cut_from_scores_is_that_of_the_run_that_wrote_them() {
         assert!(found.find(UnitKind::Layer, None, "layers", 2).is_ok(), "{method}");
     }
     // Units of which none went are scored too.
-    folder.succeeds(&[&["shrink", "lm", "one", "--method", "minitron", "--intermediate", "8", "--scores", "all"][..], &CALIBRATION].concat());
+    folder.succeeds(
+        &[&["shrink", "lm", "one", "--method", "minitron", "--intermediate", "8", "--scores", "all"][..], &CALIBRATION].concat(),
+    );
     folder.succeeds(&["shrink", "lm", "two", "--method", "minitron", "--heads", "1", "--scores", "all"]);
     folder.succeeds(&[&["shrink", "lm", "three", "--method", "minitron", "--heads", "1"][..], &CALIBRATION].concat());
     assert!(content(&folder, "two") == content(&folder, "three"), "heads were scored as a run that cuts them scores them");
@@ -68,17 +70,34 @@ fn scores_of_another_model_method_or_calibration_are_refused() {
 #[test]
 fn budgets_of_operations_bytes_and_time_are_met_and_say_what_each_candidate_costs() {
     let folder = folder();
+    // Of which a token takes longer than a clock's tick, most of it in feed-forward layers.
+    let wide = serde_json::json!({
+        "model_type": "llama", "hidden_size": 64, "intermediate_size": 4096, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "vocab_size": 30, "max_position_embeddings": 64, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    });
+    fs::write(folder.path("config.json"), wide.to_string()).unwrap();
+    folder.run(&["init", "config.json", "wide", "--seed", "1"]);
     for (budget, after) in [("--flops", "flops"), ("--bytes", "bytes"), ("--milliseconds", "")] {
-        let out = &budget[2..];
-        let said = folder.json(&[&["shrink", "lm", out, budget, "0.9", "--round", "1", "--json"][..], &CALIBRATION].concat());
+        let (out, model, round) =
+            (&budget[2..], if after.is_empty() { "wide" } else { "lm" }, if after.is_empty() { "256" } else { "1" });
+        let said = folder.json(
+            &[&["shrink", model, out, budget, "0.9", "--round", round, "--method", "magnitude", "--json"][..], &CALIBRATION]
+                .concat(),
+        );
         let (search, whole) = (&said["search"], said["search"]["whole"].as_f64().unwrap());
         let tried = search["tried"].as_array().unwrap();
         assert!(!tried.is_empty() && tried.iter().all(|t| t["cost"].as_f64().unwrap() <= 0.9 * whole + 0.5), "{search}");
         let chosen = &tried[search["chosen"].as_u64().unwrap() as usize];
         if !after.is_empty() {
-            assert_eq!((&chosen["cost"].as_f64(), whole), (&said["after"][after].as_f64(), said["before"][after].as_f64().unwrap()));
+            assert_eq!(
+                (&chosen["cost"].as_f64(), whole),
+                (&said["after"][after].as_f64(), said["before"][after].as_f64().unwrap())
+            );
         } else {
-            assert!(search["decode"]["whole"].as_f64().unwrap() > 0.0 && said["times"]["after"].as_f64().unwrap() > 0.0, "{said}");
+            assert!(
+                search["decode"]["whole"].as_f64().unwrap() > 0.0 && said["times"]["after"].as_f64().unwrap() > 0.0,
+                "{said}"
+            );
         }
     }
     let line = |args: &[&str]| folder.refuses(&[&["shrink", "lm", "no"][..], args, &CALIBRATION].concat());
@@ -112,7 +131,10 @@ fn sub_layers_go_by_name_and_by_score_and_what_cannot_go_is_one_line() {
         folder.json(&["eval", model, "--text", "ids.safetensors", "--context", "8", "--json"])["nll"].as_f64().unwrap()
     };
     assert!((nll("dropped") - nll("padded")).abs() < 1e-6, "{} and {}", nll("dropped"), nll("padded"));
-    folder.succeeds(&[&["shrink", "lm", "scored", "--sublayers", "1", "--depth-by", "error", "--intermediate", "8"][..], &CALIBRATION].concat());
+    folder.succeeds(
+        &[&["shrink", "lm", "scored", "--sublayers", "1", "--depth-by", "error", "--intermediate", "8"][..], &CALIBRATION]
+            .concat(),
+    );
     assert_eq!(json(&folder, "scored", "shrink.json")["sublayers"]["gone"].as_array().unwrap().len(), 1);
     folder.succeeds(&["inspect", "dropped"]);
     folder.succeeds(&["logits", "dropped", "--ids", "ids.safetensors", "--out", "l.safetensors", "--top", "1"]);

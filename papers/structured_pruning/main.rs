@@ -35,7 +35,6 @@ struct Bench {
 type Cuts = BTreeMap<String, [f64; 2]>;
 
 impl Bench {
-    /// A small Llama that has learnt the text.
     fn train(options: &Options, at: PathBuf, seed: Seed) -> Result<Bench> {
         let [vocab, hidden, features, heads, layers] = options.pick([256, 24, 72, 4, 6], [384, 48, 144, 4, 8]);
         let [steps, context, batch] = options.pick([160, 48, 6], [600, 64, 8]);
@@ -53,7 +52,7 @@ impl Bench {
             writer.finish()?;
         }
         let job = TrainJob::new().model(&random).out(&model).text([text]).steps(steps).context(context).batch(batch);
-        job.seed(seed.0).lr(4e-3).keep(Keep::Last).resume(true).run(&mut |_| Continue(()))?;
+        job.seed(seed.0).lr(4e-3).keep(Keep::Last).resume(true).run(&mut |_| Continue(())).map(drop)?;
         Ok(Bench { at, model, seed, sizes: [options.pick(32, 64), context, options.pick(24, 64)] })
     }
 

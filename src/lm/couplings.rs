@@ -266,7 +266,15 @@ impl Names<'_> {
         for coupling in self.block(stack, number, path) {
             tensors.extend(coupling.members.into_iter().map(|m| m.tensor));
         }
-        // Where no head is a unit, nothing else names what makes them.
+        // Where no head and no feature is a unit, nothing else names what makes them.
+        if self.recipe.experts(number).is_none() {
+            let opening = match stack.parts.opening {
+                UpNames::Plain(one) | UpNames::Fused(one) => vec![one],
+                UpNames::Gated(gate, up) => vec![gate, up],
+            };
+            let rows = opening.into_iter().flat_map(|part| self.rows(&format!("{path}{part}"), self.recipe.feed_bias, 0, 1));
+            tensors.extend(rows.map(|m| m.tensor));
+        }
         tensors.extend(
             stack
                 .parts

@@ -19,8 +19,7 @@ use crate::kernels::Isa;
 use crate::lm::Config;
 use crate::prune::{
     ActivationMemory, Aggregation, BlockWidths, DepthScore, LanguageShrinking, OutputMetrics, SearchRecord, SequenceGradients,
-    ShrinkRecord, ShrinkRun, SizeSearch, UnitMethod, UnitScores, check_measurable, language_layers, search_sizes,
-    shrink_language, spread_widths,
+    ShrinkRecord, ShrinkRun, SizeSearch, UnitMethod, UnitScores, language_layers, search_sizes, shrink_language, spread_widths,
 };
 use crate::rng::Seed;
 use crate::solve::GroupObs;
@@ -65,7 +64,7 @@ impl ShrinkJob {
         let config = Config::of(&folder)?;
         remarks(&folder, &config, watch)?;
         if reads {
-            check_measurable(&config).map_err(|e| Error::malformed(model, e.to_string()))?;
+            measurable(&config).map_err(|reason| Error::malformed(model, reason))?;
         }
         if self.text.is_some() && !config.is_decoder() {
             let reason = format!("an {} has no perplexity of a text alone", config.kind());
@@ -253,6 +252,16 @@ impl ShrinkJob {
             Some(path) => UnitScores::of(record, self.said(described)).write(path),
             None => Ok(()),
         }
+    }
+}
+
+/// Why inputs cannot be measured, and what does instead.
+fn measurable(config: &Config) -> std::result::Result<(), String> {
+    match config.is_encoder_decoder() {
+        false => Ok(()),
+        true => Err("is an encoder-decoder, whose layers' inputs are not measured: --method magnitude and random cut its heads and feed-forward features, \
+                     --heads, --intermediate and --vocabulary say how many stay"
+            .into()),
     }
 }
 

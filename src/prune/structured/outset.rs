@@ -5,6 +5,7 @@ use super::block::by_scores;
 use super::method::UnitMethod;
 use super::principal::Principal;
 use super::record::{LayerChoice, ShrinkRecord, UnitRecord};
+use super::score_file::UnitScores;
 use super::sublayer::SubLayerChoice;
 use super::sublayers::{by_outputs as halves_by_outputs, smallest};
 use super::survey::{DepthScore, Steps, Survey, Wanted, at_once, by_outputs};
@@ -18,7 +19,9 @@ pub(super) fn outset(run: &ShrinkRun<'_>, whole: &[Coupling], see: &mut Steps<'_
     let mut record = ShrinkRecord::default();
     let layers = shrinking.sizes.layers.filter(|n| *n < config.layers());
     // Hidden features are ordered where there is something to order them by.
-    let sorts = shrinking.sort && !calibration.ids().is_empty();
+    let coupling = whole.iter().find(|c| c.kind == UnitKind::Hidden);
+    let known = |scores: &UnitScores| coupling.is_some_and(|c| scores.find(c.kind, None, &c.name, c.units).is_ok());
+    let sorts = shrinking.sort && (!calibration.ids().is_empty() || shrinking.scores.is_some_and(known));
     let hidden = match sorts {
         true => Some(config.hidden()),
         false => shrinking.sizes.hidden.filter(|n| *n < config.hidden()),
@@ -57,7 +60,6 @@ pub(super) fn outset(run: &ShrinkRun<'_>, whole: &[Coupling], see: &mut Steps<'_
     gone.sort_unstable();
     gone.dedup();
     record.sublayers = (!gone.is_empty()).then_some(SubLayerChoice { gone, scores: found.scores });
-    let coupling = whole.iter().find(|c| c.kind == UnitKind::Hidden);
     if let (Some(keep), Some(coupling)) = (hidden, coupling) {
         let scores = match (&principal, survey, shrinking.scores) {
             (Some(found), ..) => found.fractions.clone(),

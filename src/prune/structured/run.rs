@@ -162,7 +162,8 @@ impl State<'_> {
         // Units that are scored by weights alone leave nothing to measure.
         let measurable = shrinking.method.measures() || !goes;
         let comparing = shrinking.correction.is_some() || shrinking.rotates() && measurable;
-        let scored = shrinking.score_all && shrinking.method.measures() && !matches!(shrinking.method, UnitMethod::Obs(_));
+        let can = !run.calibration.ids().is_empty() && !matches!(shrinking.method, UnitMethod::Obs(_));
+        let scored = shrinking.score_all && shrinking.method.measures() && can;
         let measures = shrinking.measures() && goes || comparing || scored;
         let mut walk = match measures {
             false => None,
@@ -282,7 +283,8 @@ impl State<'_> {
             }));
         }
         let within = [UnitKind::KvGroup, UnitKind::Head, UnitKind::FeedForward];
-        let mine = whole.iter().filter(|c| c.block == Some(old) && within.contains(&c.kind) && self.run.shrinking.score_all);
+        let all = self.run.shrinking.score_all && !self.run.shrinking.method.measures();
+        let mine = whole.iter().filter(|c| all && c.block == Some(old) && within.contains(&c.kind));
         for coupling in mine {
             if !records.iter().any(|r| r.kind == coupling.kind && r.name == coupling.name) {
                 let scores = self.scores(coupling, outline)?;

@@ -120,6 +120,41 @@ fn budgets_of_operations_bytes_and_time_are_met_and_say_what_each_candidate_cost
 }
 
 #[test]
+fn an_encoder_decoder_is_cut_by_its_weights_in_both_stacks() {
+    let folder = folder();
+    let config = serde_json::json!({
+        "model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 2, "num_decoder_layers": 1, "num_heads": 2, "vocab_size": 30,
+        "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false,
+    });
+    fs::write(folder.path("config.json"), config.to_string()).unwrap();
+    folder.run(&["init", "config.json", "t5", "--seed", "1"]);
+    let run = ["--method", "magnitude", "--heads", "1", "--intermediate", "8", "--scores", "s"];
+    folder.succeeds(&[&["shrink", "t5", "small"][..], &run].concat());
+    let now = json(&folder, "small", "config.json");
+    assert_eq!((&now["num_heads"], &now["d_ff"], &now["d_kv"]), (&1.into(), &8.into(), &4.into()));
+    folder.succeeds(&[&["shrink", "t5", "again"][..], &run].concat());
+    assert!(content(&folder, "small") == content(&folder, "again"));
+    let file = folder.read("small/model.safetensors");
+    for (tensor, shape) in [
+        ("encoder.block.1.layer.0.SelfAttention.o.weight", (8, 4)),
+        ("decoder.block.0.layer.1.EncDecAttention.q.weight", (4, 8)),
+        ("decoder.block.0.layer.2.DenseReluDense.wo.weight", (8, 8)),
+        ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", (32, 1)),
+    ] {
+        assert_eq!(file.matrix(tensor).unwrap().dim(), shape, "{tensor}");
+    }
+    let line = folder.refuses(&[&["shrink", "t5", "no", "--heads", "1"][..], &CALIBRATION].concat());
+    assert!(
+        line.starts_with("t5: is an encoder-decoder, whose layers' inputs are not measured: --method magnitude and random"),
+        "{line}"
+    );
+    let line = folder.refuses(&["shrink", "t5", "no", "--drop", "mlp:0"]);
+    assert_eq!(line, "drop: mlp:0 stays: an encoder-decoder has none that can go");
+    let line = folder.refuses(&["shrink", "t5", "no", "--method", "magnitude", "--heads", "3"]);
+    assert_eq!(line, "heads: 3 of 2 cannot stay; the nearest possible value is 2");
+}
+
+#[test]
 fn sub_layers_go_by_name_and_by_score_and_what_cannot_go_is_one_line() {
     let folder = folder();
     folder.succeeds(&["shrink", "lm", "dropped", "--drop", "attention:1,mlp:0"]);

@@ -5,7 +5,7 @@
 
 PYTHON has torch, transformers below 5 (GPT-2's `pruned_heads` open in 4 alone) and safetensors. LACUNA is the binary, MODELS a folder whose
 folders are models, small ones of random weights best. Each is made smaller in several ways: fewer feed-forward features, fewer heads, fewer
-layers, fewer hidden features by both scores, all at once, sorted. Prints a line for each and the largest difference of a logit, over the
+layers, fewer hidden features by both scores, all at once, sorted, blocks without one of their halves and blocks of different widths, both padded. Prints a line for each and the largest difference of a logit, over the
 largest logit. Exits with 1 if one is above 1e-4, if transformers refuses a folder or if Lacuna refuses what it should do. What a family
 has not (principal components where norms take means) is said and no fault.
 """
@@ -58,6 +58,8 @@ def ways(config):
         "all": feed + heads + layers + hidden,
         "flap": feed + ["--method", "flap"],
         "sorted": ["--sort", "--method", "minitron"],
+        "halves padded": ["--drop", f"attention:{n['layers'] - 1},mlp:0", "--pad"],
+        "widths padded": ["--parameters", "0.9", "--per-layer", "--round", "4", "--pad"],
     }
     if n["kv"] > 1 and share > 1:
         all_ways["groups"] = ["--kv-heads", str(n["kv"] // 2)]
@@ -97,7 +99,7 @@ def main():
                 said = f"{folder.name:14} {way:16}"
                 if run.returncode != 0:
                     line = run.stderr.strip().splitlines()[-1] if run.stderr.strip() else "nothing said"
-                    known = "unknown" in line or "is none of" in line or "hidden-by: pca" in line or "no width of heads" in line
+                    known = "unknown" in line or "is none of" in line or "hidden-by: pca" in line or "no width of heads" in line or "error: pad: " in line or "error: drop: " in line
                     faults += 0 if known else 1
                     print(f"{said} {'not for this family' if known else 'REFUSED'}: {line}")
                     continue

@@ -83,11 +83,11 @@
 //! | [`calibrate`] | measures what criteria need |
 //! | [`eval`] | accuracy, loss, perplexity, choices, parameters, FLOPs |
 //! | [`train`] | training with the masks held |
-//! | [`prune`] | the driver: at once, in steps, by whole units, on plain files |
 //! | [`report`] | tables, figures and pages, as strings |
+//! | [`advise`] | when sparse beats dense on this machine: measured once, asked for any shape |
+//! | [`prune`] | the driver: at once, in steps, by whole units, on plain files |
 //! | [`job`] | pruning as one value: checked, run with a callback, written as a recipe, kept in a record |
 //! | [`study`] | one's own criterion beside every built-in one, over budgets and seeds |
-//! | [`advise`] | when sparse beats dense on this machine: measured once, asked for any shape |
 //! | [`paper`] | what the programs of `papers/` share: claims, rules, options |
 
 #![deny(missing_debug_implementations)]
@@ -109,11 +109,11 @@ pub mod models;
 pub mod calibrate;
 pub mod eval;
 pub mod train;
-pub mod prune;
 pub mod report;
+pub mod advise;
+pub mod prune;
 pub mod job;
 pub mod study;
-pub mod advise;
 pub mod paper;
 
 #[doc(inline)]

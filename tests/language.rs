@@ -34,6 +34,8 @@ mod reconstructed;
 mod resume;
 #[path = "language/shrink.rs"]
 mod shrink;
+#[path = "language/sublayers.rs"]
+mod sublayers;
 #[path = "language/training.rs"]
 mod training;
 #[path = "language/working.rs"]

@@ -16,6 +16,8 @@ mod model_compression;
 mod optimal_brain_damage;
 #[path = "../papers/optimal_brain_surgeon/main.rs"]
 mod optimal_brain_surgeon;
+#[path = "../papers/structured_pruning/main.rs"]
+mod structured_pruning;
 #[path = "../papers/weight_discretization/main.rs"]
 mod weight_discretization;
 #[path = "../papers/woodfisher/main.rs"]
@@ -24,12 +26,13 @@ mod woodfisher;
 /// A paper's folder, what runs it, and what draws its figures.
 type Paper = (&'static str, fn(&Options) -> lacuna::Result<Study>, fn(&Study) -> lacuna::Result<Figures>);
 
-const PAPERS: [Paper; 7] = [
+const PAPERS: [Paper; 8] = [
     ("distilling_knowledge", distilling_knowledge::run, distilling_knowledge::draw),
     ("minitron", minitron::run, minitron::draw),
     ("model_compression", model_compression::run, model_compression::draw),
     ("optimal_brain_damage", optimal_brain_damage::run, optimal_brain_damage::draw),
     ("optimal_brain_surgeon", optimal_brain_surgeon::run, optimal_brain_surgeon::draw),
+    ("structured_pruning", structured_pruning::run, structured_pruning::draw),
     ("weight_discretization", weight_discretization::run, weight_discretization::draw),
     ("woodfisher", woodfisher::run, woodfisher::draw),
 ];
@@ -209,6 +212,11 @@ fn weight_discretization_holds_at_quick_scale() {
 }
 
 #[test]
+fn structured_pruning_holds_at_quick_scale() {
+    holds("structured_pruning");
+}
+
+#[test]
 fn model_compression_holds_at_quick_scale() {
     holds("model_compression");
 }
@@ -239,6 +247,7 @@ fn options_that_cannot_be_meant_are_refused() {
     let verified = Options { of_rows: Some(vec![Seed(9)]), ..none };
     assert_eq!((verified.seeds(), Options { of_rows: Some(vec![Seed(9)]), ..one }.seeds()), (&[Seed(9)][..], &[Seed(4)][..]));
     for (text, says) in [
+        ("--model a", "--model: goes with --text FILE and without --quick"),
         ("--quick=false", "--quick: takes no value, and 'false' was given"),
         ("--redraw=no", "--redraw: takes no value, and 'no' was given"),
         ("--redraw --seeds 1,2", "--redraw: runs nothing, so there is no seed to give it"),

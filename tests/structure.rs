@@ -3,6 +3,8 @@
 #[path = "lm/common.rs"]
 #[allow(dead_code)] // shared with tests/lm.rs
 mod common;
+#[path = "structure/sublayers.rs"]
+mod sublayers;
 
 use common::{ALL, Golden, Model, worst};
 use lacuna::criteria::Magnitude;

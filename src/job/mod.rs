@@ -49,5 +49,5 @@ pub use pipeline::{Pipeline, PipelineReport, StageJob, StageReport};
 pub use quantize::{QuantScheme, QuantizeJob, QuantizeMethod, QuantizeReport};
 pub use report::{FileReport, ModelReport, PerplexityReport, PruneReport};
 pub use settings::PruneJob;
-pub use shrink::{ExpertsReport, ModelSize, ShrinkJob, ShrinkMethod, ShrinkReport, UnitMetric};
+pub use shrink::{DecodeTimes, ExpertsReport, ModelSize, ShrinkJob, ShrinkMethod, ShrinkReport, UnitMetric};
 pub use train::{Keep, TrainJob, TrainReport};

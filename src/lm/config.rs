@@ -1,9 +1,9 @@
 //! [`Config`]: the `config.json` of a language model.
 
-use super::architecture::{Architecture, BlockList, Keys, ModelKind, setting};
+use super::architecture::{Architecture, BlockList, Keys, ModelKind, QueryKeyNorm, setting};
 use super::family::Family;
 use crate::io::Folder;
-use crate::nn::NormKind;
+use crate::nn::{NormKind, Residual};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -26,7 +26,7 @@ pub struct Widths {
 ///
 /// **Blocks of different widths.** Beside the family's own keys, which give one width to all blocks, the key
 /// `layer_widths` may hold a list with one object a block, of any of the keys `heads`, `kv_heads` and `intermediate`; what an
-/// object leaves out is the family's. Where all blocks are alike the key is left out when written, so that other programs open
+/// object leaves out is the family's, and 0 is a block without attention, or without feed-forward layers. Where all blocks are alike the key is left out when written, so that other programs open
 /// what they can.
 ///
 /// ```
@@ -97,9 +97,11 @@ impl Config {
             for (i, (entry, layer)) in list.iter().zip(&mut recipe.layers).enumerate() {
                 let refuse = || setting(LAYER_WIDTHS, format!("entry {i} is not an object of heads, kv_heads, intermediate"));
                 let entry = Keys(entry.as_object().ok_or_else(refuse)?);
-                layer.heads.queries = entry.size_or("heads", layer.heads.queries)?;
-                layer.heads.keys = entry.size_or("kv_heads", layer.heads.keys)?;
-                layer.intermediate = entry.size_or("intermediate", layer.intermediate)?;
+                // 0 is a block without attention, or without feed-forward layers.
+                let size = |key: &str, own: usize| Ok::<usize, Error>(entry.size_if(key)?.unwrap_or(own));
+                layer.heads.queries = size("heads", layer.heads.queries)?;
+                layer.heads.keys = size("kv_heads", layer.heads.keys)?;
+                layer.intermediate = size("intermediate", layer.intermediate)?;
             }
         }
         recipe.check()?;
@@ -369,6 +371,27 @@ impl Config {
     /// Why heads cannot go, if they cannot.
     pub(crate) fn heads_stay(&self) -> Option<&'static str> {
         self.recipe.alibi.then_some("slopes of scores follow from the number of heads")
+    }
+
+    /// Why no block can be without its attention or without its feed-forward layers, if it cannot.
+    pub(crate) fn sublayers_stay(&self) -> Option<&'static str> {
+        match self.recipe.kind {
+            ModelKind::EncoderDecoder => Some("an encoder-decoder has none that can go"),
+            _ if self.recipe.residual == Residual::NormAfterSum => {
+                Some("norms stand behind sums, which a block without it would still take")
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether experts stand in the place of a block's feed-forward layers.
+    pub(crate) fn mixes(&self, block: usize) -> bool {
+        self.recipe.experts(block).is_some()
+    }
+
+    /// Whether norms of queries and keys are over all heads of a block together.
+    pub(crate) fn norms_all_heads(&self) -> bool {
+        self.recipe.query_key == Some(QueryKeyNorm::All)
     }
 
     /// A config of some of the blocks, in their order; per-block lists of the config follow.

@@ -144,7 +144,7 @@ impl Names<'_> {
         };
         let heads = layer.heads;
         let mut all = Vec::new();
-        if self.recipe.relative.is_none() && !self.recipe.alibi {
+        if self.recipe.relative.is_none() && !self.recipe.alibi && heads.queries > 0 {
             let grouped = self.recipe.qkv == QkvLayout::Grouped;
             if heads.keys != heads.queries {
                 let members = self.attention(path, parts, layer, true);
@@ -170,7 +170,7 @@ impl Names<'_> {
             }
             all.push(of(output, UnitKind::Head, heads.queries, 1, members));
         }
-        if self.recipe.experts(number).is_some() {
+        if self.recipe.experts(number).is_some() || layer.intermediate == 0 {
             return all;
         }
         let (bias, width) = (self.recipe.feed_bias, layer.intermediate);
@@ -192,7 +192,7 @@ impl Names<'_> {
     fn attention(&self, path: &str, parts: &BlockNames, layer: &BlockPlan, groups: bool) -> Vec<Member> {
         let heads = layer.heads;
         let bias = self.recipe.attention_bias;
-        let share = heads.queries / heads.keys;
+        let share = heads.share();
         let width = if groups { share * heads.dim } else { heads.dim };
         let with_keys = groups || share == 1;
         let (q, kv) = (heads.queries * heads.dim, heads.keys * heads.dim);
@@ -266,7 +266,15 @@ impl Names<'_> {
         for coupling in self.block(stack, number, path) {
             tensors.extend(coupling.members.into_iter().map(|m| m.tensor));
         }
-        // Where no head is a unit, nothing else names what makes them.
+        // Where no head and no feature is a unit, nothing else names what makes them.
+        if self.recipe.experts(number).is_none() {
+            let opening = match stack.parts.opening {
+                UpNames::Plain(one) | UpNames::Fused(one) => vec![one],
+                UpNames::Gated(gate, up) => vec![gate, up],
+            };
+            let rows = opening.into_iter().flat_map(|part| self.rows(&format!("{path}{part}"), self.recipe.feed_bias, 0, 1));
+            tensors.extend(rows.map(|m| m.tensor));
+        }
         tensors.extend(
             stack
                 .parts

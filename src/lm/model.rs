@@ -94,7 +94,8 @@ pub(crate) fn load_expert(weights: &dyn Weights, config: &Config, block: usize, 
 pub fn positions(config: &Config, sequences: usize, length: usize, first: usize) -> Positions {
     let recipe = config.recipe();
     let turns = recipe.rotaries.iter().map(|rotary| rotary.turns(first, length)).collect();
-    let distances = recipe.alibi.then(|| falling(recipe.layers.first().map_or(0, |layer| layer.heads.queries), length, first));
+    let distances =
+        recipe.alibi.then(|| falling(recipe.layers.iter().map(|layer| layer.heads.queries).max().unwrap_or(0), length, first));
     Positions { turns, distances, ..Positions::plain(sequences, length, first) }
 }
 

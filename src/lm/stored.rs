@@ -1,7 +1,7 @@
 //! Pruned models in sparse storages.
 
 use super::{Config, LanguageModel};
-use crate::io::Folder;
+use crate::io::{Folder, Weights};
 use crate::mask::Mask;
 use crate::nn::Linear;
 use crate::sparse::{ActivationBits, Format, Hint, Plan, Precision, exact, exact_codes};
@@ -119,7 +119,7 @@ impl LanguageModel {
                 Some(mask) if running != Running::Dense => {
                     pack(layer, &mask, folder, inference).map_err(|e| e.in_layer(layer.name()))?
                 }
-                _ => whole(layer, folder, inference).map_err(|e| e.in_layer(layer.name()))?,
+                _ => whole(layer, Some(folder), inference).map_err(|e| e.in_layer(layer.name()))?,
             };
             let (layer, bytes) = (layer.name().to_string(), layer.op().bytes());
             kept.push(Kept { layer, format, values, bytes, pruned });
@@ -127,16 +127,24 @@ impl LanguageModel {
         })?;
         Ok((model, kept))
     }
+
+    /// Reads a model without masks to write tokens one at a time: as [`LanguageModel::load_stored`], of any weights.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::load`].
+    pub fn load_to_write(weights: &dyn Weights, config: Config) -> Result<Self> {
+        LanguageModel::load_with(weights, config, &mut |layer| whole(layer, None, Inference::tokens(1)).map(drop))
+    }
 }
 
-fn whole(layer: &mut Linear, folder: &Folder, inference: Inference) -> Result<(String, String)> {
+fn whole(layer: &mut Linear, folder: Option<&Folder>, inference: Inference) -> Result<(String, String)> {
     if let Some(values) = inference.values {
         layer.round_to(values, inference.activation_bits)?;
         return Ok(("dense".to_string(), values.to_string()));
     }
     if inference.tokens <= FEW || inference.activation_bits == ActivationBits::Eight {
         // A folder of codes says them; in other weights they are found, where there are some.
-        if layer.mask().is_none()
+        if let (None, Some(folder)) = (layer.mask(), folder)
             && let Some(codes) = folder.codes(&layer.tensor())?.and_then(|codes| codes.storage())
         {
             let values = codes.precision().to_string();
@@ -179,7 +187,7 @@ fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, inference: Inference) 
     };
     let precision = if format == Format::Csr { Precision::F32 } else { precision };
     let op = match (format, planned) {
-        (Format::Dense, _) => return whole(layer, folder, inference),
+        (Format::Dense, _) => return whole(layer, Some(folder), inference),
         (_, Some(plan)) => Box::new(plan),
         _ => format.build(&weight, mask, precision)?,
     };

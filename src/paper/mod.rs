@@ -13,6 +13,7 @@
 //! whether its rows have the same bits as those in the file, or lie within their tolerance of them (the function [`verify()`]).
 
 mod options;
+mod texts;
 mod rule;
 mod claims;
 mod excuses;
@@ -24,6 +25,7 @@ pub use excuses::{Excuse, Excuses, Run};
 pub use options::Options;
 pub use pieces::Pieces;
 pub use rule::ClaimRule;
+pub use texts::text_parts;
 pub use verify::{Verification, VerifiedClaim, VerifiedNumber};
 
 use crate::io::atomic;
@@ -156,6 +158,9 @@ pub fn main_of(
             return Ok(ExitCode::SUCCESS);
         };
         check_environment()?;
+        if options.model.is_some() && !Options::OF_MODELS.contains(&slug) {
+            return Err(Error::invalid_option("--model", format!("is for {}", Options::OF_MODELS.join(", "))));
+        }
         if options.verify.is_some() {
             let found = verify(slug, &options, run)?;
             print!("{found}");

@@ -20,6 +20,8 @@ pub struct Options {
     pub redraw: bool,
     /// Nothing is written: the program runs, and these rows, claims by name or by number from 1, are compared; all of them if it names none.
     pub verify: Option<Vec<String>>,
+    /// A model's folder in the place of one that the program trains, and a text to measure and to judge on; of [`Options::OF_MODELS`] alone.
+    pub model: Option<(PathBuf, PathBuf)>,
     /// The seeds of the rows that are verified, where none were chosen.
     pub of_rows: Option<Vec<Seed>>,
 }
@@ -28,6 +30,9 @@ pub struct Options {
 const USUAL: [Seed; 3] = [Seed(0), Seed(1), Seed(2)];
 
 impl Options {
+    /// The programs that work on a model's folder too.
+    pub const OF_MODELS: [&str; 1] = ["structured_pruning"];
+
     /// A quick run with the usual seeds.
     pub fn quick() -> Self {
         Options { quick: true, ..Options::default() }
@@ -55,6 +60,7 @@ impl Options {
     /// seeds for `--redraw`, which runs nothing; `--verify` with `--redraw` or `--held-out`.
     pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Option<Self>> {
         let mut options = Options::default();
+        let (mut model, mut text) = (None, None);
         let mut words = words.into_iter().peekable();
         while let Some(word) = words.next() {
             let (name, given) = match word.split_once('=') {
@@ -76,6 +82,8 @@ impl Options {
                 "--held-out" => options.held_out = true,
                 "--seeds" | "--seed" => options.seeds = Some(seeds(&name, &value()?)?),
                 "--out" => options.out = Some(PathBuf::from(value()?)),
+                "--model" => model = Some(PathBuf::from(value()?)),
+                "--text" => text = Some(PathBuf::from(value()?)),
                 "--redraw" => options.redraw = true,
                 "--help" | "-h" => return Ok(None),
                 _ => {
@@ -84,6 +92,11 @@ impl Options {
                 }
             }
         }
+        options.model = match (model, text) {
+            (Some(model), Some(text)) if !options.quick => Some((model, text)),
+            (None, None) => None,
+            _ => return Err(Error::invalid_option("--model", "goes with --text FILE and without --quick")),
+        };
         if options.redraw && options.seeds.is_some() {
             return Err(Error::invalid_option("--redraw", "runs nothing, so there is no seed to give it"));
         }
@@ -103,16 +116,18 @@ impl Options {
              --held-out judged on the last sixth of the training samples, from which nothing is then learnt\n\
              --seeds    one run for each; 0,1,2 if not given; --seed S for one alone\n\
              --out      folder of results.csv, tables and figures; papers/{slug} if not given, lacuna-papers/{slug} with --quick or --held-out\n\
+             --model    a model's folder in the place of one that is trained, with --text FILE to measure and judge on ({})\n\
              --redraw   runs nothing: figures and README anew from the tables that lie in that folder\n\
              --verify   writes nothing: runs again, whole, and compares with results.csv in that folder. ROW is a claim, or its number in the README's\n\
             \x20          table from 1; all rows if not given. With --quick the claims' rules alone, or the results.csv in --out.\n\
-            \x20          Exit code 0 if every number lies within its tolerance, 1 if one does not or is not there"
+            \x20          Exit code 0 if every number lies within its tolerance, 1 if one does not or is not there",
+            Options::OF_MODELS.join(", ")
         )
     }
 
     /// Where files go.
     pub fn folder(&self, slug: &str) -> PathBuf {
-        let usual = if self.quick || self.held_out { "lacuna-papers" } else { "papers" };
+        let usual = if self.quick || self.held_out || self.model.is_some() { "lacuna-papers" } else { "papers" };
         self.out.clone().unwrap_or_else(|| PathBuf::from(usual).join(slug))
     }
 

@@ -28,8 +28,9 @@ pub use quantized::{LanguageQuantizing, QuantRecord, QuantizeRun, QuantizedFolde
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use structured::{
-    BlockWidths, DepthScore, HiddenScore, LanguageShrinking, LayerChoice, OutputMetrics, SearchRecord, ShrinkRecord, ShrinkRun,
-    ShrinkSizes, ShrunkFolder, SizeTarget, Tried, UnitCurve, UnitMethod, UnitRecord, VocabularyCut, search_sizes,
+    Aggregate, Aggregation, BlockWidths, DecodeCost, DepthScore, HiddenScore, LanguageShrinking, LayerChoice, OutputMetrics,
+    PartSize, ScoredUnits, SearchRecord, ShrinkRecord, ShrinkRun, ShrinkSizes, ShrunkFolder, SizeAmount, SizeSearch, SizeTarget,
+    SubLayer, SubLayerChoice, SubLayerKind, Tried, UnitCurve, UnitMethod, UnitRecord, UnitScores, VocabularyCut, search_sizes,
     shrink_language, spread_widths,
 };
 pub use surgeon::{Criterion, Removed, Surgeon};

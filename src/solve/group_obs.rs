@@ -75,6 +75,9 @@ pub struct GroupsLeft {
     pub steps: Vec<f64>,
     /// Groups that were exchanged.
     pub swapped: usize,
+    /// Of each removal the score of each group: of one that went the damped loss when it had gone alone from what the round before left, of one that stays
+    /// that of leaving next, so that those that stay have the largest. 0 of runs that lost all their columns before.
+    pub scores: Vec<Vec<f64>>,
 }
 
 impl GroupObs {
@@ -131,21 +134,44 @@ impl GroupObs {
         let right = gram.matrix.dot(&rows);
         let seen = metric.map_or_else(|| rows.clone(), |metric| rows.dot(metric));
         let mut table = Table { inside: vec![true; cols], t: inverse, rows: seen };
-        let (mut loss, mut steps, mut swapped) = (0.0, Vec::new(), 0);
+        let (mut loss, mut steps, mut swapped, mut scores) = (0.0, Vec::new(), 0, Vec::new());
         for removal in removals {
             let groups = Groups::of(removal, &table);
-            groups.leave(self.rounds, &mut table, &mut loss, &mut steps)?;
+            let mut left = vec![0.0; cols / removal.width];
+            groups.leave(self.rounds, &mut table, &mut loss, (&mut steps, &mut left))?;
             swapped += groups.exchange(self.swaps, &mut table, &mut loss)?;
             steps.push(loss);
+            groups.settle(&table, loss, &mut left)?;
+            scores.push(left);
         }
         let columns: Vec<usize> = (0..cols).filter(|&c| table.inside[c]).collect();
         drop(table);
-        let part = gram.matrix.select(Axis(0), &columns).select(Axis(1), &columns);
-        let exact = solve_spd(&part, &right.select(Axis(0), &columns)).map_err(|e| explain(e, layer, self.damping))?;
+        let weight = self.exact(layer, &gram.matrix, &right, &columns)?;
+        let loss = loss_of(layer, &columns, weight.view())?;
+        Ok(GroupsLeft { columns, weight, loss, steps, swapped, scores })
+    }
+
+    /// The weights `(out, columns)` of these columns, ascending, that make up best for the others: those that [`GroupObs::remove`] gives where it leaves
+    /// the same.
+    ///
+    /// # Errors
+    /// As [`GroupObs::remove`].
+    pub fn refit(&self, layer: &Evidence<'_>, columns: &[usize]) -> Result<Array2<f32>> {
+        check_finite(&layer.weight, "weights")?;
+        let gram = damped("group OBS", layer, self.damping)?;
+        let mut rows = layer.weight.t().mapv(f64::from).as_standard_layout().into_owned();
+        gram.dead.iter().enumerate().filter(|(_, dead)| **dead).for_each(|(c, _)| rows.row_mut(c).fill(0.0));
+        let right = gram.matrix.dot(&rows);
+        self.exact(layer, &gram.matrix, &right, columns)
+    }
+
+    /// The least squares solution on some columns; `right` is H Wᵀ.
+    fn exact(&self, layer: &Evidence<'_>, gram: &Array2<f64>, right: &Array2<f64>, columns: &[usize]) -> Result<Array2<f32>> {
+        let part = gram.select(Axis(0), columns).select(Axis(1), columns);
+        let exact = solve_spd(&part, &right.select(Axis(0), columns)).map_err(|e| explain(e, layer, self.damping))?;
         let weight = exact.t().mapv(|v| v as f32).as_standard_layout().into_owned();
         check_finite(&weight, "weights after pruning").map_err(|e| e.in_layer(layer.layer))?;
-        let loss = loss_of(layer, &columns, weight.view())?;
-        Ok(GroupsLeft { columns, weight, loss, steps, swapped })
+        Ok(weight)
     }
 }
 
@@ -262,8 +288,14 @@ impl Groups {
         ranked.iter().filter(fits).take(count).map(|(group, _)| *group).collect()
     }
 
-    /// Groups leave in rounds, until `keep` of each run are left.
-    fn leave(&self, rounds: usize, table: &mut Table, loss: &mut f64, steps: &mut Vec<f64>) -> Result<()> {
+    /// Groups leave in rounds, until `keep` of each run are left; each that leaves is given its score.
+    fn leave(
+        &self,
+        rounds: usize,
+        table: &mut Table,
+        loss: &mut f64,
+        (steps, scores): (&mut Vec<f64>, &mut [f64]),
+    ) -> Result<()> {
         let goes = self.all.len() / self.run * (self.run - self.keep);
         let count = goes.div_ceil(rounds).max(1);
         let mut left = goes;
@@ -273,9 +305,20 @@ impl Groups {
             let out = self.first(&ranked, count.min(left), spare);
             assert!(!out.is_empty(), "a run has more than it keeps as long as some must go");
             left -= out.len();
+            ranked.iter().filter(|(g, _)| out.contains(g)).for_each(|(g, value)| scores[*g] = *loss + value);
             *loss += table.pivot(&self.columns(&out))?;
             steps.push(*loss);
         }
+        Ok(())
+    }
+
+    /// Gives those that stay their scores, and puts those that went below them.
+    fn settle(&self, table: &Table, loss: f64, scores: &mut [f64]) -> Result<()> {
+        for (group, value) in self.ranked(true, table)? {
+            scores[group] = loss + value.max(0.0);
+        }
+        let below = loss.next_down();
+        self.all.iter().filter(|&&g| !self.is_inside(g, table)).for_each(|&g| scores[g] = scores[g].min(below));
         Ok(())
     }
 

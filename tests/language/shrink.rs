@@ -10,7 +10,7 @@ use lacuna::lm::{Config, LanguageModel};
 use lacuna::nn::Observer;
 use lacuna::prune::{
     Correction, DepthScore, HiddenScore, LanguageShrinking, OutputMetrics, Progress, ShrinkRecord, ShrinkRun, ShrinkSizes,
-    SizeTarget, UnitMethod, shrink_language, spread_widths,
+    SizeAmount, SizeSearch, SizeTarget, UnitMethod, shrink_language, spread_widths,
 };
 use lacuna::rng::Seed;
 use lacuna::solve::GroupObs;
@@ -26,11 +26,11 @@ const ALL: ShrinkSizes =
     ShrinkSizes { intermediate: Some(16), heads: Some(1), kv_heads: None, hidden: Some(12), layers: Some(2) };
 const BLOCKS: ShrinkSizes = ShrinkSizes { hidden: None, layers: None, ..ALL };
 
-fn shrinking(sizes: ShrinkSizes, method: UnitMethod<'_>) -> LanguageShrinking<'_> {
+pub fn shrinking(sizes: ShrinkSizes, method: UnitMethod<'_>) -> LanguageShrinking<'_> {
     LanguageShrinking::new(sizes, method, memory(1 << 30))
 }
 
-fn with(
+pub fn with(
     dir: &Path,
     out: impl Into<Output>,
     shrinking: &LanguageShrinking<'_>,
@@ -54,20 +54,20 @@ fn with(
     Ok(done.record)
 }
 
-fn shrink(dir: &Path, out: &Path, settings: &LanguageShrinking<'_>) -> ShrinkRecord {
+pub fn shrink(dir: &Path, out: &Path, settings: &LanguageShrinking<'_>) -> ShrinkRecord {
     with(dir, out, settings, false, &mut go_on).unwrap()
 }
 
-fn logits(model: &LanguageModel) -> Array2<f32> {
+pub fn logits(model: &LanguageModel) -> Array2<f32> {
     model.forward(&tokens(2)).unwrap()
 }
 
-fn apart(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
+pub fn apart(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f32::max)
 }
 
 /// The dense model with what a record says went set to 0 where it is read, and the weights that read what stays as the smaller model has them.
-fn masked(dir: &Path, small: &LanguageModel, record: &ShrinkRecord) -> LanguageModel {
+pub fn masked(dir: &Path, small: &LanguageModel, record: &ShrinkRecord) -> LanguageModel {
     let mut masked = model(dir);
     for unit in record.units.iter().filter(|u| u.block.is_some()) {
         let block = unit.block.unwrap();
@@ -267,10 +267,18 @@ fn a_budget_is_spread_over_blocks_by_what_the_loss_is_expected_to_rise_by_and_ea
     let obs = GroupObs { damping: 1e-3, ..GroupObs::default() };
     let blocks = |config: &Config| Census::of(&open(&dense.dir).0, config, false).unwrap().prunable().numbers;
     let whole = blocks(&config);
+    let search = |fraction| SizeSearch {
+        target: SizeTarget::Parameters(SizeAmount::Fraction(fraction)),
+        round: 2,
+        parameters: 0,
+        bytes: 0,
+        flops: 0,
+        decode: None,
+    };
     let mut before = 0.0;
     for fraction in [0.9, 0.8, 0.7] {
-        let target = (SizeTarget::Blocks(fraction), whole);
-        let found = spread_widths((&folder, &config), &calibration, target, (obs, 2), &metrics, &memory, &mut on).unwrap();
+        let found =
+            spread_widths((&folder, &config), &calibration, (&search(fraction), whole), obs, &metrics, &memory, &mut on).unwrap();
         assert!(found.expected > before, "{fraction}: {} after {before}", found.expected);
         before = found.expected;
         let out = dense.out(&format!("{fraction}"));
@@ -290,8 +298,7 @@ fn a_budget_is_spread_over_blocks_by_what_the_loss_is_expected_to_rise_by_and_ea
         assert!(off < 1e-5, "{fraction}: {off}");
     }
     // A run that was stopped goes on to the same bits.
-    let widths =
-        spread_widths((&folder, &config), &calibration, (SizeTarget::Blocks(0.8), whole), (obs, 2), &metrics, &memory, &mut on);
+    let widths = spread_widths((&folder, &config), &calibration, (&search(0.8), whole), obs, &metrics, &memory, &mut on);
     let widths = widths.unwrap().widths;
     let settings = LanguageShrinking {
         widths: Some(&widths),

@@ -34,6 +34,8 @@ mod pruning;
 mod recipes;
 #[path = "cli/shrink.rs"]
 mod shrink;
+#[path = "cli/shrink_scores.rs"]
+mod shrink_scores;
 #[path = "cli/train.rs"]
 mod train;
 #[path = "cli/words.rs"]

@@ -1,11 +1,12 @@
 //! What a run was asked for, as it is kept beside what it writes.
 
 use super::method::ShrinkMethod;
+use super::scores::KEY;
 use super::settings::ShrinkJob;
 use crate::Result;
 use crate::data::Sequences;
 use crate::io::Folder;
-use crate::prune::VocabularyCut;
+use crate::prune::{Aggregation, VocabularyCut};
 use serde_json::{Map, Value, json};
 
 /// The settings that matter for what is asked, by the names of the command's options, with the values that hold.
@@ -14,6 +15,8 @@ pub(super) fn options(job: &ShrinkJob) -> Result<Value> {
     let correction = job.correction()?.filter(|_| !prefix);
     let obs = job.method == ShrinkMethod::Obs && !prefix && (job.moves() || correction.is_some());
     let inside = (job.moves() || correction.is_some()) && !prefix;
+    // Records of runs that had none to choose from are as they were.
+    let changed = job.aggregate != Aggregation::default();
     let all = [
         ("--method", inside, json!(job.method)),
         ("--intermediate", job.intermediate.is_some(), json!(job.intermediate)),
@@ -25,13 +28,21 @@ pub(super) fn options(job: &ShrinkJob) -> Result<Value> {
         ("--experts", job.experts.is_some(), json!(job.experts)),
         ("--active-experts", job.active_experts.is_some(), json!(job.active_experts)),
         ("--experts-by", job.experts.is_some(), json!(job.experts_by)),
+        ("--sublayers", job.sublayers.is_some(), json!(job.sublayers)),
+        ("--drop", !job.drop.is_empty(), json!(job.drop)),
+        ("--pad", job.pad, json!(true)),
         ("--parameters", job.parameters.is_some(), json!(job.parameters)),
+        ("--flops", job.flops.is_some(), json!(job.flops)),
+        ("--bytes", job.bytes.is_some(), json!(job.bytes)),
+        ("--milliseconds", job.milliseconds.is_some(), json!(job.milliseconds)),
         ("--per-layer", job.per_layer, json!(true)),
         ("--metric", obs && job.moves(), json!(job.metric)),
+        ("--aggregate", inside && job.method == ShrinkMethod::Minitron && changed, json!(job.aggregate)),
+        ("--scores", job.scores.is_some(), json!(job.scores)),
         ("--hidden-by", job.hidden.is_some() && !prefix, json!(job.hidden_by)),
-        ("--round", job.parameters.is_some(), json!(job.round)),
+        ("--round", job.searches(), json!(job.round)),
         ("--sort", job.sort, json!(true)),
-        ("--depth-by", job.layers.is_some(), json!(job.depth_by)),
+        ("--depth-by", job.layers.is_some() || job.sublayers.is_some(), json!(job.depth_by)),
         ("--seed", job.draws(), json!(job.seed)),
         ("--samples", job.reads_calibration() && !prefix, json!(job.samples)),
         ("--context", job.reads_calibration() && !prefix, json!(job.context)),
@@ -64,6 +75,9 @@ pub(super) fn asked(
         "lacuna": env!("CARGO_PKG_VERSION"), "model": job.model, "model_hash": folder.fingerprint()?, "method": job.method,
         "tokens": ids.len(), "tokens_hash": format!("{hash:016x}"), "first_token": bos, "options": options(job)?,
     });
+    if job.scores.is_some() {
+        all[KEY] = if job.reuses_scores() { "read" } else { "written" }.into();
+    }
     // Only where there is one, so that records of other runs are as they were.
     if let Some(entries) = entries {
         all["entries_hash"] = entries.into();

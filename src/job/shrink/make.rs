@@ -10,9 +10,9 @@ use crate::job::event::{Event, Stage};
 use crate::job::search::progress;
 use crate::lm::Config;
 use crate::prune::{
-    ActivationMemory, BlockWidths, DepthScore, ExpertRemoval, ExpertRun, LanguageShrinking, OutputMetrics, SearchRecord,
-    SequenceGradients, ShrinkRecord, ShrinkRun, ShrunkFolder, SizeTarget, UnitMethod, VocabularyCut, language_layers,
-    remove_experts, search_sizes, shrink_language, spread_widths,
+    ActivationMemory, Aggregation, BlockWidths, DepthScore, ExpertRemoval, ExpertRun, LanguageShrinking, OutputMetrics,
+    SearchRecord, SequenceGradients, ShrinkRecord, ShrinkRun, ShrunkFolder, SizeSearch, UnitMethod, UnitScores, VocabularyCut,
+    language_layers, remove_experts, search_sizes, shrink_language, spread_widths,
 };
 use crate::rng::Seed;
 use crate::solve::GroupObs;
@@ -35,6 +35,8 @@ pub(super) struct Prepared<'a> {
     pub unfinished: Option<&'a Value>,
     /// Whether gradients of sequences are measured.
     pub gradients: bool,
+    /// Scores of an earlier run.
+    pub scores: Option<&'a UnitScores>,
 }
 
 /// A folder that has not its name yet, and what became of the model.
@@ -102,6 +104,7 @@ impl ShrinkJob {
         let method = match (self.method, &criterion) {
             _ if prefix => UnitMethod::Prefix,
             (_, Some(criterion)) => UnitMethod::Weights(criterion.as_ref(), gradients.as_ref()),
+            (ShrinkMethod::Minitron, _) if self.aggregate != Aggregation::default() => UnitMethod::Activations(self.aggregate),
             (ShrinkMethod::Minitron, _) => UnitMethod::Minitron,
             (ShrinkMethod::Flap, _) => UnitMethod::Flap,
             (ShrinkMethod::Random, _) => UnitMethod::Random(Seed(self.seed)),
@@ -115,7 +118,16 @@ impl ShrinkJob {
             }
             false => None,
         };
-        let spread: Option<BlockWidths> = match (run.unfinished, self.parameters.filter(|_| self.per_layer)) {
+        let target = self.target()?;
+        let size = |target| SizeSearch {
+            target,
+            round: self.round,
+            parameters: before.parameters,
+            bytes: before.bytes,
+            flops: before.flops,
+            decode: None,
+        };
+        let spread: Option<BlockWidths> = match (run.unfinished, target.filter(|_| self.per_layer)) {
             (_, None) => None,
             (Some(kept), Some(_)) => Some(taken_up(run.output.path(), kept, "widths")?),
             (None, Some(target)) => {
@@ -129,19 +141,18 @@ impl ShrinkJob {
                     }
                 };
                 let see = &mut |done, of| progress(watch, Stage::Sizes, done, of);
-                let whole = if matches!(target, SizeTarget::Blocks(_)) { before.blocks } else { before.parameters };
-                let model = (folder, config);
-                Some(spread_widths(model, calibration, (target, whole), (self.obs(), self.round), metrics, memory, see)?)
+                let (model, search) = ((folder, config), size(target));
+                Some(spread_widths(model, calibration, (&search, before.blocks), self.obs(), metrics, memory, see)?)
             }
         };
         // A run that is taken up again has the sizes that it had.
-        let found = match (run.unfinished, self.parameters.filter(|_| !self.per_layer)) {
+        let found = match (run.unfinished, target.filter(|_| !self.per_layer)) {
             (_, None) => None,
             (Some(kept), Some(_)) => Some(taken_up(run.output.path(), kept, "found")?),
             (None, Some(target)) => {
                 let see = &mut |done, of| progress(watch, Stage::Sizes, done, of);
                 let model = (folder, config);
-                Some(search_sizes(model, calibration, (target, self.round), before.parameters, memory, see)?)
+                Some(search_sizes(model, calibration, &size(target), memory, see)?)
             }
         };
         let mut noted = run.described.clone();
@@ -151,6 +162,11 @@ impl ShrinkJob {
             sort: self.sort,
             depth: if found.is_some() { DepthScore::Cosine } else { self.depth_by },
             hidden_by: self.hidden_by,
+            drop: &self.drop,
+            sublayers: self.sublayers,
+            pad: self.pad,
+            scores: run.scores,
+            score_all: self.scores.is_some() && run.scores.is_none(),
             widths: spread.as_ref().map(|s| &s.widths[..]),
             metrics: metrics.as_ref(),
             vocabulary: run.vocabulary,

@@ -77,6 +77,11 @@ impl ShrinkMethod {
         }
     }
 
+    /// Whether what stays follows from inputs too, so that scores alone are not enough.
+    pub(super) fn reads_inputs(self) -> bool {
+        matches!(self, ShrinkMethod::Obs | ShrinkMethod::Flap)
+    }
+
     /// Whether a calibration is run, forward or back.
     pub fn measures(self) -> bool {
         !matches!(self, ShrinkMethod::Magnitude | ShrinkMethod::Random)

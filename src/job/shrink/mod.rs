@@ -3,8 +3,11 @@
 mod method;
 mod settings;
 mod setters;
+mod checks;
+mod scores;
 mod described;
 mod vocabulary;
+mod times;
 mod report;
 mod page;
 mod make;
@@ -13,3 +16,4 @@ mod run;
 pub use method::{ShrinkMethod, UnitMetric};
 pub use report::{ExpertsReport, ModelSize, ShrinkReport};
 pub use settings::ShrinkJob;
+pub use times::DecodeTimes;

@@ -2,6 +2,7 @@
 
 use super::report::{ShrinkReport, tried};
 use crate::Result;
+use crate::prune::{SubLayer, SubLayerKind};
 use crate::report::{Cell, Figure, Page, Point, Table};
 use crate::structure::UnitKind;
 
@@ -45,6 +46,15 @@ impl ShrinkReport {
                 format!("Sizes that meet {}, on {} held-out tokens, with nothing made up for.", search.target, search.tokens);
             page = page.heading("Search").text(&text).table(&tried(search));
         }
+        if let Some(sublayers) = self.sublayers.as_ref().filter(|s| !s.scores.is_empty()) {
+            let of = |half: usize| {
+                let scores = sublayers.scores.iter().enumerate().filter(|(_, s)| s[half].is_finite());
+                scores.map(|(l, s)| Point::new(l as f64, s[half])).collect::<Vec<_>>()
+            };
+            let figure = Figure::new("What leaving half of a block out costs", "layer", "score");
+            let figure = figure.series("attention", of(0)).series("feed-forward layers", of(1));
+            page = page.heading("Sub-layers").text("Those with the smallest scores went.").figure(&figure.to_svg()?);
+        }
         if let Some(layers) = &self.layers {
             let points = layers.scores.iter().enumerate().filter(|(_, s)| s.is_finite()).map(|(l, s)| Point::new(l as f64, *s));
             let figure =
@@ -70,6 +80,9 @@ impl ShrinkReport {
         row("weights of the blocks", a.blocks as f64, b.blocks as f64);
         row("bytes", a.bytes as f64, b.bytes as f64);
         row("FLOPs a token", a.flops as f64, b.flops as f64);
+        if let Some(times) = self.times {
+            row("microseconds a token", 1e3 * times.before, 1e3 * times.after);
+        }
         table
     }
 
@@ -82,11 +95,15 @@ impl ShrinkReport {
         let stays = |layer: usize| layers.is_none_or(|l| l.kept.contains(&layer));
         let of = |layer: usize, kind: UnitKind| {
             let unit = self.units.iter().find(|u| u.block == Some(layer) && u.kind == kind);
-            if stays(layer) { unit.map_or(1.0, |u| u.kept.len() as f64 / u.units as f64) } else { 0.0 }
+            let half = if kind == UnitKind::FeedForward { SubLayerKind::FeedForward } else { SubLayerKind::Attention };
+            let gone = self.sublayers.as_ref().is_some_and(|s| s.gone.contains(&SubLayer { block: layer, kind: half }));
+            if stays(layer) && !gone { unit.map_or(1.0, |u| u.kept.len() as f64 / u.units as f64) } else { 0.0 }
         };
         let whole = (0..count.max(1)).map(|l| Point::new(l as f64, f64::from(u8::from(stays(l))))).collect::<Vec<_>>();
         let figure = figure.series("layers", whole);
-        KINDS.into_iter().filter(|kind| self.gone(*kind) > 0).fold(figure, |figure, kind| {
+        let halves = self.sublayers.is_some();
+        let shown = |kind: &UnitKind| self.gone(*kind) > 0 || halves && *kind != UnitKind::KvGroup;
+        KINDS.into_iter().filter(shown).fold(figure, |figure, kind| {
             figure.series(kind.name(), (0..count).map(|l| Point::new(l as f64, of(l, kind))).collect::<Vec<_>>())
         })
     }

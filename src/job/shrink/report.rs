@@ -1,12 +1,13 @@
 //! What a run leaves to be read: its record, as typed values, and as text.
 
 use super::settings::ShrinkJob;
+use super::times::DecodeTimes;
 use crate::Result;
 use crate::eval::Census;
 use crate::io::Folder;
 use crate::job::PerplexityReport;
 use crate::lm::Config;
-use crate::prune::{BlockWidths, ExpertRecord, LayerChoice, SearchRecord, Tried, UnitRecord};
+use crate::prune::{BlockWidths, ExpertRecord, LayerChoice, SearchRecord, SubLayerChoice, Tried, UnitRecord};
 use crate::report::{Cell, Table};
 use crate::structure::UnitKind;
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,9 @@ pub struct ShrinkReport {
     pub before: ModelSize,
     /// The model after.
     pub after: ModelSize,
+    /// What a token takes, of a budget of time.
+    #[serde(default)]
+    pub times: Option<DecodeTimes>,
     /// What a search for sizes found; `None` without one.
     #[serde(default)]
     pub search: Option<SearchRecord>,
@@ -81,6 +85,9 @@ pub struct ShrinkReport {
     pub spread: Option<BlockWidths>,
     /// Layers that stayed; `None` where all did.
     pub layers: Option<LayerChoice>,
+    /// Sub-layers that went; `None` where none did.
+    #[serde(default)]
+    pub sublayers: Option<SubLayerChoice>,
     /// Units that stayed, of hidden features first, then block by block.
     pub units: Vec<UnitRecord>,
     /// Experts of a mixture, where some went or fewer are met.
@@ -174,6 +181,14 @@ impl ShrinkReport {
                 text += &format!("{idle} of {measured} experts met no token of the calibration: their score is 0\n");
             }
         }
+        if let Some(sublayers) = &self.sublayers {
+            let gone: Vec<String> = sublayers.gone.iter().map(|sub| sub.to_string()).collect();
+            text += &format!("sub-layers left out: {}\n", gone.join(", "));
+        }
+        if let Some(times) = self.times {
+            let (a, b, threads) = (times.before, times.after, times.threads);
+            text += &format!("a token takes {a:.3} ms before, {b:.3} ms after, in turns with {threads} threads\n");
+        }
         let (a, b) = (self.before, self.after);
         let fraction = |after: f64, before: f64| if before > 0.0 { 100.0 * after / before } else { 100.0 };
         text += &format!(
@@ -245,12 +260,15 @@ impl ExpertsReport {
 
 /// What a search tried, with the choice marked.
 pub(super) fn tried(search: &SearchRecord) -> Table {
-    let mut table = Table::new(["layers", "heads", "intermediate", "parameters", "of the blocks", "loss", ""]);
+    let what = if search.what.is_empty() { "cost" } else { &search.what };
+    let mut table = Table::new(["layers", "heads", "intermediate", "parameters", "of the blocks", what, "loss", ""]);
     let or_all = |n: Option<usize>| n.map_or("all".to_string(), |n| n.to_string());
-    for (i, Tried { sizes, parameters, blocks, loss }) in search.tried.iter().enumerate() {
+    let digits = if search.decode.is_some() { 3 } else { 0 };
+    for (i, Tried { sizes, parameters, blocks, cost, loss }) in search.tried.iter().enumerate() {
         let mark = if i == search.chosen { "chosen" } else { "" };
         let (layers, heads, intermediate) = (or_all(sizes.layers), or_all(sizes.heads), or_all(sizes.intermediate));
-        table.row((layers, heads, intermediate, *parameters, *blocks, Cell::float(*loss, 4), mark));
+        let (cost, loss) = (Cell::float(*cost, digits), Cell::float(*loss, 4));
+        table.row((layers, heads, intermediate, *parameters, *blocks, cost, loss, mark));
     }
     table
 }

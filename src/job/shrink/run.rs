@@ -5,6 +5,7 @@ use super::make::Prepared;
 use super::method::ShrinkMethod;
 use super::report::{ModelSize, ShrinkReport};
 use super::settings::ShrinkJob;
+use super::times::DecodeTimes;
 use super::vocabulary::cut;
 use crate::data::Sequences;
 use crate::eval::peak_memory;
@@ -15,7 +16,7 @@ use crate::job::quality::{Quality, Texts, texts_of};
 use crate::job::standing::{Mine, Standing, is_of_another_run};
 use crate::kernels::Isa;
 use crate::lm::Config;
-use crate::prune::{ActivationMemory, check_measurable};
+use crate::prune::{ActivationMemory, ShrinkRecord, UnitScores};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -52,21 +53,28 @@ impl ShrinkJob {
         let config = Config::of(&folder)?;
         remarks(&folder, &config, watch)?;
         if reads {
-            check_measurable(&config).map_err(|e| Error::malformed(model, e.to_string()))?;
+            measurable(&config).map_err(|reason| Error::malformed(model, reason))?;
         }
         if self.text.is_some() && !config.is_decoder() {
             let reason = format!("an {} has no perplexity of a text alone", config.kind());
             return Err(Error::invalid_option("text", reason));
         }
-        let gradients_wanted = matches!(self.method, ShrinkMethod::Taylor | ShrinkMethod::Fisher) && self.moves() && !prefix;
+        let reuses = self.reuses_scores();
+        let gradients_wanted =
+            matches!(self.method, ShrinkMethod::Taylor | ShrinkMethod::Fisher) && self.moves() && !prefix && !reuses;
         let bytes = activation_bytes(self.activation_bytes()?, gradients_wanted, &folder);
         let memory = ActivationMemory::new(bytes, scratch_folder(self.scratch.as_deref(), out)?);
         let text =
             CalibrationText { file: self.calibration.as_deref(), samples: self.samples, context: self.context, bos: self.bos };
-        let (calibration, bos) = if reads { text.read(&folder, &config)? } else { (Sequences::nothing(), String::new()) };
+        // What scores are of is compared where it is said, even if nothing is measured.
+        let compares = reuses && self.calibration.is_some();
+        let nothing = || (Sequences::nothing(), String::new());
+        let (given, bos) = if reads || compares { text.read(&folder, &config)? } else { nothing() };
 
         let vocabulary = self.vocabulary.map(|keep| cut(&folder, &config, keep, &texts)).transpose()?;
-        let described = asked(self, &folder, &calibration, vocabulary.as_ref(), &bos)?;
+        let described = asked(self, &folder, &given, vocabulary.as_ref(), &bos)?;
+        let scores = self.read_scores(&described)?;
+        let calibration = if reads { given } else { Sequences::nothing() };
         let mine = Mine { record: "shrink.json", resume: self.resume, force: self.force, outcome: outcome(self) };
         let unfinished = match Standing::of(&mine, out, &described)? {
             Standing::Finished(report) => return finished(out, report, &described),
@@ -91,6 +99,7 @@ impl ShrinkJob {
             described: &described,
             unfinished: unfinished.as_ref(),
             gradients: gradients_wanted,
+            scores: scores.as_ref(),
         };
         let before = ModelSize::of(&folder, &config)?;
         let done = match self.removes_experts() {
@@ -107,16 +116,22 @@ impl ShrinkJob {
             }
             None => Vec::new(),
         };
+        let times = match self.milliseconds {
+            Some(_) => DecodeTimes::measure((&folder, &config), (&whole, &done.config)).map_err(keep)?,
+            None => None,
+        };
         let report = ShrinkReport {
             out: out.to_path_buf(),
             job: self.clone().force(false).resume(false),
             settings: described,
+            times,
             before,
             after: ModelSize::of(&whole, &done.config).map_err(keep)?,
             search: done.search,
             spread: done.spread,
-            layers: done.record.layers,
-            units: done.record.units,
+            layers: done.record.layers.clone(),
+            sublayers: done.record.sublayers.clone(),
+            units: done.record.units.clone(),
             mixture: done.mixture,
             seconds,
             peak_bytes: peak_memory(),
@@ -130,8 +145,30 @@ impl ShrinkJob {
         let record = serde_json::to_value(&report).map_err(|e| Error::invalid_option("record", e.to_string()))?;
         let page = report.page()?;
         let named = done.writer.json("shrink.json", &record).and_then(|()| done.writer.file("shrink.html", page.as_bytes()));
-        named.and_then(|()| done.writer.finish()).map_err(keep)?;
+        named.map_err(keep)?;
+        self.write_scores(&done.record, &report.settings).map_err(keep)?;
+        done.writer.finish().map_err(keep)?;
         Ok(report)
+    }
+}
+
+impl ShrinkJob {
+    /// Writes the scores that a run has found, where they are asked for.
+    fn write_scores(&self, record: &ShrinkRecord, described: &Value) -> Result<()> {
+        match self.scores.as_deref().filter(|_| !self.reuses_scores()) {
+            Some(path) => UnitScores::of(record, self.said(described)).write(path),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why inputs cannot be measured, and what does instead.
+fn measurable(config: &Config) -> std::result::Result<(), String> {
+    match config.is_encoder_decoder() {
+        false => Ok(()),
+        true => Err("is an encoder-decoder, whose layers' inputs are not measured: --method magnitude and random cut its heads and feed-forward features, \
+                     --heads, --intermediate and --vocabulary say how many stay"
+            .into()),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::method::{ShrinkMethod, UnitMetric};
 use super::settings::ShrinkJob;
 use crate::data::Bos;
-use crate::prune::{DepthScore, ExpertScore, HiddenScore, SizeTarget};
+use crate::prune::{Aggregation, DepthScore, ExpertScore, HiddenScore, SizeAmount, SubLayer};
 use std::path::PathBuf;
 
 macro_rules! setters {
@@ -47,7 +47,23 @@ setters! {
     /// How hidden features are chosen.
     hidden_by(score: HiddenScore) = score;
     /// How many parameters stay, instead of sizes.
-    parameters(target: SizeTarget) = Some(target);
+    parameters(amount: SizeAmount) = Some(amount);
+    /// How many multiplications and additions a token stay, instead of sizes.
+    flops(amount: SizeAmount) = Some(amount);
+    /// How many bytes of weights stay, instead of sizes.
+    bytes(amount: SizeAmount) = Some(amount);
+    /// How many milliseconds a token takes that is written, instead of sizes.
+    milliseconds(amount: SizeAmount) = Some(amount);
+    /// How many sub-layers go.
+    sublayers(count: usize) = Some(count);
+    /// Sub-layers that go.
+    drop(all: impl IntoIterator<Item = SubLayer>) = all.into_iter().collect();
+    /// Whether blocks of different widths are padded to the widest.
+    pad(on: bool) = on;
+    /// What activations become, of `minitron`.
+    aggregate(aggregation: Aggregation) = aggregation;
+    /// A file of scores, written or read.
+    scores(path: impl Into<PathBuf>) = Some(path.into());
     /// Feed-forward features that a search tries are multiples of it.
     round(features: usize) = features;
     /// Whether nothing goes, and units are put in order.

@@ -1,10 +1,9 @@
 //! The settings of a job that makes a model smaller.
 
-use super::super::settings::activation_megabytes;
 use super::method::{ShrinkMethod, UnitMetric};
 use crate::data::Bos;
 use crate::job::recipe::{self, Recipe};
-use crate::prune::{Correction, DepthScore, ExpertScore, HiddenScore, ShrinkSizes, SizeTarget};
+use crate::prune::{Aggregation, DepthScore, ExpertScore, HiddenScore, ShrinkSizes, SizeAmount, SubLayer};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -37,11 +36,19 @@ use std::path::{Path, PathBuf};
 /// | `experts` | all | from 1 | of a mixture: experts of a block that stay, in a run of their own |
 /// | `active-experts` | as before, or as stay | from 1 | of a mixture: how many experts a token meets |
 /// | `experts-by` | `reap` | [`ExpertScore`] | how experts are chosen |
-/// | `parameters` | | [`SizeTarget`] | what stays in all, instead of sizes: a fraction of the blocks' weights, or a count of the whole; layers, heads and features are searched for |
-/// | `per-layer` | false | | with `parameters`: whether each block has its own widths, by what the loss is expected to rise by |
+/// | `sublayers` | none | from 1 | how many sub-layers (attention, or the feed-forward layers, of a block) go, by `depth-by` |
+/// | `drop` | none | [`SubLayer`]s | sub-layers that go, as `attention:3` and `mlp:7`, by the numbers of blocks before |
+/// | `pad` | false | | whether blocks of different widths are padded with zeros to the widest, with masks, so that the result is a plain model |
+/// | `parameters` | | [`SizeAmount`] | what stays in all, instead of sizes: below 1 a fraction of the blocks' weights, or a count of the whole; layers, heads and features are searched for |
+/// | `flops` | | [`SizeAmount`] | the same of multiplications and additions a token, below 1 a fraction of the whole model's |
+/// | `bytes` | | [`SizeAmount`] | the same of bytes of all weights |
+/// | `milliseconds` | | [`SizeAmount`] | the same of what a token takes that is written, measured here |
+/// | `per-layer` | false | | with one of these four: whether each block has its own widths, by what the loss is expected to rise by |
 /// | `round` | 64 | from 1 | of the search: feed-forward features are multiples of it, or go in steps of it from each block |
 /// | `sort` | false | | whether nothing goes, and units are put in the order of their scores instead |
 /// | `method` | `obs` | [`ShrinkMethod`] | how heads and features are chosen |
+/// | `aggregate` | `mean,l2` | [`Aggregation`] | of `minitron`: what activations become over tokens, then over sequences |
+/// | `scores` | | a path | a file of units' scores: written where there is none, read and cut by where there is |
 /// | `metric` | `loss` | [`UnitMetric`] | of `obs`: by what units are chosen |
 /// | `hidden-by` | `minitron` | [`HiddenScore`] | how hidden features are chosen |
 /// | `depth-by` | `cosine` | [`DepthScore`] | how layers are chosen |
@@ -87,8 +94,20 @@ pub struct ShrinkJob {
     pub active_experts: Option<usize>,
     /// How experts are chosen.
     pub experts_by: ExpertScore,
+    /// How many sub-layers go.
+    pub sublayers: Option<usize>,
+    /// Sub-layers that go.
+    pub drop: Vec<SubLayer>,
+    /// Whether blocks are padded to the widest.
+    pub pad: bool,
     /// How many parameters stay, instead of sizes.
-    pub parameters: Option<SizeTarget>,
+    pub parameters: Option<SizeAmount>,
+    /// How many multiplications and additions a token stay.
+    pub flops: Option<SizeAmount>,
+    /// How many bytes of weights stay.
+    pub bytes: Option<SizeAmount>,
+    /// How many milliseconds a token takes.
+    pub milliseconds: Option<SizeAmount>,
     /// Whether each block has its own widths.
     pub per_layer: bool,
     /// Feed-forward features that a search tries are multiples of it.
@@ -97,6 +116,10 @@ pub struct ShrinkJob {
     pub sort: bool,
     /// How heads and features are chosen.
     pub method: ShrinkMethod,
+    /// What activations become, of `minitron`.
+    pub aggregate: Aggregation,
+    /// A file of scores, written or read.
+    pub scores: Option<PathBuf>,
     /// By what `obs` chooses them.
     pub metric: UnitMetric,
     /// How hidden features are chosen.
@@ -138,7 +161,7 @@ pub struct ShrinkJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 32] = [
+pub(super) const NAMES: [&str; 40] = [
     "model",
     "out",
     "intermediate",
@@ -150,11 +173,19 @@ pub(super) const NAMES: [&str; 32] = [
     "experts",
     "active-experts",
     "experts-by",
+    "sublayers",
+    "drop",
+    "pad",
     "parameters",
+    "flops",
+    "bytes",
+    "milliseconds",
     "per-layer",
     "round",
     "sort",
     "method",
+    "aggregate",
+    "scores",
     "metric",
     "hidden-by",
     "depth-by",
@@ -187,11 +218,19 @@ impl Default for ShrinkJob {
             experts: None,
             active_experts: None,
             experts_by: ExpertScore::Reap,
+            sublayers: None,
+            drop: Vec::new(),
+            pad: false,
             parameters: None,
+            flops: None,
+            bytes: None,
+            milliseconds: None,
             per_layer: false,
             round: 64,
             sort: false,
             method: ShrinkMethod::Obs,
+            aggregate: Aggregation::default(),
+            scores: None,
             metric: UnitMetric::Loss,
             hidden_by: HiddenScore::Minitron,
             depth_by: DepthScore::Cosine,
@@ -223,8 +262,8 @@ impl Recipe for ShrinkJob {
     }
 
     fn check_paths(&self) -> Result<()> {
-        let all = [&self.model, &self.out, &self.calibration, &self.scratch, &self.text];
-        for (name, path) in ["model", "out", "calibration", "scratch", "text"].into_iter().zip(all) {
+        let all = [&self.model, &self.out, &self.calibration, &self.scratch, &self.text, &self.scores];
+        for (name, path) in ["model", "out", "calibration", "scratch", "text", "scores"].into_iter().zip(all) {
             if let Some(path) = path.as_deref().filter(|path| path.to_str().is_none()) {
                 let reason = format!("{} is not UTF-8, which the record of the run could not hold", path.display());
                 return Err(Error::invalid_option(name, reason));
@@ -277,6 +316,7 @@ impl ShrinkJob {
             ("kv-heads", self.kv_heads),
             ("hidden", self.hidden),
             ("layers", self.layers),
+            ("sublayers", self.sublayers),
             ("vocabulary", self.vocabulary),
             ("experts", self.experts),
             ("active-experts", self.active_experts),
@@ -296,163 +336,13 @@ impl ShrinkJob {
         self.activation_bytes()?;
         self.correction().map(|_| ())
     }
-
-    /// Refuses settings that are outside their range or exclude one another. Reads no weights.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] with the setting, its value and the range.
-    pub fn check(&self) -> Result<()> {
-        self.check_ranges()?;
-        if self.removes_experts() {
-            return self.check_experts();
-        }
-        if self.parameters.is_some() && (self.sort || self.sizes() != ShrinkSizes::default()) {
-            return Err(Error::invalid_option("parameters", "finds the sizes that stay: give none with it, and no --sort"));
-        }
-        if self.sort && self.sizes() != ShrinkSizes::default() {
-            return Err(Error::invalid_option("sort", "puts units in order, and none goes: give no sizes with it"));
-        }
-        if self.sort && self.method == ShrinkMethod::Obs {
-            let reason = "obs scores no units: give --method minitron, flap, taylor, fisher or magnitude";
-            return Err(Error::invalid_option("sort", reason));
-        }
-        if self.per_layer && (self.parameters.is_none() || self.method != ShrinkMethod::Obs) {
-            let reason =
-                "spreads a budget over blocks by what group OBS loses there: give --parameters with it, and --method obs";
-            return Err(Error::invalid_option("per-layer", reason));
-        }
-        if self.vocabulary.is_some() && self.text.is_none() {
-            let reason = "entries are chosen by how often a text uses them: give --text FILE";
-            return Err(Error::invalid_option("vocabulary", reason));
-        }
-        if self.vocabulary.is_some() && self.sort {
-            return Err(Error::invalid_option("sort", "puts units in order, and none goes: give no --vocabulary with it"));
-        }
-        let nothing =
-            self.sizes() == ShrinkSizes::default() && !self.sort && self.parameters.is_none() && self.vocabulary.is_none();
-        if nothing {
-            let reason = "nothing goes: give --intermediate, --heads, --kv-heads, --hidden, --layers, --experts, --active-experts or --vocabulary, with what stays, or --parameters, or --sort";
-            return Err(Error::invalid_option("sizes", reason));
-        }
-        if !self.correct.is_empty() && self.method != ShrinkMethod::Obs {
-            let reason = format!("is for --method obs; {} moves no weights", self.method);
-            return Err(Error::invalid_option("correct", reason));
-        }
-        if let Some(folder) = self.scratch.as_ref().filter(|folder| !folder.is_dir()) {
-            return Err(Error::invalid_option("scratch", format!("{} is no folder", folder.display())));
-        }
-        if self.calibration.is_none() && self.reads_calibration() && !self.cuts_prefix() {
-            let what = if self.moves() && self.method.measures() {
-                "this method measures"
-            } else {
-                "layers and hidden features are chosen by"
-            };
-            let reason = format!("{what} activations: give --calibration FILE, text or token numbers");
-            return Err(Error::invalid_option("calibration", reason));
-        }
-        Ok(())
-    }
-
-    /// Whether experts go, or fewer of them are met.
-    pub(super) fn removes_experts(&self) -> bool {
-        self.experts.or(self.active_experts).is_some()
-    }
-
-    /// Refuses what else is asked for where experts go.
-    fn check_experts(&self) -> Result<()> {
-        let others = [
-            ("intermediate", self.intermediate.is_some()),
-            ("heads", self.heads.is_some()),
-            ("kv-heads", self.kv_heads.is_some()),
-            ("hidden", self.hidden.is_some()),
-            ("layers", self.layers.is_some()),
-            ("vocabulary", self.vocabulary.is_some()),
-            ("parameters", self.parameters.is_some()),
-            ("per-layer", self.per_layer),
-            ("sort", self.sort),
-            ("correct", !self.correct.is_empty()),
-        ];
-        if let Some((option, _)) = others.into_iter().find(|(_, given)| *given) {
-            return Err(Error::invalid_option(
-                option,
-                "cannot be used with --experts: experts leave in a run, or stage, of their own",
-            ));
-        }
-        if let Some(folder) = self.scratch.as_ref().filter(|folder| !folder.is_dir()) {
-            return Err(Error::invalid_option("scratch", format!("{} is no folder", folder.display())));
-        }
-        if self.reads_calibration() && self.calibration.is_none() {
-            let reason = "is missing: experts are chosen by what they do; --experts-by random needs none";
-            return Err(Error::invalid_option("calibration", reason));
-        }
-        Ok(())
-    }
-
-    /// Whether anything is chosen by chance.
-    pub(super) fn draws(&self) -> bool {
-        match self.removes_experts() {
-            true => self.experts.is_some() && self.experts_by == ExpertScore::Random,
-            false => self.method == ShrinkMethod::Random,
-        }
-    }
-
-    /// Whether heads or features of blocks go.
-    pub(super) fn moves(&self) -> bool {
-        self.intermediate.is_some() || self.heads.is_some() || self.kv_heads.is_some() || self.sort || self.parameters.is_some()
-    }
-
-    /// Whether anything is measured on the calibration.
-    pub(super) fn reads_calibration(&self) -> bool {
-        if self.removes_experts() {
-            return self.experts.is_some() && self.experts_by.measures();
-        }
-        self.hidden.is_some()
-            || self.layers.is_some()
-            || self.parameters.is_some()
-            || self.method.measures() && self.moves()
-            || self.sort && self.calibration.is_some()
-    }
-
-    /// Whether units are chosen by the metric of the loss.
-    pub(super) fn weighs(&self) -> bool {
-        self.method == ShrinkMethod::Obs && self.metric == UnitMetric::Loss && self.moves()
-    }
-
-    /// Whether the model is one that was sorted and nothing is given to choose by: then the first units stay.
-    pub(super) fn cuts_prefix(&self) -> bool {
-        let record = self.model.as_ref().filter(|_| self.calibration.is_none()).map(|model| model.join("shrink.json"));
-        let text = record.and_then(|path| std::fs::read(path).ok());
-        let record: Option<serde_json::Value> = text.and_then(|text| serde_json::from_slice(&text).ok());
-        record.is_some_and(|record| record["job"]["sort"] == true)
-    }
-
-    /// How far layers make up for earlier ones.
-    pub(super) fn correction(&self) -> Result<Option<Correction>> {
-        let given = &self.correct;
-        let (inputs, hidden_states) = match given[..] {
-            [] => return Ok(None),
-            [inputs] => (inputs, 0.0),
-            [inputs, hidden_states] => (inputs, hidden_states),
-            _ => return Err(Error::invalid_option("correct", format!("{} fractions; at most 2", given.len()))),
-        };
-        if let Some(wrong) = given.iter().find(|f| !(0.0..=1.0).contains(*f)) {
-            return Err(Error::invalid_option("correct", format!("{wrong} is not in [0, 1]")));
-        }
-        let any = inputs > 0.0 || hidden_states > 0.0;
-        Ok(any.then_some(Correction { inputs, hidden_states, damping: self.damping }))
-    }
-
-    /// Bytes of activations that stay in memory, as asked for.
-    pub(super) fn activation_bytes(&self) -> Result<Option<usize>> {
-        activation_megabytes(self.activations)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{NAMES, ShrinkJob, ShrinkMethod, UnitMetric};
     use crate::data::Bos;
-    use crate::prune::{DepthScore, ExpertScore, HiddenScore, SizeTarget};
+    use crate::prune::{DepthScore, ExpertScore, HiddenScore, SizeAmount};
 
     #[test]
     fn the_names_are_those_of_the_fields() {
@@ -474,7 +364,15 @@ mod tests {
             .kv_heads(3)
             .hidden(4)
             .layers(5)
-            .parameters(SizeTarget::Blocks(0.75))
+            .sublayers(15)
+            .drop(["mlp:3".parse().unwrap()])
+            .pad(true)
+            .parameters(SizeAmount::Fraction(0.75))
+            .flops(SizeAmount::Absolute(16e6))
+            .bytes(SizeAmount::Fraction(0.5))
+            .milliseconds(SizeAmount::Absolute(12.5))
+            .aggregate("l2,mean".parse().unwrap())
+            .scores("h")
             .vocabulary(14)
             .experts(15)
             .active_experts(16)
@@ -524,6 +422,6 @@ mod tests {
         assert!(ShrinkJob::default().active_experts(2).check().is_ok());
         let weights = ShrinkJob::default().method(ShrinkMethod::Magnitude);
         assert!(weights.clone().heads(1).check().is_ok());
-        assert!(line(weights.layers(1)).starts_with("calibration: layers and hidden features"));
+        assert!(line(weights.layers(1)).starts_with("calibration: layers, sub-layers and hidden features"));
     }
 }

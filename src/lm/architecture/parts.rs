@@ -341,7 +341,7 @@ impl Architecture {
     /// Refuses what contradicts itself.
     pub(crate) fn check(&self) -> Result<()> {
         for (i, BlockPlan { heads, experts, .. }) in self.layers.iter().enumerate() {
-            if heads.queries % heads.keys != 0 {
+            if !heads.fit() {
                 let reason = format!("block {i}: {} heads do not share {} key-value heads evenly", heads.queries, heads.keys);
                 return Err(setting("num_key_value_heads", reason));
             }
@@ -349,11 +349,10 @@ impl Architecture {
                 let reason = format!("block {i}: a token meets {} of {} experts", experts.active, experts.count);
                 return Err(setting("num_experts_per_tok", reason));
             }
-            if self.alibi && heads.queries != self.layers[0].heads.queries {
-                let reason = format!(
-                    "block {i}: {} heads of {}; slopes of scores follow from the number of heads",
-                    heads.queries, self.layers[0].heads.queries
-                );
+            let of = self.layers.iter().map(|layer| layer.heads.queries).find(|n| *n > 0).unwrap_or(0);
+            if self.alibi && heads.queries > 0 && heads.queries != of {
+                let reason =
+                    format!("block {i}: {} heads of {of}; slopes of scores follow from the number of heads", heads.queries);
                 return Err(setting("layer_widths", reason));
             }
         }

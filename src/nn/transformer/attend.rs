@@ -27,6 +27,18 @@ pub struct Heads {
     pub dim: usize,
 }
 
+impl Heads {
+    /// Whether queries share keys and values evenly; where there are none of the one there are none of the other.
+    pub fn fit(self) -> bool {
+        if self.keys == 0 { self.queries == 0 } else { self.queries > 0 && self.queries % self.keys == 0 }
+    }
+
+    /// Heads of queries that share one of keys and values; 0 where there are none.
+    pub fn share(self) -> usize {
+        self.queries / self.keys.max(1)
+    }
+}
+
 /// Who sees whom, and how scores are made.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionRule {
@@ -126,14 +138,14 @@ pub struct Seen<'a> {
 impl Seen<'_> {
     pub(super) fn check(&self, heads: Heads, out: (usize, usize)) {
         let (q, k) = (self.q.dim(), self.k.dim());
-        assert!(heads.keys > 0 && heads.queries % heads.keys == 0, "{heads:?}");
+        assert!(heads.fit(), "{heads:?}");
         assert!(q.1 == heads.queries * heads.dim && out == q, "queries {q:?}, outputs {out:?}, {heads:?}");
         assert!(k.1 == heads.keys * heads.dim && self.v.dim() == k, "keys {k:?}, values {:?}, {heads:?}", self.v.dim());
     }
 
     /// Queries, keys and values of one head.
     pub(super) fn head(&self, heads: Heads, head: usize) -> [ArrayView2<'_, f32>; 3] {
-        let (d, kv) = (heads.dim, head / (heads.queries / heads.keys));
+        let (d, kv) = (heads.dim, head / heads.share());
         let of = |head: usize| s![.., head * d..(head + 1) * d];
         [self.q.slice(of(head)), self.k.slice(of(kv)), self.v.slice(of(kv))]
     }

@@ -45,7 +45,7 @@ pub fn attend_back(
         .collect();
     let mut back = Back { q: Array2::zeros(seen.q.dim()), k: Array2::zeros(seen.k.dim()), v: Array2::zeros(seen.v.dim()) };
     for (head, part) in parts.iter().enumerate() {
-        let kv = head / (heads.queries / heads.keys);
+        let kv = head / heads.share();
         back.q.slice_mut(s![.., head * d..(head + 1) * d]).assign(&part.q);
         let mut dk = back.k.slice_mut(s![.., kv * d..(kv + 1) * d]);
         dk += &part.k;

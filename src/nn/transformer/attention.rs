@@ -58,7 +58,8 @@ pub(crate) struct Mixing {
 }
 
 impl Attention {
-    /// A layer of these parts, without norms of queries and keys, turned by the first of the positions' rotary tables where there are some.
+    /// A layer of these parts, without norms of queries and keys, turned by the first of the positions' rotary tables where there are some. One of no
+    /// heads adds its output's bias alone.
     ///
     /// # Errors
     /// [`Error::Shape`] if the layers do not have the heads' widths.
@@ -78,7 +79,7 @@ impl Attention {
             }
         }
         check(&output, q, output.shape().1)?;
-        if heads.keys == 0 || heads.queries % heads.keys != 0 {
+        if !heads.fit() {
             let reason = format!("{} heads of queries do not share {} heads of keys evenly", heads.queries, heads.keys);
             return Err(Error::invalid_option(output.name(), reason));
         }

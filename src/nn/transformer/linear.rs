@@ -215,7 +215,9 @@ impl Linear {
     /// every number of it exactly: a seventh, a quarter or half of the memory, and of the time of a product with few tokens where memory is
     /// what it waits for. Products with 4 and 8 bits take activations of so many bits. Such a weight does not train.
     pub fn narrow(&mut self, bits: ActivationBits) {
-        if let Storage::Dense(dense) = &self.storage {
+        if let Storage::Dense(dense) = &self.storage
+            && !dense.weight().is_empty()
+        {
             let codes = Quantized::exactly(dense.weight()).map(|w| Arc::new(w.with_activation_bits(bits)) as Arc<dyn LinearOp>);
             if let Some(narrow) = codes.or_else(|| narrow(dense.weight()).map(Arc::from)) {
                 self.storage = Storage::Packed(narrow);
@@ -300,7 +302,10 @@ impl Linear {
     /// # Panics
     /// If the shapes do not fit.
     pub fn apply_into(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>) {
-        self.op().apply_into(x, y);
+        match self.shape().1 {
+            0 => y.fill(0.0),
+            _ => self.op().apply_into(x, y),
+        }
         self.add_bias(y);
     }
 
@@ -309,7 +314,9 @@ impl Linear {
     /// # Panics
     /// If the shapes do not fit.
     pub fn add_to(&self, x: &ArrayRef2<f32>, y: &mut ArrayRef2<f32>) {
-        self.op().apply_with(x, y, &Epilogue { accumulate: true, ..Epilogue::default() });
+        if self.shape().1 > 0 {
+            self.op().apply_with(x, y, &Epilogue { accumulate: true, ..Epilogue::default() });
+        }
         self.add_bias(y);
     }
 

@@ -38,7 +38,7 @@ impl QueryKeyNorms {
     /// Norms the queries and keys that stand in the first columns of `own (tokens, ..)`, and gives what they were.
     pub fn apply(&self, own: &mut Array2<f32>, heads: Heads) -> Array2<f32> {
         let before = own.slice(s![.., ..(heads.queries + heads.keys) * heads.dim]).to_owned();
-        for (norm, columns) in self.places(heads) {
+        for (norm, columns) in self.places(heads).into_iter().filter(|(_, columns)| !columns.is_empty()) {
             let normed = norm.apply(&pieces(before.slice(s![.., columns.clone()]), norm));
             put(normed, &mut own.slice_mut(s![.., columns]));
         }
@@ -47,7 +47,7 @@ impl QueryKeyNorms {
 
     /// Turns the gradients behind the norms, in the first columns of `d_own`, into those before them.
     pub fn back(&self, before: &Array2<f32>, d_own: &mut Array2<f32>, heads: Heads, sink: &mut Sink<'_>) {
-        for (norm, columns) in self.places(heads) {
+        for (norm, columns) in self.places(heads).into_iter().filter(|(_, columns)| !columns.is_empty()) {
             let x = pieces(before.slice(s![.., columns.clone()]), norm);
             let dy = pieces(d_own.slice(s![.., columns.clone()]), norm);
             let mut dx = Array2::zeros(x.dim());
@@ -82,7 +82,7 @@ pub(super) struct Grouped {
 
 impl Grouped {
     pub fn new(heads: Heads) -> Self {
-        let (share, dim) = (heads.queries / heads.keys, heads.dim);
+        let (share, dim) = (heads.share(), heads.dim);
         let place = |group: usize, part: usize| (group * (share + 2) + part) * dim;
         let q = (0..heads.queries).map(|h| place(h / share, h % share));
         let k = (0..heads.keys).map(|g| place(g, share));

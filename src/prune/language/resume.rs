@@ -27,6 +27,13 @@ fn kept(part: &Path, name: &str) -> Result<Option<Value>> {
     serde_json::from_slice(&text).map(Some).map_err(|e| Error::malformed(&path, e.to_string()))
 }
 
+/// What the unfinished run towards `out` has noted of what is done; `None` if nothing.
+pub(in crate::prune) fn unfinished_records<T: DeserializeOwned>(out: &Path) -> Result<Option<T>> {
+    let part = FolderWriter::working_folder(out);
+    let refuse = |e: serde_json::Error| Error::malformed(part.join(RECORDS), one_line(&e.to_string(), 300));
+    kept(&part, RECORDS)?.map(serde_json::from_value).transpose().map_err(refuse)
+}
+
 /// The writer and the records so far.
 pub(in crate::prune) fn begin<T: DeserializeOwned + Default>(
     out: &Output,
@@ -60,9 +67,7 @@ pub(in crate::prune) fn begin<T: DeserializeOwned + Default>(
         return Err(Error::invalid_option(option, reason));
     }
     let writer = FolderWriter::resume(out.clone(), layout)?;
-    let refuse = |e: serde_json::Error| Error::malformed(part.join(RECORDS), one_line(&e.to_string(), 300));
-    let records = kept(&part, RECORDS)?.map(serde_json::from_value).transpose().map_err(refuse)?;
-    Ok((writer, records.unwrap_or_default()))
+    Ok((writer, unfinished_records(out.path())?.unwrap_or_default()))
 }
 
 /// The innermost setting in which two values differ, and its two values.

@@ -2,7 +2,7 @@
 
 use super::method::{UnitInputs, UnitMethod};
 use super::metric::OutputMetrics;
-use super::record::UnitRecord;
+use super::record::{ScoredUnits, UnitRecord};
 use super::scores::by_inputs;
 use crate::calibrate::LayerStatistics;
 use crate::criteria::Evidence;
@@ -89,30 +89,60 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Chooses the units that `layer` reads, by what was measured of its inputs, and gives it the weights that are left, 0 where units went.
-    pub fn choose(&self, layer: &mut Linear, inputs: UnitInputs, stages: &Stages<'_>) -> Result<Vec<UnitRecord>> {
+    /// Chooses the units that `layer` reads, by what was measured of its inputs or by scores that are given, one list a stage, and gives it the weights that
+    /// are left, 0 where units went. Units of `others` are scored.
+    pub fn choose(
+        &self,
+        layer: &mut Linear,
+        inputs: UnitInputs,
+        stages: &Stages<'_>,
+        (others, given): (&[&Coupling], Vec<Vec<f64>>),
+    ) -> Result<(Vec<UnitRecord>, Vec<ScoredUnits>)> {
         let begun = Instant::now();
-        let (name, means) = (layer.name().to_string(), inputs.means);
+        let (name, means) = (layer.name().to_string(), inputs.activations());
         let found = inputs.sums.found();
         let own = layer.dense_weight().into_owned();
         let target = self.target(&name, own.view(), &found)?;
         let weight = target.as_ref().unwrap_or(&own);
         let evidence = Evidence { measured: found.inputs(), ..Evidence::weight_only(&name, weight) };
         let columns = weight.ncols();
-        let mut scores = Vec::new();
+        let score = |coupling: &Coupling| {
+            let of = by_inputs(&self.method, weight.view(), found.inputs(), means.as_ref(), width(coupling, columns))?;
+            of.ok_or_else(|| Error::invalid_option("method", "does not score units by their inputs"))
+        };
+        let scored = |coupling: &&Coupling| {
+            Ok(ScoredUnits {
+                name: coupling.name.clone(),
+                kind: coupling.kind,
+                block: Some(self.block),
+                scores: score(coupling)?,
+            })
+        };
+        let beside = others.iter().map(scored).collect::<Result<Vec<_>>>()?;
+        if stages.is_empty() {
+            return Ok((Vec::new(), beside));
+        }
+        let scores: Vec<Vec<f64>>;
         let (kept, new, swapped) = match self.method {
+            UnitMethod::Obs(obs) if !given.is_empty() => {
+                let kept = by_scores(stages, &given, false)?;
+                let left = columns_of(stages, &kept, columns);
+                scores = given;
+                (kept, spread(&left, obs.refit(&evidence, &left)?.view(), columns), 0)
+            }
             UnitMethod::Obs(obs) => {
                 let metric = self.metrics.map(|all| all.of(&evidence, (self.block, self.part), self.features, self.rotation));
                 let metric = metric.transpose()?;
-                let GroupsLeft { columns: left, weight: moved, swapped, .. } =
+                let GroupsLeft { columns: left, weight: moved, swapped, scores: found, .. } =
                     obs.remove_by(&evidence, &removals(stages, columns), metric.as_ref())?;
+                scores = found;
                 (of_columns(stages, &left, columns), spread(&left, moved.view(), columns), swapped)
             }
-            method => {
-                for (coupling, _) in stages {
-                    let of = by_inputs(&method, weight.view(), found.inputs(), means.as_ref(), width(coupling, columns))?;
-                    scores.push(of.ok_or_else(|| Error::invalid_option("method", "does not score units by their inputs"))?);
-                }
+            _ => {
+                scores = match given.is_empty() {
+                    true => stages.iter().map(|(coupling, _)| score(coupling)).collect::<Result<_>>()?,
+                    false => given,
+                };
                 let kept = by_scores(stages, &scores, self.sort)?;
                 let left = columns_of(stages, &kept, columns);
                 (kept, spread(&left, weight.select(Axis(1), &left).view(), columns), 0)
@@ -142,7 +172,7 @@ impl Reader<'_> {
             tokens,
             seconds,
         };
-        Ok(stages.iter().zip(kept).enumerate().map(record).collect())
+        Ok((stages.iter().zip(kept).enumerate().map(record).collect(), beside))
     }
 
     /// Moves layers that read the hidden states towards what the dense model gives at the same place; none of their rows goes here.
@@ -150,6 +180,9 @@ impl Reader<'_> {
         let found = inputs.sums.found();
         for layer in block.linears_mut().into_iter().filter(|l| names.iter().any(|n| n == l.name())) {
             let own = layer.dense_weight().into_owned();
+            if own.is_empty() {
+                continue;
+            }
             if let Some(moved) = self.target(layer.name(), own.view(), &found)? {
                 layer.set_weight(moved.mapv(|w| self.dtype.round(w)))?;
             }
@@ -165,6 +198,9 @@ impl Reader<'_> {
         let dense = dense.linears();
         for (layer, dense) in block.linears_mut().into_iter().zip(dense).filter(|(l, _)| names.iter().any(|n| n == l.name())) {
             let own = layer.dense_weight().into_owned();
+            if own.is_empty() {
+                continue;
+            }
             let evidence = Evidence { measured: found.inputs(), ..Evidence::weight_only(layer.name(), &own) };
             let new = refitted(&evidence, (&dense.dense_weight(), crossed.matrix()), settings);
             let new = new.map_err(|e| e.in_layer(layer.name()))?.mapv(|w| self.dtype.round(w));

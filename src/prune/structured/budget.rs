@@ -1,14 +1,18 @@
-//! A budget of parameters: sizes that meet it, and which of them still predicts held-out text best.
+//! A budget of parameters, operations, bytes or time: sizes that meet it, and which of them still predicts held-out text best.
 //!
 //! Candidates lie on a grid: layers, heads, and of the feed-forward features the largest multiple of `round` that the budget allows; at most 40 % of a
 //! width and 20 % of the layers go, and of all that meet the budget the ten with most parameters are tried, as in Minitron's own search. One pass of
 //! the dense model scores layers (cosine), heads and features (mean activations); a second one runs all candidates side by side over sequences that were
 //! not scored on, block by block, with the units that would go set to 0. No weight moves, so the loss says how candidates compare and not what the
 //! finished model has.
+//!
+//! What a budget counts is a sum over blocks, heads and features: exactly so of parameters, operations and bytes, by measurement of time ([`DecodeCost`]).
 
+use super::decode::DecodeCost;
 use super::record::{SearchRecord, Tried};
 use super::sizes::ShrinkSizes;
-use super::survey::{Steps, Survey, at_once};
+use super::survey::{Steps, Survey, Wanted, at_once};
+use super::target::{PartSize, SizeAmount, SizeTarget};
 use crate::data::Sequences;
 use crate::io::{Folder, Weights};
 use crate::lm::{Config, EmbeddingHead, Widths, couplings, load_block, next_tokens, positions};
@@ -16,9 +20,6 @@ use crate::prune::language::ActivationMemory;
 use crate::structure::{Coupling, Extent, UnitKind};
 use crate::{Error, Result};
 use ndarray::{Array2, Axis};
-use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::str::FromStr;
 
 /// Candidates that are tried.
 const TRIED: usize = 10;
@@ -29,88 +30,92 @@ const DEPTH: f64 = 0.2;
 /// Sequences that candidates are judged on, at most, and the fraction of all.
 const JUDGED: usize = 4;
 
-/// How many parameters stay.
-///
-/// ```
-/// use lacuna::prune::SizeTarget;
-/// assert_eq!("0.75".parse::<SizeTarget>()?, SizeTarget::Blocks(0.75));
-/// assert_eq!("100M".parse::<SizeTarget>()?, SizeTarget::Parameters(100_000_000));
-/// assert_eq!("1.5B".parse::<SizeTarget>()?.to_string(), "1500000000");
-/// # Ok::<(), lacuna::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum SizeTarget {
-    /// A fraction of the weights of the blocks' linear layers, in (0, 1).
-    Blocks(f64),
-    /// Parameters of the whole model, a tied head counted once.
-    Parameters(usize),
+/// A budget, and what the whole model has of what budgets count.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SizeSearch {
+    /// What stays.
+    pub target: SizeTarget,
+    /// Feed-forward features that are tried are multiples of it, or go in steps of it.
+    pub round: usize,
+    /// All parameters, a tied head counted once.
+    pub parameters: usize,
+    /// Bytes of all weights in the files.
+    pub bytes: u64,
+    /// Multiplications and additions of the linear layers and the head for one token.
+    pub flops: usize,
+    /// What a token takes; measured where the target is of time and it is not given.
+    pub decode: Option<DecodeCost>,
 }
 
-impl FromStr for SizeTarget {
-    type Err = Error;
+impl SizeSearch {
+    /// What the whole model has of what the target counts; `blocks` weights of the linear layers of blocks.
+    pub(super) fn whole(&self, blocks: usize) -> f64 {
+        match self.target {
+            SizeTarget::Parameters(SizeAmount::Fraction(_)) => blocks as f64,
+            SizeTarget::Parameters(_) => self.parameters as f64,
+            SizeTarget::Flops(_) => self.flops as f64,
+            SizeTarget::Bytes(_) => self.bytes as f64,
+            SizeTarget::Milliseconds(_) => self.decode.unwrap_or_default().whole,
+        }
+    }
 
-    /// # Errors
-    /// If the text is neither a fraction below 1 nor a count, with K, M or B behind it or not.
-    fn from_str(text: &str) -> Result<SizeTarget> {
-        let refuse = || {
-            let reason = format!("'{text}' is neither a fraction in (0, 1), as 0.75, nor a number of parameters, as 100M");
-            Error::invalid_option("parameters", reason)
-        };
-        let (digits, unit) = match text.trim().to_ascii_uppercase().chars().last() {
-            Some('K') => (&text.trim()[..text.trim().len() - 1], 1e3),
-            Some('M') => (&text.trim()[..text.trim().len() - 1], 1e6),
-            Some('B' | 'G') => (&text.trim()[..text.trim().len() - 1], 1e9),
-            _ => (text.trim(), 1.0),
-        };
-        let number: f64 = digits.parse().map_err(|_| refuse())?;
-        match number * unit {
-            x if unit == 1.0 && x > 0.0 && x < 1.0 => Ok(SizeTarget::Blocks(x)),
-            x if (1.0..1e15).contains(&x) => Ok(SizeTarget::Parameters(x.round() as usize)),
-            _ => Err(refuse()),
+    /// With the time of a token measured, where that is what it is about and it was not yet.
+    pub(super) fn timed(self, model: (&Folder, &Config), all: &[Coupling], see: &mut Steps<'_>) -> Result<SizeSearch> {
+        if self.decode.is_some() || !matches!(self.target, SizeTarget::Milliseconds(_)) {
+            return Ok(self);
+        }
+        alike(model.1)?;
+        let least = Least::of(model.1.widths(0), self.round);
+        Ok(SizeSearch { decode: Some(DecodeCost::measure(model, all, least.widths, see)?), ..self })
+    }
+}
+
+/// Refuses a model whose blocks differ in widths.
+fn alike(config: &Config) -> Result<()> {
+    match (0..config.layers()).find(|&b| config.widths(b) != config.widths(0)) {
+        None => Ok(()),
+        Some(block) => {
+            let reason = format!("block {block} has other widths than block 0; give the sizes that stay");
+            Err(Error::invalid_option("budget", reason))
         }
     }
 }
 
-impl fmt::Display for SizeTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SizeTarget::Blocks(fraction) => write!(f, "{fraction}"),
-            SizeTarget::Parameters(count) => write!(f, "{count}"),
-        }
+/// The fewest heads and features that a search tries.
+struct Least {
+    widths: Widths,
+    /// Heads go by as many.
+    groups: usize,
+}
+
+impl Least {
+    fn of(w: Widths, round: usize) -> Least {
+        let groups = if w.heads == w.kv_heads { 1 } else { w.kv_heads };
+        let least = |n: usize| ((1.0 - WIDTH) * n as f64).ceil() as usize;
+        let heads = (least(w.heads).max(1)..=w.heads).find(|h| h % groups == 0).unwrap_or(w.heads);
+        let intermediate = (least(w.intermediate).div_ceil(round) * round).min(w.intermediate);
+        Least { widths: Widths { heads, intermediate, ..w }, groups }
     }
 }
 
-impl TryFrom<String> for SizeTarget {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<SizeTarget> {
-        text.parse()
-    }
-}
-
-impl From<SizeTarget> for String {
-    fn from(target: SizeTarget) -> String {
-        target.to_string()
-    }
-}
-
-/// Weights of linear layers and all numbers of a tensor.
-fn of_tensor(folder: &Folder, tensor: &str) -> Result<(usize, usize)> {
+/// What a tensor counts.
+fn of_tensor(folder: &Folder, tensor: &str) -> Result<PartSize> {
     let shape = Weights::shape(folder, tensor)?;
-    let numbers = shape.iter().product();
-    Ok((if shape.len() == 2 { numbers } else { 0 }, numbers))
+    let numbers: usize = shape.iter().product();
+    let weights = if shape.len() == 2 { numbers } else { 0 };
+    Ok(PartSize { weights, numbers, bytes: (numbers * folder.dtype(tensor)?.bytes()) as u64 })
 }
 
-/// Weights of linear layers and all numbers of a unit.
-pub(super) fn of_unit(folder: &Folder, coupling: &Coupling) -> Result<(usize, usize)> {
-    let mut sum = (0, 0);
+/// What a unit counts.
+pub(super) fn of_unit(folder: &Folder, coupling: &Coupling) -> Result<PartSize> {
+    let mut sum = PartSize::default();
     for member in &coupling.members {
         if let Extent::Slice { axis, width, .. } = member.part {
-            let shape = Weights::shape(folder, &member.tensor)?;
-            let (weights, numbers) = of_tensor(folder, &member.tensor)?;
+            let (shape, whole) = (Weights::shape(folder, &member.tensor)?, of_tensor(folder, &member.tensor)?);
             let part = |n: usize| n / shape[axis].max(1) * width;
-            sum = (sum.0 + part(weights), sum.1 + part(numbers));
+            sum.weights += part(whole.weights);
+            sum.numbers += part(whole.numbers);
+            sum.bytes += whole.bytes / shape[axis].max(1) as u64 * width as u64;
         }
     }
     Ok(sum)
@@ -118,116 +123,115 @@ pub(super) fn of_unit(folder: &Folder, coupling: &Coupling) -> Result<(usize, us
 
 /// What a model's parts count, all blocks being alike.
 struct Counts {
-    /// Weights of the linear layers of a block, and all its numbers.
-    block: (usize, usize),
-    /// The same of a head, with its own keys and values where it has some, and of a feed-forward unit.
-    head: (usize, usize),
-    feature: (usize, usize),
+    block: PartSize,
+    /// Of a head, with its own keys and values where it has some.
+    head: PartSize,
+    feature: PartSize,
     widths: Widths,
     layers: usize,
-    /// Parameters of the whole model.
-    whole: usize,
+    search: SizeSearch,
 }
 
 impl Counts {
-    fn of(folder: &Folder, config: &Config, whole: usize) -> Result<Counts> {
-        let widths = config.widths(0);
-        if let Some(block) = (0..config.layers()).find(|&b| config.widths(b) != widths) {
-            let reason = format!("block {block} has other widths than block 0; give the sizes that stay");
-            return Err(Error::invalid_option("parameters", reason));
-        }
-        let all = couplings(folder, config)?;
-        let unit = |kind: UnitKind| -> Result<(usize, usize)> {
+    fn of(folder: &Folder, config: &Config, all: &[Coupling], search: SizeSearch) -> Result<Counts> {
+        alike(config)?;
+        let unit = |kind: UnitKind| -> Result<PartSize> {
             let coupling: Option<&Coupling> = all.iter().find(|c| c.kind == kind && c.block == Some(0));
-            coupling.map_or(Ok((0, 0)), |c| of_unit(folder, c))
+            coupling.map_or(Ok(PartSize::default()), |c| of_unit(folder, c))
         };
-        let mut block = (0, 0);
+        let mut block = PartSize::default();
         for member in all.iter().filter(|c| c.kind == UnitKind::Layer).flat_map(|c| &c.members) {
             if member.part == (Extent::All { unit: 0 }) {
-                let (weights, numbers) = of_tensor(folder, &member.tensor)?;
-                block = (block.0 + weights, block.1 + numbers);
+                let PartSize { weights, numbers, bytes } = of_tensor(folder, &member.tensor)?;
+                block.weights += weights;
+                block.numbers += numbers;
+                block.bytes += bytes;
             }
         }
         let (head, feature) = (unit(UnitKind::Head)?, unit(UnitKind::FeedForward)?);
-        Ok(Counts { block, head, feature, widths, layers: config.layers(), whole })
+        Ok(Counts { block, head, feature, widths: config.widths(0), layers: config.layers(), search })
     }
 
-    /// Weights of the blocks and parameters of the whole with so many layers, heads and features.
-    fn left(&self, layers: usize, heads: usize, features: usize) -> (usize, usize) {
-        let gone = |unit: fn(&(usize, usize)) -> usize| {
-            let block =
-                (self.widths.heads - heads) * unit(&self.head) + (self.widths.intermediate - features) * unit(&self.feature);
-            (self.layers - layers) * unit(&self.block) + layers * block
+    /// What goes with so many layers, heads and features left, by what counts of each part.
+    fn gone(&self, [layers, heads, features]: [usize; 3], [block, head, feature]: [f64; 3]) -> f64 {
+        let each = (self.widths.heads - heads) as f64 * head + (self.widths.intermediate - features) as f64 * feature;
+        (self.layers - layers) as f64 * block + layers as f64 * each
+    }
+
+    /// What is left of what the target counts.
+    fn cost(&self, left: [usize; 3]) -> f64 {
+        let (target, time) = (self.search.target, self.search.decode.unwrap_or_default());
+        let parts = [(self.block, time.block), (self.head, time.head), (self.feature, time.feature)];
+        self.search.whole(self.layers * self.block.weights)
+            - self.gone(left, parts.map(|(part, time)| part.counted(target, time)))
+    }
+
+    /// Sizes that leave so many layers, heads and features.
+    fn tried(&self, [layers, heads, features]: [usize; 3]) -> Tried {
+        let some = |n: usize, of: usize| (n < of).then_some(n);
+        let of = |count: fn(&PartSize) -> usize| {
+            let parts = [&self.block, &self.head, &self.feature];
+            self.gone([layers, heads, features], parts.map(|part| count(part) as f64)) as usize
         };
-        (self.layers * self.block.0 - gone(|u| u.0), self.whole - gone(|u| u.1))
-    }
-
-    /// What of the model the target is about, and how much of it may stay.
-    fn allowed(&self, target: SizeTarget) -> usize {
-        match target {
-            SizeTarget::Blocks(fraction) => (fraction * (self.layers * self.block.0) as f64).round() as usize,
-            SizeTarget::Parameters(count) => count,
+        let sizes = ShrinkSizes {
+            intermediate: some(features, self.widths.intermediate),
+            heads: some(heads, self.widths.heads),
+            kv_heads: None,
+            hidden: None,
+            layers: some(layers, self.layers),
+        };
+        Tried {
+            sizes,
+            parameters: self.search.parameters - of(|part| part.numbers),
+            blocks: self.layers * self.block.weights - of(|part| part.weights),
+            cost: self.cost([layers, heads, features]),
+            loss: f64::INFINITY,
         }
     }
 
     /// Sizes that meet the target, those with most parameters first.
-    fn candidates(&self, target: SizeTarget, round: usize) -> Result<Vec<Tried>> {
-        let w = self.widths;
-        let (groups, allowed) = (if w.heads == w.kv_heads { 1 } else { w.kv_heads }, self.allowed(target));
-        let measure = |left: (usize, usize)| if matches!(target, SizeTarget::Blocks(_)) { left.0 } else { left.1 };
-        let least = |n: usize, goes: f64| ((1.0 - goes) * n as f64).ceil() as usize;
-        let all_stay = measure(self.left(self.layers, w.heads, w.intermediate));
-        if allowed >= all_stay {
-            return Err(Error::invalid_option("parameters", format!("{target} leaves all {all_stay} of them")));
-        }
+    fn candidates(&self) -> Result<Vec<Tried>> {
+        let (w, SizeSearch { target, round, .. }) = (self.widths, self.search);
+        let Least { widths: floor, groups } = Least::of(w, round);
+        let whole = self.cost([self.layers, w.heads, w.intermediate]);
+        let allowed = target.allowed(whole)?;
         let mut all = Vec::new();
-        let mut smallest = usize::MAX;
-        for layers in least(self.layers, DEPTH).max(1)..=self.layers {
-            for heads in (least(w.heads, WIDTH).max(1)..=w.heads).filter(|h| h % groups == 0) {
-                let floor = least(w.intermediate, WIDTH).div_ceil(round) * round;
-                let floor = floor.min(w.intermediate);
-                smallest = smallest.min(measure(self.left(layers, heads, floor)));
+        let mut smallest = f64::INFINITY;
+        for layers in (((1.0 - DEPTH) * self.layers as f64).ceil() as usize).max(1)..=self.layers {
+            for heads in (floor.heads..=w.heads).filter(|h| h % groups == 0) {
+                smallest = smallest.min(self.cost([layers, heads, floor.intermediate]));
                 // From the whole width down, along multiples of `round`.
                 let steps = std::iter::once(w.intermediate).chain((1..=w.intermediate / round).rev().map(|k| k * round));
-                let fits = |f: &usize| *f >= floor && measure(self.left(layers, heads, *f)) <= allowed;
+                let fits = |f: &usize| *f >= floor.intermediate && self.cost([layers, heads, *f]) <= allowed;
                 let Some(features) = steps.into_iter().find(fits) else { continue };
-                if (layers, heads, features) == (self.layers, w.heads, w.intermediate) {
-                    continue;
+                if (layers, heads, features) != (self.layers, w.heads, w.intermediate) {
+                    all.push(self.tried([layers, heads, features]));
                 }
-                let (blocks, parameters) = self.left(layers, heads, features);
-                let some = |n: usize, of: usize| (n < of).then_some(n);
-                let sizes = ShrinkSizes {
-                    intermediate: some(features, w.intermediate),
-                    heads: some(heads, w.heads),
-                    kv_heads: None,
-                    hidden: None,
-                    layers: some(layers, self.layers),
-                };
-                all.push(Tried { sizes, parameters, blocks, loss: f64::INFINITY });
             }
         }
-        all.sort_by(|a, b| {
-            b.parameters
-                .cmp(&a.parameters)
-                .then(b.sizes.layers.unwrap_or(self.layers).cmp(&a.sizes.layers.unwrap_or(self.layers)))
-        });
+        let layers = |tried: &Tried| tried.sizes.layers.unwrap_or(self.layers);
+        all.sort_by(|a, b| b.parameters.cmp(&a.parameters).then(layers(b).cmp(&layers(a))));
         all.truncate(TRIED);
         if all.is_empty() {
-            let of = if matches!(target, SizeTarget::Blocks(_)) { " of the blocks" } else { "" };
             let reason = format!(
-                "{allowed} parameters{of} cannot be met: at most {:.0} % of a width and {:.0} % of the layers go at once, and {smallest} stay ({:.3} of \
-                 {all_stay}); ask for that, or make more than one step",
+                "{} {} cannot be met: at most {:.0} % of a width and {:.0} % of the layers go at once, and {} stay, the nearest possible value ({:.3} of \
+                 {}); ask for that, or make more than one step",
+                target.shown(allowed),
+                target.what(),
                 100.0 * WIDTH,
                 100.0 * DEPTH,
-                smallest as f64 / all_stay as f64
+                target.shown(smallest),
+                smallest / whole,
+                target.shown(whole)
             );
-            return Err(Error::invalid_option("parameters", reason));
+            return Err(Error::invalid_option(target.option(), reason));
         }
         Ok(all)
     }
 }
 
-/// Which sizes meet a budget and predict best. `whole` is the number of parameters of the model; `see` is told how many blocks of both passes are done.
+/// Which sizes meet a budget and predict best. `see` is told how many steps are done: turns of timing, where the budget is of time, then blocks of both
+/// passes.
 ///
 /// # Errors
 /// If no sizes meet the budget, blocks have different widths, there are fewer than two sequences, or the model cannot be read or run;
@@ -235,25 +239,29 @@ impl Counts {
 pub fn search_sizes(
     (folder, config): (&Folder, &Config),
     calibration: &Sequences,
-    (target, round): (SizeTarget, usize),
-    whole: usize,
+    search: &SizeSearch,
     memory: &ActivationMemory,
     see: &mut Steps<'_>,
 ) -> Result<SearchRecord> {
-    let counts = Counts::of(folder, config, whole)?;
-    let mut tried = counts.candidates(target, round)?;
     let judged = JUDGED.min(calibration.len() / 2);
     let parts = |numbers: std::ops::Range<usize>| calibration.select(&numbers.collect::<Vec<_>>());
     let (scored, held) = (parts(0..calibration.len() - judged), parts(calibration.len() - judged..calibration.len()));
     let (Some(scored), Some(held)) = (scored, held.filter(|_| judged > 0)) else {
         return Err(Error::invalid_option("samples", "1 sequence; a budget is met by two or more, of which some are held out"));
     };
+    let all = couplings(folder, config)?;
+    let search = search.timed((folder, config), &all, see)?;
+    let counts = Counts::of(folder, config, &all, search)?;
+    let mut tried = counts.candidates()?;
     let layers = config.layers();
-    let survey = Survey::run(folder, config, &scored, memory, true, &mut |done, _| see(done, 2 * layers))?;
+    let wanted = Wanted { units: true, ..Wanted::default() };
+    let survey = Survey::run(folder, config, &scored, memory, wanted, &mut |done, _| see(done, 2 * layers))?;
     let losses = judge(folder, config, &tried, &survey, &held, &mut |done| see(layers + done, 2 * layers))?;
     tried.iter_mut().zip(losses).for_each(|(tried, loss)| tried.loss = loss);
     let best = tried.iter().enumerate().min_by(|a, b| a.1.loss.total_cmp(&b.1.loss)).map_or(0, |(i, _)| i);
-    Ok(SearchRecord { target: target.to_string(), chosen: best, tried, tokens: held.ids().len() })
+    let (what, whole) = (search.target.what().to_string(), search.whole(layers * counts.block.weights));
+    let (target, tokens) = (search.target.to_string(), held.ids().len());
+    Ok(SearchRecord { target, what, whole, decode: search.decode, chosen: best, tried, tokens })
 }
 
 /// The loss of each candidate on held-out sequences.
@@ -322,53 +330,70 @@ fn clear(x: &mut Array2<f32>, squares: &[f64], units: usize, runs: usize, keep: 
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, SizeTarget};
+    use super::{Counts, PartSize, SizeSearch};
     use crate::lm::Widths;
+    use crate::prune::{DecodeCost, SizeAmount, SizeTarget};
 
-    fn counts() -> Counts {
+    fn counts(target: SizeTarget) -> Counts {
         let widths = Widths { heads: 9, kv_heads: 3, head_dim: 64, intermediate: 1536 };
+        let of = |weights: usize, more: usize| PartSize { weights, numbers: weights + more, bytes: 2 * (weights + more) as u64 };
         let (head, feature) = (2 * 576 * 64, 3 * 576);
         let block = 9 * head + 2 * 192 * 576 + 1536 * feature;
+        let decode = DecodeCost { whole: 30.0, block: 0.9, head: 0.02, feature: 0.0004, threads: 1 };
         Counts {
-            block: (block, block + 1152),
-            head: (head, head),
-            feature: (feature, feature),
+            block: of(block, 1152),
+            head: of(head, 0),
+            feature: of(feature, 0),
             widths,
             layers: 30,
-            whole: 134_515_008,
+            search: SizeSearch {
+                target,
+                round: 64,
+                parameters: 134_515_008,
+                bytes: 269_030_016,
+                flops: 2 * (30 * block + 49_152 * 576),
+                decode: Some(decode),
+            },
         }
     }
 
     #[test]
     fn candidates_meet_the_budget_as_nearly_as_the_grid_lets_them() {
-        let counts = counts();
-        assert_eq!(counts.left(30, 9, 1536), (106_168_320, 134_515_008));
-        for (target, whole) in [(SizeTarget::Blocks(0.75), 106_168_320.0), (SizeTarget::Parameters(108_000_000), 0.0)] {
-            let all = counts.candidates(target, 64).unwrap();
-            assert!(all.len() > 5 && all.len() <= 10, "{}", all.len());
+        let fraction = SizeAmount::Fraction(0.8);
+        for (target, whole) in [
+            (SizeTarget::Parameters(SizeAmount::Fraction(0.75)), 106_168_320.0),
+            (SizeTarget::Parameters(SizeAmount::Absolute(108e6)), 134_515_008.0),
+            (SizeTarget::Flops(fraction), 268_959_744.0),
+            (SizeTarget::Bytes(fraction), 269_030_016.0),
+            (SizeTarget::Milliseconds(SizeAmount::Absolute(24.5)), 30.0),
+            (SizeTarget::Milliseconds(fraction), 30.0),
+        ] {
+            let counts = counts(target);
+            assert_eq!(counts.cost([30, 9, 1536]), whole, "{target}");
+            let (all, allowed) = (counts.candidates().unwrap(), target.allowed(whole).unwrap());
+            assert!(all.len() > 5 && all.len() <= 10, "{target}: {}", all.len());
             for tried in &all {
-                let (found, allowed) = match target {
-                    SizeTarget::Blocks(f) => (tried.blocks, (f * whole).round() as usize),
-                    SizeTarget::Parameters(n) => (tried.parameters, n),
-                };
+                let left =
+                    [tried.sizes.layers.unwrap_or(30), tried.sizes.heads.unwrap_or(9), tried.sizes.intermediate.unwrap_or(1536)];
+                assert!(tried.cost <= allowed && tried.cost == counts.cost(left), "{target}: {tried:?}");
                 // One step of the grid more would be too many.
-                let step = 64 * 1728 * tried.sizes.layers.unwrap_or(30);
-                assert!(found <= allowed && (found + step > allowed || tried.sizes.intermediate.is_none()), "{tried:?}");
+                let more = [left[0], left[1], (left[2] + 64).min(1536)];
+                assert!(left[2] == 1536 || counts.cost(more) > allowed, "{target}: {tried:?}");
+                let gone = |part: usize| (30 - left[0]) * part;
+                let each = (9 - left[1]) * counts.head.weights + (1536 - left[2]) * counts.feature.weights;
+                assert_eq!(tried.blocks, 106_168_320 - gone(counts.block.weights) - left[0] * each, "{target}");
             }
-            assert!(
-                all.iter().any(|t| t.sizes.intermediate == Some(1024) && t.sizes.layers.is_none() && t.sizes.heads.is_none())
-            );
         }
-        let line = |target| counts.candidates(target, 64).unwrap_err().to_string();
-        assert!(line(SizeTarget::Blocks(0.2)).contains("cannot be met"), "{}", line(SizeTarget::Blocks(0.2)));
-        assert!(line(SizeTarget::Parameters(200_000_000)).contains("leaves all 134515008 of them"));
-    }
-
-    #[test]
-    fn texts_that_are_no_target_are_refused() {
-        for text in ["0", "1.5.", "-3", "M", "", "half", "0M", "nan"] {
-            assert!(text.parse::<SizeTarget>().is_err(), "{text}");
-        }
-        assert_eq!("0.5M".parse::<SizeTarget>().unwrap(), SizeTarget::Parameters(500_000));
+        let of = |target| counts(target).candidates();
+        let features = of(SizeTarget::Parameters(SizeAmount::Fraction(0.75))).unwrap();
+        assert!(
+            features.iter().any(|t| t.sizes.intermediate == Some(1024) && t.sizes.layers.is_none() && t.sizes.heads.is_none())
+        );
+        let line = of(SizeTarget::Parameters(SizeAmount::Fraction(0.2))).unwrap_err().to_string();
+        assert!(line.contains("cannot be met") && line.contains("nearest possible value"), "{line}");
+        let line = of(SizeTarget::Parameters(SizeAmount::Absolute(2e8))).unwrap_err().to_string();
+        assert!(line.contains("leaves all 134515008 of them"), "{line}");
+        let line = of(SizeTarget::Milliseconds(SizeAmount::Absolute(2.0))).unwrap_err().to_string();
+        assert!(line.starts_with("milliseconds: 2.000 milliseconds a token cannot be met"), "{line}");
     }
 }

@@ -12,14 +12,20 @@
 //!
 //! A unit that goes takes all its rows and columns with it ([`structure`](crate::structure)). Inside a block the layer that reads heads or features is
 //! moved by [`GroupObs`](crate::solve::GroupObs), so that what stays does what went did; with a [`Correction`] towards the dense model beside it, whose
-//! dropped layers count too. All blocks come out alike, so that the result is a plain model of its family.
+//! dropped layers count too. All blocks come out alike, so that the result is a plain model of its family; where they do not (widths of each block, or
+//! blocks without one of their halves) the config lists widths, or zeros make them alike.
 
 mod sizes;
-mod record;
-mod trimmed;
 mod method;
 mod scores;
+mod target;
+mod sublayer;
+mod trimmed;
+mod decode;
+mod record;
 mod survey;
+mod sublayers;
+mod score_file;
 mod principal;
 mod budget;
 mod walk;
@@ -27,16 +33,21 @@ mod metric;
 mod widths;
 mod block;
 mod choice;
+mod outset;
 mod write;
 mod run;
 
-pub use budget::{SizeTarget, search_sizes};
-pub use method::UnitMethod;
+pub use budget::{SizeSearch, search_sizes};
+pub use decode::DecodeCost;
+pub use method::{Aggregate, Aggregation, UnitMethod};
 pub use metric::OutputMetrics;
-pub use record::{LayerChoice, SearchRecord, ShrinkRecord, Tried, UnitRecord};
+pub use record::{LayerChoice, ScoredUnits, SearchRecord, ShrinkRecord, Tried, UnitRecord};
 pub use run::{ShrunkFolder, shrink_language};
+pub use score_file::UnitScores;
 pub use sizes::ShrinkSizes;
+pub use sublayer::{SubLayer, SubLayerChoice, SubLayerKind};
 pub use survey::{DepthScore, HiddenScore};
+pub use target::{PartSize, SizeAmount, SizeTarget};
 pub use widths::{BlockWidths, UnitCurve, spread_widths};
 
 use super::language::{ActivationMemory, Correction};
@@ -58,6 +69,16 @@ pub struct LanguageShrinking<'a> {
     pub depth: DepthScore,
     /// How hidden features are chosen.
     pub hidden_by: HiddenScore,
+    /// Sub-layers that go, named by hand.
+    pub drop: &'a [SubLayer],
+    /// How many more sub-layers go, by the score of [`LanguageShrinking::depth`].
+    pub sublayers: Option<usize>,
+    /// Whether blocks of different widths are padded with zeros to the widest, with masks that say where, so that the result is a plain model.
+    pub pad: bool,
+    /// Scores of units that are taken instead of measuring.
+    pub scores: Option<&'a UnitScores>,
+    /// Whether units of which none goes are scored too, as far as the method scores units; they stand in [`ShrinkRecord::beside`].
+    pub score_all: bool,
     /// Widths of each block, by its number in the model, in the place of the sizes of heads and feed-forward features.
     pub widths: Option<&'a [Widths]>,
     /// What the loss makes of errors of the layers that read units, by which [`UnitMethod::Obs`] chooses them; by their squares without.
@@ -79,6 +100,11 @@ impl<'a> LanguageShrinking<'a> {
             method,
             depth: DepthScore::default(),
             hidden_by: HiddenScore::default(),
+            drop: &[],
+            sublayers: None,
+            pad: false,
+            scores: None,
+            score_all: false,
             widths: None,
             metrics: None,
             vocabulary: None,
@@ -89,7 +115,19 @@ impl<'a> LanguageShrinking<'a> {
 
     /// Whether nothing is to be left out or put in order.
     fn is_nothing(&self) -> bool {
-        self.sizes == ShrinkSizes::default() && !self.sort && self.widths.is_none() && self.vocabulary.is_none()
+        self.sizes == ShrinkSizes::default()
+            && !self.sort
+            && self.widths.is_none()
+            && self.vocabulary.is_none()
+            && self.drop.is_empty()
+            && self.sublayers.is_none()
+            && !self.pad
+    }
+
+    /// Whether the model must run over a calibration to choose units.
+    fn measures(&self) -> bool {
+        self.method.measures()
+            && !(self.scores.is_some() && matches!(self.method, UnitMethod::Minitron | UnitMethod::Activations(_)))
     }
 
     /// What becomes of the hidden features is a rotation of all of them.

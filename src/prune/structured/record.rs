@@ -1,6 +1,8 @@
 //! What became of a model's units.
 
+use super::decode::DecodeCost;
 use super::sizes::ShrinkSizes;
+use super::sublayer::SubLayerChoice;
 use crate::structure::UnitKind;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +19,7 @@ pub struct UnitRecord {
     pub units: usize,
     /// The units that stayed, by their numbers before.
     pub kept: Vec<usize>,
-    /// The score of each, larger = keep; none where units were not chosen by scores.
+    /// The score of each, larger = keep; none where units were not chosen by scores. Of group OBS what leaving costs, in the order in which units leave.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<f64>,
     /// ‖X (V − W)ᵀ‖² / ‖X Wᵀ‖² of the layer that reads them, towards the weight that was to be met; `None` where no Gram matrix was measured.
@@ -40,6 +42,19 @@ pub struct LayerChoice {
     pub scores: Vec<f64>,
 }
 
+/// Scores of units of a coupling of which none went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoredUnits {
+    /// The coupling.
+    pub name: String,
+    /// What its units are.
+    pub kind: UnitKind,
+    /// The block, by its number in the model before.
+    pub block: Option<usize>,
+    /// The score of each unit, larger = keep.
+    pub scores: Vec<f64>,
+}
+
 /// Sizes that meet a budget, as a search tried them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tried {
@@ -49,6 +64,9 @@ pub struct Tried {
     pub parameters: usize,
     /// Weights of the blocks' linear layers that stay.
     pub blocks: usize,
+    /// What is left of what the budget is of: weights, parameters, floating point operations a token, bytes, or milliseconds a token.
+    #[serde(default)]
+    pub cost: f64,
     /// The mean of −ln p on held-out sequences, in nats, with the units that would go set to 0 and no weight moved.
     pub loss: f64,
 }
@@ -58,6 +76,15 @@ pub struct Tried {
 pub struct SearchRecord {
     /// What was asked for.
     pub target: String,
+    /// What the budget counts.
+    #[serde(default)]
+    pub what: String,
+    /// How much of that the model had.
+    #[serde(default)]
+    pub whole: f64,
+    /// What a token takes, where it was measured.
+    #[serde(default)]
+    pub decode: Option<DecodeCost>,
     /// The number of those that were chosen.
     pub chosen: usize,
     /// All that were tried, those with most parameters first.
@@ -81,9 +108,15 @@ impl SearchRecord {
 pub struct ShrinkRecord {
     /// Which layers stayed; `None` where all do.
     pub layers: Option<LayerChoice>,
+    /// Which sub-layers went; `None` where none did.
+    #[serde(default)]
+    pub sublayers: Option<SubLayerChoice>,
     /// Which units stayed, of hidden features first, then block by block.
     pub units: Vec<UnitRecord>,
     /// Blocks that are done.
     #[serde(default)]
     pub blocks: usize,
+    /// Scores of units of which none went, where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<ScoredUnits>,
 }

@@ -3,10 +3,11 @@
 use super::block::{Reader, by_scores};
 use super::choice::{Choice, layers_of};
 use super::method::UnitMethod;
+use super::outset::{first_ones, outset};
 use super::principal::Principal;
-use super::record::{ShrinkRecord, UnitRecord};
+use super::record::{ScoredUnits, ShrinkRecord, UnitRecord};
 use super::scores::by_weights;
-use super::survey::{DepthScore, Survey, at_once, by_outputs};
+use super::sublayers::check_all;
 use super::walk::{HiddenStates, UnitWalk};
 use super::write::{of_block, put, take_over};
 use super::{LanguageShrinking, ShrinkRun, ShrinkSizes};
@@ -14,10 +15,9 @@ use crate::eval::peak_memory;
 use crate::io::{Folder, FolderWriter, Weights};
 use crate::lm::{Config, Outline, couplings, load_block};
 use crate::nn::Block;
-use crate::prune::language::{Part, Progress, Saver, begin, check_measurable};
-use crate::structure::{Coupling, UnitCut, UnitKind};
+use crate::prune::language::{Part, Progress, Saver, begin, check_measurable, unfinished_records};
+use crate::structure::{Coupling, UnitCut, UnitKind, UnitPad};
 use crate::{Error, Result};
-use ndarray::Array2;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::ops::ControlFlow;
@@ -54,18 +54,27 @@ pub fn shrink_language(run: ShrinkRun<'_>, see: &mut dyn FnMut(Progress) -> Cont
     let ShrinkRun { folder, config, shrinking, out, described, resume, .. } = run;
     check(folder, config, shrinking)?;
     let whole = couplings(folder, config)?;
-    // Sizes alone say what is to be written, whichever units stay.
-    let first = |n: Option<usize>| n.map(|n| (0..n).collect::<Vec<_>>());
-    let any = shrinking.rotates().then(|| Array2::eye(config.hidden()));
-    let before = Choice::new(&run, &whole, first(shrinking.sizes.layers), first(shrinking.sizes.hidden), any)?;
-    let (writer, record): (FolderWriter, ShrinkRecord) = begin(out, before.layout()?, described, resume)?;
-    let mut state = State { run, writer, record, principal: None };
-    let done = state.blocks(&whole, see).and_then(|(config, raw)| {
+    let before = config.layers();
+    let told = &mut |done, of: usize| see(Progress { blocks: 0, of: before.max(of - done), memory: peak_memory() });
+    let kept: Option<ShrinkRecord> = if resume { unfinished_records(out.path())? } else { None };
+    let (record, principal) = match kept.filter(|kept| kept.blocks > 0) {
+        Some(kept) => (kept, None),
+        None => outset(&run, &whole, told)?,
+    };
+    // The same bits as before, where a run goes on.
+    let rotation = match (shrinking.rotates(), principal) {
+        (true, None) => Some(Principal::of(folder, config, run.calibration, &shrinking.memory, told)?.rotation),
+        (_, found) => found.map(|p| p.rotation),
+    };
+    let choice = Choice::new(&run, &whole, &record, rotation)?;
+    let (writer, _): (FolderWriter, ShrinkRecord) = begin(out, choice.layout()?, described, resume)?;
+    let mut state = State { run, writer, record };
+    let done = state.blocks(&choice, &whole, see).and_then(|raw| {
         state.writer.config(&raw)?;
         let (files, behind) = shrinking.vocabulary.map_or((&[][..], &[][..]), |v| (&v.files[..], &v.behind[..]));
         files.iter().try_for_each(|(name, value)| state.writer.json(name, value))?;
         state.writer.copy_rest_but(folder, behind)?;
-        Ok(config)
+        Ok(choice.written().clone())
     });
     match done {
         Ok(config) => Ok(ShrunkFolder { writer: state.writer, record: state.record, config }),
@@ -80,12 +89,26 @@ pub fn shrink_language(run: ShrinkRun<'_>, see: &mut dyn FnMut(Progress) -> Cont
 fn check(folder: &Folder, config: &Config, shrinking: &LanguageShrinking<'_>) -> Result<()> {
     let sizes = shrinking.sizes;
     match (shrinking.sort, sizes == ShrinkSizes::default()) {
-        (false, _) => sizes.check(config, shrinking.widths.is_some() || shrinking.vocabulary.is_some())?,
+        (false, _) => {
+            let halves = !shrinking.drop.is_empty() || shrinking.sublayers.is_some();
+            sizes.check(config, shrinking.widths.is_some() || shrinking.vocabulary.is_some() || halves || shrinking.pad)?;
+        }
         (true, true) => {}
         (true, false) => return Err(Error::invalid_option("sort", "puts units in order, and none goes: give no sizes with it")),
     }
     if let Some(widths) = shrinking.widths.filter(|w| w.len() != config.layers()) {
         return Err(Error::invalid_option("per-layer", format!("widths of {} blocks for {}", widths.len(), config.layers())));
+    }
+    check_all(config, shrinking.drop, shrinking.sublayers, sizes.layers.unwrap_or(config.layers()))?;
+    if shrinking.sublayers.is_some() && !shrinking.drop.is_empty() {
+        return Err(Error::invalid_option("sublayers", "are found by their scores, and --drop names them: give one of the two"));
+    }
+    let alike = (1..config.layers()).all(|i| config.widths(i) == config.widths(0));
+    let cuts = shrinking.widths.is_some() || !shrinking.drop.is_empty() || shrinking.sublayers.is_some();
+    if shrinking.pad && alike && !cuts {
+        let reason =
+            "all blocks have one width already: it is for --per-layer, --drop and --sublayers, and for folders that they wrote";
+        return Err(Error::invalid_option("pad", reason));
     }
     if shrinking.is_nothing() {
         return Err(Error::invalid_option("sizes", "nothing goes"));
@@ -98,10 +121,12 @@ fn check(folder: &Folder, config: &Config, shrinking: &LanguageShrinking<'_>) ->
         return Err(Error::invalid_option("sort", reason));
     }
     let first = matches!(shrinking.method, UnitMethod::Prefix);
-    if first && sizes.layers.is_some() {
-        return Err(Error::invalid_option("layers", "are in no order in a sorted model: give a --calibration to choose them by"));
+    if first && (sizes.layers.is_some() || shrinking.sublayers.is_some()) {
+        let option = if sizes.layers.is_some() { "layers" } else { "sublayers" };
+        return Err(Error::invalid_option(option, "are in no order in a sorted model: give a --calibration to choose them by"));
     }
-    if !first && (shrinking.method.measures() || sizes.layers.is_some() || sizes.hidden.is_some()) {
+    let surveys = sizes.layers.is_some() || sizes.hidden.is_some() || shrinking.sublayers.is_some();
+    if !first && (shrinking.measures() || surveys && shrinking.scores.is_none()) {
         check_measurable(config)?;
     }
     if folder.is_pruned() {
@@ -119,42 +144,27 @@ struct State<'a> {
     run: ShrinkRun<'a>,
     writer: FolderWriter,
     record: ShrinkRecord,
-    /// The components of the hidden states, where they were asked for just now.
-    principal: Option<Principal>,
 }
 
 impl State<'_> {
-    /// Everything up to the config of the smaller model.
+    /// Everything up to the config of the smaller model, which is returned.
     fn blocks(
         &mut self,
+        choice: &Choice<'_>,
         whole: &[Coupling],
         see: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<(Config, Map<String, Value>)> {
+    ) -> Result<Map<String, Value>> {
         let run = self.run;
         let shrinking = run.shrinking;
-        let before = run.config.layers();
-        if self.record.blocks == 0 {
-            self.record = self
-                .survey(whole, &mut |done, of| see(Progress { blocks: 0, of: before.max(of - done), memory: peak_memory() }))?;
-        }
-        let kept = |kind: UnitKind| self.record.units.iter().find(|r| r.kind == kind).map(|r| r.kept.clone());
-        let layers = self.record.layers.as_ref().map(|l| l.kept.clone());
-        // The same bits as before, where a run goes on.
-        let rotation = match (shrinking.rotates(), self.principal.take()) {
-            (true, None) => {
-                let all = &mut |done, of| see(Progress { blocks: 0, of: before.max(of - done), memory: peak_memory() });
-                Some(Principal::of(run.folder, run.config, run.calibration, &shrinking.memory, all)?.rotation)
-            }
-            (_, found) => found.map(|p| p.rotation),
-        };
-        let choice = Choice::new(&run, whole, layers, kept(UnitKind::Hidden), rotation)?;
         let mut shared = UnitCut::default();
-        self.shared(&choice, &mut shared)?;
+        self.shared(choice, &mut shared)?;
         let goes = (0..choice.config.layers()).any(|i| !choice.stages(Some(i)).is_empty());
         // Units that are scored by weights alone leave nothing to measure.
         let measurable = shrinking.method.measures() || !goes;
         let comparing = shrinking.correction.is_some() || shrinking.rotates() && measurable;
-        let measures = shrinking.method.measures() && goes || comparing;
+        let can = !run.calibration.ids().is_empty() && !matches!(shrinking.method, UnitMethod::Obs(_));
+        let scored = shrinking.score_all && shrinking.method.measures() && can;
+        let measures = shrinking.measures() && goes || comparing || scored;
         let mut walk = match measures {
             false => None,
             true => {
@@ -170,89 +180,40 @@ impl State<'_> {
             let old = choice.layers[number];
             let stages = choice.stages(Some(number));
             let mut cut = shared.clone();
-            let mut block = walk.as_ref().map(|_| load_block(&choice.base, &choice.config, number)).transpose()?;
+            let (mut block, pad) =
+                (walk.as_ref().map(|_| load_block(&choice.base, &choice.config, number)).transpose()?, choice.pad(number)?);
             if number < self.record.blocks {
                 self.record.units.iter().filter(|r| r.block == Some(old)).for_each(|r| choice.cut(r, &stages, &mut cut));
                 if let (Some(walk), Some(block)) = (&mut walk, &mut block) {
-                    take_over(block, &cut, &self.writer)?;
+                    take_over(block, (&cut, pad.as_ref()), &self.writer)?;
                     walk.pass(block)?;
                     pass_dense(walk, &run, comparing, &mut passed, old + 1)?;
                 }
                 Error::go_on(see(Progress { blocks: number + 1, of: choice.config.layers(), memory: peak_memory() }))?;
                 continue;
             }
-            let mut fresh = Vec::new();
+            let (mut fresh, mut beside) = (Vec::new(), Vec::new());
             match (&mut walk, &mut block) {
                 (Some(walk), Some(block)) => {
                     pass_dense(walk, &run, comparing, &mut passed, old)?;
                     let dense = if comparing { Some(load_block(run.folder, run.config, old)?) } else { None };
                     passed = old + 1;
-                    self.measured(walk, block, dense.as_ref(), &choice, (number, old), &mut fresh)?;
+                    self.measured(walk, block, dense.as_ref(), choice, (number, old), (&mut fresh, &mut beside))?;
                 }
-                _ => fresh = self.by_weights(&choice, whole, &outline, (number, old))?,
+                _ => self.by_weights(choice, whole, &outline, (number, old), (&mut fresh, &mut beside))?,
             }
             fresh.iter().for_each(|r| choice.cut(r, &stages, &mut cut));
-            self.write(&choice, number, &cut, block.as_ref())?;
+            self.write(choice, number, (&cut, pad.as_ref()), block.as_ref())?;
             self.record.units.extend(fresh);
+            self.record.beside.extend(beside);
             self.record.blocks = number + 1;
             saver.save(&self.record, &self.writer)?;
             Error::go_on(see(Progress { blocks: number + 1, of: choice.config.layers(), memory: peak_memory() }))?;
         }
         let rest: Vec<String> = self.writer.missing().map(String::from).collect();
-        rest.iter().try_for_each(|name| put(&mut self.writer, &choice, name, &shared, None, run.folder))?;
+        rest.iter().try_for_each(|name| put(&mut self.writer, choice, name, (&shared, None), None, run.folder))?;
         saver.end()?;
-        Ok((choice.smaller.clone(), choice.json(&run, &self.record)?))
-    }
-
-    /// Which layers and hidden features stay.
-    fn survey(&mut self, whole: &[Coupling], see: &mut dyn FnMut(usize, usize) -> ControlFlow<()>) -> Result<ShrinkRecord> {
-        let ShrinkRun { folder, config, calibration, shrinking, .. } = self.run;
-        let mut record = ShrinkRecord::default();
-        let layers = shrinking.sizes.layers.filter(|n| *n < config.layers());
-        // Hidden features are ordered where there is something to order them by.
-        let sorts = shrinking.sort && !calibration.ids().is_empty();
-        let hidden = match sorts {
-            true => Some(config.hidden()),
-            false => shrinking.sizes.hidden.filter(|n| *n < config.hidden()),
-        };
-        let prefix = matches!(shrinking.method, UnitMethod::Prefix);
-        let by_cosine = layers.is_some() && shrinking.depth == DepthScore::Cosine;
-        let begun = Instant::now();
-        if shrinking.rotates() && hidden.is_some() {
-            self.principal = Some(Principal::of(folder, config, calibration, &shrinking.memory, see)?);
-        }
-        let survey = match hidden.is_some() && !prefix && self.principal.is_none() || by_cosine {
-            true => Some(Survey::run(folder, config, calibration, &shrinking.memory, false, see)?),
-            false => None,
-        };
-        record.layers = match (layers, &survey) {
-            (None, _) => None,
-            (Some(keep), Some(survey)) if by_cosine => Some(at_once(survey.cosines.clone(), keep)),
-            (Some(keep), _) => Some(by_outputs(folder, config, calibration, (shrinking.depth, keep), see)?),
-        };
-        let coupling = whole.iter().find(|c| c.kind == UnitKind::Hidden);
-        if let (Some(keep), Some(coupling)) = (hidden, coupling) {
-            let scores = match (&self.principal, survey) {
-                (Some(found), _) => found.fractions.clone(),
-                (None, Some(survey)) => survey.hidden,
-                (None, None) => first_ones(coupling),
-            };
-            let stages = [(coupling, keep)];
-            let kept = by_scores(&stages, std::slice::from_ref(&scores), shrinking.sort)?.concat();
-            record.units.push(UnitRecord {
-                name: coupling.name.clone(),
-                kind: coupling.kind,
-                block: None,
-                units: coupling.units,
-                kept,
-                scores,
-                error: None,
-                swapped: 0,
-                tokens: calibration.ids().len(),
-                seconds: begun.elapsed().as_secs_f64(),
-            });
-        }
-        Ok(record)
+        choice.json(&run, &self.record)
     }
 
     /// Heads that all blocks of a stack share, and the vocabulary.
@@ -283,6 +244,9 @@ impl State<'_> {
 
     /// Scores of units that need no inputs, of a coupling of the model before.
     fn scores(&self, coupling: &Coupling, outline: &Outline) -> Result<Vec<f64>> {
+        if let Some(scores) = self.run.shrinking.scores {
+            return scores.find(coupling.kind, coupling.block, &coupling.name, coupling.units);
+        }
         match self.run.shrinking.method {
             UnitMethod::Random(seed) => {
                 let mut stream = seed.stream(&format!("{} {}", coupling.kind.name(), coupling.name));
@@ -301,8 +265,8 @@ impl State<'_> {
         whole: &[Coupling],
         outline: &Outline,
         (number, old): (usize, usize),
-    ) -> Result<Vec<UnitRecord>> {
-        let mut records = Vec::new();
+        (records, beside): (&mut Vec<UnitRecord>, &mut Vec<ScoredUnits>),
+    ) -> Result<()> {
         for stages in layers_of(&choice.stages(Some(number))) {
             let begun = Instant::now();
             let mut scores = Vec::new();
@@ -318,7 +282,16 @@ impl State<'_> {
                 record(choice.old_name(coupling).to_string(), coupling, Some(old), kept, scores, begun)
             }));
         }
-        Ok(records)
+        let within = [UnitKind::KvGroup, UnitKind::Head, UnitKind::FeedForward];
+        let all = self.run.shrinking.score_all && !self.run.shrinking.method.measures();
+        let mine = whole.iter().filter(|c| all && c.block == Some(old) && within.contains(&c.kind));
+        for coupling in mine {
+            if !records.iter().any(|r| r.kind == coupling.kind && r.name == coupling.name) {
+                let scores = self.scores(coupling, outline)?;
+                beside.push(ScoredUnits { name: coupling.name.clone(), kind: coupling.kind, block: Some(old), scores });
+            }
+        }
+        Ok(())
     }
 
     /// The units of a block by what its layers see, which are changed.
@@ -329,16 +302,26 @@ impl State<'_> {
         dense: Option<&Block>,
         choice: &Choice<'_>,
         (number, old): (usize, usize),
-        fresh: &mut Vec<UnitRecord>,
+        (fresh, beside): (&mut Vec<UnitRecord>, &mut Vec<ScoredUnits>),
     ) -> Result<()> {
         let shrinking = self.run.shrinking;
         let stages = choice.stages(Some(number));
         let split: Vec<Vec<(&Coupling, usize)>> = layers_of(&stages);
         let goes = |kind: UnitKind| split.iter().find(|s| s.last().is_some_and(|(c, _)| c.kind == kind));
         let corrects = shrinking.correction.is_some();
+        let widths = choice.config.widths(number);
+        let scored = shrinking.score_all && !matches!(shrinking.method, UnitMethod::Obs(_)) && block.mixture().is_none();
+        // Couplings that are scored beside those of which units go.
+        let others = |kind: UnitKind| -> Vec<&Coupling> {
+            let kinds = if kind == UnitKind::Head { [UnitKind::KvGroup, kind] } else { [kind; 2] };
+            let mine = choice.couplings.iter().filter(|c| scored && c.block == Some(number) && kinds.contains(&c.kind));
+            mine.filter(|c| !stages.iter().any(|(s, _)| s.kind == c.kind && s.name == c.name)).collect()
+        };
         let mut parts = Vec::new();
-        for (part, kind) in [(Part::Output, UnitKind::Head), (Part::Down, UnitKind::FeedForward)] {
-            if corrects || goes(kind).is_some() {
+        for (part, kind, any) in
+            [(Part::Output, UnitKind::Head, widths.heads), (Part::Down, UnitKind::FeedForward, widths.intermediate)]
+        {
+            if any > 0 && (corrects || goes(kind).is_some() || !others(kind).is_empty()) {
                 parts.push(part);
             }
         }
@@ -374,17 +357,37 @@ impl State<'_> {
                 Part::Output => UnitKind::Head,
                 Part::Down => UnitKind::FeedForward,
             };
-            let Some(stages) = goes(kind) else { return reader.retarget(block, &names, inputs) };
+            let others = others(kind);
+            let stages = match goes(kind) {
+                Some(stages) => &stages[..],
+                None if others.is_empty() => return reader.retarget(block, &names, inputs),
+                None => &[],
+            };
             let missing = || Error::unknown_layer(first, std::iter::empty());
             let layer = block.linears_mut().into_iter().find(|l| l.name() == first).ok_or_else(missing)?;
             let named = |r: UnitRecord| UnitRecord { name: choice.names.get(&r.name).cloned().unwrap_or(r.name), ..r };
-            fresh.extend(reader.choose(layer, inputs, stages)?.into_iter().map(named));
+            let given = stages.iter().filter_map(|(c, _)| {
+                let scores = shrinking.scores?;
+                Some(scores.find(c.kind, Some(old), choice.old_name(c), c.units))
+            });
+            let given = given.collect::<Result<Vec<Vec<f64>>>>()?;
+            let (units, scored) = reader.choose(layer, inputs, stages, (&others, given))?;
+            fresh.extend(units.into_iter().map(named));
+            beside.extend(
+                scored.into_iter().map(|s| ScoredUnits { name: choice.names.get(&s.name).cloned().unwrap_or(s.name), ..s }),
+            );
             Ok(())
         })
     }
 
     /// Writes what is left of a block.
-    fn write(&mut self, choice: &Choice<'_>, number: usize, cut: &UnitCut, block: Option<&Block>) -> Result<()> {
+    fn write(
+        &mut self,
+        choice: &Choice<'_>,
+        number: usize,
+        cut: (&UnitCut, Option<&UnitPad>),
+        block: Option<&Block>,
+    ) -> Result<()> {
         let folder = self.run.folder;
         for name in choice.tensors(number) {
             if !choice.base.contains(&name) {
@@ -395,11 +398,6 @@ impl State<'_> {
         }
         Ok(())
     }
-}
-
-/// Scores by which the first units stay.
-fn first_ones(coupling: &Coupling) -> Vec<f64> {
-    (0..coupling.units).map(|u| -(u as f64)).collect()
 }
 
 fn record(

@@ -23,7 +23,7 @@ pub(super) fn by_inputs(
         (0..weight.ncols() / width).map(|u| (u * width..(u + 1) * width).map(of).sum()).collect()
     };
     Ok(match method {
-        UnitMethod::Minitron => {
+        UnitMethod::Minitron | UnitMethod::Activations(_) => {
             let means = means.ok_or_else(|| missing("mean activations"))?;
             Some(sums(&|c| means[c]).into_iter().map(f64::sqrt).collect())
         }

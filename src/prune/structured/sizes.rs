@@ -39,8 +39,15 @@ impl ShrinkSizes {
     /// # Errors
     /// [`Error::InvalidOption`] with the numbers, and the nearest that is possible.
     pub fn widths(&self, before: Widths) -> Result<Widths> {
-        let intermediate = within("intermediate", self.intermediate, before.intermediate)?;
+        let intermediate = match before.intermediate {
+            0 => 0,
+            of => within("intermediate", self.intermediate, of)?,
+        };
         let (queries, keys) = (before.heads, before.kv_heads);
+        if queries == 0 {
+            // A block without attention stays one.
+            return Ok(Widths { intermediate, ..before });
+        }
         let share = queries / keys.max(1);
         if share == 1 {
             // Every head has its own keys and values.

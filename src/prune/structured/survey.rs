@@ -53,17 +53,28 @@ pub(super) struct Survey {
     pub heads: Vec<Vec<f64>>,
     /// The same of the last feed-forward layer.
     pub features: Vec<Vec<f64>>,
+    /// Of each layer 1 − cosine of what goes into attention and what it makes of that, and of the feed-forward layers; empty if not asked for.
+    pub halves: Vec<[f64; 2]>,
+}
+
+/// What a pass of the dense model is to say beside cosines of layers and hidden features.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Wanted {
+    /// The inputs of the layers that read heads and features.
+    pub units: bool,
+    /// Cosines of attention and feed-forward layers apart.
+    pub halves: bool,
 }
 
 impl Survey {
     /// Runs the dense model once, a block at a time. The norms are those before attention and before the feed-forward layers of every block, and not the
-    /// last one, as Minitron's authors take them. With `units` the inputs of the layers that read heads and features are measured too.
+    /// last one, as Minitron's authors take them.
     pub fn run(
         folder: &Folder,
         config: &Config,
         calibration: &Sequences,
         memory: &ActivationMemory,
-        units: bool,
+        wanted: Wanted,
         see: &mut Steps<'_>,
     ) -> Result<Survey> {
         let ends = EmbeddingHead::for_embedding(folder, config)?;
@@ -76,10 +87,10 @@ impl Survey {
         }
         drop(ends);
         let (mut cosines, mut hidden) = (Vec::new(), Array1::<f64>::zeros(config.hidden()));
-        let (mut heads, mut features) = (Vec::new(), Vec::new());
+        let (mut heads, mut features, mut halves) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..config.layers() {
             let block = load_block(folder, config, number)?;
-            let mut apart = 0.0;
+            let (mut apart, mut half) = (0.0, [0.0; 2]);
             let widths = config.widths(number);
             // What experts read are hidden features.
             let inner = if block.mixture().is_some() { config.hidden() } else { widths.intermediate };
@@ -106,24 +117,39 @@ impl Survey {
                     block.add_attention(&mut h, &mixed);
                 }
                 let inner = block.inner(&feed_x);
-                if units {
+                if wanted.halves {
+                    half[0] += turned(&before, &h);
+                    // Beside attention the feed-forward layers add to what that adds to.
+                    let from = if block.is_parallel() { &before } else { &h };
+                    let mut behind = from.clone();
+                    block.add_feed(&mut behind, &inner);
+                    half[1] += turned(from, &behind);
+                }
+                if wanted.units {
                     add_means(&mut inputs[0], &mixed, length);
                     add_means(&mut inputs[1], &inner, length);
                 }
                 block.add_feed(&mut h, &inner);
-                apart += before.rows().into_iter().zip(h.rows()).map(|(a, b)| 1.0 - cosine(a.iter(), b.iter())).sum::<f64>();
+                apart += turned(&before, &h);
                 states.put(i, h)?;
             }
-            cosines.push(apart / calibration.ids().len() as f64);
-            if units {
+            let tokens = calibration.ids().len() as f64;
+            cosines.push(apart / tokens);
+            halves.extend(wanted.halves.then(|| half.map(|sum| sum / tokens)));
+            if wanted.units {
                 heads.push(inputs[0].to_vec());
                 features.push(inputs[1].to_vec());
             }
             norms.iter().for_each(|sums| hidden += &sums.mapv(f64::sqrt));
             Error::go_on(see(number + 1, config.layers()))?;
         }
-        Ok(Survey { cosines, hidden: hidden.to_vec(), heads, features })
+        Ok(Survey { cosines, hidden: hidden.to_vec(), heads, features, halves })
     }
+}
+
+/// Σ over tokens of 1 − cosine.
+fn turned(a: &Array2<f32>, b: &Array2<f32>) -> f64 {
+    a.rows().into_iter().zip(b.rows()).map(|(a, b)| 1.0 - cosine(a.iter(), b.iter())).sum()
 }
 
 fn cosine<'a>(a: impl Iterator<Item = &'a f32>, b: impl Iterator<Item = &'a f32>) -> f64 {

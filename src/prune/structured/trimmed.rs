@@ -1,9 +1,10 @@
-//! A folder as it would be without some layers and hidden features, and rotated before.
+//! A folder as it would be without some layers, halves of them and hidden features, and rotated before.
 
+use super::sublayer::{SubLayer, SubLayerKind};
 use crate::Result;
 use crate::io::{Dtype, Folder, Weights};
 use crate::lm::{Config, Rescale, Rotation, rescaled};
-use crate::structure::{Coupling, Extent, UnitCut, UnitKind};
+use crate::structure::{Coupling, Extent, Side, UnitCut, UnitKind};
 use ndarray::ArrayD;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,6 +13,8 @@ pub(super) struct Trimmed<'a> {
     folder: &'a Folder,
     cut: UnitCut,
     scales: BTreeMap<String, Rescale>,
+    /// Biases of sub-layers that go: 0.
+    blank: HashSet<String>,
     rotation: Option<Rotation>,
     /// New names, in the order of the files.
     order: Vec<String>,
@@ -20,18 +23,20 @@ pub(super) struct Trimmed<'a> {
 }
 
 impl<'a> Trimmed<'a> {
-    /// The folder with these layers and hidden features, by their numbers in it; all of those that are `None`. `smaller` is the config of the result.
+    /// The folder with these layers and hidden features, by their numbers in it; all of those that are `None`; and without sub-layers that are `gone`.
+    /// `smaller` is the config of the result.
     /// Where there is a rotation, hidden features are those behind it.
     pub fn new(
         folder: &'a Folder,
         (config, smaller): (&Config, &Config),
         couplings: &[Coupling],
-        (layers, hidden): (Option<&[usize]>, Option<&[usize]>),
+        (layers, hidden, gone): (Option<&[usize]>, Option<&[usize]>, &[SubLayer]),
         rotation: Option<Rotation>,
     ) -> Result<Trimmed<'a>> {
         let mut cut = UnitCut::default();
         let mut numbers: HashMap<&str, usize> = HashMap::new();
         let mut known: HashSet<&str> = HashSet::new();
+        let mut blank = HashSet::new();
         for coupling in couplings {
             known.extend(coupling.members.iter().map(|m| m.tensor.as_str()));
             let kept = match coupling.kind {
@@ -40,6 +45,16 @@ impl<'a> Trimmed<'a> {
                 _ => None,
             };
             kept.iter().for_each(|kept| cut.keep(coupling, kept));
+            let half = match coupling.kind {
+                UnitKind::Head | UnitKind::KvGroup => Some(SubLayerKind::Attention),
+                UnitKind::FeedForward => Some(SubLayerKind::FeedForward),
+                _ => None,
+            };
+            if gone.iter().any(|sub| coupling.block == Some(sub.block) && half == Some(sub.kind)) {
+                cut.keep(coupling, &[]);
+                let readers = coupling.members.iter().filter(|m| m.side == Side::Reads);
+                blank.extend(readers.filter_map(|m| Some(format!("{}.bias", m.tensor.strip_suffix(".weight")?))));
+            }
             for member in &coupling.members {
                 if let Extent::All { unit } = member.part {
                     numbers.insert(&member.tensor, unit);
@@ -63,7 +78,7 @@ impl<'a> Trimmed<'a> {
         {
             order.push(head.tensor.clone());
         }
-        Ok(Trimmed { folder, cut, scales: rescaled(folder, config, smaller)?, rotation, order, old })
+        Ok(Trimmed { folder, cut, scales: rescaled(folder, config, smaller)?, blank, rotation, order, old })
     }
 
     /// Whether the rotation makes another tensor of it.
@@ -85,7 +100,10 @@ impl<'a> Trimmed<'a> {
     pub fn is_whole(&self, name: &str) -> bool {
         let old = self.old(name);
         let cut = |shape: &[usize]| (0..shape.len()).any(|axis| self.cut.kept(old, axis, shape[axis]).is_some());
-        !self.scales.contains_key(old) && !self.turns(name, old) && !self.folder.shape(old).is_ok_and(cut)
+        !self.scales.contains_key(old)
+            && !self.blank.contains(old)
+            && !self.turns(name, old)
+            && !self.folder.shape(old).is_ok_and(cut)
     }
 }
 
@@ -111,6 +129,9 @@ impl Weights for Trimmed<'_> {
             None => self.folder.read(old)?,
         };
         let mut values = self.cut.apply(old, whole);
+        if self.blank.contains(old) {
+            values.fill(0.0);
+        }
         let scale = self.scales.get(old);
         if let Some(scale) = scale {
             scale.apply(&mut values);

@@ -10,10 +10,11 @@
 //! That is a rule of thumb, and attention stays as it is.
 
 use super::ShrinkSizes;
-use super::budget::{SizeTarget, of_unit};
+use super::budget::{SizeSearch, of_unit};
 use super::method::UnitMethod;
 use super::metric::OutputMetrics;
 use super::survey::Steps;
+use super::target::PartSize;
 use super::walk::{HiddenStates, UnitWalk};
 use crate::criteria::Evidence;
 use crate::data::Sequences;
@@ -52,8 +53,8 @@ pub struct UnitCurve {
     pub block: usize,
     /// What the units are.
     pub kind: UnitKind,
-    /// Weights of linear layers of one unit, and all its numbers.
-    pub unit: (usize, usize),
+    /// What one unit counts.
+    pub unit: PartSize,
     /// Units that stay, from all of them down, and what the loss is expected to rise by, nats a token.
     pub points: Vec<(usize, f64)>,
 }
@@ -127,13 +128,13 @@ fn curves(
 
 /// The widths of each block that leave at most `allowed` of `whole` numbers with the least sum of expected losses; `measure` says what of a unit counts.
 /// Returns of each curve the number of units that stay, and what is left.
-fn spread(curves: &[UnitCurve], (whole, allowed): (usize, usize), measure: impl Fn(&UnitCurve) -> usize) -> Result<Vec<usize>> {
+fn spread(curves: &[UnitCurve], (whole, allowed): (f64, f64), measure: impl Fn(&UnitCurve) -> f64) -> Result<Vec<usize>> {
     // Of each hull its edges, by what a weight costs there; along a hull they come in order.
     let mut edges: Vec<(f64, usize, usize, usize)> = Vec::new();
     for (number, curve) in curves.iter().enumerate() {
         for pair in curve.hull().windows(2) {
             let ((a, la), (b, lb)) = (curve.points[pair[0]], curve.points[pair[1]]);
-            edges.push(((lb - la) / ((a - b) * measure(curve)).max(1) as f64, number, pair[0], pair[1]));
+            edges.push(((lb - la) / ((a - b) as f64 * measure(curve)).max(f64::MIN_POSITIVE), number, pair[0], pair[1]));
         }
     }
     edges.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
@@ -146,7 +147,7 @@ fn spread(curves: &[UnitCurve], (whole, allowed): (usize, usize), measure: impl 
                 return Ok(keep);
             }
             let units = curves[number].points[point].0;
-            left -= (keep[number] - units) * measure(&curves[number]);
+            left -= (keep[number] - units) as f64 * measure(&curves[number]);
             keep[number] = units;
         }
     }
@@ -156,9 +157,9 @@ fn spread(curves: &[UnitCurve], (whole, allowed): (usize, usize), measure: impl 
             let reason = format!(
                 "{allowed} cannot be met: a quarter of the feed-forward features stays in each block and attention as it is, {left} of {whole}; that is \
                  the nearest possible value ({:.4})",
-                left as f64 / whole as f64
+                left / whole
             );
-            Err(Error::invalid_option("parameters", reason))
+            Err(Error::invalid_option("budget", reason))
         }
     }
 }
@@ -168,8 +169,8 @@ fn spread(curves: &[UnitCurve], (whole, allowed): (usize, usize), measure: impl 
 fn half_way(
     curves: &[UnitCurve],
     found: &[usize],
-    (whole, allowed): (usize, usize),
-    measure: impl Fn(&UnitCurve) -> usize,
+    (whole, allowed): (f64, f64),
+    measure: impl Fn(&UnitCurve) -> f64,
 ) -> Vec<usize> {
     let (kept, all) = (found.iter().sum::<usize>(), curves.iter().map(|c| c.points[0].0).sum::<usize>());
     let fraction = kept as f64 / all.max(1) as f64;
@@ -182,8 +183,8 @@ fn half_way(
         .map(|(c, wanted)| c.points.iter().position(|(n, _)| *n as f64 <= wanted + 1e-9).unwrap_or_else(|| least(c)))
         .collect();
     let left = |points: &[usize]| {
-        let gone = curves.iter().zip(points).map(|(c, &p)| (c.points[0].0 - c.points[p].0) * measure(c));
-        whole - gone.sum::<usize>()
+        let gone = curves.iter().zip(points).map(|(c, &p)| (c.points[0].0 - c.points[p].0) as f64 * measure(c));
+        whole - gone.sum::<f64>()
     };
     loop {
         let missing = |i: usize| wanted[i] - curves[i].points[points[i]].0 as f64;
@@ -201,7 +202,7 @@ fn half_way(
     }
 }
 
-/// The widths of each block that meet a budget. `whole` is what the model has of what the target counts. `see` is told how many blocks are done.
+/// The widths of each block that meet a budget. `blocks` is how many weights the linear layers of blocks have. `see` is told how many blocks are done.
 ///
 /// # Errors
 /// If the budget cannot be met or leaves everything, the model cannot be read or run, or group OBS fails (naming the layer); [`Error::Interrupted`] if
@@ -209,23 +210,22 @@ fn half_way(
 pub fn spread_widths(
     (folder, config): (&Folder, &Config),
     calibration: &Sequences,
-    (target, whole): (SizeTarget, usize),
-    (obs, round): (GroupObs, usize),
+    (search, blocks): (&SizeSearch, usize),
+    obs: GroupObs,
     metrics: &OutputMetrics,
     memory: &ActivationMemory,
     see: &mut Steps<'_>,
 ) -> Result<BlockWidths> {
-    let allowed = match target {
-        SizeTarget::Blocks(fraction) => (fraction * whole as f64).round() as usize,
-        SizeTarget::Parameters(count) => count,
-    };
-    if allowed >= whole {
-        return Err(Error::invalid_option("parameters", format!("{target} leaves all {whole} of them")));
-    }
+    let search = search.timed((folder, config), &couplings(folder, config)?, see)?;
+    let (target, whole) = (search.target, search.whole(blocks));
+    let allowed = target.allowed(whole)?;
     let text = calibration.first(calibration.length() * SEQUENCES)?;
-    let curves = curves((folder, config), &text, (obs, round), metrics, memory, see)?;
-    let counts = |curve: &UnitCurve| if matches!(target, SizeTarget::Blocks(_)) { curve.unit.0 } else { curve.unit.1 };
-    let found = spread(&curves, (whole, allowed), counts)?;
+    let curves = curves((folder, config), &text, (obs, search.round), metrics, memory, see)?;
+    let counts = |curve: &UnitCurve| curve.unit.counted(target, search.decode.unwrap_or_default().feature);
+    let found = spread(&curves, (whole, allowed), counts).map_err(|e| match e {
+        Error::InvalidOption { reason, .. } => Error::invalid_option(target.option(), reason),
+        e => e,
+    })?;
     let keep = half_way(&curves, &found, (whole, allowed), counts);
     let mut sizes = vec![ShrinkSizes::default(); config.layers()];
     for (curve, keep) in curves.iter().zip(&keep) {
@@ -238,11 +238,16 @@ pub fn spread_widths(
 
 #[cfg(test)]
 mod tests {
-    use super::{UnitCurve, half_way, spread};
+    use super::{PartSize, UnitCurve, half_way, spread};
     use crate::structure::UnitKind;
 
     fn curve(block: usize, points: &[(usize, f64)]) -> UnitCurve {
-        UnitCurve { block, kind: UnitKind::FeedForward, unit: (3, 4), points: points.to_vec() }
+        UnitCurve {
+            block,
+            kind: UnitKind::FeedForward,
+            unit: PartSize { weights: 3, numbers: 4, bytes: 8 },
+            points: points.to_vec(),
+        }
     }
 
     #[test]
@@ -259,7 +264,7 @@ mod tests {
         let convex = |a: f64| (0..5).map(|i| (8 - i, a * (i * i) as f64)).collect::<Vec<_>>();
         let curves = [curve(0, &convex(1.0)), curve(1, &convex(0.3)), curve(2, &convex(2.0))];
         for gone in 1..=12 {
-            let keep = spread(&curves, (72, 72 - 3 * gone), |c| c.unit.0).unwrap();
+            let keep = spread(&curves, (72.0, 72.0 - 3.0 * gone as f64), |c| c.unit.weights as f64).unwrap();
             let cost = |keep: &[usize]| curves.iter().zip(keep).map(|(c, k)| c.loss(*k)).sum::<f64>();
             assert_eq!(keep.iter().sum::<usize>(), 24 - gone);
             let mut best = f64::INFINITY;
@@ -274,7 +279,7 @@ mod tests {
             }
             assert!((cost(&keep) - best).abs() < 1e-9, "{gone} gone: {keep:?} costs {}, the best {best}", cost(&keep));
         }
-        let line = spread(&curves, (72, 30), |c| c.unit.0).unwrap_err().to_string();
+        let line = spread(&curves, (72.0, 30.0), |c| c.unit.weights as f64).unwrap_err().to_string();
         assert!(line.contains("36 of 72"), "{line}");
     }
 
@@ -283,8 +288,8 @@ mod tests {
         let points: Vec<(usize, f64)> = (0..8).map(|i| (16 - 2 * i, i as f64)).collect();
         let curves = [curve(0, &points), curve(1, &points), curve(2, &points)];
         // 24 of 48 stay: 8 of each, or as it was found.
-        assert_eq!(half_way(&curves, &[16, 4, 4], (144, 72), |c| c.unit.0), [12, 6, 6]);
-        let found = half_way(&curves, &[16, 2, 6], (144, 72), |c| c.unit.0);
+        assert_eq!(half_way(&curves, &[16, 4, 4], (144.0, 72.0), |c| c.unit.weights as f64), [12, 6, 6]);
+        let found = half_way(&curves, &[16, 2, 6], (144.0, 72.0), |c| c.unit.weights as f64);
         assert_eq!(found.iter().sum::<usize>(), 24);
         assert!(found[0] == 12 && found[1] >= 4 && found[2] >= 6, "{found:?}");
     }

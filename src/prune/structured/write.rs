@@ -3,7 +3,7 @@
 use super::choice::Choice;
 use crate::io::{Folder, FolderWriter, Weights};
 use crate::nn::Block;
-use crate::structure::UnitCut;
+use crate::structure::{UnitCut, UnitPad};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayD, Axis, Ix2};
 
@@ -21,33 +21,50 @@ pub(super) fn of_block(block: &Block, name: &str) -> Option<ArrayD<f32>> {
     None
 }
 
-/// Writes what is left of a tensor: as it is in memory, or as the folder has it, which is copied byte by byte where all of it stays.
+/// Writes what is left of a tensor, among zeros where its block is padded: as it is in memory, or as the folder has it, which is copied byte by byte where
+/// all of it stays.
 pub(super) fn put(
     writer: &mut FolderWriter,
     choice: &Choice<'_>,
     name: &str,
-    cut: &UnitCut,
+    (cut, pad): (&UnitCut, Option<&UnitPad>),
     changed: Option<ArrayD<f32>>,
     folder: &Folder,
 ) -> Result<()> {
     let shape = choice.base.shape(name)?;
     let stays = (0..shape.len()).all(|axis| cut.kept(name, axis, shape[axis]).is_none());
-    if changed.is_none() && stays && choice.base.is_whole(name) {
+    let pads = pad.is_some_and(|pad| pad.pads(name));
+    if changed.is_none() && stays && !pads && choice.base.is_whole(name) {
         return writer.copy_as(name, folder, choice.base.old(name));
     }
     let values = match changed {
         Some(values) => values,
         None => choice.base.read(name)?,
     };
-    writer.write(name, &cut.apply(name, values))
+    let small = cut.apply(name, values);
+    let Some(pad) = pad.filter(|_| pads) else { return writer.write(name, &small) };
+    let whole = pad.spread(name, small);
+    if let &[rows, columns] = whole.shape()
+        && let Some(mask) = pad.mask(name, (rows, columns))
+    {
+        writer.write_mask(name, &mask)?;
+    }
+    writer.write(name, &whole)
 }
 
 /// Puts what was written into a block, at the places that it had.
-pub(super) fn take_over(block: &mut Block, cut: &UnitCut, writer: &FolderWriter) -> Result<()> {
+pub(super) fn take_over(block: &mut Block, (cut, pad): (&UnitCut, Option<&UnitPad>), writer: &FolderWriter) -> Result<()> {
+    let read = |name: &str| -> Result<ArrayD<f32>> {
+        let written = writer.read(name)?;
+        Ok(match pad {
+            Some(pad) => pad.gather(name, written),
+            None => written,
+        })
+    };
     for layer in block.linears_mut() {
         let (tensor, bias) = (layer.tensor(), layer.bias_tensor());
         let stored = if layer.is_transposed() { (layer.shape().1, layer.shape().0) } else { layer.shape() };
-        let small = writer.read(&tensor)?.into_dimensionality::<Ix2>();
+        let small = read(&tensor)?.into_dimensionality::<Ix2>();
         let small = small.map_err(|_| Error::shape(&tensor, &[stored.0, stored.1], &[]))?;
         // Rows that went keep what the folder has: nothing reads what they make.
         let own = layer.dense_weight().into_owned();
@@ -67,7 +84,7 @@ pub(super) fn take_over(block: &mut Block, cut: &UnitCut, writer: &FolderWriter)
         }
         layer.set_weight(if layer.is_transposed() { whole.reversed_axes().as_standard_layout().into_owned() } else { whole })?;
         if let Some(own) = layer.bias() {
-            let (mut whole, small) = (own.clone(), writer.read(&bias)?);
+            let (mut whole, small) = (own.clone(), read(&bias)?);
             let kept = cut.kept(&bias, 0, whole.len()).unwrap_or_else(|| all(whole.len()));
             kept.iter().zip(small.axis_iter(Axis(0))).for_each(|(&i, v)| whole[i] = v.iter().copied().next().unwrap_or_default());
             layer.set_bias(Some(whole))?;

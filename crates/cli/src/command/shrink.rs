@@ -8,7 +8,7 @@ use clap::Parser;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use lacuna::data::Bos;
 use lacuna::job::{Event, ShrinkJob, ShrinkMethod, UnitMetric};
-use lacuna::prune::{DepthScore, ExpertScore, HiddenScore, SizeTarget};
+use lacuna::prune::{Aggregation, DepthScore, ExpertScore, HiddenScore, SizeAmount, SubLayer};
 use lacuna::{Error, Result};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -63,11 +63,30 @@ pub struct Args {
     /// How experts are chosen
     #[arg(long, value_parser = expert_scores(), default_value_t = default().experts_by)]
     experts_by: ExpertScore,
+    /// How many sub-layers go (attention, or the feed-forward layers, of a block), by --depth-by; the config lists widths of 0, as Lacuna alone reads them
+    #[arg(long, value_name = "N")]
+    sublayers: Option<usize>,
+    /// Sub-layers that go, as attention:3,mlp:7, by the numbers of blocks from 0
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    drop: Vec<SubLayer>,
+    /// Blocks of different widths (--per-layer, --sublayers, --drop, or of a folder that has them) are padded with zeros to the widest, with masks: a plain
+    /// model of its family, the same function
+    #[arg(long)]
+    pad: bool,
     /// How many parameters stay, instead of sizes: below 1 a fraction of the blocks' weights, or a count as 100M of the whole model; layers, heads and
     /// feed-forward features are searched for
     #[arg(long, value_name = "X")]
-    parameters: Option<SizeTarget>,
-    /// With --parameters: each block has widths of its own, by what the loss is expected to rise by. The config lists them, as Lacuna alone reads them
+    parameters: Option<SizeAmount>,
+    /// The same of multiplications and additions a token: below 1 a fraction of the whole model's, or a count as 200M
+    #[arg(long, value_name = "X")]
+    flops: Option<SizeAmount>,
+    /// The same of bytes of all weights: below 1 a fraction of the whole model's, or a count as 200M
+    #[arg(long, value_name = "X")]
+    bytes: Option<SizeAmount>,
+    /// The same of what a token takes that is written, measured here: below 1 a fraction of what it takes now, or milliseconds
+    #[arg(long, value_name = "X")]
+    milliseconds: Option<SizeAmount>,
+    /// With a budget: each block has widths of its own, by what the loss is expected to rise by. The config lists them, as Lacuna alone reads them
     #[arg(long)]
     per_layer: bool,
     /// Feed-forward features that the search tries are multiples of this; with --per-layer they go from each block in steps of it
@@ -79,6 +98,12 @@ pub struct Args {
     /// How heads and feed-forward features are chosen
     #[arg(long, value_parser = methods(), default_value_t = default().method)]
     method: ShrinkMethod,
+    /// For minitron: what activations become over tokens, then over sequences, each mean, l2 or variance
+    #[arg(long, value_name = "TOKENS,SEQUENCES", default_value_t = default().aggregate)]
+    aggregate: Aggregation,
+    /// A file of units' scores: written where there is none, read and cut by where there is
+    #[arg(long, value_name = "FILE")]
+    scores: Option<PathBuf>,
     /// By what obs chooses them
     #[arg(long, value_parser = metrics(), default_value_t = default().metric)]
     metric: UnitMetric,
@@ -218,7 +243,15 @@ fn job(args: &Args) -> Result<ShrinkJob> {
         experts: "experts";
         active_experts: "active-experts";
         experts_by: "experts-by";
+        sublayers: "sublayers";
+        drop: "drop";
+        pad: "pad";
         parameters: "parameters";
+        flops: "flops";
+        bytes: "bytes";
+        milliseconds: "milliseconds";
+        aggregate: "aggregate";
+        scores: "scores";
         per_layer: "per-layer";
         round: "round";
         sort: "sort";

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::fs;
 
 /// The files of a folder but for the record.
-fn content(folder: &Folder, out: &str) -> Vec<(String, Vec<u8>)> {
+pub fn content(folder: &Folder, out: &str) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(folder.path(out)).unwrap().map(|e| e.unwrap().path());
     let mut all: Vec<(String, Vec<u8>)> =
         entries.map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&p).unwrap())).collect();
@@ -17,7 +17,7 @@ fn content(folder: &Folder, out: &str) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-fn json(folder: &Folder, out: &str, file: &str) -> Value {
+pub fn json(folder: &Folder, out: &str, file: &str) -> Value {
     serde_json::from_slice(&fs::read(folder.path(out).join(file)).unwrap()).unwrap()
 }
 
@@ -169,7 +169,7 @@ fn what_does_not_fit_is_one_line_with_the_numbers() {
         (&["--intermediate", "12"], "sizes: nothing goes: the model has 2 layers, 8 hidden features"),
         (&["--heads", "5"], "heads: 5 of"),
         (&["--correct", "1", "--intermediate", "3"], "correct: is for --method obs; random moves no weights"),
-        (&["--layers", "1"], "calibration: layers and hidden features are chosen by activations"),
+        (&["--layers", "1"], "calibration: layers, sub-layers and hidden features are chosen by activations"),
     ] {
         let line = line(&[&random[..], args].concat());
         assert!(line.starts_with(said), "{line}");

@@ -84,6 +84,7 @@
 //! | [`eval`] | accuracy, loss, perplexity, choices, parameters, FLOPs |
 //! | [`train`] | training with the masks held |
 //! | [`prune`] | the driver: at once, in steps, by whole units, on plain files |
+//! | [`sparse_training`] | masks that are found before or while training: lottery tickets, dynamic sparse training, learned masks |
 //! | [`report`] | tables, figures and pages, as strings |
 //! | [`job`] | pruning as one value: checked, run with a callback, written as a recipe, kept in a record |
 //! | [`study`] | one's own criterion beside every built-in one, over budgets and seeds |
@@ -110,6 +111,7 @@ pub mod calibrate;
 pub mod eval;
 pub mod train;
 pub mod prune;
+pub mod sparse_training;
 pub mod report;
 pub mod job;
 pub mod study;

@@ -13,6 +13,7 @@
 //! whether its rows have the same bits as those in the file, or lie within their tolerance of them (the function [`verify()`]).
 
 mod options;
+mod images;
 mod rule;
 mod claims;
 mod excuses;
@@ -20,6 +21,7 @@ mod verify;
 
 pub use claims::{Claim, Claims};
 pub use excuses::{Excuse, Excuses, Run};
+pub use images::DigitImages;
 pub use options::Options;
 pub use rule::ClaimRule;
 pub use verify::{Verification, VerifiedClaim, VerifiedNumber};

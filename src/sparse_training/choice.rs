@@ -84,7 +84,13 @@ impl MaskChoice {
     ///
     /// # Panics
     /// If there are not weights and scores of every layer.
-    pub fn masks(&self, layers: &[LayerInfo], weights: &[Array2<f32>], scores: &[Array2<f32>], sparsity: f64) -> Result<Vec<Mask>> {
+    pub fn masks(
+        &self,
+        layers: &[LayerInfo],
+        weights: &[Array2<f32>],
+        scores: &[Array2<f32>],
+        sparsity: f64,
+    ) -> Result<Vec<Mask>> {
         assert!(layers.len() == weights.len() && layers.len() == scores.len(), "weights and scores of every layer");
         let views: Vec<LayerView<'_>> = layers
             .iter()

@@ -37,14 +37,24 @@ pub enum Control {
 ///
 /// # Errors
 /// [`Error::UnknownName`] for a mask of no layer; [`Error::Shape`] if the models differ.
-pub fn controlled<M: Prunable + Clone>(start: &M, fresh: &M, masks: &[(String, Mask)], control: Control, seed: Seed) -> Result<M> {
+pub fn controlled<M: Prunable + Clone>(
+    start: &M,
+    fresh: &M,
+    masks: &[(String, Mask)],
+    control: Control,
+    seed: Seed,
+) -> Result<M> {
     let mut model = if control == Control::Reinitialised { fresh.clone() } else { start.clone() };
     let layers = model.layers();
     for (name, mask) in masks {
         let layer: &LayerInfo = find_layer(&layers, name)?;
         let (own, other) = (start.read(name)?, fresh.read(name)?);
         if own.dim() != other.dim() {
-            return Err(Error::shape(format!("fresh weight of {name}"), &[own.nrows(), own.ncols()], &[other.nrows(), other.ncols()]));
+            return Err(Error::shape(
+                format!("fresh weight of {name}"),
+                &[own.nrows(), own.ncols()],
+                &[other.nrows(), other.ncols()],
+            ));
         }
         let sd = own.std(0.0);
         let sign = |at: (usize, usize), magnitude: f32| if own[at] == 0.0 { 0.0 } else { magnitude.copysign(own[at]) };

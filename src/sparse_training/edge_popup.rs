@@ -17,12 +17,12 @@
 use super::choice::MaskChoice;
 use super::method::Prunable;
 use super::reparametrized::{Effective, Reparametrization, masked, pruned};
+use crate::Result;
 use crate::mask::Mask;
 use crate::nn::LayerInfo;
 use crate::rng::Stream;
 use crate::solve::Pruned;
 use crate::train::TrainStep;
-use crate::Result;
 use ndarray::{Array2, Zip};
 
 /// A mask over random weights; see the module. [`Reparametrized`](super::Reparametrized) makes a method of it.

@@ -199,9 +199,8 @@ impl Reparametrization for GumbelPattern {
         let soft = self.soft(y, weight.dim());
         let each = self.penalty / self.weights.max(1) as f32;
         // ∂/∂(y S), of the loss and of what it is lessened by.
-        let of_masks = Array2::from_shape_fn(weight.dim(), |at| {
-            gradient[at] * weight[at] - 2.0 * each * weight[at] * weight[at] * soft[at]
-        });
+        let of_masks =
+            Array2::from_shape_fn(weight.dim(), |at| gradient[at] * weight[at] - 2.0 * each * weight[at] * weight[at] * soft[at]);
         let groups = weight.ncols() / self.m;
         let mut of_own = Array2::zeros(own.dim());
         for (group, mut out) in of_own.rows_mut().into_iter().enumerate() {

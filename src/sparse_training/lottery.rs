@@ -105,7 +105,8 @@ impl LotteryTickets {
             masks.iter().zip(&fractions).map(|(mask, &fraction)| left(mask.kept(), fraction)).collect()
         };
         let one = |((layer, scores), keep): ((&LayerInfo, &Array2<f32>), usize)| {
-            select(scores, Pattern::Unstructured, Scope::Layer, Budget::new(keep, layer.len())?).map_err(|e| e.in_layer(&layer.name))
+            select(scores, Pattern::Unstructured, Scope::Layer, Budget::new(keep, layer.len())?)
+                .map_err(|e| e.in_layer(&layer.name))
         };
         layers.iter().zip(&scores).zip(keeps).map(one).collect()
     }

@@ -60,7 +60,10 @@ fn agrees_with_differences<R: Reparametrization + Clone>(map: &R, of_weights: bo
                 }
                 let expected = 0.5 * (right + left);
                 let found = f64::from(analytic[place]);
-                assert!((found - expected).abs() < 4e-3 * (1.0 + expected.abs()), "{map:?} layer {l} {which} {place:?}: {found} for {expected}");
+                assert!(
+                    (found - expected).abs() < 4e-3 * (1.0 + expected.abs()),
+                    "{map:?} layer {l} {which} {place:?}: {found} for {expected}"
+                );
                 checked += 1;
             }
         }
@@ -205,7 +208,10 @@ fn movement_scores_are_sums_of_gradient_times_weight() {
     assert_eq!(of_s, &slopes[0] * &weights[0]);
     // All scores tie, so the first weights stay.
     let order = Array2::from_shape_fn((3, 8), |(r, c)| r * 8 + c);
-    ndarray::Zip::from(&of_w).and(&slopes[0]).and(&order).for_each(|d, g, at| assert_eq!(*d, if *at < kept(24) { *g } else { 0.0 }));
+    ndarray::Zip::from(&of_w)
+        .and(&slopes[0])
+        .and(&order)
+        .for_each(|d, g, at| assert_eq!(*d, if *at < kept(24) { *g } else { 0.0 }));
 }
 
 #[test]
@@ -257,7 +263,10 @@ fn settings_that_cannot_be_meant_are_refused_with_their_numbers() {
     (gates.penalty, gates.pattern) = (1.0, Pattern::Nm { n: 2, m: 4 });
     says(gates.layers(&model), "2:4");
     says(GumbelPattern::new(2, 3).layers(&model), "3 does not divide the 8 inputs");
-    says(GumbelPattern::new(8, 16).layers(&NamedLayers::new([("a", Array2::zeros((1, 16)))]).unwrap()), "12870 masks keep 8 of 16");
+    says(
+        GumbelPattern::new(8, 16).layers(&NamedLayers::new([("a", Array2::zeros((1, 16)))]).unwrap()),
+        "12870 masks keep 8 of 16",
+    );
     says(SoftThreshold { initial: f32::NAN, skip: vec![] }.layers(&model), "initial: NaN is not finite");
     says(SoftThreshold { initial: 0.0, skip: vec!["c".into()] }.layers(&model), "'c'");
     let mut movement = Movement::new(MaskChoice::uniform(0.5));

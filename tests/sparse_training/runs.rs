@@ -11,8 +11,8 @@ use lacuna::models::{Init, mlp};
 use lacuna::nn::{Activation, Layers, Loss, Method, Model, Network, Samples};
 use lacuna::rng::Seed;
 use lacuna::sparse_training::{
-    Acdc, EdgePopup, FixedMask, GradualMagnitude, GumbelPattern, HardConcrete, MaskChoice, Movement, OwnTraining,
-    Reparametrized, Rigl, SoftThreshold, SparseEvolution, SparseMethod, SparseTraining, TopKast, train_sparse,
+    Acdc, EdgePopup, FixedMask, GradualMagnitude, GumbelPattern, HardConcrete, MaskChoice, Movement, OwnTraining, Reparametrized,
+    Rigl, SoftThreshold, SparseEvolution, SparseMethod, SparseTraining, TopKast, train_sparse,
 };
 use lacuna::train::{Decay, TrainConfig};
 use std::path::Path;
@@ -124,7 +124,10 @@ fn what_has_no_budget_becomes_sparser_the_more_it_costs() {
 #[test]
 fn a_gumbel_mask_learns_which_weights_of_each_group_stay() {
     // A target that needs the small weights: the large ones do nothing but harm.
-    let weight = ndarray::Array2::from_shape_fn((6, 16), |(r, c)| if c % 4 < 2 { 0.5 } else { 1.0 } * if (r + c) % 3 == 0 { -1.0 } else { 1.0 });
+    let weight = ndarray::Array2::from_shape_fn(
+        (6, 16),
+        |(r, c)| if c % 4 < 2 { 0.5 } else { 1.0 } * if (r + c) % 3 == 0 { -1.0 } else { 1.0 },
+    );
     let wanted = weight.mapv(|w: f32| if w.abs() < 0.75 { w } else { 0.0 });
     let mut model = mlp(&[16, 6], Activation::Tanh, Init::He, Seed(0)).unwrap();
     model.param_mut("fc1.weight").unwrap().set_value(weight).unwrap();
@@ -169,7 +172,11 @@ fn a_language_model_is_trained_by_the_same_calls() {
         let found = train(&mut model, &text, &config(8, 4, 5e-3, ADAM), &mut *method);
         assert!(found.losses[7] < found.losses[0], "{}: {:?}", method.name(), found.losses);
         let (kept, of) = kept(&model);
-        assert!(method.name() == "hard-concrete" || method.name() == "str" || kept.abs_diff(of / 2) <= model.layers().len(), "{}: {kept} of {of}", method.name());
+        assert!(
+            method.name() == "hard-concrete" || method.name() == "str" || kept.abs_diff(of / 2) <= model.layers().len(),
+            "{}: {kept} of {of}",
+            method.name()
+        );
     }
 }
 
@@ -178,7 +185,8 @@ fn the_same_seed_gives_the_same_bits_and_rigl_costs_what_its_appendix_says() {
     let all = digits();
     let (x, t) = (all.x().clone(), all.one_hot(1.0, 0.0));
     let data = Calibration::new(&x, &t, Loss::CrossEntropy);
-    for (first, second) in with_a_budget(MaskChoice::uniform(0.9), 5).into_iter().zip(with_a_budget(MaskChoice::uniform(0.9), 5)) {
+    for (first, second) in with_a_budget(MaskChoice::uniform(0.9), 5).into_iter().zip(with_a_budget(MaskChoice::uniform(0.9), 5))
+    {
         let run = |mut method: Box<dyn SparseMethod>| {
             let mut model = net();
             let found = train(&mut model, &data, &config(2, 200, 1e-3, ADAM), &mut *method);

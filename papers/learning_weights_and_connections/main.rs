@@ -5,9 +5,10 @@
 use lacuna::Result;
 use lacuna::allocate::{Lamp, Target};
 use lacuna::criteria::Magnitude;
+use lacuna::eval::Size;
 use lacuna::mask::{Pattern, Scope};
 use lacuna::models::{digits_convnet, lenet_5};
-use lacuna::nn::{Layers, Network};
+use lacuna::nn::Network;
 use lacuna::paper::{DigitImages, Figures, Options, Study};
 use lacuna::prune::{Outcome, Pruning, Schedule, iterative, one_shot};
 use lacuna::report::{Figure, Table};
@@ -31,8 +32,8 @@ fn cases(options: &Options) -> Vec<Case> {
     let case = |name, paper, network, samples, epochs, steps, keep| Case { name, paper, network, samples, epochs, steps, keep };
     let names = options.pick(("64-60-30-10", "a convnet"), ("LeNet-300-100", "LeNet-5"));
     vec![
-        case(names.0, fully, DigitImages::network, 60_000, options.pick((20, 6), (6, 2)), 5, options.pick(800, 21_900)),
-        case(names.1, conv, convolutional, 10_000, options.pick((12, 4), (5, 1)), 4, options.pick(900, 35_900)),
+        case(names.0, fully, DigitImages::network, 20_000, options.pick((20, 6), (6, 1)), 5, options.pick(800, 21_900)),
+        case(names.1, conv, convolutional, 4000, options.pick((12, 4), (5, 1)), 4, options.pick(900, 35_900)),
     ]
 }
 
@@ -43,10 +44,6 @@ struct Found {
     at_once: f64,
 }
 
-fn weights(network: &Network) -> usize {
-    network.layers().iter().filter_map(|(name, _)| Layers::mask(network, name).ok()?.map(|m| m.kept())).sum()
-}
-
 fn of_seed(options: &Options, case: &Case, seed: Seed) -> Result<Found> {
     let images = DigitImages::load(options, case.samples, seed)?;
     let error = |network: &Network| 100.0 - images.accuracy(network);
@@ -54,7 +51,7 @@ fn of_seed(options: &Options, case: &Case, seed: Seed) -> Result<Found> {
         |epochs, part: f32, decay| TrainConfig { learning_rate: part * 1.2e-3, decay, ..DigitImages::config(epochs, seed) };
     let mut dense = (case.network)(options, seed)?;
     images.fit(&mut dense, &config(case.epochs.0, 1.0, Decay::Cosine))?;
-    let of = Layers::layers(&dense).iter().map(lacuna::nn::LayerInfo::len).sum::<usize>();
+    let of = Size::of(&dense)?.weights;
     let sparsity = 1.0 - case.keep as f64 / of as f64;
     let (pattern, scope) = (Pattern::Unstructured, Scope::Layer);
     let (saliency, allocate) = (&Magnitude::default(), &Lamp);
@@ -64,7 +61,7 @@ fn of_seed(options: &Options, case: &Case, seed: Seed) -> Result<Found> {
     iterative(&dense, &images.samples(), &pruning, schedule, sparsity, |network: &mut Network, _| {
         let before = error(network);
         images.fit(network, &config(case.epochs.1, 0.3, Decay::Cosine))?;
-        steps.push((weights(network), before, error(network)));
+        steps.push((Size::of(network)?.kept_weights, before, error(network)));
         Ok(())
     })?;
     let Outcome { model: mut at_once, .. } = one_shot(&dense, &images.samples(), &pruning)?;

@@ -4,8 +4,9 @@
 
 use lacuna::Result;
 use lacuna::allocate::Lamp;
+use lacuna::eval::Size;
 use lacuna::models::{Init, mlp};
-use lacuna::nn::{Activation, Layers, Network};
+use lacuna::nn::{Activation, Network};
 use lacuna::paper::{DigitImages, Figures, Options, Study};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
@@ -18,29 +19,26 @@ struct Found {
     pairs: Vec<(usize, f64, f64)>,
 }
 
-fn weights(network: &Network) -> usize {
-    Layers::layers(network).iter().map(lacuna::nn::LayerInfo::len).sum()
-}
-
 fn of_seed(options: &Options, seed: Seed) -> Result<Found> {
-    let images = DigitImages::load(options, 10_000, seed)?;
+    let images = DigitImages::load(options, 5000, seed)?;
     let config = TrainConfig { decay: Decay::Cosine, ..DigitImages::config(options.pick(30, 10), seed) };
     let pixels = images.train.0.ncols();
     let of_width = |(first, second): (usize, usize)| mlp(&[pixels, first, second, 10], Activation::Relu, Init::Glorot, seed);
     let large = of_width(options.pick((60, 30), (300, 100)))?;
     let mut dense = large.clone();
     images.fit(&mut dense, &config)?;
+    let weights = |network: &Network| Size::of(network).map(|size| size.weights);
     let mut pairs = Vec::new();
     for widths in options.pick(vec![(15, 8), (7, 4)], vec![(75, 25), (36, 12), (18, 6), (9, 3)]) {
         let mut small = of_width(widths)?;
         images.fit(&mut small, &config)?;
-        let sparsity = 1.0 - weights(&small) as f64 / weights(&large) as f64;
-        let (mut sparse, every) = (large.clone(), options.pick(10, 50));
+        let sparsity = 1.0 - weights(&small)? as f64 / weights(&large)? as f64;
+        let (mut sparse, every) = (large.clone(), options.pick(10, 30));
         let mut method = GradualMagnitude::new(MaskChoice::allocated(sparsity, Lamp)).every(every);
         train_sparse(&mut sparse, &images.samples(), &config, &mut method, &mut |_, _, _| Ok(()))?;
-        pairs.push((weights(&small), images.accuracy(&small), images.accuracy(&sparse)));
+        pairs.push((weights(&small)?, images.accuracy(&small), images.accuracy(&sparse)));
     }
-    Ok(Found { dense: (weights(&large), images.accuracy(&dense)), pairs })
+    Ok(Found { dense: (weights(&large)?, images.accuracy(&dense)), pairs })
 }
 
 /// Runs the experiments.
@@ -57,7 +55,7 @@ pub fn run(options: &Options) -> Result<Study> {
         }
     }
     let each = |f: &dyn Fn(&Found) -> f64| -> Vec<(Seed, f64)> { seeds.iter().copied().zip(found.iter().map(f)).collect() };
-    let ours = options.pick("64-60-30-10, digits 8×8, 30 epochs", "LeNet-300-100, 10 000 of MNIST, 10 epochs");
+    let ours = options.pick("64-60-30-10, digits 8×8, 30 epochs", "LeNet-300-100, 5000 of MNIST, 10 epochs");
     let c = study.claims.setting("MobileNet, ImageNet; 90 % sparse against 0.25 of the width", ours);
     let least = options.pick("mean > 90", "mean > 94");
     c.add("dense: test accuracy, %", "70.6", least, 2)?.extend(each(&|f| f.dense.1));

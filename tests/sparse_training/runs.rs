@@ -74,7 +74,7 @@ fn every_method_with_a_budget_meets_it_and_learns() {
             let right = 100.0 * agreement(&model.forward(&x), all.labels());
             assert!(right > 60.0, "{} has {right:.1} % right, losses {:?}", method.name(), found.losses);
             let (mut stays, mut of) = (0, 0);
-            for layer in model.layers().iter().filter(|l| !choice.skip.contains(&l.name)) {
+            for layer in Layers::layers(&model).iter().filter(|l| !choice.skip.contains(&l.name)) {
                 let mask = Layers::mask(&model, &layer.name).unwrap().unwrap();
                 assert_eq!(mask.dropped_nonzeros(&model.read(&layer.name).unwrap()), 0);
                 (stays, of) = (stays + mask.kept(), of + mask.len());
@@ -104,7 +104,7 @@ fn what_has_no_budget_becomes_sparser_the_more_it_costs() {
         kept as f64 / of as f64
     };
     let own = OwnTraining { rate: 20.0, method: Some(ADAM) };
-    let mut gates = |penalty, pattern| {
+    let gates = |penalty, pattern| {
         let mut map = HardConcrete::new(penalty);
         map.pattern = pattern;
         density(&mut Reparametrized::trained(map, own), ADAM)
@@ -113,7 +113,7 @@ fn what_has_no_budget_becomes_sparser_the_more_it_costs() {
     assert!(dear < 0.8 && dear < cheap, "{cheap} and {dear} of the weights");
     let rows = gates(1.0, Pattern::Rows);
     assert!(rows <= 1.0 && rows > 0.0);
-    let mut thresholds = |weight_decay| {
+    let thresholds = |weight_decay| {
         let adam = Method::Adam { weight_decay };
         density(&mut Reparametrized::new(SoftThreshold { initial: -5.0, skip: vec![] }), adam)
     };

@@ -73,8 +73,7 @@ fn without_rewinding_survivors_go_on_and_one_ranking_takes_the_smallest_of_all()
 #[test]
 fn controls_change_what_they_say_and_nothing_else() {
     let (start, fresh) = (net(2), net(3));
-    let masks: Vec<(String, Mask)> = start
-        .layers()
+    let masks: Vec<(String, Mask)> = Layers::layers(&start)
         .into_iter()
         .map(|l| {
             let mut stream = Seed(9).stream(&l.name);
@@ -133,7 +132,7 @@ fn rounds_of_snip_are_exponential_and_scored_anew() {
         let keep = 488 - (488.0 * (1.0 - 0.1f64.powf(f64::from(round) / 3.0))).round() as usize;
         let measured = measure(&model, &data, Needs::none().and(Need::Gradient)).unwrap();
         let mut scores: Vec<(f32, usize, (usize, usize))> = Vec::new();
-        for (l, (layer, measured)) in model.layers().iter().zip(&measured).enumerate() {
+        for (l, (layer, measured)) in Layers::layers(&model).iter().zip(&measured).enumerate() {
             let weight = model.read(&layer.name).unwrap();
             let held = Layers::mask(&model, &layer.name).unwrap();
             let gradient = measured.gradient.as_ref().unwrap();
@@ -142,7 +141,7 @@ fn rounds_of_snip_are_exponential_and_scored_anew() {
         }
         scores.sort_by(|a, b| b.0.total_cmp(&a.0));
         scores.truncate(keep);
-        for (l, layer) in model.layers().into_iter().enumerate() {
+        for (l, layer) in Layers::layers(&model).into_iter().enumerate() {
             let kept = |r, c| scores.iter().any(|s| s.1 == l && s.2 == (r, c));
             model.set_mask(&layer.parameter, Some(Mask::from_fn(layer.shape.0, layer.shape.1, kept))).unwrap();
         }
@@ -166,7 +165,7 @@ fn synflow_neither_overflows_nor_collapses_in_a_deep_network() {
         let evidence = Evidence { layer: &layer.name, weight: weight.view(), mask: None, measured };
         SynFlow.score(&evidence).unwrap().iter().map(|s| f64::from(*s)).sum::<f64>()
     };
-    let sums: Vec<f64> = deep.layers().into_iter().zip(&measured).map(of).collect();
+    let sums: Vec<f64> = Layers::layers(&deep).into_iter().zip(&measured).map(of).collect();
     assert!(sums.iter().all(|s| s.is_finite() && (s / sums[0] - 1.0).abs() < 1e-3), "{sums:?}");
     let sparsity = 0.995;
     let rounds = |rounds| {

@@ -200,18 +200,16 @@ fn movement_scores_are_sums_of_gradient_times_weight() {
     map.layers(&model).unwrap();
     let own = map.begin(&infos, &mut weights.clone(), &mut Seed(0).stream("")).unwrap();
     assert!(own.iter().flatten().all(|s| *s == 0.0));
-    // Half of the way through the cubic schedule from 0.1 to 0.7.
-    let found = map.effective(&infos, &weights, &own, at(40, 100), &mut Seed(0).stream("")).unwrap();
-    let kept = |n: usize| n - (n as f64 * 0.5 * (1.0 - 0.125)).round() as usize;
-    assert_eq!((found.used[0].run, found.used[0].gradient), (kept(24), 24));
+    // A quarter of the way through the cubic schedule from 0.1 to 0.7: 32 · ½ (1 − 0.75³) = 9.25 of both layers go, so 23 stay, 17.25 of them in
+    // the first.
+    let found = map.effective(&infos, &weights, &own, at(25, 100), &mut Seed(0).stream("")).unwrap();
+    let kept = 17;
+    assert_eq!([found.used[0].run, found.used[0].gradient, found.used[1].run], [kept, 24, 6]);
     let (of_w, of_s) = map.back(0, &weights[0], &own[0], slopes[0].clone());
     assert_eq!(of_s, &slopes[0] * &weights[0]);
     // All scores tie, so the first weights stay.
     let order = Array2::from_shape_fn((3, 8), |(r, c)| r * 8 + c);
-    ndarray::Zip::from(&of_w)
-        .and(&slopes[0])
-        .and(&order)
-        .for_each(|d, g, at| assert_eq!(*d, if *at < kept(24) { *g } else { 0.0 }));
+    ndarray::Zip::from(&of_w).and(&slopes[0]).and(&order).for_each(|d, g, at| assert_eq!(*d, if *at < kept { *g } else { 0.0 }));
 }
 
 #[test]

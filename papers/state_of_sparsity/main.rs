@@ -54,7 +54,7 @@ type Found = BTreeMap<(&'static str, u64), (f64, f64, f64)>;
 
 fn of_seed(options: &Options, (sparsities, penalties): (&[f64], &[f32]), seed: Seed) -> Result<Found> {
     let images = DigitImages::load(options, 4000, seed)?;
-    let config = TrainConfig { decay: Decay::Cosine, ..DigitImages::config(options.pick(25, 6), seed) };
+    let config = TrainConfig { decay: Decay::Cosine, ..DigitImages::config(options.pick(12, 6), seed) };
     let start = DigitImages::network(options, seed)?;
     let every = options.pick(10, 25);
     let train = |mut network: Network, method: &mut dyn SparseMethod| -> Result<(Network, (f64, f64, f64))> {
@@ -110,9 +110,9 @@ pub fn run(options: &Options) -> Result<Study> {
         }
     }
     let each = |f: &dyn Fn(&Found) -> f64| -> Vec<(Seed, f64)> { seeds.iter().copied().zip(all.iter().map(f)).collect() };
-    let ours = options.pick("64-60-30-10, digits 8×8, 25 epochs", "LeNet-300-100, 4000 of MNIST, 6 epochs");
+    let ours = options.pick("64-60-30-10, digits 8×8, 12 epochs", "LeNet-300-100, 4000 of MNIST, 6 epochs");
     let c = study.claims.setting("ResNet-50, ImageNet; Transformer, WMT", ours);
-    c.add("dense: test accuracy, %", "76.69", "mean > 90", 2)?.extend(each(&|f| f[&("dense", 0)].1));
+    c.add("dense: test accuracy, %", "76.69", "mean > 85", 2)?.extend(each(&|f| f[&("dense", 0)].1));
     let mut gap = |what: &str, worse: (&'static str, u64), better: (&'static str, u64), paper: &str, rule: &str| -> Result<()> {
         c.add(format!("{what}: points of accuracy"), paper, rule, 2)?.extend(each(&|f| f[&better].1 - f[&worse].1));
         Ok(())

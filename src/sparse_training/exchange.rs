@@ -99,7 +99,7 @@ impl Exchanges {
         let Some(mask) = model.mask(&layer.name)?.map(|mask| mask.into_owned()) else { return Ok(()) };
         // No more than can come.
         let count = self.count(mask.kept(), step, steps).min(mask.len() - mask.kept());
-        let new = exchange(&mask, &*model.read(&layer.name)?, growth, count).map_err(|e| e.in_layer(&layer.name))?;
+        let new = exchange(&mask, &model.read(&layer.name)?, growth, count).map_err(|e| e.in_layer(&layer.name))?;
         // What is remembered of a weight that went is forgotten before it can come again.
         optimizer.forget(&layer.parameter, &new.and(&mask));
         model.set_mask(&layer.parameter, Some(new))

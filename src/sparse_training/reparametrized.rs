@@ -244,7 +244,10 @@ pub(super) fn times(gradient: &Array2<f32>, weight: &Array2<f32>) -> Array2<f32>
     Zip::from(gradient).and(weight).map_collect(|g, w| g * w)
 }
 
-/// Refuses a choice for maps that mask a whole matrix by scores of single weights only.
+/// The layers of a choice that is made every so many steps.
+///
+/// # Errors
+/// If these are 0; as [`MaskChoice::layers`].
 pub(super) fn check_every(every: usize, choice: &MaskChoice, model: &dyn Prunable) -> Result<Vec<LayerInfo>> {
     if every == 0 {
         return Err(Error::invalid_option("every", "0 steps between selections; 1 is the papers'"));

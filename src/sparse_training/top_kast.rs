@@ -66,7 +66,7 @@ impl Reparametrization for TopKast {
     }
 
     fn layers(&self, model: &dyn Prunable) -> Result<Vec<LayerInfo>> {
-        if !(0.0..=1.0).contains(&self.explored) || !(self.decay.is_finite() && self.decay >= 0.0) {
+        if !((0.0..=1.0).contains(&self.explored) && self.decay.is_finite() && self.decay >= 0.0) {
             let reason = format!("explored {} must lie in [0, 1], decay {} at 0 or above", self.explored, self.decay);
             return Err(Error::invalid_option("explored and decay", reason));
         }

@@ -86,6 +86,7 @@
 //! | [`report`] | tables, figures and pages, as strings |
 //! | [`advise`] | when sparse beats dense on this machine: measured once, asked for any shape |
 //! | [`prune`] | the driver: at once, in steps, by whole units, on plain files |
+//! | [`sparse_training`] | masks that are found before or while training: lottery tickets, dynamic sparse training, learned masks |
 //! | [`job`] | pruning as one value: checked, run with a callback, written as a recipe, kept in a record |
 //! | [`study`] | one's own criterion beside every built-in one, over budgets and seeds |
 //! | [`paper`] | what the programs of `papers/` share: claims, rules, options |
@@ -112,6 +113,7 @@ pub mod train;
 pub mod report;
 pub mod advise;
 pub mod prune;
+pub mod sparse_training;
 pub mod job;
 pub mod study;
 pub mod paper;

@@ -129,6 +129,22 @@ impl Optimizer {
         &self.moments
     }
 
+    /// Forgets what it remembers of the numbers of a parameter that a mask drops, as a step does of the mask that is held: for masks that
+    /// change twice between two steps.
+    ///
+    /// # Panics
+    /// If the mask has another size than the parameter.
+    pub fn forget(&mut self, name: &str, mask: &Mask) {
+        if let Some(Moments { first, second }) = self.moments.get_mut(name) {
+            [first, second].into_iter().filter(|state| !state.is_empty()).for_each(|state| hold(mask, state));
+        }
+    }
+
+    /// Forgets what it remembers of all parameters; the steps taken still count.
+    pub fn forget_all(&mut self) {
+        self.moments.clear();
+    }
+
     /// Takes one step of the whole model along `gradients` at `learning_rate`, then holds the masks: what they drop is 0 in the weights and
     /// in what is remembered.
     ///

@@ -14,6 +14,7 @@
 
 mod options;
 mod texts;
+mod images;
 mod rule;
 mod claims;
 mod excuses;
@@ -22,6 +23,7 @@ mod pieces;
 
 pub use claims::{Claim, Claims};
 pub use excuses::{Excuse, Excuses, Run};
+pub use images::DigitImages;
 pub use options::Options;
 pub use pieces::Pieces;
 pub use rule::ClaimRule;

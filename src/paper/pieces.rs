@@ -1,6 +1,6 @@
 //! Experiments on language models in pieces: each a job that leaves a folder.
 
-use crate::io::atomic;
+use super::texts::text_parts;
 use crate::job::{Event, ShrinkJob, TrainJob};
 use crate::rng::Seed;
 use crate::{Error, Result};
@@ -15,22 +15,14 @@ pub struct Pieces {
     seed: Seed,
 }
 
-/// The part of a text that is learnt from, of ten.
-const LEARNT: usize = 9;
-
 impl Pieces {
-    /// In `folder`, where `train.txt` gets the first nine tenths of the text up to the end of a line, and `test.txt` the rest.
+    /// In `folder`, with the text in two parts as [`text_parts`] cuts it: `train.txt` and `test.txt`.
     ///
     /// # Errors
     /// [`Error::Io`] if the disk refuses.
     pub fn new(folder: impl Into<PathBuf>, text: &str, seed: Seed) -> Result<Pieces> {
         let pieces = Pieces { folder: folder.into(), seed };
-        let bytes = &text.as_bytes()[..text.len() * LEARNT / 10];
-        let (train, test) = text.split_at(bytes.iter().rposition(|&b| b == b'\n').map_or(0, |n| n + 1));
-        atomic::create_dir(&pieces.folder)?;
-        for (name, part) in [("train.txt", train), ("test.txt", test)] {
-            atomic::write_bytes(pieces.path(name), part.as_bytes())?;
-        }
+        text_parts(&pieces.folder, text, 0.0)?;
         Ok(pieces)
     }
 

@@ -1,6 +1,6 @@
 //! Training of chains of layers, whatever is learnt, with dropout, max-norm and jitter.
 
-use super::steps::{Hooks, check_settings, run};
+use super::steps::{Hooks, check_settings, plain_step, run};
 use crate::nn::{Dropout, Layer, Mode, Model, Network, Objective, Samples};
 use crate::rng::Stream;
 use crate::train::TrainConfig;
@@ -102,7 +102,8 @@ pub(super) fn train_through(
         }
     };
     let seen = &mut |network: &mut Network, epoch: usize, loss: f64| seen(network, epoch, loss);
-    run(network, &Learnt { x, objective }, config, Hooks { forward, through, after, seen })
+    let hooks = Hooks { before: &mut |_, _| Ok(()), step: &mut plain_step, forward, through, after, seen };
+    run(network, &Learnt { x, objective }, config, hooks)
 }
 
 /// Samples of a network, and an objective.

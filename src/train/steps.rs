@@ -4,11 +4,36 @@ use crate::nn::{Gradients, Method, Mode, Model, Optimizer, Parameters, Samples, 
 use crate::train::TrainConfig;
 use crate::{Error, Result};
 
+/// Where a run of training is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrainStep {
+    /// This step, from 0.
+    pub step: usize,
+    /// Steps of the whole run.
+    pub steps: usize,
+    /// Of this step.
+    pub learning_rate: f32,
+    /// Rows of outputs of this step: samples of a network, tokens of a language model.
+    pub rows: usize,
+}
+
 /// Runs a model on a batch.
 type Forward<'f, M> = dyn FnMut(&M, <M as Model>::Batch) -> Result<<M as Model>::Tape> + 'f;
 
+/// Moves a model by its gradients.
+type Step<'f, M> = dyn FnMut(&mut M, Gradients, &mut Optimizer, TrainStep) -> Result<()> + 'f;
+
+/// The plain step: along the gradients.
+pub(crate) fn plain_step<M: Model>(model: &mut M, gradients: Gradients, optimizer: &mut Optimizer, at: TrainStep) -> Result<()> {
+    optimizer.step(model, &gradients, at.learning_rate)
+}
+
 /// What a loop does beside its steps.
-pub(super) struct Hooks<'h, M: Model> {
+pub(crate) struct Hooks<'h, M: Model> {
+    /// Called before each step.
+    pub before: &'h mut dyn FnMut(&mut M, TrainStep) -> Result<()>,
+    /// Moves the model by its gradients.
+    pub step: &'h mut Step<'h, M>,
     /// The run forward of a step.
     pub forward: &'h mut Forward<'h, M>,
     /// The model whose losses and gradients move the one that is trained, if it is another.
@@ -53,19 +78,30 @@ where
     M: Model,
     S: Samples<Batch = M::Batch>,
 {
+    check_training(model, data, config)?;
+    let forward = &mut |model: &M, batch: M::Batch| model.forward(&batch, Mode::Train, &mut ());
+    let hooks =
+        Hooks { before: &mut |_, _| Ok(()), step: &mut plain_step, forward, through: &|_| Ok(None), after: &mut |_| (), seen };
+    run(model, data, config, hooks)
+}
+
+/// Refuses what cannot be trained so.
+pub(crate) fn check_training<M, S>(model: &M, data: &S, config: &TrainConfig) -> Result<()>
+where
+    M: Model,
+    S: Samples<Batch = M::Batch>,
+{
     let samples = data.len();
     if samples == 0 || config.batch == 0 {
         return Err(Error::invalid_option("training", format!("{samples} samples in batches of {}", config.batch)));
     }
     data.check(model.widths())?;
     model.check_finite()?;
-    check_settings(config)?;
-    let forward = &mut |model: &M, batch: M::Batch| model.forward(&batch, Mode::Train, &mut ());
-    run(model, data, config, Hooks { forward, through: &|_| Ok(None), after: &mut |_| (), seen })
+    check_settings(config)
 }
 
 /// The loop.
-pub(super) fn run<M, S>(model: &mut M, data: &S, config: &TrainConfig, hooks: Hooks<'_, M>) -> Result<Vec<f64>>
+pub(crate) fn run<M, S>(model: &mut M, data: &S, config: &TrainConfig, hooks: Hooks<'_, M>) -> Result<Vec<f64>>
 where
     M: Model,
     S: Samples<Batch = M::Batch>,
@@ -79,6 +115,9 @@ where
         let (mut sum, mut count) = (0.0, 0);
         for part in order.permutation(samples).chunks(config.batch) {
             let rows = data.rows(part);
+            let learning_rate = config.learning_rate * config.decay.factor(step, steps);
+            let at = TrainStep { step, steps, learning_rate, rows: rows.len() };
+            (hooks.before)(model, at)?;
             let made = (hooks.through)(model)?;
             let tape = (hooks.forward)(made.as_ref().unwrap_or(model), data.batch(part))?;
             model.absorb(&tape);
@@ -89,7 +128,7 @@ where
             if !loss.is_finite() {
                 return Err(failed(&format!("the loss is {loss}"), epoch, config));
             }
-            optimizer.step(model, &gradients, config.learning_rate * config.decay.factor(step, steps))?;
+            (hooks.step)(model, gradients, &mut optimizer, at)?;
             (hooks.after)(model);
             step += 1;
         }

@@ -5,6 +5,7 @@ use super::settings::PruneJob;
 use crate::criteria::Need;
 use crate::data::Sequences;
 use crate::io::Folder;
+use crate::lm::CalibrationMix;
 use crate::mask::Budget;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -27,7 +28,7 @@ pub(super) fn options(job: &PruneJob, plan: &Plan<'_>) -> Value {
         ("--scope", true, json!(plan.scope)),
         ("--only", !job.only.is_empty(), json!(job.only)),
         ("--skip", !job.skip.is_empty(), json!(job.skip)),
-        ("--seed", reads("seed"), json!(job.seed)),
+        ("--seed", reads("seed") || CalibrationMix::draws(job.calibration.as_deref()), json!(job.seed)),
         ("--samples", plan.measures, json!(job.samples)),
         ("--context", plan.measures, json!(job.context)),
         ("--inputs", measured, json!(job.inputs)),

@@ -27,6 +27,8 @@ fn or_infinite<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64,
 pub enum Stage {
     /// The perplexity of the model before it is pruned; steps are blocks.
     PerplexityBefore,
+    /// Texts that the model writes to calibrate on; steps are tokens at most.
+    Texts,
     /// Gradients of the calibration's loss; steps are sequences.
     Gradients,
     /// Weights read to be ranked over all layers, for the allocations `global` and `lamp`; steps are layers.
@@ -54,6 +56,7 @@ impl Stage {
     pub fn name(self) -> &'static str {
         match self {
             Stage::PerplexityBefore => "perplexity before",
+            Stage::Texts => "texts",
             Stage::Gradients => "gradients",
             Stage::Ranking => "ranking",
             Stage::Outliers => "outliers",

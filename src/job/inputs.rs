@@ -1,11 +1,12 @@
 //! What jobs on a model's folder read, and where they keep what they measure.
 
-use super::event::Event;
-use super::search::Watch;
+use super::event::{Event, Stage};
+use super::search::{Watch, progress};
 use crate::data::{Bos, Sequences, Tokens};
 use crate::eval::available_memory;
 use crate::io::Folder;
-use crate::lm::{Config, remark};
+use crate::lm::{CalibrationMix, Config, remark};
+use crate::rng::Seed;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -55,17 +56,32 @@ pub(super) struct CalibrationText<'a> {
     pub samples: usize,
     pub context: usize,
     pub bos: Bos,
+    /// Draws documents and sequences where there are several sources, and texts of the model's own.
+    pub seed: u64,
+}
+
+/// The files that are read to measure on.
+pub(super) fn calibration_files(calibration: Option<&Path>) -> Result<Vec<PathBuf>> {
+    let Some(given) = calibration else { return Ok(Vec::new()) };
+    Ok(match CalibrationMix::of_path(given)? {
+        Some(mix) => mix.files().map(PathBuf::from).collect(),
+        None => vec![given.to_path_buf()],
+    })
 }
 
 impl CalibrationText<'_> {
     /// The tokens of calibration, exactly as many as asked for, and where the token that begins a text stands among them.
-    pub fn read(&self, folder: &Folder, config: &Config) -> Result<(Sequences, String)> {
+    pub fn read(&self, folder: &Folder, config: &Config, watch: &mut Watch<'_>) -> Result<(Sequences, String)> {
         let Some(file) = self.file else { return Ok((Sequences::nothing(), String::new())) };
         if let Some(positions) = config.stated_context().filter(|p| self.context > *p) {
             return Err(Error::invalid_option(
                 "context",
                 format!("{} tokens; this model has {positions} positions", self.context),
             ));
+        }
+        if let Some(mix) = CalibrationMix::of_path(file)? {
+            let see = &mut |done, of| progress(watch, Stage::Texts, done, of);
+            return mix.read(folder, config, (self.samples, self.context, self.bos), Seed(self.seed), see);
         }
         let tokens = Tokens::read(file, folder, config, self.bos)?;
         let short = || {

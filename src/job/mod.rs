@@ -25,6 +25,7 @@ mod described;
 mod standing;
 mod recipe;
 mod report;
+mod excess;
 mod page;
 mod search;
 mod inputs;
@@ -41,6 +42,7 @@ mod train;
 mod pipeline;
 
 pub use described::FewTokens;
+pub use excess::Excess;
 pub use event::{Event, Stage, ValidationRecord, unused_note};
 pub use export::{ExportJob, ExportReport};
 pub use methods::{Allocation, Methods, PruneMethod};

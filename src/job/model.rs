@@ -3,7 +3,7 @@
 use super::check::Plan;
 use super::described::{self, FewTokens};
 use super::event::{Event, Stage};
-use super::inputs::{CalibrationText, activation_bytes, open_whole, remarks, scratch_folder};
+use super::inputs::{CalibrationText, activation_bytes, calibration_files, open_whole, remarks, scratch_folder};
 use super::methods::{Kind, Methods};
 use super::quality::{Quality, Texts, texts_of};
 use super::report::{ModelReport, PruneReport};
@@ -35,7 +35,9 @@ impl PruneJob {
         let allocation = plan.allocation;
         let folder = open_whole(model)?;
         let texts = texts_of(self.text.as_deref())?;
-        let inputs = [Some(model), self.calibration.as_deref()].into_iter().flatten().chain(texts.iter().map(PathBuf::as_path));
+        let measured_on = calibration_files(self.calibration.as_deref())?;
+        let inputs =
+            [model].into_iter().chain(measured_on.iter().map(PathBuf::as_path)).chain(texts.iter().map(PathBuf::as_path));
         let inputs: Vec<&Path> = inputs.collect();
         let output = match self.resume && !self.force {
             true => outputs::apart(out, &inputs).map(|()| Output::from(out))?,
@@ -59,9 +61,9 @@ impl PruneJob {
         let whole = SequenceGradients::wanted(plan.needs) || allocation.predicts();
         let bytes = activation_bytes(self.activation_bytes()?, whole, &folder);
         let memory = ActivationMemory::new(bytes, scratch_folder(self.scratch.as_deref(), out)?);
-        let text =
-            CalibrationText { file: self.calibration.as_deref(), samples: self.samples, context: self.context, bos: self.bos };
-        let (calibration, bos) = text.read(&folder, &config)?;
+        let (file, seed) = (self.calibration.as_deref(), self.seed);
+        let text = CalibrationText { file, samples: self.samples, context: self.context, bos: self.bos, seed };
+        let (calibration, bos) = text.read(&folder, &config, watch)?;
         let nothing = Sequences::nothing();
         // Where nothing is measured nothing needs to run.
         let measured = if plan.reads_inputs() { &calibration } else { &nothing };

@@ -1,5 +1,6 @@
 //! A report as tables and as a page.
 
+use super::excess::Excess;
 use super::report::{FileReport, ModelReport, PerplexityReport, PruneReport};
 use crate::Result;
 use crate::eval::sparsity;
@@ -62,13 +63,24 @@ impl ModelReport {
                 |p: &PerplexityReport| format!("perplexity {:.4} before, {:.4} after; {}\n", p.before(), p.after(), p.setting());
             return self.perplexity.as_ref().map_or(String::new(), line);
         }
+        let (context, bos) = (self.texts[0].context, &self.texts[0].bos);
+        format!("{}context {context}; BOS: {bos}\n", self.text_table().to_text())
+    }
+
+    /// Each text before and after, and the means.
+    fn text_table(&self) -> Table {
         let mut table = Table::new(["text", "perplexity before", "after", "ln (after / before)", "windows"]);
         for p in &self.texts {
             let excess = Cell::float(p.nll_after - p.nll_before, 4);
             table.row((p.text.display().to_string(), Cell::float(p.before(), 4), Cell::float(p.after(), 4), excess, p.windows));
         }
-        let (context, bos) = (self.texts[0].context, &self.texts[0].bos);
-        format!("{}context {context}; BOS: {bos}\n", table.to_text())
+        self.excess().into_iter().for_each(|excess| excess.rows(&mut table));
+        table
+    }
+
+    /// What the model lost on the texts, at home and abroad.
+    pub fn excess(&self) -> Option<Excess> {
+        Excess::of(&self.texts, self.job.as_ref().and_then(|job| job.calibration.as_deref()))
     }
 
     /// The model that was pruned.
@@ -100,6 +112,9 @@ impl ModelReport {
         }
         if let Some(few) = self.few_routed() {
             page = page.text(&format!("{few}."));
+        }
+        if self.texts.len() > 1 {
+            page = page.heading("Texts").table(&self.text_table());
         }
         for perplexity in self.texts.iter().chain(self.perplexity.as_ref().filter(|_| self.texts.is_empty())) {
             page = perplexity.on(page)?;

@@ -63,6 +63,11 @@ impl CalibrationMix {
         text.parse().map(Some)
     }
 
+    /// Whether what was given names several sources, of which sequences are drawn.
+    pub(crate) fn draws(given: Option<&Path>) -> bool {
+        given.is_some_and(|given| matches!(CalibrationMix::of_path(given), Ok(Some(_))))
+    }
+
     /// The sources and their fractions.
     pub fn sources(&self) -> &[(CalibrationSource, f64)] {
         &self.sources

@@ -9,7 +9,7 @@ use crate::eval::{Census, peak_memory};
 use crate::io::{Dtype, Folder, FolderWriter, Output, outputs};
 use crate::job::described::FewTokens;
 use crate::job::event::{Event, Stage};
-use crate::job::inputs::{CalibrationText, activation_bytes, open_whole, remarks, scratch_folder};
+use crate::job::inputs::{CalibrationText, activation_bytes, calibration_files, open_whole, remarks, scratch_folder};
 use crate::job::quality::{Quality, Texts, texts_of};
 use crate::job::standing::{Mine, Standing, is_of_another_run};
 use crate::kernels::Isa;
@@ -21,7 +21,7 @@ use crate::quantize::ScaleType;
 use crate::{Error, Result};
 use serde_json::Value;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 impl QuantizeJob {
@@ -43,8 +43,12 @@ impl QuantizeJob {
         let out = self.out.as_deref().ok_or_else(|| missing("out", "the folder to write"))?;
         let folder = open_whole(model)?;
         let texts = texts_of(self.text.as_deref())?;
-        let inputs: Vec<&Path> =
-            [Some(model), self.calibration.as_deref()].into_iter().flatten().chain(texts.iter().map(|t| t.as_path())).collect();
+        let measured_on = calibration_files(self.calibration.as_deref())?;
+        let inputs: Vec<&Path> = [model]
+            .into_iter()
+            .chain(measured_on.iter().map(PathBuf::as_path))
+            .chain(texts.iter().map(|t| t.as_path()))
+            .collect();
         let output = match self.resume && !self.force {
             true => outputs::apart(out, &inputs).map(|()| Output::from(out))?,
             false => outputs::folder(out, &inputs, self.force)?,
@@ -70,10 +74,10 @@ impl QuantizeJob {
             activation_bytes(self.activation_bytes()?, false, &folder),
             scratch_folder(self.scratch.as_deref(), out)?,
         );
-        let text =
-            CalibrationText { file: self.calibration.as_deref(), samples: self.samples, context: self.context, bos: self.bos };
+        let (file, seed) = (self.calibration.as_deref(), 0);
+        let text = CalibrationText { file, samples: self.samples, context: self.context, bos: self.bos, seed };
         let reads = self.method.measures();
-        let (calibration, bos) = if reads { text.read(&folder, &config)? } else { (Sequences::nothing(), String::new()) };
+        let (calibration, bos) = if reads { text.read(&folder, &config, watch)? } else { (Sequences::nothing(), String::new()) };
 
         let described = asked(self, grid, &folder, &calibration, &bos)?;
         let mine = Mine { record: "quantize.json", resume: self.resume, force: self.force, outcome: outcome(self) };

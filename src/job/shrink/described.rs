@@ -6,6 +6,7 @@ use super::settings::ShrinkJob;
 use crate::Result;
 use crate::data::Sequences;
 use crate::io::Folder;
+use crate::lm::CalibrationMix;
 use crate::prune::{Aggregation, VocabularyCut};
 use serde_json::{Map, Value, json};
 
@@ -43,7 +44,7 @@ pub(super) fn options(job: &ShrinkJob) -> Result<Value> {
         ("--round", job.searches(), json!(job.round)),
         ("--sort", job.sort, json!(true)),
         ("--depth-by", job.layers.is_some() || job.sublayers.is_some(), json!(job.depth_by)),
-        ("--seed", job.draws(), json!(job.seed)),
+        ("--seed", job.draws() || CalibrationMix::draws(job.calibration.as_deref()), json!(job.seed)),
         ("--samples", job.reads_calibration() && !prefix, json!(job.samples)),
         ("--context", job.reads_calibration() && !prefix, json!(job.context)),
         ("--damping", obs, json!(job.damping)),

@@ -11,7 +11,7 @@ use crate::data::Sequences;
 use crate::eval::peak_memory;
 use crate::io::{FolderWriter, Output, outputs};
 use crate::job::event::Event;
-use crate::job::inputs::{CalibrationText, activation_bytes, open_whole, remarks, scratch_folder};
+use crate::job::inputs::{CalibrationText, activation_bytes, calibration_files, open_whole, remarks, scratch_folder};
 use crate::job::quality::{Quality, Texts, texts_of};
 use crate::job::standing::{Mine, Standing, is_of_another_run};
 use crate::kernels::Isa;
@@ -20,7 +20,7 @@ use crate::prune::{ActivationMemory, ShrinkRecord, UnitScores};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 impl ShrinkJob {
@@ -42,8 +42,12 @@ impl ShrinkJob {
         let out = self.out.as_deref().ok_or_else(|| missing("out", "the folder to write"))?;
         let folder = open_whole(model)?;
         let texts = texts_of(self.text.as_deref())?;
-        let inputs: Vec<&Path> =
-            [Some(model), self.calibration.as_deref()].into_iter().flatten().chain(texts.iter().map(|t| t.as_path())).collect();
+        let measured_on = calibration_files(self.calibration.as_deref())?;
+        let inputs: Vec<&Path> = [model]
+            .into_iter()
+            .chain(measured_on.iter().map(PathBuf::as_path))
+            .chain(texts.iter().map(|t| t.as_path()))
+            .collect();
         let output = match self.resume && !self.force {
             true => outputs::apart(out, &inputs).map(|()| Output::from(out))?,
             false => outputs::folder(out, &inputs, self.force)?,
@@ -64,12 +68,12 @@ impl ShrinkJob {
             matches!(self.method, ShrinkMethod::Taylor | ShrinkMethod::Fisher) && self.moves() && !prefix && !reuses;
         let bytes = activation_bytes(self.activation_bytes()?, gradients_wanted, &folder);
         let memory = ActivationMemory::new(bytes, scratch_folder(self.scratch.as_deref(), out)?);
-        let text =
-            CalibrationText { file: self.calibration.as_deref(), samples: self.samples, context: self.context, bos: self.bos };
+        let (file, seed) = (self.calibration.as_deref(), self.seed);
+        let text = CalibrationText { file, samples: self.samples, context: self.context, bos: self.bos, seed };
         // What scores are of is compared where it is said, even if nothing is measured.
         let compares = reuses && self.calibration.is_some();
         let nothing = || (Sequences::nothing(), String::new());
-        let (given, bos) = if reads || compares { text.read(&folder, &config)? } else { nothing() };
+        let (given, bos) = if reads || compares { text.read(&folder, &config, watch)? } else { nothing() };
 
         let vocabulary = self.vocabulary.map(|keep| cut(&folder, &config, keep, &texts)).transpose()?;
         let described = asked(self, &folder, &given, vocabulary.as_ref(), &bos)?;

@@ -120,7 +120,8 @@ same_values!(ScopeArg, Scope: Layer, Row);
 #[derive(clap::Args)]
 #[command(next_help_heading = "Language models")]
 pub struct Language {
-    /// Text, or a safetensors file with a tensor input_ids, to measure inputs on
+    /// Text, or a safetensors file with a tensor input_ids, to measure inputs on; several as a.txt:0.5,b.jsonl:0.3,self:0.2 with their shares of the
+    /// tokens, drawn by --seed; self is what the model writes
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
     /// Sequences of calibration

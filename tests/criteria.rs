@@ -49,6 +49,7 @@ fn everything() -> Measured {
         hessian_gradient: Some(array![[3., 1., 2.], [2., -2., 0.25]]),
         synaptic_flow: Some(array![[1., 2., 3.], [4., 5., 6.]]),
         sample_gradients: Some(array![[1., 2., 3., 4., 5., 6.], [0., 1., 0., -1., 0., 2.]]),
+        input_magnitudes: Some(array![1., 1., 1.]),
     }
 }
 

@@ -3,6 +3,7 @@
 mod method;
 mod settings;
 mod setters;
+mod check;
 mod described;
 mod vocabulary;
 mod report;

@@ -27,8 +27,8 @@ header = json.dumps({"input_ids": {"dtype": "U32", "shape": [512], "data_offsets
 open(sys.argv[1], "wb").write(struct.pack("<Q", len(header)) + header + data)
 END
 block=$((64 * 3 * hidden * features * 4 / 1000000))
-# A block, and below half of another for everything else: statistics of an expert, hidden states, the program.
-most=$((block * 3 / 2))
+# A block, and below another for everything else: statistics of an expert, hidden states, the program.
+most=$((block * 9 / 5))
 echo "a block of 64 experts has $block MB in f32; at most $most MB are allowed"
 failed=0
 run() {

@@ -238,7 +238,7 @@ impl<'a> Reader<'a> {
     /// An expert without features.
     fn hollow(&self, path: &str, [gate, up, down]: [&'static str; 3]) -> Result<FeedForward> {
         let hidden = self.recipe.hidden;
-        let empty = |part: &str, shape: (usize, usize)| Linear::new(&format!("{path}{part}"), Array2::zeros(shape), None);
+        let empty = |part: &str, shape: (usize, usize)| Linear::new(format!("{path}{part}"), Array2::zeros(shape), None);
         let gate = empty(gate, (0, hidden));
         let up = empty(up, (0, hidden)).in_group(gate.name());
         FeedForward::new(UpProjection::Gated { up, gate }, empty(down, (hidden, 0)), self.recipe.activation)

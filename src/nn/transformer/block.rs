@@ -234,11 +234,6 @@ impl Block {
         self.join(&self.feed_after, h, |h| mixture.add_seen(&x, h, &mut (), see));
     }
 
-    /// Whether it is a mixture whose experts add to the hidden states behind attention themselves, so that they may do so one after another.
-    pub(crate) fn adds_experts_one_by_one(&self) -> bool {
-        self.mixture().is_some() && !self.is_parallel() && self.feed_after.is_none()
-    }
-
     /// Whether the feed-forward layers run beside attention.
     pub(crate) fn is_parallel(&self) -> bool {
         self.residual == Residual::Parallel

@@ -53,7 +53,8 @@ impl<'a> DenseBlock<'a> {
     /// As [`load_block`].
     pub fn load(folder: &'a Folder, config: &'a Config, number: usize) -> Result<Self> {
         let hollow = load_block_without_experts(folder, config, number)?;
-        match hollow.adds_experts_one_by_one() {
+        // They add to the hidden states behind attention themselves, so that they may do so one after another.
+        match hollow.mixture().is_some() && !hollow.is_parallel() && hollow.feed_after.is_none() {
             true => Ok(DenseBlock { block: hollow, apart: Some((folder, config, number)) }),
             false => Ok(DenseBlock { block: load_block(folder, config, number)?, apart: None }),
         }

@@ -36,8 +36,8 @@ type Cuts = BTreeMap<String, [f64; 2]>;
 
 impl Bench {
     fn train(options: &Options, at: PathBuf, seed: Seed) -> Result<Bench> {
-        let [vocab, hidden, features, heads, layers] = options.pick([256, 24, 72, 4, 6], [384, 48, 144, 4, 8]);
-        let [steps, context, batch] = options.pick([160, 48, 6], [600, 64, 8]);
+        let [vocab, hidden, features, heads, layers] = options.pick([300, 24, 72, 4, 6], [384, 32, 96, 4, 6]);
+        let [steps, context, batch] = options.pick([160, 48, 6], [300, 48, 8]);
         text_parts(&at, EMBEDDED, 0.0)?;
         let (text, random, model) = (at.join("train.txt"), at.join("random"), at.join("base"));
         let config = Config::parse(&json!({
@@ -111,7 +111,7 @@ pub fn run(options: &Options) -> Result<Study> {
         found.push((seed, Bench { at, model, seed, sizes: [32, 512, 20] }.run()?));
     }
     let mut study = Study::default();
-    let trained = options.pick("6 layers, 24 hidden, 72 features, 4 heads", "8 layers, 48 hidden, 144 features, 4 heads");
+    let trained = options.pick("6 layers, 24 hidden, 72 features, 4 heads", "6 layers, 32 hidden, 96 features, 4 heads");
     let on = options.model.as_ref().map_or(trained.to_string(), |(model, _)| model.display().to_string());
     let each = |f: &dyn Fn(&Cuts) -> f64| found.iter().map(|(seed, cuts)| (*seed, f(cuts))).collect::<Vec<_>>();
     let ratio = |a: &str, b: &str| each(&|of| of[a][0] / of[b][0]);

@@ -179,6 +179,13 @@ fn what_does_not_fit_is_one_line_with_the_numbers() {
     folder.succeeds(&["prune", "lm", "pruned", "--sparsity", "0.5"]);
     let line = folder.refuses(&["shrink", "pruned", "out", "--method", "random", "--intermediate", "3"]);
     assert!(line.contains("its weights have masks"), "{line}");
+    // A tokenizer without merges.
+    let vocab: serde_json::Map<String, Value> = (0..30).map(|n| (format!("w{n}"), n.into())).collect();
+    let words = serde_json::json!({"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"}});
+    fs::write(folder.path("lm/tokenizer.json"), words.to_string()).unwrap();
+    fs::write(folder.path("text.txt"), "w1 w2 w3").unwrap();
+    let line = folder.refuses(&["shrink", "lm", "out", "--vocabulary", "20", "--text", "text.txt"]);
+    assert!(line.starts_with("vocabulary: tokenizer.json cannot be trimmed: a model of type"), "{line}");
 }
 
 #[test]

@@ -42,8 +42,8 @@ mod train;
 mod pipeline;
 
 pub use described::FewTokens;
-pub use excess::Excess;
 pub use event::{Event, Stage, ValidationRecord, unused_note};
+pub use excess::Excess;
 pub use export::{ExportJob, ExportReport};
 pub use methods::{Allocation, Methods, PruneMethod};
 pub use pack::PackJob;

@@ -3,12 +3,8 @@
 mod method;
 mod settings;
 mod setters;
-<<<<<<< HEAD
 mod checks;
 mod scores;
-=======
-mod check;
->>>>>>> b26
 mod described;
 mod vocabulary;
 mod times;

@@ -3,11 +3,7 @@
 use super::method::{ShrinkMethod, UnitMetric};
 use crate::data::Bos;
 use crate::job::recipe::{self, Recipe};
-<<<<<<< HEAD
 use crate::prune::{Aggregation, DepthScore, ExpertScore, HiddenScore, ShrinkSizes, SizeAmount, SubLayer};
-=======
-use crate::prune::{DepthScore, ExpertScore, HiddenScore, ShrinkSizes, SizeTarget};
->>>>>>> b26
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -307,7 +303,6 @@ impl ShrinkJob {
         let ShrinkJob { intermediate, heads, kv_heads, hidden, layers, .. } = *self;
         ShrinkSizes { intermediate, heads, kv_heads, hidden, layers }
     }
-<<<<<<< HEAD
 
     /// Refuses numbers outside their range, whatever the method reads, and paths that no recipe and no record can hold.
     ///
@@ -341,8 +336,6 @@ impl ShrinkJob {
         self.activation_bytes()?;
         self.correction().map(|_| ())
     }
-=======
->>>>>>> b26
 }
 
 #[cfg(test)]
@@ -410,7 +403,6 @@ mod tests {
         let job = ShrinkJob::default();
         assert_eq!(ShrinkJob::from_toml(&job.to_toml().unwrap()).unwrap(), job);
     }
-<<<<<<< HEAD
 
     #[test]
     fn settings_out_of_range_are_refused_by_name() {
@@ -432,6 +424,4 @@ mod tests {
         assert!(weights.clone().heads(1).check().is_ok());
         assert!(line(weights.layers(1)).starts_with("calibration: layers, sub-layers and hidden features"));
     }
-=======
->>>>>>> b26
 }

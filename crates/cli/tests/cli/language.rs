@@ -225,14 +225,17 @@ fn many_texts_are_written_side_by_side_and_each_is_what_it_is_alone() {
 #[test]
 fn calibration_is_drawn_from_several_sources_and_from_the_model() {
     let folder = tiny();
-    let words = |n: usize| (0..n).map(|i| ["The weights", "of a model", "are pruned", "and kept"][i * 7 % 4]).collect::<Vec<_>>().join(" ");
+    let words = |n: usize| {
+        (0..n).map(|i| ["The weights", "of a model", "are pruned", "and kept"][i * 7 % 4]).collect::<Vec<_>>().join(" ")
+    };
     std::fs::write(folder.path("home-calibration.txt"), words(200)).unwrap();
     std::fs::write(folder.path("home-judge.txt"), words(90)).unwrap();
     std::fs::write(folder.path("far-judge.txt"), words(50)).unwrap();
     let lines: String = (0..40).map(|i| format!("{{\"text\": \"{} {}\"}}\n", words(3), words(i % 5 + 1))).collect();
     std::fs::write(folder.path("docs.jsonl"), lines).unwrap();
     let prune = |out: &str, calibration: &str, more: &[&str]| {
-        let args = ["prune", "tiny", out, "--method", "sparsegpt", "--sparsity", "0.5", "--calibration", calibration, "--samples", "10"];
+        let args =
+            ["prune", "tiny", out, "--method", "sparsegpt", "--sparsity", "0.5", "--calibration", calibration, "--samples", "10"];
         [&args[..], &["--context", "8"], more].concat().into_iter().map(String::from).collect::<Vec<String>>()
     };
     let run = |out: &str, calibration: &str, more: &[&str]| {
@@ -250,12 +253,14 @@ fn calibration_is_drawn_from_several_sources_and_from_the_model() {
     run("b", mix, &["--resume"]);
     let line = folder.refuses(&prune("b", "docs.jsonl,self", &["--resume"]).iter().map(String::as_str).collect::<Vec<_>>());
     assert!(line.contains("--calibration"), "{line}");
-    let refused = |calibration: &str| folder.refuses(&prune("z", calibration, &[]).iter().map(String::as_str).collect::<Vec<_>>());
+    let refused =
+        |calibration: &str| folder.refuses(&prune("z", calibration, &[]).iter().map(String::as_str).collect::<Vec<_>>());
     assert!(refused("docs.jsonl:0.5,self:0.6").ends_with("calibration: the shares 0.5, 0.6 sum to 1.1, not to 1"));
     let line = refused("home-judge.txt:0.9,docs.jsonl:0.1");
     assert!(!line.contains("fewer") || line.contains("of its share"), "{line}");
     assert!(refused("far-judge.txt:0.9,missing.txt:0.1").contains("missing.txt"));
-    std::fs::write(folder.path("broken.jsonl"), [b"{\"text\": \"a\"}\n{\"text\": \"".as_slice(), &[0xff, b'"', b'}']].concat()).unwrap();
+    std::fs::write(folder.path("broken.jsonl"), [b"{\"text\": \"a\"}\n{\"text\": \"".as_slice(), &[0xff, b'"', b'}']].concat())
+        .unwrap();
     let line = refused("docs.jsonl:0.5,broken.jsonl:0.5");
     assert!(line.contains("broken.jsonl: is not UTF-8 from byte 24 on, in line 2"), "{line}");
     assert!(!folder.path("z").exists());

@@ -98,7 +98,9 @@ fn a_run_that_is_stopped_behind_a_block_goes_on_to_the_same_bits() {
             job(&m, QuantizeMethod::Awq),
             job(&m, QuantizeMethod::Awq).skip(["v_proj", "layers.1.mlp.up_proj"]).layout(QuantLayout::Awq),
         ];
-        for (i, whole) in jobs.into_iter().enumerate() {
+        // Each in one of the dtypes.
+        let skip = usize::from(dtype == Dtype::BF16);
+        for (i, whole) in jobs.into_iter().enumerate().skip(skip).step_by(2) {
             let whole = whole.out(m.out(&format!("whole{i}")));
             let report = run(&whole).unwrap();
             for last in 1..=3 {
@@ -171,7 +173,7 @@ fn both_orders_and_a_file_at_the_end_are_stages_of_a_pipeline() {
     let (ids, dir) = (ids.display(), m.dir.display());
     let of = |name: &str, stages: &str| {
         let text = format!("model = '{dir}'\nout = '{}'\n{stages}", m.out(name).display());
-        Pipeline::from_toml(&text).unwrap().run(&Methods::standard(), &mut |_| ControlFlow::Continue(()))
+        Pipeline::from_toml(&text).and_then(|p| p.run(&Methods::standard(), &mut |_| ControlFlow::Continue(())))
     };
     let prune = format!(
         "[[stage]]\nprune = {{ method = 'sparsegpt', sparsity = 0.5, calibration = '{ids}', samples = 20, context = {LENGTH} }}\n"

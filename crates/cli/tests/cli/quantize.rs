@@ -25,7 +25,7 @@ fn folders_of_codes_are_evaluated_continued_inspected_made_whole_and_exported() 
         let (before, after) =
             (report["perplexity"]["nll_before"].as_f64().unwrap(), report["perplexity"]["nll_after"].as_f64().unwrap());
         assert!((before - dense).abs() < 1e-5 && (after - nll(method)).abs() < 1e-5, "{method}: {before} {after}");
-        assert!((after - dense).abs() < 0.1, "{method}: {after} {dense}");
+        assert!((after - dense).abs() < 0.2, "{method}: {after} {dense}");
         let said = folder.succeeds(&["generate", method, "--prompt", "The weights", "--tokens", "3", "--ignore-end"]);
         assert!(!said.is_empty());
         let packing = if layout == "compressed-tensors" { "pack-quantized" } else { layout };
@@ -61,7 +61,7 @@ fn what_is_wrong_is_one_line_and_nothing_is_written() {
         (&["--method", "rtn", "--layout", "awq", "--bits", "3"], "bits: 3 is none that the layout awq has: 4"),
         (&["--method", "gptq"], "calibration: this method measures inputs"),
         (&["--method", "hqq", "--scheme", "symmetric"], "scheme: hqq finds zero points"),
-        (&["--calibration", "text.txt", "--samples", "100000", "--context", "24"], "calibration: text.txt has"),
+        (&["--calibration", "text.txt", "--samples", "100000", "--context", "24", "--group", "16"], "calibration: text.txt has"),
         (&["--method", "rtn", "--sparsity", "0.5"], "sparsity: is for --method gptq"),
     ] {
         let line = refuses(more);

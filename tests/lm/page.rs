@@ -81,7 +81,7 @@ fn line(family: Family, goldens: &[&Golden], reopened: &Value, above: &Path) -> 
     ];
     let mut shrinks = |(what, job): &(&str, ShrinkJob)| {
         let out = out();
-        job.clone().model(&folder).out(&out).run(&mut |_| ControlFlow::Continue(())).ok()?;
+        let _ = job.clone().model(&folder).out(&out).run(&mut |_| ControlFlow::Continue(())).ok()?;
         let config: Value = serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
         Some(format!("{what}{}", if config.get("layer_widths").is_some() { "*" } else { "" }))
     };

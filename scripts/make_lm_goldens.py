@@ -127,7 +127,8 @@ FAMILIES = {
     "smollm3_window": lambda: tf.SmolLM3ForCausalLM(tf.SmolLM3Config(**base(
         num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=False, use_sliding_window=True, sliding_window=5,
         no_rope_layer_interval=2))),
-    "olmo2_tied": lambda: tf.Olmo2ForCausalLM(tf.Olmo2Config(**base(num_hidden_layers=1, num_key_value_heads=2, tie_word_embeddings=True))),
+    "olmo2_tied": lambda: tf.Olmo2ForCausalLM(tf.Olmo2Config(**base(
+        num_hidden_layers=1, num_key_value_heads=2, tie_word_embeddings=True, rms_norm_eps=1e-8))),
     "qwen3_moe_window": lambda: tf.Qwen3MoeForCausalLM(tf.Qwen3MoeConfig(**base(
         num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=6, moe_intermediate_size=6, num_experts=3,
         num_experts_per_tok=2, tie_word_embeddings=True, use_sliding_window=True, sliding_window=5))),

@@ -39,19 +39,19 @@ impl Bench {
         let [vocab, hidden, features, heads, layers] = options.pick([300, 24, 72, 4, 6], [384, 32, 96, 4, 6]);
         let [steps, context, batch] = options.pick([160, 48, 6], [300, 48, 8]);
         text_parts(&at, EMBEDDED, 0.0)?;
-        let (text, random, model) = (at.join("train.txt"), at.join("random"), at.join("base"));
+        let (text, start, model) = (at.join("train.txt"), at.join("start"), at.join("base"));
         let config = Config::parse(&json!({
             "model_type": "llama", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": features, "head_dim": hidden / heads,
             "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads, "tie_word_embeddings": true,
             "max_position_embeddings": context, "rms_norm_eps": 1e-5, "hidden_act": "silu", "rope_theta": 10000.0,
         }))?;
-        if !random.is_dir() {
-            let writer = init(&config, Seed(seed.0 + 1000), Dtype::F32, &random)?;
+        if !start.is_dir() {
+            let writer = init(&config, Seed(seed.0 + 1000), Dtype::F32, &start)?;
             let tokenizer = train_bpe(&[read_text(&text)?], vocab)?;
             tokenizer.iter().try_for_each(|(name, bytes)| writer.file(name, bytes))?;
             writer.finish()?;
         }
-        let job = TrainJob::new().model(&random).out(&model).text([text]).steps(steps).context(context).batch(batch);
+        let job = TrainJob::new().model(&start).out(&model).text([text]).steps(steps).context(context).batch(batch);
         job.seed(seed.0).lr(4e-3).keep(Keep::Last).resume(true).run(&mut |_| Continue(())).map(drop)?;
         Ok(Bench { at, model, seed, sizes: [options.pick(32, 64), context, options.pick(24, 64)] })
     }

@@ -5,14 +5,15 @@ use super::embedding_head::EmbeddingHead;
 use super::linears::{self, Taps, infos, no_weight};
 use super::load::Reader;
 use super::next_token::{NextToken, next_tokens, sequences};
+use super::positions::positions;
 use crate::data::Sequences;
 use crate::io::{Weights, WeightsMut};
 use crate::kernels::awake;
 use crate::mask::Mask;
 use crate::nn::attention::Carry;
 use crate::nn::{
-    Between, Block, Change, Distances, FeedForward, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer,
-    Parameters, Positions, See, Sink, Wanted, check_taps, layer_name,
+    Between, Block, Change, FeedForward, LayerCache, LayerInfo, Layers, Linear, Mode, Model, Objective, Observer, Parameters,
+    Positions, See, Sink, Wanted, check_taps, layer_name,
 };
 use crate::solve::Pruned;
 use crate::{Error, Result};
@@ -88,30 +89,6 @@ pub(crate) fn load_block_without_experts(weights: &dyn Weights, config: &Config,
 /// As [`load_block`].
 pub(crate) fn load_expert(weights: &dyn Weights, config: &Config, block: usize, number: usize) -> Result<Option<FeedForward>> {
     Reader::new(weights, config).expert(block, number)
-}
-
-/// Where the tokens of `sequences` of `length` stand, from position `first` on.
-pub fn positions(config: &Config, sequences: usize, length: usize, first: usize) -> Positions {
-    let recipe = config.recipe();
-    let turns = recipe.rotaries.iter().map(|rotary| rotary.turns(first, length)).collect();
-    let distances =
-        recipe.alibi.then(|| falling(recipe.layers.iter().map(|layer| layer.heads.queries).max().unwrap_or(0), length, first));
-    Positions { turns, distances, ..Positions::plain(sequences, length, first) }
-}
-
-/// Biases of scores that fall with the distance (ALiBi, arXiv:2108.12409): `-slope · (i - j)`, slopes a geometric series over the heads; where their
-/// number is no power of two, the first ones are those of the power below, the others every second of the power above.
-fn falling(heads: usize, length: usize, first: usize) -> Distances {
-    let power = 1usize << heads.checked_ilog2().unwrap_or(0);
-    let series = |of: usize, n: usize| {
-        let base = 2f64.powf(-(2f64.powf(-((of as f64).log2() - 3.0)))) as f32;
-        base.powi(n as i32)
-    };
-    let slope = |head: usize| if head < power { series(power, head + 1) } else { series(2 * power, 2 * (head - power) + 1) };
-    let zero = (first + length).saturating_sub(1);
-    let slopes: Vec<f32> = (0..heads).map(slope).collect();
-    let value = |(head, at): (usize, usize)| slopes[head] * (at as f32 - zero as f32);
-    Distances::new(Array2::from_shape_fn((heads, zero + first + length), value), zero)
 }
 
 impl LanguageModel {

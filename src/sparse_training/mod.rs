@@ -23,8 +23,8 @@
 //! are a [`Reparametrization`], which [`Reparametrized`] makes a method of. All products are dense here: what is sparse is counted, not
 //! faster.
 
-mod flops;
 mod method;
+mod flops;
 mod choice;
 mod run;
 mod lottery;

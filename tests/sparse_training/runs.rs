@@ -70,7 +70,7 @@ fn every_method_with_a_budget_meets_it_and_learns() {
     for choice in [MaskChoice::allocated(0.8, Erk), MaskChoice::uniform(0.8).skipping(["fc3"])] {
         for mut method in with_a_budget(choice.clone(), 20) {
             let mut model = net();
-            let found = train(&mut model, &data, &config(6, 64, 2e-3, ADAM), &mut *method);
+            let found = train(&mut model, &data, &config(10, 64, 2e-3, ADAM), &mut *method);
             let right = 100.0 * agreement(&model.forward(&x), all.labels());
             assert!(right > 60.0, "{} has {right:.1} % right, losses {:?}", method.name(), found.losses);
             let (mut stays, mut of) = (0, 0);

@@ -81,7 +81,8 @@ impl ShrinkJob {
         also("hidden-by", self.hidden.is_some(), json(serde_json::to_value(self.hidden_by)));
         also("depth-by", self.layers.is_some() || self.sublayers.is_some(), json(serde_json::to_value(self.depth_by)));
         let tokens = format!("{} of {}", text(&described["tokens_hash"]), described["tokens"]);
-        also("tokens", described["tokens"].as_u64().is_some_and(|n| n > 0), tokens);
+        // One token is that of a run that measures nothing.
+        also("tokens", described["tokens"].as_u64().is_some_and(|n| n > 1), tokens);
         said
     }
 }

@@ -27,10 +27,10 @@ pub struct Rounded {
 /// use lacuna::criteria::{Evidence, Measured};
 /// use lacuna::quantize::{CodeGrid, Granularity};
 /// use lacuna::solve::{Gptq, Quantizer, Rtn};
-/// use ndarray::array;
-/// // Two inputs that are always equal: what rounding takes from one the other gives back.
-/// let measured = Measured { tokens: 4, gram: Some(array![[4., 4.], [4., 4.]]), ..Measured::default() };
-/// let w = array![[1.4, 3.3]];
+/// use ndarray::{Array2, array};
+/// // Three inputs that are always equal: what rounding gives to one the others take back.
+/// let measured = Measured { tokens: 4, gram: Some(Array2::from_elem((3, 3), 4.)), ..Measured::default() };
+/// let w = array![[1.2, 0.73, 3.3]];
 /// let (layer, grid) = (Evidence::new("fc1", &w, &measured), CodeGrid::new(3, Granularity::Row).asymmetric());
 /// let (rtn, gptq) = (Rtn.quantize(&layer, grid)?, Gptq::default().quantize(&layer, grid)?);
 /// assert!(gptq.loss < rtn.loss);

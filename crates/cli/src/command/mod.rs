@@ -3,9 +3,9 @@
 mod experiment;
 mod model;
 mod anatomy;
-pub mod generate;
 pub mod inspect;
 mod place;
+pub mod generate;
 mod texts;
 mod bars;
 pub mod bench;

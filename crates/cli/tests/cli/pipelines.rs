@@ -124,7 +124,7 @@ fn what_is_wrong_with_a_pipeline_is_one_line_before_anything_is_done() {
     let folder = with_recipe();
     for (from, to, line) in [
         ("model = \"tiny\"", "", "model: is not given: the folder to begin with"),
-        ("job = \"train\"", "job = \"trian\"", "stage 2: trian: no job is named 'trian' among 3; did you mean 'train'?"),
+        ("job = \"train\"", "job = \"trian\"", "stage 2: trian: no job is named 'trian' among 6; did you mean 'train'?"),
         ("job = \"train\"", "", "stage 2: names no job: [stage.prune] with its settings, or job = \"prune\" beside them"),
         ("steps = 12", "step = 12", "stage 2: step: no setting is named 'step' among 43; did you mean 'steps'?"),
         ("lr = 0.01", "lr = -1.0", "stage 2: lr: -1 is not a finite number of at least 0"),

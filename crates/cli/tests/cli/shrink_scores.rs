@@ -1,9 +1,13 @@
 //! `lacuna shrink --scores` and budgets: what a file of scores gives is what the run gave that wrote it, and what a budget leaves is within it.
 
+use crate::common::Folder;
 use crate::prune_language::{CALIBRATION, folder};
 use crate::shrink::{content, json};
+use lacuna::io::{Dtype, FolderWriter, Layout};
 use lacuna::prune::UnitScores;
+use lacuna::rng::Seed;
 use lacuna::structure::UnitKind;
+use ndarray::Array1;
 use std::fs;
 
 #[test]
@@ -22,8 +26,8 @@ fn a_cut_from_scores_is_that_of_the_run_that_wrote_them() {
         let measured = if ["obs", "flap"].contains(&method) { &CALIBRATION[..] } else { &[] };
         folder.succeeds(&[&["shrink", "lm", &read][..], &sizes, &scores, measured].concat());
         assert!(content(&folder, &plain) == content(&folder, &read), "{method}: another cut from scores");
-        // Other sizes of the same scores; the file stays as it is.
-        let other = ["--method", method, "--scores", &file, "--intermediate", "5"];
+        // Other sizes of the same scores; the file stays as it is. Of a layer that went only its own score is there.
+        let other = ["--method", method, "--scores", &file, "--intermediate", "5", "--layers", "1"];
         folder.succeeds(&[&["shrink", "lm", &format!("{method}-other")][..], &other, measured].concat());
         assert!(fs::read(folder.path(&file)).unwrap() == written, "{method}");
         let found = UnitScores::read(&folder.path(&file)).unwrap();
@@ -121,6 +125,44 @@ fn budgets_of_operations_bytes_and_time_are_met_and_say_what_each_candidate_cost
     folder.succeeds(&["eval", "padded", "--text", "ids.safetensors", "--context", "8"]);
 }
 
+/// A T5 v1.1 of two blocks and one in the folder `t5`.
+fn t5(folder: &Folder, config: &serde_json::Value) {
+    let (vocab, hidden, heads, features) = (30, 8, 8, 12);
+    let mut tensors = vec![("shared.weight".to_string(), vec![vocab, hidden]), ("lm_head.weight".into(), vec![vocab, hidden])];
+    for (stack, blocks, attentions) in
+        [("encoder", 2, &["SelfAttention"][..]), ("decoder", 1, &["SelfAttention", "EncDecAttention"])]
+    {
+        tensors.push((format!("{stack}.final_layer_norm.weight"), vec![hidden]));
+        for block in 0..blocks {
+            let mut put = |layer: usize, name: &str, shape: &[usize]| {
+                tensors.push((format!("{stack}.block.{block}.layer.{layer}.{name}.weight"), shape.to_vec()));
+            };
+            for (layer, attention) in attentions.iter().enumerate() {
+                ["q", "k", "v"].iter().for_each(|part| put(layer, &format!("{attention}.{part}"), &[heads, hidden]));
+                put(layer, &format!("{attention}.o"), &[hidden, heads]);
+                put(layer, "layer_norm", &[hidden]);
+            }
+            if block == 0 {
+                put(0, "SelfAttention.relative_attention_bias", &[32, 2]);
+            }
+            let feed = attentions.len();
+            ["wi_0", "wi_1"].iter().for_each(|part| put(feed, &format!("DenseReluDense.{part}"), &[features, hidden]));
+            put(feed, "DenseReluDense.wo", &[hidden, features]);
+            put(feed, "layer_norm", &[hidden]);
+        }
+    }
+    let layout = Layout::new(tensors.iter().map(|(name, shape)| (name.clone(), Dtype::F32, shape.clone())), 1 << 30).unwrap();
+    let mut writer = FolderWriter::create(folder.path("t5"), layout).unwrap();
+    for (name, shape) in &tensors {
+        match shape[..] {
+            [r, c] => writer.write(name, &Seed(9).stream(name).normal_array(r, c, 0.5)).unwrap(),
+            _ => writer.write(name, &Array1::<f32>::ones(shape[0])).unwrap(),
+        }
+    }
+    writer.config(config.as_object().unwrap()).unwrap();
+    writer.finish().unwrap();
+}
+
 #[test]
 fn an_encoder_decoder_is_cut_by_its_weights_in_both_stacks() {
     let folder = folder();
@@ -128,8 +170,7 @@ fn an_encoder_decoder_is_cut_by_its_weights_in_both_stacks() {
         "model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 2, "num_decoder_layers": 1, "num_heads": 2, "vocab_size": 30,
         "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false,
     });
-    fs::write(folder.path("config.json"), config.to_string()).unwrap();
-    folder.run(&["init", "config.json", "t5", "--seed", "1"]);
+    t5(&folder, &config);
     let run = ["--method", "magnitude", "--heads", "1", "--intermediate", "8", "--scores", "s"];
     folder.succeeds(&[&["shrink", "t5", "small"][..], &run].concat());
     let now = json(&folder, "small", "config.json");

@@ -2,7 +2,8 @@
 
 use super::super::model::{bar, of, stored};
 use super::super::{place, print, print_json};
-use super::{Args, check_room, ends};
+use super::args::Args;
+use super::limits::{check_room, ends};
 use lacuna::eval::peak_memory;
 use lacuna::io::{Folder, atomic};
 use lacuna::lm::{Config, Inference, Running, TextGeneration, repeated};

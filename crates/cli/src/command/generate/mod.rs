@@ -1,10 +1,13 @@
 //! `lacuna generate DIR --prompt TEXT`: text, token after token; `--many`: many texts side by side.
 
+mod args;
+mod limits;
 mod many;
+
+pub use args::Args;
 
 use super::model::{of, open, seq2seq, stored};
 use super::{print, print_json};
-use clap::Parser;
 use lacuna::eval::peak_memory;
 use lacuna::io::Folder;
 use lacuna::lm::{Config, Inference, Running};
@@ -12,78 +15,11 @@ use lacuna::rng::Seed;
 use lacuna::sparse::ActivationBits;
 use lacuna::text::{ChatTemplate, Ended, Message, Sampler, Sampling, Stops, Tokenizer, generate_until};
 use lacuna::{Error, Result};
+use limits::{check_room, ends};
 use serde_json::{Value, json};
 use std::io::Read;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::Instant;
-
-/// Continues a text, or answers one.
-#[derive(Parser)]
-pub struct Args {
-    /// The model's folder
-    dir: PathBuf,
-    /// The text to continue (for an encoder-decoder and with --chat: the text to answer); - is standard input, without the line break at its
-    /// end
-    #[arg(long, required_unless_present = "many")]
-    prompt: Option<String>,
-    /// The prompt is what a user says, and the model answers: by the chat template of its folder
-    #[arg(long)]
-    chat: bool,
-    /// What the model is told before the user speaks
-    #[arg(long, value_name = "TEXT", requires = "chat")]
-    system: Option<String>,
-    /// The text ends before this one; may be given several times
-    #[arg(long, value_name = "TEXT")]
-    stop: Vec<String>,
-    /// Tokens at most
-    #[arg(long, default_value_t = 100)]
-    tokens: usize,
-    /// Writes N texts of the model's own side by side, as lines of JSON, to calibrate on: each behind the token that stands between documents, the
-    /// first four tokens drawn from the whole distribution, the others as --temperature, --top-k and --top-p say, by default likewise; text i is
-    /// drawn from --seed + i
-    #[arg(long, value_name = "N", conflicts_with_all = ["prompt", "chat", "stop", "greedy", "ignore_end"], requires = "out")]
-    many: Option<usize>,
-    /// The file of lines of JSON of --many: text, tokens, seed, perplexity
-    #[arg(long, value_name = "FILE.jsonl", requires = "many")]
-    out: Option<PathBuf>,
-    /// Of the texts of --many so large a fraction is written too and dropped: that of highest perplexity; in [0, 1)
-    #[arg(long, value_name = "X", requires = "many", allow_negative_numbers = true, default_value_t = 0.2)]
-    drop: f64,
-    /// Texts of --many side by side
-    #[arg(long, value_name = "N", requires = "many", default_value_t = 32)]
-    batch: usize,
-    /// Always the likeliest token; so it is unless one of the next three is given
-    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p"])]
-    greedy: bool,
-    /// Divides the logits before a token is drawn; 0 is greedy [default: 1 with --top-k or --top-p]
-    #[arg(long, allow_negative_numbers = true)]
-    temperature: Option<f64>,
-    /// Draws from the likeliest K tokens
-    #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
-    /// Draws from the fewest tokens that hold this share of the probability, in (0, 1]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    top_p: Option<f64>,
-    /// Seed of the draws
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Goes on after a token that ends a text
-    #[arg(long)]
-    ignore_end: bool,
-    /// In which storage pruned layers run: auto, dense, or one of those of bench
-    #[arg(long, default_value = "auto")]
-    format: String,
-    /// Bits of activations in products with weights of 4 and 8 bits: 32, or 8, which is faster
-    #[arg(long, value_name = "BITS", default_value = "32")]
-    activation_bits: String,
-    /// Replaces the file of --many that is there
-    #[arg(long, requires = "many")]
-    force: bool,
-    /// One JSON object instead of text
-    #[arg(long)]
-    json: bool,
-}
 
 /// What the model reads.
 struct Prompt {
@@ -237,46 +173,6 @@ fn standard_input() -> Result<String> {
     let end = text.strip_suffix('\n').map(|t| t.strip_suffix('\r').unwrap_or(t).len());
     text.truncate(end.unwrap_or(text.len()));
     Ok(text)
-}
-
-/// The tokens that end a text, by config.json and generation_config.json; in a chat that of the tokenizer too, which ends a turn; and texts
-/// of `--stop` that are tokens for control, which have no text when they come.
-fn ends(args: &Args, folder: &Folder, config: &Config, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    let mut ends: Vec<u32> = args.stop.iter().filter_map(|text| tokenizer.control(text)).collect();
-    if args.ignore_end {
-        return Ok(ends);
-    }
-    ends.extend(config.eos());
-    if let Some(named) = folder.json("generation_config.json")?.as_ref().and_then(|g| g.get("eos_token_id")) {
-        let listed = named.as_array().map_or(std::slice::from_ref(named), Vec::as_slice);
-        ends.extend(listed.iter().filter_map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())));
-    }
-    ends.extend(tokenizer.eos(folder.config()).filter(|_| args.chat));
-    Ok(ends)
-}
-
-/// Refuses more tokens than the model has positions for, or the machine memory. Where positions go on behind what the model was trained
-/// for, says so.
-fn check_room(tokens: usize, prompt: usize, config: &Config) -> Result<()> {
-    let whole = prompt.saturating_add(tokens);
-    let asked = format!("{tokens} tokens behind a prompt of {prompt}");
-    if let Some(learned) = config.max_positions().filter(|n| *n < whole) {
-        return Err(Error::invalid_option("tokens", format!("{asked}; the model has learned {learned} positions")));
-    }
-    let width = |i: usize| config.widths(i).kv_heads * config.widths(i).head_dim;
-    let each: usize = (0..config.layers()).map(|i| 2 * size_of::<f32>() * width(i)).sum();
-    let needed = whole as f64 * each as f64;
-    if let Some(memory) = lacuna::eval::machine_memory().filter(|memory| needed > *memory as f64) {
-        let (needed, memory) = (needed / 1e9, memory as f64 / 1e9);
-        let reason = format!("{asked} need {needed:.1} GB for keys and values; this machine has {memory:.1} GB of memory");
-        return Err(Error::invalid_option("tokens", reason));
-    }
-    if let Some(stated) = config.stated_context().filter(|n| *n < whole && !config.is_encoder_decoder()) {
-        eprintln!(
-            "note: {asked} may go beyond the context of {stated} that config.json states, for which the model was not trained"
-        );
-    }
-    Ok(())
 }
 
 /// Says where a pruned model takes more memory, and so more time for a token, than the file that it was imported from, and what would help.

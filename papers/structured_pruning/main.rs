@@ -37,13 +37,13 @@ type Cuts = BTreeMap<String, [f64; 2]>;
 impl Bench {
     fn train(options: &Options, at: PathBuf, seed: Seed) -> Result<Bench> {
         let [vocab, hidden, features, heads, layers] = options.pick([300, 24, 72, 4, 6], [384, 32, 96, 4, 6]);
-        let [steps, context, batch] = options.pick([160, 48, 6], [300, 48, 8]);
+        let [steps, context, batch] = options.pick([400, 48, 6], [1000, 48, 8]);
         text_parts(&at, EMBEDDED, 0.0)?;
         let (text, start, model) = (at.join("train.txt"), at.join("start"), at.join("base"));
         let config = Config::parse(&json!({
             "model_type": "llama", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": features, "head_dim": hidden / heads,
             "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads, "tie_word_embeddings": true,
-            "max_position_embeddings": context, "rms_norm_eps": 1e-5, "hidden_act": "silu", "rope_theta": 10000.0,
+            "max_position_embeddings": context, "rms_norm_eps": 1e-5, "hidden_act": "silu", "rope_theta": 10000.0, "initializer_range": 0.1,
         }))?;
         if !start.is_dir() {
             let writer = init(&config, Seed(seed.0 + 1000), Dtype::F32, &start)?;

@@ -32,8 +32,8 @@ fn cases(options: &Options) -> Vec<Case> {
     let case = |name, paper, network, samples, epochs, steps, keep| Case { name, paper, network, samples, epochs, steps, keep };
     let names = options.pick(("64-60-30-10", "a convnet"), ("LeNet-300-100", "LeNet-5"));
     vec![
-        case(names.0, fully, DigitImages::network, 20_000, options.pick((20, 5), (6, 1)), 5, options.pick(1800, 21_900)),
-        case(names.1, conv, convolutional, 4000, options.pick((20, 5), (5, 1)), 4, options.pick(700, 35_900)),
+        case(names.0, fully, DigitImages::network, 60_000, options.pick((20, 5), (15, 5)), 5, options.pick(1800, 21_900)),
+        case(names.1, conv, convolutional, 20_000, options.pick((20, 5), (12, 5)), 4, options.pick(700, 35_900)),
     ]
 }
 

@@ -49,8 +49,8 @@ fn masked(network: &Network, images: &DigitImages, method: &str, sparsity: f64, 
 type Found = (BTreeMap<(&'static str, u64), f64>, BTreeMap<&'static str, f64>);
 
 fn of_seed(options: &Options, sparsities: &[f64], seed: Seed) -> Result<Found> {
-    let images = DigitImages::load(options, 5000, seed)?;
-    let config = TrainConfig { decay: Decay::Cosine, ..DigitImages::config(options.pick(12, 6), seed) };
+    let images = DigitImages::load(options, 60_000, seed)?;
+    let config = TrainConfig { decay: Decay::Cosine, ..DigitImages::config(options.pick(12, 20), seed) };
     let start = DigitImages::network(options, seed)?;
     let trained = |mut network: Network| -> Result<f64> {
         images.fit(&mut network, &config)?;
@@ -99,7 +99,7 @@ pub fn run(options: &Options) -> Result<Study> {
     }
     let each = |f: &dyn Fn(&Found) -> f64| -> Vec<(Seed, f64)> { seeds.iter().copied().zip(found.iter().map(f)).collect() };
     let cost = |method: &'static str, sparsity: u64| move |f: &Found| f.0[&(method, sparsity)] - f.0[&("dense", 0)];
-    let ours = options.pick("64-60-30-10, digits 8×8, 12 epochs", "LeNet-300-100, 5000 of MNIST, 6 epochs");
+    let ours = options.pick("64-60-30-10, digits 8×8, 12 epochs", "LeNet-300-100, 60000 of MNIST, 20 epochs");
     let c = study.claims.setting("LeNet-300-100, MNIST", ours);
     c.add("dense: test error, %", "1.7", options.pick("mean < 15", "mean < 8"), 2)?.extend(each(&|f| f.0[&("dense", 0)]));
     if options.quick {

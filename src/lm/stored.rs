@@ -4,7 +4,7 @@ use super::{Config, LanguageModel};
 use crate::io::{Folder, Weights};
 use crate::mask::Mask;
 use crate::nn::Linear;
-use crate::sparse::{ActivationBits, Format, Hint, Plan, Precision, exact, exact_codes};
+use crate::sparse::{ActivationBits, CodeSource, Format, Hint, Plan, Precision, exact};
 use crate::{Error, Result};
 use serde::Serialize;
 use std::str::FromStr;
@@ -160,7 +160,9 @@ fn whole(layer: &mut Linear, folder: Option<&Folder>, inference: Inference) -> R
 
 fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, inference: Inference) -> Result<(String, String)> {
     let Inference { tokens, running, .. } = inference;
+    // Codes are laid below as this machine and the activations want them.
     if let (Running::Auto, false, None) = (running, layer.is_transposed(), inference.values)
+        && !folder.has_codes(&layer.tensor())
         && let Some(op) = folder.storage(&layer.tensor())?
     {
         let format = op.format().to_string();
@@ -170,7 +172,9 @@ fn pack(layer: &mut Linear, mask: &Mask, folder: &Folder, inference: Inference) 
     let weight = layer.dense_weight();
     if (running, inference.values) == (Running::Auto, None)
         && (tokens <= FEW || inference.activation_bits == ActivationBits::Eight)
-        && let Some((format, values, op)) = exact_codes(&weight, mask, inference.activation_bits)
+        && let known = if layer.is_transposed() { None } else { folder.kept_codes(&layer.tensor())? }
+        && let codes = known.as_ref().map_or(CodeSource::Numbers(&weight), CodeSource::Kept)
+        && let Some((format, values, op)) = codes.storage(mask, inference.activation_bits)
     {
         layer.set_op(op)?;
         return Ok((format.to_string(), values.to_string()));

@@ -2,12 +2,15 @@
 
 use crate::common::*;
 use crate::jobs::calibration;
-use lacuna::io::{Dtype, Folder, FolderWriter, QuantLayout};
+use lacuna::io::{Dtype, Folder, FolderWriter, Packing, QuantLayout, repack};
 use lacuna::job::{Event, Methods, Pipeline, PruneJob, QuantScheme, QuantizeJob, QuantizeMethod, QuantizeReport, Stage};
+use lacuna::lm::{Config, init};
 use lacuna::mask::Pattern;
 use lacuna::prune::{CalibrationInputs, Sequential};
 use lacuna::quantize::{Granularity, ScaleType};
+use lacuna::rng::Seed;
 use lacuna::solve::Order;
+use lacuna::sparse::LinearOp;
 use lacuna::{Error, Result};
 use ndarray::Array2;
 use std::ops::ControlFlow;
@@ -265,4 +268,56 @@ fn every_setting_comes_back_from_a_recipe_and_what_is_wrong_is_named() {
     let line = run(&self::job(&m, QuantizeMethod::Gptq).samples(1000)).unwrap_err().to_string();
     assert!(line.starts_with("calibration: ") && line.contains("fewer than the 1000 x 12 asked for"), "{line}");
     assert_eq!(std::fs::read_dir(m.folder.path()).unwrap().count(), 2, "nothing is half written");
+}
+
+#[test]
+fn codes_behind_masks_are_packed_without_zeros_to_the_same_numbers() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    let config = Config::parse(&serde_json::json!({
+        "model_type": "llama", "vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2,
+    }));
+    init(&config.unwrap(), Seed(4), Dtype::F32, at("whole")).unwrap().finish().unwrap();
+    let sparse = PruneJob::new("magnitude").model(at("whole")).out(at("sparse")).pattern(Pattern::Nm { n: 2, m: 4 });
+    sparse.run(&Methods::standard(), &mut |_| ControlFlow::Continue(())).map(drop).unwrap();
+    for (bits, codes) in [(4, "i4"), (8, "i8")] {
+        let coded = at(&format!("coded-{bits}"));
+        let job = QuantizeJob::default().method(QuantizeMethod::Rtn).bits(bits).group(Granularity::Group(32));
+        run(&job.model(at("sparse")).out(&coded)).map(drop).unwrap();
+        let (right, by) = (logits(&coded), Folder::open(&coded).unwrap());
+        let bytes = |folder: &Folder| std::fs::metadata(folder.path().join("model.safetensors")).unwrap().len();
+        for format in ["nm:2:4", "sell", "bitmask:64", "bsr:1x1"] {
+            let out = at(&format!("{bits}-{format}"));
+            repack(&by, &out, format.parse().unwrap(), |_, _| {}).unwrap().finish().unwrap();
+            let packed = Folder::open(&out).unwrap();
+            for name in by.names().filter(|name| name.ends_with("proj.weight")) {
+                assert_eq!(packed.read(name).unwrap(), by.read(name).unwrap(), "{format}: {name}");
+                assert_eq!(packed.mask(name).unwrap(), by.mask(name).unwrap(), "{format}: {name}");
+                assert!(packed.has_codes(name) && !packed.is_coded(name), "{format}: {name}");
+                let kept = packed.kept_codes(name).unwrap().unwrap();
+                assert!(kept.precision().to_string().starts_with(codes), "{format}: {}", kept.precision());
+                assert_eq!(kept.mask(), by.mask(name).unwrap().unwrap(), "{format}: {name}");
+            }
+            assert_eq!(logits(&out), right, "{format}");
+            assert!(bits == 4 || bytes(&packed) < bytes(&by), "{format}: {} of {}", bytes(&packed), bytes(&by));
+            // From one storage to another, and whole.
+            let again = at(&format!("{bits}-{format}-again"));
+            repack(&packed, &again, "sell".parse().unwrap(), |_, _| {}).unwrap().finish().unwrap();
+            assert_eq!(logits(&again), right, "{format}");
+            repack(&packed, at(&format!("{bits}-{format}-whole")), Packing::Whole, |_, _| {}).unwrap().finish().unwrap();
+            assert_eq!(logits(&at(&format!("{bits}-{format}-whole"))), right, "{format}");
+        }
+        for format in ["csr", "sparse-bitmask", "bsr:2x2"] {
+            let line = repack(&by, at("no"), format.parse().unwrap(), |_, _| {}).err().unwrap().to_string();
+            assert!(line.contains("codes of a few bits") || line.contains("block2x2"), "{line}");
+            assert!(!at("no").exists());
+        }
+    }
+    // What was not pruned lies as densely as it can.
+    let job = QuantizeJob::default().method(QuantizeMethod::Rtn).bits(4).group(Granularity::Group(32));
+    run(&job.model(at("whole")).out(at("dense"))).map(drop).unwrap();
+    let dense = Folder::open(at("dense")).unwrap();
+    let line = repack(&dense, at("no"), "sell".parse().unwrap(), |_, _| {}).err().unwrap().to_string();
+    assert!(line.contains("in codes of a few bits and not pruned, which sell:padded has not"), "{line}");
 }

@@ -7,6 +7,7 @@ use super::read::Folder;
 use super::write::FolderWriter;
 use crate::io::quoted;
 use crate::quantize::{CodeGrid, Codes, ScaleType};
+use crate::sparse::{QuantizedNm, QuantizedSparse};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,6 +15,11 @@ impl Folder {
     /// Whether a weight is in codes of a few bits.
     pub fn is_coded(&self, weight: &str) -> bool {
         self.packed.get(weight).is_some_and(|packed| packed.coded().is_some())
+    }
+
+    /// Whether a weight's numbers are codes of a few bits, as [`Folder::is_coded`] or in a storage of this library.
+    pub fn has_codes(&self, weight: &str) -> bool {
+        self.packed.get(weight).is_some_and(|packed| packed.has_codes(&self.shards[packed.shard]))
     }
 
     /// A weight's codes; `None` if it is not in codes, or in such that groups of consecutive inputs do not give.
@@ -24,6 +30,23 @@ impl Folder {
         match self.packed.get(weight) {
             Some(packed) if packed.coded().is_some() => self.decoded(weight, packed).map(Decoded::codes),
             _ => Ok(None),
+        }
+    }
+
+    /// What a pruned weight's mask keeps of its codes of 4 or 8 bits; `None` if it has no mask, is not in codes, or in such as [`Codes::storage`] has not.
+    ///
+    /// # Errors
+    /// As [`Folder::codes`] and [`Folder::storage`].
+    pub fn kept_codes(&self, weight: &str) -> Result<Option<QuantizedSparse>> {
+        let Some(mask) = self.mask(weight)?.filter(|_| self.has_codes(weight)) else { return Ok(None) };
+        let Some(packed) = self.packed.get(weight).filter(|packed| packed.coded().is_none()) else {
+            let codes = self.codes(weight)?.and_then(|codes| codes.storage());
+            return codes.map(|codes| QuantizedSparse::of_codes(&codes, &mask)).transpose();
+        };
+        let from = packed.checkpoint(weight, &self.shards[packed.shard])?;
+        match from.storage_as::<QuantizedSparse>(weight) {
+            Ok(kept) => Ok(Some(kept)),
+            Err(_) => QuantizedSparse::of_nm(&from.storage_as::<QuantizedNm>(weight)?).map(Some),
         }
     }
 

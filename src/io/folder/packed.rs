@@ -40,6 +40,11 @@ impl Packed {
         if let Kind::Codes(parts) = &self.kind { Some(parts) } else { None }
     }
 
+    /// Whether its numbers are codes of a few bits, of this library's storages or others' layouts.
+    pub fn has_codes(&self, shard: &Shard) -> bool {
+        self.coded().is_some() || matches!(self.kind, Kind::Storage) && self.tensors(shard).any(|part| part.ends_with(".codes"))
+    }
+
     /// Whether it is a published layout of sparse weights.
     pub fn is_published(&self) -> bool {
         matches!(self.kind, Kind::Published)

@@ -9,7 +9,7 @@ use super::write::FolderWriter;
 use crate::io::quoted;
 use crate::io::safetensors::{Checkpoint, Dtype, Element, Table};
 use crate::mask::{Mask, Pattern};
-use crate::sparse::{Format, LinearOp, Precision};
+use crate::sparse::{CodeSource, Format, LinearOp, Precision, QuantizedSparse};
 use crate::{Error, Result};
 use ndarray::Array2;
 use serde_json::{Value, json};
@@ -40,7 +40,9 @@ struct Pruned {
 /// Its numbers.
 enum Values {
     Dense(Array2<f32>),
-    /// A storage that keeps what the mask does.
+    /// What the mask keeps is in codes of a few bits.
+    Coded(QuantizedSparse),
+    /// A storage that keeps what the mask does, not of codes.
     Stored(Box<dyn LinearOp>),
 }
 
@@ -57,9 +59,15 @@ impl Pruned {
             None => return Err(Error::malformed(from.path(), format!("weight {} is packed without its mask", quoted(name)))),
         };
         let dtype = from.dtype(name)?;
-        let stored = if matches!(packing, Packing::Storage(_)) { from.storage(name)? } else { None };
+        let (own, codes) = (matches!(packing, Packing::Storage(_)), from.has_codes(name));
+        let stored = if own && !codes { from.storage(name)? } else { None };
         let values = match stored.filter(|op| op.mask() == mask) {
             Some(op) => Values::Stored(op),
+            None if own && codes => Values::Coded(from.kept_codes(name)?.ok_or_else(|| {
+                let reason =
+                    format!("weight {} is in codes of other groups than whole rows or multiples of 32 inputs", quoted(name));
+                Error::invalid_option("save", format!("{reason}, as {packing} has them; weights makes it whole"))
+            })?),
             None => Values::Dense(from.matrix(name, (rows, cols))?),
         };
         Ok(Pruned { values, mask, dtype })
@@ -77,6 +85,10 @@ impl Parcel {
                 (Pattern::Nm { n: 2, m: 4 }).check(mask).map_err(|e| e.in_layer(weight))?;
                 checkpoint.insert_sparse_24_bitmask(weight, values, mask, dtype)?;
             }
+            (Packing::Storage(format), Values::Coded(codes)) => {
+                let put = checkpoint.insert_codes(weight, (CodeSource::Kept(codes), mask), format);
+                put.map(drop).map_err(|e| e.in_layer(weight))?;
+            }
             (Packing::Storage(format), values) => {
                 let precision = match dtype {
                     Dtype::BF16 if format != Format::Csr => Precision::Bf16,
@@ -86,11 +98,12 @@ impl Parcel {
                 let packed = match values {
                     Values::Dense(values) => checkpoint.insert_packed(weight, (values, mask), format, precision),
                     Values::Stored(op) => checkpoint.insert_converted(weight, op.as_ref(), format, precision),
+                    Values::Coded(_) => Ok(()),
                 };
                 packed.map_err(|e| e.in_layer(weight))?;
             }
             // Written whole; and storages are read only to be packed as others.
-            (Packing::Whole, _) | (_, Values::Stored(_)) => {}
+            (Packing::Whole, _) | (_, Values::Stored(_) | Values::Coded(..)) => {}
         }
         let bytes = checkpoint.to_bytes()?;
         let table = Table::read(Path::new(weight), &mut bytes.as_slice(), bytes.len() as u64)?;
@@ -142,9 +155,16 @@ fn laid(
     if pruned.is_empty() && packing != Packing::Whole {
         return Err(Error::invalid_option("save", format!("{} has no masks; prune it first", from.path().display())));
     }
-    if let (Some(name), true) = (pruned.iter().find(|name| from.is_coded(name)), packing != Packing::Whole) {
+    // Published layouts of sparse weights have no codes; and codes of whole weights lie as densely as they can.
+    let stays = |name: &&String| match packing {
+        Packing::Whole => false,
+        Packing::Storage(_) => from.is_coded(name) && !from.has_mask(name),
+        _ => from.has_codes(name),
+    };
+    if let Some(name) = pruned.iter().find(stays) {
+        let what = if from.has_mask(name) { "" } else { " and not pruned" };
         let reason =
-            format!("weight {} is in codes of a few bits, which {packing} has not; weights makes it whole", quoted(name));
+            format!("weight {} is in codes of a few bits{what}, which {packing} has not; weights makes it whole", quoted(name));
         return Err(Error::invalid_option("save", reason));
     }
     // The sizes of packed weights are known only once they are packed: so once for the layout, once for the bytes.

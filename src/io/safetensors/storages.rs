@@ -8,7 +8,7 @@ use super::checkpoint::{Checkpoint, Tensor};
 use super::dtype::Dtype;
 use crate::io::{one_line, quoted};
 use crate::mask::Mask;
-use crate::sparse::{Format, LinearOp, Part, Parts, Precision, Sizes, Slots, Stored, Values};
+use crate::sparse::{CodeSource, Format, LinearOp, Part, Parts, Precision, Sizes, Slots, Stored, Values};
 use crate::{Error, Result};
 use ::safetensors::tensor::Dtype as Element;
 use half::{bf16, f16};
@@ -139,6 +139,16 @@ impl Checkpoint {
         values: Precision,
     ) -> Result<()> {
         self.insert_parts(name, format.parts(weight, mask, values)?)
+    }
+
+    /// Puts what the mask keeps of codes in as [`Checkpoint::insert_storage`] does, in a format that has such ([`CodeSource::parts`]); whether there are some.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn insert_codes(&mut self, name: &str, (codes, mask): (CodeSource<'_>, &Mask), format: Format) -> Result<bool> {
+        let parts = codes.parts(mask, format)?;
+        let found = parts.is_some();
+        parts.map_or(Ok(()), |parts| self.insert_parts(name, parts)).map(|()| found)
     }
 
     /// Packs what a storage keeps in another format, without its dense weight ([`Format::convert_to`]), and puts it in likewise.

@@ -47,7 +47,7 @@ pub use codes::{ActivationBits, Offsets};
 pub use csr::{Csr, CsrView};
 pub use dense::Dense;
 pub use entries::Entries;
-pub use exact_codes::exact_codes;
+pub use exact_codes::CodeSource;
 pub use format::Format;
 pub use gradient::weight_gradient;
 pub use hint::Hint;

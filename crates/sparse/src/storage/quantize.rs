@@ -3,6 +3,7 @@
 use super::code_layouts::{CodeLayout, QuantizedSparseParts, words};
 use super::codes::{Offsets, SPARE};
 use super::kept::{Origin, Source};
+use super::op::LinearOp;
 use super::precision::Precision;
 use super::quantized::{Quantized, QuantizedParts};
 use super::quantized_nm::{QuantizedNm, QuantizedNmParts, pattern_of};
@@ -212,6 +213,35 @@ impl Quantized {
         Ok(Quantized::round_to_nearest(&source.mask.applied(&weight), to)?.with_kept(source.mask.kept()))
     }
 
+    /// Codes at places, with such as stand for 0 between them; none where no code does.
+    pub fn of_kept(kept: &QuantizedSparse) -> Option<Quantized> {
+        let QuantizedSparseParts { rows, cols, bits, group, words, codes, scales, offsets } = kept.parts();
+        let (stride, groups) = (cols.div_ceil(64), cols / group.max(1));
+        let zero = |row: usize, col: usize| match &offsets {
+            Offsets::Symmetric => Some(if bits == 4 { 8 } else { 0 }),
+            Offsets::ZeroPoints(zeros) => Some(zeros[row * groups + col / group].cast_unsigned()),
+            Offsets::Minimums(_) => None,
+        };
+        let (mut all, mut from) = (Vec::with_capacity(rows * cols), 0);
+        for row in 0..rows {
+            let (mut of, mut next) = (Vec::with_capacity(cols), 0);
+            for col in 0..cols {
+                if words[row * stride + col / 64] >> (col % 64) & 1 == 0 {
+                    of.push(zero(row, col)?);
+                    continue;
+                }
+                of.push(if bits == 4 { codes[from + next / 2] >> (4 * (next % 2)) & 15 } else { codes[from + next] });
+                next += 1;
+            }
+            from += if bits == 4 { next.div_ceil(2) } else { next };
+            match bits {
+                4 => all.extend(of.chunks(2).map(|two| two[0] | two.get(1).map_or(0, |high| high << 4))),
+                _ => all.extend(of),
+            }
+        }
+        Quantized::new(QuantizedParts { rows, cols, bits, group, codes: all, scales, offsets }).ok()
+    }
+
     /// The codes that a weight was made of, if each group of 32 along its rows has some that give every number of it to the bit: of four bits (as Q4_0 and Q4_1 have
     /// them), else of eight (Q8_0), with scales of 16 bits.
     pub fn exactly(weight: &ArrayRef2<f32>) -> Option<Quantized> {
@@ -269,6 +299,17 @@ impl QuantizedNm {
         let (group, Joined { codes, scales, offsets }) = joined.widest(cols);
         let words = words(mask);
         QuantizedNm::new(QuantizedNmParts { rows, cols, n, m, bits, group, words, codes, scales, offsets }).ok()
+    }
+
+    /// The same codes, whose mask is of this pattern.
+    ///
+    /// # Errors
+    /// As [`QuantizedNm::round_to_nearest`].
+    pub fn of_kept(kept: &QuantizedSparse, (n, m): (usize, usize)) -> Result<QuantizedNm> {
+        let QuantizedSparseParts { rows, cols, bits, group, words, codes, scales, offsets } = kept.parts();
+        pattern_of((n, m), cols)?;
+        Pattern::Nm { n, m }.check(&kept.mask())?;
+        QuantizedNm::new(QuantizedNmParts { rows, cols, n, m, bits, group, words, codes, scales, offsets })
     }
 
     /// What a mask keeps of a source.
@@ -370,6 +411,27 @@ impl QuantizedSparse {
         let (bits, joined) = Joined::exactly(groups)?;
         let (group, Joined { codes, scales, offsets }) = joined.widest(cols);
         QuantizedSparse::new(at_mask(QuantizedParts { rows, cols, bits, group, codes, scales, offsets }, mask)).ok()
+    }
+
+    /// What a mask keeps of codes; nothing is rounded.
+    ///
+    /// # Errors
+    /// If the shapes differ.
+    pub fn of_codes(codes: &Quantized, mask: &Mask) -> Result<QuantizedSparse> {
+        let (rows, cols) = codes.shape();
+        match mask.dim() == (rows, cols) {
+            true => QuantizedSparse::new(at_mask(codes.parts(), mask)),
+            false => Err(Error::shape("mask", &[rows, cols], &[mask.rows(), mask.cols()])),
+        }
+    }
+
+    /// The same codes and places, without their pattern.
+    ///
+    /// # Errors
+    /// None that is known: the parts of a storage are whole.
+    pub fn of_nm(kept: &QuantizedNm) -> Result<QuantizedSparse> {
+        let QuantizedNmParts { rows, cols, bits, group, words, codes, scales, offsets, .. } = kept.parts();
+        QuantizedSparse::new(QuantizedSparseParts { rows, cols, bits, group, words, codes, scales, offsets })
     }
 
     /// What a mask keeps of a source, in a layout; with `blocks`, the mask has to be of such.

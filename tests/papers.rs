@@ -40,7 +40,7 @@ mod woodfisher;
 /// A paper's folder, what runs it, and what draws its figures.
 type Paper = (&'static str, fn(&Options) -> lacuna::Result<Study>, fn(&Study) -> lacuna::Result<Figures>);
 
-const PAPERS: [Paper; 11] = [
+const PAPERS: [Paper; 12] = [
     ("distilling_knowledge", distilling_knowledge::run, distilling_knowledge::draw),
     ("lottery_ticket", lottery_ticket::run, lottery_ticket::draw),
     ("model_compression", model_compression::run, model_compression::draw),
@@ -48,6 +48,7 @@ const PAPERS: [Paper; 11] = [
     ("optimal_brain_damage", optimal_brain_damage::run, optimal_brain_damage::draw),
     ("optimal_brain_surgeon", optimal_brain_surgeon::run, optimal_brain_surgeon::draw),
     ("rigging_the_lottery", rigging_the_lottery::run, rigging_the_lottery::draw),
+    ("state_of_sparsity", state_of_sparsity::run, state_of_sparsity::draw),
     ("structured_pruning", structured_pruning::run, structured_pruning::draw),
     ("to_prune_or_not", to_prune_or_not::run, to_prune_or_not::draw),
     ("weight_discretization", weight_discretization::run, weight_discretization::draw),
@@ -55,11 +56,10 @@ const PAPERS: [Paper; 11] = [
 ];
 
 /// Those whose full run has left no numbers yet: they are held to their claims at quick scale alone.
-const QUICK_ALONE: [Paper; 4] = [
+const QUICK_ALONE: [Paper; 3] = [
     ("learning_weights_and_connections", learning_weights_and_connections::run, learning_weights_and_connections::draw),
     ("minitron", minitron::run, minitron::draw),
     ("pruning_at_initialization", pruning_at_initialization::run, pruning_at_initialization::draw),
-    ("state_of_sparsity", state_of_sparsity::run, state_of_sparsity::draw),
 ];
 
 fn folder(slug: &str) -> PathBuf {

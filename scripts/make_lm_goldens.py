@@ -123,6 +123,7 @@ FAMILIES = {
         max_window_layers=1))),
     "gemma3_untied": lambda: tf.Gemma3ForCausalLM(tf.Gemma3TextConfig(**base(
         num_attention_heads=2, num_key_value_heads=1, head_dim=6, sliding_window=5, query_pre_attn_scalar=9, tie_word_embeddings=False,
+        attn_logit_softcapping=2.0, final_logit_softcapping=3.0,
         layer_types=["sliding_attention", "full_attention"], attn_implementation="eager"))),
     "smollm3_window": lambda: tf.SmolLM3ForCausalLM(tf.SmolLM3Config(**base(
         num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=False, use_sliding_window=True, sliding_window=5,
@@ -132,6 +133,13 @@ FAMILIES = {
     "qwen3_moe_window": lambda: tf.Qwen3MoeForCausalLM(tf.Qwen3MoeConfig(**base(
         num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=6, moe_intermediate_size=6, num_experts=3,
         num_experts_per_tok=2, tie_word_embeddings=True, use_sliding_window=True, sliding_window=5))),
+    # A bias of the head beside the embedding's weight.
+    "phi_tied": lambda: tf.PhiForCausalLM(tf.PhiConfig(**base(
+        num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, partial_rotary_factor=0.5, tie_word_embeddings=True))),
+    "qwen2_moe_window": lambda: tf.Qwen2MoeForCausalLM(tf.Qwen2MoeConfig(**base(
+        num_attention_heads=2, num_key_value_heads=1, moe_intermediate_size=6, shared_expert_intermediate_size=8, num_experts=3,
+        num_experts_per_tok=2, tie_word_embeddings=True, use_sliding_window=True, sliding_window=5, max_window_layers=1,
+        layer_types=["sliding_attention"] * 2))),
 }
 
 

@@ -16,6 +16,7 @@ use ndarray::{ArrayD, IxDyn};
 pub fn check(weights: &dyn Weights, config: &Config) -> Result<()> {
     let (shapes, recipe) = (Shapes(weights), config.recipe());
     let reader = Reader::new(&shapes, config);
+    reader.depth()?;
     EmbeddingHead::read(&reader, config)?;
     for block in 0..config.layers() {
         reader.block(block)?;

@@ -86,7 +86,9 @@ impl Config {
         let own = own_names(&raw, family)?;
         let keys = Keys(own.as_ref().unwrap_or(&raw));
         for (key, what) in ELSEWHERE {
-            if keys.get(key).is_some_and(|value| value.as_array().is_none_or(|list| !list.is_empty())) {
+            let empty =
+                |value: &Value| value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty);
+            if keys.get(key).is_some_and(|value| !empty(value)) {
                 return Err(setting(key, format!("is given; {what}, of which {LAYER_WIDTHS} alone is read")));
             }
         }

@@ -124,10 +124,9 @@ impl Names<'_> {
         let mut members = vec![member(format!("{}.weight", tie.embedding))];
         members.extend(tie.copies.iter().cloned().map(member));
         if !tie.tied {
-            let head = self.recipe.names.head;
-            members.push(member(format!("{head}.weight")));
-            members.extend(self.recipe.head_bias.then(|| member(format!("{head}.bias"))));
+            members.push(member(format!("{}.weight", self.recipe.names.head)));
         }
+        members.extend(self.recipe.head_bias.then(|| member(format!("{}.bias", self.recipe.names.head))));
         members
     }
 

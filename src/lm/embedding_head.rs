@@ -10,7 +10,7 @@ use crate::linalg::{Threads, gemm};
 use crate::nn::attention::Carry;
 use crate::nn::{Change, Linear, Norm, Objective, See, check_rows};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayRef2, Axis, s};
+use ndarray::{Array1, Array2, ArrayRef2, Axis, s};
 
 /// Embedding, learned positions where there are some, final norm and head.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct EmbeddingHead {
     norm: Option<Norm>,
     /// None where the head is the embedding.
     head: Option<Linear>,
+    /// What is added to the logits where the head is the embedding: a bias has no other place then.
+    tied_bias: Option<(String, Array1<f32>)>,
     /// Tensors of the file that are the embedding over again.
     copies: Vec<String>,
     recipe: Architecture,
@@ -92,15 +94,29 @@ impl EmbeddingHead {
             true => None,
             false => Some(reader.linear(names.head, (recipe.vocab, width), recipe.head_bias, false)?),
         };
-        let head_bias = format!("{}.bias", names.head);
-        if tie.tied && recipe.head_bias && reader.contains(&head_bias) {
-            return Err(Error::invalid_option("weights", format!("a tied head with the bias '{head_bias}' is not known here")));
-        }
+        let tied_bias = match tie.tied && with_head && recipe.head_bias {
+            false => None,
+            true => {
+                let tensor = format!("{}.bias", names.head);
+                Some((tensor.clone(), reader.vector(&tensor, recipe.vocab)?))
+            }
+        };
         let (copies, recipe) = (tie.copies, recipe.clone());
-        Ok(EmbeddingHead { embedding, positions, token_types, embedding_norm, projections, norm, head, copies, recipe })
+        Ok(EmbeddingHead {
+            embedding,
+            positions,
+            token_types,
+            embedding_norm,
+            projections,
+            norm,
+            head,
+            tied_bias,
+            copies,
+            recipe,
+        })
     }
 
-    /// The head; of a tied model its embedding.
+    /// The head; of a tied model its embedding, without the bias that a tied head may have beside it.
     pub fn head(&self) -> &Linear {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
@@ -219,6 +235,9 @@ impl EmbeddingHead {
 
     fn logits_of(&self, x: &ArrayRef2<f32>) -> Array2<f32> {
         let mut logits = self.head().apply(x);
+        if let Some((_, bias)) = &self.tied_bias {
+            logits += bias;
+        }
         if let Some(cap) = self.recipe.logit_cap {
             rows(&mut logits, |_, row| vector::soft_cap(row, 1.0, cap));
         }
@@ -300,7 +319,8 @@ impl EmbeddingHead {
         let mut dx = Array2::zeros(x.dim());
         let tensor = head.tensor();
         let mut d_weight = (carry.wanted)(&tensor).then(|| Array2::zeros(head.shape()));
-        let mut d_bias = vec![0.0f64; if head.bias().is_some() { head.shape().0 } else { 0 }];
+        let bias = head.bias().map(|_| head.bias_tensor()).or(self.tied_bias.as_ref().map(|(tensor, _)| tensor.clone()));
+        let mut d_bias = vec![0.0f64; if bias.is_some() { head.shape().0 } else { 0 }];
         let mut loss = 0.0;
         // Parts of much the same size.
         let most = (LOGITS_BACK / self.recipe.vocab).clamp(8, 1024);
@@ -346,9 +366,8 @@ impl EmbeddingHead {
             }
             None => dx,
         };
-        if !d_bias.is_empty() {
-            let d: Vec<f32> = d_bias.iter().map(|&d| d as f32).collect();
-            carry.give(&head.bias_tensor(), ndarray::Array1::from(d).into_dyn());
+        if let Some(tensor) = bias {
+            carry.give(&tensor, d_bias.iter().map(|&d| d as f32).collect::<Array1<f32>>().into_dyn());
         }
         if self.head.is_some() {
             d_weight.into_iter().for_each(|d| carry.give(&tensor, d.into_dyn()));
@@ -430,6 +449,9 @@ impl EmbeddingHead {
         self.projections.iter().flat_map(|both| both.iter()).for_each(|layer| layer.visit(f));
         self.norm.iter().for_each(|norm| norm.visit(f));
         self.head.iter().for_each(|head| head.visit(f));
+        if let Some((tensor, bias)) = &self.tied_bias {
+            f(tensor, bias.view().into_dyn(), None);
+        }
     }
 
     pub(super) fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
@@ -443,7 +465,11 @@ impl EmbeddingHead {
         self.embedding_norm.iter_mut().for_each(|norm| norm.visit_mut(f));
         self.projections.iter_mut().flat_map(|both| both.iter_mut()).try_for_each(|layer| layer.visit_mut(f))?;
         self.norm.iter_mut().for_each(|norm| norm.visit_mut(f));
-        self.head.iter_mut().try_for_each(|head| head.visit_mut(f))
+        self.head.iter_mut().try_for_each(|head| head.visit_mut(f))?;
+        if let Some((tensor, bias)) = &mut self.tied_bias {
+            f(tensor, bias.as_slice_mut().expect(STANDARD), None);
+        }
+        Ok(())
     }
 }
 

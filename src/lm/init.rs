@@ -175,9 +175,9 @@ fn tensors(config: &Config) -> Result<Vec<(String, Vec<usize>, Begin)>> {
     last.iter().for_each(|part| norm(name(part), &mut all));
     if !recipe.tied {
         all.push((format!("{}.weight", recipe.names.head), vec![recipe.vocab, width], Begin::Normal(deviation)));
-        if recipe.head_bias {
-            all.push((format!("{}.bias", recipe.names.head), vec![recipe.vocab], Begin::Constant(0.0)));
-        }
+    }
+    if recipe.head_bias {
+        all.push((format!("{}.bias", recipe.names.head), vec![recipe.vocab], Begin::Constant(0.0)));
     }
     Ok(all)
 }

@@ -262,6 +262,26 @@ impl<'a> Reader<'a> {
         FeedForward::new(opening, down, recipe.activation)
     }
 
+    /// Refuses weights that have another number of blocks than the config says. Where whole halves of blocks are left out, numbers say nothing.
+    pub(super) fn depth(&self) -> Result<()> {
+        if self.recipe.layers.iter().any(|l| l.heads.queries == 0 || l.intermediate == 0) {
+            return Ok(());
+        }
+        for stack in &self.recipe.stacks {
+            let path = self.name(stack.path);
+            let parts = [Some(stack.parts.output), Some(stack.parts.down), stack.parts.norms().next()];
+            let there =
+                |i: &usize| parts.iter().flatten().any(|part| self.weights.contains(&format!("{path}.{i}.{part}.weight")));
+            let found = (0..).take_while(there).count();
+            if found > 0 && found != stack.blocks && !(found..stack.blocks).any(|i| there(&i)) {
+                let [first, last] = [0, found - 1].map(|i| quoted(&format!("{path}.{i}")));
+                let reason = format!("have {found} blocks, {first} to {last}; the config says {}", stack.blocks);
+                return Err(Error::invalid_option("weights", reason));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses tensors that nothing has read, apart from those that hold no weights of their own: masks and tables that some files
     /// keep. Second copies of the embedding count as read, and a tied head that is not read is passed over.
     pub(super) fn finish(self) -> Result<()> {

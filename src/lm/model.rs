@@ -109,6 +109,7 @@ impl LanguageModel {
     pub fn load_with(weights: &dyn Weights, config: Config, store: &mut dyn FnMut(&mut Linear) -> Result<()>) -> Result<Self> {
         decoder_only(&config)?;
         let reader = Reader::new(weights, &config);
+        reader.depth()?;
         let mut ends = EmbeddingHead::read(&reader, &config)?;
         ends.linears_mut().try_for_each(&mut *store)?;
         let mut blocks = Vec::with_capacity(config.layers());

@@ -73,6 +73,7 @@ impl Seq2Seq {
                 format!("block {i}: all blocks of T5 share one bias of {heads} heads"),
             ));
         }
+        reader.depth()?;
         let model = Seq2Seq {
             ends: EmbeddingHead::read(&reader, &config)?,
             encoder: (0..first.blocks).map(|i| reader.block(i)).collect::<Result<_>>()?,

@@ -1,7 +1,7 @@
 //! Goldens, and models of every family behind one face.
 
 use lacuna::Result;
-use lacuna::io::{Checkpoint, Dtype, WeightsMut};
+use lacuna::io::{Checkpoint, Dtype, Weights, WeightsMut};
 use lacuna::lm::{Config, LanguageModel, Seq2Seq};
 use lacuna::nn::{Gradients, Linear, Observer, Parameters};
 use ndarray::{Array2, ArrayD};
@@ -11,7 +11,7 @@ use std::path::Path;
 mod outside;
 
 /// The names of all goldens.
-pub const ALL: [&str; 39] = [
+pub const ALL: [&str; 41] = [
     "llama",
     "llama31",
     "mistral",
@@ -51,6 +51,8 @@ pub const ALL: [&str; 39] = [
     "smollm3_window",
     "olmo2_tied",
     "qwen3_moe_window",
+    "phi_tied",
+    "qwen2_moe_window",
 ];
 
 /// A model's tensors and config, and what the reference library says.
@@ -110,7 +112,7 @@ pub enum Model {
 }
 
 impl Model {
-    pub fn load(weights: &Checkpoint, config: Config) -> Result<Model> {
+    pub fn load(weights: &dyn Weights, config: Config) -> Result<Model> {
         Ok(match config.is_encoder_decoder() {
             false => Model::Decoder(LanguageModel::load(weights, config)?),
             true => Model::Both(Seq2Seq::load(weights, config)?),

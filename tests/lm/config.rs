@@ -82,6 +82,16 @@ fn tensors_that_are_missing_left_over_or_of_another_shape_are_named() {
     more.insert("model.layers.2.mlp.up_proj.weight", Array::<f32, _>::zeros((2, 2)), Dtype::F32).unwrap();
     let found = e(&more, &golden.json);
     assert_eq!(found, "weights: tensor 'model.layers.2.mlp.up_proj.weight' belongs to no part of the model (1 such)");
+    for says in [1, 3] {
+        let mut json = golden.json.clone();
+        json["num_hidden_layers"] = json!(says);
+        let found = e(&golden.weights, &json);
+        assert_eq!(found, format!("weights: have 2 blocks, 'model.layers.0' to 'model.layers.1'; the config says {says}"));
+    }
+    let t5 = Golden::read("t5");
+    let mut json = t5.json.clone();
+    json["num_decoder_layers"] = json!(5);
+    assert_eq!(e(&t5.weights, &json), "weights: have 2 blocks, 'decoder.block.0' to 'decoder.block.1'; the config says 5");
     let mut json = golden.json.clone();
     json["intermediate_size"] = json!(24);
     let found = e(&golden.weights, &json);

@@ -191,7 +191,11 @@ fn what_contradicts_itself_or_is_not_known_is_refused_by_its_key() {
         ("t5v11", json!({"dense_act_fn": "relu"}), "feed_forward_proj: 'gated-gelu' contradicts dense_act_fn or is_gated_act"),
         ("t5", json!({"is_gated_act": true}), "feed_forward_proj: 'relu' contradicts dense_act_fn or is_gated_act"),
         ("gpt2", json!({"num_attention_heads": 8}), "n_head: is 4, and num_attention_heads, which is the same, is 8"),
-        ("t5", json!({"num_layers": null, "num_hidden_layers": 2}), "tensor 'encoder.block.1"),
+        (
+            "t5",
+            json!({"num_layers": null, "num_hidden_layers": 2}),
+            "weights: have 1 blocks, 'encoder.block.0' to 'encoder.block.0'; the config says 2",
+        ),
     ] {
         let line = refused(name, changes.clone());
         assert!(line.contains(says), "{changes}: {line}");

@@ -1,11 +1,14 @@
 //! `FAMILIES.md`: what works for each family. Each entry is what this test finds; the page is written anew with `LACUNA_REDRAW=1`.
 
-use crate::common::{ALL, Golden, worst};
+use crate::common::{ALL, Golden, Model, worst};
 use crate::experts::{calibration, folder_of};
+use lacuna::io::Folder;
 use lacuna::io::gguf::comes_back_as;
-use lacuna::job::{Methods, PruneJob, ShrinkJob, ShrinkMethod, TrainJob};
-use lacuna::lm::Family;
+use lacuna::job::{Methods, PruneJob, QuantizeJob, QuantizeMethod, ShrinkJob, ShrinkMethod, TrainJob};
+use lacuna::lm::{Config, Family, Outline};
 use lacuna::prune::ExpertScore;
+use lacuna::quantize::Granularity;
+use ndarray::Array2;
 use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -21,16 +24,40 @@ What works for the models of each family. `tests/lm/page.rs` finds it out on a t
 - **shrink**: what can be left out for good; where * stands, configs of the family have no key for what is left, and Lacuna alone reads it (`layer_widths`; heads of GPT-2
   stand in `pruned_heads` too, which transformers 4 reads)
 - **train**: `lacuna train`
-- **quantise**: whole weights in few bits by `lacuna quantize`
+- **quantise**: linear layers in codes of 4 bits by `lacuna quantize`, whose folder opens and gives nearly the same; where nothing can be measured, by rounding alone. Layouts of codes have
+  no weights that are held (in, out), as GPT-2's are
 - **transformers**: the generations of the reference library that open the model as it was, pruned, and made smaller (`scripts/check_families.py`)
 
 | family | `model_type` | forward | gradients | GGUF in | GGUF out | prune | shrink | train | quantise | transformers |
 |---|---|---|---|---|---|---|---|---|---|---|
 ";
 
-/// Whether `lacuna quantize` takes models of a family.
-fn quantises(_: Family) -> bool {
-    false
+/// What a model gives: logits, or of an encoder hidden states.
+fn given(model: &Model, golden: &Golden) -> Array2<f32> {
+    match model {
+        Model::Decoder(m) if m.config().is_encoder() => m.hidden_states(&golden.ids, golden.ids.len(), &mut ()).unwrap(),
+        model => model.logits(golden),
+    }
+}
+
+/// Whether a golden's model can be put into codes of 4 bits, and the folder opens to much the same model.
+fn quantises(golden: &Golden, (folder, ids, out): (&Path, &Path, &Path), method: QuantizeMethod) -> bool {
+    let config = golden.config();
+    let divisor = |a: usize, b: usize| (1..=a.max(b)).rev().find(|d| a % d == 0 && b % d == 0).unwrap_or(1);
+    let inputs = Outline::of(&Folder::open(folder).unwrap(), &config).unwrap().layers.iter().map(|l| l.shape.1).fold(0, divisor);
+    let job = QuantizeJob::default().method(method).bits(4).group(Granularity::Group(inputs)).model(folder).out(out);
+    let job = if method == QuantizeMethod::Rtn { job } else { job.calibration(ids).samples(2).context(golden.ids.len()) };
+    if job.run(&mut |_| ControlFlow::Continue(())).is_err() {
+        return false;
+    }
+    let coded = Folder::open(out).unwrap();
+    let (whole, found) =
+        (given(&golden.model(), golden), given(&Model::load(&coded, Config::of(&coded).unwrap()).unwrap(), golden));
+    let squares = |x: Array2<f32>| x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+    let off = squares(&found - &whole) / squares(whole);
+    // Never the same: the weights are on other grids.
+    assert!(off > 1e-6, "{}: {off} of the squares", golden.name);
+    off < 0.1
 }
 
 fn yes(holds: bool) -> String {
@@ -86,6 +113,14 @@ fn line(family: Family, goldens: &[&Golden], reopened: &Value, above: &Path) -> 
         Some(format!("{what}{}", if config.get("layer_widths").is_some() { "*" } else { "" }))
     };
     let left_out: Vec<String> = ways.iter().filter_map(&mut shrinks).collect();
+    let quantised = match (
+        quantises(golden, (&folder, &ids, &out()), QuantizeMethod::Gptq),
+        quantises(golden, (&folder, &ids, &out()), QuantizeMethod::Rtn),
+    ) {
+        (true, true) => "yes",
+        (false, true) => "by rounding",
+        _ => "-",
+    };
     let train = TrainJob::default().model(&folder).out(above.join(format!("{} trained", golden.name)));
     let trained = train.text([ids.clone()]).steps(1).context(length).batch(1).run(go).is_ok();
     let file = comes_back_as(family.model_type());
@@ -104,7 +139,7 @@ fn line(family: Family, goldens: &[&Golden], reopened: &Value, above: &Path) -> 
         pruned.to_string(),
         left_out.join(", "),
         yes(trained),
-        yes(quantises(family)),
+        quantised.to_string(),
         opened,
     ];
     format!("| {} |\n", cells.join(" | "))

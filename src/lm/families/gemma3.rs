@@ -57,9 +57,8 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
         rotaries,
         ..usual
     };
-    let cap = |key: &str| keys.get(key).map(|_| keys.positive(key, 0.0)).transpose();
-    recipe.logit_cap = cap("final_logit_softcapping")?;
-    let cap = cap("attn_logit_softcapping")?;
+    // A cap of the scores, of which configs of Gemma 3 have a key too, is read by the reference library and applied to nothing.
+    recipe.logit_cap = keys.get("final_logit_softcapping").map(|_| keys.positive("final_logit_softcapping", 0.0)).transpose()?;
     if keys.flag("use_bidirectional_attention", false)? {
         return Err(setting("use_bidirectional_attention", "tokens that see those behind them are not known here"));
     }
@@ -69,7 +68,6 @@ fn recipe(keys: Keys<'_>) -> Result<Architecture> {
     windows(keys, &mut recipe, window, |i| (i + 1) % every != 0)?;
     for layer in &mut recipe.layers {
         layer.rule.scale = scale;
-        layer.rule.cap = cap;
         layer.rotary = Some(usize::from(layer.rule.window.is_some()));
     }
     recipe.stacks[0].parts = BlockNames {

@@ -4,7 +4,7 @@
 //! The attention of Qwen2 and Qwen3. In every `decoder_sparse_step`-th block that `mlp_only_layers` does not name, experts stand in the place of
 //! the feed-forward layers; in Qwen2 all tokens meet one more, times the logistic function of a layer of its own.
 
-use super::qwen2::{asked_window, late_windows};
+use super::qwen2::asked_window;
 use super::qwen3;
 use crate::Result;
 use crate::lm::architecture::{
@@ -39,7 +39,7 @@ fn qwen2_moe(keys: Keys<'_>) -> Result<Architecture> {
     let bias = keys.flag("qkv_bias", true)?;
     let usual = Architecture::usual(keys, Defaults { kv_heads: Some(16), ..LLAMA })?;
     let mut recipe = Architecture { attention_bias: bias, ..usual };
-    late_windows(keys, &mut recipe)?;
+    all_windows(keys, &mut recipe)?;
     let experts = Experts {
         count: keys.size_or("num_experts", 60)?,
         active: keys.size_or("num_experts_per_tok", 4)?,
@@ -56,9 +56,7 @@ fn qwen2_moe(keys: Keys<'_>) -> Result<Architecture> {
 
 fn qwen3_moe(keys: Keys<'_>) -> Result<Architecture> {
     let mut recipe = qwen3::with(keys, Defaults { kv_heads: Some(4), ..LLAMA })?;
-    // Here the reference library knows no number from which blocks see a window: all do.
-    let window = asked_window(keys)?;
-    windows(keys, &mut recipe, window, |_| window.is_some())?;
+    all_windows(keys, &mut recipe)?;
     let experts = Experts {
         count: keys.size_or("num_experts", 128)?,
         active: keys.size_or("num_experts_per_tok", 8)?,
@@ -69,6 +67,13 @@ fn qwen3_moe(keys: Keys<'_>) -> Result<Architecture> {
     place(keys, &mut recipe, experts)?;
     recipe.stacks[0].parts.experts = Some(EXPERTS);
     Ok(recipe)
+}
+
+/// Windows of a mixture whose config has no list of them: the reference library knows no number here from which blocks see one, all do. (Its newer
+/// generation writes the list, and says otherwise without it.)
+fn all_windows(keys: Keys<'_>, recipe: &mut Architecture) -> Result<()> {
+    let window = asked_window(keys)?;
+    windows(keys, recipe, window, |_| window.is_some())
 }
 
 /// Gives experts to the blocks that have some.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 #[path = "../papers/distilling_knowledge/main.rs"]
 mod distilling_knowledge;
+#[path = "../papers/language_model_pruning/main.rs"]
+mod language_model_pruning;
 #[path = "../papers/minitron/main.rs"]
 mod minitron;
 #[path = "../papers/learning_weights_and_connections/main.rs"]
@@ -51,7 +53,8 @@ const PAPERS: [Paper; 7] = [
 ];
 
 /// Those whose full run has left no numbers yet: they are held to their claims at quick scale alone.
-const QUICK_ALONE: [Paper; 8] = [
+const QUICK_ALONE: [Paper; 9] = [
+    ("language_model_pruning", language_model_pruning::run, language_model_pruning::draw),
     ("learning_weights_and_connections", learning_weights_and_connections::run, learning_weights_and_connections::draw),
     ("minitron", minitron::run, minitron::draw),
     ("movement_pruning", movement_pruning::run, movement_pruning::draw),
@@ -219,6 +222,11 @@ fn optimal_brain_damage_holds_at_quick_scale() {
 #[test]
 fn optimal_brain_surgeon_holds_at_quick_scale() {
     holds("optimal_brain_surgeon");
+}
+
+#[test]
+fn language_model_pruning_holds_at_quick_scale() {
+    holds("language_model_pruning");
 }
 
 #[test]

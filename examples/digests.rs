@@ -11,7 +11,7 @@ use lacuna::models::{Init, mlp, to_checkpoint};
 use lacuna::nn::{Activation, Loss, Method, Network};
 use lacuna::prune::{Pruning, Schedule, iterative, one_shot, prune_units, shrink};
 use lacuna::rng::Seed;
-use lacuna::solve::{Alps, DsNoT, ExactObs, Pruner, Reconstruct, Reconstructed, Scored, SparseGpt, WoodFisher};
+use lacuna::solve::{Alps, D2Prune, DsNoT, ExactObs, Pruner, Reconstruct, Reconstructed, Scored, SparseGpt, WoodFisher};
 use lacuna::sparse::{Format, Hint, LinearOp, Plan, Precision, apply, apply_transpose};
 use lacuna::train::{Decay, TrainConfig, fit};
 use lacuna::{Error, Result};
@@ -126,7 +126,8 @@ fn chain(net: &str, network: &Network, data: &Calibration<'_>) -> Result<()> {
     let gpt = SparseGpt::default();
     let (obs, alps, dsnot) = (ExactObs { damping: 0.01 }, Alps::default(), DsNoT::new(&wanda));
     let squares = Reconstructed::new(&wanda, Reconstruct::default());
-    let pruners: [&dyn Pruner; 6] = [&gpt, &obs, &alps, &dsnot, &squares, &woodfisher];
+    let dual = D2Prune::default();
+    let pruners: [&dyn Pruner; 7] = [&gpt, &dual, &obs, &alps, &dsnot, &squares, &woodfisher];
     let needs = pruners.iter().fold(lacuna::criteria::Needs::none(), |all, p| all.union(p.needs()));
     let measured = measure(network, data, needs)?;
     let weights = LayerWeights::of(network)?;

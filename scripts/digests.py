@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from kill_prune import CASES, comparable, content, ids  # noqa: E402
 
 SUBCOMMANDS = ["", "demo", "import", "init", "eval", "logits", "generate", "prune", "train", "run", "pack", "bench", "bench spmm", "bench sweep", "bench check", "inspect"]
-METHODS = ["magnitude", "magnitude-l2", "random", "wanda", "ria", "sparsegpt", "obc", "alps", "dsnot", "taylor", "fisher", "woodfisher"]
+METHODS = ["magnitude", "magnitude-l2", "random", "wanda", "ria", "sparsegpt", "d2prune", "obc", "alps", "dsnot", "taylor", "fisher", "woodfisher"]
 PATTERNS = ["unstructured", "2:4", "block4x2", "rows", "cols"]
 MEASURED = ["--calibration", "ids.safetensors", "--samples", "8", "--context", "32"]
 LAYOUTS = ["weights", "sparse-bitmask", "csr", "tile-csr", "tile-pairs", "bitmask", "sell:padded"]

@@ -51,6 +51,7 @@ CASES = {
     "sparsegpt by blocks": ["--method", "sparsegpt", "--turn", "block", *HALF, *MEASURED],
     "sparsegpt, dense inputs": ["--method", "sparsegpt", "--inputs", "dense", *HALF, *MEASURED],
     "sparsegpt, on the disk": ["--method", "sparsegpt", "--activations", "0", *HALF, *MEASURED],
+    "d2prune": ["--method", "d2prune", *HALF, *MEASURED],
     "obc": ["--method", "obc", *HALF, *MEASURED],
     "alps": ["--method", "alps", *HALF, *MEASURED],
     "dsnot": ["--method", "dsnot", *HALF, *MEASURED],

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 #[path = "../papers/distilling_knowledge/main.rs"]
 mod distilling_knowledge;
+#[path = "../papers/language_model_pruning/main.rs"]
+mod language_model_pruning;
 #[path = "../papers/minitron/main.rs"]
 mod minitron;
 #[path = "../papers/learning_weights_and_connections/main.rs"]
@@ -56,7 +58,8 @@ const PAPERS: [Paper; 12] = [
 ];
 
 /// Those whose full run has left no numbers yet: they are held to their claims at quick scale alone.
-const QUICK_ALONE: [Paper; 3] = [
+const QUICK_ALONE: [Paper; 4] = [
+    ("language_model_pruning", language_model_pruning::run, language_model_pruning::draw),
     ("learning_weights_and_connections", learning_weights_and_connections::run, learning_weights_and_connections::draw),
     ("minitron", minitron::run, minitron::draw),
     ("pruning_at_initialization", pruning_at_initialization::run, pruning_at_initialization::draw),
@@ -219,6 +222,11 @@ fn optimal_brain_damage_holds_at_quick_scale() {
 #[test]
 fn optimal_brain_surgeon_holds_at_quick_scale() {
     holds("optimal_brain_surgeon");
+}
+
+#[test]
+fn language_model_pruning_holds_at_quick_scale() {
+    holds("language_model_pruning");
 }
 
 #[test]

@@ -128,7 +128,9 @@ fn a_mean_and_its_deviation_stand_on_one_line() -> lacuna::Result<()> {
 
 mod drawn {
     use super::HOSTILE;
-    use lacuna::report::{Bars, Figure, Page, Point, Summary, Table};
+    use lacuna::mask::Mask;
+    use lacuna::report::{Bars, Figure, Heatmap, Page, Point, Summary, Table};
+    use ndarray::array;
 
     /// Every tag closed in its order, every attribute quoted, no bare `<` or `&`.
     fn assert_well_formed(xml: &str) {
@@ -290,6 +292,55 @@ mod drawn {
         assert_eq!(svg.matches("<rect ").count(), 24 + 2 + 1); // the bars, the legend, the paper
         assert_eq!(svg, bars().to_svg()?);
         Ok(())
+    }
+
+    /// The areas of all shapes of a colour, in cells: paths are runs of whole cells.
+    fn area(svg: &str, cell: i32) -> i32 {
+        let of = |run: &str| {
+            let numbers: Vec<i32> =
+                run.split(|c: char| c.is_ascii_alphabetic() || c == ' ').filter_map(|n| n.parse().ok()).collect();
+            numbers[2] * numbers[3] / (cell * cell)
+        };
+        let paths = svg.split(" d=\"M").skip(1).map(|path| path.split('"').next().unwrap_or_default());
+        paths.flat_map(|path| path.split('M')).map(of).sum()
+    }
+
+    #[test]
+    fn a_heatmap_has_a_cell_for_each_number_and_one_scale_for_all_panels() -> lacuna::Result<()> {
+        let (one, two) = (array![[0.0, 1.0, 1.0], [1.0, 4.0, f64::NAN]], array![[2.0f32], [8.0]]);
+        let svg = Heatmap::new(HOSTILE).panel("one", &one).panel(HOSTILE, &two).to_svg()?;
+        assert_well_formed(&svg);
+        assert_eq!(area(&svg, 24 * 4), 7, "six and two cells, of which one is not finite");
+        assert!(svg.contains(">8<") && svg.contains(">0<"), "the ends of the scale");
+        let both = |range: &str| svg.matches(range).count();
+        assert_eq!(both("fill=\"#08306B\""), 2, "the largest in its panel and in the scale");
+        // About 0 both ways; a logarithmic scale has no place for 0.
+        let diverging = Heatmap::new("w").diverging().panel("w", &array![[-1.0, 0.5]]).to_svg()?;
+        assert!(diverging.contains(">1<") && diverging.contains(">-1<"));
+        assert_eq!(area(&Heatmap::new("h").log().panel("h", &array![[0.0, 1.0, 10.0]]).to_svg()?, 24 * 4), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn a_mask_is_drawn_by_what_it_keeps_and_large_ones_as_densities() -> lacuna::Result<()> {
+        let mask = Mask::from_fn(3, 5, |r, c| (r + c) % 2 == 0);
+        let svg = Heatmap::masks("m").mask("m", &mask).to_svg()?;
+        let kept = svg.split("<path").find(|path| path.contains("#0072B2")).unwrap();
+        assert_eq!((area(kept, 24 * 4), area(&svg, 24 * 4)), (8, 15));
+        assert!(svg.contains("kept") && svg.contains("dropped"));
+        let large = Heatmap::masks("m").mask("m", &Mask::from_fn(384, 192, |r, _| r % 2 == 0)).to_svg()?;
+        assert!(large.contains("m (means of 2\u{a0}×\u{a0}1)"), "{}", &large[..400]);
+        assert!(large.len() < 10_000, "every cell is half kept, so that a row is one run: {}", large.len());
+        Ok(())
+    }
+
+    #[test]
+    fn a_heatmap_of_nothing_is_an_error() {
+        let error = |figure: Heatmap| figure.to_svg().unwrap_err().to_string();
+        assert_eq!(error(Heatmap::new("t")), "figure 't': nothing to draw: 0 panels, 0 cells, none with a place on the scale");
+        assert!(error(Heatmap::new("t").panel("a", &array![[f64::NAN]])).contains("1 panels, 1 cells"));
+        assert!(error(Heatmap::new("t").log().panel("a", &array![[-1.0]])).contains("none with a place"));
+        assert!(error(Heatmap::new("t").range(1.0, 1.0).panel("a", &array![[1.0]])).starts_with("colour_range: 1 to 1"));
     }
 
     #[test]

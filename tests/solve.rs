@@ -22,5 +22,7 @@ mod quantizers;
 mod reconstruct;
 #[path = "solve/retarget.rs"]
 mod retarget;
+#[path = "solve/d2prune.rs"]
+mod d2prune;
 #[path = "solve/sparsegpt.rs"]
 mod sparsegpt;

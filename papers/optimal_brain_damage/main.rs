@@ -2,86 +2,23 @@
 //!
 //! `cargo run --release --example optimal_brain_damage -- [--quick] [--seeds 0,1,2] [--out FOLDER]`
 
+mod task;
+
 use lacuna::Result;
-use lacuna::allocate::{Global, Target};
-use lacuna::calibrate::Calibration;
 use lacuna::criteria::{Magnitude, Obd, Random, Saliency};
-use lacuna::data::{Dataset, Standard, data_dir, digits, mnist};
-use lacuna::eval::{Size, score};
-use lacuna::mask::{Pattern, Scope};
-use lacuna::models::{digits_shared, lecun_1990};
-use lacuna::nn::{Curvature, Loss, Method, Network};
 use lacuna::paper::{Figures, Options, Study};
-use lacuna::prune::{Outcome, Pruning, one_shot};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
-use lacuna::train::{Decay, TrainConfig, fit};
-use ndarray::Array2;
+use task::{STEPS, Task};
 
-const LOSS: Loss = Loss::SquaredError;
 const SHARES: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
-/// Deleted in these steps, each by saliencies measured anew, and trained on after each.
-const STEPS: [f64; 4] = [0.2, 0.4, 0.5, 0.6];
-
-/// The samples of one seed with their targets, the network's beginning, and epochs: at first, and after each step of deletion.
-struct Task {
-    train: (Array2<f32>, Array2<f32>),
-    test: (Array2<f32>, Array2<f32>),
-    network: Network,
-    epochs: (usize, usize),
-    seed: Seed,
-}
-
-impl Task {
-    fn load(options: &Options, seed: Seed) -> Result<Task> {
-        let (train, test, network) = if options.quick {
-            let all = digits();
-            let (train, test) = all.split(&seed.stream("held-out samples").permutation(all.len())[..450]);
-            (train, test, digits_shared(seed)?)
-        } else {
-            // As many digits as the paper had, scaled as the paper scaled them: 16×16 in the middle of 28×28.
-            let (train, test) = mnist(data_dir().join("mnist"))?;
-            let some = |set: Dataset, n: usize| -> Result<Dataset> {
-                let chosen = seed.stream("digits").permutation(set.len());
-                set.select(&chosen[..n]).centred(20, 20, 0.0)?.resized(16, 16)?.centred(28, 28, 0.0)
-            };
-            (some(train, 9300)?, some(test, 3350)?, lecun_1990(seed)?)
-        };
-        // Standardised inputs: positive ones couple all weights of a unit, and the Hessian is then far from diagonal.
-        let standard = if options.quick { Standard::each(train.x(), 0.3) } else { Standard::whole(train.x()) };
-        let part = |set: &Dataset| standard.samples(set, 0.9, -0.9);
-        Ok(Task { train: part(&train), test: part(&test), network, epochs: options.pick((40, 10), (14, 3)), seed })
-    }
-
-    fn fit(&self, mut network: Network, epochs: usize) -> Result<Network> {
-        let method = Method::Adam { weight_decay: 0.0 };
-        let recipe =
-            TrainConfig { loss: LOSS, method, learning_rate: 5e-3, decay: Decay::Cosine, epochs, batch: 32, seed: self.seed };
-        fit(&mut network, &self.train.0, &self.train.1, &recipe).map(|_| network)
-    }
-
-    /// Training and test MSE, and test error in %.
-    fn errors(&self, network: &Network) -> (f64, f64, f64) {
-        let [train, test] = [&self.train, &self.test].map(|(x, t)| score(network, x, t, LOSS));
-        (train.loss, test.loss, 100.0 * (1.0 - test.accuracy))
-    }
-
-    /// Deletes until this share of the dense network's weights is gone.
-    fn prune(&self, network: &Network, saliency: &dyn Saliency, share: f64) -> Result<Outcome> {
-        let of = Size::of(&self.network)?.kept_weights as f64;
-        let data = Calibration { curvature: Curvature::Exact, ..Calibration::new(&self.train.0, &self.train.1, LOSS) };
-        let target = Target::Parameters((of * (1.0 - share)).round() as usize);
-        let (allocate, pattern, scope) = (&Global, Pattern::Unstructured, Scope::Layer);
-        one_shot(network, &data, &Pruning { saliency, allocate, target, pattern, scope, skip: &[] })
-    }
-}
 
 /// Runs the experiments.
 pub fn run(options: &Options) -> Result<Study> {
     options.refuse_held_out()?;
     let mut study = Study::default();
     let mut rows = Table::new(["seed", "method", "share deleted", "training MSE", "test MSE", "test error, %", "predicted"]);
-    let mut values: [Vec<(Seed, f64)>; 9] = Default::default();
+    let mut values: [Vec<(Seed, f64)>; 11] = Default::default();
     let mut parameters = 0;
     for &seed in options.seeds() {
         let task = Task::load(options, seed)?;
@@ -99,19 +36,21 @@ pub fn run(options: &Options) -> Result<Study> {
             }
         }
         let share = |i: usize| increase[0][i].1.unwrap_or(f64::NAN) / increase[0][i].0;
-        let (mut pruned, mut control) = (dense.clone(), dense.clone());
-        for share in STEPS {
-            pruned = task.fit(task.prune(&pruned, &Obd, share)?.model, task.epochs.1)?;
-            let e = task.errors(&pruned);
-            rows.row((seed.0, "OBD, retrained", share, e.0, e.1, e.2, None::<f64>));
-            control = task.fit(control, task.epochs.1)?;
+        let many = task.retrained(&dense)?;
+        let little = task.little(options.pick(150, 300));
+        let few = little.retrained(&little.fit(little.network.clone(), little.epochs.0)?)?;
+        for (found, with) in [(&many, ""), (&few, ", little data")] {
+            for (e, share) in found.iter().zip(STEPS.into_iter().chain([0.0])) {
+                let name = if share > 0.0 { "OBD, retrained" } else { "dense, trained as long" };
+                rows.row((seed.0, format!("{name}{with}"), share, e.0, e.1, e.2, None::<f64>));
+            }
         }
-        let (after, same) = (task.errors(&pruned), task.errors(&control));
-        rows.row((seed.0, "dense, trained as long", 0.0, same.0, same.1, same.2, None::<f64>));
         let change = |a: f64, b: f64| vec![100.0 * (a / b - 1.0)];
         let ratios = (0..3).map(share).collect();
         let over = (1..7).map(|i| increase[0][i].0 / increase[1][i].0).collect();
-        let changes = [change(after.0, base.0), change(after.1, base.1), change(after.1, same.1)];
+        let more = few[1..4].iter().flat_map(|e| change(e.1, few[4].1)).collect();
+        let changes = [change(many[3].0, base.0), change(many[3].1, base.1), change(many[3].1, many[4].1)];
+        let changes = changes.into_iter().chain([change(few[0].1, few[4].1), more]);
         let all = [vec![base.2], vec![base.1], ratios, vec![share(5)], over, vec![increase[2][2].0 / increase[0][2].0]]
             .into_iter()
             .chain(changes);
@@ -130,6 +69,8 @@ pub fn run(options: &Options) -> Result<Study> {
         ("change of training MSE, 60 % deleted and retrained, %", "almost none", "mean <= 5", 1),
         ("change of test MSE, 60 % deleted and retrained, %", "almost none", "mean <= 5", 1),
         ("the same against the dense network trained on as long, %", "–", "mean <= 5", 1),
+        ("the same on little data, 20 % deleted", "below 0", "mean < 0", 1),
+        ("the same on little data, 40, 50 and 60 % deleted", "below 0", "mean < 0", 1),
     ];
     for ((what, paper, rule, digits), v) in texts.into_iter().zip(values) {
         c.add(what, paper, rule, digits)?.extend(v);

@@ -46,9 +46,9 @@ use std::path::PathBuf;
 /// | `turn` | `layer` | `layer`, `block` | whether a block's layers are pruned sequentially by layer or by block |
 /// | `damping` | 0.01 | from 0 | fraction of the mean diagonal that is added to Gram matrices |
 /// | `fisher-damping` | 1e-5 | above 0 | λ of `woodfisher` |
-/// | `block-size` | 128 | from 1 | columns whose mask `sparsegpt` chooses together; weights of a block of `woodfisher` |
-/// | `actorder` | false | | `sparsegpt` visits columns by falling activation |
-/// | `bits` | | 1 to 16 | `sparsegpt` rounds what stays to 2^bits values a row |
+/// | `block-size` | 128 | from 1 | columns whose mask `sparsegpt` and `d2prune` choose together; weights of a block of `woodfisher` |
+/// | `actorder` | false | | `sparsegpt` and `d2prune` visit columns by falling activation |
+/// | `bits` | | 1 to 16 | `sparsegpt` and `d2prune` round what stays to 2^bits values a row |
 /// | `reconstruct` | | 0 to 1 000 000 | steps of conjugate gradients after pruning |
 /// | `reconstruct-blocks` | | from 1 | passes over the calibration in which each block's kept weights and norms are trained towards the dense block's outputs |
 /// | `reconstruct-rate` | 3e-5 | above 0 | the largest learning rate of these passes |
@@ -108,11 +108,11 @@ pub struct PruneJob {
     pub damping: f64,
     /// λ of `woodfisher`.
     pub fisher_damping: f64,
-    /// Columns whose mask `sparsegpt` chooses together; weights of a block of `woodfisher`.
+    /// Columns whose mask `sparsegpt` and `d2prune` choose together; weights of a block of `woodfisher`.
     pub block_size: usize,
-    /// Whether `sparsegpt` visits columns by falling activation.
+    /// Whether `sparsegpt` and `d2prune` visit columns by falling activation.
     pub actorder: bool,
-    /// Rounds what stays to 2^bits values a row (`sparsegpt`).
+    /// Rounds what stays to 2^bits values a row (`sparsegpt`, `d2prune`).
     pub bits: Option<u32>,
     /// Steps of conjugate gradients towards the least squares solution, after pruning.
     pub reconstruct: Option<usize>,
@@ -300,11 +300,11 @@ setters! {
     damping(fraction: f64) = fraction;
     /// λ of `woodfisher`.
     fisher_damping(lambda: f64) = lambda;
-    /// Columns whose mask `sparsegpt` chooses together; weights of a block of `woodfisher`.
+    /// Columns whose mask `sparsegpt` and `d2prune` choose together; weights of a block of `woodfisher`.
     block_size(size: usize) = size;
-    /// Whether `sparsegpt` visits columns by falling activation.
+    /// Whether `sparsegpt` and `d2prune` visit columns by falling activation.
     actorder(on: bool) = on;
-    /// Rounds what stays to 2^bits values a row (`sparsegpt`).
+    /// Rounds what stays to 2^bits values a row (`sparsegpt`, `d2prune`).
     bits(bits: u32) = Some(bits);
     /// Steps of conjugate gradients towards the least squares solution, after pruning.
     reconstruct(steps: usize) = Some(steps);

@@ -6,7 +6,7 @@ use crate::allocate::{Er, Erk, Global, Lamp, Uniform};
 use crate::criteria::{Fisher, Magnitude, MagnitudeNorm, Random, Ria, Taylor, Wanda};
 use crate::quantize::AffineGrid;
 use crate::rng::Seed;
-use crate::solve::{Alps, DsNoT, ExactObs, Order, Scored, SparseGpt, WoodFisher};
+use crate::solve::{Alps, D2Prune, DsNoT, ExactObs, Order, Scored, SparseGpt, WoodFisher};
 
 impl Methods {
     /// The methods and allocations of this library.
@@ -55,6 +55,10 @@ fn methods() -> Vec<PruneMethod> {
             "actorder",
             "bits",
         ]),
+        PruneMethod::pruner("d2prune", "SparseGPT by D²Prune's score (folders)", |job| {
+            Ok(Box::new(D2Prune { sparsegpt: sparsegpt(job), ..D2Prune::default() }))
+        })
+        .reads(["damping", "block-size", "actorder", "bits"]),
         PruneMethod::pruner("obc", "ExactOBS, or optimal brain compression (folders; slow for wide layers)", |job| {
             Ok(Box::new(ExactObs { damping: job.damping }))
         })

@@ -6,8 +6,12 @@
 //! Of a source with many documents (`.jsonl`) whole documents are drawn by the seed and packed behind one another; of one long text sequences are
 //! drawn. Sources take turns, so that the first sequences have all of them.
 
-use super::many::{TextGeneration, repeated};
-use super::{Config, LanguageModel};
+use super::Config;
+#[cfg(feature = "text")]
+use super::{
+    LanguageModel,
+    many::{TextGeneration, repeated},
+};
 use crate::allocate::apportion;
 use crate::data::{Bos, Sequences};
 use crate::io::Folder;
@@ -46,6 +50,7 @@ pub struct CalibrationMix {
 const SELF: &str = "self";
 
 /// From which fraction of repeated runs on a model has nothing of its own to say.
+#[cfg(feature = "text")]
 const REPEATS: f64 = 0.5;
 
 impl CalibrationMix {

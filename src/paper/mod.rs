@@ -25,7 +25,7 @@ pub use claims::{Claim, Claims};
 pub use excuses::{Excuse, Excuses, Run};
 pub use images::DigitImages;
 pub use options::Options;
-pub use pieces::Pieces;
+pub use pieces::{JudgeTexts, Pieces};
 pub use rule::ClaimRule;
 pub use texts::text_parts;
 pub use verify::{Verification, VerifiedClaim, VerifiedNumber};

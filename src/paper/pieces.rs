@@ -1,11 +1,44 @@
 //! Experiments on language models in pieces: each a job that leaves a folder.
 
 use super::texts::text_parts;
-use crate::job::{Event, ShrinkJob, TrainJob};
+use crate::data::{Bos, Windows};
+use crate::eval::{Evaluated, TextScore};
+use crate::io::{Folder, atomic};
+use crate::job::{Event, Methods, PruneJob, ShrinkJob, TrainJob};
+use crate::lm::{Config, LanguageModel};
 use crate::rng::Seed;
 use crate::{Error, Result};
+use serde_json::{Value, json};
 use std::ops::ControlFlow::{self, Continue};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Texts to judge by: their files, tokens of a window, and windows of each at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgeTexts {
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// Tokens of a window.
+    pub context: usize,
+    /// Windows of each text at most.
+    pub windows: usize,
+}
+
+impl JudgeTexts {
+    /// The perplexity of each text under the model in a folder.
+    ///
+    /// # Errors
+    /// If the model cannot be read, a text does not fill a window, or a loss is not finite.
+    pub fn perplexities(&self, model: &Path) -> Result<Vec<f64>> {
+        let folder = Folder::open(model)?;
+        let config = Config::of(&folder)?;
+        let model = LanguageModel::load(&folder, config.clone())?;
+        let one = |file: &PathBuf| {
+            let windows = Windows::read(file, &folder, &config, self.context, Some(self.windows), Bos::Tokenizer)?;
+            Ok(TextScore::measure(Evaluated::Memory(&model), file, &windows, &mut |_, _| Continue(()))?.perplexity)
+        };
+        self.files.iter().map(one).collect()
+    }
+}
 
 /// Folders of models of one seed, made one out of another, with a text in two parts beside. What is finished is not made again and what was cut off
 /// goes on where it was, so that an experiment can be stopped at any time.
@@ -101,6 +134,31 @@ impl Pieces {
     pub fn shrink(&self, (from, to): (&str, &str), job: ShrinkJob) -> Result<()> {
         let job = job.model(self.path(from)).out(self.path(to)).calibration(self.path("train.txt")).resume(true);
         job.run(&mut quiet).map(drop)
+    }
+
+    /// Prunes the model in folder `from`, a piece or any other, as `job` says, which names neither it nor an output, and gives the perplexities of
+    /// `judge`. They are kept as the piece `name`.json; the pruned model is not, so that hundreds of pieces find room.
+    ///
+    /// # Errors
+    /// As [`PruneJob::run`] and [`JudgeTexts::perplexities`].
+    pub fn prune(&self, from: impl AsRef<Path>, name: &str, job: &PruneJob, judge: &JudgeTexts) -> Result<Vec<f64>> {
+        let asked = json!({"job": job, "texts": judge.files, "context": judge.context, "windows": judge.windows});
+        let record = self.path(&format!("{name}.json"));
+        if let Ok(text) = std::fs::read_to_string(&record)
+            && let Ok(kept) = serde_json::from_str::<Value>(&text)
+            && kept["asked"] == asked
+            && let Ok(found) = serde_json::from_value(kept["perplexities"].clone())
+        {
+            return Ok(found);
+        }
+        let out = self.path(name);
+        let job = job.clone().model(self.folder.join(from)).out(&out).resume(true);
+        let _report = job.run(&Methods::standard(), &mut quiet)?;
+        let found = judge.perplexities(&out)?;
+        eprintln!("  seed {}: {name}, perplexities {found:.2?}", self.seed.0);
+        atomic::write_bytes(&record, json!({"asked": asked, "perplexities": found}).to_string().as_bytes())?;
+        std::fs::remove_dir_all(&out).map_err(|e| Error::io(&out, e))?;
+        Ok(found)
     }
 }
 

@@ -11,6 +11,21 @@ const FINE: f64 = 4.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rgb(u8, u8, u8);
 
+impl Rgb {
+    /// The dark ends of scales of colours, and the two colours of a mask.
+    pub(super) const SHADES: Rgb = Rgb(8, 48, 107);
+    pub(super) const BLUE_SHADES: Rgb = Rgb(0, 84, 148);
+    pub(super) const RED_SHADES: Rgb = Rgb(178, 40, 0);
+    pub(super) const BLUE: Rgb = PALETTE[0];
+    pub(super) const PALE: Rgb = Rgb(240, 236, 228);
+
+    /// The colour at this fraction of the way from one to another.
+    pub(super) fn between(from: Rgb, to: Rgb, at: f64) -> Rgb {
+        let part = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * at).round() as u8;
+        Rgb(part(from.0, to.0), part(from.1, to.1), part(from.2, to.2))
+    }
+}
+
 impl fmt::Display for Rgb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{:02X}{:02X}{:02X}", self.0, self.1, self.2)
@@ -150,6 +165,17 @@ impl Canvas {
         let ((x, y), (right, bottom)) = (fine(corner), fine((corner.0 + size.0, corner.1 + size.1)));
         let (width, height) = (right - x, bottom - y);
         self.element(format_args!("<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"{colour}\"/>"));
+    }
+
+    /// Rectangles of one height and colour as one shape: corner and width of each.
+    pub fn strips(&mut self, strips: &[(Place, f64)], height: f64, colour: Rgb) {
+        let mut path = String::new();
+        for ((x, y), width) in strips {
+            let ((left, top), (right, bottom)) = (fine((*x, *y)), fine((x + width, y + height)));
+            // Writing to a string does not fail.
+            let _ = write!(path, "M{left} {top}h{}v{}h{}z", right - left, bottom - top, left - right);
+        }
+        self.element(format_args!("<path fill=\"{colour}\" shape-rendering=\"crispEdges\" d=\"{path}\"/>"));
     }
 
     /// The mark of a series: disc, square, triangle, diamond, turned triangle or ring, on a thin white rim.

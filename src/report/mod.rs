@@ -3,11 +3,12 @@
 //! ```text
 //! numbers of seeds ─► Summary ─► Table  ─► CSV · text · Markdown · HTML ─► replace_between ─► README
 //!                        └─────► Figure ─► SVG ─┐
-//!                                Bars   ─► SVG ─┴─► Page ─► one HTML file
+//!                                Bars   ─► SVG ─┼─► Page ─► one HTML file
+//! matrices, masks ─────────────► Heatmap ─► SVG ─┘
 //! ```
 //!
 //! Nothing here opens a file: the caller writes the strings, and the same input gives the same string to the byte, so that
-//! a table or a figure that did not change does not show up in a diff.
+//! a table or a figure that did not change does not show up in a diff. In a notebook each of them is shown where it is the last value of a cell.
 
 mod cell;
 mod csv;
@@ -21,11 +22,14 @@ mod student;
 mod stats;
 mod table;
 mod figure;
+mod heatmap;
 mod page;
+mod notebook;
 
 pub use bars::Bars;
 pub use cell::{Cell, IntoRow};
 pub use figure::{Figure, Point};
+pub use heatmap::Heatmap;
 pub use page::Page;
 pub use readme::replace_between;
 pub use stats::{Summary, kendall_tau, median, quantile};

@@ -83,16 +83,20 @@ impl Page {
         self
     }
 
+    /// Title and body, without the document around them.
+    pub(super) fn fragment(&self) -> String {
+        format!("<h1>{}</h1>\n{}", escape::html(&self.title), self.body)
+    }
+
     /// The whole file.
     pub fn to_html(&self) -> String {
         let title = escape::html(&self.title);
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"generator\" content=\"{GENERATOR}\">\n\
-             <meta name=\"generator\" content=\"{GENERATOR}\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{}</body>\n</html>\n",
-            self.body
+             <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{}</body>\n</html>\n",
+            self.fragment()
         )
     }
 }

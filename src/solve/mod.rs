@@ -12,6 +12,7 @@
 //! |---|---|---|---|
 //! | [`Scored`] | by a criterion | as they were | |
 //! | [`SparseGpt`] | blocks of columns, from left to right | moved with each column, once | Frantar, Alistarh 2023 |
+//! | [`D2Prune`] | the same, by scores that reckon with other activations | the same | Xiong et al. 2026 |
 //! | [`ExactObs`] | weight by weight, the cheapest first | the least squares solution after each | Frantar, Singh, Alistarh 2022 |
 //! | [`Alps`] | by alternating directions | conjugate gradients on the mask | Meng et al. 2024 |
 //! | [`DsNoT`] | of another pruner, then single exchanges | as they were | Zhang et al. 2024 |
@@ -42,10 +43,12 @@ mod scored;
 mod alps;
 mod sweep;
 mod sparsegpt;
+mod d2prune;
 mod woodfisher;
 mod quantizers;
 
 pub use alps::Alps;
+pub use d2prune::D2Prune;
 pub use dsnot::DsNoT;
 pub use exact_obs::{ExactObs, Trace};
 pub use group_obs::{GroupObs, GroupsLeft, Removal, loss_of};

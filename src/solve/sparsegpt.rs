@@ -67,11 +67,18 @@ impl Pruner for SparseGpt {
     }
 
     fn prune(&self, layer: &Evidence<'_>, pattern: Pattern, scope: Scope, budget: Budget) -> Result<Pruned> {
-        let mut weight = checked_weight(layer, pattern, scope, budget)?;
+        self.prune_with(self.name(), layer, Choice { pattern, scope, budget, activations: None })
+    }
+}
+
+impl SparseGpt {
+    /// The sweep under the name of `method`, with what is added to the scores; its inputs come in the weight's order.
+    pub(super) fn prune_with(&self, method: &str, layer: &Evidence<'_>, mut choice: Choice) -> Result<Pruned> {
+        let mut weight = checked_weight(layer, choice.pattern, choice.scope, choice.budget)?;
         let (rows, cols) = weight.dim();
-        let span = self.span(pattern, cols)?;
+        let span = self.span(choice.pattern, cols)?;
         let grids = self.grid.map(|g| g.fit(&weight)).transpose()?;
-        let gram = layer.gram(self.name())?;
+        let gram = layer.gram(method)?;
         let (diagonal, dead) = damped_diagonal(layer, gram, self.damping)?;
         for (mut column, _) in weight.columns_mut().into_iter().zip(&dead).filter(|(_, dead)| **dead) {
             column.fill(0.0);
@@ -87,7 +94,10 @@ impl Pruner for SparseGpt {
             }
         };
         let rounding = grids.map_or(Rounding::None, Rounding::Rows);
-        let mut run = Sweep { span, choice: Some(Choice { pattern, scope, budget }), rounding };
+        if let (Some(activations), Some(order)) = (&mut choice.activations, &order) {
+            activations.inputs = order.iter().map(|&c| activations.inputs[c]).collect();
+        }
+        let mut run = Sweep { span, choice: Some(choice), rounding };
         let (weight, mask) = match order {
             None => {
                 let u = cholesky_of_inverse_f32(gram, &diagonal).map_err(|e| explain(e, layer, self.damping))?;
@@ -111,9 +121,7 @@ impl Pruner for SparseGpt {
         };
         finish(layer, mask, weight)
     }
-}
 
-impl SparseGpt {
     /// Columns of a block, whole groups of the pattern.
     fn span(&self, pattern: Pattern, cols: usize) -> Result<usize> {
         if self.block == 0 {

@@ -49,6 +49,25 @@ pub(super) struct Choice {
     pub pattern: Pattern,
     pub scope: Scope,
     pub budget: Budget,
+    /// What is added to the scores, if something is.
+    pub activations: Option<Activations>,
+}
+
+/// λ₁ ‖y_i‖ |w_ij| ‖x_j‖ − λ₂ w_ij² ‖x_j‖²: what deviating activations add to the score of a weight.
+pub(super) struct Activations {
+    /// λ₁ ‖y_i‖ of each row.
+    pub outputs: Vec<f32>,
+    /// ‖x_j‖ of each column, in the order of the sweep.
+    pub inputs: Vec<f32>,
+    /// λ₂.
+    pub second: f32,
+}
+
+impl Activations {
+    fn of(&self, row: usize, column: usize, weight: f32) -> f32 {
+        let moved = weight.abs() * self.inputs[column];
+        self.outputs[row] * moved - self.second * moved * moved
+    }
 }
 
 /// What stays is rounded to.
@@ -115,6 +134,10 @@ impl Sweep {
                 }
                 Some(choice) => {
                     let mut scores = scores(weight.slice(s![.., from..to]), &triangle);
+                    if let Some(activations) = &choice.activations {
+                        let part = weight.slice(s![.., from..to]);
+                        scores.indexed_iter_mut().for_each(|((r, c), score)| *score += activations.of(r, from + c, part[[r, c]]));
+                    }
                     if let Some(before) = &before {
                         lower(&mut scores, before, choice.pattern);
                     }
@@ -122,7 +145,8 @@ impl Sweep {
                 }
             };
             let mut errors = errors.slice_mut(s![.., ..to - from]);
-            let parts = Parts { from, to, group, before: before.as_ref(), triangle: &triangle };
+            let activations = self.choice.as_ref().and_then(|choice| choice.activations.as_ref());
+            let parts = Parts { from, to, group, before: before.as_ref(), triangle: &triangle, activations };
             let work = weight.axis_iter_mut(Axis(0)).into_par_iter().zip(errors.axis_iter_mut(Axis(0)));
             let work = work.zip(kept.axis_iter_mut(Axis(0))).enumerate();
             match &mut self.rounding {
@@ -189,6 +213,7 @@ struct Parts<'a> {
     /// The older mask's part of the block.
     before: Option<&'a Mask>,
     triangle: &'a Array2<f32>,
+    activations: Option<&'a Activations>,
 }
 
 impl Parts<'_> {
@@ -209,7 +234,11 @@ impl Parts<'_> {
             if let Some((n, m)) = self.group
                 && (self.from + c) % m == 0
             {
-                let score = |j: usize| if dropped_before(j) { -1.0 } else { (w[j] / triangle[[j, j]]).powi(2) };
+                let added = |j: usize| self.activations.map_or(0.0, |a| a.of(r, self.from + j, w[j]));
+                let score = |j: usize| match dropped_before(j) {
+                    true => f32::NEG_INFINITY,
+                    false => (w[j] / triangle[[j, j]]).powi(2) + added(j),
+                };
                 let scores: Vec<f32> = (c..c + m).map(score).collect();
                 for (i, &a) in scores.iter().enumerate() {
                     let ahead = scores.iter().enumerate().filter(|&(j, &b)| b > a || (b == a && j < i)).count();

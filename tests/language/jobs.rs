@@ -192,7 +192,7 @@ fn a_pruner_of_ones_own_is_used_by_its_name() {
     }
     // The library alone does not know it.
     let line = job.check(&Methods::standard()).unwrap_err().to_string();
-    assert_eq!(line, "no method is named 'first' among 12", "none is near");
+    assert_eq!(line, "no method is named 'first' among 13", "none is near");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_check_reads_no_model_and_names_setting_value_and_range() {
     let job = PruneJob::new("sparsegpt").sparsity(0.5).calibration("nowhere.safetensors");
     job.check(&methods).unwrap();
     for (job, line) in [
-        (job.clone().method("sparsgpt"), "no method is named 'sparsgpt' among 12; did you mean 'sparsegpt'?"),
+        (job.clone().method("sparsgpt"), "no method is named 'sparsgpt' among 13; did you mean 'sparsegpt'?"),
         (job.clone().sparsity(1.0), "sparsity: 1 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),
         (job.clone().samples(usize::MAX), "samples: 18446744073709551615 sequences of 1024 tokens are more than can be counted"),
         (job.clone().method("alps").bits(4), "bits: is for --method sparsegpt"),

@@ -120,7 +120,7 @@ fn what_a_network_has_no_use_for_is_refused() {
         (half.clone().text("a.txt"), "text: is for files: this job prunes a model in memory"),
         (half.clone().correct(1.0, 0.0), "correct: is for files: this job prunes a model in memory"),
         (half.clone().allocate("owl"), "allocate: owl needs a model's folder"),
-        (half.clone().method("magnitde"), "no method is named 'magnitde' among 12; did you mean 'magnitude'?"),
+        (half.clone().method("magnitde"), "no method is named 'magnitde' among 13; did you mean 'magnitude'?"),
         (half.clone().only(["conv"]), "no layer is named 'conv' among 3"),
         (half.clone().skip(["*"]), "skip: no layer is left to prune"),
         (half.clone().damping(f64::NAN), "damping: NaN is not a finite number of at least 0; 0.01 is usual"),

@@ -164,6 +164,6 @@ impl Gptq {
         pattern.check_scope(scope)?;
         let budget = pattern.budget(rows, cols, sparsity)?;
         let span = (self.block / group).max(1).saturating_mul(group).min(cols.max(1));
-        Ok((span, Some(Choice { pattern, scope, budget })))
+        Ok((span, Some(Choice { pattern, scope, budget, activations: None })))
     }
 }

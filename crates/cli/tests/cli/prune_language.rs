@@ -63,7 +63,7 @@ fn masks(dir: &Path) -> Vec<(String, lacuna::mask::Mask)> {
 #[test]
 fn every_method_writes_a_folder_with_masks_and_says_what_it_did() {
     let folder = folder();
-    for method in ["magnitude", "random", "wanda", "ria", "sparsegpt", "obc", "alps", "dsnot"] {
+    for method in ["magnitude", "random", "wanda", "ria", "sparsegpt", "d2prune", "obc", "alps", "dsnot"] {
         for (name, target) in [("a", ["--sparsity", "0.5"]), ("b", ["--pattern", "2:4"])] {
             let out = format!("{method}-{name}");
             let said = folder.json(&[&["prune", "lm", &out, "--method", method, "--json"], &target[..], &CALIBRATION].concat());

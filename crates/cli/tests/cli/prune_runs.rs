@@ -40,7 +40,7 @@ fn a_run_that_failed_on_its_data_names_layer_place_and_the_option_that_goes_on()
     let line = folder.refuses(&all);
     assert_eq!(line, ".out.part: holds an unfinished run: --resume goes on with it; remove it to begin anew");
     // Of a run that did nothing nothing is left, whatever the method.
-    for method in ["wanda", "ria", "sparsegpt", "obc", "alps", "dsnot", "taylor", "fisher", "woodfisher"] {
+    for method in ["wanda", "ria", "sparsegpt", "d2prune", "obc", "alps", "dsnot", "taylor", "fisher", "woodfisher"] {
         let all = ["prune", "broken", "other", "--method", method, "--sparsity", "0.5", "--only", "layers.1."];
         let line = folder.refuses(&[&all, &CALIBRATION[..]].concat());
         assert!(line.contains("layer model.layers.") && line.contains("NaN at row 0, column"), "{method}: {line}");

@@ -152,7 +152,7 @@ fn what_is_wrong_with_a_recipe_is_one_line_that_names_file_key_and_value() {
         ("sparsty = 0.5", "r.toml: no setting is named 'sparsty' among 38; did you mean 'sparsity'?"),
         ("sparsity = \"half\"", "r.toml: sparsity: \"half\": invalid type: string \"half\", expected f64"),
         ("sparsity = 1.5", "r.toml: sparsity: 1.5 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),
-        ("sparsity = 0.5\nmethod = \"magnitud\"", "r.toml: no method is named 'magnitud' among 12; did you mean 'magnitude'?"),
+        ("sparsity = 0.5\nmethod = \"magnitud\"", "r.toml: no method is named 'magnitud' among 13; did you mean 'magnitude'?"),
         ("sparsity = 0.5\nallocate = \"erkk\"", "r.toml: no allocation is named 'erkk' among 9; did you mean 'erk'?"),
         ("sparsity = 0.5\nresume = true", "r.toml: resume: is an option of one run, and no setting of a recipe"),
         ("{\"layers\": []}", "r.toml: job: is not in this record: it is of a build that did not note it"),

@@ -55,7 +55,7 @@ impl QuantizeJob {
         };
         let config = Config::of(&folder)?;
         remarks(&folder, &config, watch)?;
-        if self.method.measures() {
+        if self.measures() {
             check_measurable(&config).map_err(|e| Error::malformed(model, e.to_string()))?;
         }
         if self.text.is_some() && !config.is_decoder() {
@@ -76,7 +76,7 @@ impl QuantizeJob {
         );
         let (file, seed) = (self.calibration.as_deref(), 0);
         let text = CalibrationText { file, samples: self.samples, context: self.context, bos: self.bos, seed };
-        let reads = self.method.measures();
+        let reads = self.measures();
         let (calibration, bos) = if reads { text.read(&folder, &config, watch)? } else { (Sequences::nothing(), String::new()) };
 
         let described = asked(self, grid, &folder, &calibration, &bos)?;
@@ -105,10 +105,11 @@ impl QuantizeJob {
             layout: self.layout,
             layers: layers.iter().map(|l| l.name.clone()).collect(),
             prunes: self.prunes(),
-            scales: (self.method == QuantizeMethod::Awq).then(|| self.awq()),
+            scales: self.scales(),
             inputs: self.inputs,
             sequential: self.turn(),
             correction: self.correction()?,
+            activations: self.activation()?,
             damping: (self.method == QuantizeMethod::Gptq).then_some(self.damping),
             memory,
         };

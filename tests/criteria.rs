@@ -162,14 +162,8 @@ fn evidence_of_another_shape_is_an_error_that_names_the_layer_and_both_shapes() 
 fn measures_of_the_inputs_are_not_one_number_a_weight() {
     let (weight, measured) = (weight(), everything());
     let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &weight) };
-    let of_inputs = [
-        Need::InputSquares,
-        Need::Gram,
-        Need::InputSums,
-        Need::SampleGradients,
-        Need::InputMagnitudes,
-        Need::InputMaxima,
-    ];
+    let of_inputs =
+        [Need::InputSquares, Need::Gram, Need::InputSums, Need::SampleGradients, Need::InputMagnitudes, Need::InputMaxima];
     for need in of_inputs {
         let error = layer.elementwise("wanda", need).unwrap_err();
         assert_eq!(error.to_string(), format!("wanda: {need} is not one number a weight"));

@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 mod distilling_knowledge;
 #[path = "../papers/minitron/main.rs"]
 mod minitron;
+#[path = "../papers/post_training_quantization/main.rs"]
+mod post_training_quantization;
+#[path = "../papers/quantization_aware_training/main.rs"]
+mod quantization_aware_training;
 #[path = "../papers/learning_weights_and_connections/main.rs"]
 mod learning_weights_and_connections;
 #[path = "../papers/lottery_ticket/main.rs"]
@@ -51,9 +55,11 @@ const PAPERS: [Paper; 7] = [
 ];
 
 /// Those whose full run has left no numbers yet: they are held to their claims at quick scale alone.
-const QUICK_ALONE: [Paper; 8] = [
+const QUICK_ALONE: [Paper; 10] = [
     ("learning_weights_and_connections", learning_weights_and_connections::run, learning_weights_and_connections::draw),
     ("minitron", minitron::run, minitron::draw),
+    ("post_training_quantization", post_training_quantization::run, post_training_quantization::draw),
+    ("quantization_aware_training", quantization_aware_training::run, quantization_aware_training::draw),
     ("movement_pruning", movement_pruning::run, movement_pruning::draw),
     ("pruning_at_initialization", pruning_at_initialization::run, pruning_at_initialization::draw),
     ("rigging_the_lottery", rigging_the_lottery::run, rigging_the_lottery::draw),
@@ -224,6 +230,16 @@ fn optimal_brain_surgeon_holds_at_quick_scale() {
 #[test]
 fn minitron_holds_at_quick_scale() {
     holds("minitron");
+}
+
+#[test]
+fn post_training_quantization_holds_at_quick_scale() {
+    holds("post_training_quantization");
+}
+
+#[test]
+fn quantization_aware_training_holds_at_quick_scale() {
+    holds("quantization_aware_training");
 }
 
 #[test]

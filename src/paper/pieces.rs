@@ -1,7 +1,7 @@
 //! Experiments on language models in pieces: each a job that leaves a folder.
 
 use super::texts::text_parts;
-use crate::job::{Event, ShrinkJob, TrainJob};
+use crate::job::{Event, Methods, PackJob, PruneJob, PruneReport, QuantizeJob, ShrinkJob, TrainJob};
 use crate::rng::Seed;
 use crate::{Error, Result};
 use std::ops::ControlFlow::{self, Continue};
@@ -101,6 +101,41 @@ impl Pieces {
     pub fn shrink(&self, (from, to): (&str, &str), job: ShrinkJob) -> Result<()> {
         let job = job.model(self.path(from)).out(self.path(to)).calibration(self.path("train.txt")).resume(true);
         job.run(&mut quiet).map(drop)
+    }
+
+    /// Makes piece `to` out of piece `from` in codes as `job` says, which names neither; calibrated on `train.txt`. Gives the perplexity of the first `windows` of
+    /// `test.txt`, each of as many tokens as the job's context.
+    ///
+    /// # Errors
+    /// As [`QuantizeJob::run`].
+    pub fn quantize(&self, (from, to): (&str, &str), job: QuantizeJob, windows: usize) -> Result<f64> {
+        let job = job.model(self.path(from)).out(self.path(to)).calibration(self.path("train.txt")).resume(true);
+        let report = job.text(self.path("test.txt")).windows(windows).run(&mut quiet)?;
+        let after = report.perplexity.map_or(f64::NAN, |p| p.after);
+        eprintln!("  seed {}: {to}, perplexity {after:.2}", self.seed.0);
+        Ok(after)
+    }
+
+    /// Makes piece `to` out of piece `from`, pruned as `job` says, which names neither; calibrated on `train.txt`, perplexity as of [`Pieces::quantize`]. A piece in
+    /// codes is made whole first: what is not pruned keeps its value where the method moves no weights.
+    ///
+    /// # Errors
+    /// As [`PruneJob::run`].
+    pub fn prune(&self, (from, to): (&str, &str), job: PruneJob, windows: usize) -> Result<f64> {
+        let mut from = self.path(from);
+        if crate::io::Folder::open(&from)?.packed().next().is_some() {
+            let whole = self.path(&format!("{to}-whole"));
+            if !whole.is_dir() {
+                PackJob::default().model(&from).out(&whole).run()?;
+            }
+            from = whole;
+        }
+        let job = job.model(from).out(self.path(to)).calibration(self.path("train.txt")).resume(true);
+        let report = job.text(self.path("test.txt")).windows(windows).run(&Methods::standard(), &mut quiet)?;
+        let found = if let PruneReport::Model(report) = report { report.perplexity } else { None };
+        let after = found.map_or(f64::NAN, |p| p.after);
+        eprintln!("  seed {}: {to}, perplexity {after:.2}", self.seed.0);
+        Ok(after)
     }
 }
 

@@ -94,7 +94,8 @@ fn smoothing_moves_range_from_inputs_to_weights_and_the_config_says_so() {
     }
     let said = &folder.config()["quantization_config"]["config_groups"]["group_0"];
     assert_eq!((&said["input_activations"]["num_bits"], &said["input_activations"]["strategy"]), (&8.into(), &"token".into()));
-    let said = &Folder::open(&plain).unwrap().config()["quantization_config"]["config_groups"]["group_0"]["input_activations"].clone();
+    let said =
+        &Folder::open(&plain).unwrap().config()["quantization_config"]["config_groups"]["group_0"]["input_activations"].clone();
     assert!(said.is_null());
 }
 

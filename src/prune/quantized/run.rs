@@ -152,9 +152,13 @@ pub fn quantize_language(run: QuantizeRun<'_>, see: &mut dyn FnMut(Progress) -> 
     let (writer, records): (FolderWriter, Vec<QuantRecord>) = begin(out, layout, described, resume)?;
     let mut state = State { run, places, writer, records };
     state.fits()?;
-    let whole = whole_layers(folder, &state.places);
+    let coded = |n: &str| state.places.iter().any(|l| l.tensor == n);
     let mut json = config.settled(outline.tied).unwrap_or_else(|| folder.config().clone());
-    json.insert("quantization_config".into(), settings.layout.config(settings.grid, &whole, settings.damping, settings.activations));
+    let whole = whole_layers(folder, &coded);
+    json.insert(
+        "quantization_config".into(),
+        settings.layout.config(settings.grid, &whole, settings.damping, settings.activations),
+    );
     match state.writer.config(&json).and_then(|()| state.blocks(see)) {
         Ok(()) => Ok(QuantizedFolder { writer: state.writer, records: state.records }),
         Err(error) if state.records.is_empty() => {
@@ -166,9 +170,8 @@ pub fn quantize_language(run: QuantizeRun<'_>, see: &mut dyn FnMut(Progress) -> 
 }
 
 /// The names of all that has a matrix of weights and is not in codes; the head among them, tied or not.
-fn whole_layers(folder: &Folder, places: &[Place]) -> Vec<String> {
+pub(crate) fn whole_layers(folder: &Folder, coded: &dyn Fn(&str) -> bool) -> Vec<String> {
     let matrix = |n: &&str| n.ends_with(".weight") && folder.shape(n).is_ok_and(|s| s.len() == 2);
-    let coded = |n: &&str| places.iter().any(|l| l.tensor == **n);
     let mut all: Vec<String> =
         folder.names().filter(|n| matrix(n) && !coded(n)).filter_map(|n| n.strip_suffix(".weight")).map(String::from).collect();
     if !all.iter().any(|n| n == "lm_head") {

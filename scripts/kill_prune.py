@@ -78,6 +78,10 @@ CASES |= {
     "train, measured, the best kept": [*STEPS, "--held-out", "4", "--eval-every", "3"],
     "train, passes added up, averaged": [*STEPS, "--accumulate", "2", "--average", "0.9", "--held-out", "4"],
     "train, with a teacher and its hidden states": [*STEPS, "--teacher", "lm", "--temperature", "2", "--hidden-states", "0:1"],
+    "train, on levels": [*STEPS, "--quantize", "4", "--quantize-group", "row"],
+    "train, on levels straight through, the best kept": [
+        *STEPS, "--quantize", "3", "--quantize-group", "row", "--quantize-rule", "straight-through", "--held-out", "4", "--eval-every", "3",
+    ],
     "train, low rank": [*STEPS, "--lora", "4", "--seed", "3"],
     "train, norms alone, over an older folder": [*STEPS, "--only", "kind:norm", "--force"],
 }
@@ -86,6 +90,7 @@ CASES |= {
     "quantize, rtn": [*CODES, "--method", "rtn", "--bits", "3"],
     "quantize, gptq": [*CODES, *MEASURED],
     "quantize, gptq with pruning, over an older folder": [*CODES, "--sparsity", "0.5", "--force", *MEASURED],
+    "quantize, gptq, smoothed": [*CODES, "--smooth", "0.5", "--bits", "8", "--layout", "int-quantized", *MEASURED],
     "quantize, awq": [*CODES, "--method", "awq", *MEASURED],
     "quantize, corrected, measured": [*CODES, "--correct", "1,1", "--text", "ids.safetensors", "--windows", "2", *MEASURED],
 }

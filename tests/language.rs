@@ -24,6 +24,8 @@ mod jobs;
 mod levels;
 #[path = "language/low_rank.rs"]
 mod low_rank;
+#[path = "language/quantization_aware.rs"]
+mod quantization_aware;
 #[path = "language/quantized.rs"]
 mod quantized;
 #[path = "language/ranked.rs"]

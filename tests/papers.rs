@@ -12,6 +12,10 @@ mod distilling_knowledge;
 mod language_model_pruning;
 #[path = "../papers/minitron/main.rs"]
 mod minitron;
+#[path = "../papers/post_training_quantization/main.rs"]
+mod post_training_quantization;
+#[path = "../papers/quantization_aware_training/main.rs"]
+mod quantization_aware_training;
 #[path = "../papers/learning_weights_and_connections/main.rs"]
 mod learning_weights_and_connections;
 #[path = "../papers/lottery_ticket/main.rs"]
@@ -58,11 +62,13 @@ const PAPERS: [Paper; 12] = [
 ];
 
 /// Those whose full run has left no numbers yet: they are held to their claims at quick scale alone.
-const QUICK_ALONE: [Paper; 4] = [
+const QUICK_ALONE: [Paper; 6] = [
     ("language_model_pruning", language_model_pruning::run, language_model_pruning::draw),
     ("learning_weights_and_connections", learning_weights_and_connections::run, learning_weights_and_connections::draw),
     ("minitron", minitron::run, minitron::draw),
+    ("post_training_quantization", post_training_quantization::run, post_training_quantization::draw),
     ("pruning_at_initialization", pruning_at_initialization::run, pruning_at_initialization::draw),
+    ("quantization_aware_training", quantization_aware_training::run, quantization_aware_training::draw),
 ];
 
 fn folder(slug: &str) -> PathBuf {
@@ -232,6 +238,16 @@ fn language_model_pruning_holds_at_quick_scale() {
 #[test]
 fn minitron_holds_at_quick_scale() {
     holds("minitron");
+}
+
+#[test]
+fn post_training_quantization_holds_at_quick_scale() {
+    holds("post_training_quantization");
+}
+
+#[test]
+fn quantization_aware_training_holds_at_quick_scale() {
+    holds("quantization_aware_training");
 }
 
 #[test]

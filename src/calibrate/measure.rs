@@ -93,7 +93,10 @@ where
             }
         }
     }
-    if [Need::InputSquares, Need::Gram, Need::InputSums, Need::InputMagnitudes].into_iter().any(|n| needs.contains(n)) {
+    if [Need::InputSquares, Need::Gram, Need::InputSums, Need::InputMagnitudes, Need::InputMaxima]
+        .into_iter()
+        .any(|n| needs.contains(n))
+    {
         inputs(model, data, needs, &layers, &mut all)?;
     }
     for (m, layer) in all.iter().zip(&layers) {

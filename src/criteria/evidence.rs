@@ -28,10 +28,12 @@ pub enum Need {
     SampleGradients,
     /// Sum over tokens of the absolute value of each input, `(in)`.
     InputMagnitudes,
+    /// Largest absolute value of each input over tokens, `(in)`.
+    InputMaxima,
 }
 
 impl Need {
-    const ALL: [Need; 10] = [
+    const ALL: [Need; 11] = [
         Need::InputSquares,
         Need::Gram,
         Need::InputSums,
@@ -42,6 +44,7 @@ impl Need {
         Need::SynapticFlow,
         Need::SampleGradients,
         Need::InputMagnitudes,
+        Need::InputMaxima,
     ];
 }
 
@@ -64,6 +67,7 @@ impl fmt::Display for Need {
             Need::SynapticFlow => "the synaptic flow",
             Need::SampleGradients => "the gradients of single mini-batches",
             Need::InputMagnitudes => "the magnitudes of the inputs",
+            Need::InputMaxima => "the largest magnitudes of the inputs",
         })
     }
 }
@@ -135,6 +139,8 @@ pub struct Measured {
     pub sample_gradients: Option<Array2<f32>>,
     /// [`Need::InputMagnitudes`]
     pub input_magnitudes: Option<Array1<f64>>,
+    /// [`Need::InputMaxima`]
+    pub input_maxima: Option<Array1<f64>>,
 }
 
 /// One layer as a criterion sees it: its name, its weight, and what was measured.
@@ -170,6 +176,7 @@ impl<'a> Evidence<'a> {
             synaptic_flow: None,
             sample_gradients: None,
             input_magnitudes: None,
+            input_maxima: None,
         };
         Evidence { layer, weight: weight.view(), mask: None, measured: &NOTHING }
     }
@@ -202,7 +209,12 @@ impl<'a> Evidence<'a> {
             Need::SecondDerivatives => &self.measured.second_derivatives,
             Need::HessianGradient => &self.measured.hessian_gradient,
             Need::SynapticFlow => &self.measured.synaptic_flow,
-            Need::InputSquares | Need::Gram | Need::InputSums | Need::SampleGradients | Need::InputMagnitudes => {
+            Need::InputSquares
+            | Need::Gram
+            | Need::InputSums
+            | Need::SampleGradients
+            | Need::InputMagnitudes
+            | Need::InputMaxima => {
                 return Err(Error::invalid_option(criterion, format!("{need} is not one number a weight")));
             }
         };
@@ -224,11 +236,7 @@ impl<'a> Evidence<'a> {
     pub fn input_squares(&self, criterion: &str) -> Result<Array1<f64>> {
         let diagonal = || self.measured.gram.as_ref().map(|g| g.diag().to_owned());
         let found = self.measured.input_squares.clone().or_else(diagonal);
-        let squares = self.one_an_input(criterion, Need::InputSquares, found)?;
-        match squares.iter().position(|s| !(s.is_finite() && *s >= 0.0)) {
-            None => Ok(squares),
-            Some(col) => Err(Error::NotFinite { what: Need::InputSquares.to_string(), row: 0, col, value: squares[col] }),
-        }
+        self.not_negative(criterion, Need::InputSquares, found)
     }
 
     /// Sum over tokens of each input, `(in)`.
@@ -248,10 +256,22 @@ impl<'a> Evidence<'a> {
     /// # Errors
     /// As [`Evidence::input_squares`].
     pub fn input_magnitudes(&self, criterion: &str) -> Result<Array1<f64>> {
-        let sums = self.one_an_input(criterion, Need::InputMagnitudes, self.measured.input_magnitudes.clone())?;
-        match sums.iter().position(|s| !(s.is_finite() && *s >= 0.0)) {
-            None => Ok(sums),
-            Some(col) => Err(Error::NotFinite { what: Need::InputMagnitudes.to_string(), row: 0, col, value: sums[col] }),
+        self.not_negative(criterion, Need::InputMagnitudes, self.measured.input_magnitudes.clone())
+    }
+
+    /// Largest absolute value of each input over tokens, `(in)`.
+    ///
+    /// # Errors
+    /// As [`Evidence::input_squares`].
+    pub fn input_maxima(&self, criterion: &str) -> Result<Array1<f64>> {
+        self.not_negative(criterion, Need::InputMaxima, self.measured.input_maxima.clone())
+    }
+
+    fn not_negative(&self, criterion: &str, need: Need, found: Option<Array1<f64>>) -> Result<Array1<f64>> {
+        let array = self.one_an_input(criterion, need, found)?;
+        match array.iter().position(|s| !(s.is_finite() && *s >= 0.0)) {
+            None => Ok(array),
+            Some(col) => Err(Error::NotFinite { what: need.to_string(), row: 0, col, value: array[col] }),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::linalg::Gram;
 use crate::mask::check_finite_from;
 use ndarray::{Array1, ArrayRef2, Axis};
 
-/// Sums over the inputs of a layer, a few tokens at a time: the squares of each input, the Gram matrix, the inputs themselves, their magnitudes.
+/// Sums over the inputs of a layer, a few tokens at a time: the squares of each input, the Gram matrix, the inputs themselves, their magnitudes, the largest of these.
 ///
 /// ```
 /// use lacuna::criteria::{InputSums, Need, Needs};
@@ -26,12 +26,13 @@ pub struct InputSums {
     squares: Option<Array1<f64>>,
     sums: Option<Array1<f64>>,
     magnitudes: Option<Array1<f64>>,
+    maxima: Option<Array1<f64>>,
 }
 
 impl InputSums {
     /// Of nothing yet. Of `needs` those count that are sums over inputs.
     pub fn new(needs: Needs) -> Self {
-        InputSums { needs, tokens: 0, gram: None, squares: None, sums: None, magnitudes: None }
+        InputSums { needs, tokens: 0, gram: None, squares: None, sums: None, magnitudes: None, maxima: None }
     }
 
     /// Rows that were added.
@@ -46,7 +47,7 @@ impl InputSums {
     /// [`Error::Shape`](crate::Error::Shape) if there are not as many inputs as before.
     pub fn add(&mut self, x: &ArrayRef2<f32>) -> Result<()> {
         let cols = x.ncols();
-        let lengths = [&self.squares, &self.sums, &self.magnitudes].map(|sums| sums.as_ref().map(Array1::len));
+        let lengths = [&self.squares, &self.sums, &self.magnitudes, &self.maxima].map(|sums| sums.as_ref().map(Array1::len));
         let before = lengths.into_iter().chain([self.gram.as_ref().map(Gram::dim)]);
         if let Some(before) = before.flatten().find(|n| *n != cols) {
             return Err(crate::Error::shape("inputs (tokens, in)", &[x.nrows(), before], &[x.nrows(), cols]));
@@ -69,6 +70,10 @@ impl InputSums {
             let sums = self.magnitudes.get_or_insert_with(|| Array1::zeros(cols));
             x.axis_iter(Axis(0)).for_each(|row| sums.zip_mut_with(&row, |s, &x| *s += f64::from(x).abs()));
         }
+        if self.needs.contains(Need::InputMaxima) {
+            let maxima = self.maxima.get_or_insert_with(|| Array1::zeros(cols));
+            x.axis_iter(Axis(0)).for_each(|row| maxima.zip_mut_with(&row, |m, &x| *m = m.max(f64::from(x).abs())));
+        }
         self.tokens += x.nrows();
         Ok(())
     }
@@ -76,8 +81,9 @@ impl InputSums {
     /// What was measured.
     pub fn into_measured(self) -> Measured {
         let gram = self.gram.map(Gram::into_matrix);
-        let (input_squares, input_sums, input_magnitudes) = (self.squares, self.sums, self.magnitudes);
-        Measured { tokens: self.tokens, gram, input_squares, input_sums, input_magnitudes, ..Measured::default() }
+        let (input_squares, input_sums) = (self.squares, self.sums);
+        let (input_magnitudes, input_maxima) = (self.magnitudes, self.maxima);
+        Measured { tokens: self.tokens, gram, input_squares, input_sums, input_magnitudes, input_maxima, ..Measured::default() }
     }
 }
 

@@ -438,5 +438,7 @@ impl<'a> Plan<'a> {
 
 /// Whether inputs of layers are among these needs.
 pub(super) fn of_inputs(needs: Needs) -> bool {
-    [Need::Gram, Need::InputSquares, Need::InputSums, Need::InputMagnitudes].into_iter().any(|n| needs.contains(n))
+    [Need::Gram, Need::InputSquares, Need::InputSums, Need::InputMagnitudes, Need::InputMaxima]
+        .into_iter()
+        .any(|n| needs.contains(n))
 }

@@ -15,8 +15,9 @@ use std::time::Instant;
 /// |---|---|---|---|
 /// | `model` | | a path | a model's folder |
 /// | `out` | | a path | the file to write |
-/// | `type` | | [`Quant`] | how weights are stored: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 |
+/// | `type` | | [`Quant`] | how weights are stored: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k |
 /// | `ends` | as weights, of fewer than eight bits `q8_0` | [`Quant`] | how embedding and head are stored |
+/// | `fallback` | none | [`Quant`] | how weights are stored whose rows are no whole number of blocks: those of K types have 256 numbers |
 /// | `like` | | a path | an older file of the same model, whose keys, tokenizer, order and types are taken |
 ///
 /// ```
@@ -39,6 +40,8 @@ pub struct ExportJob {
     pub weights: Option<String>,
     /// How embedding and head are stored.
     pub ends: Option<String>,
+    /// How weights are stored whose rows are no whole number of blocks.
+    pub fallback: Option<String>,
     /// An older file of the same model.
     pub like: Option<PathBuf>,
     /// Whether an older file is replaced; in no recipe and no record.
@@ -59,6 +62,8 @@ setters! {
     weights(name: impl Into<String>) = Some(name.into());
     /// How embedding and head are stored.
     ends(name: impl Into<String>) = Some(name.into());
+    /// How weights are stored whose rows are no whole number of blocks.
+    fallback(name: impl Into<String>) = Some(name.into());
     /// An older file of the same model.
     like(path: impl Into<PathBuf>) = Some(path.into());
     /// Whether an older file is replaced.
@@ -83,7 +88,7 @@ pub struct ExportReport {
 
 impl Recipe for ExportJob {
     const COMMAND: &'static str = "export";
-    const NAMES: &'static [&'static str] = &["model", "out", "type", "ends", "like"];
+    const NAMES: &'static [&'static str] = &["model", "out", "type", "ends", "fallback", "like"];
 
     fn in_range(&self) -> Result<()> {
         self.types().map(|_| ())
@@ -118,10 +123,8 @@ impl ExportJob {
         };
         let weights = self.weights.as_deref().map_or(Ok(Quant::F32), |name| of(name, "type"))?;
         let types = ExportTypes::new(weights);
-        Ok(match &self.ends {
-            Some(name) => types.ends(of(name, "ends")?),
-            None => types,
-        })
+        let types = self.ends.as_deref().map_or(Ok(types), |name| of(name, "ends").map(|quant| types.ends(quant)))?;
+        self.fallback.as_deref().map_or(Ok(types), |name| of(name, "fallback").map(|quant| types.fallback(quant)))
     }
 
     /// Refuses types that are none, and settings that exclude one another. Reads nothing.
@@ -131,10 +134,14 @@ impl ExportJob {
     pub fn check(&self) -> Result<()> {
         self.types()?;
         match (&self.like, &self.weights) {
-            (None, None) => Err(Error::invalid_option("type", "is not given: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1")),
+            (None, None) => Err(Error::invalid_option(
+                "type",
+                "is not given: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, or one of the K types q2_k to q6_k",
+            )),
             (Some(_), Some(_)) => Err(Error::invalid_option("type", "goes not with like, whose types are taken")),
-            (Some(_), None) if self.ends.is_some() => {
-                Err(Error::invalid_option("ends", "goes not with like, whose types are taken"))
+            (Some(_), None) if self.ends.is_some() || self.fallback.is_some() => {
+                let option = if self.ends.is_some() { "ends" } else { "fallback" };
+                Err(Error::invalid_option(option, "goes not with like, whose types are taken"))
             }
             _ => Ok(()),
         }

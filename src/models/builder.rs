@@ -1,6 +1,6 @@
 //! Chains of layers, with their shapes worked out and their weights drawn.
 
-use crate::nn::{Activation, Affine, BatchNorm, Conv2d, Layer, Map, Network, Pool, Pooling};
+use crate::nn::{Activation, Affine, BatchNorm, Conv2d, Layer, Map, Network, Pact, Pool, Pooling};
 use crate::rng::Seed;
 use crate::{Error, Result};
 use ndarray::Array2;
@@ -124,6 +124,16 @@ impl Builder {
     /// A function of every feature.
     pub fn activation(mut self, f: Activation) -> Self {
         self.layers.push((self.name("act"), Layer::Activation(f)));
+        self
+    }
+
+    /// A rectifier that is cut off at a height that is learnt, from `alpha` on, of 2^bits levels or of all ([`Pact`]).
+    pub fn pact(mut self, alpha: f32, bits: Option<u32>) -> Self {
+        if !(alpha.is_finite() && alpha > 0.0) || bits.is_some_and(|bits| !(1..=16).contains(&bits)) {
+            self.refuse("pact", format!("cut off at {alpha}, in {bits:?} bits: a finite number above 0, and 1 to 16 bits"));
+            return self;
+        }
+        self.layers.push((self.name("act"), Layer::Pact(Pact::new(alpha, bits))));
         self
     }
 

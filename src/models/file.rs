@@ -5,7 +5,7 @@
 //! `bn1.running_var`. The chain of layers is JSON under the metadata key `lacuna.network`.
 
 use crate::io::{Checkpoint, Dtype, one_line, quoted};
-use crate::nn::{Activation, Affine, BatchNorm, Conv2d, Layer, Map, Network, Pool};
+use crate::nn::{Activation, Affine, BatchNorm, Conv2d, Layer, Map, Network, Pact, Pool};
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, ArrayD};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,7 @@ enum Kind {
     BatchNorm { channels: usize, positions: usize, epsilon: f32, momentum: f32 },
     Activation(Activation),
     Pool(Pool),
+    Pact { bits: Option<u32> },
 }
 
 impl Kind {
@@ -51,7 +52,7 @@ impl Kind {
                     && product(&[*out_channels, after(h), after(w)])
             }
             Kind::BatchNorm { channels, positions, .. } => product(&[*channels, *positions]),
-            Kind::Activation(_) => true,
+            Kind::Activation(_) | Kind::Pact { .. } => true,
             Kind::Pool(p) => product(&[p.input.0, p.input.1, p.input.2]),
         }
     }
@@ -83,6 +84,7 @@ pub fn to_checkpoint(network: &Network) -> Result<Checkpoint> {
                 Kind::BatchNorm { channels: b.channels(), positions: b.positions, epsilon: b.epsilon, momentum: b.momentum }
             }
             Layer::Activation(f) => Kind::Activation(*f),
+            Layer::Pact(p) => Kind::Pact { bits: p.bits },
             Layer::Pool(p) => Kind::Pool(*p),
         };
         chain.layers.push((name.clone(), kind));
@@ -146,6 +148,13 @@ pub fn from_checkpoint(file: &Checkpoint) -> Result<Network> {
                 Layer::BatchNorm(norm)
             }
             Kind::Activation(f) => Layer::Activation(f),
+            Kind::Pact { bits } => {
+                let alpha = matrix(&format!("{name}.alpha"), 1, 1)?[[0, 0]];
+                if alpha <= 0.0 || bits.is_some_and(|bits| !(1..=16).contains(&bits)) {
+                    return Err(malformed(format!("layer {}: cut off at {alpha}, {bits:?} bits, cannot be", quoted(&name))));
+                }
+                Layer::Pact(Pact::new(alpha, bits))
+            }
             Kind::Pool(p) => {
                 if p.size == 0 || p.stride == 0 || p.input.1 < p.size || p.input.2 < p.size {
                     return Err(malformed(format!("layer {}: {p:?} has no whole window", quoted(&name))));

@@ -22,7 +22,7 @@ pub mod transformer;
 
 pub use activation::Activation;
 pub use chain::{
-    Affine, BatchNorm, Conv2d, Dropout, Group, Layer, Map, Network, Param, Pool, Pooling, Saved, Tape, network, passes,
+    Affine, BatchNorm, Conv2d, Dropout, Group, Layer, Map, Network, Pact, Param, Pool, Pooling, Saved, Tape, network, passes,
 };
 pub(crate) use layers::layer_name;
 pub use layers::{LayerInfo, Layers, NamedLayers, find_layer};

@@ -35,6 +35,7 @@ use ndarray::{Array2, ArrayRef2, Axis};
 /// assert_eq!(Largest.loss(&[0, 1], &mut outputs, 2), 5.);
 /// assert_eq!(outputs, array![[0., 0.5], [0.5, 0.]]);
 /// ```
+#[auto_impl::auto_impl(&)]
 pub trait Objective: Sync {
     /// `(rows, outputs)` of what is learnt.
     fn dim(&self) -> (usize, usize);

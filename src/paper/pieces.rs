@@ -4,7 +4,7 @@ use super::texts::text_parts;
 use crate::data::{Bos, Windows};
 use crate::eval::{Evaluated, TextScore};
 use crate::io::{Folder, atomic};
-use crate::job::{Event, Methods, PruneJob, ShrinkJob, TrainJob};
+use crate::job::{Event, Methods, PackJob, PruneJob, PruneReport, QuantizeJob, ShrinkJob, TrainJob};
 use crate::lm::{Config, LanguageModel};
 use crate::rng::Seed;
 use crate::{Error, Result};
@@ -141,7 +141,7 @@ impl Pieces {
     ///
     /// # Errors
     /// As [`PruneJob::run`] and [`JudgeTexts::perplexities`].
-    pub fn prune(&self, from: impl AsRef<Path>, name: &str, job: &PruneJob, judge: &JudgeTexts) -> Result<Vec<f64>> {
+    pub fn prune_and_judge(&self, from: impl AsRef<Path>, name: &str, job: &PruneJob, judge: &JudgeTexts) -> Result<Vec<f64>> {
         let asked = json!({"job": job, "texts": judge.files, "context": judge.context, "windows": judge.windows});
         let record = self.path(&format!("{name}.json"));
         if let Ok(text) = std::fs::read_to_string(&record)
@@ -159,6 +159,41 @@ impl Pieces {
         atomic::write_bytes(&record, json!({"asked": asked, "perplexities": found}).to_string().as_bytes())?;
         std::fs::remove_dir_all(&out).map_err(|e| Error::io(&out, e))?;
         Ok(found)
+    }
+
+    /// Makes piece `to` out of piece `from` in codes as `job` says, which names neither; calibrated on `train.txt`. Gives the perplexity of the first `windows` of
+    /// `test.txt`, each of as many tokens as the job's context.
+    ///
+    /// # Errors
+    /// As [`QuantizeJob::run`].
+    pub fn quantize(&self, (from, to): (&str, &str), job: QuantizeJob, windows: usize) -> Result<f64> {
+        let job = job.model(self.path(from)).out(self.path(to)).calibration(self.path("train.txt")).resume(true);
+        let report = job.text(self.path("test.txt")).windows(windows).run(&mut quiet)?;
+        let after = report.perplexity.map_or(f64::NAN, |p| p.after);
+        eprintln!("  seed {}: {to}, perplexity {after:.2}", self.seed.0);
+        Ok(after)
+    }
+
+    /// Makes piece `to` out of piece `from`, pruned as `job` says, which names neither; calibrated on `train.txt`, perplexity as of [`Pieces::quantize`]. A piece in
+    /// codes is made whole first: what is not pruned keeps its value where the method moves no weights.
+    ///
+    /// # Errors
+    /// As [`PruneJob::run`].
+    pub fn prune(&self, (from, to): (&str, &str), job: PruneJob, windows: usize) -> Result<f64> {
+        let mut from = self.path(from);
+        if Folder::open(&from)?.packed().next().is_some() {
+            let whole = self.path(&format!("{to}-whole"));
+            if !whole.is_dir() {
+                PackJob::default().model(&from).out(&whole).run()?;
+            }
+            from = whole;
+        }
+        let job = job.model(from).out(self.path(to)).calibration(self.path("train.txt")).resume(true);
+        let report = job.text(self.path("test.txt")).windows(windows).run(&Methods::standard(), &mut quiet)?;
+        let found = if let PruneReport::Model(report) = report { report.perplexity } else { None };
+        let after = found.map_or(f64::NAN, |p| p.after);
+        eprintln!("  seed {}: {to}, perplexity {after:.2}", self.seed.0);
+        Ok(after)
     }
 }
 

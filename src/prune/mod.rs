@@ -24,6 +24,7 @@ pub use language::{
 };
 pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
 pub(crate) use oneshot::{ToPrune, check_pruning, ranks, wanted};
+pub(crate) use quantized::whole_layers;
 pub use quantized::{LanguageQuantizing, QuantRecord, QuantizeRun, QuantizedFolder, quantize_language};
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;

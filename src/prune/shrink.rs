@@ -76,7 +76,7 @@ fn shrink_group(network: &Network, group: &Group, coupling: &Coupling) -> Result
         match layer {
             Layer::BatchNorm(b) => *b = norm(name, b, &cut)?,
             Layer::Pool(p) => *p = Pool { input: (keep.len(), p.input.1, p.input.2), ..*p },
-            Layer::Activation(_) | Layer::Affine(_) => {}
+            Layer::Activation(_) | Layer::Pact(_) | Layer::Affine(_) => {}
         }
     }
     next[group.producer].1 =
@@ -96,6 +96,7 @@ fn shrink_group(network: &Network, group: &Group, coupling: &Coupling) -> Result
 fn through(layer: &Layer, u: usize, x: f32) -> f32 {
     match layer {
         Layer::Activation(f) => f.value(x),
+        Layer::Pact(p) => p.value(x),
         Layer::BatchNorm(b) => {
             b.gamma.as_slice()[u] * (x - b.mean[u]) / (b.variance[u] + b.epsilon).sqrt() + b.beta.as_slice()[u]
         }

@@ -55,7 +55,7 @@ pub use group_obs::{GroupObs, GroupsLeft, Removal, loss_of};
 pub use inverse::InverseHessian;
 pub use layer::{Pruned, Pruner, squared_error};
 pub use permute::channel_order;
-pub use quantizers::{Awq, Gptq, Hqq, InputScales, JointPruning, Quantizer, Rounded, Rtn};
+pub use quantizers::{Awq, Gptq, Hqq, InputScales, InputScaling, JointPruning, Quantizer, Rounded, Rtn, SmoothQuant};
 pub use reconstruct::{Reconstruct, Reconstructed, Solver};
 pub use retarget::{Retarget, refitted};
 pub use scored::Scored;

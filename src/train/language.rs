@@ -217,7 +217,7 @@ impl Feed for LanguageFeed<'_> {
         self.passes
     }
 
-    fn count(&self, _: usize) -> usize {
+    fn count(&mut self, _: usize) -> usize {
         self.passes * self.batch * (self.packed.context() - 1)
     }
 

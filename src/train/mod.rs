@@ -10,7 +10,8 @@
 //! | [`munge`] | makes samples for a student out of few |
 //! | [`side_by_side`] | several networks at once, a thread for each |
 //! | [`Trainer`] | step by step, whatever a [`Feed`] gives: passes added up, warm-up, clipping |
-//! | [`Trainable`] | which numbers of a model move: all, some by name, factors of [`LowRank`] |
+//! | [`Trainable`] | which numbers of a model move: all, some by name, factors of [`LowRank`], weights behind the levels of [`FakeQuantized`] |
+//! | [`SampleFeed`], [`train_moving`] | samples in epochs, for a [`Trainer`] of any model |
 //! | [`LanguageFeed`] | what language models train on: packed documents, with a teacher or without |
 //! | [`HiddenStates`] | blocks whose hidden states are learnt from a teacher's too |
 //! | [`WeightAverage`] | a running average of what moves |
@@ -24,11 +25,13 @@ mod side;
 mod state;
 mod rate;
 mod low_rank;
+mod fake_quantized;
 mod trainable;
 mod trainer;
 mod average;
 mod hidden;
 mod divergence;
+mod sample_feed;
 mod teacher_cache;
 mod language;
 mod steps;
@@ -42,12 +45,14 @@ pub use bfgs::{Bfgs, bfgs};
 pub use discretised::{discretised, train_discretised};
 pub use distil::{Distil, distillation};
 pub use divergence::{Divergence, TeacherLoss};
+pub use fake_quantized::{FakeQuantized, StepRule};
 pub use fit::{Jitter, Regularization, train};
 pub use hidden::{HiddenLoss, HiddenPair, HiddenProjections, HiddenStates};
 pub use language::{LanguageFeed, LanguageGoal, TokenDistillation};
 pub use low_rank::{LowRank, LowRankConfig};
 pub use munge::{Munge, munge};
 pub use rate::{Cooldown, LearningRate};
+pub use sample_feed::{SampleFeed, train_moving};
 pub use side::side_by_side;
 pub use state::{load_optimizer, load_state, save_optimizer, save_state};
 pub(crate) use steps::{Hooks, check_training, run as run_steps};

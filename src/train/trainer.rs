@@ -33,7 +33,7 @@ pub trait Feed {
     fn passes(&self) -> usize;
 
     /// How many rows with something to learn all passes of a step have: what the mean loss is divided by.
-    fn count(&self, step: usize) -> usize;
+    fn count(&mut self, step: usize) -> usize;
 
     /// One pass of a step.
     ///

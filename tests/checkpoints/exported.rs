@@ -119,7 +119,19 @@ fn weights_are_rounded_to_the_type_and_norms_are_not() {
     assert_eq!(e, "type: 'blk.0.ffn_down.weight' has rows of 48, no multiple of the 32 numbers of a block of Q4_0");
     assert!(!new.exists());
     let e = export(&folder, &new, ExportTypes::new(Quant::Q4_K), None).unwrap_err().to_string();
-    assert_eq!(e, "type: Q4_K is read and not written; these are: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1");
+    let says = "type: 'token_embd.weight' has rows of 32, no multiple of the 256 numbers of a block of Q4_K";
+    assert!(
+        export(&folder, &new, ExportTypes::new(Quant::Q4_K).ends(Quant::Q4_K), None).unwrap_err().to_string().starts_with(says)
+    );
+    assert!(
+        e.contains("rows of 32, no multiple of the 256 numbers of a block of Q4_K; q8_0, q5_1, q5_0, q4_1 and q4_0 fit"),
+        "{e}"
+    );
+    // Asked for by name, blocks of 32 stand in for those of 256; rows of 48 have none.
+    let e = export(&folder, &new, ExportTypes::new(Quant::Q4_K).fallback(Quant::Q5_0), None).unwrap_err().to_string();
+    assert!(e.contains("ffn_down.weight' has rows of 48, no multiple of the 32 numbers of a block of Q5_0"), "{e}");
+    let _ = export(&folder, &new, ExportTypes::new(Quant::Q4_K).fallback(Quant::F16), None).unwrap();
+    assert!(File::open(&new).unwrap().tensors().iter().all(|t| [Quant::F32, Quant::F16, Quant::Q8_0].contains(&t.quant)));
 }
 
 #[test]

@@ -30,6 +30,7 @@ only, here = sys.argv[1:], os.path.dirname(os.path.abspath(__file__))
 if not only:
     SCALES = {  # where the 16-bit floats of a block stand
         "F16": [0], "BF16": [0], "Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+        "Q2_K": [80, 82], "Q3_K": [108],
     }
     random = np.random.default_rng(4)
     tensors = {}

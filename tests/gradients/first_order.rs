@@ -104,6 +104,22 @@ fn gradients_agree_when_the_first_layer_has_no_weights_or_is_batch_norm() {
 }
 
 #[test]
+fn gradients_agree_where_activations_are_cut_off_at_a_height_that_is_learnt() {
+    for mode in [Train, Eval] {
+        for loss in LOSSES {
+            let plain = |seed| Net::new(seed, 5).linear(8).pact(0.6).linear(3).build();
+            let conv = |seed| {
+                Net::new(seed, 18).conv((2, 3, 3), 3, (2, 2), 1, 0).pact(0.5).pool(Average, (3, 2, 2), 2, 1).linear(3).build()
+            };
+            for (name, make) in [("linear", &plain as &dyn Fn(u64) -> Network), ("conv", &conv)] {
+                let (net, x, target) = clear_of_kinks(0.02, mode, loss, 4, make);
+                check(&format!("{name}, cut off, {mode:?}, {loss:?}"), &net, &x, &target, loss, mode);
+            }
+        }
+    }
+}
+
+#[test]
 fn gradients_agree_through_a_deep_chain_of_every_layer() {
     for mode in [Train, Eval] {
         for loss in LOSSES {

@@ -46,6 +46,8 @@ fn fisher_is_the_mean_of_squared_single_sample_gradients() {
                     .linear(3)
                     .build();
                 check(&what("conv"), &conv, batch, loss);
+                let clipped = Net::new(2, 5).linear(6).act(f).linear(8).pact(0.2).linear(3).build();
+                check(&what("clipped"), &clipped, batch, loss);
             }
         }
     }

@@ -113,7 +113,7 @@ fn the_flow_is_the_derivative_of_the_output_of_the_absolute_network_for_ones() {
                 ..b.clone()
             }))
         }
-        Layer::Activation(_) => None,
+        Layer::Activation(_) | Layer::Pact(_) => None,
         Layer::Pool(p) => Some(Layer::Pool(*p)),
     };
     let layers = net.layers().iter().filter_map(|(name, layer)| Some((name.clone(), absolute(layer)?)));

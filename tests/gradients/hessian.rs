@@ -29,10 +29,14 @@ fn convnet(seed: u64, f: Activation) -> Network {
         .build()
 }
 
+fn clipped(seed: u64, f: Activation) -> Network {
+    Net::new(seed, 5).linear(7).act(f).linear(6).pact(0.3).linear(3).build()
+}
+
 /// Every activation, loss and network, with data that keep clear of kinks.
 fn cases(mut run: impl FnMut(&str, &Network, &Array2<f32>, &Array2<f32>, Loss)) {
     type Make = fn(u64, Activation) -> Network;
-    for (name, make) in [("mlp", mlp as Make), ("convnet", convnet)] {
+    for (name, make) in [("mlp", mlp as Make), ("convnet", convnet), ("clipped", clipped)] {
         for f in ACTIVATIONS {
             for loss in LOSSES {
                 // A step of 0.01 along a direction of unit length moves a pre-activation by about 0.01.

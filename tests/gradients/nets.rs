@@ -1,7 +1,7 @@
 //! Small networks with random numbers, data for them, and a way to stay clear of kinks.
 
 use crate::close::assert_close;
-use lacuna::nn::{Activation, Affine, BatchNorm, Conv2d, Layer, Loss, Map, Mode, Network, Param, Pool, Pooling};
+use lacuna::nn::{Activation, Affine, BatchNorm, Conv2d, Layer, Loss, Map, Mode, Network, Pact, Param, Pool, Pooling};
 use lacuna::rng::{Seed, Stream};
 use ndarray::{Array2, Axis};
 
@@ -29,7 +29,7 @@ impl Net {
                 let (c, h, w) = p.output();
                 self.features = c * h * w;
             }
-            Layer::BatchNorm(_) | Layer::Activation(_) => {}
+            Layer::BatchNorm(_) | Layer::Activation(_) | Layer::Pact(_) => {}
         }
         self.layers.push((format!("layer{}", self.layers.len()), layer));
         self
@@ -66,6 +66,11 @@ impl Net {
 
     pub fn pool(self, pooling: Pooling, input: (usize, usize, usize), size: usize, stride: usize) -> Self {
         self.push(Layer::Pool(Pool { pooling, input, size, stride }))
+    }
+
+    /// A rectifier that is cut off, without levels: these have no derivative.
+    pub fn pact(self, alpha: f32) -> Self {
+        self.push(Layer::Pact(Pact::new(alpha, None)))
     }
 
     pub fn act(self, f: Activation) -> Self {
@@ -115,6 +120,7 @@ pub fn clearance(net: &Network, x: &Array2<f32>, mode: Mode) -> f32 {
     for (i, (_, layer)) in net.layers().iter().enumerate() {
         match layer {
             Layer::Activation(Activation::Relu) => least = before(i).fold(least, |m, a| m.min(a.abs())),
+            Layer::Pact(p) => least = before(i).fold(least, |m, a| m.min(a.abs()).min((a - p.height()).abs())),
             Layer::Pool(p) if p.pooling == Pooling::Max => {
                 let (a, (c, h, w), (_, oh, ow)) = (before(i), p.input, p.output());
                 for (n, ch, oi, oj) in indices4(a.nrows(), c, oh, ow) {

@@ -76,6 +76,33 @@ fn a_job_writes_codes_that_a_loaded_model_computes_with() {
 }
 
 #[test]
+fn smoothing_moves_range_from_inputs_to_weights_and_the_config_says_so() {
+    let m = Model::new(Dtype::F32);
+    let (plain, smooth) = (m.out("plain"), m.out("smooth"));
+    let job = job(&m, QuantizeMethod::Rtn).bits(8).group(Granularity::Row).layout(QuantLayout::IntQuantized);
+    let _ = run(&job.clone().out(&plain)).unwrap();
+    let report = run(&job.smooth(0.5).activation_bits(8).out(&smooth)).unwrap();
+    // Norms are divided, and what reads them is multiplied: the model is as far from the dense one as without, up to rounding.
+    let (dense, before, after) = (logits(&m.dir), logits(&plain), logits(&smooth));
+    let far = |found: &Array2<f32>| (found - &dense).mapv(|e| e * e).sum() / dense.mapv(|d| d * d).sum();
+    assert!(far(&before) < 1e-3 && far(&after) < 1e-3 && before != after, "{} {}", far(&before), far(&after));
+    let (whole, folder) = (Folder::open(&m.dir).unwrap(), Folder::open(&smooth).unwrap());
+    let exponents: Vec<Option<f64>> = report.layers.iter().map(|l| l.exponent).collect();
+    let reads_norm = |l: &str| ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"].iter().any(|part| l.ends_with(part));
+    for (layer, exponent) in report.layers.iter().zip(exponents) {
+        assert_eq!(exponent, reads_norm(&layer.layer).then_some(0.5), "{}", layer.layer);
+    }
+    for norm in ["model.layers.0.input_layernorm.weight", "model.layers.2.post_attention_layernorm.weight"] {
+        assert_ne!(whole.read(norm).unwrap(), folder.read(norm).unwrap(), "{norm}");
+    }
+    let said = &folder.config()["quantization_config"]["config_groups"]["group_0"];
+    assert_eq!((&said["input_activations"]["num_bits"], &said["input_activations"]["strategy"]), (&8.into(), &"token".into()));
+    let said =
+        &Folder::open(&plain).unwrap().config()["quantization_config"]["config_groups"]["group_0"]["input_activations"].clone();
+    assert!(said.is_null());
+}
+
+#[test]
 fn the_record_runs_again_to_the_same_bytes() {
     let m = Model::new(Dtype::F32);
     let first = job(&m, QuantizeMethod::Gptq).order(Order::GroupAware).correct(1.0, 0.5);
@@ -226,6 +253,8 @@ fn every_setting_comes_back_from_a_recipe_and_what_is_wrong_is_named() {
         .damping(0.5)
         .block_size(64)
         .clip(false)
+        .smooth(0.25)
+        .activation_bits(8)
         .correct(0.5, 0.25)
         .sparsity(0.75)
         .pattern(Pattern::Nm { n: 1, m: 2 })
@@ -252,6 +281,12 @@ fn every_setting_comes_back_from_a_recipe_and_what_is_wrong_is_named() {
         (job().method(QuantizeMethod::Hqq).scheme(QuantScheme::Symmetric), "scheme: hqq finds zero points"),
         (job().method(QuantizeMethod::Rtn).sparsity(0.5), "sparsity: is for --method gptq; rtn moves no weights"),
         (job().method(QuantizeMethod::Awq).sequential(Sequential::Layer), "turn: awq scales the inputs of whole blocks"),
+        (job().method(QuantizeMethod::Rtn).smooth(1.5), "smooth: 1.5 is not in [0, 1]"),
+        (job().method(QuantizeMethod::Awq).smooth(0.5), "smooth: is given beside --method awq"),
+        (job().smooth(0.5).sequential(Sequential::Layer), "turn: smooth scales the inputs of whole blocks"),
+        (QuantizeJob::default().method(QuantizeMethod::Rtn).smooth(0.5), "calibration: this method measures inputs"),
+        (job().activation_bits(16), "activation-bits: '16' is neither 32 nor 8"),
+        (job().activation_bits(8), "activation-bits: 8: the layout compressed-tensors is of weights alone"),
         (job().sparsity(0.5).pattern(Pattern::Nm { n: 2, m: 4 }), "sparsity: 0.5 given with pattern 2:4"),
         (job().correct(1.0, 0.0).sequential(Sequential::Block), "correct: layers make up for earlier ones only"),
         (job().damping(-1.0), "damping: -1 is not a finite number"),

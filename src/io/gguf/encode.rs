@@ -2,7 +2,7 @@
 //!
 //! A block that holds the numbers exactly is looked for among the scales that their range says, so that what was read from blocks and not changed
 //! becomes blocks of the same numbers. Others are rounded to the nearest, as the reference of the format does it (`gguf-py`, `quants.py`): a scale of the block's largest
-//! magnitude, or scale and minimum of its range.
+//! magnitude, or scale and minimum of its range. K types are searched for (`k_quants.rs`), and not made again to the bit.
 
 use super::Quant;
 use half::{bf16, f16};
@@ -138,21 +138,16 @@ fn range(w: &[f32]) -> (f32, f32) {
 }
 
 impl Quant {
-    /// Whether numbers can be written as this type: floats and blocks of 32.
-    pub fn is_written(self) -> bool {
-        self.is_float() || Grid::of(self).is_some()
-    }
-
     /// The blocks of some numbers: those that hold them exactly, where there are such, else the nearest by the rule of the format.
     ///
     /// # Errors
     /// The first number that the type does not hold: one that is not finite, or too large for a float or a scale of 16 bits.
     ///
     /// # Panics
-    /// If the numbers are not whole blocks, or [`Quant::is_written`] does not hold.
+    /// If the numbers are not whole blocks.
     pub fn encode(self, values: &[f32]) -> std::result::Result<Vec<u8>, f32> {
         let (numbers, size) = self.block();
-        assert!(self.is_written() && values.len() % numbers == 0, "{self}: {} numbers", values.len());
+        assert!(values.len() % numbers == 0, "{self}: {} numbers", values.len());
         let mut bytes = vec![0; values.len() / numbers * size];
         let tasks = bytes.par_chunks_mut(TASK * size).zip(values.par_chunks(TASK * numbers));
         tasks.try_for_each(|(bytes, values)| {
@@ -164,6 +159,13 @@ impl Quant {
     fn encode_block(self, w: &[f32], to: &mut [u8]) -> std::result::Result<(), f32> {
         if let Some(wrong) = w.iter().find(|w| !w.is_finite()) {
             return Err(*wrong);
+        }
+        let largest = || {
+            let (low, high) = range(w);
+            if -low > high { low } else { high }
+        };
+        if let Some(kind) = self.k() {
+            return if kind.encode(w, to) { Ok(()) } else { Err(largest()) };
         }
         let Some(grid) = Grid::of(self) else {
             match self {
@@ -180,8 +182,7 @@ impl Quant {
             block = Block::exact(grid, w).unwrap_or(block);
         }
         if block.d.is_infinite() || block.m.is_infinite() {
-            let (low, high) = range(w);
-            return Err(if -low > high { low } else { high });
+            return Err(largest());
         }
         block.write(self, to);
         Ok(())

@@ -21,12 +21,14 @@ pub struct ExportTypes {
     pub weights: Quant,
     /// Of embedding and head; by default that of the weights, and Q8_0 where these have fewer than eight bits.
     pub ends: Option<Quant>,
+    /// Of weights whose rows are no whole number of blocks; without one these are refused.
+    pub fallback: Option<Quant>,
 }
 
 impl ExportTypes {
     /// All weights of one type, embedding and head of eight bits at least.
     pub fn new(weights: Quant) -> ExportTypes {
-        ExportTypes { weights, ends: None }
+        ExportTypes { weights, ends: None, fallback: None }
     }
 
     /// Another type of embedding and head.
@@ -36,7 +38,19 @@ impl ExportTypes {
         self
     }
 
-    fn of(self, part: &str, rank: usize) -> Quant {
+    /// A type of weights whose rows are no whole number of blocks: K types have blocks of 256, which llama.cpp's own tools leave for blocks of 32 likewise.
+    #[must_use]
+    pub fn fallback(mut self, fallback: Quant) -> ExportTypes {
+        self.fallback = Some(fallback);
+        self
+    }
+
+    fn of(self, part: &str, rank: usize, row: usize) -> Quant {
+        let quant = self.asked(part, rank);
+        self.fallback.filter(|_| row % quant.block().0 != 0).unwrap_or(quant)
+    }
+
+    fn asked(self, part: &str, rank: usize) -> Quant {
         let few = !self.weights.is_float() && self.weights != Quant::Q8_0;
         match part {
             _ if rank < 2 || part == "position_embd" || part == "ffn_gate_inp" => Quant::F32,
@@ -90,7 +104,11 @@ fn file_type(quant: Quant) -> u32 {
         Quant::Q5_0 => 8,
         Quant::Q5_1 => 9,
         Quant::BF16 => 32,
-        Quant::Q4_K | Quant::Q5_K | Quant::Q6_K => 1024,
+        Quant::Q2_K => 10,
+        Quant::Q3_K => 11,
+        Quant::Q4_K => 14,
+        Quant::Q5_K => 16,
+        Quant::Q6_K => 18,
     }
 }
 
@@ -107,12 +125,6 @@ fn file_type(quant: Quant) -> u32 {
 pub fn export(folder: &Folder, out: &Path, types: ExportTypes, like: Option<&Gguf>) -> Result<Exported> {
     let said = Said::read(folder.config())?;
     let (arch, layers) = (said.arch, said.layers);
-    let mut asked = [Some(types.weights), types.ends].into_iter().flatten();
-    if let Some(quant) = asked.find(|quant| !quant.is_written()) {
-        let written = [Quant::F32, Quant::F16, Quant::BF16, Quant::Q8_0, Quant::Q4_0, Quant::Q4_1, Quant::Q5_0, Quant::Q5_1];
-        let known = written.map(|quant| quant.to_string()).join(", ");
-        return Err(Error::invalid_option("type", format!("{quant} is read and not written; these are: {known}")));
-    }
     let tied = folder.config().get("tie_word_embeddings").and_then(serde_json::Value::as_bool);
     let mut ways: HashMap<String, Way> = HashMap::new();
     let mut tensors: Vec<GgufTensor> = Vec::new();
@@ -169,7 +181,8 @@ pub fn export(folder: &Folder, out: &Path, types: ExportTypes, like: Option<&Ggu
         }
         let shape = wanted;
         let part = to.rsplit_once('.').map_or(to.as_str(), |(stem, _)| stem);
-        let quant = types.of(part.rsplit_once('.').map_or(part, |(_, part)| part), shape.len());
+        let row = shape.last().copied().unwrap_or(0);
+        let quant = types.of(part.rsplit_once('.').map_or(part, |(_, part)| part), shape.len(), row);
         tensors.push(planned(&to, &shape, quant));
         if expert.is_none() {
             ways.insert(to, Way::Folder(name.to_string(), change));
@@ -207,8 +220,9 @@ pub fn export(folder: &Folder, out: &Path, types: ExportTypes, like: Option<&Ggu
     for tensor in &tensors {
         let (row, block) = (tensor.shape.last().copied().unwrap_or(0), tensor.quant.block().0);
         if row % block != 0 {
+            let instead = if row % 32 == 0 { "; q8_0, q5_1, q5_0, q4_1 and q4_0 fit, and are a --fallback" } else { "" };
             let reason = format!(
-                "{} has rows of {row}, no multiple of the {block} numbers of a block of {}",
+                "{} has rows of {row}, no multiple of the {block} numbers of a block of {}{instead}",
                 quoted(&tensor.name),
                 tensor.quant
             );
@@ -241,11 +255,6 @@ pub fn export(folder: &Folder, out: &Path, types: ExportTypes, like: Option<&Ggu
         }
         let values = values.as_standard_layout();
         let numbers = values.as_slice().unwrap_or(&[]);
-        if !tensor.quant.is_written() {
-            let reason =
-                format!("{} was changed, and is of type {}, which is read and not written", quoted(&tensor.name), tensor.quant);
-            return Err(Error::invalid_option("like", reason));
-        }
         let blocks = tensor.quant.encode(numbers).map_err(|wrong| {
             Error::invalid_option("type", format!("{} holds {wrong}, which {} does not", quoted(&tensor.name), tensor.quant))
         })?;

@@ -10,6 +10,7 @@
 
 mod arch;
 mod arches;
+mod k_quants;
 mod quant;
 mod encode;
 mod write;

@@ -6,11 +6,14 @@
 //! Q8_0, Q4_0, Q5_0     w = d · q               q in -128..127, -8..7, -16..15
 //! Q4_1, Q5_1           w = d · q + m           q in 0..15, 0..31
 //! Q4_K, Q5_K           w = (d · s) · q - (dmin · t)    s, t of 6 bits for each 32 of the 256
+//! Q2_K                 likewise                        s, t of 4 bits for each 16
 //! Q6_K                 w = (d · s) · q         q in -32..31, s of 8 bits for each 16 of the 256
+//! Q3_K                 likewise                q in -4..3, s of 6 bits for each 16
 //! ```
 //!
 //! The order of the operations is that of the format's own tools, so that the numbers are theirs to the bit.
 
+use super::k_quants::KQuant;
 use crate::io::quoted;
 use crate::{Error, Result};
 use half::{bf16, f16};
@@ -29,6 +32,8 @@ pub enum Quant {
     Q4_1,
     Q5_0,
     Q5_1,
+    Q2_K,
+    Q3_K,
     Q4_K,
     Q5_K,
     Q6_K,
@@ -38,7 +43,7 @@ use Quant::*;
 
 impl Quant {
     /// All of them, with the number that the format gives each, the numbers of a block and its bytes.
-    const ALL: [(Quant, u32, usize, usize); 11] = [
+    const ALL: [(Quant, u32, usize, usize); 13] = [
         (F32, 0, 1, 4),
         (F16, 1, 1, 2),
         (Q4_0, 2, 32, 18),
@@ -46,6 +51,8 @@ impl Quant {
         (Q5_0, 6, 32, 22),
         (Q5_1, 7, 32, 24),
         (Q8_0, 8, 32, 34),
+        (Q2_K, 10, 256, 84),
+        (Q3_K, 11, 256, 110),
         (Q4_K, 12, 256, 144),
         (Q5_K, 13, 256, 176),
         (Q6_K, 14, 256, 210),
@@ -77,6 +84,18 @@ impl Quant {
         matches!(self, F32 | F16 | BF16)
     }
 
+    /// The K type that it is, if it is one.
+    pub(super) fn k(self) -> Option<KQuant> {
+        match self {
+            Q2_K => Some(KQuant::Q2),
+            Q3_K => Some(KQuant::Q3),
+            Q4_K => Some(KQuant::Q4),
+            Q5_K => Some(KQuant::Q5),
+            Q6_K => Some(KQuant::Q6),
+            _ => None,
+        }
+    }
+
     /// The numbers of some blocks.
     ///
     /// # Panics
@@ -95,9 +114,10 @@ impl Quant {
             Q4_1 => blocks.for_each(|(b, w)| q4(half_at(b, 0), 0, half_at(b, 2), &b[4..], w)),
             Q5_0 => blocks.for_each(|(b, w)| q5(half_at(b, 0), -16, -0.0, &b[2..], w)),
             Q5_1 => blocks.for_each(|(b, w)| q5(half_at(b, 0), 0, half_at(b, 2), &b[4..], w)),
-            Q4_K => blocks.for_each(|(b, w)| k45(b, &[], &b[16..], w)),
-            Q5_K => blocks.for_each(|(b, w)| k45(b, &b[16..48], &b[48..], w)),
-            Q6_K => blocks.for_each(|(b, w)| q6_k(b, w)),
+            Q2_K | Q3_K | Q4_K | Q5_K | Q6_K => {
+                let kind = self.k().unwrap_or(KQuant::Q6);
+                blocks.for_each(|(b, w)| kind.decode(b, w));
+            }
         }
     }
 }
@@ -148,47 +168,5 @@ fn q5(d: f32, least: i32, m: f32, bytes: &[u8], w: &mut [f32]) {
     for (i, &b) in bytes[4..20].iter().enumerate() {
         w[i] = d * ((i32::from(b & 15) | fifth(i)) + least) as f32 + m;
         w[i + 16] = d * ((i32::from(b >> 4) | fifth(i + 16)) + least) as f32 + m;
-    }
-}
-
-/// The 6-bit scale and minimum of the 32 numbers `j` of 8: the first four have six bits in a byte of their own, the others four
-/// bits in a byte and two in the tops of the first eight.
-fn scale_and_min(j: usize, packed: &[u8]) -> (u8, u8) {
-    if j < 4 {
-        return (packed[j] & 63, packed[j + 4] & 63);
-    }
-    let both = packed[j + 4];
-    (both & 15 | packed[j - 4] >> 6 << 4, both >> 4 | packed[j] >> 6 << 4)
-}
-
-/// Q4_K and Q5_K: d, dmin, 12 bytes of scales; then for Q5_K 32 bytes whose bit j is the fifth bit of a number in part j; then
-/// 128 bytes, of which each 32 hold one part in their low bits and the next in their high ones.
-fn k45(block: &[u8], fifth: &[u8], nibbles: &[u8], w: &mut [f32]) {
-    let (d, dmin) = (half_at(block, 0), half_at(block, 2));
-    for (j, w) in w.chunks_exact_mut(32).enumerate() {
-        let (scale, min) = scale_and_min(j, &block[4..16]);
-        let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
-        let bytes = &nibbles[j / 2 * 32..][..32];
-        for (i, (w, &b)) in w.iter_mut().zip(bytes).enumerate() {
-            let four = if j % 2 == 0 { b & 15 } else { b >> 4 };
-            let top = fifth.get(i).map_or(0, |h| (h >> j & 1) << 4);
-            *w = scale * f32::from(four | top) - min;
-        }
-    }
-}
-
-/// 128 bytes of low four bits, 64 of high two, 16 signed scales, d. Each half of the block holds four rows of 32 numbers.
-fn q6_k(block: &[u8], w: &mut [f32]) {
-    let d = half_at(block, 208);
-    for (half, w) in w.chunks_exact_mut(128).enumerate() {
-        let (low, high) = (&block[64 * half..][..64], &block[128 + 32 * half..][..32]);
-        let scales = &block[192 + 8 * half..][..8];
-        for (i, w) in w.iter_mut().enumerate() {
-            let (row, col) = (i / 32, i % 32);
-            let b = low[32 * (row % 2) + col];
-            let four = if row < 2 { b & 15 } else { b >> 4 };
-            let q = i32::from(four | (high[col] >> (2 * row) & 3) << 4) - 32;
-            *w = d * f32::from(scales[i / 16] as i8) * q as f32;
-        }
     }
 }

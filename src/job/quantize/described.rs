@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 /// The settings that matter for what is asked, by the names of the command's options, with the values that hold.
 pub(super) fn options(job: &QuantizeJob, grid: CodeGrid) -> Result<Value> {
-    let (gptq, awq, measures) = (job.method == QuantizeMethod::Gptq, job.method == QuantizeMethod::Awq, job.method.measures());
+    let (gptq, awq, measures) = (job.method == QuantizeMethod::Gptq, job.method == QuantizeMethod::Awq, job.measures());
     let correction = job.correction()?;
     let all = [
         ("--method", true, json!(job.method)),
@@ -30,6 +30,8 @@ pub(super) fn options(job: &QuantizeJob, grid: CodeGrid) -> Result<Value> {
         ("--damping", gptq, json!(job.damping)),
         ("--block-size", gptq, json!(job.block_size)),
         ("--clip", awq, json!(job.clip)),
+        ("--smooth", job.smooth.is_some(), json!(job.smooth)),
+        ("--activation-bits", job.activation_bits != 32, json!(job.activation_bits)),
         ("--correct", correction.is_some(), correction.map_or(Value::Null, |c| json!([c.inputs, c.hidden_states]))),
         ("--sparsity", job.sparsity.is_some(), json!(job.sparsity)),
         ("--pattern", job.prunes(), json!(job.pattern)),

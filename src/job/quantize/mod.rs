@@ -10,4 +10,5 @@ mod run;
 
 pub use method::{QuantScheme, QuantizeMethod};
 pub use report::QuantizeReport;
+pub(in crate::job) use run::scales_of;
 pub use settings::QuantizeJob;

@@ -14,9 +14,7 @@ use crate::job::quality::{Quality, Texts, texts_of};
 use crate::job::standing::{Mine, Standing, is_of_another_run};
 use crate::kernels::Isa;
 use crate::lm::Config;
-use crate::prune::{
-    ActivationMemory, LanguageLayer, LanguageQuantizing, QuantizeRun, check_measurable, language_layers, quantize_language,
-};
+use crate::prune::{ActivationMemory, LanguageQuantizing, QuantizeRun, check_measurable, language_layers, quantize_language};
 use crate::quantize::ScaleType;
 use crate::{Error, Result};
 use serde_json::Value;
@@ -55,7 +53,7 @@ impl QuantizeJob {
         };
         let config = Config::of(&folder)?;
         remarks(&folder, &config, watch)?;
-        if self.method.measures() {
+        if self.measures() {
             check_measurable(&config).map_err(|e| Error::malformed(model, e.to_string()))?;
         }
         if self.text.is_some() && !config.is_decoder() {
@@ -63,7 +61,7 @@ impl QuantizeJob {
             return Err(Error::invalid_option("text", reason));
         }
         let layers = language_layers(&folder, &config, &self.only, &self.skip)?;
-        let grid = self.grid(scales_of(&folder, &layers)?);
+        let grid = self.grid(scales_of(&folder, layers.iter().map(|l| l.name.as_str()))?);
         for layer in &layers {
             self.layout.check_shape(layer.shape, grid).map_err(|e| e.in_layer(&layer.name))?;
             if self.prunes() {
@@ -76,7 +74,7 @@ impl QuantizeJob {
         );
         let (file, seed) = (self.calibration.as_deref(), 0);
         let text = CalibrationText { file, samples: self.samples, context: self.context, bos: self.bos, seed };
-        let reads = self.method.measures();
+        let reads = self.measures();
         let (calibration, bos) = if reads { text.read(&folder, &config, watch)? } else { (Sequences::nothing(), String::new()) };
 
         let described = asked(self, grid, &folder, &calibration, &bos)?;
@@ -105,10 +103,11 @@ impl QuantizeJob {
             layout: self.layout,
             layers: layers.iter().map(|l| l.name.clone()).collect(),
             prunes: self.prunes(),
-            scales: (self.method == QuantizeMethod::Awq).then(|| self.awq()),
+            scales: self.scales(),
             inputs: self.inputs,
             sequential: self.turn(),
             correction: self.correction()?,
+            activations: self.activation()?,
             damping: (self.method == QuantizeMethod::Gptq).then_some(self.damping),
             memory,
         };
@@ -163,15 +162,14 @@ impl QuantizeJob {
 }
 
 /// The type of scales that weights of this type have.
-fn scales_of(folder: &Folder, layers: &[LanguageLayer]) -> Result<ScaleType> {
+pub(in crate::job) fn scales_of<'a>(folder: &Folder, layers: impl Iterator<Item = &'a str>) -> Result<ScaleType> {
     let mut types = Vec::new();
-    for layer in layers {
-        let tensor = format!("{}.weight", layer.name);
+    for name in layers {
+        let tensor = format!("{name}.weight");
         let dtype = folder.dtype(&tensor).map_err(|_| {
             let dtype = folder.info(&tensor).map_or("of another type".to_string(), |t| t.dtype);
             let reason = format!(
-                "layer {} is {dtype}, whose numbers are not read; F32, F16 and BF16 are (--skip leaves layers alone)",
-                layer.name
+                "layer {name} is {dtype}, whose numbers are not read; F32, F16 and BF16 are (--skip leaves layers alone)"
             );
             Error::malformed(folder.path(), reason)
         })?;

@@ -53,6 +53,10 @@ setters! {
     block_size(columns: usize) = columns;
     /// Whether ranges are cut off.
     clip(on: bool) = on;
+    /// SmoothQuant's α.
+    smooth(strength: f64) = Some(strength);
+    /// Bits of activations: 32 or 8.
+    activation_bits(bits: u32) = bits;
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     correct(inputs: f64, hidden_states: f64) = vec![inputs, hidden_states];
     /// What is pruned in the same loop.

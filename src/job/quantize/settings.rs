@@ -8,7 +8,8 @@ use crate::job::recipe::{self, Recipe};
 use crate::mask::{Budget, Pattern, Scope};
 use crate::prune::{CalibrationInputs, Correction, Sequential};
 use crate::quantize::{CodeGrid, Granularity, ScaleType};
-use crate::solve::{Awq, Gptq, Hqq, JointPruning, Order, Quantizer, Rtn};
+use crate::solve::{Awq, Gptq, Hqq, InputScaling, JointPruning, Order, Quantizer, Rtn, SmoothQuant};
+use crate::sparse::ActivationBits;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -50,6 +51,8 @@ use std::path::{Path, PathBuf};
 /// | `damping` | 0.01 | from 0 | fraction of the mean diagonal that is added to Gram matrices |
 /// | `block-size` | 128 | from 1 | of `gptq`: columns that are visited together |
 /// | `clip` | true | | of `awq`: whether ranges are cut off |
+/// | `smooth` | none | [0, 1] | SmoothQuant's α, of `rtn`, `gptq` and `hqq`: norms' outputs are divided, and the weights behind them multiplied; 0.5 is the paper's |
+/// | `activation-bits` | 32 | 32, 8 | what the layout `int-quantized` says of activations: 8 with a scale a token. Perplexity is measured without |
 /// | `correct` | none | one or two of [0, 1] | of `gptq` in turn: fractions of what earlier layers changed that a layer makes up for: of its inputs (GPTAQ), of the hidden states |
 /// | `sparsity` | none | [0, 1) | of `gptq`: what is pruned in the same loop |
 /// | `pattern` | `unstructured` | [`Pattern`] | of that: the shape that survivors take |
@@ -106,6 +109,10 @@ pub struct QuantizeJob {
     pub block_size: usize,
     /// Whether ranges are cut off.
     pub clip: bool,
+    /// SmoothQuant's α, if inputs are scaled by it.
+    pub smooth: Option<f64>,
+    /// Bits of activations, of which the layout's config speaks.
+    pub activation_bits: u32,
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     pub correct: Vec<f64>,
     /// What is pruned in the same loop.
@@ -131,7 +138,7 @@ pub struct QuantizeJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 28] = [
+pub(super) const NAMES: [&str; 30] = [
     "model",
     "out",
     "method",
@@ -152,6 +159,8 @@ pub(super) const NAMES: [&str; 28] = [
     "damping",
     "block-size",
     "clip",
+    "smooth",
+    "activation-bits",
     "correct",
     "sparsity",
     "pattern",
@@ -185,6 +194,8 @@ impl Default for QuantizeJob {
             damping: 0.01,
             block_size: 128,
             clip: true,
+            smooth: None,
+            activation_bits: 32,
             correct: Vec::new(),
             sparsity: None,
             pattern: Pattern::Unstructured,
@@ -256,7 +267,7 @@ impl QuantizeJob {
 
     /// When layers of a block are quantised.
     pub fn turn(&self) -> Sequential {
-        let by_block = self.method == QuantizeMethod::Awq || self.inputs == CalibrationInputs::Dense;
+        let by_block = self.scales().is_some() || self.inputs == CalibrationInputs::Dense;
         self.sequential.unwrap_or(if by_block { Sequential::Block } else { Sequential::Layer })
     }
 
@@ -276,7 +287,28 @@ impl QuantizeJob {
         }
     }
 
-    pub(super) fn awq(&self) -> Awq {
+    /// How inputs are scaled before.
+    pub(super) fn scales(&self) -> Option<InputScaling> {
+        match self.method {
+            QuantizeMethod::Awq => Some(InputScaling::Awq(self.awq())),
+            _ => self.smooth.map(|strength| InputScaling::Smooth(SmoothQuant { strength })),
+        }
+    }
+
+    /// Whether inputs are measured.
+    pub fn measures(&self) -> bool {
+        self.method.measures() || self.smooth.is_some()
+    }
+
+    /// Bits of activations.
+    ///
+    /// # Errors
+    /// If they are neither 32 nor 8.
+    pub(super) fn activation(&self) -> Result<ActivationBits> {
+        self.activation_bits.to_string().parse()
+    }
+
+    fn awq(&self) -> Awq {
         Awq { clip: self.clip, ..Awq::default() }
     }
 
@@ -310,6 +342,10 @@ impl QuantizeJob {
             let reason = format!("{} sequences of {} tokens are more than can be counted", self.samples, self.context);
             return Err(Error::invalid_option("samples", reason));
         }
+        if let Some(wrong) = self.smooth.filter(|s| !(0.0..=1.0).contains(s)) {
+            return Err(Error::invalid_option("smooth", format!("{wrong} is not in [0, 1]; 0.5 is usual")));
+        }
+        self.activation()?;
         if !(self.damping.is_finite() && self.damping >= 0.0) {
             let reason = format!("{} is not a finite number of at least 0; 0.01 is usual", self.damping);
             return Err(Error::invalid_option("damping", reason));
@@ -344,9 +380,14 @@ impl QuantizeJob {
         if self.sparsity.is_none() && !matches!(self.pattern, Pattern::Unstructured | Pattern::Nm { .. }) {
             return Err(Error::invalid_option("sparsity", format!("pattern {} needs one: give --sparsity", self.pattern)));
         }
-        if self.turn() == Sequential::Layer && self.method == QuantizeMethod::Awq {
-            return refuse("turn", "awq scales the inputs of whole blocks: give block, or leave it out");
+        if self.turn() == Sequential::Layer && self.scales().is_some() {
+            let by = if self.smooth.is_some() { "smooth" } else { "awq" };
+            return refuse("turn", &format!("{by} scales the inputs of whole blocks: give block, or leave it out"));
         }
+        if self.smooth.is_some() && self.method == QuantizeMethod::Awq {
+            return refuse("smooth", "is given beside --method awq, which scales inputs by its own rule");
+        }
+        self.layout.check_activations(self.activation()?)?;
         if self.turn() == Sequential::Layer && self.inputs == CalibrationInputs::Dense {
             return refuse("turn", "dense inputs have no quantised layers before them: give block, or leave it out");
         }
@@ -356,7 +397,7 @@ impl QuantizeJob {
         if let Some(folder) = self.scratch.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(Error::invalid_option("scratch", format!("{} is no folder", folder.display())));
         }
-        if self.calibration.is_none() && self.method.measures() {
+        if self.calibration.is_none() && self.measures() {
             return refuse("calibration", "this method measures inputs: give --calibration FILE, text or token numbers");
         }
         Ok(())

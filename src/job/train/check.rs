@@ -14,6 +14,7 @@ impl TrainJob {
     pub fn check(&self) -> Result<()> {
         let refuse = |option: &str, reason: &str| Err(Error::invalid_option(option, reason));
         self.check_ranges()?;
+        self.check_levels()?;
         if self.text.is_empty() {
             return refuse("text", "is not given: --text FILE, a text, .jsonl, or safetensors with input_ids");
         }

@@ -3,6 +3,7 @@
 mod settings;
 mod check;
 mod recipe;
+mod levels;
 mod parts;
 mod validation;
 mod report;

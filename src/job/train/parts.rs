@@ -1,6 +1,7 @@
 //! Which parameters of a model train, and which have weight decay.
 
 use super::settings::TrainJob;
+use crate::io::Folder;
 use crate::lm::{Kind, LanguageModel, Outline};
 use crate::nn::Parameters;
 use crate::prune::matches;
@@ -53,14 +54,17 @@ impl TrainJob {
     /// The model, and what of it moves.
     ///
     /// # Errors
-    /// If a pattern matches nothing, or nothing is left to train; as [`Trainable::low_rank`].
-    pub(super) fn trainable(&self, model: LanguageModel, outline: &Outline) -> Result<Trainable<LanguageModel>> {
+    /// If a pattern matches nothing, or nothing is left to train; as [`Trainable::low_rank`] and [`Trainable::quantized`].
+    pub(super) fn trainable(&self, model: LanguageModel, folder: &Folder, outline: &Outline) -> Result<Trainable<LanguageModel>> {
         let named = Named::of(&model, outline);
         let (only, freeze) = (named.matching("only", &self.only)?, named.matching("freeze", &self.freeze)?);
         let moves = |name: &String| (self.only.is_empty() || only.contains(name)) && !freeze.contains(name);
         let Some(rank) = self.lora else {
             let frozen = named.0.iter().map(|(name, _)| name).filter(|name| !moves(name)).cloned().collect();
-            return Trainable::without(model, frozen);
+            return match self.levels(folder, outline, &moves)? {
+                Some(levels) => Trainable::quantized(model, &levels.weights, frozen, levels.grid, self.quantize_rule),
+                None => Trainable::without(model, frozen),
+            };
         };
         let of_blocks = |kind: Kind| matches!(kind, Kind::Attention | Kind::FeedForward);
         let weights: BTreeSet<String> =

@@ -48,7 +48,9 @@ impl TrainJob {
 mod tests {
     use super::super::settings::{Keep, TrainJob};
     use crate::data::Bos;
-    use crate::train::{Cooldown, Divergence, HiddenLoss, HiddenPair};
+    use crate::io::QuantLayout;
+    use crate::quantize::Granularity;
+    use crate::train::{Cooldown, Divergence, HiddenLoss, HiddenPair, StepRule};
 
     #[test]
     fn every_setting_comes_back_from_a_recipe_and_a_record() {
@@ -78,6 +80,10 @@ mod tests {
             .freeze(["kind:embedding"])
             .lora(8)
             .lora_alpha(3.0)
+            .quantize(3)
+            .quantize_group(Granularity::Row)
+            .quantize_rule(StepRule::StraightThrough)
+            .quantize_layout(QuantLayout::Gptq)
             .teacher("t")
             .teacher_cache("c")
             .divergence(Divergence::JensenShannon)
@@ -110,7 +116,7 @@ mod tests {
         std::fs::write(&path, record).unwrap();
         assert_eq!(TrainJob::read(&path).unwrap(), job);
         let e = TrainJob::from_toml("stpes = 3").unwrap_err().to_string();
-        assert_eq!(e, "no setting is named 'stpes' among 43; did you mean 'steps'?");
+        assert_eq!(e, "no setting is named 'stpes' among 47; did you mean 'steps'?");
         assert_eq!(TrainJob::from_toml("clip = -1.0").unwrap_err().to_string(), "clip: -1 is not a finite number of at least 0");
     }
 }

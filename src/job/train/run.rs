@@ -110,13 +110,16 @@ impl TrainJob {
             feed.hidden_states(how, (model.blocks().len(), model.config().hidden()), Seed(self.seed))?
         };
         let undecayed = Named::of(&model, &outline).matching("no-decay", &self.no_decay)?;
-        let mut model = self.trainable(model, &outline)?;
+        let mut model = self.trainable(model, &folder, &outline)?;
+        // What steps are multiplied by decays towards nothing that is meant.
+        let factors: Vec<String> = model.levels().iter().flat_map(|levels| levels.factor_names()).collect();
         let constants = AdamConstants { beta1: self.beta1 as f32, beta2: self.beta2 as f32, epsilon: self.epsilon as f32 };
         let mut optimizer = Optimizer::new(Method::AdamW { weight_decay: self.weight_decay as f32 })
             .with_constants(constants)
-            .without_decay(undecayed);
+            .without_decay(undecayed.into_iter().chain(factors));
         let mut average = self.average.map(|beta| WeightAverage::new(beta, &model)).transpose()?;
-        let session = Session::begin(&output, &folder, (&asked, resume), (&mut model, &mut feed, &mut average), &mut optimizer)?;
+        let moving = (&mut model, &mut feed, &mut average);
+        let session = Session::begin(&output, (&folder, self.quantize_layout), (&asked, resume), moving, &mut optimizer)?;
         let warmup = self.warmup.unwrap_or_else(|| (steps * 3).div_ceil(100).min(steps));
         let rate = LearningRate::new(self.lr).warmup(warmup).cooldown(self.schedule).floor(self.floor);
         let resumed_at = optimizer.steps() as usize;
@@ -199,13 +202,15 @@ impl TrainJob {
         let windows =
             validation.map(|v| v.windows.iter().flatten().fold(0u64, |h, id| h.wrapping_mul(0x100_0000_01b3) ^ u64::from(*id)));
         let of_teacher = |value: Value| if self.teacher.is_some() || self.teacher_cache.is_some() { value } else { Value::Null };
+        let of_levels = |value: Value| if self.quantize.is_some() { value } else { Value::Null };
         Ok(json!({
             "version of lacuna": env!("CARGO_PKG_VERSION"), "MODEL": folder.fingerprint()?, "--text": packed.digest(),
             "--steps": steps, "--context": self.context, "--batch": self.batch, "--accumulate": self.accumulate, "--bos": self.bos,
             "--seed": self.seed, "--lr": self.lr, "--schedule": self.schedule, "--warmup": self.warmup, "--floor": self.floor,
             "--weight-decay": self.weight_decay, "--no-decay": self.no_decay, "--beta1": self.beta1, "--beta2": self.beta2,
             "--epsilon": self.epsilon, "--clip": self.clip, "--only": self.only, "--freeze": self.freeze, "--lora": self.lora,
-            "--lora-alpha": self.lora_alpha, "--teacher": teacher.map(|(t, _)| t.fingerprint()).transpose()?,
+            "--lora-alpha": self.lora_alpha, "--quantize": self.quantize, "--quantize-group": of_levels(json!(self.quantize_group)),
+            "--quantize-rule": of_levels(json!(self.quantize_rule)), "--quantize-layout": of_levels(json!(self.quantize_layout)), "--teacher": teacher.map(|(t, _)| t.fingerprint()).transpose()?,
             "--divergence": of_teacher(json!(self.divergence)), "--temperature": of_teacher(json!(self.temperature)),
             "--hard": of_teacher(json!(self.hard)), "--margin": self.margin, "--hidden-states": self.hidden_states,
             "--hidden-loss": self.hidden_loss, "--hidden-weight": self.hidden_weight, "--average": self.average, "--held-out": self.held_out,
@@ -274,7 +279,7 @@ impl Run<'_> {
             done?;
         }
         if self.job.kept() == Keep::Last {
-            self.averaged(|run| run.session.write(run.model.model()))?;
+            self.averaged(|run| run.session.write(&run.model))?;
         }
         Ok((before + begun.elapsed().as_secs_f64(), speed))
     }
@@ -309,7 +314,7 @@ impl Run<'_> {
         notes.validation.push(record);
         if step > 0 && better && self.job.kept() == Keep::Best {
             notes.best = Some(step);
-            self.session.write(self.model.model())?;
+            self.session.write(&self.model)?;
         }
         Error::go_on(watch(&Event::Validated(record)))
     }

@@ -11,9 +11,10 @@
 
 use super::super::event::ValidationRecord;
 use super::super::standing::{first, refuse_difference};
+use super::levels::{coded_config, coded_layout, write};
 use super::report::TrainReport;
 use super::settings::TrainJob;
-use crate::io::{Folder, FolderWriter, Layout, Output, SETTINGS};
+use crate::io::{Folder, FolderWriter, Layout, Output, QuantLayout, SETTINGS};
 use crate::lm::{LanguageModel, Outline};
 use crate::nn::{Layers, Optimizer, Parameters};
 use crate::prune::unfinished_settings;
@@ -99,6 +100,8 @@ fn together<'r>((model, feed, average): Moving<'r, '_>) -> Together<'r> {
 pub(super) struct Session {
     pub writer: FolderWriter,
     pub notes: Notes,
+    /// How weights of levels are written, where there are some.
+    codes: QuantLayout,
 }
 
 impl Session {
@@ -108,16 +111,20 @@ impl Session {
     /// If the disk refuses, or what is there belongs to another run.
     pub fn begin(
         out: &Output,
-        folder: &Folder,
+        (folder, codes): (&Folder, QuantLayout),
         (asked, resume): (&Value, bool),
         (model, feed, average): Moving<'_, '_>,
         optimizer: &mut Optimizer,
     ) -> Result<Session> {
-        let layout = layout(folder, model.model())?;
+        let outline = Outline::of(folder, model.model().config())?;
+        let mut layout = layout(folder, model.model(), &outline)?;
+        coded_layout(&mut layout, model, codes)?;
+        let config = coded_config(folder, model.model().config(), outline.tied, model, codes);
         if !resume {
             let writer = FolderWriter::create_resumable(out.clone(), layout)?;
-            return match writer.json(SETTINGS, asked) {
-                Ok(()) => Ok(Session { writer, notes: Notes::default() }),
+            let begun = writer.json(SETTINGS, asked).and_then(|()| config.map_or(Ok(()), |json| writer.config(&json)));
+            return match begun {
+                Ok(()) => Ok(Session { writer, notes: Notes::default(), codes }),
                 Err(e) => {
                     writer.discard();
                     Err(e)
@@ -125,16 +132,18 @@ impl Session {
             };
         }
         let writer = FolderWriter::resume(out.clone(), layout)?;
+        config.map_or(Ok(()), |json| writer.config(&json))?;
         let state = writer.own_file(STATE)?;
         if !state.is_file() {
-            return Ok(Session { writer, notes: Notes::default() });
+            return Ok(Session { writer, notes: Notes::default(), codes });
         }
         let (read, notes) = load_state(&mut together((&mut *model, feed, average)), &state)?;
         let none = || Error::malformed(&state, format!("has no {NOTES}; remove its folder to begin anew"));
         let notes = serde_json::from_str(notes.get(NOTES).ok_or_else(none)?);
         model.settle()?;
         *optimizer = read;
-        Ok(Session { writer, notes: notes.map_err(|e| Error::malformed(&state, format!("{NOTES}: {e}")))? })
+        let notes = notes.map_err(|e| Error::malformed(&state, format!("{NOTES}: {e}")))?;
+        Ok(Session { writer, notes, codes })
     }
 
     /// Saves the state, in place of the one before.
@@ -150,16 +159,15 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Io`] if the disk refuses; [`Error::InvalidOption`] if a number is too large for the folder's dtype.
-    pub fn write(&mut self, model: &LanguageModel) -> Result<()> {
-        model.write(&mut self.writer)?;
+    pub fn write(&mut self, model: &Trainable<LanguageModel>) -> Result<()> {
+        write(model, self.codes, &mut self.writer)?;
         self.writer.sync()
     }
 }
 
 /// The layout of the model's folder, with the masks that are held.
-fn layout(folder: &Folder, model: &LanguageModel) -> Result<Layout> {
+fn layout(folder: &Folder, model: &LanguageModel, outline: &Outline) -> Result<Layout> {
     let mut layout = Layout::of(folder);
-    let outline = Outline::of(folder, model.config())?;
     let mut masked = Vec::new();
     for layer in outline.layers.iter().filter(|l| l.block.is_some()) {
         if Layers::mask(model, &layer.name)?.is_some() {

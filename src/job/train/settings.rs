@@ -2,7 +2,9 @@
 
 use super::super::setters::setters;
 use crate::data::Bos;
-use crate::train::{Cooldown, Divergence, HiddenLoss, HiddenPair};
+use crate::io::QuantLayout;
+use crate::quantize::Granularity;
+use crate::train::{Cooldown, Divergence, HiddenLoss, HiddenPair, StepRule};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -55,6 +57,10 @@ pub enum Keep {
 /// | `freeze` | none | patterns | parameters that do not |
 /// | `lora` | | from 1 | the rank of factors that train in place of the weights |
 /// | `lora-alpha` | twice the rank | above 0 | α |
+/// | `quantize` | | 2, 3, 4, 8 | quantisation-aware training: linear layers of the blocks run on weights of so many bits, and are written as codes |
+/// | `quantize-group` | 64 | [`Granularity`] | inputs of a row that share a scale, `row` or `tensor` |
+/// | `quantize-rule` | `lsq` | [`StepRule`] | whether scales are learnt, or those of the weights as they are (`straight-through`) |
+/// | `quantize-layout` | `compressed-tensors` | [`QuantLayout`] | how codes lie in files |
 /// | `teacher` | | a path | the folder of a model to learn from, run beside |
 /// | `teacher-cache` | | a path | what a teacher said of the same text, out of a file, in its place |
 /// | `divergence` | `forward-kl` | [`Divergence`] | how the two are held against one another |
@@ -132,6 +138,14 @@ pub struct TrainJob {
     pub lora: Option<usize>,
     /// α of these.
     pub lora_alpha: Option<f64>,
+    /// Bits of the weights that the model runs on.
+    pub quantize: Option<u32>,
+    /// Weights that share a scale.
+    pub quantize_group: Granularity,
+    /// Where scales come from.
+    pub quantize_rule: StepRule,
+    /// How codes lie in files.
+    pub quantize_layout: QuantLayout,
     /// A model to learn from.
     pub teacher: Option<PathBuf>,
     /// What a teacher said of the same text.
@@ -177,7 +191,7 @@ pub struct TrainJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 43] = [
+pub(super) const NAMES: [&str; 47] = [
     "model",
     "out",
     "text",
@@ -203,6 +217,10 @@ pub(super) const NAMES: [&str; 43] = [
     "freeze",
     "lora",
     "lora-alpha",
+    "quantize",
+    "quantize-group",
+    "quantize-rule",
+    "quantize-layout",
     "teacher",
     "teacher-cache",
     "divergence",
@@ -251,6 +269,10 @@ impl Default for TrainJob {
             freeze: Vec::new(),
             lora: None,
             lora_alpha: None,
+            quantize: None,
+            quantize_group: Granularity::Group(64),
+            quantize_rule: StepRule::Lsq,
+            quantize_layout: QuantLayout::CompressedTensors,
             teacher: None,
             teacher_cache: None,
             divergence: Divergence::ForwardKl,
@@ -327,6 +349,14 @@ setters! {
     lora(rank: usize) = Some(rank);
     /// α of these.
     lora_alpha(alpha: f64) = Some(alpha);
+    /// Bits of the weights that the model runs on.
+    quantize(bits: u32) = Some(bits);
+    /// Weights that share a scale.
+    quantize_group(group: Granularity) = group;
+    /// Where scales come from.
+    quantize_rule(rule: StepRule) = rule;
+    /// How codes lie in files.
+    quantize_layout(layout: QuantLayout) = layout;
     /// A model to learn from.
     teacher(folder: impl Into<PathBuf>) = Some(folder.into());
     /// What a teacher said of the same text.

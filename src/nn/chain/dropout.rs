@@ -34,7 +34,7 @@ impl Network {
             let (y, saved) = layer.forward(tape.output(), Mode::Train);
             tape.values.push(y);
             tape.saved.push(saved);
-            tape.drop_last(if matches!(layer, Layer::Activation(_)) { dropout.hidden } else { 0.0 }, random);
+            tape.drop_last(if matches!(layer, Layer::Activation(_) | Layer::Pact(_)) { dropout.hidden } else { 0.0 }, random);
         }
         tape
     }

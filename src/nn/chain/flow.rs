@@ -18,7 +18,7 @@ impl Network {
             let y = match layer {
                 Layer::Affine(a) => a.map.apply(&a.weight.value().mapv(f32::abs), &value),
                 Layer::BatchNorm(b) => b.map(&value, |c, x| gain(b, c) * x),
-                Layer::Activation(_) => value.clone(),
+                Layer::Activation(_) | Layer::Pact(_) => value.clone(),
                 Layer::Pool(p) => {
                     let (y, s) = p.forward(&value);
                     saved = s;
@@ -42,7 +42,7 @@ impl Network {
                     d = a.map.input_gradient(&a.weight.value().mapv(f32::abs), &d);
                 }
                 Layer::BatchNorm(b) => d = b.map(&d, |c, d| gain(b, c) * d),
-                Layer::Activation(_) => {}
+                Layer::Activation(_) | Layer::Pact(_) => {}
                 Layer::Pool(p) => d = p.input_gradient(&saveds[i], &d, false),
             }
         }

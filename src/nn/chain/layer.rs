@@ -1,6 +1,6 @@
 //! One layer of a network.
 
-use super::{Affine, BatchNorm, Map, Param, Pool, Saved};
+use super::{Affine, BatchNorm, Map, Pact, Param, Pool, Saved};
 use crate::nn::{Activation, Mode};
 use ndarray::Array2;
 
@@ -15,6 +15,8 @@ pub enum Layer {
     Activation(Activation),
     /// Pooling over windows.
     Pool(Pool),
+    /// A clipped rectifier of few levels.
+    Pact(Pact),
 }
 
 impl Layer {
@@ -23,6 +25,7 @@ impl Layer {
         match self {
             Layer::Affine(a) => std::iter::once(("weight", &a.weight)).chain(a.bias.as_ref().map(|b| ("bias", b))).collect(),
             Layer::BatchNorm(b) => vec![("weight", &b.gamma), ("bias", &b.beta)],
+            Layer::Pact(p) => vec![("alpha", &p.alpha)],
             Layer::Activation(_) | Layer::Pool(_) => vec![],
         }
     }
@@ -32,6 +35,7 @@ impl Layer {
         match self {
             Layer::Affine(a) => std::iter::once(("weight", &mut a.weight)).chain(a.bias.as_mut().map(|b| ("bias", b))).collect(),
             Layer::BatchNorm(b) => vec![("weight", &mut b.gamma), ("bias", &mut b.beta)],
+            Layer::Pact(p) => vec![("alpha", &mut p.alpha)],
             Layer::Activation(_) | Layer::Pool(_) => vec![],
         }
     }
@@ -44,7 +48,7 @@ impl Layer {
                 let (c, h, w) = p.output();
                 c * h * w
             }
-            Layer::BatchNorm(_) | Layer::Activation(_) => inputs,
+            Layer::BatchNorm(_) | Layer::Activation(_) | Layer::Pact(_) => inputs,
         }
     }
 
@@ -54,7 +58,7 @@ impl Layer {
             Layer::Affine(a) => Some(a.map.inputs()),
             Layer::Pool(p) => Some(p.input.0 * p.input.1 * p.input.2),
             Layer::BatchNorm(b) => Some(b.channels() * b.positions),
-            Layer::Activation(_) => None,
+            Layer::Activation(_) | Layer::Pact(_) => None,
         }
     }
 
@@ -65,7 +69,7 @@ impl Layer {
             Layer::Affine(a) => !matches!(&a.map, Map::Conv2d(conv) if conv.input.0 != units),
             Layer::BatchNorm(b) => b.channels() == units,
             Layer::Pool(p) => p.input.0 == units,
-            Layer::Activation(_) => true,
+            Layer::Activation(_) | Layer::Pact(_) => true,
         }
     }
 
@@ -75,6 +79,7 @@ impl Layer {
             Layer::BatchNorm(b) => b.forward(x, mode),
             Layer::Activation(f) => (f.forward(x), Saved::Nothing),
             Layer::Pool(p) => p.forward(x),
+            Layer::Pact(p) => (p.forward(x), Saved::Nothing),
         }
     }
 }

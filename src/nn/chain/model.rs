@@ -1,7 +1,7 @@
 //! A chain of layers as [`Layers`] and as a [`Model`].
 
 use super::passes::{At, Gradient, Pass};
-use super::{Affine, BatchNorm, Layer, Map, Network, Tape};
+use super::{Affine, BatchNorm, Layer, Map, Network, Pact, Tape};
 use crate::criteria::Need;
 use crate::mask::{Mask, check_finite};
 use crate::nn::{
@@ -199,6 +199,10 @@ impl Pass for Learning<'_> {
 
     fn norm(&mut self, at: &At<'_>, b: &BatchNorm, d: &Array2<f32>, gradient: [Array2<f32>; 2]) {
         self.gradient.norm(at, b, d, gradient);
+    }
+
+    fn pact(&mut self, at: &At<'_>, p: &Pact, d: &Array2<f32>) {
+        self.gradient.pact(at, p, d);
     }
 
     fn hidden(&mut self, layer: usize, y: &Array2<f32>, d: &mut Array2<f32>) {

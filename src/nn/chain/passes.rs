@@ -29,7 +29,7 @@
 //! The printed paper has a minus sign before `f''`; the chain rule gives plus, and central differences agree with plus.
 
 use super::arrays::{plus, square};
-use super::{Affine, BatchNorm, Layer, Network, Pool, Saved, Tape};
+use super::{Affine, BatchNorm, Layer, Network, Pact, Pool, Saved, Tape};
 use crate::linalg::for_entries;
 use crate::nn::{Activation, Curvature, Loss, Mode};
 use ndarray::Array2;
@@ -51,6 +51,7 @@ pub(super) trait Pass {
     fn hidden(&mut self, _layer: usize, _y: &Array2<f32>, _d: &mut Array2<f32>) {}
     fn activation(&mut self, _at: &At<'_>, _f: Activation, _d: &Array2<f32>) {}
     fn pool(&mut self, _at: &At<'_>, _p: &Pool) {}
+    fn pact(&mut self, at: &At<'_>, p: &Pact, d: &Array2<f32>);
 }
 
 impl Network {
@@ -98,6 +99,10 @@ impl Network {
                 Layer::Pool(p) => {
                     pass.pool(&at, p);
                     d = p.input_gradient(at.saved, &d, false);
+                }
+                Layer::Pact(p) => {
+                    pass.pact(&at, p, &d);
+                    d = p.times_slope(at.x, &d);
                 }
             }
         }
@@ -190,6 +195,11 @@ impl Network {
                 }
                 Layer::Activation(f) => f.times_slope(x, y, rx),
                 Layer::Pool(p) => p.apply(&tape.saved[i], rx),
+                // Where it is cut off, α moves it alone.
+                Layer::Pact(p) => {
+                    let moved = x.mapv(|x| if x >= p.height() { vs[0][[0, 0]] } else { 0.0 });
+                    plus(p.times_slope(x, rx), &moved)
+                }
             };
             along.push(vs);
             tangents.push(ry);
@@ -225,6 +235,10 @@ impl Pass for Gradient {
     fn norm(&mut self, _: &At<'_>, _: &BatchNorm, _: &Array2<f32>, [gamma, beta]: [Array2<f32>; 2]) {
         self.0.extend([beta, gamma]);
     }
+
+    fn pact(&mut self, at: &At<'_>, p: &Pact, d: &Array2<f32>) {
+        self.0.push(p.gradient(at.x, d));
+    }
 }
 
 /// As [`Gradient`], each sample's squared.
@@ -239,6 +253,10 @@ impl Pass for Squares {
     fn norm(&mut self, at: &At<'_>, b: &BatchNorm, d: &Array2<f32>, _: [Array2<f32>; 2]) {
         let [gamma, beta] = b.gradient_squares(at.x, at.saved, d);
         self.0.extend([beta, gamma]);
+    }
+
+    fn pact(&mut self, at: &At<'_>, p: &Pact, d: &Array2<f32>) {
+        self.0.push(p.gradient_squares(at.x, d));
     }
 }
 
@@ -272,6 +290,12 @@ impl Pass for Second {
 
     fn pool(&mut self, at: &At<'_>, p: &Pool) {
         self.h = p.input_gradient(at.saved, &self.h, true);
+    }
+
+    /// Piecewise linear in x and α.
+    fn pact(&mut self, at: &At<'_>, p: &Pact, _: &Array2<f32>) {
+        self.reversed.push(p.gradient(at.x, &self.h));
+        self.h = p.times_slope(at.x, &self.h);
     }
 }
 
@@ -311,6 +335,11 @@ impl Pass for Tangent<'_> {
 
     fn pool(&mut self, at: &At<'_>, p: &Pool) {
         self.rd = p.input_gradient(at.saved, &self.rd, false);
+    }
+
+    fn pact(&mut self, at: &At<'_>, p: &Pact, _: &Array2<f32>) {
+        self.reversed.push(p.gradient(at.x, &self.rd));
+        self.rd = p.times_slope(at.x, &self.rd);
     }
 }
 

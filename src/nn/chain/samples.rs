@@ -1,7 +1,7 @@
 //! The gradient of every sample apart: rows of the Jacobian, from which second-order methods build their matrices.
 
 use super::passes::{At, Pass};
-use super::{Affine, BatchNorm, Map, Network, Tape};
+use super::{Affine, BatchNorm, Map, Network, Pact, Tape};
 use ndarray::{Array2, Axis, Zip, s};
 use rayon::prelude::*;
 
@@ -72,6 +72,10 @@ impl Pass for Rows {
                 out.iter_mut().zip(&gradient).for_each(|(out, g)| *out = *g);
             }),
         }
+    }
+
+    fn pact(&mut self, at: &At<'_>, p: &Pact, d: &Array2<f32>) {
+        self.before(1).assign(&p.sample_gradients(at.x, d));
     }
 
     fn norm(&mut self, at: &At<'_>, b: &BatchNorm, d: &Array2<f32>, _: [Array2<f32>; 2]) {

@@ -152,7 +152,9 @@ impl Walk {
             return true;
         }
         let needs = Self::needs(settings);
-        [Need::Gram, Need::InputSquares, Need::InputSums, Need::InputMagnitudes].into_iter().any(|n| needs.contains(n))
+        [Need::Gram, Need::InputSquares, Need::InputSums, Need::InputMagnitudes, Need::InputMaxima]
+            .into_iter()
+            .any(|n| needs.contains(n))
     }
 
     /// Prunes the block by calling `prune` with what was measured and the names of the layers; afterwards the hidden states are those behind it.

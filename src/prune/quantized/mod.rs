@@ -10,4 +10,5 @@ mod rescale;
 mod run;
 
 pub use record::QuantRecord;
+pub(crate) use run::whole_layers;
 pub use run::{LanguageQuantizing, QuantizeRun, QuantizedFolder, quantize_language};

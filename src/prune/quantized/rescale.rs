@@ -1,4 +1,4 @@
-//! Scales of inputs (AWQ), folded into what makes the inputs.
+//! Scales of inputs (AWQ, SmoothQuant), folded into what makes the inputs. SmoothQuant divides norms alone.
 //!
 //! ```text
 //! norm ─► queries, keys, values        weight (and bias) of the norm divided by s, columns of the layers multiplied
@@ -16,7 +16,7 @@ use crate::io::FolderWriter;
 use crate::nn::{Activation, Block, Norm, Residual};
 use crate::prune::language::Part;
 use crate::quantize::CodeGrid;
-use crate::solve::Awq;
+use crate::solve::InputScaling;
 use crate::{Error, Result};
 use ndarray::{Array1, Array2, Axis};
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,7 +77,7 @@ fn folds(block: &Block) -> Vec<Fold> {
 
 /// Which layers are quantised, and how.
 pub(super) struct Rescaling<'a> {
-    pub awq: Awq,
+    pub scaling: InputScaling,
     pub grid: CodeGrid,
     pub selected: &'a BTreeSet<String>,
 }
@@ -93,7 +93,8 @@ impl Rescaling<'_> {
     ) -> Result<BTreeMap<String, f64>> {
         let mut exponents = BTreeMap::new();
         for Fold { producer, consumers } in folds(block) {
-            if consumers.is_empty() || !consumers.iter().all(|name| self.selected.contains(name)) {
+            let reached = matches!(producer, Producer::Norm(_)) || self.scaling.reaches_rows();
+            if !reached || consumers.is_empty() || !consumers.iter().all(|name| self.selected.contains(name)) {
                 continue;
             }
             let Some(at) = found.iter().position(|f| f.layers.contains(&consumers[0])) else { continue };
@@ -108,14 +109,14 @@ impl Rescaling<'_> {
                 .iter()
                 .map(|(name, w, mask)| Evidence { mask: mask.as_ref(), ..Evidence::new(name, w, measured) })
                 .collect();
-            let wanted = self.awq.input_scales(&layers, self.grid)?;
-            exponents.extend(consumers.iter().map(|name| (name.clone(), wanted.exponent)));
-            if wanted.exponent == 0.0 {
+            let (wanted, exponent) = self.scaling.scales(&layers, self.grid)?;
+            exponents.extend(consumers.iter().map(|name| (name.clone(), exponent)));
+            if wanted.iter().all(|scale| *scale == 1.0) {
                 continue;
             }
             let scales = match producer {
-                Producer::Norm(name) => divide_norm(block, &name, &wanted.scales, writer)?,
-                Producer::Rows(name, rows) => self.divide_rows(block, (&name, rows), wanted.scales, writer)?,
+                Producer::Norm(name) => divide_norm(block, &name, &wanted, writer)?,
+                Producer::Rows(name, rows) => self.divide_rows(block, (&name, rows), wanted, writer)?,
             };
             for layer in block.linears_mut() {
                 if let Some((_, weight, _)) = weights.iter().find(|(name, ..)| name == layer.name()) {
@@ -204,7 +205,7 @@ fn divide_inputs(statistics: &mut LayerStatistics, scales: &Array1<f32>) {
         *gram *= &by;
         gram.axis_iter_mut(Axis(0)).zip(&by).for_each(|(mut row, by)| row *= *by);
     }
-    for sums in [&mut measured.input_magnitudes, &mut measured.input_sums].into_iter().flatten() {
+    for sums in [&mut measured.input_magnitudes, &mut measured.input_maxima, &mut measured.input_sums].into_iter().flatten() {
         *sums *= &by;
     }
     if let Some(squares) = &mut measured.input_squares {

@@ -13,7 +13,8 @@ use crate::nn::Block;
 use crate::prune::language::{DenseBlock, Place, Prune, Saver, Walk, begin, mask_before, read_ahead};
 use crate::prune::{ActivationMemory, CalibrationInputs, Correction, Progress, Sequential, check_measurable};
 use crate::quantize::CodeGrid;
-use crate::solve::{Awq, Quantizer, Retarget, squared_error};
+use crate::solve::{InputScaling, Quantizer, Retarget, squared_error};
+use crate::sparse::ActivationBits;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2};
 use serde_json::Value;
@@ -36,13 +37,15 @@ pub struct LanguageQuantizing<'a> {
     /// Whether a mask comes about in the same loop.
     pub prunes: bool,
     /// Whether inputs are scaled before. Only with [`Sequential::Block`].
-    pub scales: Option<Awq>,
+    pub scales: Option<InputScaling>,
     /// From which model the inputs come.
     pub inputs: CalibrationInputs,
     /// When the layers of a block are quantised.
     pub sequential: Sequential,
     /// Whether layers make up for earlier ones. Only with [`Sequential::Layer`].
     pub correction: Option<Correction>,
+    /// Of how many bits `config.json` says that activations are: 8 only of [`QuantLayout::IntQuantized`].
+    pub activations: ActivationBits,
     /// What `config.json` says of the damping, where there is one.
     pub damping: Option<f64>,
     /// Where activations lie while the run lasts.
@@ -53,7 +56,7 @@ impl LanguageQuantizing<'_> {
     /// What must be measured.
     fn needs(&self) -> Needs {
         let needs = self.quantizer.needs();
-        let needs = if self.scales.is_some() { needs.and(Need::Gram).and(Need::InputMagnitudes) } else { needs };
+        let needs = self.scales.map_or(needs, |scales| needs.union(scales.needs()));
         if self.correction.is_some() { needs.and(Need::Gram) } else { needs }
     }
 
@@ -74,6 +77,7 @@ impl LanguageQuantizing<'_> {
         if self.layers.is_empty() {
             return Err(Error::invalid_option("layers", "none is left to quantise"));
         }
+        self.layout.check_activations(self.activations)?;
         self.layout.check(self.grid)
     }
 }
@@ -148,9 +152,13 @@ pub fn quantize_language(run: QuantizeRun<'_>, see: &mut dyn FnMut(Progress) -> 
     let (writer, records): (FolderWriter, Vec<QuantRecord>) = begin(out, layout, described, resume)?;
     let mut state = State { run, places, writer, records };
     state.fits()?;
-    let whole = whole_layers(folder, &state.places);
+    let coded = |n: &str| state.places.iter().any(|l| l.tensor == n);
     let mut json = config.settled(outline.tied).unwrap_or_else(|| folder.config().clone());
-    json.insert("quantization_config".into(), settings.layout.config(settings.grid, &whole, settings.damping));
+    let whole = whole_layers(folder, &coded);
+    json.insert(
+        "quantization_config".into(),
+        settings.layout.config(settings.grid, &whole, settings.damping, settings.activations),
+    );
     match state.writer.config(&json).and_then(|()| state.blocks(see)) {
         Ok(()) => Ok(QuantizedFolder { writer: state.writer, records: state.records }),
         Err(error) if state.records.is_empty() => {
@@ -162,9 +170,8 @@ pub fn quantize_language(run: QuantizeRun<'_>, see: &mut dyn FnMut(Progress) -> 
 }
 
 /// The names of all that has a matrix of weights and is not in codes; the head among them, tied or not.
-fn whole_layers(folder: &Folder, places: &[Place]) -> Vec<String> {
+pub(crate) fn whole_layers(folder: &Folder, coded: &dyn Fn(&str) -> bool) -> Vec<String> {
     let matrix = |n: &&str| n.ends_with(".weight") && folder.shape(n).is_ok_and(|s| s.len() == 2);
-    let coded = |n: &&str| places.iter().any(|l| l.tensor == **n);
     let mut all: Vec<String> =
         folder.names().filter(|n| matrix(n) && !coded(n)).filter_map(|n| n.strip_suffix(".weight")).map(String::from).collect();
     if !all.iter().any(|n| n == "lm_head") {
@@ -277,8 +284,8 @@ struct Turn<'a> {
 
 impl Prune for Turn<'_> {
     fn prepare(&mut self, block: &mut Block, found: &mut [LayerStatistics]) -> Result<()> {
-        let Some(awq) = self.settings.scales else { return Ok(()) };
-        let rescaling = Rescaling { awq, grid: self.settings.grid, selected: &self.settings.layers };
+        let Some(scaling) = self.settings.scales else { return Ok(()) };
+        let rescaling = Rescaling { scaling, grid: self.settings.grid, selected: &self.settings.layers };
         self.exponents = rescaling.run(block, found, self.writer)?;
         Ok(())
     }

@@ -6,15 +6,19 @@
 //! | [`Gptq`] | column by column; what is lost, later columns make up for | Frantar, Ashkboos, Hoefler, Alistarh 2023 |
 //! | [`Awq`] | the nearest, of ranges that are cut off where that lessens the layer's error; and inputs scaled before | Lin et al. 2024 |
 //! | [`Hqq`] | the nearest, of zero points that lessen ‖W − Ŵ‖ₚ, p < 1; without data | Badri, Shaji 2023 |
+//!
+//! Before codes are chosen inputs may be scaled ([`InputScaling`]): by [`Awq`], or by [`SmoothQuant`], which makes room for activations of 8 bits.
 
 mod quantizer;
 mod rtn;
 mod gptq;
 mod awq;
 mod hqq;
+mod smooth;
 
 pub use awq::{Awq, InputScales};
 pub use gptq::{Gptq, JointPruning};
 pub use hqq::Hqq;
 pub use quantizer::{Quantizer, Rounded};
 pub use rtn::Rtn;
+pub use smooth::{InputScaling, SmoothQuant};

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Turns a Hugging Face folder into a GGUF file, which llama.cpp opens: weights, settings and tokenizer.
 ///
 /// Numbers that blocks of the type hold exactly are kept, others are rounded to the nearest. Norms and biases are F32. Masks are not part of the
-/// format: zeros stay zeros in f32, f16, bf16, q8_0, q4_0 and q5_0.
+/// format: zeros stay zeros in f32, f16, bf16, q8_0, q4_0, q5_0, q3_k and q6_k.
 #[derive(Parser)]
 pub struct Args {
     /// The folder of the model
@@ -21,12 +21,15 @@ pub struct Args {
     out: PathBuf,
     #[command(flatten)]
     force: Force,
-    /// How weights are stored: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1
+    /// How weights are stored: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k or q6_k
     #[arg(long, value_name = "TYPE", required_unless_present = "like")]
     r#type: Option<Quant>,
     /// How embedding and head are stored [default: as weights, and q8_0 where these have fewer than eight bits]
     #[arg(long, value_name = "TYPE", conflicts_with = "like")]
     ends: Option<Quant>,
+    /// How weights are stored whose rows are no whole number of blocks, as of 576 for K types, whose blocks have 256 [default: none, they are refused]
+    #[arg(long, value_name = "TYPE", conflicts_with = "like")]
+    fallback: Option<Quant>,
     /// Take keys, tokenizer, order and types of an older file of the same model; tensors whose numbers are those of the folder keep its bytes
     #[arg(long, value_name = "FILE.gguf", conflicts_with = "type")]
     like: Option<PathBuf>,
@@ -40,6 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut job = ExportJob::default().model(&args.folder).out(&args.out).force(args.force.force);
     job.weights = args.r#type.map(|quant| quant.to_string());
     job.ends = args.ends.map(|quant| quant.to_string());
+    job.fallback = args.fallback.map(|quant| quant.to_string());
     job.like.clone_from(&args.like);
     let report = job.run()?;
     if args.json {

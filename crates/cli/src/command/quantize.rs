@@ -94,6 +94,12 @@ pub struct Args {
     /// Keep the whole range of all groups, for awq
     #[arg(long)]
     no_clip: bool,
+    /// SmoothQuant's strength, for rtn, gptq and hqq: norms' outputs are divided, and the weights behind them multiplied; 0.5 is the paper's [default: none]
+    #[arg(long, value_name = "STRENGTH", allow_negative_numbers = true)]
+    smooth: Option<f64>,
+    /// What the layout int-quantized says of activations: 32 bits, or 8 with a scale a token
+    #[arg(long, value_name = "BITS", default_value_t = default().activation_bits)]
+    activation_bits: u32,
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs (GPTAQ), of the hidden states; for gptq [default: none]
     #[arg(long, value_name = "INPUTS,HIDDEN", allow_negative_numbers = true)]
     correct: Option<String>,
@@ -226,6 +232,8 @@ fn job(args: &Args) -> Result<QuantizeJob> {
         static_groups: "static-groups";
         damping: "damping";
         block_size: "block-size";
+        smooth: "smooth";
+        activation_bits: "activation-bits";
         sparsity: "sparsity";
         activations: "activations";
         scratch: "scratch";

@@ -7,8 +7,10 @@ use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 use lacuna::data::Bos;
+use lacuna::io::QuantLayout;
 use lacuna::job::{Event, Keep, Stage, TrainJob, TrainReport};
-use lacuna::train::{Cooldown, Divergence, HiddenLoss, HiddenPair};
+use lacuna::quantize::Granularity;
+use lacuna::train::{Cooldown, Divergence, HiddenLoss, HiddenPair, StepRule};
 use lacuna::{Error, Result};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -149,6 +151,18 @@ struct Parts {
     /// Scale of the factors times the rank [default: twice the rank]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     lora_alpha: Option<f64>,
+    /// Quantisation-aware training: run the linear layers of all blocks (or those of --only) on weights of so many bits, and write these as codes: 2, 3, 4 or 8
+    #[arg(long, value_name = "BITS")]
+    quantize: Option<u32>,
+    /// Inputs of a row that share a scale; or row, or tensor
+    #[arg(long, value_name = "GROUP", default_value_t = default().quantize_group, allow_negative_numbers = true)]
+    quantize_group: Granularity,
+    /// Whether scales are learnt, or those of the weights as they are
+    #[arg(long, value_parser = rules(), default_value = "lsq")]
+    quantize_rule: StepRule,
+    /// How codes lie in files: compressed-tensors, int-quantized (8 bits), gptq or awq (4 bits)
+    #[arg(long, value_name = "LAYOUT", default_value_t = default().quantize_layout)]
+    quantize_layout: QuantLayout,
 }
 
 #[derive(clap::Args)]
@@ -215,6 +229,11 @@ fn hidden_losses() -> impl TypedValueParser<Value = HiddenLoss> {
     PossibleValuesParser::new(HiddenLoss::ALL.map(HiddenLoss::name)).try_map(|name| -> Result<HiddenLoss> { name.parse() })
 }
 
+fn rules() -> impl TypedValueParser<Value = StepRule> {
+    let names = ["lsq", "straight-through"];
+    PossibleValuesParser::new(names).map(|name| if name == "lsq" { StepRule::Lsq } else { StepRule::StraightThrough })
+}
+
 fn keeps() -> impl TypedValueParser<Value = Keep> {
     PossibleValuesParser::new(["best", "last"]).map(|name| if name == "best" { Keep::Best } else { Keep::Last })
 }
@@ -260,6 +279,10 @@ fn job(args: &Args) -> Result<TrainJob> {
         freeze: "freeze" = parts.freeze;
         lora: "lora" = parts.lora;
         lora_alpha: "lora-alpha" = parts.lora_alpha;
+        quantize: "quantize" = parts.quantize;
+        quantize_group: "quantize-group" = parts.quantize_group;
+        quantize_rule: "quantize-rule" = parts.quantize_rule;
+        quantize_layout: "quantize-layout" = parts.quantize_layout;
         teacher: "teacher" = teacher.teacher;
         teacher_cache: "teacher-cache" = teacher.teacher_cache;
         divergence: "divergence" = teacher.divergence;

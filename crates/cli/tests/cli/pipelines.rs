@@ -126,7 +126,7 @@ fn what_is_wrong_with_a_pipeline_is_one_line_before_anything_is_done() {
         ("model = \"tiny\"", "", "model: is not given: the folder to begin with"),
         ("job = \"train\"", "job = \"trian\"", "stage 2: trian: no job is named 'trian' among 6; did you mean 'train'?"),
         ("job = \"train\"", "", "stage 2: names no job: [stage.prune] with its settings, or job = \"prune\" beside them"),
-        ("steps = 12", "step = 12", "stage 2: step: no setting is named 'step' among 43; did you mean 'steps'?"),
+        ("steps = 12", "step = 12", "stage 2: step: no setting is named 'step' among 47; did you mean 'steps'?"),
         ("lr = 0.01", "lr = -1.0", "stage 2: lr: -1 is not a finite number of at least 0"),
         ("lr = 0.01", "out = \"here\"", "stage 2: out: is that of the pipeline, or of the stage before; leave it out"),
         ("context = 16", "contexts = 16", "no setting is named 'contexts' among 7; did you mean 'context'?"),

@@ -1,6 +1,7 @@
 //! What `quantization_config` says.
 
 use crate::quantize::{CodeGrid, Granularity};
+use crate::sparse::ActivationBits;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -67,6 +68,18 @@ impl QuantLayout {
         Ok(())
     }
 
+    /// Refuses activations of bits that the layout says nothing of.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] with the layout that has them.
+    pub fn check_activations(self, bits: ActivationBits) -> Result<()> {
+        if bits == ActivationBits::Eight && self != QuantLayout::IntQuantized {
+            let reason = format!("8: the layout {self} is of weights alone; int-quantized has activations of 8 bits");
+            return Err(Error::invalid_option("activation-bits", reason));
+        }
+        Ok(())
+    }
+
     /// Refuses a matrix that the layout cannot hold.
     ///
     /// # Errors
@@ -89,8 +102,9 @@ impl QuantLayout {
         }
     }
 
-    /// What `config.json` says of weights in this layout. `whole` are the names of layers that are not in codes.
-    pub(crate) fn config(self, grid: CodeGrid, whole: &[String], damping: Option<f64>) -> Value {
+    /// What `config.json` says of weights in this layout. `whole` are the names of layers that are not in codes. Activations of
+    /// 8 bits have a scale a token, found as they come.
+    pub(crate) fn config(self, grid: CodeGrid, whole: &[String], damping: Option<f64>, activations: ActivationBits) -> Value {
         let CodeGrid { bits, symmetric, granularity, .. } = grid;
         let size = if let Granularity::Group(n) = granularity { json!(n) } else { json!(-1) };
         match self {
@@ -100,10 +114,17 @@ impl QuantLayout {
                     Granularity::Row => ("channel", Value::Null),
                     Granularity::Group(n) => ("group", json!(n)),
                 };
+                let inputs = match activations {
+                    ActivationBits::Full => Value::Null,
+                    ActivationBits::Eight => json!({
+                        "num_bits": 8, "type": "int", "symmetric": true, "strategy": "token", "group_size": null, "dynamic": true,
+                        "actorder": null, "block_structure": null, "observer": null, "observer_kwargs": {},
+                    }),
+                };
                 json!({
                     "quant_method": "compressed-tensors", "format": self.format(), "quantization_status": "compressed",
                     "config_groups": {"group_0": {
-                        "targets": ["Linear"], "input_activations": null, "output_activations": null, "format": self.format(),
+                        "targets": ["Linear"], "input_activations": inputs, "output_activations": null, "format": self.format(),
                         "weights": {
                             "num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": strategy, "group_size": group,
                             "dynamic": false, "actorder": null, "block_structure": null, "observer": "minmax", "observer_kwargs": {},

@@ -28,10 +28,12 @@ pub enum Need {
     SampleGradients,
     /// Sum over tokens of the absolute value of each input, `(in)`.
     InputMagnitudes,
+    /// The Gram matrix of each text of the calibration apart, `(in, in)` each.
+    TextGrams,
 }
 
 impl Need {
-    const ALL: [Need; 10] = [
+    const ALL: [Need; 11] = [
         Need::InputSquares,
         Need::Gram,
         Need::InputSums,
@@ -42,6 +44,7 @@ impl Need {
         Need::SynapticFlow,
         Need::SampleGradients,
         Need::InputMagnitudes,
+        Need::TextGrams,
     ];
 }
 
@@ -64,6 +67,7 @@ impl fmt::Display for Need {
             Need::SynapticFlow => "the synaptic flow",
             Need::SampleGradients => "the gradients of single mini-batches",
             Need::InputMagnitudes => "the magnitudes of the inputs",
+            Need::TextGrams => "the Gram matrices of the texts",
         })
     }
 }
@@ -110,6 +114,17 @@ impl Needs {
     }
 }
 
+/// The Gram matrix of the inputs that one text of a calibration gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextGram {
+    /// Tokens of the text, at least 1.
+    pub tokens: usize,
+    /// Sum over them of x xᵀ, `(in, in)`.
+    pub gram: Array2<f64>,
+    /// Whether the text is only judged by: [`Measured::gram`] is without it.
+    pub held_out: bool,
+}
+
 /// What was measured of one layer; what was not asked for is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured {
@@ -135,6 +150,8 @@ pub struct Measured {
     pub sample_gradients: Option<Array2<f32>>,
     /// [`Need::InputMagnitudes`]
     pub input_magnitudes: Option<Array1<f64>>,
+    /// [`Need::TextGrams`]: of each text that has tokens; those not held out sum to the Gram matrix.
+    pub texts: Vec<TextGram>,
 }
 
 /// One layer as a criterion sees it: its name, its weight, and what was measured.
@@ -170,6 +187,7 @@ impl<'a> Evidence<'a> {
             synaptic_flow: None,
             sample_gradients: None,
             input_magnitudes: None,
+            texts: Vec::new(),
         };
         Evidence { layer, weight: weight.view(), mask: None, measured: &NOTHING }
     }
@@ -202,7 +220,12 @@ impl<'a> Evidence<'a> {
             Need::SecondDerivatives => &self.measured.second_derivatives,
             Need::HessianGradient => &self.measured.hessian_gradient,
             Need::SynapticFlow => &self.measured.synaptic_flow,
-            Need::InputSquares | Need::Gram | Need::InputSums | Need::SampleGradients | Need::InputMagnitudes => {
+            Need::InputSquares
+            | Need::Gram
+            | Need::InputSums
+            | Need::SampleGradients
+            | Need::InputMagnitudes
+            | Need::TextGrams => {
                 return Err(Error::invalid_option(criterion, format!("{need} is not one number a weight")));
             }
         };

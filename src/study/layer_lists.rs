@@ -123,5 +123,6 @@ fn has(measured: &Measured, need: Need) -> bool {
         Need::SynapticFlow => measured.synaptic_flow.is_some(),
         Need::SampleGradients => measured.sample_gradients.is_some(),
         Need::InputMagnitudes => measured.input_magnitudes.is_some(),
+        Need::TextGrams => !measured.texts.is_empty(),
     }
 }

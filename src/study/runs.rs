@@ -208,6 +208,7 @@ fn merge(old: &mut Measured, new: &Measured) {
         synaptic_flow,
         sample_gradients,
         input_magnitudes,
+        texts,
     } = new;
     old.tokens = old.tokens.max(*tokens);
     take(&mut old.input_squares, input_squares);
@@ -220,4 +221,7 @@ fn merge(old: &mut Measured, new: &Measured) {
     take(&mut old.synaptic_flow, synaptic_flow);
     take(&mut old.sample_gradients, sample_gradients);
     take(&mut old.input_magnitudes, input_magnitudes);
+    if old.texts.is_empty() {
+        old.texts.clone_from(texts);
+    }
 }

@@ -46,6 +46,7 @@ fn seconds(scratch: &Path, blocks: usize, sequences: usize) -> Result<f64> {
         sequential: Sequential::Layer,
         correction: None,
         reconstruction: None,
+        generalisation: Default::default(),
         gradients: None,
         memory: ActivationMemory::new(512 << 20, scratch),
     };

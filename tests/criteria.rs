@@ -3,7 +3,7 @@
 use lacuna::Error;
 use lacuna::criteria::{
     Evidence, Fisher, Grasp, Magnitude, MagnitudeNorm, Measured, Need, Needs, Obd, Random, Ria, Saliency, Snip, SynFlow, Taylor,
-    Wanda,
+    TextGram, Wanda,
 };
 use lacuna::nn::{Activation, Affine, Curvature, Layer, Loss, Map, Mode, Network};
 use lacuna::rng::{Seed, Stream};
@@ -51,6 +51,7 @@ fn everything() -> Measured {
         sample_gradients: Some(array![[1., 2., 3., 4., 5., 6.], [0., 1., 0., -1., 0., 2.]]),
         input_magnitudes: Some(array![1., 1., 1.]),
         input_maxima: Some(array![1., 2., 1.]),
+        texts: vec![TextGram { tokens: 1, gram: Array2::eye(3), held_out: false }],
     }
 }
 
@@ -69,6 +70,7 @@ fn without(need: Need) -> Measured {
         Need::InputSums => measured.input_sums = None,
         Need::InputMagnitudes => measured.input_magnitudes = None,
         Need::InputMaxima => measured.input_maxima = None,
+        Need::TextGrams => measured.texts.clear(),
     }
     measured
 }
@@ -162,8 +164,15 @@ fn evidence_of_another_shape_is_an_error_that_names_the_layer_and_both_shapes() 
 fn measures_of_the_inputs_are_not_one_number_a_weight() {
     let (weight, measured) = (weight(), everything());
     let layer = Evidence { measured: &measured, ..Evidence::weight_only("fc1", &weight) };
-    let of_inputs =
-        [Need::InputSquares, Need::Gram, Need::InputSums, Need::SampleGradients, Need::InputMagnitudes, Need::InputMaxima];
+    let of_inputs = [
+        Need::InputSquares,
+        Need::Gram,
+        Need::InputSums,
+        Need::SampleGradients,
+        Need::InputMagnitudes,
+        Need::InputMaxima,
+        Need::TextGrams,
+    ];
     for need in of_inputs {
         let error = layer.elementwise("wanda", need).unwrap_err();
         assert_eq!(error.to_string(), format!("wanda: {need} is not one number a weight"));
@@ -195,6 +204,7 @@ fn sets_of_needs_hold_what_was_put_in() {
         Need::SampleGradients,
         Need::InputMagnitudes,
         Need::InputMaxima,
+        Need::TextGrams,
     ];
     for need in all {
         let alone = Needs::none().and(need);

@@ -16,6 +16,8 @@ mod driver;
 mod encdec;
 #[path = "language/finite.rs"]
 mod finite;
+#[path = "language/generalised.rs"]
+mod generalised;
 #[path = "language/hidden.rs"]
 mod hidden;
 #[path = "language/jobs.rs"]

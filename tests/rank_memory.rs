@@ -128,6 +128,7 @@ fn pruned(dir: &Path) -> usize {
         sequential: Sequential::Layer,
         correction: None,
         reconstruction: None,
+        generalisation: Default::default(),
         gradients: None,
         memory: ActivationMemory::new(0, dir),
     };

@@ -20,6 +20,8 @@ mod permute;
 mod quantizers;
 #[path = "solve/reconstruct.rs"]
 mod reconstruct;
+#[path = "solve/regularised.rs"]
+mod regularised;
 #[path = "solve/retarget.rs"]
 mod retarget;
 #[path = "solve/d2prune.rs"]

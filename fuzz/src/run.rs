@@ -110,6 +110,7 @@ impl Run {
             sequential: Sequential::Layer,
             correction: None,
             reconstruction: None,
+            generalisation: Default::default(),
             gradients: None,
             memory: ActivationMemory::new(1 << 20, room::room()),
         };

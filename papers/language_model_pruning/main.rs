@@ -75,11 +75,11 @@ impl Bench {
         let [few, usual, many] = self.samples;
         for name in METHODS {
             for &budget in self.budgets.iter().filter(|budget| name != "OWL" || budget.contains('%')) {
-                found.insert(format!("{name}, {budget}"), self.prune_and_judge(name, budget, usual, "usual")?);
+                found.insert(format!("{name}, {budget}"), self.prune(name, budget, usual, "usual")?);
             }
             if ["Wanda", "SparseGPT"].contains(&name) {
                 for (what, samples, part) in [("few", few, "usual"), ("many", many, "usual"), ("other", usual, "other")] {
-                    found.insert(format!("{name}, 50 %, {what}"), self.prune_and_judge(name, "50 %", samples, part)?);
+                    found.insert(format!("{name}, 50 %, {what}"), self.prune(name, "50 %", samples, part)?);
                 }
             }
         }

@@ -1,31 +1,80 @@
 //! What is measured of the inputs of layers while a model runs.
 
-use crate::criteria::{InputSums, Measured, Needs};
+use crate::criteria::{InputSums, Measured, Need, Needs, TextGram};
 use crate::linalg::Cross;
 use crate::mask::check_finite_from;
 use crate::nn::Observer;
+use crate::solve::TextProducts;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef2};
 use std::collections::HashMap;
 
-/// Sums over the inputs of layers that share them.
-pub(crate) struct InputStatistics {
-    /// Which layers.
-    layers: Vec<String>,
+/// What the inputs of one text sum to.
+#[derive(Clone)]
+struct Sums {
     sums: InputSums,
     crossed: Option<Cross>,
     drift: Option<Cross>,
 }
 
+impl Sums {
+    fn merge(&mut self, other: &Sums) {
+        self.sums.merge(&other.sums);
+        for (sum, other) in [(&mut self.crossed, &other.crossed), (&mut self.drift, &other.drift)] {
+            match (&mut *sum, other) {
+                (Some(sum), Some(other)) => sum.merge(other),
+                _ => *sum = sum.take().or_else(|| other.clone()),
+            }
+        }
+    }
+}
+
+/// Sums over the inputs of layers that share them, of each text apart where there are several.
+pub(crate) struct InputStatistics {
+    /// Which layers.
+    layers: Vec<String>,
+    needs: Needs,
+    /// One a text; one of all where texts are not told apart.
+    texts: Vec<Sums>,
+    /// The text of what is added.
+    text: usize,
+    /// A text that is only judged by.
+    held_out: Option<usize>,
+}
+
 impl InputStatistics {
     /// Of the inputs of these layers.
     pub fn new(needs: Needs, layers: Vec<String>) -> Self {
-        InputStatistics { layers, sums: InputSums::new(needs), crossed: None, drift: None }
+        InputStatistics { layers, needs, texts: Vec::new(), text: 0, held_out: None }
+    }
+
+    /// The same, where a text is only judged by.
+    pub fn held_out(self, text: Option<usize>) -> Self {
+        InputStatistics { held_out: text, ..self }
+    }
+
+    /// Of which text that is which is added from here on.
+    pub fn of_text(&mut self, text: usize) {
+        self.text = text;
+    }
+
+    fn sums(&mut self) -> &mut Sums {
+        let needs = self.needs;
+        let empty = || Sums { sums: InputSums::new(needs), crossed: None, drift: None };
+        if self.texts.len() <= self.text {
+            self.texts.resize_with(self.text + 1, empty);
+        }
+        &mut self.texts[self.text]
+    }
+
+    /// Tokens of the texts before the one at hand.
+    fn before(&self) -> usize {
+        self.texts.iter().take(self.text).map(|text| text.sums.tokens()).sum()
     }
 
     /// Adds inputs `(tokens, in)`. Errors name the layers; rows are counted over all tokens.
     pub fn add(&mut self, x: &ArrayRef2<f32>) -> Result<()> {
-        let result = self.sums.add(x);
+        let result = self.sums().sums.add(x);
         result.map_err(|e| e.in_layer(together(&self.layers)))
     }
 
@@ -37,20 +86,39 @@ impl InputStatistics {
     }
 
     fn cross(&mut self, x: &ArrayRef2<f32>, dense: &ArrayRef2<f32>, drift: Option<&Array2<f32>>) -> Result<()> {
-        let before = self.sums.tokens() - x.nrows();
+        let before = self.before() + self.sums().sums.tokens() - x.nrows();
+        let sums = self.sums();
         check_finite_from(dense, "inputs in the dense model (tokens, in)", before)?;
-        self.crossed.get_or_insert_with(|| Cross::new(dense.ncols(), x.ncols())).update(dense, x)?;
+        sums.crossed.get_or_insert_with(|| Cross::new(dense.ncols(), x.ncols())).update(dense, x)?;
         if let Some(drift) = drift {
             check_finite_from(drift, "distance of the hidden states from the dense model's (tokens, features)", before)?;
-            self.drift.get_or_insert_with(|| Cross::new(drift.ncols(), x.ncols())).update(drift, x)?;
+            sums.drift.get_or_insert_with(|| Cross::new(drift.ncols(), x.ncols())).update(drift, x)?;
         }
         Ok(())
     }
 
     /// What a pruner is given, and what the dense model has in the place of it.
     pub fn found(self) -> LayerStatistics {
-        let measured = self.sums.into_measured();
-        LayerStatistics { layers: self.layers, measured, crossed: self.crossed, drift: self.drift, routed: None }
+        let InputStatistics { layers, needs, texts, held_out, .. } = self;
+        let (mut grams, mut products) = (Vec::new(), Vec::new());
+        let mut whole: Option<Sums> = None;
+        for (number, text) in texts.into_iter().enumerate().filter(|(_, text)| text.sums.tokens() > 0) {
+            let held_out = held_out == Some(number);
+            if needs.contains(Need::TextGrams) {
+                let Measured { tokens, gram, .. } = text.sums.clone().into_measured();
+                grams.extend(gram.map(|gram| TextGram { tokens, gram, held_out }));
+                products.push((text.crossed.clone(), text.drift.clone()));
+            }
+            match &mut whole {
+                _ if held_out => {}
+                Some(sum) => sum.merge(&text),
+                None => whole = Some(text),
+            }
+        }
+        let Sums { sums, crossed, drift } =
+            whole.unwrap_or_else(|| Sums { sums: InputSums::new(needs), crossed: None, drift: None });
+        let measured = Measured { texts: grams, ..sums.into_measured() };
+        LayerStatistics { layers, measured, crossed, drift, products, routed: None }
     }
 }
 
@@ -74,6 +142,8 @@ pub(crate) struct LayerStatistics {
     pub crossed: Option<Cross>,
     /// The hidden states' drift times pruned inputs.
     pub drift: Option<Cross>,
+    /// The same of each text of [`Measured::texts`], in their order.
+    products: Vec<(Option<Cross>, Option<Cross>)>,
     /// Of an expert's layer: how many tokens of the calibration the router gives the expert.
     pub routed: Option<usize>,
 }
@@ -81,12 +151,33 @@ pub(crate) struct LayerStatistics {
 impl LayerStatistics {
     /// Where nothing was measured.
     pub fn nothing() -> LayerStatistics {
-        LayerStatistics { layers: vec![], measured: Measured::default(), crossed: None, drift: None, routed: None }
+        LayerStatistics {
+            layers: vec![],
+            measured: Measured::default(),
+            crossed: None,
+            drift: None,
+            products: vec![],
+            routed: None,
+        }
     }
 
     /// What was measured of the inputs.
     pub fn inputs(&self) -> &Measured {
         &self.measured
+    }
+
+    /// What was measured of each text.
+    pub fn products(&self) -> Vec<TextProducts<'_>> {
+        let texts = self.measured.texts.iter().zip(&self.products);
+        texts
+            .map(|(text, (crossed, drift))| TextProducts {
+                tokens: text.tokens,
+                gram: &text.gram,
+                crossed: crossed.as_ref().map(Cross::matrix),
+                drift: drift.as_ref().map(Cross::matrix),
+                held_out: text.held_out,
+            })
+            .collect()
     }
 
     /// As [`LayerStatistics::inputs`], to be given what else was measured of a layer.
@@ -102,11 +193,23 @@ pub(crate) struct ModelStatistics {
     /// Of each layer the index of its statistics.
     places: HashMap<String, usize>,
     failed: Option<Error>,
+    text: usize,
+    held_out: Option<usize>,
 }
 
 impl ModelStatistics {
     pub fn new(needs: Needs) -> Self {
-        ModelStatistics { needs, found: Vec::new(), places: HashMap::new(), failed: None }
+        ModelStatistics { needs, found: Vec::new(), places: HashMap::new(), failed: None, text: 0, held_out: None }
+    }
+
+    /// The same, where a text is only judged by.
+    pub fn held_out(self, text: Option<usize>) -> Self {
+        ModelStatistics { held_out: text, ..self }
+    }
+
+    /// Of which text that is which is seen from here on.
+    pub fn of_text(&mut self, text: usize) {
+        self.text = text;
     }
 
     /// The first error so far, if there was one.
@@ -129,9 +232,11 @@ impl Observer for ModelStatistics {
         }
         let place = *self.places.get(*first).unwrap_or(&self.found.len());
         if place == self.found.len() {
-            self.found.push(InputStatistics::new(self.needs, layers.iter().map(|l| l.to_string()).collect()));
+            let names = layers.iter().map(|l| l.to_string()).collect();
+            self.found.push(InputStatistics::new(self.needs, names).held_out(self.held_out));
             self.places.extend(layers.iter().map(|l| (l.to_string(), place)));
         }
+        self.found[place].of_text(self.text);
         self.failed = self.found[place].add(input).err();
     }
 }

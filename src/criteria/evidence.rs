@@ -30,10 +30,12 @@ pub enum Need {
     InputMagnitudes,
     /// Largest absolute value of each input over tokens, `(in)`.
     InputMaxima,
+    /// The Gram matrix of each text of the calibration apart, `(in, in)` each.
+    TextGrams,
 }
 
 impl Need {
-    const ALL: [Need; 11] = [
+    const ALL: [Need; 12] = [
         Need::InputSquares,
         Need::Gram,
         Need::InputSums,
@@ -45,6 +47,7 @@ impl Need {
         Need::SampleGradients,
         Need::InputMagnitudes,
         Need::InputMaxima,
+        Need::TextGrams,
     ];
 }
 
@@ -68,6 +71,7 @@ impl fmt::Display for Need {
             Need::SampleGradients => "the gradients of single mini-batches",
             Need::InputMagnitudes => "the magnitudes of the inputs",
             Need::InputMaxima => "the largest magnitudes of the inputs",
+            Need::TextGrams => "the Gram matrices of the texts",
         })
     }
 }
@@ -114,6 +118,17 @@ impl Needs {
     }
 }
 
+/// The Gram matrix of the inputs that one text of a calibration gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextGram {
+    /// Tokens of the text, at least 1.
+    pub tokens: usize,
+    /// Sum over them of x xᵀ, `(in, in)`.
+    pub gram: Array2<f64>,
+    /// Whether the text is only judged by: [`Measured::gram`] is without it.
+    pub held_out: bool,
+}
+
 /// What was measured of one layer; what was not asked for is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured {
@@ -141,6 +156,8 @@ pub struct Measured {
     pub input_magnitudes: Option<Array1<f64>>,
     /// [`Need::InputMaxima`]
     pub input_maxima: Option<Array1<f64>>,
+    /// [`Need::TextGrams`]: of each text that has tokens; those not held out sum to the Gram matrix.
+    pub texts: Vec<TextGram>,
 }
 
 /// One layer as a criterion sees it: its name, its weight, and what was measured.
@@ -177,6 +194,7 @@ impl<'a> Evidence<'a> {
             sample_gradients: None,
             input_magnitudes: None,
             input_maxima: None,
+            texts: Vec::new(),
         };
         Evidence { layer, weight: weight.view(), mask: None, measured: &NOTHING }
     }
@@ -214,7 +232,8 @@ impl<'a> Evidence<'a> {
             | Need::InputSums
             | Need::SampleGradients
             | Need::InputMagnitudes
-            | Need::InputMaxima => {
+            | Need::InputMaxima
+            | Need::TextGrams => {
                 return Err(Error::invalid_option(criterion, format!("{need} is not one number a weight")));
             }
         };

@@ -78,6 +78,38 @@ impl InputSums {
         Ok(())
     }
 
+    /// Adds what other inputs of the same layers have summed to.
+    ///
+    /// ```
+    /// use lacuna::criteria::{InputSums, Need, Needs};
+    /// use ndarray::array;
+    /// let of = |x| {
+    ///     let mut sums = InputSums::new(Needs::none().and(Need::Gram));
+    ///     sums.add(x).map(|()| sums)
+    /// };
+    /// let mut both = of(&array![[1., 2.]])?;
+    /// both.merge(&of(&array![[0., 1.]])?);
+    /// assert_eq!((both.tokens(), both.into_measured().gram), (2, Some(array![[1., 2.], [2., 5.]])));
+    /// # Ok::<(), lacuna::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If there are not as many inputs.
+    pub fn merge(&mut self, other: &InputSums) {
+        match (&mut self.gram, &other.gram) {
+            (Some(gram), Some(other)) => gram.merge(other),
+            (gram, other) => *gram = gram.take().or_else(|| other.clone()),
+        }
+        let sums = [&mut self.squares, &mut self.sums, &mut self.magnitudes];
+        for (sum, other) in sums.into_iter().zip([&other.squares, &other.sums, &other.magnitudes]) {
+            match (&mut *sum, other) {
+                (Some(sum), Some(other)) => *sum += other,
+                _ => *sum = sum.take().or_else(|| other.clone()),
+            }
+        }
+        self.tokens += other.tokens;
+    }
+
     /// What was measured.
     pub fn into_measured(self) -> Measured {
         let gram = self.gram.map(Gram::into_matrix);

@@ -31,7 +31,7 @@ mod synflow;
 mod taylor;
 mod wanda;
 
-pub use evidence::{Evidence, Measured, Need, Needs, Saliency};
+pub use evidence::{Evidence, Measured, Need, Needs, Saliency, TextGram};
 pub use fisher::Fisher;
 pub use grasp::Grasp;
 pub use inputs::InputSums;

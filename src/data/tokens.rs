@@ -106,6 +106,10 @@ impl Tokens {
 pub struct Sequences {
     ids: Vec<u32>,
     length: usize,
+    /// The text of each sequence; empty where all are of one.
+    texts: Vec<usize>,
+    /// A text that is only judged by.
+    held_out: Option<usize>,
 }
 
 impl Sequences {
@@ -120,12 +124,67 @@ impl Sequences {
                 format!("{} tokens are not whole sequences of {length}", ids.len()),
             ));
         }
-        Ok(Sequences { ids, length })
+        Ok(Sequences { ids, length, texts: Vec::new(), held_out: None })
     }
 
     /// One sequence of one token, for what runs nothing.
     pub fn nothing() -> Sequences {
-        Sequences { ids: vec![0], length: 1 }
+        Sequences { ids: vec![0], length: 1, texts: Vec::new(), held_out: None }
+    }
+
+    /// The same, with the text that each sequence is of, by numbers from 0.
+    ///
+    /// ```
+    /// use lacuna::data::Sequences;
+    /// let two = Sequences::new(vec![3, 1, 4, 1, 5, 9], 2)?.of_texts(vec![0, 1, 0])?.hold_out(1)?;
+    /// assert_eq!((two.text(2), two.text_count(), two.fitted().ids()), (0, 2, &[3, 1, 5, 9][..]));
+    /// # Ok::<(), lacuna::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one a sequence.
+    pub fn of_texts(self, texts: Vec<usize>) -> Result<Sequences> {
+        match texts.len() == self.len() {
+            true => Ok(Sequences { texts, ..self }),
+            false => Err(Error::shape("texts of sequences", &[self.len()], &[texts.len()])),
+        }
+    }
+
+    /// The same, where one text is only judged by: what is fitted is fitted on the others.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if no sequence, or every one, is of this text.
+    pub fn hold_out(self, text: usize) -> Result<Sequences> {
+        let of = (0..self.len()).filter(|n| self.text(*n) == text).count();
+        match of > 0 && of < self.len() {
+            true => Ok(Sequences { held_out: Some(text), ..self }),
+            false => {
+                let reason = format!("{of} of {} sequences are of text {text}; some must be, and some of others", self.len());
+                Err(Error::invalid_option("hold-out", reason))
+            }
+        }
+    }
+
+    /// The text of a sequence.
+    pub fn text(&self, sequence: usize) -> usize {
+        self.texts.get(sequence).copied().unwrap_or(0)
+    }
+
+    /// How many texts there are: one more than the largest number.
+    pub fn text_count(&self) -> usize {
+        self.texts.iter().max().map_or(1, |most| most + 1)
+    }
+
+    /// The text that is only judged by.
+    pub fn held_out(&self) -> Option<usize> {
+        self.held_out
+    }
+
+    /// The sequences that are fitted on: all but those held out.
+    pub fn fitted(&self) -> Sequences {
+        let fitted: Vec<usize> = (0..self.len()).filter(|n| Some(self.text(*n)) != self.held_out).collect();
+        let left = self.select(&fitted).filter(|_| self.held_out.is_some());
+        left.map_or_else(|| self.clone(), |left| Sequences { held_out: None, ..left })
     }
 
     /// All tokens, one sequence behind the other.
@@ -157,7 +216,8 @@ impl Sequences {
     /// Some of the sequences, by their numbers; `None` if one is not there, or none is asked for.
     pub fn select(&self, sequences: &[usize]) -> Option<Sequences> {
         let parts = sequences.iter().map(|&n| self.iter().nth(n)).collect::<Option<Vec<_>>>()?;
-        Sequences::new(parts.concat(), self.length).ok()
+        let texts = if self.texts.is_empty() { vec![] } else { sequences.iter().map(|&n| self.text(n)).collect() };
+        Some(Sequences { texts, held_out: self.held_out, ..Sequences::new(parts.concat(), self.length).ok()? })
     }
 
     /// As many of the first sequences as `tokens` tokens have room for; where they are fewer than one sequence, one that is cut to them.
@@ -168,7 +228,8 @@ impl Sequences {
         let tokens = tokens.min(self.ids.len());
         let length = self.length.min(tokens);
         let whole = tokens.checked_div(length).unwrap_or(0) * length;
-        Sequences::new(self.ids[..whole].to_vec(), length)
+        let texts = self.texts.iter().take(whole / length.max(1)).copied().collect();
+        Ok(Sequences { texts, held_out: self.held_out, ..Sequences::new(self.ids[..whole].to_vec(), length)? })
     }
 }
 

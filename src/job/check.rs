@@ -5,7 +5,7 @@ use super::settings::{PruneJob, activation_megabytes};
 use crate::criteria::{Need, Needs, Saliency};
 use crate::io::{Packing, refuse_gguf};
 use crate::mask::{Budget, Pattern, Scope};
-use crate::prune::{BlockReconstruction, CalibrationInputs, Correction, SequenceGradients, Sequential};
+use crate::prune::{BlockReconstruction, CalibrationInputs, Correction, Generalisation, SequenceGradients, Sequential};
 use crate::solve::{Pruner, Reconstruct, Reconstructed, Solver};
 use crate::sparse::Format;
 use crate::{Error, Result};
@@ -141,6 +141,7 @@ impl PruneJob {
                 Err(Error::invalid_option(option, format!("{value} is not a finite number of at least 0; {usual} is usual")))
             }
         };
+        self.generalisation()?;
         at_least_0("damping", self.damping, "0.01")?;
         at_least_0("owl-threshold", self.owl_threshold, "5")?;
         if !(self.fisher_damping.is_finite() && self.fisher_damping > 0.0) {
@@ -349,6 +350,7 @@ pub(super) struct Plan<'a> {
     pub sequential: Sequential,
     pub correction: Option<Correction>,
     pub reconstruction: Option<BlockReconstruction>,
+    pub generalisation: Generalisation,
     /// Whether inputs of layers, gradients or predictions must be measured.
     pub measures: bool,
 }
@@ -407,6 +409,10 @@ impl<'a> Plan<'a> {
         let scope = if row { Scope::Row } else { Scope::Layer };
         job.pattern.check_scope(scope)?;
         let of_weights = needs.iter().next().is_none();
+        let generalisation = match subject {
+            Subject::Folder => job.checked_generalisation()?,
+            Subject::Network => job.generalisation()?,
+        };
         Ok(Plan {
             method,
             allocation,
@@ -421,7 +427,9 @@ impl<'a> Plan<'a> {
             reconstruction: job
                 .reconstruct_blocks
                 .map(|passes| BlockReconstruction::new(passes).learning_rate(job.reconstruct_rate)),
+            generalisation,
             measures: !of_weights
+                || of_inputs(generalisation.needs())
                 || allocation.needs_folder()
                 || job.reconstruct.is_some()
                 || job.reconstruct_blocks.is_some()
@@ -432,7 +440,8 @@ impl<'a> Plan<'a> {
     /// Whether the method, its least squares, its correction or the allocation read what inputs measure.
     pub fn reads_inputs(&self) -> bool {
         let beside = self.correction.is_some() || self.reconstruction.is_some();
-        of_inputs(self.pruner.needs()) || self.allocation.needs_folder() || beside
+        let needs = self.pruner.needs().union(self.generalisation.needs());
+        of_inputs(needs) || self.allocation.needs_folder() || beside
     }
 }
 

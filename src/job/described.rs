@@ -18,7 +18,7 @@ pub(super) fn options(job: &PruneJob, plan: &Plan<'_>) -> Value {
         || job.reconstruct.is_some()
         || correction.is_some()
         || plan.reconstruction.is_some()
-        || of_inputs(plan.needs);
+        || of_inputs(plan.needs.union(plan.generalisation.needs()));
     let reads = |setting: &str| plan.method.reads_setting(setting) || plan.allocation.reads_setting(setting);
     let all = [
         ("--method", true, json!(job.method)),
@@ -28,7 +28,7 @@ pub(super) fn options(job: &PruneJob, plan: &Plan<'_>) -> Value {
         ("--scope", true, json!(plan.scope)),
         ("--only", !job.only.is_empty(), json!(job.only)),
         ("--skip", !job.skip.is_empty(), json!(job.skip)),
-        ("--seed", reads("seed") || CalibrationMix::draws(job.calibration.as_deref()), json!(job.seed)),
+        ("--seed", reads("seed") || job.select.is_some() || CalibrationMix::draws(job.calibration.as_deref()), json!(job.seed)),
         ("--samples", plan.measures, json!(job.samples)),
         ("--context", plan.measures, json!(job.context)),
         ("--inputs", measured, json!(job.inputs)),
@@ -42,6 +42,11 @@ pub(super) fn options(job: &PruneJob, plan: &Plan<'_>) -> Value {
         ("--reconstruct-blocks", job.reconstruct_blocks.is_some(), json!(job.reconstruct_blocks)),
         ("--reconstruct-rate", job.reconstruct_blocks.is_some(), json!(job.reconstruct_rate)),
         ("--correct", correction.is_some(), correction.map_or(Value::Null, |c| json!([c.inputs, c.hidden_states]))),
+        ("--select", job.select.is_some() && plan.measures, json!(job.select)),
+        ("--shrinkage", !job.shrinkage.is_empty(), json!(job.shrinkage)),
+        ("--robust", job.robust.is_some(), json!(job.robust)),
+        ("--choose", !job.choose.is_empty(), json!(job.choose)),
+        ("--hold-out", job.hold_out.is_some(), json!(job.hold_out)),
         ("--owl-lambda", reads("owl-lambda"), json!(job.owl_lambda)),
         ("--owl-threshold", reads("owl-threshold"), json!(job.owl_threshold)),
         ("--levels", reads("levels"), json!(job.levels)),

@@ -5,7 +5,7 @@ use super::search::{Watch, progress};
 use crate::data::{Bos, Sequences, Tokens};
 use crate::eval::available_memory;
 use crate::io::Folder;
-use crate::lm::{CalibrationMix, Config, remark};
+use crate::lm::{CalibrationMix, CalibrationSelection, Config, remark};
 use crate::rng::Seed;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -58,6 +58,10 @@ pub(super) struct CalibrationText<'a> {
     pub bos: Bos,
     /// Draws documents and sequences where there are several sources, and texts of the model's own.
     pub seed: u64,
+    /// Which sequences; of one file the first, of several by chance, unless it is said.
+    pub select: Option<CalibrationSelection>,
+    /// The source that is only judged by.
+    pub hold_out: Option<&'a str>,
 }
 
 /// The files that are read to measure on.
@@ -79,9 +83,18 @@ impl CalibrationText<'_> {
                 format!("{} tokens; this model has {positions} positions", self.context),
             ));
         }
-        if let Some(mix) = CalibrationMix::of_path(file)? {
+        let mix = CalibrationMix::of_path(file)?;
+        if let Some(mix) = mix.or_else(|| self.select.map(|_| CalibrationMix::of_file(file))) {
+            let held_out = self.hold_out.map(|name| mix.source(name)).transpose()?;
             let see = &mut |done, of| progress(watch, Stage::Texts, done, of);
-            return mix.read(folder, config, (self.samples, self.context, self.bos), Seed(self.seed), see);
+            let mix = mix.select(self.select.unwrap_or_default());
+            let found = mix.read(folder, config, (self.samples, self.context, self.bos), Seed(self.seed), see)?;
+            for selected in found.selected {
+                Error::go_on(watch(&Event::Note(format!("calibration by {selected}"))))?;
+            }
+            let sequences =
+                held_out.map_or_else(|| Ok(found.sequences.clone()), |text| found.sequences.clone().hold_out(text))?;
+            return Ok((sequences, found.bos));
         }
         let tokens = Tokens::read(file, folder, config, self.bos)?;
         let short = || {

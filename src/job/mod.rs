@@ -17,15 +17,17 @@
 
 mod event;
 mod setters;
+mod chosen;
 mod settings;
+mod generalise;
 mod methods;
 mod standard;
 mod check;
 mod described;
 mod standing;
 mod recipe;
-mod report;
 mod excess;
+mod report;
 mod page;
 mod search;
 mod inputs;
@@ -41,15 +43,16 @@ mod pack;
 mod train;
 mod pipeline;
 
+pub use chosen::ChosenSetting;
 pub use described::FewTokens;
 pub use event::{Event, Stage, ValidationRecord, unused_note};
-pub use excess::Excess;
+pub use excess::{Excess, PerplexityReport, TextReports, calibration_of};
 pub use export::{ExportJob, ExportReport};
 pub use methods::{Allocation, Methods, PruneMethod};
 pub use pack::PackJob;
 pub use pipeline::{Pipeline, PipelineReport, StageJob, StageReport};
 pub use quantize::{QuantScheme, QuantizeJob, QuantizeMethod, QuantizeReport};
-pub use report::{FileReport, ModelReport, PerplexityReport, PruneReport};
+pub use report::{FileReport, ModelReport, PruneReport};
 pub use settings::PruneJob;
 pub use shrink::{DecodeTimes, ExpertsReport, ModelSize, ShrinkJob, ShrinkMethod, ShrinkReport, UnitMetric};
 pub use train::{Keep, TrainJob, TrainReport};

@@ -3,6 +3,7 @@
 use super::check::Plan;
 use super::described::{self, FewTokens};
 use super::event::{Event, Stage};
+use super::excess::TextReports;
 use super::inputs::{CalibrationText, activation_bytes, calibration_files, open_whole, remarks, scratch_folder};
 use super::methods::{Kind, Methods};
 use super::quality::{Quality, Texts, texts_of};
@@ -62,9 +63,12 @@ impl PruneJob {
         let bytes = activation_bytes(self.activation_bytes()?, whole, &folder);
         let memory = ActivationMemory::new(bytes, scratch_folder(self.scratch.as_deref(), out)?);
         let (file, seed) = (self.calibration.as_deref(), self.seed);
-        let text = CalibrationText { file, samples: self.samples, context: self.context, bos: self.bos, seed };
+        let (select, hold_out) = (self.select, self.hold_out.as_deref());
+        let text = CalibrationText { file, samples: self.samples, context: self.context, bos: self.bos, seed, select, hold_out };
         let (calibration, bos) = text.read(&folder, &config, watch)?;
         let nothing = Sequences::nothing();
+        // What is held out is seen by the layers' run alone.
+        let fitted = calibration.fitted();
         // Where nothing is measured nothing needs to run.
         let measured = if plan.reads_inputs() { &calibration } else { &nothing };
 
@@ -84,11 +88,11 @@ impl PruneJob {
         let texts = Texts { files: texts.clone(), context: self.context, windows: self.windows, bos: self.bos };
         let quality = Quality::new(&texts, &folder, &config, watch)?;
         let begun = begun + quality.as_ref().map_or(Duration::ZERO, |q| q.spent);
-        let few = FewTokens::of(&plan, &layers, measured.tokens());
+        let few = FewTokens::of(&plan, &layers, if plan.reads_inputs() { fitted.tokens() } else { measured.tokens() });
         let gradients = match SequenceGradients::wanted(plan.needs) {
             true => {
                 let see = |done, of| progress(watch, Stage::Gradients, done, of);
-                Some(SequenceGradients::measure(&folder, &config, &calibration, &layers, plan.needs, &memory, see)?)
+                Some(SequenceGradients::measure(&folder, &config, &fitted, &layers, plan.needs, &memory, see)?)
             }
             false => None,
         };
@@ -101,10 +105,12 @@ impl PruneJob {
             sequential: plan.sequential,
             correction: plan.correction,
             reconstruction: plan.reconstruction,
+            generalisation: plan.generalisation,
             gradients: gradients.as_ref(),
             memory,
         };
-        let of = Model { folder: &folder, config: &config, calibration: measured, layers: &layers };
+        let searched = if plan.reads_inputs() { &fitted } else { &nothing };
+        let of = Model { folder: &folder, config: &config, calibration: searched, layers: &layers };
         let found;
         (pruning.budgets, found) = match &before {
             // A run that is taken up again has the budgets that it had.
@@ -157,7 +163,8 @@ impl PruneJob {
             None => Vec::new(),
         };
         let report = self.model_report(end, records, before)?;
-        let report = ModelReport { perplexity: texts.first().cloned(), texts, ..report };
+        let excess = TextReports::new(&texts, self.calibration.as_deref()).excess();
+        let report = ModelReport { perplexity: texts.first().cloned(), excess, texts, ..report };
         if let Some(few) = report.few_routed() {
             Error::go_on(watch(&Event::Warning(few)))?;
         }
@@ -205,6 +212,7 @@ impl PruneJob {
             asked: described::outcome(self),
             perplexity: None,
             texts: Vec::new(),
+            excess: None,
             layers,
             already_finished: false,
         })

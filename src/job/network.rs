@@ -17,13 +17,18 @@ fn needs(plan: &Plan<'_>) -> Needs {
 }
 
 /// The settings that a model in memory has no use for.
-const OF_FOLDERS: [&str; 15] = [
+const OF_FOLDERS: [&str; 20] = [
     "calibration",
     "samples",
     "context",
     "inputs",
     "turn",
     "correct",
+    "select",
+    "shrinkage",
+    "robust",
+    "choose",
+    "hold-out",
     "activations",
     "scratch",
     "save",

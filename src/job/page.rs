@@ -1,11 +1,10 @@
 //! A report as tables and as a page.
 
-use super::excess::Excess;
-use super::report::{FileReport, ModelReport, PerplexityReport, PruneReport};
+use super::report::{FileReport, ModelReport, PruneReport};
 use crate::Result;
 use crate::eval::sparsity;
-use crate::prune::{LayerRecord, LeftAlone};
-use crate::report::{Bars, Cell, Figure, Page, Point, Table};
+use crate::prune::{LayerRecord, LeftAlone, layer_kind};
+use crate::report::{Cell, Figure, Page, Point, Table};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,35 +51,8 @@ impl ModelReport {
             fraction(self.whole_sparsity),
             self.seconds,
             self.peak_bytes.map_or(String::new(), |bytes| format!(", {:.2} GB at most", bytes as f64 / 1e9)),
-            self.perplexities(),
+            self.perplexities().to_text(),
         )
-    }
-
-    /// What became of the perplexity: a line of one text, a table of several.
-    fn perplexities(&self) -> String {
-        if self.texts.len() < 2 {
-            let line =
-                |p: &PerplexityReport| format!("perplexity {:.4} before, {:.4} after; {}\n", p.before(), p.after(), p.setting());
-            return self.perplexity.as_ref().map_or(String::new(), line);
-        }
-        let (context, bos) = (self.texts[0].context, &self.texts[0].bos);
-        format!("{}context {context}; BOS: {bos}\n", self.text_table().to_text())
-    }
-
-    /// Each text before and after, and the means.
-    fn text_table(&self) -> Table {
-        let mut table = Table::new(["text", "perplexity before", "after", "ln (after / before)", "windows"]);
-        for p in &self.texts {
-            let excess = Cell::float(p.nll_after - p.nll_before, 4);
-            table.row((p.text.display().to_string(), Cell::float(p.before(), 4), Cell::float(p.after(), 4), excess, p.windows));
-        }
-        self.excess().into_iter().for_each(|excess| excess.rows(&mut table));
-        table
-    }
-
-    /// What the model lost on the texts, at home and abroad.
-    pub fn excess(&self) -> Option<Excess> {
-        Excess::of(&self.texts, self.job.as_ref().and_then(|job| job.calibration.as_deref()))
     }
 
     /// The model that was pruned.
@@ -113,12 +85,7 @@ impl ModelReport {
         if let Some(few) = self.few_routed() {
             page = page.text(&format!("{few}."));
         }
-        if self.texts.len() > 1 {
-            page = page.heading("Texts").table(&self.text_table());
-        }
-        for perplexity in self.texts.iter().chain(self.perplexity.as_ref().filter(|_| self.texts.is_empty())) {
-            page = perplexity.on(page)?;
-        }
+        page = self.perplexities().on(page)?;
         page = self.figures(page)?;
         Ok(page
             .heading("Settings")
@@ -170,32 +137,6 @@ impl ModelReport {
             page = page.heading("Time").figure(&seconds.to_svg()?);
         }
         Ok(page)
-    }
-}
-
-impl PerplexityReport {
-    fn before(&self) -> f64 {
-        if self.before.is_finite() { self.before } else { self.nll_before.exp() }
-    }
-
-    fn after(&self) -> f64 {
-        if self.after.is_finite() { self.after } else { self.nll_after.exp() }
-    }
-
-    /// What it was measured on: numbers of other contexts, or with the first token elsewhere, are not comparable.
-    fn setting(&self) -> String {
-        format!("context {}, {} windows, BOS: {}", self.context, self.windows, self.bos)
-    }
-
-    /// A page with a table and a figure of it.
-    pub(super) fn on(&self, page: Page) -> Result<Page> {
-        let (before, after) = (self.before(), self.after());
-        let mut table = Table::new(["", "perplexity"]);
-        table.row(("before", Cell::float(before, 4)));
-        table.row(("after", Cell::float(after, 4)));
-        let bars = Bars::new("Perplexity", "", "perplexity", ["before", "after"]).series("model", vec![before, after]);
-        let page = page.heading("Perplexity").text(&format!("{}: {}.", self.text.display(), self.setting())).table(&table);
-        if before.is_finite() && after.is_finite() { Ok(page.figure(&bars.to_svg()?)) } else { Ok(page) }
     }
 }
 
@@ -258,12 +199,6 @@ fn layers(records: &[LayerRecord]) -> Table {
     table
 }
 
-/// Behind the number of its block: `mlp.down_proj`.
-fn kind(layer: &str) -> String {
-    let behind: Vec<&str> = layer.split('.').skip_while(|part| part.parse::<usize>().is_err()).skip(1).collect();
-    if behind.is_empty() { layer.to_string() } else { behind.join(".") }
-}
-
 /// One value a block and kind of layer, as lines over the blocks.
 fn by_block(
     title: &str,
@@ -274,7 +209,7 @@ fn by_block(
     let mut lines: BTreeMap<String, Vec<Point>> = BTreeMap::new();
     for r in records {
         if let Some(value) = of(r) {
-            lines.entry(kind(&r.layer)).or_default().push(Point::new(r.block as f64, value));
+            lines.entry(layer_kind(&r.layer)).or_default().push(Point::new(r.block as f64, value));
         }
     }
     if lines.is_empty() {

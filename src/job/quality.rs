@@ -1,7 +1,7 @@
 //! The perplexity of texts before and after.
 
 use super::event::{Event, Stage};
-use super::report::PerplexityReport;
+use super::excess::PerplexityReport;
 use super::search::{Watch, progress};
 use crate::data::{Bos, Windows, text_files};
 use crate::eval::{Evaluated, TextScore};
@@ -63,20 +63,7 @@ impl Quality {
                 windows = Windows::read(&text, after, config, asked.context, asked.windows, asked.bos)?;
             }
             let after = measure(after, config, (&text, &windows), Stage::PerplexityAfter, watch)?;
-            reports.push(PerplexityReport {
-                text,
-                context: before.context,
-                windows: before.windows,
-                predicted: before.predicted,
-                text_tokens: before.text_tokens,
-                bos: before.bos,
-                before: before.perplexity,
-                after: after.perplexity,
-                nll_before: before.nll,
-                nll_after: after.nll,
-                bits_per_byte_before: before.bits_per_byte,
-                bits_per_byte_after: after.bits_per_byte,
-            });
+            reports.push(PerplexityReport::of(&before, &after, others.is_some()));
         }
         Ok(reports)
     }

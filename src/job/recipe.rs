@@ -185,6 +185,11 @@ mod tests {
             .reconstruct_blocks(4)
             .reconstruct_rate(0.25)
             .correct(1.0, 0.1)
+            .select(crate::lm::CalibrationSelection::Clusters)
+            .shrinkage(0.1, 0.5)
+            .robust(4)
+            .choose([crate::job::ChosenSetting::Damping, crate::job::ChosenSetting::Correct])
+            .hold_out("self")
             .activations(12)
             .scratch("/tmp")
             .owl_lambda(0.3)
@@ -217,7 +222,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_recipe_is_one_line_with_the_key_and_the_value() {
         for (text, line) in [
-            ("sparsty = 0.5", "no setting is named 'sparsty' among 38; did you mean 'sparsity'?"),
+            ("sparsty = 0.5", "no setting is named 'sparsty' among 43; did you mean 'sparsity'?"),
             ("force = true", "force: is an option of one run, and no setting of a recipe"),
             ("sparsity = \"half\"", "sparsity: \"half\": invalid type: string \"half\", expected f64"),
             ("sparsity = 1.5", "sparsity: 1.5 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),

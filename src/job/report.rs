@@ -1,10 +1,11 @@
 //! What a run leaves to be read: its record, as typed values.
 
 use super::described::FewTokens;
+use super::excess::{Excess, PerplexityReport, TextReports};
 use super::settings::PruneJob;
 use crate::mask::Pattern;
 use crate::prune::{LayerRecord, LeftAlone, PrunedTensor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -67,6 +68,9 @@ pub struct ModelReport {
     /// The same of every text.
     #[serde(default)]
     pub texts: Vec<PerplexityReport>,
+    /// What was lost on them, at home and abroad; `None` without texts, and in records of builds that did not say it.
+    #[serde(default)]
+    pub excess: Option<Excess>,
     /// What became of each layer.
     pub layers: Vec<LayerRecord>,
     /// Whether the run was finished before, so that nothing was done.
@@ -75,6 +79,15 @@ pub struct ModelReport {
 }
 
 impl ModelReport {
+    /// The perplexities of its texts.
+    pub(super) fn perplexities(&self) -> TextReports<'_> {
+        let one = self.perplexity.as_slice();
+        TextReports::new(
+            if self.texts.is_empty() { one } else { &self.texts },
+            self.job.as_ref().and_then(|job| job.calibration.as_deref()),
+        )
+    }
+
     /// Says of a mixture which experts met fewer tokens than their layers have inputs, and were pruned on all of them; `None` where none did.
     pub fn few_routed(&self) -> Option<String> {
         let mut experts: BTreeMap<&str, bool> = BTreeMap::new();
@@ -91,39 +104,6 @@ impl ModelReport {
             )
         })
     }
-}
-
-/// A perplexity before and after, with all that it takes to compare the numbers with others.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PerplexityReport {
-    /// The text.
-    pub text: PathBuf,
-    /// Tokens of a window.
-    pub context: usize,
-    /// Windows.
-    pub windows: usize,
-    /// Predicted tokens.
-    pub predicted: usize,
-    /// Tokens of the whole text.
-    pub text_tokens: usize,
-    /// Where the token that begins a text stands, in words.
-    pub bos: String,
-    /// The perplexity before; infinite, and null in JSON, where it is beyond all numbers.
-    #[serde(deserialize_with = "or_infinite")]
-    pub before: f64,
-    /// The perplexity after.
-    #[serde(deserialize_with = "or_infinite")]
-    pub after: f64,
-    /// The mean of −ln p before, in nats.
-    pub nll_before: f64,
-    /// The mean of −ln p after.
-    pub nll_after: f64,
-    /// Bits a byte of text before ([`TextScore::bits_per_byte`](crate::eval::TextScore)).
-    #[serde(default)]
-    pub bits_per_byte_before: Option<f64>,
-    /// Bits a byte of text after.
-    #[serde(default)]
-    pub bits_per_byte_after: Option<f64>,
 }
 
 /// What became of a plain file.
@@ -161,9 +141,4 @@ pub struct FileReport {
 
 fn is_false(value: &bool) -> bool {
     !value
-}
-
-/// JSON has no number for what is beyond all of them.
-fn or_infinite<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
-    Ok(Option::<f64>::deserialize(value)?.unwrap_or(f64::INFINITY))
 }

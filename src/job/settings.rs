@@ -1,7 +1,9 @@
 //! The settings of a pruning job.
 
+use super::chosen::ChosenSetting;
 use super::setters::setters;
 use crate::data::Bos;
+use crate::lm::CalibrationSelection;
 use crate::mask::{Pattern, Scope};
 use crate::prune::{CalibrationInputs, Cost, Sequential};
 use crate::{Error, Result};
@@ -53,6 +55,11 @@ use std::path::PathBuf;
 /// | `reconstruct-blocks` | | from 1 | passes over the calibration in which each block's kept weights and norms are trained towards the dense block's outputs |
 /// | `reconstruct-rate` | 3e-5 | above 0 | the largest learning rate of these passes |
 /// | `correct` | none | one or two of [0, 1] | fractions of what earlier layers changed that a layer makes up for: of its inputs, of the hidden states |
+/// | `select` | the first of one file, `random` of several | [`CalibrationSelection`] | which sequences of a source are calibrated on |
+/// | `shrinkage` | none | one or two of [0, 1] | fractions by which Gram matrices are drawn towards their diagonal, and towards the mean over texts |
+/// | `robust` | none | 1 to 1000 | solves of a layer, in which texts weigh more where their error is worst |
+/// | `choose` | none | [`ChosenSetting`]s | what is chosen for layers on texts that are left out |
+/// | `hold-out` | none | a source of `calibration` | it is only judged by: what is chosen, and when block reconstruction stops |
 /// | `activations` | half of the free memory | megabytes | activations that stay in memory |
 /// | `scratch` | that of `out` | a folder | on whose disk the rest lies |
 /// | `owl-lambda` | 0.08 | [0, 0.5] | spread of `owl`'s densities |
@@ -122,6 +129,16 @@ pub struct PruneJob {
     pub reconstruct_rate: f64,
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     pub correct: Vec<f64>,
+    /// Which sequences of a source are calibrated on.
+    pub select: Option<CalibrationSelection>,
+    /// Fractions by which Gram matrices are drawn towards their diagonal, and towards the mean over texts.
+    pub shrinkage: Vec<f64>,
+    /// Solves of a layer, in which texts weigh more where their error is worst.
+    pub robust: Option<usize>,
+    /// What is chosen for layers on texts that are left out.
+    pub choose: Vec<ChosenSetting>,
+    /// A source of the calibration that is only judged by.
+    pub hold_out: Option<String>,
     /// Megabytes of activations that stay in memory.
     pub activations: Option<usize>,
     /// The folder on whose disk the rest lies.
@@ -161,7 +178,7 @@ pub struct PruneJob {
 macro_rules! names {
     ($($name:literal: $field:ident),+ $(,)?) => {
         /// The names of the settings in recipes and records, in their order there.
-        pub(super) const NAMES: [&str; 38] = [$($name),+];
+        pub(super) const NAMES: [&str; 43] = [$($name),+];
 
         impl PruneJob {
             /// The settings, by name, that are not as they are by default. Paths of model and output are not counted.
@@ -199,6 +216,11 @@ names! {
     "reconstruct-blocks": reconstruct_blocks,
     "reconstruct-rate": reconstruct_rate,
     "correct": correct,
+    "select": select,
+    "shrinkage": shrinkage,
+    "robust": robust,
+    "choose": choose,
+    "hold-out": hold_out,
     "activations": activations,
     "scratch": scratch,
     "owl-lambda": owl_lambda,
@@ -242,6 +264,11 @@ impl Default for PruneJob {
             reconstruct_blocks: None,
             reconstruct_rate: 3e-5,
             correct: Vec::new(),
+            select: None,
+            shrinkage: Vec::new(),
+            robust: None,
+            choose: Vec::new(),
+            hold_out: None,
             activations: None,
             scratch: None,
             owl_lambda: 0.08,
@@ -314,6 +341,16 @@ setters! {
     reconstruct_rate(rate: f64) = rate;
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     correct(inputs: f64, hidden_states: f64) = vec![inputs, hidden_states];
+    /// Which sequences of a source are calibrated on.
+    select(selection: CalibrationSelection) = Some(selection);
+    /// Fractions by which Gram matrices are drawn towards their diagonal, and towards the mean over texts.
+    shrinkage(diagonal: f64, texts: f64) = vec![diagonal, texts];
+    /// Solves of a layer, in which texts weigh more where their error is worst.
+    robust(rounds: usize) = Some(rounds);
+    /// What is chosen for layers on texts that are left out.
+    choose(settings: impl IntoIterator<Item = ChosenSetting>) = settings.into_iter().collect();
+    /// A source of the calibration that is only judged by.
+    hold_out(source: impl Into<String>) = Some(source.into());
     /// Megabytes of activations that stay in memory.
     activations(megabytes: usize) = Some(megabytes);
     /// The folder on whose disk the rest lies.

@@ -59,6 +59,15 @@ impl Cross {
         }
     }
 
+    /// Adds what other tokens have given.
+    ///
+    /// # Panics
+    /// If the widths differ.
+    pub fn merge(&mut self, other: &Cross) {
+        assert!(self.sum.dim() == other.sum.dim(), "merge: products {:?} and {:?}", self.sum.dim(), other.sum.dim());
+        self.sum += &other.sum;
+    }
+
     /// AᵀB.
     pub fn matrix(&self) -> &Array2<f64> {
         &self.sum

@@ -4,14 +4,12 @@
 //! kinds, and texts of the model's own, carry over to text that is not of their kind.
 //!
 //! Of a source with many documents (`.jsonl`) whole documents are drawn by the seed and packed behind one another; of one long text sequences are
-//! drawn. Sources take turns, so that the first sequences have all of them.
+//! drawn, by chance or by a [`CalibrationSelection`]. Sources take turns, so that the first sequences have all of them.
 
-use super::Config;
 #[cfg(feature = "text")]
-use super::{
-    LanguageModel,
-    many::{TextGeneration, repeated},
-};
+use super::many::{TextGeneration, repeated};
+use super::selection::{CalibrationSelection, POOL, SelectedSequences};
+use super::{Config, LanguageModel};
 use crate::allocate::apportion;
 use crate::data::{Bos, Sequences};
 use crate::io::Folder;
@@ -44,6 +42,18 @@ pub enum CalibrationSource {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CalibrationMix {
     sources: Vec<(CalibrationSource, f64)>,
+    selection: CalibrationSelection,
+}
+
+/// What is calibrated on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MixedCalibration {
+    /// The sequences, with the number of the source that each is of.
+    pub sequences: Sequences,
+    /// Where the token that begins a text stands among them, in words.
+    pub bos: String,
+    /// What was taken of each source that was selected from by what the model makes of it.
+    pub selected: Vec<SelectedSequences>,
 }
 
 /// The name of what a model writes itself.
@@ -66,6 +76,35 @@ impl CalibrationMix {
             return Ok(None);
         }
         text.parse().map(Some)
+    }
+
+    /// Sequences of one file.
+    pub fn of_file(path: &Path) -> CalibrationMix {
+        CalibrationMix {
+            sources: vec![(CalibrationSource::File(path.to_path_buf()), 1.0)],
+            selection: CalibrationSelection::Random,
+        }
+    }
+
+    /// The same, with the sequences of files taken by this rule instead of by chance.
+    #[must_use]
+    pub fn select(self, selection: CalibrationSelection) -> CalibrationMix {
+        CalibrationMix { selection, ..self }
+    }
+
+    /// Which source has this name: as it was given, or the first whose file's name it is.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] with the nearest.
+    pub fn source(&self, name: &str) -> Result<usize> {
+        let of = |source: &CalibrationSource| match source {
+            CalibrationSource::File(path) => path.display().to_string(),
+            CalibrationSource::SelfGenerated => SELF.to_string(),
+        };
+        let names: Vec<String> = self.sources.iter().map(|(source, _)| of(source)).collect();
+        let file = |given: &&String| Path::new(given).file_name().is_some_and(|file| file == name);
+        let found = names.iter().position(|given| given == name).or_else(|| names.iter().position(|given| file(&given)));
+        found.ok_or_else(|| Error::unknown_name("source of the calibration", name, names.iter().map(String::as_str)))
     }
 
     /// Whether what was given names several sources, of which sequences are drawn.
@@ -92,11 +131,13 @@ impl CalibrationMix {
         apportion(samples, &ideal, &vec![samples; ideal.len()])
     }
 
-    /// The sequences, `samples` of `context` tokens, and where the token that begins a text stands among them. With `self` the model is loaded whole.
+    /// The sequences, `samples` of `context` tokens. With `self`, and with a selection other than by chance, the model is loaded whole; `self` is not
+    /// selected from.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] if a source has fewer tokens than its share, or the model writes nothing but repeats; what is wrong with a file;
-    /// [`Error::Interrupted`] if `see`, which is told of the tokens that the model has written, stops.
+    /// as [`CalibrationSelection::of`]; [`Error::Interrupted`] if `see`, which is told of the tokens that the model has written or the sequences that it has
+    /// read, stops.
     pub fn read(
         &self,
         folder: &Folder,
@@ -104,13 +145,14 @@ impl CalibrationMix {
         (samples, context, bos): (usize, usize, Bos),
         seed: Seed,
         see: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
-    ) -> Result<(Sequences, String)> {
+    ) -> Result<MixedCalibration> {
         if samples == 0 || context < 2 {
             return Err(Error::invalid_option("calibration", format!("{samples} sequences of {context} tokens")));
         }
-        let mut all: Vec<(f64, Vec<u32>)> = Vec::new();
+        let mut all: Vec<(f64, usize, Vec<u32>)> = Vec::new();
+        let (mut selected, mut model) = (Vec::new(), None);
         let mut begins = String::from("none");
-        for ((source, share), count) in self.sources.iter().zip(self.counts(samples)) {
+        for (number, ((source, share), count)) in self.sources.iter().zip(self.counts(samples)).enumerate() {
             if count == 0 {
                 let reason = format!("a share of {share} is no sequence of {samples}; raise --samples");
                 return Err(Error::invalid_option("calibration", reason));
@@ -130,11 +172,29 @@ impl CalibrationMix {
             if let Some(id) = first {
                 begins = format!("token {id} begins every window");
             }
-            let drawn = documents.draw(count, context, first, seed)?;
-            all.extend(drawn.into_iter().enumerate().map(|(k, ids)| ((k as f64 + 0.5) / count as f64, ids)));
+            let by_chance = self.selection == CalibrationSelection::Random || *source == CalibrationSource::SelfGenerated;
+            let drawn = match by_chance {
+                true => documents.draw(count, context, first, seed)?,
+                false => {
+                    let most = documents.sequences(context - usize::from(first.is_some()));
+                    let pool = documents.draw(most.min(POOL * count).max(count), context, first, seed)?;
+                    if model.is_none() {
+                        let loaded = LanguageModel::load(folder, config.clone());
+                        model = Some(loaded.map_err(|e| Error::malformed(folder.path(), e.to_string()))?);
+                    }
+                    let Some(model) = &model else { continue };
+                    let found = self.selection.of(model, &pool, count, seed, see)?;
+                    let taken = found.taken.iter().map(|n| pool[*n].clone()).collect();
+                    selected.push(found);
+                    taken
+                }
+            };
+            all.extend(drawn.into_iter().enumerate().map(|(k, ids)| ((k as f64 + 0.5) / count as f64, number, ids)));
         }
         all.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Ok((Sequences::new(all.into_iter().flat_map(|(_, ids)| ids).collect(), context)?, begins))
+        let texts = all.iter().map(|(_, number, _)| *number).collect();
+        let sequences = Sequences::new(all.into_iter().flat_map(|(.., ids)| ids).collect(), context)?.of_texts(texts)?;
+        Ok(MixedCalibration { sequences, bos: begins, selected })
     }
 }
 
@@ -147,11 +207,21 @@ struct Documents {
 }
 
 impl Documents {
+    /// Tokens of all documents and of what stands between them.
+    fn tokens(&self) -> usize {
+        let between = self.all.len().saturating_sub(1) * usize::from(self.between.is_some());
+        self.all.iter().map(Vec::len).sum::<usize>() + between
+    }
+
+    /// How many sequences of so many of their tokens they fill.
+    fn sequences(&self, fill: usize) -> usize {
+        self.tokens() / fill
+    }
+
     /// So many sequences of `context` tokens, drawn by the seed.
     fn draw(&self, count: usize, context: usize, first: Option<u32>, seed: Seed) -> Result<Vec<Vec<u32>>> {
         let fill = context - usize::from(first.is_some());
-        let tokens =
-            self.all.iter().map(Vec::len).sum::<usize>() + self.all.len().saturating_sub(1) * usize::from(self.between.is_some());
+        let tokens = self.tokens();
         if tokens < fill * count {
             let reason = format!(
                 "{} has {tokens} tokens, fewer than the {count} x {context} of its share; lower its share, --samples or --context",
@@ -274,7 +344,8 @@ impl FromStr for CalibrationMix {
             SELF => CalibrationSource::SelfGenerated,
             _ => CalibrationSource::File(PathBuf::from(name)),
         };
-        Ok(CalibrationMix { sources: parts.into_iter().map(|(name, share)| (source(name), share.unwrap_or(each))).collect() })
+        let sources = parts.into_iter().map(|(name, share)| (source(name), share.unwrap_or(each))).collect();
+        Ok(CalibrationMix { sources, selection: CalibrationSelection::Random })
     }
 }
 
@@ -308,6 +379,9 @@ mod tests {
         assert_eq!(mix.to_string(), "C:\\x.txt:0.5,self:0.5");
         assert_eq!(mix.to_string().parse::<CalibrationMix>().unwrap(), mix);
         assert_eq!(mix.files().count(), 1);
+        let mix: CalibrationMix = "a/x.txt,b/y.txt,self".parse().unwrap();
+        assert_eq!(["b/y.txt", "y.txt", "self"].map(|name| mix.source(name).unwrap()), [1, 1, 2]);
+        assert!(mix.source("z.txt").unwrap_err().to_string().contains("y.txt"));
     }
 
     #[test]

@@ -15,13 +15,13 @@ mod units;
 
 pub use checkpoint::{LeftAlone, PrunedTensor, left_alone, prunable, prune_checkpoint};
 pub use experts::{ExpertRecord, ExpertRemoval, ExpertRun, ExpertScore, remove_experts};
-pub(crate) use language::matches;
 pub use language::{
-    ActivationMemory, BlockOutliers, BlockReconstruction, CalibrationInputs, Correction, Cost, LanguageLayer, LanguagePruning,
-    LanguageRun, LayerLevel, LayerRanking, LayerRecord, LevelSettings, Levels, Progress, PrunedFolder, ReadProgress,
-    SequenceGradients, Sequential, allocated, allocated_with, check_measurable, language_layers, of_blocks, outliers,
-    prune_language, unfinished_settings,
+    ActivationMemory, BlockOutliers, BlockReconstruction, CalibrationInputs, ChosenOnTexts, Correction, Cost, Generalisation,
+    LanguageLayer, LanguagePruning, LanguageRun, LayerLevel, LayerRanking, LayerRecord, LevelSettings, Levels, Progress,
+    PrunedFolder, ReadProgress, SequenceGradients, Sequential, allocated, allocated_with, check_measurable, language_layers,
+    of_blocks, outliers, prune_language, unfinished_settings,
 };
+pub(crate) use language::{layer_kind, matches};
 pub use oneshot::{NamedMasks, Outcome, Pruning, choose, compensated, one_shot, prune_layers, prune_layers_by};
 pub(crate) use oneshot::{ToPrune, check_pruning, ranks, wanted};
 pub(crate) use quantized::whole_layers;

@@ -18,11 +18,13 @@
 //! | [`DsNoT`] | of another pruner, then single exchanges | as they were | Zhang et al. 2024 |
 //! | [`WoodFisher`] | by its scores, from gradients of the loss | the minimiser within each block | Singh, Alistarh 2020 |
 //! | [`Reconstructed`] | of another pruner | the least squares solution | |
+//! | [`Regularised`] | of another pruner | of another pruner | a shrunk Gram matrix, texts weighted by their errors |
 //!
 //! A [`Quantizer`] chooses codes of a few bits the same way: [`Rtn`], [`Gptq`] (with or without pruning in its loop), [`Awq`], [`Hqq`].
 //!
 //! [`GroupObs`] removes whole groups of inputs (heads, features) from a layer by the same algebra, and gives what stays its least squares solution.
-//! [`Retarget`] gives a layer another weight to be pruned towards, where earlier layers have changed its inputs; [`channel_order`] finds an
+//! [`Retarget`] gives a layer another weight to be pruned towards, where earlier layers have changed its inputs, by fractions that
+//! [`chosen_shares`] finds on texts left out; [`channel_order`] finds an
 //! order of inputs in which an N:M pattern keeps more.
 //!
 //! For whole networks and any loss: [`InverseHessian`], built and taken apart by rank one; Optimal Brain Surgeon in [`obs`]; [`WoodFisher`].
@@ -39,7 +41,10 @@ mod reconstruct;
 mod exact_obs;
 mod group_obs;
 mod retarget;
+mod shares;
 mod scored;
+mod shrinkage;
+mod regularised;
 mod alps;
 mod sweep;
 mod sparsegpt;
@@ -57,9 +62,12 @@ pub use layer::{Pruned, Pruner, squared_error};
 pub use permute::channel_order;
 pub use quantizers::{Awq, Gptq, Hqq, InputScales, InputScaling, JointPruning, Quantizer, Rounded, Rtn, SmoothQuant};
 pub use reconstruct::{Reconstruct, Reconstructed, Solver};
+pub use regularised::{Regularised, RobustTexts, relative_error};
 pub use retarget::{Retarget, refitted};
 pub use scored::Scored;
 pub(crate) use scored::scores;
+pub use shares::{TextProducts, chosen_shares};
+pub use shrinkage::GramShrinkage;
 pub use sparsegpt::SparseGpt;
 pub use sweep::Order;
 pub use woodfisher::WoodFisher;

@@ -124,5 +124,6 @@ fn has(measured: &Measured, need: Need) -> bool {
         Need::SampleGradients => measured.sample_gradients.is_some(),
         Need::InputMagnitudes => measured.input_magnitudes.is_some(),
         Need::InputMaxima => measured.input_maxima.is_some(),
+        Need::TextGrams => !measured.texts.is_empty(),
     }
 }

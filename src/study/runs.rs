@@ -209,6 +209,7 @@ fn merge(old: &mut Measured, new: &Measured) {
         sample_gradients,
         input_magnitudes,
         input_maxima,
+        texts,
     } = new;
     old.tokens = old.tokens.max(*tokens);
     take(&mut old.input_squares, input_squares);
@@ -222,4 +223,7 @@ fn merge(old: &mut Measured, new: &Measured) {
     take(&mut old.sample_gradients, sample_gradients);
     take(&mut old.input_magnitudes, input_magnitudes);
     take(&mut old.input_maxima, input_maxima);
+    if old.texts.is_empty() {
+        old.texts.clone_from(texts);
+    }
 }

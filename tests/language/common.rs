@@ -105,6 +105,7 @@ pub fn settings<'a>(dir: &Path, pruner: &'a dyn Pruner, pattern: Pattern) -> Lan
         sequential: Sequential::Layer,
         correction: None,
         reconstruction: None,
+        generalisation: Default::default(),
         gradients: None,
         memory: memory(1 << 30),
     }

@@ -84,6 +84,7 @@ fn plan<'a>(dir: &Path, pruner: &'a dyn Pruner, allocation: &dyn Allocate) -> La
         sequential: Sequential::Layer,
         correction: None,
         reconstruction: None,
+        generalisation: Default::default(),
         gradients: None,
         memory: memory(1 << 20),
     }

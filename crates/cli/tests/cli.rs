@@ -36,6 +36,8 @@ mod recipes;
 mod shrink;
 #[path = "cli/shrink_scores.rs"]
 mod shrink_scores;
+#[path = "cli/texts.rs"]
+mod texts;
 #[path = "cli/train.rs"]
 mod train;
 #[path = "cli/words.rs"]

@@ -17,9 +17,7 @@ impl QuantizeReport {
         sizes.row(("bits of each in codes", None::<Cell>, Cell::float(self.bits, 3)));
         let title = format!("{} to {} bits by {}", model, self.job.bits, self.job.method);
         let mut page = Page::new(title).table(&sizes);
-        for perplexity in &self.texts {
-            page = perplexity.on(page)?;
-        }
+        page = self.perplexities().on(page)?;
         let of = |what: &str, f: fn(&crate::prune::QuantRecord) -> Option<f64>| -> Result<Option<String>> {
             let points: Vec<Point> =
                 self.layers.iter().enumerate().filter_map(|(i, l)| Some(Point::new(i as f64, f(l)?))).collect();

@@ -1,7 +1,8 @@
 //! What a run leaves to be read: its record, as typed values, and as text.
 
 use super::settings::QuantizeJob;
-use crate::job::{FewTokens, PerplexityReport};
+use crate::job::FewTokens;
+use crate::job::excess::{Excess, PerplexityReport, TextReports};
 use crate::prune::QuantRecord;
 use crate::report::{Cell, Table};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,9 @@ pub struct QuantizeReport {
     pub perplexity: Option<PerplexityReport>,
     /// The same of every text.
     pub texts: Vec<PerplexityReport>,
+    /// What was lost on them, at home and abroad; `None` without texts, and in records of builds that did not say it.
+    #[serde(default)]
+    pub excess: Option<Excess>,
     /// What became of each layer.
     pub layers: Vec<QuantRecord>,
     /// Whether the run was finished before, so that nothing was done.
@@ -57,6 +61,11 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl QuantizeReport {
+    /// The perplexities of its texts.
+    pub(super) fn perplexities(&self) -> TextReports<'_> {
+        TextReports::new(&self.texts, self.job.calibration.as_deref())
+    }
+
     pub(super) fn table(&self) -> Table {
         let mut table = Table::new(["layer", "shape", "bits a weight", "kept", "error", "moved", "exponent"]);
         for l in &self.layers {
@@ -90,17 +99,7 @@ impl QuantizeReport {
         );
         let memory = self.peak_bytes.map_or(String::new(), |bytes| format!(", {:.2} GB at most", bytes as f64 / 1e9));
         text += &format!("{:.1} s{memory}\n", self.seconds);
-        for p in &self.texts {
-            text += &format!(
-                "perplexity of {}: {:.4} before, {:.4} after; context {}, {} windows, BOS: {}\n",
-                p.text.display(),
-                p.before,
-                p.after,
-                p.context,
-                p.windows,
-                p.bos
-            );
-        }
+        text += &self.perplexities().to_text();
         text
     }
 }

@@ -9,6 +9,7 @@ use crate::eval::{Census, peak_memory};
 use crate::io::{Dtype, Folder, FolderWriter, Output, outputs};
 use crate::job::described::FewTokens;
 use crate::job::event::{Event, Stage};
+use crate::job::excess::TextReports;
 use crate::job::inputs::{CalibrationText, activation_bytes, calibration_files, open_whole, remarks, scratch_folder};
 use crate::job::quality::{Quality, Texts, texts_of};
 use crate::job::standing::{Mine, Standing, is_of_another_run};
@@ -73,7 +74,15 @@ impl QuantizeJob {
             scratch_folder(self.scratch.as_deref(), out)?,
         );
         let (file, seed) = (self.calibration.as_deref(), 0);
-        let text = CalibrationText { file, samples: self.samples, context: self.context, bos: self.bos, seed };
+        let text = CalibrationText {
+            file,
+            samples: self.samples,
+            context: self.context,
+            bos: self.bos,
+            seed,
+            select: None,
+            hold_out: None,
+        };
         let reads = self.measures();
         let (calibration, bos) = if reads { text.read(&folder, &config, watch)? } else { (Sequences::nothing(), String::new()) };
 
@@ -149,6 +158,7 @@ impl QuantizeJob {
             few_tokens: few,
             asked: mine.outcome,
             perplexity: texts.first().cloned(),
+            excess: TextReports::new(&texts, self.calibration.as_deref()).excess(),
             texts,
             layers: done.records,
             already_finished: false,

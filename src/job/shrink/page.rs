@@ -18,9 +18,7 @@ impl ShrinkReport {
         let model =
             self.job.model.as_deref().and_then(|m| m.file_name()).map_or("?".into(), |n| n.to_string_lossy().into_owned());
         let mut page = Page::new(format!("Made smaller by {}: {model}", self.chosen_by())).table(&self.sizes());
-        for perplexity in &self.texts {
-            page = perplexity.on(page)?;
-        }
+        page = self.perplexities().on(page)?;
         if let Some(mixture) = &self.mixture {
             let [experts, active] =
                 [mixture.experts, mixture.active].map(|[before, after]| format!("{before} before, {after} after"));

@@ -5,7 +5,7 @@ use super::times::DecodeTimes;
 use crate::Result;
 use crate::eval::Census;
 use crate::io::Folder;
-use crate::job::PerplexityReport;
+use crate::job::excess::{Excess, PerplexityReport, TextReports};
 use crate::lm::Config;
 use crate::prune::{BlockWidths, ExpertRecord, LayerChoice, SearchRecord, SubLayerChoice, Tried, UnitRecord};
 use crate::report::{Cell, Table};
@@ -107,12 +107,20 @@ pub struct ShrinkReport {
     pub perplexity: Option<PerplexityReport>,
     /// The same of every text.
     pub texts: Vec<PerplexityReport>,
+    /// What was lost on them, at home and abroad; `None` without texts, and in records of builds that did not say it.
+    #[serde(default)]
+    pub excess: Option<Excess>,
     /// Whether the run was finished before, so that nothing was done.
     #[serde(default, skip_serializing_if = "is_false")]
     pub already_finished: bool,
 }
 
 impl ShrinkReport {
+    /// The perplexities of its texts.
+    pub(super) fn perplexities(&self) -> TextReports<'_> {
+        TextReports::new(&self.texts, self.job.calibration.as_deref())
+    }
+
     /// The record with counts in the place of long lists: what the command says with `--json`.
     ///
     /// # Errors
@@ -212,19 +220,9 @@ impl ShrinkReport {
             self.seconds,
             self.peak_bytes.map_or(String::new(), |bytes| format!(", {:.2} GB at most", bytes as f64 / 1e9))
         );
-        for p in &self.texts {
-            text += &format!(
-                "perplexity of {}: {:.4} before, {:.4} after; context {}, {} windows, BOS: {}\n",
-                p.text.display(),
-                p.before,
-                p.after,
-                p.context,
-                p.windows,
-                p.bos
-            );
-            if let (true, Some(before), Some(after)) =
-                (self.job.vocabulary.is_some(), p.bits_per_byte_before, p.bits_per_byte_after)
-            {
+        text += &self.perplexities().to_text();
+        for p in self.texts.iter().filter(|_| self.job.vocabulary.is_some()) {
+            if let (Some(before), Some(after)) = (p.bits_per_byte_before, p.bits_per_byte_after) {
                 let [a, b] = [before, after].map(f64::exp2);
                 text += &format!("  of other tokens: {a:.4} a byte before, {b:.4} after ({before:.4} and {after:.4} bits)\n");
             }

@@ -11,6 +11,7 @@ use crate::data::Sequences;
 use crate::eval::peak_memory;
 use crate::io::{FolderWriter, Output, outputs};
 use crate::job::event::Event;
+use crate::job::excess::TextReports;
 use crate::job::inputs::{CalibrationText, activation_bytes, calibration_files, open_whole, remarks, scratch_folder};
 use crate::job::quality::{Quality, Texts, texts_of};
 use crate::job::standing::{Mine, Standing, is_of_another_run};
@@ -69,7 +70,15 @@ impl ShrinkJob {
         let bytes = activation_bytes(self.activation_bytes()?, gradients_wanted, &folder);
         let memory = ActivationMemory::new(bytes, scratch_folder(self.scratch.as_deref(), out)?);
         let (file, seed) = (self.calibration.as_deref(), self.seed);
-        let text = CalibrationText { file, samples: self.samples, context: self.context, bos: self.bos, seed };
+        let text = CalibrationText {
+            file,
+            samples: self.samples,
+            context: self.context,
+            bos: self.bos,
+            seed,
+            select: None,
+            hold_out: None,
+        };
         // What scores are of is compared where it is said, even if nothing is measured.
         let compares = reuses && self.calibration.is_some();
         let nothing = || (Sequences::nothing(), String::new());
@@ -143,6 +152,7 @@ impl ShrinkJob {
             isa: Isa::chosen().map(Isa::name).unwrap_or_default().to_string(),
             asked: mine.outcome,
             perplexity: texts.first().cloned(),
+            excess: TextReports::new(&texts, self.calibration.as_deref()).excess(),
             texts,
             already_finished: false,
         };

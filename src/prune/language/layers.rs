@@ -57,6 +57,12 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     true
 }
 
+/// The kind of a layer: its name behind the number of its block, `mlp.down_proj`.
+pub(crate) fn layer_kind(layer: &str) -> String {
+    let behind: Vec<&str> = layer.split('.').skip_while(|part| part.parse::<usize>().is_err()).skip(1).collect();
+    if behind.is_empty() { layer.to_string() } else { behind.join(".") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::matches;

@@ -22,12 +22,14 @@ mod layers;
 mod gradients;
 mod evaluator;
 mod reconstruct;
+mod generalise;
 mod walk;
 mod record;
 mod read_ahead;
 mod budgets;
 mod levels;
 mod resume;
+mod prune_layer;
 mod run;
 
 pub use activations::ActivationMemory;
@@ -35,9 +37,10 @@ pub(super) use activations::{Activations, MemoryBudget};
 pub(super) use before::mask_before;
 pub use budgets::{BlockOutliers, allocated, allocated_with, of_blocks, outliers};
 pub use check::check_measurable;
+pub use generalise::{ChosenOnTexts, Generalisation};
 pub use gradients::SequenceGradients;
-pub(crate) use layers::matches;
 pub use layers::{LanguageLayer, language_layers};
+pub(crate) use layers::{layer_kind, matches};
 pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
 pub(super) use read_ahead::read_ahead;
 pub use read_ahead::{LayerRanking, ReadProgress};
@@ -109,6 +112,8 @@ pub struct LanguagePruning<'a> {
     pub correction: Option<Correction>,
     /// Whether each block is trained after it is pruned, to give what the dense one gives. Only with [`CalibrationInputs::Pruned`].
     pub reconstruction: Option<BlockReconstruction>,
+    /// How what is fitted on a calibration is kept from being learnt by heart.
+    pub generalisation: Generalisation,
     /// Gradients, where the pruner needs them.
     pub gradients: Option<&'a SequenceGradients>,
     /// Where activations lie while the run lasts.
@@ -122,6 +127,7 @@ impl fmt::Debug for LanguagePruning<'_> {
         all.field("budgets", &self.budgets).field("inputs", &self.inputs).field("sequential", &self.sequential);
         all.field("correction", &self.correction)
             .field("reconstruction", &self.reconstruction)
+            .field("generalisation", &self.generalisation)
             .field("gradients", &self.gradients)
             .field("memory", &self.memory)
             .finish()

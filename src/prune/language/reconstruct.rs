@@ -10,8 +10,8 @@
 //! B is attention, and then the feed-forward layers, each once its layers are pruned and before anything behind it is measured; both together where
 //! they run side by side or where a block is measured at once. h are the hidden states that the pruned model gives before it, T those that the dense
 //! model gives behind it. AdamW without decay, a sequence a step, warm-up over a twentieth of the steps and half a cosine to a fifth of the rate. What
-//! the masks drop stays 0 through every step. One of eight parts of the calibration is kept aside; after each pass the error there is measured, and
-//! the least stays.
+//! the masks drop stays 0 through every step. One of eight parts of the calibration is kept aside, or a text that is held out; after each pass the error
+//! there is measured, and the least stays.
 //!
 //! Departure: errors are relative to each token. What follows reads hidden states through a norm, and those of a few tokens are a thousand times as
 //! large as others: their squares would be most of the sum.
@@ -159,12 +159,33 @@ impl Trained {
     }
 }
 
+/// The parts of the hidden states: where their tokens stand, and those of a text that is held out, which are only looked at.
+pub(super) struct Parts<'a> {
+    pub positions: &'a [Positions],
+    pub judged: Vec<usize>,
+}
+
+impl Parts<'_> {
+    /// The parts that are only looked at, and those that are learnt from. Without a text that is held out every eighth is looked at; where there are too
+    /// few parts to keep some aside, all are trained on and looked at.
+    fn split(&self) -> (Vec<usize>, Vec<usize>) {
+        let count = self.positions.len();
+        if !self.judged.is_empty() {
+            return (0..count).partition(|part| self.judged.contains(part));
+        }
+        match count {
+            0..ASIDE => ((0..count).collect(), (0..count).collect()),
+            _ => (0..count).partition(|part| part % ASIDE == ASIDE - 1),
+        }
+    }
+}
+
 /// The relative squared error of a block before and after its reconstruction, means over tokens.
 pub(super) type Errors = (f64, f64);
 
 /// Trains a block whose masks are held. `inputs` and `targets` are the parts of hidden states before what is trained and behind the dense model's, of
-/// tokens `positions`; they are put back as they were. Every eighth part is only looked at: what had the least error there stays, which may be what
-/// the block was before.
+/// tokens `parts`; they are put back as they were. What had the least error on the parts that are only looked at stays, which may be what the block
+/// was before.
 ///
 /// # Errors
 /// If the disk refuses; [`Error::Numerical`] if an error is not finite.
@@ -172,15 +193,10 @@ pub(super) fn reconstruct(
     block: &mut Block,
     (names, trained): (&BTreeSet<String>, Trained),
     (inputs, targets): (&mut Activations, &mut Activations),
-    positions: &[Positions],
+    parts: &Parts<'_>,
     how: BlockReconstruction,
 ) -> Result<Errors> {
-    // Where there are too few parts to keep some aside, all are trained on and looked at.
-    let aside = |part: usize| part % ASIDE == ASIDE - 1;
-    let (judged, learnt): (Vec<usize>, Vec<usize>) = match positions.len() {
-        0..ASIDE => ((0..positions.len()).collect(), (0..positions.len()).collect()),
-        parts => (0..parts).partition(|part| aside(*part)),
-    };
+    let (positions, (judged, learnt)) = (parts.positions, parts.split());
     let of_a_pass: usize = learnt.iter().map(|part| positions[*part].sequences).sum();
     let steps = how.passes * of_a_pass;
     let rate = LearningRate::new(how.learning_rate).warmup(steps.div_ceil(20)).cooldown(Cooldown::Cosine).floor(0.2);

@@ -1,5 +1,6 @@
 //! The layers of a run, and what became of them.
 
+use super::generalise::ChosenOnTexts;
 use crate::lm::Outlined;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,12 @@ pub struct LayerRecord {
     /// Where its block was reconstructed: the block's relative squared error before and after, means over tokens of ‖Δh‖² / ‖h‖² behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconstructed: Option<(f64, f64)>,
+    /// The same error on each text of the calibration that was measured apart, in their order; those held out among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub texts: Vec<f64>,
+    /// What was chosen for the layer on texts that were left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<ChosenOnTexts>,
     /// Seconds of pruning, without measuring.
     pub seconds: f64,
 }

@@ -1,33 +1,26 @@
 //! The run over all blocks: what is written, what is recorded, and how it is taken up again.
 
-use super::before::{mask_before, turned};
 use super::check::check_measurable;
-use super::gradients::with_gradients;
-use super::read_ahead::{read_ahead, turned_weight};
+use super::prune_layer::{PruneLayer, read_back};
+use super::read_ahead::read_ahead;
 use super::reconstruct::{BlockReconstruction, Errors, Trained};
 use super::record::{LayerRecord, Place};
 use super::resume::{begin, fits};
 use super::walk::{DenseBlock, Prune, Walk};
 use super::{CalibrationInputs, LanguagePruning, Sequential};
 use crate::calibrate::LayerStatistics;
-use crate::criteria::Evidence;
 use crate::data::Sequences;
 use crate::eval::peak_memory;
 use crate::io::{Folder, FolderWriter, Layout, Output, RECORDS, WeightsMut};
 use crate::lm::{Config, Outline, load_block};
-use crate::mask::Mask;
 use crate::nn::{Block, Linear};
-use crate::prune::oneshot::prune_one;
-use crate::solve::{Retarget, squared_error};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy)]
@@ -141,6 +134,7 @@ impl Run<'_, '_> {
         let (folder, config, settings) = (self.folder, self.config, self.settings);
         let Run { layers, writer, records, .. } = self;
         let mut saver = Saver::default();
+        let mut layer = PruneLayer::new(settings, folder, records);
         let done = records.iter().map(|r: &LayerRecord| r.block + 1).max().unwrap_or(0);
         let last = layers.iter().filter(|l| settings.budgets.contains_key(&l.name)).map(|l| l.block).max().unwrap_or(0);
         if !Walk::measures(settings) {
@@ -148,8 +142,8 @@ impl Run<'_, '_> {
             for i in done..=last {
                 let pruned = layers.iter().filter(|l| l.block == i && settings.budgets.contains_key(&l.name));
                 let mut fresh = Vec::new();
-                read_ahead(folder, &pruned.collect::<Vec<_>>(), |layer, weight| {
-                    fresh.push(one(layer, weight.view(), &mut LayerStatistics::nothing(), settings, folder, writer)?.0);
+                read_ahead(folder, &pruned.collect::<Vec<_>>(), |place, weight| {
+                    fresh.push(layer.prune(place, weight.view(), &mut LayerStatistics::nothing(), writer)?.0);
                     Ok(())
                 })?;
                 if !fresh.is_empty() {
@@ -179,7 +173,7 @@ impl Run<'_, '_> {
                 }
                 walk.pass(&block, dense.as_ref())?;
             } else {
-                let mut turn = Turn { number: i, settings, folder, writer, fresh: Vec::new() };
+                let mut turn = Turn { number: i, settings, layer: &mut layer, writer, fresh: Vec::new() };
                 walk.block(&mut block, dense.as_ref(), (settings.sequential, settings.inputs), &mut turn)?;
                 let fresh = turn.fresh;
                 records.extend(fresh);
@@ -193,19 +187,19 @@ impl Run<'_, '_> {
 }
 
 /// A block's turn.
-struct Turn<'a, 'p> {
+struct Turn<'t, 'a, 'p> {
     number: usize,
     settings: &'a LanguagePruning<'p>,
-    folder: &'a Folder,
-    writer: &'a mut FolderWriter,
+    layer: &'t mut PruneLayer<'a, 'p>,
+    writer: &'t mut FolderWriter,
     fresh: Vec<LayerRecord>,
 }
 
-impl Prune for Turn<'_, '_> {
+impl Prune for Turn<'_, '_, '_> {
     fn prune(&mut self, block: &mut Block, found: &mut LayerStatistics, names: &[String]) -> Result<()> {
-        let Turn { number, settings, folder, writer, fresh } = self;
+        let Turn { number, settings, layer, writer, fresh } = self;
         names.iter().filter(|n| settings.budgets.contains_key(*n)).try_for_each(|name| {
-            fresh.push(within(block, found, name, *number, settings, folder, writer)?);
+            fresh.push(layer.within(block, found, (name, *number), writer)?);
             Ok(())
         })
     }
@@ -304,85 +298,4 @@ fn take_over(block: &mut Block, settings: &LanguagePruning<'_>, writer: &FolderW
         layer.set_weight(read_back(writer, &layer.tensor(), layer.is_transposed())?)?;
     }
     Ok(())
-}
-
-fn read_back(writer: &FolderWriter, tensor: &str, transposed: bool) -> Result<Array2<f32>> {
-    Ok(turned_weight(writer.read_matrix(tensor)?, transposed))
-}
-
-/// Prunes one layer of a block, writes it, and lets the block go on with what was written.
-fn within(
-    block: &mut Block,
-    found: &mut LayerStatistics,
-    name: &str,
-    number: usize,
-    settings: &LanguagePruning<'_>,
-    folder: &Folder,
-    writer: &mut FolderWriter,
-) -> Result<LayerRecord> {
-    let begun = Instant::now();
-    let misplaced = || Error::unknown_layer(name, std::iter::empty());
-    let layer = block.linears_mut().into_iter().find(|l| l.name() == name).ok_or_else(misplaced)?;
-    let (tensor, transposed) = (layer.tensor(), layer.is_transposed());
-    let weight = layer.dense_weight();
-    let stored = if transposed { (weight.ncols(), weight.nrows()) } else { weight.dim() };
-    let place = Place { block: number, name: name.to_string(), tensor, stored, transposed };
-    let (record, mask) = one(&place, weight.view(), found, settings, folder, writer)?;
-    // What was written may have been rounded.
-    layer.set_weight(read_back(writer, &place.tensor, transposed)?)?;
-    layer.set_mask(Some(mask))?;
-    Ok(LayerRecord { seconds: begun.elapsed().as_secs_f64(), ..record })
-}
-
-/// Prunes one layer and writes it.
-fn one(
-    layer: &Place,
-    weight: ArrayView2<'_, f32>,
-    found: &mut LayerStatistics,
-    settings: &LanguagePruning<'_>,
-    folder: &Folder,
-    writer: &mut FolderWriter,
-) -> Result<(LayerRecord, Mask)> {
-    let begun = Instant::now();
-    let (name, tensor, transposed) = (&*layer.name, &*layer.tensor, layer.transposed);
-    let old = mask_before(tensor, transposed, folder)?;
-    with_gradients(found, name, settings.gradients)?;
-    let measured = found.inputs();
-    let evidence = Evidence { layer: name, weight, mask: old.as_ref(), measured };
-    let in_layer = |e: Error| e.in_layer(name);
-    let target = match settings.correction {
-        None => None,
-        Some(c) => {
-            let inputs = found.crossed.as_ref().map(|m| (c.inputs, m.matrix()));
-            let stream = found.drift.as_ref().map(|m| (c.hidden_states, m.matrix()));
-            Some(Retarget { damping: c.damping, inputs, hidden_states: stream }.run(&evidence).map_err(in_layer)?)
-        }
-    };
-    let evidence = Evidence { weight: target.as_ref().map_or(weight, |t| t.view()), ..evidence };
-    let budget = settings.budgets[name];
-    let pruned = prune_one(&evidence, settings.pruner, settings.pattern, settings.scope, budget)?;
-    let error = pruned.loss.zip(measured.gram.as_ref()).map(|(loss, gram)| {
-        let whole = squared_error(&evidence.weight, &Array2::zeros(evidence.weight.dim()), gram);
-        if whole > 0.0 { loss / whole } else { 0.0 }
-    });
-    let moved = fraction_moved(weight, &pruned.weight);
-    let (shape, kept, tokens) = (pruned.mask.dim(), pruned.mask.kept(), measured.tokens);
-    if transposed {
-        writer.write(tensor, &pruned.weight.t())?;
-    } else {
-        writer.write(tensor, &pruned.weight)?;
-    }
-    writer.write_mask(tensor, &turned(pruned.mask.clone(), transposed))?;
-    let (layer, block, seconds) = (name.to_string(), layer.block, begun.elapsed().as_secs_f64());
-    let routed = found.routed;
-    Ok((LayerRecord { layer, block, shape, kept, tokens, routed, error, moved, reconstructed: None, seconds }, pruned.mask))
-}
-
-/// ‖Ŵ − W‖² / ‖W‖²; 0 of a weight that is 0 and stays it, none of one that does not.
-fn fraction_moved(weight: ArrayView2<'_, f32>, pruned: &Array2<f32>) -> Option<f64> {
-    let (moved, whole) = weight.iter().zip(pruned).fold((0.0, 0.0), |(moved, whole), (&w, &p)| {
-        let (w, p) = (f64::from(w), f64::from(p));
-        (moved + (p - w) * (p - w), whole + w * w)
-    });
-    if moved > 0.0 { (whole > 0.0).then(|| moved / whole) } else { Some(0.0) }
 }

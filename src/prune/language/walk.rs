@@ -6,7 +6,7 @@ pub(in crate::prune) use self::experts::DenseBlock;
 use self::experts::{Routes, Without};
 use super::activations::{ActivationMemory, Activations, MemoryBudget};
 use super::check::check_measurable;
-use super::reconstruct::{BlockReconstruction, Errors, Trained, reconstruct};
+use super::reconstruct::{BlockReconstruction, Errors, Parts, Trained, reconstruct};
 use super::{CalibrationInputs, LanguagePruning, Sequential};
 use crate::Result;
 use crate::calibrate::{InputStatistics, LayerStatistics, ModelStatistics};
@@ -20,6 +20,21 @@ use std::collections::BTreeSet;
 
 /// Tokens of a part of the hidden states, at least one sequence.
 pub(in crate::prune) const PART: usize = 4096;
+
+/// Sequences sorted by their texts, in parts of at most so many tokens, each of one text.
+fn by_text(calibration: &Sequences, most: usize) -> Vec<(usize, Vec<u32>)> {
+    let of = |text: usize| -> Vec<u32> {
+        let own = calibration.iter().enumerate().filter(|(n, _)| calibration.text(*n) == text);
+        own.flat_map(|(_, ids)| ids).copied().collect()
+    };
+    let parts = (0..calibration.text_count()).map(|text| (text, of(text)));
+    parts.flat_map(|(text, ids)| ids.chunks(most).map(|part| (text, part.to_vec())).collect::<Vec<_>>()).collect()
+}
+
+/// The parts that are only judged by; none where no text is held out.
+fn judged(texts: &[usize], held_out: Option<usize>) -> Vec<usize> {
+    held_out.map_or_else(Vec::new, |held| (0..texts.len()).filter(|part| texts[*part] == held).collect())
+}
 
 /// The parts of a block whose layers share an input, or follow one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +112,10 @@ pub(in crate::prune) struct Walk {
     dense: Option<Activations>,
     /// Of each part of the hidden states.
     positions: Vec<Positions>,
+    /// The text of each part, where texts are told apart.
+    texts: Vec<usize>,
+    /// A text that is only judged by.
+    held_out: Option<usize>,
     /// Of arrays that stay in memory.
     room: MemoryBudget,
     /// What is measured.
@@ -120,13 +139,21 @@ impl Walk {
         check_measurable(config)?;
         let ends = EmbeddingHead::for_embedding(folder, config)?;
         let length = calibration.length();
-        let chunks: Vec<&[u32]> = calibration.ids().chunks((PART / length).max(1) * length).collect();
+        let most = (PART / length).max(1) * length;
+        let apart = needs.contains(Need::TextGrams) || calibration.held_out().is_some();
+        let sorted = if apart { by_text(calibration, most) } else { Vec::new() };
+        let chunks: Vec<&[u32]> = match apart {
+            true => sorted.iter().map(|(_, ids)| &ids[..]).collect(),
+            false => calibration.ids().chunks(most).collect(),
+        };
         let room = MemoryBudget::new(memory);
         let needs = if needs.contains(Need::Gram) { needs.without(Need::InputSquares) } else { needs };
         let mut walk = Walk {
             hidden: Activations::new(chunks.len(), &room),
             dense: comparing.then(|| Activations::new(chunks.len(), &room)),
             positions: chunks.iter().map(|c| positions(config, c.len() / length, length, 0)).collect(),
+            texts: sorted.iter().map(|(text, _)| *text).collect(),
+            held_out: calibration.held_out(),
             room,
             needs,
         };
@@ -143,7 +170,13 @@ impl Walk {
     /// What must be measured.
     pub fn needs(settings: &LanguagePruning<'_>) -> Needs {
         let needs = settings.pruner.needs();
-        if settings.correction.is_some() { needs.and(Need::Gram) } else { needs }
+        let needs = if settings.correction.is_some() { needs.and(Need::Gram) } else { needs };
+        needs.union(settings.generalisation.needs())
+    }
+
+    /// Sums over the inputs of layers, of the text of a part.
+    fn statistics(&self, names: Vec<String>) -> InputStatistics {
+        InputStatistics::new(self.needs, names).held_out(self.held_out)
     }
 
     /// Whether anything must run to be measured.
@@ -181,7 +214,8 @@ impl Walk {
         else {
             return Ok(());
         };
-        let found = reconstruct(block, (&names, Trained::Block), (&mut before, targets), &self.positions, how)?;
+        let parts = Parts { positions: &self.positions, judged: judged(&self.texts, self.held_out) };
+        let found = reconstruct(block, (&names, Trained::Block), (&mut before, targets), &parts, how)?;
         prune.trained(block, &names, found)?;
         self.run_again(block, before)
     }
@@ -195,7 +229,8 @@ impl Walk {
         if names.is_empty() {
             return Ok(());
         }
-        let found = reconstruct(block, (&names, what), (&mut self.hidden, targets), &self.positions, how)?;
+        let parts = Parts { positions: &self.positions, judged: judged(&self.texts, self.held_out) };
+        let found = reconstruct(block, (&names, what), (&mut self.hidden, targets), &parts, how)?;
         prune.trained(block, &names, found)
     }
 
@@ -234,10 +269,12 @@ impl Walk {
     /// All layers measured with the block as it is, then pruned; the hidden states go on from the dense block or from the pruned one.
     pub fn at_once(&mut self, block: &mut Block, inputs: CalibrationInputs, prune: &mut dyn Prune) -> Result<()> {
         let before_experts = if block.mixture().is_some() { Some(self.copy()?) } else { None };
-        let mut statistics = ModelStatistics::new(self.needs);
+        let mut statistics = ModelStatistics::new(self.needs).held_out(self.held_out);
+        let texts = self.texts.clone();
         for (i, at) in self.positions.iter().enumerate() {
             let before = self.hidden.take(i)?;
             let mut h = before.clone();
+            statistics.of_text(texts.get(i).copied().unwrap_or(0));
             block.forward(&mut h, at, &mut Without::experts(block, &mut statistics));
             statistics.check()?;
             self.hidden.put(i, if inputs == CalibrationInputs::Dense { h } else { before })?;
@@ -274,7 +311,8 @@ impl Walk {
 
     fn in_turn(&mut self, block: &mut Block, beside: Option<&DenseBlock<'_>>, prune: &mut dyn Prune) -> Result<()> {
         let dense = beside.map(DenseBlock::block);
-        let needs = self.needs;
+        let texts = self.texts.clone();
+        let of = |i: usize| texts.get(i).copied().unwrap_or(0);
         let parts = self.positions.len();
         let new = || Activations::new(parts, &self.room);
         let (mut mixed, mut dense_mixed, mut inner, mut dense_inner) = (new(), new(), new(), new());
@@ -285,9 +323,10 @@ impl Walk {
         if shared {
             names.extend(Part::Feed.names(block));
         }
-        let mut tally = InputStatistics::new(needs, names.clone());
-        self.each(dense, |_, h, other| {
+        let mut tally = self.statistics(names.clone());
+        self.each(dense, |i, h, other| {
             let x = block.attention_x(h);
+            tally.of_text(of(i));
             tally.add(&x)?;
             other.map_or(Ok(()), |(block, h)| tally.compare(&x, &block.attention_x(h), None))
         })?;
@@ -298,9 +337,10 @@ impl Walk {
             dense.filter(|_| !parallel && block.mixture().is_none() && prune.training(block, Trained::Attention).is_some());
 
         let names = Part::Output.names(block);
-        let mut tally = InputStatistics::new(needs, names.clone());
+        let mut tally = self.statistics(names.clone());
         self.each(dense, |i, h, other| {
             let x = block.mixed(&block.attention_x(h), &at[i]);
+            tally.of_text(of(i));
             tally.add(&x)?;
             if let Some((dense, from)) = other {
                 let from_x = dense.mixed(&dense.attention_x(from), &at[i]);
@@ -358,12 +398,13 @@ impl Walk {
 
         if !shared {
             let names = Part::Feed.names(block);
-            let mut tally = InputStatistics::new(needs, names.clone());
+            let mut tally = self.statistics(names.clone());
             self.each(dense, |i, h, other| {
                 if !parallel {
                     block.add_attention(h, &mixed.take(i)?);
                 }
                 let x = block.feed_x(h);
+                tally.of_text(of(i));
                 tally.add(&x)?;
                 if let Some((dense, from)) = other {
                     if !parallel && halves.is_none() {
@@ -377,9 +418,10 @@ impl Walk {
         }
 
         let names = Part::Down.names(block);
-        let mut tally = InputStatistics::new(needs, names.clone());
+        let mut tally = self.statistics(names.clone());
         self.each(dense, |i, h, other| {
             let x = block.inner(&block.feed_x(h));
+            tally.of_text(of(i));
             tally.add(&x)?;
             if let Some((dense, from)) = other {
                 let from_x = dense.inner(&dense.feed_x(from));

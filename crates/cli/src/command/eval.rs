@@ -1,6 +1,7 @@
 //! `lacuna eval DIR`: perplexity of a text, multiple choice, last words, named tasks.
 
-use super::model::{bar, of, open, stored};
+use super::model::{bar, decoder, of, open, stored};
+use super::place::{self, Force};
 use super::texts::{bos, say_overflow};
 use super::{print, print_json};
 use clap::Parser;
@@ -10,13 +11,14 @@ use lacuna::eval::{
     answer, guess, peak_memory, read_lines,
 };
 use lacuna::io::Folder;
+use lacuna::job::{PerplexityReport, TextReports, calibration_of};
 use lacuna::lm::{Config, Inference, LanguageModel, Running};
-use lacuna::report::{Cell, Table};
+use lacuna::report::{Cell, Page, Table};
 use lacuna::text::Tokenizer;
 use lacuna::{Error, Result};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Bytes of features that a streamed model keeps between its blocks.
 const FEATURES: usize = 512 << 20;
@@ -29,6 +31,17 @@ pub struct Args {
     /// A text, as it is: tokenised once, cut into windows without overlap, the tail dropped; several as a.txt,b.txt
     #[arg(long, value_name = "FILE", required_unless_present_any = ["choices", "last_word", "tasks"])]
     text: Option<PathBuf>,
+    /// The model that this one was made of: what was lost on each text, ln(perplexity / its), and the means over texts of the calibration's kind and over others
+    #[arg(long, value_name = "DIR", requires = "text")]
+    against: Option<PathBuf>,
+    /// What this model was calibrated on, by whose name texts are of its kind [default: as the folder's record says]
+    #[arg(long, value_name = "FILE", requires = "against")]
+    calibration: Option<PathBuf>,
+    /// A page with the texts as a table and as figures
+    #[arg(long, value_name = "FILE.html", requires = "against")]
+    page: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
     /// Tokens of a window
     #[arg(long, default_value_t = 1024)]
     context: usize,
@@ -71,15 +84,16 @@ const QUESTION: usize = 1024;
 pub fn run(args: &Args) -> Result<()> {
     let running: Running = args.format.parse()?;
     let bits = args.activation_bits.parse()?;
-    let (folder, config) = open(&args.dir)?;
-    if !config.is_decoder() {
-        return Err(Error::malformed(&args.dir, format!("is an {}; eval measures decoders", config.kind())));
-    }
+    let (folder, config) = opened(&args.dir)?;
     // What is to be measured is read before the weights, so that what is wrong with it shows at once.
     let cut = |path: PathBuf| {
         Windows::read(&path, &folder, &config, args.context, args.windows, args.bos).map(|windows| (path, windows))
     };
     let texts = args.text.as_deref().map_or(Ok(vec![]), text_files)?;
+    if let Some(page) = &args.page {
+        place::file(page, &texts.iter().map(PathBuf::as_path).collect::<Vec<_>>(), args.force.force)?;
+    }
+    let before = args.against.as_ref().map(|dir| before(args, dir, &texts)).transpose()?;
     let cut = texts.into_iter().map(cut).collect::<Result<Vec<_>>>()?;
     let asked = Asked::read(args, &folder, &config)?;
     let weights: usize = folder.names().filter_map(|n| folder.info(n).ok()).map(|t| 4 * t.elements()).sum();
@@ -112,7 +126,11 @@ pub fn run(args: &Args) -> Result<()> {
             None => Evaluated::Streamed { folder: &folder, config: &config, features: FEATURES },
         };
         let scores: Vec<TextScore> = cut.iter().map(|text| score(args, text, of_model)).collect::<Result<_>>()?;
-        add(perplexities(args, &scores, &config)?);
+        let (mut value, mut lines) = perplexities(args, &scores, &config)?;
+        if let Some(before) = &before {
+            lines = lines + "\n" + &against(args, before, &scores, &mut value)?;
+        }
+        add((value, lines));
     }
     if let (Some(model), Some(asked)) = (&model, &asked) {
         if let Some((questions, joined)) = &asked.choices {
@@ -132,6 +150,49 @@ pub fn run(args: &Args) -> Result<()> {
         format!("peak memory {shown}; the weights in f32 are {:.0} MB", weights as f64 / 1e6),
     ));
     if args.json { print_json(&report) } else { print(&(lines.join("\n") + "\n")) }
+}
+
+/// Opens a decoder's folder.
+fn opened(dir: &Path) -> Result<(Folder, Config)> {
+    let (folder, config) = open(dir)?;
+    match config.is_decoder() {
+        true => Ok((folder, config)),
+        false => Err(Error::malformed(dir, format!("is an {}; eval measures decoders", config.kind()))),
+    }
+}
+
+/// Measures the texts by the model that this one was made of, which is let go before the other is read. Texts are cut by its own tokenizer.
+fn before(args: &Args, dir: &Path, texts: &[PathBuf]) -> Result<Vec<TextScore>> {
+    let (folder, config) = opened(dir)?;
+    let model = if args.stream { None } else { Some(decoder(&folder, config.clone())?) };
+    let of_model = match &model {
+        Some(model) => Evaluated::Memory(model),
+        None => Evaluated::Streamed { folder: &folder, config: &config, features: FEATURES },
+    };
+    let one = |text: &PathBuf| {
+        let windows = Windows::read(text, &folder, &config, args.context, args.windows, args.bos)?;
+        score(args, &(text.clone(), windows), of_model)
+    };
+    texts.iter().map(one).collect()
+}
+
+/// What was lost on each text, in words; `texts` of the report has it too, the means are its `excess`.
+fn against(args: &Args, before: &[TextScore], after: &[TextScore], value: &mut Value) -> Result<String> {
+    let others = |a: &TextScore, b: &TextScore| a.text_tokens != b.text_tokens;
+    let reports: Vec<PerplexityReport> =
+        before.iter().zip(after).map(|(a, b)| PerplexityReport::of(a, b, others(a, b))).collect();
+    let calibration = args.calibration.clone().or_else(|| calibration_of(&args.dir));
+    let reports = TextReports::new(&reports, calibration.as_deref());
+    for (text, report) in value["texts"].as_array_mut().into_iter().flatten().zip(reports.texts()) {
+        (text["before"], text["after"], text["excess"]) = (json!(report.before), json!(report.after), json!(report.excess));
+    }
+    (value["against"], value["calibration"], value["excess"]) =
+        (json!(args.against), json!(calibration), json!(reports.excess()));
+    if let Some(path) = &args.page {
+        let page = reports.on(Page::new(format!("{}: what was lost on texts", args.dir.display())))?;
+        lacuna::io::atomic::write_bytes(path, page.to_html().as_bytes())?;
+    }
+    Ok(reports.to_text().trim_end().to_string())
 }
 
 /// Measures one text.

@@ -149,7 +149,7 @@ fn what_is_wrong_with_a_recipe_is_one_line_that_names_file_key_and_value() {
         folder.refuses(&["prune", "--recipe", "r.toml", "model.safetensors", "out.safetensors"])
     };
     for (text, line) in [
-        ("sparsty = 0.5", "r.toml: no setting is named 'sparsty' among 38; did you mean 'sparsity'?"),
+        ("sparsty = 0.5", "r.toml: no setting is named 'sparsty' among 43; did you mean 'sparsity'?"),
         ("sparsity = \"half\"", "r.toml: sparsity: \"half\": invalid type: string \"half\", expected f64"),
         ("sparsity = 1.5", "r.toml: sparsity: 1.5 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),
         ("sparsity = 0.5\nmethod = \"magnitud\"", "r.toml: no method is named 'magnitud' among 13; did you mean 'magnitude'?"),

@@ -111,6 +111,8 @@ impl Walk {
     ) -> Result<()> {
         let Some(mixture) = block.mixture() else { return Ok(()) };
         let count = mixture.experts().len() + usize::from(mixture.shared().is_some());
+        let texts = self.texts.clone();
+        let of = |i: usize| texts.get(i).copied().unwrap_or(0);
         for number in 0..count {
             let Some(before) = expert(block, number) else { continue };
             let [first, last] = names(before);
@@ -121,10 +123,11 @@ impl Walk {
 
             let whole = dense.map(|dense| dense.expert(number)).transpose()?.flatten();
             let dense = dense.map(DenseBlock::block);
-            let mut tally = InputStatistics::new(self.needs, first.clone());
+            let mut tally = self.statistics(first.clone());
             let here: &Block = block;
             self.each(dense, |i, h, other| {
                 let x = pick(&here.feed_x(h), rows(i));
+                tally.of_text(of(i));
                 tally.add(&x)?;
                 other.map_or(Ok(()), |(dense, from)| tally.compare(&x, &pick(&dense.feed_x(from), rows(i)), None))
             })?;
@@ -132,9 +135,10 @@ impl Walk {
 
             let here: &Block = block;
             let Some(inside) = before.as_ref().or_else(|| expert(here, number)) else { continue };
-            let mut tally = InputStatistics::new(self.needs, last.clone());
+            let mut tally = self.statistics(last.clone());
             self.each(dense, |i, h, other| {
                 let x = inside.inner_of(&pick(&here.feed_x(h), rows(i)));
+                tally.of_text(of(i));
                 tally.add(&x)?;
                 let Some((dense, from)) = other else { return Ok(()) };
                 let Some(expert) = &whole else { return Ok(()) };

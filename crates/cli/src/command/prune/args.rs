@@ -6,7 +6,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgGroup, Parser, ValueEnum};
 use lacuna::data::Bos;
 use lacuna::io::Packing;
-use lacuna::job::{Methods, PruneJob};
+use lacuna::job::{ChosenSetting, Methods, PruneJob};
+use lacuna::lm::CalibrationSelection;
 use lacuna::mask::Scope;
 use lacuna::prune::{CalibrationInputs, Cost, Sequential};
 use std::path::PathBuf;
@@ -163,6 +164,22 @@ pub struct Language {
     /// Let each layer make up for this fraction of what earlier ones changed: of their inputs, or of their inputs and of the hidden states, as 1 or 1,0.5
     #[arg(long, value_name = "FRACTIONS")]
     pub correct: Option<String>,
+    /// Which sequences of each source are calibrated on: random, clusters (one of each cluster of activations), perplexity:LOW-HIGH (a band of ranks) [default:
+    /// random of several sources, the first of one file]
+    #[arg(long, value_name = "RULE")]
+    pub select: Option<CalibrationSelection>,
+    /// Draw Gram matrices towards their diagonal, or towards it and the mean over texts, by these fractions, as 0.1 or 0.1,0.5
+    #[arg(long, value_name = "FRACTIONS")]
+    pub shrinkage: Option<String>,
+    /// Solve each layer so many times, sources weighing more where their error is worst; the solve with the least worst error stays
+    #[arg(long, value_name = "SOLVES", num_args = 0..=1, require_equals = true, default_missing_value = "4")]
+    pub robust: Option<usize>,
+    /// Choose these on sources that are left out, each in turn or those of --hold-out: damping and shrinkage, by kind of layer; correct, layer by layer, up to --correct
+    #[arg(long, value_name = "SETTINGS", value_delimiter = ',')]
+    pub choose: Vec<ChosenSetting>,
+    /// A source of --calibration that is only judged by: by --choose, and where --reconstruct-blocks stops
+    #[arg(long, value_name = "SOURCE")]
+    pub hold_out: Option<String>,
     /// Prune only layers whose names contain this or match it with *; may be given several times
     #[arg(long, value_name = "LAYER")]
     pub only: Vec<String>,

@@ -54,6 +54,10 @@ pub fn of(args: &Args, methods: &Methods) -> Result<PruneJob> {
         reconstruct: "reconstruct" = wanted.reconstruct;
         reconstruct_blocks: "reconstruct-blocks" = wanted.reconstruct_blocks;
         reconstruct_rate: "reconstruct-rate" = wanted.reconstruct_rate;
+        select: "select" = wanted.select;
+        robust: "robust" = wanted.robust;
+        choose: "choose" = wanted.choose.clone();
+        hold_out: "hold-out" = wanted.hold_out.clone();
         only: "only" = wanted.only.clone();
         activations: "activations" = wanted.activations;
         scratch: "scratch" = wanted.scratch.clone();
@@ -70,7 +74,10 @@ pub fn of(args: &Args, methods: &Methods) -> Result<PruneJob> {
         offspring: "offspring" = wanted.search.offspring;
     }
     if let Some(text) = &wanted.correct {
-        job.correct = fractions(text)?;
+        job.correct = fractions("correct", text)?;
+    }
+    if let Some(text) = &wanted.shrinkage {
+        job.shrinkage = fractions("shrinkage", text)?;
     }
     (job.force, job.resume) = (args.force.force, wanted.resume);
     Ok(job)
@@ -93,7 +100,7 @@ fn sparsities(given: &[String]) -> Result<BTreeMap<String, f64>> {
 }
 
 /// One or two fractions behind one another.
-fn fractions(text: &str) -> Result<Vec<f64>> {
-    let refuse = || Error::invalid_option("correct", format!("'{text}' is not one or two fractions in [0, 1], as 1 or 1,0.5"));
+fn fractions(option: &str, text: &str) -> Result<Vec<f64>> {
+    let refuse = || Error::invalid_option(option, format!("'{text}' is not one or two fractions in [0, 1], as 1 or 1,0.5"));
     text.split(',').map(|s| s.trim().parse().map_err(|_| refuse())).collect()
 }

@@ -1,7 +1,7 @@
 //! Losses of a model that need not fit into memory.
 
 use crate::io::Weights;
-use crate::lm::{Config, EmbeddingHead, load_block, next_tokens, positions};
+use crate::lm::{Config, EmbeddingHead, Outline, load_block, next_tokens, positions};
 use crate::nn::transformer::Linear;
 use crate::{Error, Result};
 use std::ops::ControlFlow;
@@ -27,6 +27,8 @@ pub fn streamed_losses(
         let reason = format!("an {} has no perplexity of a text alone", config.kind());
         return Err(Error::invalid_option("model_type", reason));
     }
+    // What does not fit shows before anything is read.
+    Outline::of(weights, config)?;
     let longest = windows.iter().map(Vec::len).max().unwrap_or(1);
     let group = (budget / (size_of::<f32>() * longest * config.hidden()).max(1)).max(1);
     let (steps, mut done) = (windows.len().div_ceil(group) * config.layers(), 0);

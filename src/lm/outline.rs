@@ -75,10 +75,11 @@ impl Outline {
     /// The outline of a model under the names of these weights (files of the bare model leave a prefix out).
     ///
     /// # Errors
-    /// If a linear layer's tensor is missing or has another shape than the config says; the error names it. No numbers are
+    /// If a linear layer's tensor is missing or has another shape than the config says, or there is another number of blocks; the error names it. No numbers are
     /// read, unless there are two tensors that may be one: an embedding and a head that the config ties.
     pub fn of(weights: &dyn Weights, config: &Config) -> Result<Outline> {
         let (reader, recipe) = (Reader::new(weights, config), config.recipe());
+        reader.depth()?;
         let (mut layers, mut routers) = (Vec::new(), Vec::new());
         for i in 0..config.layers() {
             let (stack, place) = recipe.place(i);

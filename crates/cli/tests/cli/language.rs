@@ -411,7 +411,7 @@ fn a_model_that_contradicts_itself_is_refused_by_tensor_and_shape() {
     };
     with("model_type", "mamba".into(), &["mamba", "llama", "gemma2", "t5"]);
     with("intermediate_size", 52.into(), &["mlp.gate_proj.weight", "[52, 32]", "[48, 32]"]);
-    with("num_hidden_layers", 3.into(), &["model.layers.2.", "missing"]);
+    with("num_hidden_layers", 3.into(), &["have 2 blocks", "the config says 3"]);
     with("num_key_value_heads", 3.into(), &["num_key_value_heads", "3"]);
     with("hidden_size", "wide".into(), &["hidden_size", "wide"]);
     fs::write(&path, config.to_string()).unwrap();

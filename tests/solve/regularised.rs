@@ -211,7 +211,8 @@ fn shares_are_those_of_the_least_error_on_texts_left_out() {
             let (crossed, drift) = (sum(&|t| t.crossed.matrix().clone()), sum(&|t| t.drifted.matrix().clone()));
             let measured = Measured { tokens: 20, gram: Some(gram), ..Measured::default() };
             let retarget = Retarget { damping, inputs: Some((a, &crossed)), hidden_states: Some((b, &drift)) };
-            texts[left_out].error(&w, &retarget.run(&Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) }).unwrap())
+            texts[left_out]
+                .error(&w, &retarget.run(&Evidence { measured: &measured, ..Evidence::weight_only("fc1", &w) }).unwrap())
         };
         (0..3).map(one).sum()
     };

@@ -6,6 +6,8 @@ use lacuna::rng::Seed;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "../papers/calibration_data/main.rs"]
+mod calibration_data;
 #[path = "../papers/distilling_knowledge/main.rs"]
 mod distilling_knowledge;
 #[path = "../papers/minitron/main.rs"]
@@ -51,7 +53,8 @@ const PAPERS: [Paper; 7] = [
 ];
 
 /// Those whose full run has left no numbers yet: they are held to their claims at quick scale alone.
-const QUICK_ALONE: [Paper; 8] = [
+const QUICK_ALONE: [Paper; 9] = [
+    ("calibration_data", calibration_data::run, calibration_data::draw),
     ("learning_weights_and_connections", learning_weights_and_connections::run, learning_weights_and_connections::draw),
     ("minitron", minitron::run, minitron::draw),
     ("movement_pruning", movement_pruning::run, movement_pruning::draw),
@@ -219,6 +222,11 @@ fn optimal_brain_damage_holds_at_quick_scale() {
 #[test]
 fn optimal_brain_surgeon_holds_at_quick_scale() {
     holds("optimal_brain_surgeon");
+}
+
+#[test]
+fn calibration_data_holds_at_quick_scale() {
+    holds("calibration_data");
 }
 
 #[test]

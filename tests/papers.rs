@@ -6,6 +6,8 @@ use lacuna::rng::Seed;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "../papers/calibration_data/main.rs"]
+mod calibration_data;
 #[path = "../papers/distilling_knowledge/main.rs"]
 mod distilling_knowledge;
 #[path = "../papers/language_model_pruning/main.rs"]
@@ -62,7 +64,8 @@ const PAPERS: [Paper; 12] = [
 ];
 
 /// Those whose full run has left no numbers yet: they are held to their claims at quick scale alone.
-const QUICK_ALONE: [Paper; 6] = [
+const QUICK_ALONE: [Paper; 7] = [
+    ("calibration_data", calibration_data::run, calibration_data::draw),
     ("language_model_pruning", language_model_pruning::run, language_model_pruning::draw),
     ("learning_weights_and_connections", learning_weights_and_connections::run, learning_weights_and_connections::draw),
     ("minitron", minitron::run, minitron::draw),
@@ -233,6 +236,11 @@ fn optimal_brain_surgeon_holds_at_quick_scale() {
 #[test]
 fn language_model_pruning_holds_at_quick_scale() {
     holds("language_model_pruning");
+}
+
+#[test]
+fn calibration_data_holds_at_quick_scale() {
+    holds("calibration_data");
 }
 
 #[test]

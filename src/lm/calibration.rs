@@ -104,7 +104,10 @@ impl CalibrationMix {
         let names: Vec<String> = self.sources.iter().map(|(source, _)| of(source)).collect();
         let file = |given: &&String| Path::new(given).file_name().is_some_and(|file| file == name);
         let found = names.iter().position(|given| given == name).or_else(|| names.iter().position(|given| file(&given)));
-        found.ok_or_else(|| Error::unknown_name("source of the calibration", name, names.iter().map(String::as_str)))
+        let last =
+            |given: &String| Path::new(given).file_name().map_or(given.clone(), |file| file.to_string_lossy().into_owned());
+        let files: Vec<String> = names.iter().map(last).collect();
+        found.ok_or_else(|| Error::unknown_name("source of the calibration", name, files.iter().map(String::as_str)))
     }
 
     /// Whether what was given names several sources, of which sequences are drawn.
@@ -381,7 +384,7 @@ mod tests {
         assert_eq!(mix.files().count(), 1);
         let mix: CalibrationMix = "a/x.txt,b/y.txt,self".parse().unwrap();
         assert_eq!(["b/y.txt", "y.txt", "self"].map(|name| mix.source(name).unwrap()), [1, 1, 2]);
-        assert!(mix.source("z.txt").unwrap_err().to_string().contains("y.txt"));
+        assert!(mix.source("yz.txt").unwrap_err().to_string().contains("y.txt"));
     }
 
     #[test]

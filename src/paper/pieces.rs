@@ -4,7 +4,7 @@ use super::texts::text_parts;
 use crate::data::{Bos, Windows};
 use crate::eval::{Evaluated, TextScore};
 use crate::io::{Folder, atomic};
-use crate::job::{Event, Methods, PackJob, PruneJob, PruneReport, QuantizeJob, ShrinkJob, TrainJob};
+use crate::job::{Event, Methods, ModelReport, PackJob, PruneJob, PruneReport, QuantizeJob, ShrinkJob, TrainJob};
 use crate::lm::{Config, LanguageModel};
 use crate::rng::Seed;
 use crate::{Error, Result};
@@ -194,6 +194,36 @@ impl Pieces {
         let after = found.map_or(f64::NAN, |p| p.after);
         eprintln!("  seed {}: {to}, perplexity {after:.2}", self.seed.0);
         Ok(after)
+    }
+
+    /// Makes a folder of a GGUF file, `name` among the pieces, and gives its path.
+    ///
+    /// # Errors
+    /// As [`Gguf::open`](crate::io::Gguf::open) and [`import_checked`](crate::io::import_checked).
+    pub fn import(&self, name: &str, file: &Path) -> Result<PathBuf> {
+        let out = self.path(name);
+        if !out.is_dir() {
+            crate::io::gguf::import(&crate::io::gguf::Gguf::open(file)?, &out, None)?;
+        }
+        Ok(out)
+    }
+
+    /// Prunes a model's folder as `job` says, which names neither, and gives the record, which is kept as `name.json`; the folder that was written is not kept.
+    ///
+    /// # Errors
+    /// As [`PruneJob::run`]; [`Error::Malformed`] for a record that is damaged.
+    pub fn prune_report(&self, (model, name): (&Path, &str), job: PruneJob) -> Result<ModelReport> {
+        let (out, kept) = (self.path(name), self.path(&format!("{name}.json")));
+        if !kept.is_file() {
+            let report = job.model(model).out(&out).resume(true).run(&Methods::standard(), &mut quiet)?;
+            let wrong = |e: serde_json::Error| Error::invalid_option("record", e.to_string());
+            crate::io::atomic::write_bytes(&kept, &serde_json::to_vec(&report).map_err(wrong)?)?;
+            std::fs::remove_dir_all(&out).map_err(|e| Error::io(&out, e))?;
+        }
+        let bytes = std::fs::read(&kept).map_err(|e| Error::io(&kept, e))?;
+        let report: ModelReport = serde_json::from_slice(&bytes).map_err(|e| Error::malformed(&kept, e.to_string()))?;
+        eprintln!("  seed {}: {name}, {}", self.seed.0, report.excess.map_or(String::new(), |e| format!("excess {:.3}", e.mean)));
+        Ok(report)
     }
 }
 

@@ -222,7 +222,7 @@ fn a_check_reads_no_model_and_names_setting_value_and_range() {
         (job.clone().method("sparsgpt"), "no method is named 'sparsgpt' among 13; did you mean 'sparsegpt'?"),
         (job.clone().sparsity(1.0), "sparsity: 1 is not in [0, 1): 0 keeps all, 0.9 drops nine of ten"),
         (job.clone().samples(usize::MAX), "samples: 18446744073709551615 sequences of 1024 tokens are more than can be counted"),
-        (job.clone().method("alps").bits(4), "bits: is for --method sparsegpt"),
+        (job.clone().method("alps").bits(4), "bits: is for --method sparsegpt or d2prune"),
         (job.clone().correct(1.0, -0.5), "correct: '1,-0.5' is not one or two fractions in [0, 1], as 1 or 1,0.5"),
         (job.clone().levels([0.5]), "levels: is for --allocate sensitivity, dynamic or evolve"),
         (job.clone().save("nm:2:4"), "save: nm:2:4 cannot hold pattern unstructured"),

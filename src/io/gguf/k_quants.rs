@@ -135,6 +135,10 @@ impl KQuant {
 
     /// The block for some numbers. False if a 16-bit float does not hold its scale.
     pub fn encode(self, w: &[f32], block: &mut [u8]) -> bool {
+        // Beyond what any of these types holds; squares would be too large below.
+        if w.iter().any(|w| w.abs() > f16::MAX.to_f32() * 8192.0) {
+            return false;
+        }
         let part = self.part();
         let weights: Vec<f32> = w.chunks_exact(part).flat_map(weights).collect();
         let parts = || w.chunks_exact(part).zip(weights.chunks_exact(part));

@@ -77,7 +77,8 @@ fn calibration_is_selected_and_generalised_by_options() {
     let run = |out: &str, more: &[&str]| {
         let mut args = base.to_vec();
         args.insert(2, out);
-        folder.succeeds(&[&args[..], more].concat());
+        // A selection says on stderr what it took.
+        assert!(folder.run(&[&args[..], more].concat()).status.success(), "{more:?}");
         fs::read(folder.path(&format!("{out}/model.safetensors"))).unwrap()
     };
     let one = ["--calibration", "home-calibration.txt"];

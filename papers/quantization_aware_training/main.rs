@@ -13,7 +13,6 @@ use lacuna::rng::Seed;
 use lacuna::train::{Decay, StepRule, TrainConfig, Trainable, train_moving};
 use lacuna::{Error, Result};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// The text of the quick run: the first chapters of Genesis, King James version.
 const EMBEDDED: &str = include_str!("../minitron/genesis.txt");
@@ -62,7 +61,7 @@ fn networks(options: &Options, seed: Seed) -> Result<Found> {
 type Plan = [usize; 6];
 
 /// The language models: trained whole, rounded, and trained on as few levels.
-fn language(p: Plan, sizes: [usize; 4], folder: &Path, text: &str, seed: Seed) -> Result<Found> {
+fn language(p: Plan, sizes: [usize; 4], folder: &std::path::Path, text: &str, seed: Seed) -> Result<Found> {
     let [vocab, group, context, steps, more, windows] = p;
     let pieces = Pieces::new(folder.join(format!("seed-{}", seed.0)), text, seed)?;
     pieces.llama("random", vocab, sizes, context)?;

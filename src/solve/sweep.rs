@@ -87,7 +87,8 @@ pub(super) struct GroupRounding {
     pub group: usize,
     /// Of each column, in the order of the sweep, the number of its group.
     pub group_of: Vec<usize>,
-    /// Whether steps were found before; else they are found as their group is reached, on the weights as they are by then.
+    /// Whether steps were found before; else they are found as their group is reached, on the weights as they were before its block, or, where weights are chosen
+    /// on the way, as they are by then: what is made up for a dropped weight may lie far beyond the range that its group had.
     pub fixed: bool,
     /// `(out, groups)`, by the numbers of groups.
     pub steps: Array2<Step>,
@@ -149,6 +150,7 @@ impl Sweep {
             let parts = Parts { from, to, group, before: before.as_ref(), triangle: &triangle, activations };
             let work = weight.axis_iter_mut(Axis(0)).into_par_iter().zip(errors.axis_iter_mut(Axis(0)));
             let work = work.zip(kept.axis_iter_mut(Axis(0))).enumerate();
+            let chooses = self.choice.is_some();
             match &mut self.rounding {
                 Rounding::Groups(groups) => {
                     let GroupRounding { grid, group, group_of, fixed, steps, codes } = groups.as_mut();
@@ -158,7 +160,7 @@ impl Sweep {
                         let (Some(w), Some(kept)) = (w.as_slice_mut(), kept.as_slice_mut()) else {
                             unreachable!("made row by row")
                         };
-                        if !fixed {
+                        if !fixed && !chooses {
                             let first = from.next_multiple_of(group.max(1));
                             for start in (first..to).step_by(group.max(1)) {
                                 let stays = |c: &usize| old.is_none_or(|m| m.get(r, *c));
@@ -166,11 +168,19 @@ impl Sweep {
                                 steps[group_of[start]] = grid.fit(of);
                             }
                         }
-                        parts.walk(r, &mut w[from..to], &mut e, kept, &mut |c, value| {
-                            let step = steps[group_of[from + c]];
-                            let code = grid.code(step, value);
-                            codes[from + c] = code;
-                            step.value(code)
+                        let (w, behind) = w.split_at_mut(to);
+                        parts.walk(r, &mut w[from..], &mut e, kept, &mut |c, ahead, stays| {
+                            let at = from + c;
+                            if !fixed && chooses && at.is_multiple_of(group.max(1)) {
+                                let of = (at..at + group).filter(|c| old.is_none_or(|m| m.get(r, *c)));
+                                steps[group_of[at]] = grid.fit(of.map(|c| if c < to { ahead[c - at] } else { behind[c - to] }));
+                            }
+                            if !stays {
+                                return 0.0;
+                            }
+                            let step = steps[group_of[at]];
+                            codes[at] = grid.code(step, ahead[0]);
+                            step.value(codes[at])
                         });
                     });
                 }
@@ -180,7 +190,11 @@ impl Sweep {
                         let (Some(w), Some(kept)) = (w.as_slice_mut(), kept.as_slice_mut()) else {
                             unreachable!("made row by row")
                         };
-                        parts.walk(r, &mut w[from..to], &mut e, kept, &mut |_, value| grids.map_or(value, |g| g.round(r, value)));
+                        parts.walk(r, &mut w[from..to], &mut e, kept, &mut |_, ahead, stays| match (stays, grids) {
+                            (false, _) => 0.0,
+                            (true, None) => ahead[0],
+                            (true, Some(grids)) => grids.round(r, ahead[0]),
+                        });
                     });
                 }
             }
@@ -217,15 +231,15 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Visits the columns of `w`, the block's part of row `r`: decides the groups of an N:M pattern as they are reached, rounds what stays,
-    /// writes what was lost of each column to `errors`, and makes up for it in the columns that follow.
+    /// Visits the columns of `w`, the block's part of row `r`: decides the groups of an N:M pattern as they are reached, asks `meet` what each column becomes, given
+    /// the row from it on and whether it stays, writes what was lost of each column to `errors`, and makes up for it in the columns that follow.
     fn walk(
         &self,
         r: usize,
         w: &mut [f32],
         errors: &mut ndarray::ArrayRef1<f32>,
         kept: &mut [bool],
-        round: &mut impl FnMut(usize, f32) -> f32,
+        meet: &mut impl FnMut(usize, &[f32], bool) -> f32,
     ) {
         let triangle = self.triangle;
         debug_assert_eq!(w.len(), self.to - self.from);
@@ -246,7 +260,7 @@ impl Parts<'_> {
                 }
             }
             kept[c] &= !dropped_before(c);
-            let value = if kept[c] { round(c, w[c]) } else { 0.0 };
+            let value = meet(c, &w[c..], kept[c]);
             let error = (w[c] - value) / triangle[[c, c]];
             errors[c] = error;
             w[c] = value;

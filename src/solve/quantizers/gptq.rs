@@ -12,7 +12,7 @@
 //! | symbol | here |
 //! |---|---|
 //! | λ | [`Gptq::damping`] |
-//! | q | the grid of w_ij's group, fitted as the sweep comes to the group's first column, to the weights as they were before its block; with [`Gptq::static_groups`] to the weights as they were given |
+//! | q | the grid of w_ij's group, fitted as the sweep comes to the group's first column, to the weights as they were before its block; with [`Gptq::prune`] to the weights as they are by then, which pruning moves further than rounding; with [`Gptq::static_groups`] to the weights as they were given |
 //!
 //! A mask that is held: a dropped weight is 0, has the code of 0, and takes no part in a group's range; what was pushed into its place on the way is an error
 //! like any other, which the columns behind it make up for. With [`Gptq::prune`] each block of columns is pruned as it is reached, by

@@ -37,10 +37,13 @@ fn cases(options: &Options) -> Vec<Case> {
     ]
 }
 
+/// Weights kept, and the error before and after training again.
+type Step = (usize, f64, f64);
+
 /// Of one seed: rows of weights kept, error without and with training again; the dense error; that of one step.
 struct Found {
     dense: (usize, f64),
-    steps: Vec<(usize, f64, f64)>,
+    steps: Vec<Step>,
     at_once: f64,
 }
 
@@ -84,7 +87,7 @@ pub fn run(options: &Options) -> Result<Study> {
             }
             rows.row((case.name, seed.0, "at once", case.keep, found.at_once));
         }
-        let each = |f: &dyn Fn(&Found, (usize, f64, f64)) -> f64| -> Vec<(Seed, f64)> {
+        let each = |f: &dyn Fn(&Found, Step) -> f64| -> Vec<(Seed, f64)> {
             let last = |found: &Found| f(found, found.steps[found.steps.len() - 1]);
             seeds.iter().copied().zip(found.iter().map(last)).collect()
         };

@@ -203,6 +203,9 @@ fn is_scale(element: Element) -> bool {
     Dtype::of(element).is_some()
 }
 
+/// What is said of a tensor by its name behind the layer's: its element and its shape.
+type Info<'a> = dyn Fn(&str) -> Option<(Element, Vec<usize>)> + 'a;
+
 impl CodedParts {
     /// The parts of a weight that was planned so.
     pub fn of(layout: QuantLayout, (rows, cols): (usize, usize), grid: CodeGrid) -> Result<CodedParts> {
@@ -215,7 +218,7 @@ impl CodedParts {
     pub fn find(
         scheme: &Scheme,
         known: &str,
-        info: &dyn Fn(&str) -> Option<(Element, Vec<usize>)>,
+        info: &Info<'_>,
         numbers: &dyn Fn(&str) -> Result<Raw>,
     ) -> Result<Option<CodedParts>> {
         let (layout, names): (QuantLayout, &[&'static str]) = match (scheme.layout, known) {
@@ -228,13 +231,7 @@ impl CodedParts {
             _ => return Ok(None),
         };
         let suffixes: Vec<&'static str> = names.iter().copied().filter(|name| info(name).is_some()).collect();
-        let needed = if layout == QuantLayout::CompressedTensors {
-            3
-        } else if layout == QuantLayout::IntQuantized {
-            2
-        } else {
-            3
-        };
+        let needed = if layout == QuantLayout::IntQuantized { 2 } else { 3 };
         if let Some(missing) = names[..needed].iter().find(|name| !suffixes.contains(name)) {
             return if *missing == names[1] { Ok(None) } else { Err(refuse(missing, "is missing")) };
         }

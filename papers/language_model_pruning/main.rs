@@ -39,8 +39,8 @@ impl Bench {
         let pieces = Pieces::new(&at, &text, seed)?;
         let (model, files) = if options.quick {
             pieces.llama("random", 384, [48, 144, 4, 4], 64)?;
-            let job = TrainJob::new().steps(240).context(64).batch(8).lr(3e-3).windows(24).eval_every(240).keep(Keep::Last);
-            pieces.train(("random", "base"), job, None, [240])?;
+            let job = TrainJob::new().steps(160).context(64).batch(8).lr(4e-3).windows(8).eval_every(160).keep(Keep::Last);
+            pieces.train(("random", "base"), job, None, [160])?;
             std::fs::write(at.join("abroad.txt"), TEXTS[1]).map_err(|e| Error::io(&at, e))?;
             (pieces.path("base"), ["test.txt", "abroad.txt"].map(|name| at.join(name)))
         } else {
@@ -52,8 +52,8 @@ impl Bench {
         let start = (seed.0 as f64 * 0.618_034).fract(); // of the text of calibration
         text_parts(&at.join("usual"), &text, start)?;
         text_parts(&at.join("other"), &text, (start + 0.5).fract())?;
-        let judge = JudgeTexts { files: files.to_vec(), context: options.pick(64, 512), windows: options.pick(24, 16) };
-        let (budgets, samples) = options.pick((&BUDGETS[..4], [4, 32, 64]), (&BUDGETS[..], [2, 32, 128]));
+        let judge = JudgeTexts { files: files.to_vec(), context: options.pick(64, 512), windows: options.pick(12, 16) };
+        let (budgets, samples) = options.pick((&BUDGETS[..4], [4, 16, 32]), (&BUDGETS[..], [2, 32, 128]));
         Ok(Bench { pieces, model, judge, budgets, samples })
     }
 
@@ -113,7 +113,7 @@ pub fn run(options: &Options) -> Result<Study> {
     let mut study = Study::default();
     let c = &mut study.claims;
     let of = |value: &dyn Fn(&Found) -> f64| each.iter().map(|(seed, f)| (*seed, value(f))).collect::<Vec<(Seed, f64)>>();
-    c.setting("C4, 128 × 2048 tokens", options.pick("Llama of 4 blocks, Genesis, 32 × 64", "SmolLM2-135M, speeches, 32 × 512"));
+    c.setting("C4, 128 × 2048 tokens", options.pick("Llama of 4 blocks, Genesis, 16 × 64", "SmolLM2-135M, speeches, 32 × 512"));
     c.add("dense: perplexity", "27.66 (OPT-125M)", options.pick("mean < 150", "mean < 40"), 2)?.extend(of(&|f| f["dense"][0]));
     for [above, below, paper, full, quick] in QUOTIENTS {
         let what = format!("perplexity: {above} over {below}");

@@ -17,8 +17,11 @@ use std::sync::atomic::Ordering::SeqCst;
 /// The most bytes that may be asked for at once; the files here have less than 300 kB.
 const MOST: usize = 16 << 20;
 
+/// Files by their names.
+type Files = Vec<(String, Vec<u8>)>;
+
 /// The files of a sound folder of two shards, made once.
-static MODEL: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
+static MODEL: LazyLock<Files> = LazyLock::new(|| {
     let root = tempfile::tempdir().unwrap();
     content(&sharded(root.path()))
 });
@@ -27,7 +30,7 @@ static MODEL: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
 static GGUF: LazyLock<Vec<u8>> = LazyLock::new(|| llama().bytes());
 
 /// The files of a sound folder of codes of each layout.
-static CODED: LazyLock<Vec<Vec<(String, Vec<u8>)>>> = LazyLock::new(|| {
+static CODED: LazyLock<Vec<Files>> = LazyLock::new(|| {
     let of = |layout: QuantLayout| {
         let root = tempfile::tempdir().unwrap();
         let bits = if layout == QuantLayout::IntQuantized { 8 } else { 4 };

@@ -9,8 +9,11 @@ use lacuna::sparse_training::{
 };
 use ndarray::{Array2, array};
 
+/// One a layer, `(out, in)`.
+type Matrices = Vec<Array2<f32>>;
+
 /// Two layers, their weights, and a loss Σ c ⊙ f(W, s).
-fn layers() -> (NamedLayers, Vec<LayerInfo>, Vec<Array2<f32>>, Vec<Array2<f32>>) {
+fn layers() -> (NamedLayers, Vec<LayerInfo>, Matrices, Matrices) {
     let mut stream = Seed(4).stream("maps");
     let mut draw = |rows, cols| stream.normal_array(rows, cols, 1.0);
     let weights = vec![draw(3, 8), draw(2, 4)];

@@ -199,7 +199,7 @@ impl Pieces {
     /// Makes a folder of a GGUF file, `name` among the pieces, and gives its path.
     ///
     /// # Errors
-    /// As [`Gguf::open`](crate::io::Gguf::open) and [`import_checked`](crate::io::import_checked).
+    /// As [`Gguf::open`](crate::io::gguf::Gguf::open) and [`import`](crate::io::gguf::import()).
     pub fn import(&self, name: &str, file: &Path) -> Result<PathBuf> {
         let out = self.path(name);
         if !out.is_dir() {

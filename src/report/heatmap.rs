@@ -14,6 +14,8 @@ const HEIGHT: f64 = 300.0;
 const CELLS: usize = 192;
 /// Colours of a scale; neighbours of one colour are one shape.
 const LEVELS: usize = 24;
+/// Height of a colour in the scale beside the panels.
+const STEP: f64 = 4.0;
 const MARGIN: f64 = 14.0;
 const GAP: f64 = 22.0;
 const TITLE: f64 = 16.0;
@@ -141,8 +143,9 @@ impl Heatmap {
         };
         let bottom = places.iter().map(|(corner, cell, m)| corner.1 + cell * m.nrows() as f64).fold(0.0, f64::max);
         let top = places.first().map_or(0.0, |(corner, ..)| corner.1);
+        let key = if self.colours == Colours::Mask { 40.0 } else { STEP * LEVELS as f64 };
         let size =
-            ((right + GAP + beside + MARGIN).max(2.0 * MARGIN + text_width(&self.title, TITLE)), bottom.max(top + 60.0) + MARGIN);
+            ((right + GAP + beside + MARGIN).max(2.0 * MARGIN + text_width(&self.title, TITLE)), bottom.max(top + key) + MARGIN);
         let drawn = canvas::layer(|canvas| {
             canvas.rectangle((0.0, 0.0), (size.0.ceil(), size.1.ceil()), PAPER);
             let bold = Lettering { bold: true, ..Lettering::new(TITLE, Anchor::Start) };
@@ -221,11 +224,10 @@ impl Heatmap {
             }
             return;
         }
-        let step = 4.0;
         for level in 0..LEVELS {
-            canvas.rectangle((left, top + step * (LEVELS - 1 - level) as f64), (12.0, step), self.colour(level));
+            canvas.rectangle((left, top + STEP * (LEVELS - 1 - level) as f64), (12.0, STEP), self.colour(level));
         }
-        let bottom = top + step * LEVELS as f64;
+        let bottom = top + STEP * LEVELS as f64;
         canvas.line(&[(left, top), (left + 12.0, top), (left + 12.0, bottom), (left, bottom), (left, top)], INK, 0.5);
         canvas.text(&ends[0], (left + 20.0, top + LABEL * 0.4), start);
         canvas.text(&ends[1], (left + 20.0, bottom - LABEL * 0.4), start);

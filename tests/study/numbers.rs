@@ -81,8 +81,8 @@ fn every_built_in_method_has_numbers_on_a_network_or_the_reason_why_its_measure_
     let lists = LayerLists::new(|seed| Ok(vec![("fc".into(), seed.stream("weights").normal_array(3, 4, 1.0), measured.clone())]));
     let found = Compare::new().seeds([0]).sparsities([0.5]).run(&lists)?;
     for trial in found.trials() {
-        let can =
-            ["magnitude", "magnitude-l2", "random", "wanda", "ria", "sparsegpt", "obc", "alps"].contains(&trial.method.as_str());
+        let can = ["magnitude", "magnitude-l2", "random", "wanda", "ria", "sparsegpt", "d2prune", "obc", "alps"]
+            .contains(&trial.method.as_str());
         assert_eq!(trial.outcome.is_ok(), can, "{trial:?}");
         if let Err(reason) = &trial.outcome {
             assert!(reason.starts_with("needs the ") && reason.contains("not among what was measured of layer fc"), "{reason}");

@@ -180,7 +180,7 @@ fn what_cannot_be_done_is_one_line_and_leaves_nothing() {
         "--context",
         "8",
     ]);
-    assert_eq!(wrong, "bits: is for --method sparsegpt");
+    assert_eq!(wrong, "bits: is for --method sparsegpt or d2prune");
     let file = folder.refuses(&["prune", "model.safetensors", "out", "--sparsity", "0.5", "--method", "wanda"]);
     assert!(file.starts_with("method: needs the inputs of the layers"), "{file}");
     let file = folder.refuses(&["prune", "model.safetensors", "out", "--sparsity", "0.5", "--resume"]);

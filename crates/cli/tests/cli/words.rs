@@ -245,7 +245,8 @@ fn prune_measures_perplexity_as_eval_does_and_says_on_what() {
     }
     let printed =
         folder.succeeds(&[&["prune", "begun", "out", "--method", "magnitude", "--sparsity", "0.5"][..], &common].concat());
-    assert!(printed.contains(" after; context 24, 3 windows, BOS: token 1 <s> once before the text"), "{printed}");
+    assert!(printed.contains(" after, ln (after / before) "), "{printed}");
+    assert!(printed.contains("; context 24, 3 windows, BOS: token 1 <s> once before the text"), "{printed}");
     fs::remove_dir_all(folder.path("out")).unwrap();
     // Token numbers are a text like any other, to both.
     let ids = Tokenizer::open(folder.path("tiny"))

@@ -2,8 +2,8 @@
 
 use lacuna::Error;
 use lacuna::criteria::{
-    Evidence, Fisher, Grasp, Magnitude, MagnitudeNorm, Measured, Need, Needs, Obd, Random, Ria, Saliency, Snip, SynFlow, Taylor,
-    TextGram, Wanda,
+    Evidence, Fisher, Grasp, InputSums, Magnitude, MagnitudeNorm, Measured, Need, Needs, Obd, Random, Ria, Saliency, Snip,
+    SynFlow, Taylor, TextGram, Wanda,
 };
 use lacuna::nn::{Activation, Affine, Curvature, Layer, Loss, Map, Mode, Network};
 use lacuna::rng::{Seed, Stream};
@@ -395,4 +395,20 @@ fn snip_scores_are_the_slope_of_the_loss_along_the_weight() {
         assert!((f64::from(taylor[at]).sqrt() - f64::from(score)).abs() < 1e-6);
     }
     assert!(snip.iter().any(|&s| s > 0.01), "no slope to speak of");
+}
+
+#[test]
+fn sums_of_parts_are_the_sums_of_the_whole() {
+    let needs = [Need::Gram, Need::InputSquares, Need::InputSums, Need::InputMagnitudes, Need::InputMaxima];
+    let of = |x: &Array2<f32>| {
+        let mut sums = InputSums::new(needs.into_iter().fold(Needs::none(), Needs::and));
+        sums.add(x).unwrap();
+        sums
+    };
+    let (first, last) = (array![[1f32, -3., 0.5], [2., 0., 0.]], array![[-4f32, 1., 0.]]);
+    let mut both = of(&first);
+    both.merge(&of(&last));
+    let whole = of(&ndarray::concatenate![ndarray::Axis(0), first, last]);
+    assert_eq!(both.tokens(), whole.tokens());
+    assert_eq!(both.into_measured(), whole.into_measured());
 }

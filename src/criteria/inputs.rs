@@ -83,12 +83,12 @@ impl InputSums {
     /// ```
     /// use lacuna::criteria::{InputSums, Need, Needs};
     /// use ndarray::array;
-    /// let of = |x| {
+    /// let of = |x: [f32; 2]| {
     ///     let mut sums = InputSums::new(Needs::none().and(Need::Gram));
-    ///     sums.add(x).map(|()| sums)
+    ///     sums.add(&array![x]).map(|()| sums)
     /// };
-    /// let mut both = of(&array![[1., 2.]])?;
-    /// both.merge(&of(&array![[0., 1.]])?);
+    /// let mut both = of([1., 2.])?;
+    /// both.merge(&of([0., 1.])?);
     /// assert_eq!((both.tokens(), both.into_measured().gram), (2, Some(array![[1., 2.], [2., 5.]])));
     /// # Ok::<(), lacuna::Error>(())
     /// ```
@@ -106,6 +106,10 @@ impl InputSums {
                 (Some(sum), Some(other)) => *sum += other,
                 _ => *sum = sum.take().or_else(|| other.clone()),
             }
+        }
+        match (&mut self.maxima, &other.maxima) {
+            (Some(maxima), Some(other)) => maxima.zip_mut_with(other, |m, o| *m = m.max(*o)),
+            (maxima, other) => *maxima = maxima.take().or_else(|| other.clone()),
         }
         self.tokens += other.tokens;
     }

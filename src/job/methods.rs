@@ -289,7 +289,7 @@ impl fmt::Debug for Allocation {
 /// methods.register(PruneMethod::criterion("first", "the first inputs stay", |_| Ok(Box::new(First))));
 /// PruneJob::new("first").sparsity(0.5).check(&methods)?;
 /// let e = PruneJob::new("fist").sparsity(0.5).check(&methods).unwrap_err();
-/// assert_eq!(e.to_string(), "no method is named 'fist' among 13; did you mean 'first'?");
+/// assert_eq!(e.to_string(), "no method is named 'fist' among 14; did you mean 'first'?");
 /// # Ok::<(), lacuna::Error>(())
 /// ```
 #[derive(Debug, Clone)]

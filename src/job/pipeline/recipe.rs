@@ -143,7 +143,7 @@ impl StageJob {
 /// let pipeline = Pipeline::from_toml(text)?;
 /// assert_eq!(pipeline.stages.iter().map(|s| s.name()).collect::<Vec<_>>(), ["prune", "train"]);
 /// let e = Pipeline::from_toml("model = 'a'\nout = 'b'\n[[stage]]\njob = 'train'\nstep = 3").unwrap_err();
-/// assert_eq!(e.to_string(), "stage 1: step: no setting is named 'step' among 43; did you mean 'steps'?");
+/// assert_eq!(e.to_string(), "stage 1: step: no setting is named 'step' among 47; did you mean 'steps'?");
 /// # Ok::<(), lacuna::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]

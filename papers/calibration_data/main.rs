@@ -68,7 +68,7 @@ fn one(p: &Plan, pieces: &Pieces, quick: bool) -> Result<Found> {
     let mut prune = |source: String, calibration: &str, (method, percent): (&'static str, u32), samples: usize| -> Result<()> {
         let job = PruneJob::new(method).sparsity(f64::from(percent) / 100.0).calibration(calibration).samples(samples);
         let job = job.context(p.context).text(list(1)).windows(10).seed(pieces.seed().0);
-        let report = pieces.prune_report((&model, &format!("{source}-{method}-{percent}")), job)?;
+        let report = pieces.prune_and_report(&model, &format!("{source}-{method}-{percent}"), &job)?;
         found.extend(report.excess.map(|excess| ((source, method, percent), excess)));
         Ok(())
     };

@@ -8,6 +8,8 @@ use crate::job::{Event, Methods, ModelReport, PackJob, PruneJob, PruneReport, Qu
 use crate::lm::{Config, LanguageModel};
 use crate::rng::Seed;
 use crate::{Error, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::ops::ControlFlow::{self, Continue};
 use std::path::{Path, PathBuf};
@@ -143,22 +145,55 @@ impl Pieces {
     /// As [`PruneJob::run`] and [`JudgeTexts::perplexities`].
     pub fn prune_and_judge(&self, from: impl AsRef<Path>, name: &str, job: &PruneJob, judge: &JudgeTexts) -> Result<Vec<f64>> {
         let asked = json!({"job": job, "texts": judge.files, "context": judge.context, "windows": judge.windows});
-        let record = self.path(&format!("{name}.json"));
-        if let Ok(text) = std::fs::read_to_string(&record)
-            && let Ok(kept) = serde_json::from_str::<Value>(&text)
+        let found = self.kept(name, asked, |out| {
+            let _report = self.pruned(job.clone().model(self.folder.join(from)).out(out))?;
+            judge.perplexities(out)
+        })?;
+        eprintln!("  seed {}: {name}, perplexities {found:.2?}", self.seed.0);
+        Ok(found)
+    }
+
+    /// The same, and gives the job's record, with what was lost on its own texts.
+    ///
+    /// # Errors
+    /// As [`PruneJob::run`].
+    pub fn prune_and_report(&self, from: impl AsRef<Path>, name: &str, job: &PruneJob) -> Result<ModelReport> {
+        let report: ModelReport =
+            self.kept(name, json!({"job": job}), |out| self.pruned(job.clone().model(self.folder.join(from)).out(out)))?;
+        eprintln!("  seed {}: {name}, {}", self.seed.0, report.excess.map_or(String::new(), |e| format!("excess {:.3}", e.mean)));
+        Ok(report)
+    }
+
+    /// What `make` finds about a model that it writes to a folder, kept as `name`.json without the model; what is there of the same question is not
+    /// made again.
+    fn kept<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        asked: Value,
+        make: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<T> {
+        let (record, out) = (self.path(&format!("{name}.json")), self.path(name));
+        if let Ok(text) = std::fs::read(&record)
+            && let Ok(mut kept) = serde_json::from_slice::<Value>(&text)
             && kept["asked"] == asked
-            && let Ok(found) = serde_json::from_value(kept["perplexities"].clone())
+            && let Ok(found) = serde_json::from_value(kept["found"].take())
         {
             return Ok(found);
         }
-        let out = self.path(name);
-        let job = job.clone().model(self.folder.join(from)).out(&out).resume(true);
-        let _report = job.run(&Methods::standard(), &mut quiet)?;
-        let found = judge.perplexities(&out)?;
-        eprintln!("  seed {}: {name}, perplexities {found:.2?}", self.seed.0);
-        atomic::write_bytes(&record, json!({"asked": asked, "perplexities": found}).to_string().as_bytes())?;
+        let found = make(&out)?;
+        let kept = serde_json::to_vec(&json!({"asked": asked, "found": found}))
+            .map_err(|e| Error::invalid_option("record", e.to_string()))?;
+        atomic::write_bytes(&record, &kept)?;
         std::fs::remove_dir_all(&out).map_err(|e| Error::io(&out, e))?;
         Ok(found)
+    }
+
+    /// Runs a job of pruning, or goes on with it.
+    fn pruned(&self, job: PruneJob) -> Result<ModelReport> {
+        match job.resume(true).run(&Methods::standard(), &mut quiet)? {
+            PruneReport::Model(report) => Ok(*report),
+            _ => Err(Error::invalid_option("model", "is not a language model's folder")),
+        }
     }
 
     /// Makes piece `to` out of piece `from` in codes as `job` says, which names neither; calibrated on `train.txt`. Gives the perplexity of the first `windows` of
@@ -188,10 +223,9 @@ impl Pieces {
             }
             from = whole;
         }
-        let job = job.model(from).out(self.path(to)).calibration(self.path("train.txt")).resume(true);
-        let report = job.text(self.path("test.txt")).windows(windows).run(&Methods::standard(), &mut quiet)?;
-        let found = if let PruneReport::Model(report) = report { report.perplexity } else { None };
-        let after = found.map_or(f64::NAN, |p| p.after);
+        let job = job.model(from).out(self.path(to)).calibration(self.path("train.txt"));
+        let report = self.pruned(job.text(self.path("test.txt")).windows(windows))?;
+        let after = report.perplexity.map_or(f64::NAN, |p| p.after);
         eprintln!("  seed {}: {to}, perplexity {after:.2}", self.seed.0);
         Ok(after)
     }
@@ -206,24 +240,6 @@ impl Pieces {
             crate::io::gguf::import(&crate::io::gguf::Gguf::open(file)?, &out, None)?;
         }
         Ok(out)
-    }
-
-    /// Prunes a model's folder as `job` says, which names neither, and gives the record, which is kept as `name.json`; the folder that was written is not kept.
-    ///
-    /// # Errors
-    /// As [`PruneJob::run`]; [`Error::Malformed`] for a record that is damaged.
-    pub fn prune_report(&self, (model, name): (&Path, &str), job: PruneJob) -> Result<ModelReport> {
-        let (out, kept) = (self.path(name), self.path(&format!("{name}.json")));
-        if !kept.is_file() {
-            let report = job.model(model).out(&out).resume(true).run(&Methods::standard(), &mut quiet)?;
-            let wrong = |e: serde_json::Error| Error::invalid_option("record", e.to_string());
-            crate::io::atomic::write_bytes(&kept, &serde_json::to_vec(&report).map_err(wrong)?)?;
-            std::fs::remove_dir_all(&out).map_err(|e| Error::io(&out, e))?;
-        }
-        let bytes = std::fs::read(&kept).map_err(|e| Error::io(&kept, e))?;
-        let report: ModelReport = serde_json::from_slice(&bytes).map_err(|e| Error::malformed(&kept, e.to_string()))?;
-        eprintln!("  seed {}: {name}, {}", self.seed.0, report.excess.map_or(String::new(), |e| format!("excess {:.3}", e.mean)));
-        Ok(report)
     }
 }
 

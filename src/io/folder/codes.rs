@@ -7,7 +7,7 @@ use super::read::Folder;
 use super::write::FolderWriter;
 use crate::io::quoted;
 use crate::quantize::{CodeGrid, Codes, ScaleType};
-use crate::sparse::{QuantizedNm, QuantizedSparse};
+use crate::sparse::{QuantizedNm, QuantizedSparse, Stored};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, HashSet};
 
@@ -38,16 +38,19 @@ impl Folder {
     /// # Errors
     /// As [`Folder::codes`] and [`Folder::storage`].
     pub fn kept_codes(&self, weight: &str) -> Result<Option<QuantizedSparse>> {
-        let Some(mask) = self.mask(weight)?.filter(|_| self.has_codes(weight)) else { return Ok(None) };
-        let Some(packed) = self.packed.get(weight).filter(|packed| packed.coded().is_none()) else {
+        let Some(packed) = self.packed.get(weight).filter(|packed| packed.has_codes(&self.shards[packed.shard])) else {
+            return Ok(None);
+        };
+        let Some(mask) = self.mask(weight)? else { return Ok(None) };
+        if packed.coded().is_some() {
             let codes = self.codes(weight)?.and_then(|codes| codes.storage());
             return codes.map(|codes| QuantizedSparse::of_codes(&codes, &mask)).transpose();
-        };
-        let from = packed.checkpoint(weight, &self.shards[packed.shard])?;
-        match from.storage_as::<QuantizedSparse>(weight) {
-            Ok(kept) => Ok(Some(kept)),
-            Err(_) => QuantizedSparse::of_nm(&from.storage_as::<QuantizedNm>(weight)?).map(Some),
         }
+        let from = packed.checkpoint(weight, &self.shards[packed.shard])?;
+        if packed.layout == <QuantizedNm as Stored>::kind().0 {
+            return QuantizedSparse::of_nm(&from.storage_as(weight)?).map(Some);
+        }
+        from.storage_as(weight).map(Some)
     }
 
     /// A weight's codes and what they stand for.

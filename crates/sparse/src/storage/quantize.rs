@@ -428,7 +428,7 @@ impl QuantizedSparse {
     /// The same codes and places, without their pattern.
     ///
     /// # Errors
-    /// None that is known: the parts of a storage are whole.
+    /// As [`QuantizedSparse::new`].
     pub fn of_nm(kept: &QuantizedNm) -> Result<QuantizedSparse> {
         let QuantizedNmParts { rows, cols, bits, group, words, codes, scales, offsets, .. } = kept.parts();
         QuantizedSparse::new(QuantizedSparseParts { rows, cols, bits, group, words, codes, scales, offsets })

@@ -98,9 +98,6 @@ impl Rows<'_> {
         if cols % 64 != 0 && words.chunks(stride.max(1)).any(|row| row[stride - 1] >> (cols % 64) != 0) {
             return refuse(format!("a bit stands beyond the last of {cols} columns"));
         }
-        if u32::try_from(rows.saturating_mul(*cols)).is_err() {
-            return refuse(format!("{rows} x {cols} weights, where 32 bits count them"));
-        }
         let kept = |row: usize| words[row * stride..(row + 1) * stride].iter().map(|w| w.count_ones() as usize).sum::<usize>();
         let mut begins = vec![0];
         for row in 0..*rows {

@@ -187,6 +187,10 @@ pub(super) fn check_factors(
     offsets: &Offsets,
 ) -> Result<()> {
     let refuse = |reason: String| Err(Error::invalid_option(format, reason));
+    // As places of kept weights are.
+    if u32::try_from(rows.saturating_mul(cols)).is_err() {
+        return refuse(format!("{rows} x {cols} weights, where 32 bits count them"));
+    }
     if group != cols && (group == 0 || group % CODE_BLOCK != 0 || cols % group != 0) {
         return refuse(format!(
             "groups of {group} inputs in rows of {cols}, where multiples of {CODE_BLOCK} that divide a row are possible, or all of it"

@@ -328,7 +328,7 @@ fn what_breaks_an_invariant_is_refused() {
     );
     odd(&|p| p.group = 0, "groups of 0 inputs in rows of 64, where multiples of 32 that divide a row are possible, or all of it");
     odd(&|p| p.codes.truncate(95), "95 bytes of codes for 3 x 64 of 4 bits");
-    odd(&|p| p.rows = usize::MAX, "6 scales for 18446744073709551615 rows of 2 groups");
+    odd(&|p| p.rows = usize::MAX, "18446744073709551615 x 64 weights, where 32 bits count them");
     odd(&|p| p.scales.truncate(5), "5 scales for 3 rows of 2 groups");
     odd(&|p| p.scales[1] = f32::NAN, "a scale is NaN");
     odd(&|p| p.scales[1] = f32::INFINITY, "a scale is inf");

@@ -181,6 +181,7 @@ fn what_breaks_an_invariant_is_refused() {
     assert_eq!(odd(&|p| (p.n, p.m) = (3, 4)), "quantized-nm: 3:4, where 1:2, 2:4, 4:8, 1:4, 2:8 and 4:16 are possible");
     assert_eq!(odd(&|p| p.words.truncate(2)), "quantized-nm: 2 words for 3 rows of 64 bits");
     assert_eq!(odd(&|p| p.codes.truncate(2)), "quantized-nm: 2 bytes of codes for 3 rows of 32 of 4 bits");
+    assert_eq!(odd(&|p| p.rows = 1 << 26), "quantized-nm: 67108864 x 64 weights, where 32 bits count them");
     assert_eq!(odd(&|p| p.bits = 5), "quantized-nm: codes of 5 bits, where 4 and 8 are possible");
     assert_eq!(odd(&|p| p.scales[0] = f32::NAN), "quantized-nm: a scale is NaN");
     assert!(odd(&|p| p.words[1] ^= 1).starts_with("quantized-nm: mask is not 2:4: row"), "{}", odd(&|p| p.words[1] ^= 1));

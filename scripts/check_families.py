@@ -5,7 +5,8 @@
 
 PYTHON has torch, transformers and safetensors; LACUNA is the binary. The models are the goldens of tests/lm. Of each, transformers must know every
 tensor and miss none, and give the logits that `lacuna logits` gives (encoders: only the tensors). Without names what was found goes to
-tests/lm/goldens/reopened.json: for each family the versions of transformers that passed, one of each generation. Exits with 1 if a model fails.
+tests/lm/goldens/reopened.json: for each family the versions of transformers that passed, one of each generation, and which smaller models they do not
+open. Sizes under `layer_widths` are Lacuna's alone and not tried. Exits with 1 if a model as it was, or pruned, is not opened, or logits differ.
 """
 
 import json
@@ -46,19 +47,26 @@ def opened(folder, config, lacuna, above):
     return ((load_file(out)["logits"] - theirs).abs().max() / theirs.abs().max()).item()
 
 
-def smaller(config):
-    """Options that make a model smaller by its weights alone."""
+def ways(config):
+    """Options by what leaves: as tests/lm/page.rs has them. Layers and hidden features are chosen by a calibration."""
+    of = lambda *names: next((config[n] for n in names if config.get(n) is not None), None)
+    hidden, heads = of("hidden_size", "n_embd", "d_model"), of("num_attention_heads", "n_head", "num_heads")
+    layers, kv = of("num_hidden_layers", "n_layer", "num_layers"), of("num_key_value_heads") or heads
+    width = of("intermediate_size", "ffn_dim", "d_ff", "n_inner") or 4 * hidden
+    found = {
+        "features": ["--intermediate", width // 2],
+        "heads": ["--heads", max(heads // 2, kv if heads > kv else 1)],
+        "layers": ["--layers", max(layers - 1, 1)],
+        "hidden": ["--hidden", hidden - 2],
+    }
     if config.get("num_experts") or config.get("num_local_experts"):
-        return ["--experts", "3" if config.get("num_experts", 4) > 3 else "2", "--experts-by", "random"]
-    if config["model_type"] == "bloom":
-        return ["--layers", "1"]
-    width = config.get("intermediate_size") or config.get("ffn_dim") or config.get("d_ff") or config.get("n_inner") or 4 * config["n_embd"]
-    return ["--intermediate", str(width // 2), "--method", "magnitude"]
+        found["experts"] = ["--experts", 2, "--experts-by", "random"]
+    return found
 
 
 def main():
     lacuna, only = Path(sys.argv[1]).resolve(), sys.argv[2:]
-    faults, passed = 0, {}
+    faults, passed, closed = 0, {}, {}
     for path in sorted(GOLDENS.glob("*.safetensors")):
         if only and path.stem not in only:
             continue
@@ -75,26 +83,41 @@ def main():
             folder.mkdir()
             save_file(tensors, folder / "model.safetensors", {"format": "pt"})
             (folder / "config.json").write_text(json.dumps(config))
-            pruned, cut = above / "pruned", above / "cut"
-            runs = [(folder, None), (pruned, ["prune", folder, pruned, "--method", "magnitude", "--sparsity", "0.5"])]
-            options = smaller(config)
-            if "--layers" in options:
-                # Its blocks have no size of their own, and layers are chosen by a calibration.
-                ids = above / "calibration.safetensors"
-                save_file({"input_ids": torch.randint(3, config["vocab_size"], (8, 16))}, ids)
-                options = [*options, "--calibration", str(ids), "--samples", "8", "--context", "16"]
-            runs.append((cut, ["shrink", folder, cut, *options]))
-            for model, run in runs:
-                said = f"{path.stem:18} {model.name:7}"
+            ids = above / "calibration.safetensors"
+            save_file({"input_ids": torch.randint(3, config["vocab_size"], (8, 16))}, ids)
+            measured = [] if family == "t5" else ["--calibration", ids, "--samples", "8", "--context", "16"]
+            runs = [("whole", None), ("pruned", ["prune", folder, above / "pruned", "--method", "magnitude", "--sparsity", "0.5"])]
+            for way, options in ways(config).items():
+                given = [] if way in ("experts", "features") else measured
+                method = [] if way == "experts" else ["--method", "magnitude"]
+                runs.append((way, ["shrink", folder, above / way, *map(str, options), *method, *given]))
+            for way, run in runs:
+                said, model, cut = f"{path.stem:18} {way:8}", above / way, way not in ("whole", "pruned")
+                good = True
                 try:
                     if run:
                         done = subprocess.run([lacuna, *run], capture_output=True, text=True)
                         if done.returncode != 0:
-                            raise ValueError(done.stderr.strip().splitlines()[-1])
-                    off = opened(model, json.loads((model / "config.json").read_text()), lacuna, above)
+                            line = done.stderr.strip().splitlines()[-1]
+                            if cut and line.startswith("error: ") and "stay" in line or "nothing goes" in line or "none of its layers" in line:
+                                print(f"{said} stays: {line}", flush=True)
+                                continue
+                            raise RuntimeError(line)
+                    left = json.loads((model / "config.json").read_text())
+                    if "layer_widths" in left:
+                        print(f"{said} Lacuna alone", flush=True)
+                        continue
+                    try:
+                        off = opened(model, left, lacuna, above)
+                    except Exception as error:  # whatever transformers says
+                        if not cut:
+                            raise
+                        print(f"{said} NOT OPENED: {str(error).splitlines()[0]}", flush=True)
+                        closed.setdefault(family, {}).setdefault(way, []).append(path.stem)
+                        continue
                     good = off <= TOLERANCE
                     print(f"{said} {off:.1e}{'' if good else ' TOO FAR'}", flush=True)
-                except Exception as error:  # whatever transformers says
+                except Exception as error:
                     good = False
                     print(f"{said} FAILED: {str(error).splitlines()[0]}", flush=True)
                 passed[family] = passed.get(family, True) and good
@@ -103,9 +126,17 @@ def main():
         record = GOLDENS / "reopened.json"
         known = json.loads(record.read_text()) if record.exists() else {}
         mine = transformers.__version__
+        others = lambda versions: [v for v in versions if v.split(".")[0] != mine.split(".")[0]]
         for family, good in passed.items():
-            others = [v for v in known.get(family, []) if v.split(".")[0] != mine.split(".")[0]]
-            known[family] = sorted(others + [mine] if good else others)
+            before = known.get(family, {})
+            entry = {"opens": sorted(others(before.get("opens", [])) + [mine] * good)}
+            kept = {way: {model: others(v) for model, v in models.items()} for way, models in before.get("closed", {}).items()}
+            for way, models in closed.get(family, {}).items():
+                for model in models:
+                    kept.setdefault(way, {}).setdefault(model, []).append(mine)
+            kept = {way: {m: sorted(v) for m, v in models.items() if v} for way, models in kept.items()}
+            kept = {way: models for way, models in kept.items() if models}
+            known[family] = entry | ({"closed": kept} if kept else {})
         lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
         record.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     print(f"{faults} faults, transformers {transformers.__version__}")

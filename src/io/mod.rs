@@ -19,7 +19,7 @@ pub mod folder;
 pub mod outputs;
 pub mod gguf;
 
-pub(crate) use folder::{ByteRows, RECORDS, SETTINGS, write_byte_rows};
+pub(crate) use folder::{ByteRows, RECORDS, SETTINGS, check_quant_method, write_byte_rows};
 pub use folder::{Folder, FolderWriter, Layout, MaskFile, Output, Packing, QuantLayout, read_ids, repack, write_sequences};
 pub use foreign::refuse_gguf;
 pub(crate) use row_file::RowFile;

@@ -2,7 +2,7 @@
 
 use super::architecture::{Architecture, BlockList, Keys, ModelKind, QueryKeyNorm, setting};
 use super::family::Family;
-use crate::io::Folder;
+use crate::io::{Folder, check_quant_method};
 use crate::nn::{NormKind, Residual};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,7 @@ impl Config {
     }
 
     fn from_raw(raw: Map<String, Value>) -> Result<Self> {
+        check_quant_method(&raw)?;
         let family = Family::of(Keys(&raw).text("model_type", "")?)?;
         let own = own_names(&raw, family)?;
         let keys = Keys(own.as_ref().unwrap_or(&raw));
@@ -219,6 +220,11 @@ impl Config {
         let layer = &self.recipe.layers[layer];
         let heads = layer.heads;
         Widths { heads: heads.queries, kv_heads: heads.keys, head_dim: heads.dim, intermediate: layer.intermediate }
+    }
+
+    /// Whether the family's own keys say the widths of all blocks, so that other programs open the model too; else `layer_widths` does.
+    pub fn has_plain_widths(&self) -> bool {
+        !self.raw.contains_key(LAYER_WIDTHS)
     }
 
     /// A config with other widths: one entry a block. Where all blocks are alike the family's own keys say so, and

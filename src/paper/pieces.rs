@@ -1,12 +1,17 @@
 //! Experiments on language models in pieces: each a job that leaves a folder.
 
 use super::texts::text_parts;
+use crate::criteria::{Evidence, Measured};
 use crate::data::{Bos, Windows};
 use crate::eval::{Evaluated, TextScore};
 use crate::io::{Folder, atomic};
 use crate::job::{Event, Methods, ModelReport, PackJob, PruneJob, PruneReport, QuantizeJob, ShrinkJob, TrainJob};
 use crate::lm::{Config, LanguageModel};
+use crate::mask::Mask;
+use crate::nn::Layers;
+use crate::quantize::CodeGrid;
 use crate::rng::Seed;
+use crate::solve::{Pruned, Quantizer};
 use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,9 +36,18 @@ impl JudgeTexts {
     /// # Errors
     /// If the model cannot be read, a text does not fill a window, or a loss is not finite.
     pub fn perplexities(&self, model: &Path) -> Result<Vec<f64>> {
+        self.perplexities_with(model, |_| Ok(()))
+    }
+
+    /// As [`JudgeTexts::perplexities`], of the model as `change` leaves it in memory.
+    ///
+    /// # Errors
+    /// As there; whatever `change` says.
+    pub fn perplexities_with(&self, model: &Path, change: impl FnOnce(&mut LanguageModel) -> Result<()>) -> Result<Vec<f64>> {
         let folder = Folder::open(model)?;
         let config = Config::of(&folder)?;
-        let model = LanguageModel::load(&folder, config.clone())?;
+        let mut model = LanguageModel::load(&folder, config.clone())?;
+        change(&mut model)?;
         let one = |file: &PathBuf| {
             let windows = Windows::read(file, &folder, &config, self.context, Some(self.windows), Bos::Tokenizer)?;
             Ok(TextScore::measure(Evaluated::Memory(&model), file, &windows, &mut |_, _| Continue(()))?.perplexity)
@@ -207,6 +221,30 @@ impl Pieces {
         let after = report.perplexity.map_or(f64::NAN, |p| p.after);
         eprintln!("  seed {}: {to}, perplexity {after:.2}", self.seed.0);
         Ok(after)
+    }
+
+    /// The perplexity of piece `from` with every linear layer of its blocks rounded in memory, by a quantizer that measures nothing: for what no layout
+    /// of files holds. In windows of `context` tokens of the second part of the text.
+    ///
+    /// # Errors
+    /// As [`Quantizer::quantize`] and [`JudgeTexts::perplexities`].
+    pub fn rounded(
+        &self,
+        from: &str,
+        (quantizer, grid): (&dyn Quantizer, CodeGrid),
+        (context, windows): (usize, usize),
+    ) -> Result<f64> {
+        let judge = JudgeTexts { files: vec![self.path("test.txt")], context, windows };
+        let measured = Measured::default();
+        let found = judge.perplexities_with(&self.path(from), |model| {
+            for layer in model.layers() {
+                let weight = model.read(&layer.name)?.into_owned();
+                let weight = quantizer.quantize(&Evidence::new(&layer.name, &weight, &measured), grid)?.weight;
+                model.write(&layer.name, Pruned { mask: Mask::full(weight.nrows(), weight.ncols()), weight, loss: None })?;
+            }
+            Ok(())
+        })?;
+        Ok(found[0])
     }
 
     /// Makes piece `to` out of piece `from`, pruned as `job` says, which names neither; calibrated on `train.txt`, perplexity as of [`Pieces::quantize`]. A piece in

@@ -22,11 +22,13 @@ What works for the models of each family. `tests/lm/page.rs` finds it out on a t
 - **GGUF**: `import` and `export`; a mistral comes back as what it is there, a llama. llama.cpp knows no OPT and no T5 of this kind; BERT is not read
 - **prune**: by any method; where nothing can be measured, by weights alone
 - **shrink**: what can be left out for good; where * stands, configs of the family have no key for what is left, and Lacuna alone reads it (`layer_widths`; heads of GPT-2
-  stand in `pruned_heads` too, which transformers 4 reads)
+  stand in `pruned_heads` too, which transformers 4 reads); behind *not* stand the generations of transformers that refuse what is left, of the models that are
+  named or of all
 - **train**: `lacuna train`
 - **quantise**: linear layers in codes of 4 bits by `lacuna quantize`, whose folder opens and gives nearly the same; where nothing can be measured, by rounding alone. Layouts of codes have
   no weights that are held (in, out), as GPT-2's are
-- **transformers**: the generations of the reference library that open the model as it was, pruned, and made smaller (`scripts/check_families.py`)
+- **transformers**: the generations of the reference library that open the model as it was, pruned, and made smaller but for what stands under shrink
+  (`scripts/check_families.py`)
 
 | family | `model_type` | forward | gradients | GGUF in | GGUF out | prune | shrink | train | quantise | transformers |
 |---|---|---|---|---|---|---|---|---|---|---|
@@ -62,6 +64,24 @@ fn quantises(golden: &Golden, (folder, ids, out): (&Path, &Path, &Path), method:
 
 fn yes(holds: bool) -> String {
     if holds { "yes" } else { "-" }.to_string()
+}
+
+/// The generations of versions, `-` if there are none.
+fn generations(versions: &Value) -> String {
+    let major = |v: &Value| v.as_str().and_then(|v| v.split('.').next()).unwrap_or("?").to_string();
+    let all: Vec<String> = versions.as_array().into_iter().flatten().map(major).collect();
+    if all.is_empty() { "-".into() } else { all.join(", ") }
+}
+
+/// Which generations do not open which of so many models, by their names; nothing if all do.
+fn refused(models: &Value, of: usize) -> String {
+    let Some(models) = models.as_object() else { return String::new() };
+    let found: Vec<(&String, String)> = models.iter().map(|(name, versions)| (name, generations(versions))).collect();
+    match found.first() {
+        None => String::new(),
+        Some((_, same)) if found.len() == of && found.iter().all(|(_, g)| g == same) => format!(" (not {same})"),
+        Some(_) => format!(" (not {})", found.iter().map(|(name, g)| format!("{name}: {g}")).collect::<Vec<_>>().join("; ")),
+    }
 }
 
 /// The line of one family.
@@ -110,7 +130,11 @@ fn line(family: Family, goldens: &[&Golden], reopened: &Value, above: &Path) -> 
         let out = out();
         let _ = job.clone().model(&folder).out(&out).run(&mut |_| ControlFlow::Continue(())).ok()?;
         let config: Value = serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
-        Some(format!("{what}{}", if config.get("layer_widths").is_some() { "*" } else { "" }))
+        let elsewhere = &reopened[family.model_type()]["closed"][*what];
+        Some(format!(
+            "{what}{}",
+            if config.get("layer_widths").is_some() { "*".into() } else { refused(elsewhere, goldens.len()) }
+        ))
     };
     let left_out: Vec<String> = ways.iter().filter_map(&mut shrinks).collect();
     let quantised = match (
@@ -125,10 +149,7 @@ fn line(family: Family, goldens: &[&Golden], reopened: &Value, above: &Path) -> 
     let trained = train.text([ids.clone()]).steps(1).context(length).batch(1).run(go).is_ok();
     let file = comes_back_as(family.model_type());
     let read = file.map_or("-".to_string(), |as_| if as_ == family.model_type() { "yes".into() } else { format!("as {as_}") });
-    let opened = reopened[family.model_type()].as_array().map_or("-".to_string(), |versions| {
-        let major = |v: &Value| v.as_str().and_then(|v| v.split('.').next()).unwrap_or("?").to_string();
-        versions.iter().map(major).collect::<Vec<_>>().join(", ")
-    });
+    let opened = generations(&reopened[family.model_type()]["opens"]);
     let cells = [
         family.about().to_string(),
         format!("`{}`", family.model_type()),

@@ -248,3 +248,24 @@ fn what_changes_single_blocks_by_the_keys_of_other_programs_is_refused_by_its_na
         }
     }
 }
+
+#[test]
+fn a_layout_of_few_bits_that_is_not_read_is_refused_by_its_name() {
+    let (_, config, _) = public().remove(0);
+    let with = |said: Value| {
+        let mut json = config.clone();
+        json["quantization_config"] = said;
+        Config::parse(&json).map(|_| ()).map_err(|e| e.to_string())
+    };
+    let says = |method: &str| {
+        format!(
+            "config.json: quantization_config: quant_method {method} is not read; compressed-tensors, gptq, awq, lacuna are; \
+             plain weights go without the key"
+        )
+    };
+    assert_eq!(with(json!({"quant_method": "fp8", "weight_block_size": [128, 128]})), Err(says("\"fp8\"")));
+    assert_eq!(with(json!({"quant_method": "bitsandbytes", "load_in_8bit": true})), Err(says("\"bitsandbytes\"")));
+    assert_eq!(with(json!({"load_in_8bit": true})), Err(says("null")));
+    assert_eq!(with(Value::Null), Ok(()));
+    assert_eq!(with(json!({"quant_method": "gptq", "bits": 4, "group_size": 32})), Ok(()));
+}

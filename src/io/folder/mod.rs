@@ -33,6 +33,7 @@ mod repack;
 mod codes;
 
 pub use coded::QuantLayout;
+pub(crate) use coded::check_quant_method;
 pub use layout::Layout;
 pub use masks::MaskFile;
 pub(in crate::io) use names::{CONFIG, INDEX, WEIGHTS};

@@ -20,7 +20,7 @@ use std::path::Path;
 const QUANTIZATION: &str = "quantization_config";
 /// Its `quant_method`, and the `format` of the files' metadata, where weights are kept as storages of this library. Readers that know
 /// neither name it, and do not take what they find for a model with missing weights.
-const OWN: &str = "lacuna";
+pub(super) const OWN: &str = "lacuna";
 /// What a run of pruning has left beside the weights.
 const RECORDS: [&str; 2] = ["prune.json", "prune.html"];
 

@@ -85,6 +85,8 @@ impl ShrinkJob {
         watch: &mut dyn FnMut(&Event) -> ControlFlow<()>,
     ) -> Result<Made> {
         let Prepared { folder, config, calibration, ref memory, .. } = *run;
+        // What cannot be is said before anything is measured.
+        self.sizes().check(config, true)?;
         let prefix = self.cuts_prefix();
         let criterion: Option<Box<dyn Saliency>> = match self.method {
             ShrinkMethod::Taylor => Some(Box::new(Taylor)),

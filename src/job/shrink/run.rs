@@ -119,6 +119,9 @@ impl ShrinkJob {
             true => self.without_experts(&run, watch)?,
             false => self.without_units(&run, before, watch)?,
         };
+        if let Some(text) = alone(&done.config) {
+            Error::go_on(watch(&Event::Note(text)))?;
+        }
         let seconds = (begun.elapsed() - spent).as_secs_f64();
         let part = FolderWriter::working_folder(out);
         let keep = |e: Error| if part.is_dir() { e.unfinished(part.clone()) } else { e };
@@ -194,4 +197,22 @@ fn finished(out: &Path, report: Value, asked: &Value) -> Result<ShrinkReport> {
     let report: ShrinkReport =
         serde_json::from_value(report).map_err(|e| Error::malformed(out.join("shrink.json"), e.to_string()))?;
     Ok(ShrinkReport { already_finished: true, ..report })
+}
+
+/// What is to be said of a model that other programs do not open, by the widths of its blocks.
+fn alone(config: &Config) -> Option<String> {
+    if config.has_plain_widths() {
+        return None;
+    }
+    let alike = (1..config.layers()).all(|i| config.widths(i) == config.widths(0));
+    let why = match alike {
+        true => format!("{} has no keys for what is left", config.family()),
+        false => "blocks differ; --pad fills them up".to_string(),
+    };
+    let json = config.to_json();
+    let heads = match json.get("pruned_heads") {
+        Some(Value::Object(heads)) if !heads.is_empty() => "; transformers 4 reads pruned_heads beside it, 5 does not",
+        _ => "",
+    };
+    Some(format!("config.json has the widths under layer_widths, which this library alone reads: {why}{heads}"))
 }

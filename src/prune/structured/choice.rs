@@ -247,8 +247,12 @@ fn padded(config: &Config) -> Result<Option<Config>> {
     let (kv_heads, share) = (most(|w| w.kv_heads), most(|w| w.heads / w.kv_heads.max(1)));
     let widths: Vec<Widths> =
         all.iter().map(|w| Widths { heads: kv_heads * share, kv_heads, intermediate: most(|w| w.intermediate), ..*w }).collect();
+    let no_keys = || {
+        let reason = format!("a {} has no keys for one width of all blocks: leave it out", config.family());
+        Error::invalid_option("pad", reason)
+    };
     if widths == all {
-        return Ok(None);
+        return if config.has_plain_widths() { Ok(None) } else { Err(no_keys()) };
     }
     let heads = |(before, after): (&Widths, &Widths)| before.heads != 0 && before.heads != after.heads;
     if let Some(block) = all.iter().zip(&widths).position(heads).filter(|_| config.norms_all_heads()) {
@@ -260,11 +264,7 @@ fn padded(config: &Config) -> Result<Option<Config>> {
         return Err(Error::invalid_option("pad", reason));
     }
     let padded = config.with_widths(&widths)?;
-    if padded.to_json().get("layer_widths").is_some() {
-        let reason = format!("a {} has no keys for one width of all blocks: leave it out", config.family());
-        return Err(Error::invalid_option("pad", reason));
-    }
-    Ok(Some(padded))
+    if padded.has_plain_widths() { Ok(Some(padded)) } else { Err(no_keys()) }
 }
 
 /// The couplings of a block by the layer that reads their units.

@@ -138,13 +138,14 @@ fn second_moments(
     at: &Positions,
 ) -> Result<[Array2<f64>; 2]> {
     let features = slopes.first().map_or(0, |d| d.ncols());
-    let names = [Part::Output, Part::Down].map(|part| part.names(block).swap_remove(0));
+    // A block without one of its halves has no such layer, and a mixture has as many as experts, whose outputs are weighed: no metric of these.
+    let names = [Part::Output, Part::Down].map(|part| part.names(block).into_iter().next());
     let (mut sums, mut tokens) = ([Gram::new(features), Gram::new(features)], 0);
     for (i, d) in slopes.iter_mut().enumerate() {
         let h = before.take(i)?;
         let mut found = Ok(());
         let mut outputs = |layer: &str, gradient: &Array2<f32>| {
-            if let (Some(which), Ok(())) = (names.iter().position(|n| n == layer), &found) {
+            if let (Some(which), Ok(())) = (names.iter().position(|n| n.as_deref() == Some(layer)), &found) {
                 found = sums[which].update(gradient).map_err(|e| e.in_layer(layer));
             }
         };

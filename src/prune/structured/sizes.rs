@@ -79,7 +79,7 @@ impl ShrinkSizes {
     ///
     /// # Errors
     /// As [`ShrinkSizes::widths`]; for hidden features and layers likewise; if nothing goes, unless something else does.
-    pub(super) fn check(&self, config: &Config, else_goes: bool) -> Result<()> {
+    pub(crate) fn check(&self, config: &Config, else_goes: bool) -> Result<()> {
         let layers = within("layers", self.layers, config.layers())?;
         let hidden = within("hidden", self.hidden, config.hidden())?;
         config.with_hidden(hidden)?;

@@ -94,6 +94,10 @@ fn curves(
     see: &mut Steps<'_>,
 ) -> Result<Vec<UnitCurve>> {
     let all = couplings(folder, config)?;
+    if !all.iter().any(|c| c.kind == UnitKind::FeedForward) {
+        let reason = "chooses features of feed-forward layers, and experts stand in their place in every block: leave it out";
+        return Err(Error::invalid_option("per-layer", reason));
+    }
     let mut walk = UnitWalk::new((folder, config), None, calibration, UnitMethod::Obs(obs), HiddenStates::default(), memory)?;
     let mut curves = Vec::new();
     for number in 0..config.layers() {

@@ -1,5 +1,7 @@
 //! What `quantization_config` says.
 
+use super::super::repack::OWN;
+use crate::io::one_line;
 use crate::quantize::{CodeGrid, Granularity};
 use crate::sparse::ActivationBits;
 use crate::{Error, Result};
@@ -172,6 +174,25 @@ impl FromStr for QuantLayout {
         let found = QuantLayout::ALL.into_iter().find(|l| l.name() == s || l.format() == s);
         found.ok_or_else(|| Error::unknown_name("layout", s, QuantLayout::ALL.into_iter().map(QuantLayout::name)))
     }
+}
+
+/// Refuses a config that says its weights are in a layout that is not read. Plain weights beside such a key would be opened by other
+/// programs as what the key says.
+///
+/// # Errors
+/// [`Error::InvalidOption`] with the `quant_method` and those that are read.
+pub(crate) fn check_quant_method(config: &Map<String, Value>) -> Result<()> {
+    const READ: [&str; 4] = ["compressed-tensors", "gptq", "awq", OWN];
+    let said = match config.get("quantization_config") {
+        None | Some(Value::Null) => return Ok(()),
+        Some(said) => said.get("quant_method").unwrap_or(&Value::Null),
+    };
+    if said.as_str().is_some_and(|method| READ.contains(&method)) {
+        return Ok(());
+    }
+    let shown = one_line(&said.to_string(), 60);
+    let reason = format!("quant_method {shown} is not read; {} are; plain weights go without the key", READ.join(", "));
+    Err(Error::invalid_option("config.json: quantization_config", reason))
 }
 
 /// What a folder's config says of weights in codes, as far as reading needs it.

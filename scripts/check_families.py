@@ -57,7 +57,7 @@ def ways(config):
         "features": ["--intermediate", width // 2],
         "heads": ["--heads", max(heads // 2, kv if heads > kv else 1)],
         "layers": ["--layers", max(layers - 1, 1)],
-        "hidden": ["--hidden", hidden - 2],
+        "hidden": ["--hidden", hidden - heads],
     }
     if config.get("num_experts") or config.get("num_local_experts"):
         found["experts"] = ["--experts", 2, "--experts-by", "random"]
@@ -99,7 +99,7 @@ def main():
                         done = subprocess.run([lacuna, *run], capture_output=True, text=True)
                         if done.returncode != 0:
                             line = done.stderr.strip().splitlines()[-1]
-                            if cut and line.startswith("error: ") and "stay" in line or "nothing goes" in line or "none of its layers" in line:
+                            if cut and any(known in line for known in ("stay", "nothing goes", "chosen by activations")):
                                 print(f"{said} stays: {line}", flush=True)
                                 continue
                             raise RuntimeError(line)

@@ -123,7 +123,7 @@ fn line(family: Family, goldens: &[&Golden], reopened: &Value, above: &Path) -> 
         ("features", job().intermediate(widths.intermediate / 2)),
         ("heads", job().heads((widths.heads / 2).max(widths.kv_heads * usize::from(widths.heads > widths.kv_heads)))),
         ("layers", job().layers((config.layers() - 1).max(1))),
-        ("hidden", job().hidden(config.hidden() - 2)),
+        ("hidden", job().hidden(config.hidden() - widths.heads)),
         ("experts", job().experts(2).experts_by(ExpertScore::Random)),
     ];
     let mut shrinks = |(what, job): &(&str, ShrinkJob)| {

@@ -119,7 +119,7 @@ impl ShrinkJob {
             true => self.without_experts(&run, watch)?,
             false => self.without_units(&run, before, watch)?,
         };
-        if let Some(text) = alone(&done.config) {
+        for text in alone(&done.config).into_iter().chain(undivided(&config, &done.config)) {
             Error::go_on(watch(&Event::Note(text)))?;
         }
         let seconds = (begun.elapsed() - spent).as_secs_f64();
@@ -215,4 +215,17 @@ fn alone(config: &Config) -> Option<String> {
         _ => "",
     };
     Some(format!("config.json has the widths under layer_widths, which this library alone reads: {why}{heads}"))
+}
+
+/// What is to be said of a hidden size that became no multiple of the heads.
+fn undivided(before: &Config, after: &Config) -> Option<String> {
+    let (hidden, heads) = (after.hidden(), after.widths(0).heads);
+    if hidden == before.hidden() || heads == 0 || hidden % heads == 0 {
+        return None;
+    }
+    let near = hidden / heads * heads;
+    Some(format!(
+        "transformers 5 opens some families only where heads divide the hidden size: {hidden} is no multiple of {heads}; {near} and {} are",
+        near + heads
+    ))
 }

@@ -83,4 +83,16 @@ impl Definition {
         experts: None,
         lists: &[],
     };
+
+    /// Llama's keys where the reference library takes the width of heads from the hidden size alone, so that neither can change by itself.
+    pub const HEADS_FROM_HIDDEN: Definition = Definition {
+        widths: Some(WidthKeys {
+            heads: "num_attention_heads",
+            kv_heads: Some("num_key_value_heads"),
+            head_dim: None,
+            intermediate: "intermediate_size",
+        }),
+        hidden: None,
+        ..Definition::USUAL
+    };
 }

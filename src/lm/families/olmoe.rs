@@ -5,7 +5,7 @@
 use super::qwen_moe::EXPERTS;
 use crate::Result;
 use crate::lm::architecture::{
-    Architecture, BlockNames, Defaults, Definition, Experts, Keys, LLAMA, QueryKeyNorm, USUAL, WidthKeys, setting,
+    Architecture, BlockNames, Defaults, Definition, Experts, Keys, LLAMA, QueryKeyNorm, USUAL, setting,
 };
 
 pub(super) static FAMILY: Definition = Definition {
@@ -13,16 +13,8 @@ pub(super) static FAMILY: Definition = Definition {
     about: "OLMoE",
     architecture: recipe,
     general_names: &[("num_local_experts", "num_experts")],
-    // Its norms of queries and keys are as wide as the hidden size, and heads follow from it.
-    widths: Some(WidthKeys {
-        heads: "num_attention_heads",
-        kv_heads: Some("num_key_value_heads"),
-        head_dim: None,
-        intermediate: "intermediate_size",
-    }),
-    hidden: None,
     experts: Some(["num_experts", "num_experts_per_tok"]),
-    ..Definition::USUAL
+    ..Definition::HEADS_FROM_HIDDEN
 };
 
 fn recipe(keys: Keys<'_>) -> Result<Architecture> {

@@ -12,7 +12,7 @@ pub(super) static FAMILY: Definition = Definition {
     about: "StableLM",
     architecture: recipe,
     epsilon: "layer_norm_eps",
-    ..Definition::USUAL
+    ..Definition::HEADS_FROM_HIDDEN
 };
 
 fn recipe(keys: Keys<'_>) -> Result<Architecture> {

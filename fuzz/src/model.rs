@@ -57,7 +57,8 @@ pub fn learned(config: &Config) -> Option<(Checkpoint, Model)> {
                 if let Some(blocks) = between(&line, "have ", " blocks, '").and_then(|blocks| blocks.parse::<usize>().ok()) {
                     let first = format!("{}.", between(&line, "blocks, '", "'")?);
                     let path = first.strip_suffix("0.")?;
-                    let so_far: Vec<String> = weights.names().into_iter().filter(|name| name.starts_with(&first)).collect();
+                    let so_far: Vec<String> =
+                        weights.names().into_iter().filter(|name| name.starts_with(&first)).map(String::from).collect();
                     for name in so_far {
                         let next = format!("{path}{blocks}.{}", name.strip_prefix(&first)?);
                         weights.insert(&next, numbers(&[0], 0), Dtype::F32).ok()?;

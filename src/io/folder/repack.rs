@@ -1,5 +1,6 @@
 //! The pruned weights of a folder laid in another way.
 
+use super::coded::OWN;
 use super::layout::Layout;
 use super::names::MASKS;
 use super::output::Output;
@@ -18,9 +19,6 @@ use std::path::Path;
 
 /// The key of `config.json` that says how weights are packed.
 const QUANTIZATION: &str = "quantization_config";
-/// Its `quant_method`, and the `format` of the files' metadata, where weights are kept as storages of this library. Readers that know
-/// neither name it, and do not take what they find for a model with missing weights.
-pub(super) const OWN: &str = "lacuna";
 /// What a run of pruning has left beside the weights.
 const RECORDS: [&str; 2] = ["prune.json", "prune.html"];
 

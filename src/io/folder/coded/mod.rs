@@ -18,5 +18,5 @@ mod parts;
 
 pub(super) use parts::{CodedParts, Decoded, Raw, encoded, planned};
 pub use scheme::QuantLayout;
-pub(super) use scheme::Scheme;
 pub(crate) use scheme::check_quant_method;
+pub(super) use scheme::{OWN, Scheme};

@@ -1,6 +1,5 @@
 //! What `quantization_config` says.
 
-use super::super::repack::OWN;
 use crate::io::one_line;
 use crate::quantize::{CodeGrid, Granularity};
 use crate::sparse::ActivationBits;
@@ -175,6 +174,10 @@ impl FromStr for QuantLayout {
         found.ok_or_else(|| Error::unknown_name("layout", s, QuantLayout::ALL.into_iter().map(QuantLayout::name)))
     }
 }
+
+/// `quant_method`, and the `format` of the files' metadata, where weights are kept as storages of this library. Readers that know
+/// neither name it, and do not take what they find for a model with missing weights.
+pub(in crate::io::folder) const OWN: &str = "lacuna";
 
 /// Refuses a config that says its weights are in a layout that is not read. Plain weights beside such a key would be opened by other
 /// programs as what the key says.

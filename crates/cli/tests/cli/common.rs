@@ -40,6 +40,15 @@ impl Folder {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Runs what must succeed and say one thing beside, which has `note` in it; what it printed.
+    pub fn notes(&self, args: &[&str], note: &str) -> String {
+        let output = self.run(args);
+        let line = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(0) && line.lines().count() == 1, "{args:?}: {:?}, {line}", output.status);
+        assert!(line.starts_with("note: ") && line.contains(note), "{args:?}: {line}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// As [`Folder::succeeds`], as JSON: one line.
     pub fn json(&self, args: &[&str]) -> serde_json::Value {
         let printed = self.succeeds(args);

@@ -200,7 +200,7 @@ fn an_encoder_decoder_is_cut_by_its_weights_in_both_stacks() {
 #[test]
 fn sub_layers_go_by_name_and_by_score_and_what_cannot_go_is_one_line() {
     let folder = folder();
-    folder.succeeds(&["shrink", "lm", "dropped", "--drop", "attention:1,mlp:0"]);
+    folder.notes(&["shrink", "lm", "dropped", "--drop", "attention:1,mlp:0"], "--pad fills them up");
     let widths = &json(&folder, "dropped", "config.json")["layer_widths"];
     assert_eq!((&widths[0]["intermediate"], &widths[1]["heads"], &widths[0]["heads"]), (&0.into(), &0.into(), &2.into()));
     folder.succeeds(&["shrink", "lm", "padded", "--drop", "attention:1,mlp:0", "--pad"]);

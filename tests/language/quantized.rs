@@ -356,3 +356,19 @@ fn codes_behind_masks_are_packed_without_zeros_to_the_same_numbers() {
     let line = repack(&dense, at("no"), "sell".parse().unwrap(), |_, _| {}).err().unwrap().to_string();
     assert!(line.contains("in codes of a few bits and not pruned, which sell:padded has not"), "{line}");
 }
+
+#[test]
+fn recipes_among_the_examples_are_read_and_their_jobs_can_be_run() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut read = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "toml") {
+            let pipeline = Pipeline::from_toml(&std::fs::read_to_string(&path).unwrap())
+                .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            assert!(pipeline.stages.len() > 1, "{}", path.display());
+            read += 1;
+        }
+    }
+    assert!(read > 0, "there is a recipe");
+}

@@ -162,6 +162,25 @@ fn gptq_gives_the_codes_of_a_plain_transcription_of_the_authors_loop() {
 }
 
 #[test]
+fn weights_of_dead_inputs_take_part_in_no_range() {
+    let layer = Layer::random(8, 32, 60, 3);
+    let (mut weight, mut gram) = (layer.weight.clone(), layer.gram().clone());
+    weight.column_mut(5).fill(100.0);
+    gram.row_mut(5).fill(0.0);
+    gram.column_mut(5).fill(0.0);
+    let measured = Measured { tokens: 60, gram: Some(gram), ..Measured::default() };
+    let mut without = weight.clone();
+    without.column_mut(5).fill(0.0);
+    for granularity in [Granularity::Row, Granularity::Group(16), Granularity::Tensor] {
+        let grid = CodeGrid::new(4, granularity).asymmetric();
+        let found = Gptq::default().quantize(&Evidence::new("fc1", &weight, &measured), grid).unwrap();
+        let wanted = Gptq::default().quantize(&Evidence::new("fc1", &without, &measured), grid).unwrap();
+        assert_eq!(found.codes, wanted.codes, "{granularity}");
+        assert!(found.weight.column(5).iter().all(|w| *w == 0.0), "{granularity}");
+    }
+}
+
+#[test]
 fn pruning_in_the_loop_is_sparsegpt_on_the_same_grid() {
     let layer = Layer::random(20, 48, 150, 5);
     for (pattern, sparsity) in

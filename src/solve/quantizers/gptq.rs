@@ -18,9 +18,9 @@
 //! like any other, which the columns behind it make up for. With [`Gptq::prune`] each block of columns is pruned as it is reached, by
 //! w² / U_jj², and what stays is rounded.
 //!
-//! Departures from the authors' code: dead inputs count as 0 in the mean of the diagonal, not as 1 ([`SparseGpt`](crate::solve::SparseGpt)); H is factored in f64;
-//! a symmetric grid spans −max |w| to max |w| of a group whatever its signs; and with columns by activation, groups are those of the columns as they
-//! stand, so that steps must be found before (`static_groups`).
+//! Departures from the authors' code: dead inputs count as 0 in the mean of the diagonal, not as 1 ([`SparseGpt`](crate::solve::SparseGpt)), and take part in no
+//! range, where the authors have them in that of a whole row (not in that of a group); H is factored in f64; a symmetric grid spans −max |w| to max |w| of a
+//! group whatever its signs; and with columns by activation, groups are those of the columns as they stand, so that steps must be found before (`static_groups`).
 //!
 //! Cost: as [`SparseGpt`](crate::solve::SparseGpt), and a byte a weight for the codes.
 

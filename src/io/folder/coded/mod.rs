@@ -9,6 +9,7 @@
 //! ```
 //!
 //! Codes fill words from the lowest bit on and go over from one word to the next (3 bits); AWQ's eight codes of a word stand in the order 0, 2, 4, 6, 1, 3, 5, 7.
+//! compressed-tensors packs three bits so from its version 0.18 on; before, a word held ten such codes, and such files are refused by their shape, here and there.
 //! GPTQ is written in its second version, where zero points stand as they are (`checkpoint_format: gptq_v2`); the first, which stores them less one, is read.
 //! `quantization_config` of `config.json` says which layout it is.
 

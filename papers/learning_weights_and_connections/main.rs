@@ -8,7 +8,7 @@ use lacuna::criteria::Magnitude;
 use lacuna::eval::Size;
 use lacuna::mask::{Pattern, Scope};
 use lacuna::models::{digits_convnet, lenet_5};
-use lacuna::nn::Network;
+use lacuna::nn::{Method, Network};
 use lacuna::paper::{DigitImages, Figures, Options, Study};
 use lacuna::prune::{Outcome, Pruning, Schedule, iterative, one_shot};
 use lacuna::report::{Figure, Table};
@@ -37,6 +37,9 @@ fn cases(options: &Options) -> Vec<Case> {
     ]
 }
 
+/// As the paper has it, weights are held small in training and in training again.
+const WEIGHT_DECAY: f32 = 1e-4;
+
 /// Weights kept, and the error before and after training again.
 type Step = (usize, f64, f64);
 
@@ -50,8 +53,13 @@ struct Found {
 fn of_seed(options: &Options, case: &Case, seed: Seed) -> Result<Found> {
     let images = DigitImages::load(options, case.samples, seed)?;
     let error = |network: &Network| 100.0 - images.accuracy(network);
-    let config =
-        |epochs, part: f32, decay| TrainConfig { learning_rate: part * 1.2e-3, decay, ..DigitImages::config(epochs, seed) };
+    let method = Method::Adam { weight_decay: WEIGHT_DECAY };
+    let config = |epochs, part: f32, decay| TrainConfig {
+        method,
+        learning_rate: part * 1.2e-3,
+        decay,
+        ..DigitImages::config(epochs, seed)
+    };
     let mut dense = (case.network)(options, seed)?;
     images.fit(&mut dense, &config(case.epochs.0, 1.0, Decay::Cosine))?;
     let of = Size::of(&dense)?.weights;

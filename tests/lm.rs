@@ -22,5 +22,7 @@ mod opening;
 mod page;
 #[path = "lm/public.rs"]
 mod public;
+#[path = "lm/shrunk.rs"]
+mod shrunk;
 #[path = "lm/training.rs"]
 mod training;

@@ -56,7 +56,7 @@ fn one(p: &Plan, folder: &std::path::Path, text: &str, seed: Seed) -> Result<Fou
     for &bits in p.bits.0 {
         let (hqq, grid) =
             (Hqq { whole_zeros: false, ..Hqq::default() }, CodeGrid::new(bits, Granularity::Group(p.group)).asymmetric());
-        found.insert(format!("hqq, any zeros {bits}"), pieces.rounded("dense", (&hqq, grid), (p.context, p.windows))?);
+        found.insert(format!("hqq, any zeros {bits}"), pieces.quantize_in_memory("dense", (&hqq, grid), (p.context, p.windows))?);
     }
     let mut codes = |from: &str, name: String, job: QuantizeJob| -> Result<()> {
         let found_ppl = pieces.quantize((from, &name.replace(' ', "-")), job, p.windows)?;

@@ -228,7 +228,7 @@ impl Pieces {
     ///
     /// # Errors
     /// As [`Quantizer::quantize`] and [`JudgeTexts::perplexities`].
-    pub fn rounded(
+    pub fn quantize_in_memory(
         &self,
         from: &str,
         (quantizer, grid): (&dyn Quantizer, CodeGrid),

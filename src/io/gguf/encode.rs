@@ -2,8 +2,8 @@
 //!
 //! A block that holds the numbers exactly is looked for among the scales that their range says, so that what was read from blocks and not changed
 //! becomes blocks of the same numbers. Others are rounded to the nearest, as the reference of the format does it (`gguf-py`, `quants.py`): a scale of the block's largest
-//! magnitude, or scale and minimum of its range. Scales fitted by least squares lose a tenth fewer squares and are worse for the model: the largest numbers of a
-//! block, which they cut off, count for more (SmolLM2 with an eighth of its features left out and embeddings in Q4_0: perplexity 27.1 where this has 25.1). K types are searched for (`k_quants.rs`), and not made again to the bit.
+//! magnitude, or scale and minimum of its range. Scales fitted by least squares lose fewer squares and cut off the largest numbers of a block, and are worse
+//! for the model. K types are searched for (`k_quants.rs`), and not made again to the bit.
 
 use super::Quant;
 use half::{bf16, f16};

@@ -1,4 +1,4 @@
-//! Frantar et al. 2023 (GPTQ), Lin et al. 2024 (AWQ), Badri and Shaji 2023 (HQQ): codes of a few bits for a model that the program trains, alone and with pruning.
+//! Frantar et al. 2023 (GPTQ), Lin et al. 2024 (AWQ), Badri and Shaji 2023 (HQQ), Guo et al. 2025 (OBR): codes of a few bits for a model that the program trains, alone and with pruning.
 //!
 //! `cargo run --release --example post_training_quantization -- [--quick] [--seeds 0,1,2] [--out FOLDER]`
 
@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 
 /// The text of the quick run: the first chapters of Genesis, King James version.
 const EMBEDDED: &str = include_str!("../minitron/genesis.txt");
+
+/// Without a mask; OBR is GPTQ there.
+const ALONE: [QuantizeMethod; 4] = [QuantizeMethod::Rtn, QuantizeMethod::Gptq, QuantizeMethod::Awq, QuantizeMethod::Hqq];
 
 struct Plan {
     set: &'static str,
@@ -63,7 +66,7 @@ fn one(p: &Plan, folder: &std::path::Path, text: &str, seed: Seed) -> Result<Fou
         found.insert(name, found_ppl);
         Ok(())
     };
-    for method in QuantizeMethod::ALL {
+    for method in ALONE {
         for &bits in p.bits.1 {
             codes("dense", format!("{method} {bits}"), job(method, bits))?;
         }
@@ -80,6 +83,7 @@ fn one(p: &Plan, folder: &std::path::Path, text: &str, seed: Seed) -> Result<Fou
     }
     codes("half-obs", "obs, rounded".into(), job(QuantizeMethod::Rtn, 4))?;
     codes("half-obs", "obs, GPTQ".into(), job(QuantizeMethod::Gptq, 4))?;
+    codes("half-obs", "obs, OBR".into(), job(QuantizeMethod::Obr, 4))?;
     codes("dense", "in one loop".into(), job(QuantizeMethod::Gptq, 4).sparsity(0.5))?;
     for &bits in p.bits.0 {
         let name = format!("rounded first {bits}");
@@ -134,6 +138,7 @@ pub fn run(options: &Options) -> Result<Study> {
         c.add("pruned in GPTQ's loop over SparseGPT, then rounding", "below 1", "mean <= 0.9", 3)?
             .extend(ratio("in one loop", "obs, rounded"));
         c.add("SparseGPT: GPTQ behind its mask over rounding", "", "mean < 1", 3)?.extend(ratio("obs, GPTQ", "obs, rounded"));
+        c.add("SparseGPT: OBR behind its mask over GPTQ", "", "mean <= 1", 3)?.extend(ratio("obs, OBR", "obs, GPTQ"));
     }
     c.setting("2405.20935, OPT and LLaMA: 50 % by magnitude and rounding", ours);
     for &bits in p.bits.0 {
@@ -153,7 +158,7 @@ pub fn run(options: &Options) -> Result<Study> {
 pub fn draw(study: &Study) -> Result<Figures> {
     let rows = study.table("perplexities")?;
     let mut figure = Figure::new("Codes of a few bits", "bits", "perplexity").log_y();
-    for method in QuantizeMethod::ALL {
+    for method in ALONE {
         figure = figure.line(method.name(), &rows.only("method", method.name())?, "bits", "perplexity")?;
     }
     Ok(vec![("bits".into(), figure.level("dense", &rows.only("method", "dense")?, "perplexity")?.to_svg()?)])

@@ -7,7 +7,7 @@ use lacuna::allocate::{Global, Uniform};
 use lacuna::calibrate::Calibration;
 use lacuna::criteria::{Grasp, Magnitude, MagnitudeNorm, Random, Saliency, Snip, SynFlow};
 use lacuna::models::{Init, mlp};
-use lacuna::nn::{Activation, Layers, Loss, Network, Parameters};
+use lacuna::nn::{Activation, Loss, Network, Parameters};
 use lacuna::paper::{DigitImages, Figures, Options, Study};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
@@ -24,18 +24,6 @@ const TEMPERATURE: f32 = 200.0;
 /// Ratios of compression at which a deep network is masked, 10 to this power.
 const RATIOS: [f64; 6] = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
 
-/// The network with logits divided by GraSP's temperature: its last layer is, where biases begin at 0.
-fn cooled(network: &Network) -> Result<Network> {
-    let (mut cooled, layers) = (network.clone(), Layers::layers(network));
-    let last = layers.last().map_or(String::new(), |layer| format!("{}.weight", layer.name));
-    cooled.visit_mut(&mut |name, values, _| {
-        if name == last {
-            values.iter_mut().for_each(|w| *w /= TEMPERATURE);
-        }
-    })?;
-    Ok(cooled)
-}
-
 /// The network masked by a method, and the weights that the emptiest layer keeps.
 fn masked(network: &Network, images: &DigitImages, method: &str, sparsity: f64, seed: Seed) -> Result<(Network, usize)> {
     // As many samples as SNIP's mini-batch of 100, ten times for the noisier scores of GraSP.
@@ -50,11 +38,11 @@ fn masked(network: &Network, images: &DigitImages, method: &str, sparsity: f64, 
         "magnitude" => (&magnitude, 1),
         _ => (&random, 1),
     };
-    let data = Calibration::new(&x, &target, Loss::CrossEntropy);
-    let scored = if method == "GraSP" { &cooled(network)? } else { network };
+    let loss = if method == "GraSP" { Loss::TemperedCrossEntropy { temperature: TEMPERATURE } } else { Loss::CrossEntropy };
+    let data = Calibration::new(&x, &target, loss);
     let (_, masks) = match method {
-        "random" => prune_before_training(scored, &data, saliency, &Uniform, sparsity, rounds)?,
-        _ => prune_before_training(scored, &data, saliency, &Global, sparsity, rounds)?,
+        "random" => prune_before_training(network, &data, saliency, &Uniform, sparsity, rounds)?,
+        _ => prune_before_training(network, &data, saliency, &Global, sparsity, rounds)?,
     };
     let mut masked = network.clone();
     masks.iter().try_for_each(|(layer, mask)| masked.set_mask(&format!("{layer}.weight"), Some(mask.clone())))?;

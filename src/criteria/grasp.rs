@@ -10,8 +10,10 @@
 //! The sign is the paper's trap: removing a weight with large S does not lessen, or even raises, the norm of the gradient.
 //! Scores are comparable between layers and may be negative.
 //!
-//! Departure: the authors divide the logits by a temperature of 200 before the loss; here the loss is the network's own. A last layer whose weights
-//! are divided by it is not the same: the share of that layer's own gradients in H g grows by its square. Batch normalisation uses running statistics.
+//! The authors divide the logits by a temperature of 200 before the loss: [`Loss::TemperedCrossEntropy`]. A last layer whose weights are divided by it
+//! is not the same: the share of that layer's own gradients in H g grows by its square. Departure: batch normalisation uses running statistics.
+//!
+//! [`Loss::TemperedCrossEntropy`]: crate::nn::Loss::TemperedCrossEntropy
 //!
 //! Cost: one gradient and one Hessian-vector product, exact (Pearlmutter): about four backward passes.
 

@@ -21,14 +21,11 @@ pub struct DigitImages {
 }
 
 impl DigitImages {
-    /// In a quick run 1347 and 450 of the embedded digits, in a full one `samples` of MNIST's training images, drawn by the seed, and all
+    /// In a quick run 1347 and 450 of the embedded digits, in a full one `samples` of MNIST's training images (or all, if there are fewer), drawn by the seed, and all
     /// its test images; with `--held-out` both are of the training images.
     ///
     /// # Errors
     /// If MNIST is not there: the message says how to get it.
-    ///
-    /// # Panics
-    /// If there are not as many samples.
     pub fn load(options: &Options, samples: usize, seed: Seed) -> Result<DigitImages> {
         let (train, test) = if options.quick {
             let all = digits();
@@ -38,7 +35,7 @@ impl DigitImages {
         };
         let (train, test) = options.samples(train, test);
         let chosen = seed.stream("training samples").permutation(train.len());
-        let train = if options.quick { train } else { train.select(&chosen[..samples]) };
+        let train = if options.quick { train } else { train.select(&chosen[..samples.min(train.len())]) };
         let part = |set: &Dataset| (set.x().clone(), set.one_hot(1.0, 0.0));
         Ok(DigitImages { train: part(&train), test: part(&test) })
     }

@@ -20,7 +20,7 @@
 //! | [`Reconstructed`] | of another pruner | the least squares solution | |
 //! | [`Regularised`] | of another pruner | of another pruner | a shrunk Gram matrix, texts weighted by their errors |
 //!
-//! A [`Quantizer`] chooses codes of a few bits the same way: [`Rtn`], [`Gptq`] (with or without pruning in its loop), [`Awq`], [`Hqq`].
+//! A [`Quantizer`] chooses codes of a few bits the same way: [`Rtn`], [`Gptq`] (with or without pruning in its loop), [`Obr`], [`Awq`], [`Hqq`].
 //!
 //! [`GroupObs`] removes whole groups of inputs (heads, features) from a layer by the same algebra, and gives what stays its least squares solution.
 //! [`Retarget`] gives a layer another weight to be pruned towards, where earlier layers have changed its inputs, by fractions that
@@ -60,7 +60,7 @@ pub use group_obs::{GroupObs, GroupsLeft, Removal, loss_of};
 pub use inverse::InverseHessian;
 pub use layer::{Pruned, Pruner, squared_error};
 pub use permute::channel_order;
-pub use quantizers::{Awq, Gptq, Hqq, InputScales, InputScaling, JointPruning, Quantizer, Rounded, Rtn, SmoothQuant};
+pub use quantizers::{Awq, Gptq, Hqq, InputScales, InputScaling, JointPruning, Obr, Quantizer, Rounded, Rtn, SmoothQuant};
 pub use reconstruct::{Reconstruct, Reconstructed, Solver};
 pub use regularised::{Regularised, RobustTexts, relative_error};
 pub use retarget::{Retarget, refitted};

@@ -7,7 +7,7 @@ use ndarray::{Array2, Axis};
 
 pub const ACTIVATIONS: [Activation; 6] =
     [Activation::Tanh, Activation::ScaledTanh, Activation::Relu, Activation::Sigmoid, Activation::Gelu, Activation::Silu];
-pub const LOSSES: [Loss; 2] = [Loss::CrossEntropy, Loss::SquaredError];
+pub const LOSSES: [Loss; 3] = [Loss::CrossEntropy, Loss::SquaredError, Loss::TemperedCrossEntropy { temperature: 0.7 }];
 
 /// A chain in the making: every layer fits the one before it, and every number is random.
 pub struct Net {
@@ -100,7 +100,7 @@ pub fn data(net: &Network, seed: u64, batch: usize, loss: Loss) -> (Array2<f32>,
     let outputs = net.forward(&x).ncols();
     let target = match loss {
         Loss::SquaredError => random.normal_array(batch, outputs, 1.0),
-        Loss::CrossEntropy => {
+        Loss::CrossEntropy | Loss::TemperedCrossEntropy { .. } => {
             let weights = Array2::from_shape_simple_fn((batch, outputs), || random.uniform() + 0.05);
             let sums = Array2::from_shape_simple_fn((batch, 1), || random.uniform() + 0.5);
             &weights / &weights.sum_axis(Axis(1)).insert_axis(Axis(1)) * sums

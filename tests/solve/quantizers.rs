@@ -1,12 +1,12 @@
 //! Quantisers against slow versions of their formulas.
 
 use crate::common::*;
-use lacuna::criteria::{Evidence, Measured};
+use lacuna::criteria::{Evidence, Measured, Wanda};
 use lacuna::io::Checkpoint;
 use lacuna::mask::{Mask, Pattern, Scope};
 use lacuna::quantize::{AffineGrid, CodeGrid, Granularity, ScaleType, Step};
 use lacuna::rng::Seed;
-use lacuna::solve::{Awq, Gptq, Hqq, JointPruning, Order, Pruner, Quantizer, Rounded, Rtn, SparseGpt};
+use lacuna::solve::{Awq, Gptq, Hqq, JointPruning, Obr, Order, Pruner, Quantizer, Rounded, Rtn, Scored, SparseGpt};
 use ndarray::{Array1, Array2, s};
 
 const DAMPING: f64 = 0.01;
@@ -136,6 +136,93 @@ fn gptq_gives_the_codes_of_the_slow_version_in_every_order() {
             }
         }
     }
+}
+
+/// Optimal Brain Restoration as its module says it: of each row the least squares solution on what stays, then column by column as [`naive`], with inverses
+/// of what stays alone.
+fn naive_on_what_stays(layer: &Layer, grid: CodeGrid, mask: &Mask) -> (Array2<u8>, Array2<Step>) {
+    let (rows, cols) = layer.weight.dim();
+    let group = grid.check(cols).unwrap();
+    let mut h = layer.gram().clone();
+    let damp = DAMPING * h.diag().sum() / cols as f64;
+    h.diag_mut().mapv_inplace(|d| d + damp);
+    let mut codes = Array2::zeros((rows, cols));
+    let mut steps = Array2::from_elem((rows, cols / group), grid.fit([]));
+    for r in 0..rows {
+        let stays: Vec<usize> = (0..cols).filter(|c| mask.get(r, *c)).collect();
+        let dense: Vec<f64> = layer.weight.row(r).iter().map(|w| f64::from(*w)).collect();
+        let mut w = least_squares(&dense, &stays, &h);
+        (0..cols / group).for_each(|g| codes.slice_mut(s![r, g * group..(g + 1) * group]).fill(steps[[r, g]].zero as u8));
+        for (j, &c) in stays.iter().enumerate() {
+            let of = c / group;
+            if j == 0 || stays[j - 1] / group != of {
+                steps[[r, of]] = grid.fit(stays.iter().filter(|c| **c / group == of).map(|c| w[*c] as f32));
+                codes.slice_mut(s![r, of * group..(of + 1) * group]).fill(steps[[r, of]].zero as u8);
+            }
+            codes[[r, c]] = grid.code(steps[[r, of]], w[c] as f32);
+            let left = &stays[j..];
+            let inverse = inverse(&Array2::from_shape_fn((left.len(), left.len()), |(a, b)| h[[left[a], left[b]]]));
+            let error = (w[c] - f64::from(steps[[r, of]].value(codes[[r, c]]))) / inverse[[0, 0]];
+            left.iter().enumerate().for_each(|(i, &later)| w[later] -= error * inverse[[0, i]]);
+        }
+    }
+    (codes, steps)
+}
+
+#[test]
+fn obr_gives_the_codes_of_the_slow_version_on_what_stays() {
+    let layer = Layer::random(16, 64, 200, 5);
+    let masks = [Mask::from_fn(16, 64, |r, c| (r * 7 + c * 5) % 3 != 0), Mask::from_fn(16, 64, |_, c| !(16..32).contains(&c))];
+    for bits in [3u32, 4] {
+        for (symmetric, granularity) in
+            [(true, Granularity::Group(16)), (false, Granularity::Group(16)), (false, Granularity::Row), (true, Granularity::Tensor)]
+        {
+            let grid = CodeGrid { symmetric, ..CodeGrid::new(bits, granularity) };
+            for mask in &masks {
+                let case = format!("{bits} bits, {granularity}, symmetric {symmetric}, {} stay", mask.kept());
+                let found = Obr::default().quantize(&Evidence { mask: Some(mask), ..layer.evidence() }, grid).unwrap();
+                assert_eq!(mask.dropped_nonzeros(&found.weight), 0, "{case}");
+                assert_eq!((found.mask.as_ref(), &found.weight), (Some(mask), &found.codes.to_dense()));
+                if granularity == Granularity::Tensor {
+                    assert!(found.codes.scales.iter().all(|s| *s == found.codes.scales[[0, 0]]), "{case}");
+                    continue;
+                }
+                let (codes, steps) = naive_on_what_stays(&layer, grid, mask);
+                let other = differing(&found, &codes);
+                assert!(other.len() <= 1, "{case}: rows {other:?} of {}", codes.nrows());
+                for ((r, g), wanted) in steps.indexed_iter().filter(|((r, g), _)| !other.contains(r) && mask.get(*r, g * 64 / steps.ncols())) {
+                    let found = found.codes.scales[[r, g]];
+                    assert!((found - wanted.scale).abs() <= 1e-3 * wanted.scale, "{case}: {found} {}", wanted.scale);
+                }
+            }
+            // With nothing gone it is GPTQ.
+            if granularity != Granularity::Tensor {
+                let obr = Obr::default().quantize(&layer.evidence(), grid).unwrap();
+                let gptq = Gptq { block: 16, ..Gptq::default() }.quantize(&layer.evidence(), grid).unwrap();
+                assert!(differing(&obr, &gptq.codes.codes).len() <= 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn obr_loses_less_than_gptq_with_the_same_mask_and_prunes_by_wanda() {
+    let (mut obr, mut gptq) = (0.0, 0.0);
+    for seed in 0..6 {
+        let layer = Layer::random(24, 96, 300, 20 + seed);
+        let grid = CodeGrid::new(4, Granularity::Group(32));
+        let pruned = layer.prune(&SparseGpt::default(), Pattern::Unstructured, 0.5).unwrap();
+        let evidence = Evidence { weight: pruned.weight.view(), mask: Some(&pruned.mask), ..layer.evidence() };
+        obr += Obr::default().quantize(&evidence, grid).unwrap().loss.unwrap();
+        gptq += Gptq::default().quantize(&evidence, grid).unwrap().loss.unwrap();
+        let prune = JointPruning { pattern: Pattern::Unstructured, scope: Scope::Row, sparsity: 0.5 };
+        let joint = Obr { prune: Some(prune), ..Obr::default() }.quantize(&layer.evidence(), grid).unwrap();
+        let wanda = layer.prune_in(&Scored(Wanda), Pattern::Unstructured, Scope::Row, 0.5).unwrap();
+        assert_eq!(joint.mask.as_ref(), Some(&wanda.mask));
+        // Restored: even in codes of 4 bits it is nearer to the layer than Wanda's weights are.
+        assert!(joint.loss < wanda.loss, "{:?} {:?}", joint.loss, wanda.loss);
+    }
+    assert!(obr < gptq, "{obr} {gptq}");
 }
 
 #[test]
@@ -331,7 +418,7 @@ fn masks_scales_of_files_and_single_steps_are_kept_by_all() {
     let layer = Layer::random(9, 32, 120, 13);
     let measured = Measured { input_magnitudes: Some(Array1::from_elem(32, 3.0)), ..layer.measured.clone() };
     let mask = Mask::from_fn(9, 32, |r, c| (r + c) % 4 != 1);
-    let all: [&dyn Quantizer; 4] = [&Rtn, &Gptq::default(), &Awq::default(), &Hqq::default()];
+    let all: [&dyn Quantizer; 5] = [&Rtn, &Gptq::default(), &Obr::default(), &Awq::default(), &Hqq::default()];
     for quantizer in all {
         for scales in [ScaleType::F16, ScaleType::BF16, ScaleType::F32] {
             for granularity in [Granularity::Tensor, Granularity::Row, Granularity::Group(8)] {

@@ -27,7 +27,7 @@ pub(super) fn options(job: &QuantizeJob, grid: CodeGrid) -> Result<Value> {
         ("--turn", measures, json!(job.turn())),
         ("--order", gptq, json!(job.order)),
         ("--static-groups", gptq, json!(job.static_groups)),
-        ("--damping", gptq, json!(job.damping)),
+        ("--damping", job.method.moves_weights(), json!(job.damping)),
         ("--block-size", gptq, json!(job.block_size)),
         ("--clip", awq, json!(job.clip)),
         ("--smooth", job.smooth.is_some(), json!(job.smooth)),

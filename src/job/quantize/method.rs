@@ -14,6 +14,8 @@ pub enum QuantizeMethod {
     /// [`Gptq`](crate::solve::Gptq).
     #[default]
     Gptq,
+    /// [`Obr`](crate::solve::Obr): as `gptq`, of each row what its mask keeps.
+    Obr,
     /// [`Awq`](crate::solve::Awq): scales of inputs, ranges cut off.
     Awq,
     /// [`Hqq`](crate::solve::Hqq).
@@ -22,21 +24,28 @@ pub enum QuantizeMethod {
 
 impl QuantizeMethod {
     /// All of them.
-    pub const ALL: [QuantizeMethod; 4] = [QuantizeMethod::Rtn, QuantizeMethod::Gptq, QuantizeMethod::Awq, QuantizeMethod::Hqq];
+    pub const ALL: [QuantizeMethod; 5] =
+        [QuantizeMethod::Rtn, QuantizeMethod::Gptq, QuantizeMethod::Obr, QuantizeMethod::Awq, QuantizeMethod::Hqq];
 
     /// Its name in commands and files.
     pub fn name(self) -> &'static str {
         match self {
             QuantizeMethod::Rtn => "rtn",
             QuantizeMethod::Gptq => "gptq",
+            QuantizeMethod::Obr => "obr",
             QuantizeMethod::Awq => "awq",
             QuantizeMethod::Hqq => "hqq",
         }
     }
 
+    /// Whether weights make up for what others lose.
+    pub fn moves_weights(self) -> bool {
+        matches!(self, QuantizeMethod::Gptq | QuantizeMethod::Obr)
+    }
+
     /// Whether inputs are measured.
     pub fn measures(self) -> bool {
-        matches!(self, QuantizeMethod::Gptq | QuantizeMethod::Awq)
+        self.moves_weights() || self == QuantizeMethod::Awq
     }
 }
 

@@ -1,7 +1,6 @@
 //! A job that is run on a folder.
 
 use super::described::{asked, outcome};
-use super::method::QuantizeMethod;
 use super::report::QuantizeReport;
 use super::settings::QuantizeJob;
 use crate::data::Sequences;
@@ -117,7 +116,7 @@ impl QuantizeJob {
             sequential: self.turn(),
             correction: self.correction()?,
             activations: self.activation()?,
-            damping: (self.method == QuantizeMethod::Gptq).then_some(self.damping),
+            damping: self.method.moves_weights().then_some(self.damping),
             memory,
         };
         let run = QuantizeRun {

@@ -8,7 +8,7 @@ use crate::job::recipe::{self, Recipe};
 use crate::mask::{Budget, Pattern, Scope};
 use crate::prune::{CalibrationInputs, Correction, Sequential};
 use crate::quantize::{CodeGrid, Granularity, ScaleType};
-use crate::solve::{Awq, Gptq, Hqq, InputScaling, JointPruning, Order, Quantizer, Rtn, SmoothQuant};
+use crate::solve::{Awq, Gptq, Hqq, InputScaling, JointPruning, Obr, Order, Quantizer, Rtn, SmoothQuant};
 use crate::sparse::ActivationBits;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 /// | `method` | `gptq` | [`QuantizeMethod`] | how codes are chosen |
 /// | `bits` | 4 | 2, 3, 4, 8 | bits of a code; which a layout has, [`QuantLayout`] says |
 /// | `group` | 64 | [`Granularity`] | inputs of a row that share a scale, `row` or `tensor` |
-/// | `scheme` | symmetric for `rtn` and `gptq`, else asymmetric | [`QuantScheme`] | whether values lie evenly about 0 |
+/// | `scheme` | symmetric for `rtn`, `gptq` and `obr`, else asymmetric | [`QuantScheme`] | whether values lie evenly about 0 |
 /// | `scale-type` | that of the weights; `f16` in the layouts `gptq` and `awq` | [`ScaleType`] | how scales are stored |
 /// | `layout` | `compressed-tensors` | [`QuantLayout`] | how codes lie in files |
 /// | `skip` | none | patterns | layers that are left alone |
@@ -48,13 +48,13 @@ use std::path::{Path, PathBuf};
 /// | `turn` | `layer`, of `awq` `block` | [`Sequential`] | when layers of a block are quantised |
 /// | `order` | `natural` | [`Order`] | of `gptq`: the order of columns |
 /// | `static-groups` | false | | of `gptq`: whether scales are those of the weights as they were |
-/// | `damping` | 0.01 | from 0 | fraction of the mean diagonal that is added to Gram matrices |
+/// | `damping` | 0.01 | from 0 | of `gptq` and `obr`: fraction of the mean diagonal that is added to Gram matrices |
 /// | `block-size` | 128 | from 1 | of `gptq`: columns that are visited together |
 /// | `clip` | true | | of `awq`: whether ranges are cut off |
-/// | `smooth` | none | [0, 1] | SmoothQuant's α, of `rtn`, `gptq` and `hqq`: norms' outputs are divided, and the weights behind them multiplied; 0.5 is the paper's |
+/// | `smooth` | none | [0, 1] | SmoothQuant's α, of all but `awq`: norms' outputs are divided, and the weights behind them multiplied; 0.5 is the paper's |
 /// | `activation-bits` | 32 | 32, 8 | what the layout `int-quantized` says of activations: 8 with a scale a token. Perplexity is measured without |
-/// | `correct` | none | one or two of [0, 1] | of `gptq` in turn: fractions of what earlier layers changed that a layer makes up for: of its inputs (GPTAQ), of the hidden states |
-/// | `sparsity` | none | [0, 1) | of `gptq`: what is pruned in the same loop |
+/// | `correct` | none | one or two of [0, 1] | of `gptq` and `obr` in turn: fractions of what earlier layers changed that a layer makes up for: of its inputs (GPTAQ), of the hidden states |
+/// | `sparsity` | none | [0, 1) | what is pruned: of `gptq` in the same loop, of `obr` before, by Wanda's score within rows |
 /// | `pattern` | `unstructured` | [`Pattern`] | of that: the shape that survivors take |
 /// | `activations` | half of the free memory | megabytes | activations that stay in memory |
 /// | `scratch` | that of `out` | a folder | on whose disk the rest lies |
@@ -259,7 +259,7 @@ impl QuantizeJob {
     pub fn grid(&self, own: ScaleType) -> CodeGrid {
         let symmetric = match self.scheme {
             Some(scheme) => scheme == QuantScheme::Symmetric,
-            None => matches!(self.method, QuantizeMethod::Rtn | QuantizeMethod::Gptq),
+            None => self.method == QuantizeMethod::Rtn || self.method.moves_weights(),
         };
         let own = if matches!(self.layout, QuantLayout::Gptq | QuantLayout::Awq) { ScaleType::F16 } else { own };
         CodeGrid { bits: self.bits, symmetric, granularity: self.group, scales: self.scale_type.unwrap_or(own) }
@@ -282,6 +282,7 @@ impl QuantizeJob {
                 static_groups: self.static_groups || self.order == Order::Activation,
                 prune: self.joint(),
             }),
+            QuantizeMethod::Obr => Box::new(Obr { damping: self.damping, prune: self.joint() }),
             QuantizeMethod::Awq => Box::new(self.awq()),
             QuantizeMethod::Hqq => Box::new(Hqq::default()),
         }
@@ -315,7 +316,9 @@ impl QuantizeJob {
     /// What is pruned in the same loop.
     fn joint(&self) -> Option<JointPruning> {
         let prunes = self.sparsity.is_some() || matches!(self.pattern, Pattern::Nm { .. });
-        prunes.then(|| JointPruning { pattern: self.pattern, scope: Scope::Layer, sparsity: self.sparsity.unwrap_or(0.0) })
+        let whole_rows = self.method == QuantizeMethod::Obr && self.pattern == Pattern::Unstructured;
+        let scope = if whole_rows { Scope::Row } else { Scope::Layer };
+        prunes.then(|| JointPruning { pattern: self.pattern, scope, sparsity: self.sparsity.unwrap_or(0.0) })
     }
 
     /// Whether weights are pruned in the same loop.
@@ -369,9 +372,9 @@ impl QuantizeJob {
         if self.method == QuantizeMethod::Hqq && grid.symmetric {
             return refuse("scheme", "hqq finds zero points, of which a symmetric grid has none");
         }
-        if self.method != QuantizeMethod::Gptq && (self.prunes() || !self.correct.is_empty()) {
+        if !self.method.moves_weights() && (self.prunes() || !self.correct.is_empty()) {
             let option = if self.prunes() { "sparsity" } else { "correct" };
-            return Err(Error::invalid_option(option, format!("is for --method gptq; {} moves no weights", self.method)));
+            return Err(Error::invalid_option(option, format!("is for --method gptq or obr; {} moves no weights", self.method)));
         }
         if let (Some(s), Pattern::Nm { .. }) = (self.sparsity, self.pattern) {
             let reason = format!("{s} given with pattern {}, which fixes the sparsity; leave one out", self.pattern);

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`Rtn`] | the nearest | |
 //! | [`Gptq`] | column by column; what is lost, later columns make up for | Frantar, Ashkboos, Hoefler, Alistarh 2023 |
+//! | [`Obr`] | the same on what a mask keeps, of each row by itself; before, what stays makes up for what went | Guo, Li, Dai 2025 |
 //! | [`Awq`] | the nearest, of ranges that are cut off where that lessens the layer's error; and inputs scaled before | Lin et al. 2024 |
 //! | [`Hqq`] | the nearest, of zero points that lessen ‖W − Ŵ‖ₚ, p < 1; without data | Badri, Shaji 2023 |
 //!
@@ -12,6 +13,7 @@
 mod quantizer;
 mod rtn;
 mod gptq;
+mod obr;
 mod awq;
 mod hqq;
 mod smooth;
@@ -19,6 +21,7 @@ mod smooth;
 pub use awq::{Awq, InputScales};
 pub use gptq::{Gptq, JointPruning};
 pub use hqq::Hqq;
+pub use obr::Obr;
 pub use quantizer::{Quantizer, Rounded};
 pub use rtn::Rtn;
 pub use smooth::{InputScaling, SmoothQuant};

@@ -49,7 +49,7 @@ pub struct Args {
     /// Inputs of a row that share a scale; or row, or tensor
     #[arg(long, default_value_t = default().group, allow_negative_numbers = true)]
     group: Granularity,
-    /// Whether values lie evenly about 0, or zero points say where 0 is [default: symmetric for rtn and gptq, else asymmetric]
+    /// Whether values lie evenly about 0, or zero points say where 0 is [default: symmetric for rtn, gptq and obr, else asymmetric]
     #[arg(long, value_parser = schemes())]
     scheme: Option<QuantScheme>,
     /// How scales are stored [default: as the weights are; f16 in the layouts gptq and awq]
@@ -85,7 +85,7 @@ pub struct Args {
     /// Find scales on the weights as they are, not as they were moved, for gptq
     #[arg(long)]
     static_groups: bool,
-    /// Fraction of the mean diagonal that is added to Gram matrices, for gptq
+    /// Fraction of the mean diagonal that is added to Gram matrices, for gptq and obr
     #[arg(long, default_value_t = default().damping, allow_negative_numbers = true)]
     damping: f64,
     /// Columns that are visited together, for gptq
@@ -94,16 +94,16 @@ pub struct Args {
     /// Keep the whole range of all groups, for awq
     #[arg(long)]
     no_clip: bool,
-    /// SmoothQuant's strength, for rtn, gptq and hqq: norms' outputs are divided, and the weights behind them multiplied; 0.5 is the paper's [default: none]
+    /// SmoothQuant's strength, for all but awq: norms' outputs are divided, and the weights behind them multiplied; 0.5 is the paper's [default: none]
     #[arg(long, value_name = "STRENGTH", allow_negative_numbers = true)]
     smooth: Option<f64>,
     /// What the layout int-quantized says of activations: 32 bits, or 8 with a scale a token
     #[arg(long, value_name = "BITS", default_value_t = default().activation_bits)]
     activation_bits: u32,
-    /// Fractions of what earlier layers changed that each layer makes up for: of its inputs (GPTAQ), of the hidden states; for gptq [default: none]
+    /// Fractions of what earlier layers changed that each layer makes up for: of its inputs (GPTAQ), of the hidden states; for gptq and obr [default: none]
     #[arg(long, value_name = "INPUTS,HIDDEN", allow_negative_numbers = true)]
     correct: Option<String>,
-    /// Prune this fraction in the same loop, for gptq (SparseGPT)
+    /// Prune this fraction: in the same loop, for gptq (SparseGPT), or before, for obr (Wanda)
     #[arg(long, allow_negative_numbers = true)]
     sparsity: Option<f64>,
     /// The shape of what stays then: unstructured, N:M, block:RxC, cols
@@ -153,6 +153,7 @@ fn methods() -> impl TypedValueParser<Value = QuantizeMethod> {
     let help = |method: QuantizeMethod| match method {
         QuantizeMethod::Rtn => "Round to nearest; reads no calibration",
         QuantizeMethod::Gptq => "Column by column, the rest makes up for what rounding loses",
+        QuantizeMethod::Obr => "The same of each row by itself, by what its mask keeps alone",
         QuantizeMethod::Awq => "Inputs that matter are scaled up, ranges are cut off where that pays",
         QuantizeMethod::Hqq => "Zero points that lose least; reads no calibration",
     };

@@ -13,10 +13,11 @@ fn folders_of_codes_are_evaluated_continued_inspected_made_whole_and_exported() 
         folder.json(&["eval", dir, "--text", "text.txt", "--context", "24", "--windows", "2", "--json"])["nll"].as_f64().unwrap()
     };
     let dense = nll("tiny");
-    for (method, layout) in [("rtn", "compressed-tensors"), ("gptq", "gptq"), ("awq", "awq"), ("hqq", "compressed-tensors")] {
+    for (method, layout) in [("rtn", "compressed-tensors"), ("gptq", "gptq"), ("obr", "gptq"), ("awq", "awq"), ("hqq", "compressed-tensors")]
+    {
         let mut args = vec!["quantize", "tiny", method, "--method", method, "--layout", layout, "--group", "16", "--json"];
         args.extend(["--text", "text.txt", "--windows", "2"]);
-        args.extend(if matches!(method, "gptq" | "awq") { &MEASURED[..] } else { &MEASURED[4..] });
+        args.extend(if matches!(method, "gptq" | "obr" | "awq") { &MEASURED[..] } else { &MEASURED[4..] });
         let output = folder.run(&args);
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
         let printed = String::from_utf8(output.stdout).unwrap();

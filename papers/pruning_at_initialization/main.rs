@@ -7,7 +7,7 @@ use lacuna::allocate::{Global, Uniform};
 use lacuna::calibrate::Calibration;
 use lacuna::criteria::{Grasp, Magnitude, MagnitudeNorm, Random, Saliency, Snip, SynFlow};
 use lacuna::models::{Init, mlp};
-use lacuna::nn::{Activation, Loss, Network, Parameters};
+use lacuna::nn::{Activation, Loss, Method, Network, Parameters};
 use lacuna::paper::{DigitImages, Figures, Options, Study};
 use lacuna::report::{Figure, Table};
 use lacuna::rng::Seed;
@@ -55,7 +55,10 @@ type Found = (BTreeMap<(&'static str, u64), f64>, BTreeMap<&'static str, f64>);
 
 fn of_seed(options: &Options, sparsities: &[f64], seed: Seed) -> Result<Found> {
     let images = DigitImages::load(options, 60_000, seed)?;
+    // SNIP's own: momentum, the rate and the decay of weights, batches of 100. The digits 8×8 are few: Adam.
     let config = TrainConfig { decay: Decay::Cosine, ..DigitImages::config(options.pick(12, 20), seed) };
+    let method = Method::Sgd { momentum: 0.9, weight_decay: 5e-4 };
+    let config = options.pick(config.clone(), TrainConfig { method, learning_rate: 0.1, batch: 100, ..config });
     let start = DigitImages::network(options, seed)?;
     let trained = |mut network: Network| -> Result<f64> {
         images.fit(&mut network, &config)?;

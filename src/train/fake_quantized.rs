@@ -8,6 +8,7 @@
 //! Ŵ = s · q,   q = clamp(round(W / s), −2^(b−1), 2^(b−1) − 1)
 //! straight through   s of the weights as they are (CodeGrid),      ∂L/∂W = ∂L/∂Ŵ
 //! LSQ                s trained,   ∂Ŵ/∂W = 1 within the range, else 0,   ∂Ŵ/∂s = q − W/s within, q outside,   s₀ = 2 mean |W| / √(2^(b−1) − 1)
+//! of codes           as LSQ, s₀ the scales of a quantiser, q = clamp(round(W / s), −z, 2^b − 1 − z), z its zero points, which stay
 //! ```
 //!
 //! | symbol | here |
@@ -26,7 +27,7 @@ use crate::mask::Mask;
 use crate::nn::{Change, Parameters, See};
 use crate::quantize::{CodeGrid, Codes, Granularity, Step};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayD, ArrayViewMut2, Axis, Ix2};
+use ndarray::{Array2, ArrayD, ArrayViewMut2, Axis, Ix2, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +58,8 @@ struct Weight {
     /// s₀ and r, `(out, groups)`, or `(1, 1)` for a tensor; none where steps are not learnt.
     first: Array2<f32>,
     factors: Array2<f32>,
+    /// z, `(out, groups)`, where they are not all the middle of the codes.
+    zeros: Option<Array2<f32>>,
 }
 
 /// Some weights of a model that run on the levels of a grid. As [`Parameters`] they are the weights behind, each under its name, and the factors of
@@ -105,7 +108,7 @@ impl FakeQuantized {
                 let weight = weight.as_standard_layout().into_owned();
                 let first = if rule == StepRule::Lsq { first_steps(&weight, mask, grid, group) } else { Array2::zeros((0, 0)) };
                 let factors = Array2::ones(first.dim());
-                Ok(Weight { weight, mask: mask.cloned(), group, first, factors })
+                Ok(Weight { weight, mask: mask.cloned(), group, first, factors, zeros: None })
             });
             match one {
                 Ok(one) => drop(found.insert(name.to_string(), one)),
@@ -119,6 +122,34 @@ impl FakeQuantized {
             Some(e) => Err(e),
             None => Ok(FakeQuantized { weights: found, grid, rule }),
         }
+    }
+
+    /// Weights that are in codes of `grid` already, with what masks keep of them: their scales are learnt from what they are, zero points stay. The weights
+    /// behind begin at the levels.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if there is none, or codes are not of the grid.
+    pub fn of_codes(codes: BTreeMap<String, (Codes, Option<Mask>)>, grid: CodeGrid) -> Result<FakeQuantized> {
+        if codes.is_empty() {
+            return Err(Error::invalid_option("quantize", "no weight is named that has few levels"));
+        }
+        let one = |(name, (codes, mask)): (String, (Codes, Option<Mask>))| {
+            let own = (codes.bits, codes.granularity, codes.symmetric);
+            if own != (grid.bits, grid.granularity, grid.symmetric) {
+                let reason = format!("codes of {} bits, groups of {}, are not of the grid of {} bits", own.0, own.1, grid.bits);
+                return Err(Error::invalid_option("quantize", reason).in_layer(&name));
+            }
+            let mut weight = codes.to_dense();
+            mask.iter().for_each(|mask| mask.apply(&mut weight));
+            let first = match grid.granularity {
+                Granularity::Tensor => codes.scales.slice(s![..1, ..1]).to_owned(),
+                Granularity::Row | Granularity::Group(_) => codes.scales,
+            };
+            let factors = Array2::ones(first.dim());
+            let zeros = (!grid.symmetric).then_some(codes.zeros);
+            Ok((name, Weight { weight, mask, group: codes.group.max(1), first, factors, zeros }))
+        };
+        Ok(FakeQuantized { weights: codes.into_iter().map(one).collect::<Result<_>>()?, grid, rule: StepRule::Lsq })
     }
 
     /// The grid.
@@ -185,14 +216,15 @@ impl FakeQuantized {
         if self.rule == StepRule::StraightThrough {
             return vec![(name.to_string(), d.into_dyn())];
         }
-        let (steps, top) = (self.steps(weight), (1u32 << (self.grid.bits - 1)) as f32);
+        let (steps, top) = (self.steps(weight), self.grid.top());
+        let positive = ((1u32 << (self.grid.bits - 1)) - 1).max(1);
         let mut sums = Array2::<f64>::zeros(steps.dim());
         let work = d.axis_iter_mut(Axis(0)).into_par_iter().zip(sums.axis_iter_mut(Axis(0))).enumerate();
         work.with_min_len(16).for_each(|(r, (mut d, mut sums))| {
             for ((c, d), w) in d.indexed_iter_mut().zip(weight.weight.row(r)) {
                 let step = steps[[r, c / weight.group]];
                 let (x, q) = (w / step.scale, f32::from(self.grid.code(step, *w)) - step.zero);
-                let within = -top < x && x < top - 1.0;
+                let within = -step.zero < x && x < top - step.zero;
                 sums[c / weight.group] += f64::from(*d) * f64::from(if within { q - x } else { q });
                 if !within {
                     *d = 0.0;
@@ -200,7 +232,7 @@ impl FakeQuantized {
             }
         });
         let count = if self.is_one() { weight.weight.len() } else { weight.group };
-        let by = 1.0 / (count as f64 * f64::from(top - 1.0)).sqrt();
+        let by = 1.0 / (count as f64 * f64::from(positive)).sqrt();
         let of_factors = match self.is_one() {
             true => Array2::from_elem((1, 1), (sums.sum() * by) as f32 * weight.first[[0, 0]]),
             false => Array2::from_shape_fn(sums.dim(), |at| (sums[at] * by) as f32 * weight.first[at]),
@@ -219,9 +251,10 @@ impl FakeQuantized {
             // What a mask drops is 0, and within every range.
             return self.grid.fit_all(&weight.weight).unwrap_or_else(|_| unreachable!("the grid was checked"));
         }
-        let zero = (1u32 << (self.grid.bits - 1)) as f32;
-        Array2::from_shape_fn((rows, cols / weight.group), |at| {
-            let at = if self.is_one() { (0, 0) } else { at };
+        let middle = (1u32 << (self.grid.bits - 1)) as f32;
+        Array2::from_shape_fn((rows, cols / weight.group), |group| {
+            let at = if self.is_one() { (0, 0) } else { group };
+            let zero = weight.zeros.as_ref().map_or(middle, |zeros| zeros[group]);
             Step { scale: self.grid.scales.round(weight.first[at] * weight.factors[at].max(LEAST)), zero }
         })
     }

@@ -70,14 +70,22 @@ impl<M: Parameters> Trainable<M> {
     /// # Errors
     /// As [`Trainable::without`] and [`FakeQuantized::new`].
     pub fn quantized(
-        mut model: M,
+        model: M,
         weights: &BTreeSet<String>,
         frozen: BTreeSet<String>,
         grid: CodeGrid,
         rule: StepRule,
     ) -> Result<Trainable<M>> {
-        check_frozen(&model, &frozen)?;
         let levels = FakeQuantized::new(&model, weights, grid, rule)?;
+        Trainable::on_levels(model, levels, frozen)
+    }
+
+    /// The same, on levels that are there.
+    ///
+    /// # Errors
+    /// As [`Trainable::without`].
+    pub fn on_levels(mut model: M, levels: FakeQuantized, frozen: BTreeSet<String>) -> Result<Trainable<M>> {
+        check_frozen(&model, &frozen)?;
         levels.put_into(&mut model)?;
         Ok(Trainable { model, moving: Moving::Levels(Box::new(levels), frozen) })
     }
@@ -85,6 +93,11 @@ impl<M: Parameters> Trainable<M> {
     /// The weights behind levels, where there are some.
     pub fn levels(&self) -> Option<&FakeQuantized> {
         if let Moving::Levels(levels, _) = &self.moving { Some(levels) } else { None }
+    }
+
+    /// The same, where the model is not needed any more.
+    pub fn into_levels(self) -> Option<FakeQuantized> {
+        if let Moving::Levels(levels, _) = self.moving { Some(*levels) } else { None }
     }
 
     /// The model, as it is now: with all factors merged, and on its levels.

@@ -127,6 +127,8 @@ fn a_run_that_is_stopped_behind_a_block_goes_on_to_the_same_bits() {
             job(&m, QuantizeMethod::Gptq).inputs(CalibrationInputs::Dense).layout(QuantLayout::Gptq),
             job(&m, QuantizeMethod::Awq),
             job(&m, QuantizeMethod::Awq).skip(["v_proj", "layers.1.mlp.up_proj"]).layout(QuantLayout::Awq),
+            job(&m, QuantizeMethod::Obr).sparsity(0.5).reconstruct_blocks(1),
+            job(&m, QuantizeMethod::Rtn).reconstruct_blocks(1).scheme(QuantScheme::Asymmetric),
         ];
         // Each in one of the dtypes.
         let skip = usize::from(dtype == Dtype::BF16);
@@ -197,6 +199,57 @@ fn masks_stay_beside_and_what_they_drop_stays_0() {
 }
 
 #[test]
+fn blocks_that_train_on_their_levels_are_nearer_to_the_dense_model_and_stay_codes() {
+    let m = Model::new(Dtype::BF16);
+    let ids = calibration(&m, &tokens(20));
+    let prune = PruneJob::new("wanda").sparsity(0.5).calibration(ids).samples(20).context(LENGTH);
+    let pruned = m.out("pruned");
+    let _ = prune.model(&m.dir).out(&pruned).run(&Methods::standard(), &mut |_| ControlFlow::Continue(())).unwrap();
+    for (i, (from, method, scheme)) in [
+        (&m.dir, QuantizeMethod::Rtn, QuantScheme::Symmetric),
+        (&m.dir, QuantizeMethod::Awq, QuantScheme::Asymmetric),
+        (&pruned, QuantizeMethod::Obr, QuantScheme::Asymmetric),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (plain, out) = (m.out(&format!("plain{i}")), m.out(&format!("trained{i}")));
+        let plain_job = job(&m, method).model(from).scheme(scheme).bits(3).skip(["layers.1.mlp.up_proj"]);
+        let _ = run(&plain_job.clone().out(&plain)).unwrap();
+        let trained = plain_job.reconstruct_blocks(6).reconstruct_rate(2e-3).out(&out);
+        let report = run(&trained).unwrap();
+        let of_layers: Vec<(f64, f64)> = report.layers.iter().filter_map(|l| l.reconstructed).collect();
+        assert_eq!(of_layers.len(), report.layers.len(), "every layer's half was trained");
+        assert!(of_layers.iter().all(|(before, after)| after <= before), "{of_layers:?}");
+        assert!(of_layers.iter().filter(|(before, after)| *after < 0.95 * before).count() * 2 > of_layers.len(), "{of_layers:?}");
+        // What is written is the codes that were trained; the logits of the folder are those of the model that they make.
+        let dense = logits(from);
+        let far = |dir: &Path| (&logits(dir) - &dense).mapv(|e| f64::from(e * e)).sum();
+        assert!(far(&out) < far(&plain), "{method}: {} {}", far(&out), far(&plain));
+        let (before, after) = (Folder::open(from).unwrap(), Folder::open(&out).unwrap());
+        for layer in &report.layers {
+            let name = format!("{}.weight", layer.layer);
+            let mask = before.mask(&name).unwrap();
+            assert_eq!(after.mask(&name).unwrap(), mask);
+            let weight = after.matrix(&name, layer.shape).unwrap();
+            assert!(mask.is_none_or(|mask| mask.dropped_nonzeros(&weight) == 0), "{name}");
+            let mut values: Vec<u32> = weight.row(0).iter().take(8).map(|w| w.to_bits() & 0x7fff_ffff).collect();
+            values.sort_unstable();
+            values.dedup();
+            assert!(values.len() <= 8, "{name}: a group of 8 has the levels of 3 bits");
+        }
+        // The layer that is not in codes stays, and its half's norm moves.
+        let whole = "model.layers.1.mlp.up_proj.weight";
+        assert_eq!(before.read(whole).unwrap() == after.read(whole).unwrap(), method != QuantizeMethod::Awq, "{method}");
+        let norm = "model.layers.1.post_attention_layernorm.weight";
+        assert_ne!(before.read(norm).unwrap(), after.read(norm).unwrap());
+        let again = QuantizeJob::read(out.join("quantize.json")).unwrap().out(m.out(&format!("again{i}")));
+        let _ = run(&again).unwrap();
+        assert!(content(&m.out(&format!("again{i}"))) == content(&out));
+    }
+}
+
+#[test]
 fn both_orders_and_a_file_at_the_end_are_stages_of_a_pipeline() {
     let m = Model::new(Dtype::BF16);
     let ids = calibration(&m, &tokens(20));
@@ -258,6 +311,8 @@ fn every_setting_comes_back_from_a_recipe_and_what_is_wrong_is_named() {
         .correct(0.5, 0.25)
         .sparsity(0.75)
         .pattern(Pattern::Nm { n: 1, m: 2 })
+        .reconstruct_blocks(3)
+        .reconstruct_rate(0.25)
         .activations(7)
         .scratch("/tmp")
         .text("f")
@@ -279,7 +334,7 @@ fn every_setting_comes_back_from_a_recipe_and_what_is_wrong_is_named() {
         (job().layout(QuantLayout::Gptq).group(Granularity::Tensor), "group: tensor: the layout gptq has scales of rows"),
         (job().layout(QuantLayout::Awq).scale_type(ScaleType::F32), "scale-type: the layout awq has scales of f16"),
         (job().method(QuantizeMethod::Hqq).scheme(QuantScheme::Symmetric), "scheme: hqq finds zero points"),
-        (job().method(QuantizeMethod::Rtn).sparsity(0.5), "sparsity: is for --method gptq; rtn moves no weights"),
+        (job().method(QuantizeMethod::Rtn).sparsity(0.5), "sparsity: is for --method gptq or obr; rtn moves no weights"),
         (job().method(QuantizeMethod::Awq).sequential(Sequential::Layer), "turn: awq scales the inputs of whole blocks"),
         (job().method(QuantizeMethod::Rtn).smooth(1.5), "smooth: 1.5 is not in [0, 1]"),
         (job().method(QuantizeMethod::Awq).smooth(0.5), "smooth: is given beside --method awq"),
@@ -291,6 +346,11 @@ fn every_setting_comes_back_from_a_recipe_and_what_is_wrong_is_named() {
         (job().correct(1.0, 0.0).sequential(Sequential::Block), "correct: layers make up for earlier ones only"),
         (job().damping(-1.0), "damping: -1 is not a finite number"),
         (job().sparsity(1.5), "sparsity: 1.5 is not in [0, 1)"),
+        (job().reconstruct_blocks(0), "reconstruct-blocks: 0 is not at least 1"),
+        (job().reconstruct_blocks(1).reconstruct_rate(0.0), "reconstruct-rate: 0 is not a finite number above 0"),
+        (job().reconstruct_rate(1.0), "reconstruct-rate: is for --reconstruct-blocks"),
+        (job().reconstruct_blocks(1).inputs(CalibrationInputs::Dense), "reconstruct-blocks: blocks are trained on inputs"),
+        (QuantizeJob::default().method(QuantizeMethod::Rtn).reconstruct_blocks(1), "calibration: this method measures inputs"),
     ] {
         let line = line(job);
         assert!(line.starts_with(begins), "{line}");

@@ -174,9 +174,12 @@ fn obr_gives_the_codes_of_the_slow_version_on_what_stays() {
     let layer = Layer::random(16, 64, 200, 5);
     let masks = [Mask::from_fn(16, 64, |r, c| (r * 7 + c * 5) % 3 != 0), Mask::from_fn(16, 64, |_, c| !(16..32).contains(&c))];
     for bits in [3u32, 4] {
-        for (symmetric, granularity) in
-            [(true, Granularity::Group(16)), (false, Granularity::Group(16)), (false, Granularity::Row), (true, Granularity::Tensor)]
-        {
+        for (symmetric, granularity) in [
+            (true, Granularity::Group(16)),
+            (false, Granularity::Group(16)),
+            (false, Granularity::Row),
+            (true, Granularity::Tensor),
+        ] {
             let grid = CodeGrid { symmetric, ..CodeGrid::new(bits, granularity) };
             for mask in &masks {
                 let case = format!("{bits} bits, {granularity}, symmetric {symmetric}, {} stay", mask.kept());
@@ -190,7 +193,9 @@ fn obr_gives_the_codes_of_the_slow_version_on_what_stays() {
                 let (codes, steps) = naive_on_what_stays(&layer, grid, mask);
                 let other = differing(&found, &codes);
                 assert!(other.len() <= 1, "{case}: rows {other:?} of {}", codes.nrows());
-                for ((r, g), wanted) in steps.indexed_iter().filter(|((r, g), _)| !other.contains(r) && mask.get(*r, g * 64 / steps.ncols())) {
+                for ((r, g), wanted) in
+                    steps.indexed_iter().filter(|((r, g), _)| !other.contains(r) && mask.get(*r, g * 64 / steps.ncols()))
+                {
                     let found = found.codes.scales[[r, g]];
                     assert!((found - wanted.scale).abs() <= 1e-3 * wanted.scale, "{case}: {found} {}", wanted.scale);
                 }

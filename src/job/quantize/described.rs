@@ -35,6 +35,8 @@ pub(super) fn options(job: &QuantizeJob, grid: CodeGrid) -> Result<Value> {
         ("--correct", correction.is_some(), correction.map_or(Value::Null, |c| json!([c.inputs, c.hidden_states]))),
         ("--sparsity", job.sparsity.is_some(), json!(job.sparsity)),
         ("--pattern", job.prunes(), json!(job.pattern)),
+        ("--reconstruct-blocks", job.reconstruct_blocks.is_some(), json!(job.reconstruct_blocks)),
+        ("--reconstruct-rate", job.reconstruct_blocks.is_some(), json!(job.reconstruct_rate)),
     ];
     let matters = all.into_iter().filter(|(_, matters, _)| *matters);
     Ok(Value::Object(matters.map(|(name, _, value)| (name.to_string(), value)).collect::<Map<_, _>>()))

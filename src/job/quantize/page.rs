@@ -32,6 +32,11 @@ impl QuantizeReport {
         if let Some(figure) = of("Squared change of weights, of their square", |l| l.moved)? {
             page = page.heading("Change").figure(&figure);
         }
+        if let Some(figure) = of("Squared error of hidden states behind a half, trained, of what it was", |l| {
+            l.reconstructed.filter(|(before, _)| *before > 0.0).map(|(before, after)| after / before)
+        })? {
+            page = page.heading("Reconstruction").figure(&figure);
+        }
         page = page.heading("Layers").table(&self.table());
         let mut settings = Table::new(["option", "value"]);
         let options = self.settings["options"].as_object().into_iter().flatten();

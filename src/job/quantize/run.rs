@@ -14,7 +14,9 @@ use crate::job::quality::{Quality, Texts, texts_of};
 use crate::job::standing::{Mine, Standing, is_of_another_run};
 use crate::kernels::Isa;
 use crate::lm::Config;
-use crate::prune::{ActivationMemory, LanguageQuantizing, QuantizeRun, check_measurable, language_layers, quantize_language};
+use crate::prune::{
+    ActivationMemory, BlockReconstruction, LanguageQuantizing, QuantizeRun, check_measurable, language_layers, quantize_language,
+};
 use crate::quantize::ScaleType;
 use crate::{Error, Result};
 use serde_json::Value;
@@ -115,6 +117,9 @@ impl QuantizeJob {
             inputs: self.inputs,
             sequential: self.turn(),
             correction: self.correction()?,
+            reconstruction: self
+                .reconstruct_blocks
+                .map(|passes| BlockReconstruction::new(passes).learning_rate(self.reconstruct_rate)),
             activations: self.activation()?,
             damping: self.method.moves_weights().then_some(self.damping),
             memory,

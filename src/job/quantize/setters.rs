@@ -63,6 +63,10 @@ setters! {
     sparsity(fraction: f64) = Some(fraction);
     /// The shape that survivors take.
     pattern(pattern: Pattern) = pattern;
+    /// Passes over the calibration in which blocks are trained on their levels.
+    reconstruct_blocks(passes: usize) = Some(passes);
+    /// The largest learning rate of these passes.
+    reconstruct_rate(rate: f64) = rate;
     /// Megabytes of activations that stay in memory.
     activations(megabytes: usize) = Some(megabytes);
     /// The folder on whose disk the rest lies.

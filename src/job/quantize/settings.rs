@@ -56,6 +56,8 @@ use std::path::{Path, PathBuf};
 /// | `correct` | none | one or two of [0, 1] | of `gptq` and `obr` in turn: fractions of what earlier layers changed that a layer makes up for: of its inputs (GPTAQ), of the hidden states |
 /// | `sparsity` | none | [0, 1) | what is pruned: of `gptq` in the same loop, of `obr` before, by Wanda's score within rows |
 /// | `pattern` | `unstructured` | [`Pattern`] | of that: the shape that survivors take |
+/// | `reconstruct-blocks` | none | from 1 | passes over the calibration in which each half of a block (attention, feed-forward) trains on its levels towards the dense block's outputs: weights behind, scales, biases and norms |
+/// | `reconstruct-rate` | 1e-4 | above 0 | the largest learning rate of these passes |
 /// | `activations` | half of the free memory | megabytes | activations that stay in memory |
 /// | `scratch` | that of `out` | a folder | on whose disk the rest lies |
 /// | `text` | | a path | a text whose perplexity is measured before and after; several as `a.txt,b.txt` |
@@ -119,6 +121,10 @@ pub struct QuantizeJob {
     pub sparsity: Option<f64>,
     /// The shape that survivors take.
     pub pattern: Pattern,
+    /// Passes over the calibration in which blocks are trained on their levels.
+    pub reconstruct_blocks: Option<usize>,
+    /// The largest learning rate of these passes.
+    pub reconstruct_rate: f64,
     /// Megabytes of activations that stay in memory.
     pub activations: Option<usize>,
     /// The folder on whose disk the rest lies.
@@ -138,7 +144,7 @@ pub struct QuantizeJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 30] = [
+pub(super) const NAMES: [&str; 32] = [
     "model",
     "out",
     "method",
@@ -164,6 +170,8 @@ pub(super) const NAMES: [&str; 30] = [
     "correct",
     "sparsity",
     "pattern",
+    "reconstruct-blocks",
+    "reconstruct-rate",
     "activations",
     "scratch",
     "text",
@@ -199,6 +207,8 @@ impl Default for QuantizeJob {
             correct: Vec::new(),
             sparsity: None,
             pattern: Pattern::Unstructured,
+            reconstruct_blocks: None,
+            reconstruct_rate: 1e-4,
             activations: None,
             scratch: None,
             text: None,
@@ -298,7 +308,7 @@ impl QuantizeJob {
 
     /// Whether inputs are measured.
     pub fn measures(&self) -> bool {
-        self.method.measures() || self.smooth.is_some()
+        self.method.measures() || self.smooth.is_some() || self.reconstruct_blocks.is_some()
     }
 
     /// Bits of activations.
@@ -337,6 +347,7 @@ impl QuantizeJob {
             ("context", Some(self.context)),
             ("block-size", Some(self.block_size)),
             ("windows", self.windows),
+            ("reconstruct-blocks", self.reconstruct_blocks),
         ];
         if let Some((option, _)) = counts.into_iter().find(|(_, n)| *n == Some(0)) {
             return Err(Error::invalid_option(option, "0 is not at least 1"));
@@ -352,6 +363,10 @@ impl QuantizeJob {
         if !(self.damping.is_finite() && self.damping >= 0.0) {
             let reason = format!("{} is not a finite number of at least 0; 0.01 is usual", self.damping);
             return Err(Error::invalid_option("damping", reason));
+        }
+        if !(self.reconstruct_rate.is_finite() && self.reconstruct_rate > 0.0) {
+            let reason = format!("{} is not a finite number above 0; 1e-4 is usual", self.reconstruct_rate);
+            return Err(Error::invalid_option("reconstruct-rate", reason));
         }
         if let Some(s) = self.sparsity {
             Budget::from_sparsity(1, s)?;
@@ -396,6 +411,12 @@ impl QuantizeJob {
         }
         if self.turn() == Sequential::Block && !self.correct.is_empty() {
             return refuse("correct", "layers make up for earlier ones only where they are quantised in turn");
+        }
+        if self.reconstruct_blocks.is_some() && self.inputs == CalibrationInputs::Dense {
+            return refuse("reconstruct-blocks", "blocks are trained on inputs from blocks in codes, not on --inputs dense");
+        }
+        if self.reconstruct_blocks.is_none() && self.reconstruct_rate != QuantizeJob::default().reconstruct_rate {
+            return refuse("reconstruct-rate", "is for --reconstruct-blocks PASSES");
         }
         if let Some(folder) = self.scratch.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(Error::invalid_option("scratch", format!("{} is no folder", folder.display())));

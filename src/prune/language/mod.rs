@@ -45,11 +45,12 @@ pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
 pub(super) use read_ahead::read_ahead;
 pub use read_ahead::{LayerRanking, ReadProgress};
 pub use reconstruct::BlockReconstruction;
+pub(super) use reconstruct::{Reconstructed, Trained};
 pub use record::LayerRecord;
 pub(super) use record::Place;
 pub use resume::unfinished_settings;
 pub(super) use resume::{begin, unfinished_records};
-pub(super) use run::Saver;
+pub(super) use run::{Saver, write_moved};
 pub use run::{LanguageRun, Progress, PrunedFolder, prune_language};
 pub(super) use walk::{DenseBlock, PART, Part, Prune, Walk};
 

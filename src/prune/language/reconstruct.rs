@@ -10,7 +10,8 @@
 //! B is attention, and then the feed-forward layers, each once its layers are pruned and before anything behind it is measured; both together where
 //! they run side by side or where a block is measured at once. h are the hidden states that the pruned model gives before it, T those that the dense
 //! model gives behind it. AdamW without decay, a sequence a step, warm-up over a twentieth of the steps and half a cosine to a fifth of the rate. What
-//! the masks drop stays 0 through every step. One of eight parts of the calibration is kept aside, or a text that is held out; after each pass the error
+//! the masks drop stays 0 through every step. Weights that are in codes stay in codes: what trains are the weights behind them and their scales
+//! ([`FakeQuantized`], after Chen et al. *EfficientQAT.* ACL 2025, arXiv:2407.11062, whose zero points train too). One of eight parts of the calibration is kept aside, or a text that is held out; after each pass the error
 //! there is measured, and the least stays.
 //!
 //! Departure: errors are relative to each token. What follows reads hidden states through a norm, and those of a few tokens are a thousand times as
@@ -22,9 +23,9 @@ use super::activations::Activations;
 use crate::data::SequenceOrder;
 use crate::mask::Mask;
 use crate::nn::attention::Carry;
-use crate::nn::{AdamConstants, Block, Change, Gradients, Linear, Method, Norm, Optimizer, Parameters, Positions, See};
+use crate::nn::{AdamConstants, Block, Change, Gradients, Linear, Method, Norm, Optimizer, Parameters, Positions, See, Sink};
 use crate::rng::Seed;
-use crate::train::{Cooldown, LearningRate};
+use crate::train::{Cooldown, FakeQuantized, LearningRate, Trainable};
 use crate::{Error, Result};
 use ndarray::{Array2, s};
 use serde::{Deserialize, Serialize};
@@ -58,31 +59,34 @@ impl BlockReconstruction {
     }
 }
 
-/// What of a block moves.
-struct Moving<'b> {
-    block: &'b mut Block,
-    names: &'b BTreeSet<String>,
-}
+/// A block as parameters.
+struct Numbers<'b>(&'b mut Block);
 
-impl Parameters for Moving<'_> {
+impl Parameters for Numbers<'_> {
     fn visit(&self, f: &mut See<'_>) {
-        self.block.visit(&mut |name, values, mask| {
-            if self.names.contains(name) {
-                f(name, values, mask);
-            }
-        });
+        self.0.visit(f);
     }
 
     fn visit_mut(&mut self, f: &mut Change<'_>) -> Result<()> {
-        self.block.visit_mut(&mut |name, values, mask| {
-            if self.names.contains(name) {
-                f(name, values, mask);
-            }
-        })
+        self.0.visit_mut(f)
     }
 
     fn set_mask(&mut self, name: &str, _: Option<Mask>) -> Result<()> {
         Err(Error::invalid_option("mask", format!("{name}: masks of a block are held on its layers")))
+    }
+}
+
+/// What of a block moves: these of its parameters, of which some may run on levels.
+fn moving<'b>(block: &'b mut Block, names: &BTreeSet<String>, levels: Option<FakeQuantized>) -> Result<Trainable<Numbers<'b>>> {
+    let mut frozen = BTreeSet::new();
+    block.visit(&mut |name, _, _| {
+        if !names.contains(name) {
+            frozen.insert(name.to_string());
+        }
+    });
+    match levels {
+        None => Trainable::without(Numbers(block), frozen),
+        Some(levels) => Trainable::on_levels(Numbers(block), levels, frozen),
     }
 }
 
@@ -180,22 +184,27 @@ impl Parts<'_> {
     }
 }
 
-/// The relative squared error of a block before and after its reconstruction, means over tokens.
-pub(super) type Errors = (f64, f64);
+/// What became of a block.
+pub(in crate::prune) struct Reconstructed {
+    /// The relative squared error before and after, means over tokens.
+    pub errors: (f64, f64),
+    /// The levels of weights in codes, as they are now.
+    pub levels: Option<FakeQuantized>,
+}
 
-/// Trains a block whose masks are held. `inputs` and `targets` are the parts of hidden states before what is trained and behind the dense model's, of
-/// tokens `parts`; they are put back as they were. What had the least error on the parts that are only looked at stays, which may be what the block
-/// was before.
+/// Trains a block whose masks are held, some of its weights on `levels`; the levels as they are then. `inputs` and `targets` are the parts of hidden
+/// states before what is trained and behind the dense model's, of tokens `parts`; they are put back as they were. What had the least error on the parts
+/// that are only looked at stays, which may be what the block was before.
 ///
 /// # Errors
-/// If the disk refuses; [`Error::Numerical`] if an error is not finite.
+/// If nothing is to move, or the disk refuses; [`Error::Numerical`] if an error is not finite.
 pub(super) fn reconstruct(
     block: &mut Block,
-    (names, trained): (&BTreeSet<String>, Trained),
+    (names, trained, levels): (&BTreeSet<String>, Trained, Option<FakeQuantized>),
     (inputs, targets): (&mut Activations, &mut Activations),
     parts: &Parts<'_>,
     how: BlockReconstruction,
-) -> Result<Errors> {
+) -> Result<Reconstructed> {
     let (positions, (judged, learnt)) = (parts.positions, parts.split());
     let of_a_pass: usize = learnt.iter().map(|part| positions[*part].sequences).sum();
     let steps = how.passes * of_a_pass;
@@ -203,8 +212,9 @@ pub(super) fn reconstruct(
     let constants = AdamConstants { beta2: 0.99, ..AdamConstants::default() };
     let mut optimizer = Optimizer::new(Method::AdamW { weight_decay: 0.0 }).with_constants(constants);
     let mut order = SequenceOrder::new(learnt.len(), Seed(0));
-    let before = error(block, trained, (inputs, targets), (positions, &judged))?;
-    let (mut best, mut least) = (taken(block, names), before);
+    let mut moving = moving(block, names, levels)?;
+    let before = error(moving.model().0, trained, (inputs, targets), (positions, &judged))?;
+    let (mut best, mut least) = (taken(&moving), before);
     let (mut step, mut part) = (0, 0);
     while step < steps {
         // A part is read once for all of its sequences.
@@ -216,11 +226,16 @@ pub(super) fn reconstruct(
         for first in (0..at.tokens()).step_by(one.tokens()) {
             let rows = s![first..first + one.tokens(), ..];
             let (h, target) = (h.slice(rows).to_owned(), target.slice(rows));
-            let (mut loss, scale) = (0.0, 2.0 / one.tokens() as f32);
-            let ((), mut gradients) = Gradients::of(|sink| {
-                loss = trained.learn(block, &h, &one, &mut |out| relative(out, target, scale), &mut Carry::new(sink));
-                Ok(())
-            })?;
+            let scale = 2.0 / one.tokens() as f32;
+            let (mut gradients, mut added) = (Gradients::default(), Ok(()));
+            let sink: &mut Sink<'_> = &mut |name, gradient| {
+                if added.is_ok() {
+                    added = moving.add_gradient(&mut gradients, name, gradient);
+                }
+            };
+            let slope = &mut |out: &mut Array2<f32>| relative(out, target, scale);
+            let loss = trained.learn(moving.model().0, &h, &one, slope, &mut Carry::new(sink));
+            added?;
             if !loss.is_finite() {
                 let reason =
                     format!("the error is {loss} at step {step} of {steps}; a lower rate than {} would help", how.learning_rate);
@@ -230,34 +245,36 @@ pub(super) fn reconstruct(
             if norm > 1.0 {
                 gradients.scale((1.0 / norm) as f32);
             }
-            optimizer.step(&mut Moving { block, names }, &gradients, rate.at(step, steps))?;
+            optimizer.step(&mut moving, &gradients, rate.at(step, steps))?;
+            moving.settle()?;
             step += 1;
         }
         inputs.put(number, h)?;
         targets.put(number, target)?;
         if step.is_multiple_of(of_a_pass) {
-            let now = error(block, trained, (inputs, targets), (positions, &judged))?;
+            let now = error(moving.model().0, trained, (inputs, targets), (positions, &judged))?;
             if now < least {
-                (best, least) = (taken(block, names), now);
+                (best, least) = (taken(&moving), now);
             }
         }
     }
     let mut values = best.into_iter();
-    Moving { block, names }.visit_mut(&mut |_, to, _| {
+    moving.visit_mut(&mut |_, to, _| {
         if let Some(from) = values.next() {
             to.copy_from_slice(&from);
         }
     })?;
-    Ok((before, least))
+    moving.settle()?;
+    Ok(Reconstructed { errors: (before, least), levels: moving.into_levels() })
 }
 
 /// Of so many parts of the calibration one is kept aside.
 const ASIDE: usize = 8;
 
 /// What moves, in the order of [`Parameters::visit_mut`].
-fn taken(block: &mut Block, names: &BTreeSet<String>) -> Vec<Vec<f32>> {
+fn taken(moving: &Trainable<Numbers<'_>>) -> Vec<Vec<f32>> {
     let mut all = Vec::new();
-    Moving { block, names }.visit(&mut |_, values, _| all.push(values.iter().copied().collect()));
+    moving.visit(&mut |_, values, _| all.push(values.iter().copied().collect()));
     all
 }
 

@@ -3,7 +3,7 @@
 use super::check::check_measurable;
 use super::prune_layer::{PruneLayer, read_back};
 use super::read_ahead::read_ahead;
-use super::reconstruct::{BlockReconstruction, Errors, Trained};
+use super::reconstruct::{BlockReconstruction, Reconstructed, Trained};
 use super::record::{LayerRecord, Place};
 use super::resume::{begin, fits};
 use super::walk::{DenseBlock, Prune, Walk};
@@ -209,9 +209,9 @@ impl Prune for Turn<'_, '_, '_> {
         Some((what.moving(block, |layer| self.settings.budgets.contains_key(layer)), how))
     }
 
-    fn trained(&mut self, block: &mut Block, names: &BTreeSet<String>, errors: Errors) -> Result<()> {
+    fn trained(&mut self, block: &mut Block, names: &BTreeSet<String>, found: Reconstructed) -> Result<()> {
         let of = |record: &LayerRecord| block.linears().iter().any(|l| l.name() == record.layer && names.contains(&l.tensor()));
-        self.fresh.iter_mut().filter(|r| of(r)).for_each(|record| record.reconstructed = Some(errors));
+        self.fresh.iter_mut().filter(|r| of(r)).for_each(|record| record.reconstructed = Some(found.errors));
         write_moved(block, names, self.writer)?;
         // What was written may have been rounded.
         take_over(block, self.settings, self.writer)
@@ -267,7 +267,7 @@ fn check(settings: &LanguagePruning<'_>) -> Result<()> {
 }
 
 /// Writes what of a block was trained.
-fn write_moved(block: &Block, names: &BTreeSet<String>, writer: &mut FolderWriter) -> Result<()> {
+pub(in crate::prune) fn write_moved(block: &Block, names: &BTreeSet<String>, writer: &mut FolderWriter) -> Result<()> {
     let turned: BTreeSet<String> = block.linears().into_iter().filter(|l| l.is_transposed()).map(Linear::tensor).collect();
     let mut result = Ok(());
     block.visit(&mut |name, values, _| {

@@ -6,7 +6,7 @@ pub(in crate::prune) use self::experts::DenseBlock;
 use self::experts::{Routes, Without};
 use super::activations::{ActivationMemory, Activations, MemoryBudget};
 use super::check::check_measurable;
-use super::reconstruct::{BlockReconstruction, Errors, Parts, Trained, reconstruct};
+use super::reconstruct::{BlockReconstruction, Parts, Reconstructed, Trained, reconstruct};
 use super::{CalibrationInputs, LanguagePruning, Sequential};
 use crate::Result;
 use crate::calibrate::{InputStatistics, LayerStatistics, ModelStatistics};
@@ -15,6 +15,7 @@ use crate::data::Sequences;
 use crate::io::Folder;
 use crate::lm::{Config, EmbeddingHead, positions};
 use crate::nn::{Block, Positions};
+use crate::train::FakeQuantized;
 use ndarray::Array2;
 use std::collections::BTreeSet;
 
@@ -88,11 +89,19 @@ pub(in crate::prune) trait Prune {
         None
     }
 
+    /// Those of these parameters that run on levels.
+    ///
+    /// # Errors
+    /// If they cannot.
+    fn levels(&self, _names: &BTreeSet<String>) -> Result<Option<FakeQuantized>> {
+        Ok(None)
+    }
+
     /// Writes what of the block was trained, and reads it back as it was written.
     ///
     /// # Errors
     /// If it cannot be written.
-    fn trained(&mut self, _block: &mut Block, _names: &BTreeSet<String>, _errors: Errors) -> Result<()> {
+    fn trained(&mut self, _block: &mut Block, _names: &BTreeSet<String>, _found: Reconstructed) -> Result<()> {
         Ok(())
     }
 }
@@ -210,12 +219,13 @@ impl Walk {
             self.in_turn(block, dense, prune)?;
         }
         let (Some(mut before), Some((names, how)), Some(targets)) =
-            (before, prune.training(block, Trained::Block), &mut self.dense)
+            (before, prune.training(block, Trained::Block).filter(|(names, _)| !names.is_empty()), &mut self.dense)
         else {
             return Ok(());
         };
         let parts = Parts { positions: &self.positions, judged: judged(&self.texts, self.held_out) };
-        let found = reconstruct(block, (&names, Trained::Block), (&mut before, targets), &parts, how)?;
+        let what = (&names, Trained::Block, prune.levels(&names)?);
+        let found = reconstruct(block, what, (&mut before, targets), &parts, how)?;
         prune.trained(block, &names, found)?;
         self.run_again(block, before)
     }
@@ -230,7 +240,8 @@ impl Walk {
             return Ok(());
         }
         let parts = Parts { positions: &self.positions, judged: judged(&self.texts, self.held_out) };
-        let found = reconstruct(block, (&names, what), (&mut self.hidden, targets), &parts, how)?;
+        let what = (&names, what, prune.levels(&names)?);
+        let found = reconstruct(block, what, (&mut self.hidden, targets), &parts, how)?;
         prune.trained(block, &names, found)
     }
 

@@ -25,6 +25,10 @@ pub struct QuantRecord {
     /// The exponent of the scales of its inputs, where they were searched for (AWQ).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exponent: Option<f64>,
+    /// Where its block was reconstructed: the block's relative squared error before and after, means over tokens of ‖Δh‖² / ‖h‖² behind it; `error` and
+    /// `moved` are of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconstructed: Option<(f64, f64)>,
     /// Seconds of quantising, without measuring.
     pub seconds: f64,
 }

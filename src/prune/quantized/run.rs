@@ -10,11 +10,14 @@ use crate::io::{Folder, FolderWriter, Layout, Output, QuantLayout, RECORDS, quot
 use crate::lm::{Config, Outline, load_block};
 use crate::mask::Mask;
 use crate::nn::Block;
-use crate::prune::language::{DenseBlock, Place, Prune, Saver, Walk, begin, mask_before, read_ahead};
-use crate::prune::{ActivationMemory, CalibrationInputs, Correction, Progress, Sequential, check_measurable};
-use crate::quantize::CodeGrid;
+use crate::prune::language::{
+    DenseBlock, Place, Prune, Reconstructed, Saver, Trained, Walk, begin, mask_before, read_ahead, write_moved,
+};
+use crate::prune::{ActivationMemory, BlockReconstruction, CalibrationInputs, Correction, Progress, Sequential, check_measurable};
+use crate::quantize::{CodeGrid, Codes};
 use crate::solve::{InputScaling, Quantizer, Retarget, squared_error};
 use crate::sparse::ActivationBits;
+use crate::train::FakeQuantized;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView2};
 use serde_json::Value;
@@ -44,6 +47,8 @@ pub struct LanguageQuantizing<'a> {
     pub sequential: Sequential,
     /// Whether layers make up for earlier ones. Only with [`Sequential::Layer`].
     pub correction: Option<Correction>,
+    /// Whether blocks are trained on their levels towards the dense model's hidden states. Not on dense inputs, nor with codes of 1 bit.
+    pub reconstruction: Option<BlockReconstruction>,
     /// Of how many bits `config.json` says that activations are: 8 only of [`QuantLayout::IntQuantized`].
     pub activations: ActivationBits,
     /// What `config.json` says of the damping, where there is one.
@@ -60,6 +65,11 @@ impl LanguageQuantizing<'_> {
         if self.correction.is_some() { needs.and(Need::Gram) } else { needs }
     }
 
+    /// Whether the model runs on the calibration.
+    fn measures(&self) -> bool {
+        self.needs().iter().next().is_some() || self.reconstruction.is_some()
+    }
+
     fn check(&self) -> Result<()> {
         if self.inputs == CalibrationInputs::Dense && self.sequential == Sequential::Layer {
             let reason = "dense inputs have no quantised layers before them; quantise by whole blocks, or on pruned inputs";
@@ -70,6 +80,10 @@ impl LanguageQuantizing<'_> {
                 "correct",
                 "layers make up for earlier ones only where they are quantised in turn",
             ));
+        }
+        if self.inputs == CalibrationInputs::Dense && self.reconstruction.is_some() {
+            let reason = "blocks are reconstructed on inputs from blocks in codes, not on --inputs dense";
+            return Err(Error::invalid_option("reconstruct-blocks", reason));
         }
         if self.scales.is_some() && self.sequential == Sequential::Layer {
             return Err(Error::invalid_option("turn", "inputs are scaled by whole blocks: give block"));
@@ -128,7 +142,7 @@ impl fmt::Debug for QuantizedFolder {
 pub fn quantize_language(run: QuantizeRun<'_>, see: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<QuantizedFolder> {
     let QuantizeRun { folder, config, quantizing: settings, out, described, resume, .. } = run;
     settings.check()?;
-    if settings.needs().iter().next().is_some() {
+    if settings.measures() {
         check_measurable(config)?;
     }
     let outline = Outline::of(folder, config)?;
@@ -226,13 +240,12 @@ impl State<'_> {
                 writer.write_mask(name, &mask)?;
             }
         }
-        if settings.needs().iter().next().is_none() {
+        if !settings.measures() {
             for i in done..=last {
                 let mut fresh = Vec::new();
                 let these: Vec<&Place> = places.iter().filter(|l| l.block == i).collect();
                 read_ahead(folder, &these, |place, weight| {
-                    let mut turn =
-                        Turn { settings, folder, places, writer: &mut *writer, fresh: &mut fresh, exponents: BTreeMap::new() };
+                    let mut turn = Turn::new((settings, folder, places), &mut *writer, &mut fresh);
                     turn.one(place, weight.view(), &mut LayerStatistics::nothing()).map(|_| ())
                 })?;
                 if !fresh.is_empty() {
@@ -248,7 +261,7 @@ impl State<'_> {
             Error::go_on(see(progress(last + 1)))?;
             return writer.copy_rest(folder);
         }
-        let comparing = settings.correction.is_some();
+        let comparing = settings.correction.is_some() || settings.reconstruction.is_some();
         let mut walk = Walk::new(folder, config, calibration, settings.needs(), comparing, &settings.memory)?;
         for i in 0..=last {
             let mut block = load_block(folder, config, i)?;
@@ -260,7 +273,7 @@ impl State<'_> {
                 walk.pass(&block, dense.as_ref())?;
             } else {
                 let mut fresh = Vec::new();
-                let mut turn = Turn { settings, folder, places, writer, fresh: &mut fresh, exponents: BTreeMap::new() };
+                let mut turn = Turn::new((settings, folder, places), writer, &mut fresh);
                 walk.block(&mut block, dense.as_ref(), (settings.sequential, settings.inputs), &mut turn)?;
                 records.extend(fresh);
                 saver.save(records, writer)?;
@@ -280,6 +293,18 @@ struct Turn<'a> {
     writer: &'a mut FolderWriter,
     fresh: &'a mut Vec<QuantRecord>,
     exponents: BTreeMap<String, f64>,
+    /// Of the layers that are in codes, by the names of their weights, where these are trained.
+    codes: BTreeMap<String, (Codes, Option<Mask>)>,
+}
+
+impl<'a> Turn<'a> {
+    fn new(
+        (settings, folder, places): (&'a LanguageQuantizing<'a>, &'a Folder, &'a [Place]),
+        writer: &'a mut FolderWriter,
+        fresh: &'a mut Vec<QuantRecord>,
+    ) -> Turn<'a> {
+        Turn { settings, folder, places, writer, fresh, exponents: BTreeMap::new(), codes: BTreeMap::new() }
+    }
 }
 
 impl Prune for Turn<'_> {
@@ -301,6 +326,27 @@ impl Prune for Turn<'_> {
             layer.set_mask(mask)?;
         }
         Ok(())
+    }
+
+    fn training(&self, block: &Block, what: Trained) -> Option<(BTreeSet<String>, BlockReconstruction)> {
+        Some((what.moving(block, |layer| self.settings.layers.contains(layer)), self.settings.reconstruction?))
+    }
+
+    fn levels(&self, names: &BTreeSet<String>) -> Result<Option<FakeQuantized>> {
+        let codes = self.codes.iter().filter(|(name, _)| names.contains(*name)).map(|(n, c)| (n.clone(), c.clone()));
+        FakeQuantized::of_codes(codes.collect(), self.settings.grid).map(Some)
+    }
+
+    fn trained(&mut self, block: &mut Block, names: &BTreeSet<String>, found: Reconstructed) -> Result<()> {
+        let of = |record: &QuantRecord| block.linears().iter().any(|l| l.name() == record.layer && names.contains(&l.tensor()));
+        self.fresh.iter_mut().filter(|r| of(r)).for_each(|record| record.reconstructed = Some(found.errors));
+        let coded: BTreeSet<String> = found.levels.iter().flat_map(FakeQuantized::names).map(String::from).collect();
+        for (levels, name) in found.levels.iter().flat_map(|levels| coded.iter().map(move |name| (levels, name))) {
+            self.writer.write_codes(name, self.settings.layout, &levels.codes(name)?, self.settings.grid.scales)?;
+        }
+        write_moved(block, &names.difference(&coded).cloned().collect(), self.writer)?;
+        // What was written may have been rounded.
+        take_over(block, self.settings, self.writer)
     }
 }
 
@@ -341,6 +387,9 @@ impl Turn<'_> {
             self.writer.write_mask(tensor, mask)?;
         }
         let scale = if settings.grid.scales == crate::quantize::ScaleType::F32 { 32 } else { 16 };
+        if settings.reconstruction.is_some() {
+            self.codes.insert(tensor.to_string(), (rounded.codes.clone(), rounded.mask.clone()));
+        }
         self.fresh.push(QuantRecord {
             layer: name.to_string(),
             block: place.block,
@@ -351,6 +400,7 @@ impl Turn<'_> {
             error,
             moved: moved(weight, &rounded.weight),
             exponent: self.exponents.get(name).copied(),
+            reconstructed: None,
             seconds: begun.elapsed().as_secs_f64(),
         });
         Ok((rounded.weight, rounded.mask))

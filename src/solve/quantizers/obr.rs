@@ -29,11 +29,11 @@ use super::super::layer::{damped_diagonal, explain};
 use super::super::{Pruner, Scored};
 use super::gptq::JointPruning;
 use super::quantizer::{Quantizer, Rounded, checked, finish};
+use crate::Result;
 use crate::criteria::{Evidence, Need, Needs, Wanda};
 use crate::linalg::cholesky;
 use crate::mask::Mask;
 use crate::quantize::{CodeGrid, Granularity, Step};
-use crate::Result;
 use ndarray::{Array2, ArrayRef1, Axis};
 use rayon::prelude::*;
 

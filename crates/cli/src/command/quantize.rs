@@ -109,6 +109,12 @@ pub struct Args {
     /// The shape of what stays then: unstructured, N:M, block:RxC, cols
     #[arg(long)]
     pattern: Option<Pattern>,
+    /// Passes over the calibration in which each half of a block trains on its levels towards the dense block's outputs [default: none]
+    #[arg(long, value_name = "PASSES", allow_negative_numbers = true)]
+    reconstruct_blocks: Option<usize>,
+    /// The largest learning rate of these passes
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true, default_value_t = default().reconstruct_rate)]
+    reconstruct_rate: f64,
     /// Megabytes of activations that stay in memory [default: half of what is free]
     #[arg(long, value_name = "MB")]
     activations: Option<usize>,
@@ -236,6 +242,8 @@ fn job(args: &Args) -> Result<QuantizeJob> {
         smooth: "smooth";
         activation_bits: "activation-bits";
         sparsity: "sparsity";
+        reconstruct_blocks: "reconstruct-blocks";
+        reconstruct_rate: "reconstruct-rate";
         activations: "activations";
         scratch: "scratch";
         text: "text";

@@ -13,7 +13,8 @@ fn folders_of_codes_are_evaluated_continued_inspected_made_whole_and_exported() 
         folder.json(&["eval", dir, "--text", "text.txt", "--context", "24", "--windows", "2", "--json"])["nll"].as_f64().unwrap()
     };
     let dense = nll("tiny");
-    for (method, layout) in [("rtn", "compressed-tensors"), ("gptq", "gptq"), ("obr", "gptq"), ("awq", "awq"), ("hqq", "compressed-tensors")]
+    for (method, layout) in
+        [("rtn", "compressed-tensors"), ("gptq", "gptq"), ("obr", "gptq"), ("awq", "awq"), ("hqq", "compressed-tensors")]
     {
         let mut args = vec!["quantize", "tiny", method, "--method", method, "--layout", layout, "--group", "16", "--json"];
         args.extend(["--text", "text.txt", "--windows", "2"]);

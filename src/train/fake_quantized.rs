@@ -8,7 +8,7 @@
 //! Ŵ = s · q,   q = clamp(round(W / s), −2^(b−1), 2^(b−1) − 1)
 //! straight through   s of the weights as they are (CodeGrid),      ∂L/∂W = ∂L/∂Ŵ
 //! LSQ                s trained,   ∂Ŵ/∂W = 1 within the range, else 0,   ∂Ŵ/∂s = q − W/s within, q outside,   s₀ = 2 mean |W| / √(2^(b−1) − 1)
-//! of codes           as LSQ, s₀ the scales of a quantiser, q = clamp(round(W / s), −z, 2^b − 1 − z), z its zero points, which stay
+//! of codes           s₀ and z of a quantiser, q = clamp(round(W / s₀), −z, 2^b − 1 − z),   ∂Ŵ/∂W = 1 within the range, else 0,   ∂Ŵ/∂s = q
 //! ```
 //!
 //! | symbol | here |
@@ -18,8 +18,9 @@
 //! | Ŵ | what the model holds and runs on; [`FakeQuantized::codes`] are its codes, of which it is made to the bit |
 //!
 //! Departures of LSQ: ∂L/∂s is multiplied by 1/√(N (2^(b−1) − 1)) as in the paper, N the weights of a group and not of a layer; and r trains in place of s, so that
-//! an optimiser whose steps do not depend on the gradient's size (Adam) changes s by a fraction of it. r is at least 1/1000. Steps are rounded to what a file holds of
-//! them, whose gradient passes straight through. A mask is held: what it drops is 0 and has no gradient.
+//! an optimiser whose steps do not depend on the gradient's size (Adam) changes s by a fraction of it. r is at least 1/1000. Of codes W/s₀ is rounded and not W/s: W begins
+//! on the levels, where LSQ's ∂Ŵ/∂s is 0; and zero points stay. Steps are rounded to what a file holds of them, whose gradient passes straight through. A mask is held:
+//! what it drops is 0 and has no gradient.
 //!
 //! Cost: one pass over the weights a step, and their memory once more.
 
@@ -80,6 +81,8 @@ pub struct FakeQuantized {
     weights: BTreeMap<String, Weight>,
     grid: CodeGrid,
     rule: StepRule,
+    /// Whether weights are rounded by their first steps, whatever these are by now.
+    by_first: bool,
 }
 
 impl FakeQuantized {
@@ -120,7 +123,7 @@ impl FakeQuantized {
         }
         match wrong {
             Some(e) => Err(e),
-            None => Ok(FakeQuantized { weights: found, grid, rule }),
+            None => Ok(FakeQuantized { weights: found, grid, rule, by_first: false }),
         }
     }
 
@@ -149,7 +152,8 @@ impl FakeQuantized {
             let zeros = (!grid.symmetric).then_some(codes.zeros);
             Ok((name, Weight { weight, mask, group: codes.group.max(1), first, factors, zeros }))
         };
-        Ok(FakeQuantized { weights: codes.into_iter().map(one).collect::<Result<_>>()?, grid, rule: StepRule::Lsq })
+        let weights = codes.into_iter().map(one).collect::<Result<_>>()?;
+        Ok(FakeQuantized { weights, grid, rule: StepRule::Lsq, by_first: true })
     }
 
     /// The grid.
@@ -179,12 +183,12 @@ impl FakeQuantized {
     pub fn put_into(&self, model: &mut dyn Parameters) -> Result<()> {
         model.visit_mut(&mut |name, values, _| {
             let Some(weight) = self.weights.get(name) else { return };
-            let steps = self.steps(weight);
+            let (steps, rounded_by) = (self.steps(weight), self.rounded_by(weight));
             let Ok(mut to) = ArrayViewMut2::from_shape(weight.weight.dim(), values) else { return };
             to.axis_iter_mut(Axis(0)).into_par_iter().enumerate().with_min_len(16).for_each(|(r, mut to)| {
                 for ((c, to), w) in to.indexed_iter_mut().zip(weight.weight.row(r)) {
-                    let step = steps[[r, c / weight.group]];
-                    *to = step.value(self.grid.code(step, *w));
+                    let at = [r, c / weight.group];
+                    *to = steps[at].value(self.grid.code(rounded_by.as_ref().unwrap_or(&steps)[at], *w));
                 }
             });
             weight.mask.iter().for_each(|mask| mask.apply(&mut to));
@@ -197,8 +201,9 @@ impl FakeQuantized {
     /// [`Error::UnknownName`] if there is no such weight; [`Error::InvalidOption`] if a step is beyond what its type holds.
     pub fn codes(&self, name: &str) -> Result<Codes> {
         let weight = self.weights.get(name).ok_or_else(|| Error::unknown_layer(name, self.names()))?;
-        let steps = self.steps(weight);
-        let code = |(r, c): (usize, usize)| self.grid.code(steps[[r, c / weight.group]], weight.weight[[r, c]]);
+        let (steps, rounded_by) = (self.steps(weight), self.rounded_by(weight));
+        let by = rounded_by.as_ref().unwrap_or(&steps);
+        let code = |(r, c): (usize, usize)| self.grid.code(by[[r, c / weight.group]], weight.weight[[r, c]]);
         let mut codes = Codes::new(self.grid, Array2::from_shape_fn(weight.weight.dim(), code), &steps)?;
         weight.mask.iter().for_each(|mask| codes.drop_by(mask));
         Ok(codes)
@@ -216,7 +221,7 @@ impl FakeQuantized {
         if self.rule == StepRule::StraightThrough {
             return vec![(name.to_string(), d.into_dyn())];
         }
-        let (steps, top) = (self.steps(weight), self.grid.top());
+        let (steps, top) = (self.rounded_by(weight).unwrap_or_else(|| self.steps(weight)), self.grid.top());
         let positive = ((1u32 << (self.grid.bits - 1)) - 1).max(1);
         let mut sums = Array2::<f64>::zeros(steps.dim());
         let work = d.axis_iter_mut(Axis(0)).into_par_iter().zip(sums.axis_iter_mut(Axis(0))).enumerate();
@@ -225,7 +230,7 @@ impl FakeQuantized {
                 let step = steps[[r, c / weight.group]];
                 let (x, q) = (w / step.scale, f32::from(self.grid.code(step, *w)) - step.zero);
                 let within = -step.zero < x && x < top - step.zero;
-                sums[c / weight.group] += f64::from(*d) * f64::from(if within { q - x } else { q });
+                sums[c / weight.group] += f64::from(*d) * f64::from(if within && !self.by_first { q - x } else { q });
                 if !within {
                     *d = 0.0;
                 }
@@ -246,16 +251,26 @@ impl FakeQuantized {
 
     /// The steps as they are now, `(out, groups)`.
     fn steps(&self, weight: &Weight) -> Array2<Step> {
-        let (rows, cols) = weight.weight.dim();
         if self.rule == StepRule::StraightThrough {
             // What a mask drops is 0, and within every range.
             return self.grid.fit_all(&weight.weight).unwrap_or_else(|_| unreachable!("the grid was checked"));
         }
+        self.learnt(weight, |first, factor| first * factor.max(LEAST))
+    }
+
+    /// The steps by which weights are rounded, where these are not the steps as they are now.
+    fn rounded_by(&self, weight: &Weight) -> Option<Array2<Step>> {
+        self.by_first.then(|| self.learnt(weight, |first, _| first))
+    }
+
+    /// Steps of s₀ and r.
+    fn learnt(&self, weight: &Weight, scale: impl Fn(f32, f32) -> f32) -> Array2<Step> {
+        let (rows, cols) = weight.weight.dim();
         let middle = (1u32 << (self.grid.bits - 1)) as f32;
         Array2::from_shape_fn((rows, cols / weight.group), |group| {
             let at = if self.is_one() { (0, 0) } else { group };
             let zero = weight.zeros.as_ref().map_or(middle, |zeros| zeros[group]);
-            Step { scale: self.grid.scales.round(weight.first[at] * weight.factors[at].max(LEAST)), zero }
+            Step { scale: self.grid.scales.round(scale(weight.first[at], weight.factors[at])), zero }
         })
     }
 }

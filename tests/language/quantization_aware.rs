@@ -3,6 +3,7 @@
 use crate::common::*;
 use crate::jobs::calibration;
 use lacuna::calibrate::Calibration;
+use lacuna::criteria::Evidence;
 use lacuna::io::{Dtype, Folder, QuantLayout};
 use lacuna::job::{Event, Methods, PruneJob, TrainJob, TrainReport};
 use lacuna::mask::Mask;
@@ -10,10 +11,11 @@ use lacuna::models::{Builder, Init};
 use lacuna::nn::{Activation, Layer, Loss, Method, Network, Parameters};
 use lacuna::quantize::{CodeGrid, Granularity, ScaleType};
 use lacuna::rng::Seed;
+use lacuna::solve::{Quantizer, Rtn};
 use lacuna::train::{Decay, FakeQuantized, StepRule, TrainConfig, Trainable, train_moving};
 use lacuna::{Error, Result};
 use ndarray::{Array2, array};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -113,6 +115,53 @@ fn where_all_weights_are_cut_off_the_loss_itself_has_the_gradient_of_the_steps()
         assert!((slope - f64::from(found[1].1[[r, 0]])).abs() < 1e-3 * slope.abs(), "{r}: {slope} {}", found[1].1[[r, 0]]);
     }
     assert_eq!(factors(&levels), array![[0.05], [0.05], [0.05]]);
+}
+
+#[test]
+fn codes_of_a_quantiser_begin_as_they_are_and_their_scales_have_the_gradient_of_what_runs() {
+    let weight = Seed(5).stream("w").normal_array(6, 16, 0.5);
+    let mask = Mask::from_fn(6, 16, |r, c| (r + 3 * c) % 4 != 0);
+    let g = Seed(8).stream("g").normal_array(6, 16, 1.0);
+    for (symmetric, granularity, masked) in
+        [(true, Granularity::Group(8), None), (false, Granularity::Group(8), Some(&mask)), (false, Granularity::Tensor, None)]
+    {
+        let grid = CodeGrid { symmetric, scales: ScaleType::F16, ..CodeGrid::new(3, granularity) };
+        let given = Rtn.quantize(&Evidence { mask: masked, ..Evidence::weight_only("fc1", &weight) }, grid).unwrap();
+        let all = BTreeMap::from([("w".to_string(), (given.codes.clone(), masked.cloned()))]);
+        let mut levels = FakeQuantized::of_codes(all.clone(), grid).unwrap();
+        assert_eq!(levels.codes("w").unwrap(), given.codes, "{granularity}");
+        // In f32, so that a step can be moved a little.
+        let fine = CodeGrid { scales: ScaleType::F32, ..grid };
+        levels = FakeQuantized::of_codes(all.clone(), fine).unwrap();
+        levels
+            .visit_mut(&mut |name, values, _| values.iter_mut().for_each(|v| *v *= if name.ends_with("factors") { 1.1 } else { 1.0 }))
+            .unwrap();
+        assert_eq!(levels.codes("w").unwrap().codes, given.codes.codes, "scales move no code");
+        let found = levels.gradients("w", g.clone().into_dyn());
+        let loss = |levels: &FakeQuantized| -> f64 {
+            let dense = levels.codes("w").unwrap().to_dense();
+            dense.iter().zip(&g).map(|(w, g)| f64::from(*w) * f64::from(*g)).sum()
+        };
+        let (count, size) = (factors(&levels).len(), if granularity == Granularity::Tensor { 96.0 } else { 8.0 });
+        for at in 0..count {
+            let moved = |by: f32| {
+                let mut levels = levels.clone();
+                levels.visit_mut(&mut |name, values, _| values[at] += if name.ends_with("factors") { by } else { 0.0 }).unwrap();
+                loss(&levels)
+            };
+            let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2 / (size * 3.0f64).sqrt();
+            let found = f64::from(*found[1].1.iter().nth(at).unwrap());
+            assert!((slope - found).abs() < 1e-3 * slope.abs().max(0.01), "{granularity}, {at}: {slope} {found}");
+        }
+        for ((r, c), d) in found[0].1.view().into_dimensionality::<ndarray::Ix2>().unwrap().indexed_iter() {
+            let code = given.codes.codes[[r, c]];
+            let inside = masked.is_none_or(|m| m.get(r, c)) && code > 0 && code < 7;
+            assert!(if inside { *d == g[[r, c]] } else { *d == 0.0 || *d == g[[r, c]] }, "{r} {c}");
+        }
+        let line = FakeQuantized::of_codes(all, CodeGrid { bits: 4, ..grid }).unwrap_err().to_string();
+        assert!(line.contains("codes of 3 bits") && line.contains("of the grid of 4 bits"), "{line}");
+    }
+    assert!(FakeQuantized::of_codes(BTreeMap::new(), CodeGrid::new(3, Granularity::Row)).is_err());
 }
 
 /// 60 samples of two classes that a line does not part, and the network of a test: PACT in the middle.

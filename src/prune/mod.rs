@@ -29,7 +29,7 @@ pub use quantized::{LanguageQuantizing, QuantRecord, QuantizeRun, QuantizedFolde
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use structured::{
-    Aggregate, Aggregation, BlockWidths, DecodeCost, DepthScore, HiddenScore, LanguageShrinking, LayerChoice, OutputMetrics,
+    Aggregate, Aggregation, BlockWidths, DecodeCost, DepthScore, HalfErrors, HiddenScore, LanguageShrinking, LayerChoice, OutputMetrics,
     PartSize, ScoredUnits, SearchRecord, ShrinkRecord, ShrinkRun, ShrinkSizes, ShrunkFolder, SizeAmount, SizeSearch, SizeTarget,
     SubLayer, SubLayerChoice, SubLayerKind, Tried, UnitCurve, UnitMethod, UnitRecord, UnitScores, VocabularyCut, search_sizes,
     shrink_language, spread_widths,

@@ -9,7 +9,7 @@ use lacuna::linalg::solve_spd;
 use lacuna::lm::{Config, LanguageModel};
 use lacuna::nn::Observer;
 use lacuna::prune::{
-    Correction, DepthScore, HiddenScore, LanguageShrinking, OutputMetrics, Progress, ShrinkRecord, ShrinkRun, ShrinkSizes,
+    BlockReconstruction, Correction, DepthScore, HiddenScore, LanguageShrinking, OutputMetrics, Progress, ShrinkRecord, ShrinkRun, ShrinkSizes,
     SizeAmount, SizeSearch, SizeTarget, UnitMethod, shrink_language, spread_widths,
 };
 use lacuna::rng::Seed;
@@ -169,6 +169,62 @@ fn making_up_for_earlier_layers_brings_the_outputs_nearer_to_the_dense_model() {
     let error = |name: &str| (hidden(&dense.out(name)) - &right).iter().map(|d| f64::from(d * d)).sum::<f64>();
     let (with, without) = (error("corrected"), error("plain"));
     assert!(with < 0.9 * without, "{with} with, {without} without");
+}
+
+#[test]
+fn halves_that_lost_units_are_trained_towards_the_dense_model_and_what_went_stays_away() {
+    for (dtype, method) in [(Dtype::F32, UnitMethod::Obs(GroupObs::default())), (Dtype::BF16, UnitMethod::Minitron)] {
+        let dense = Model::new(dtype);
+        let plain = shrinking(BLOCKS, method);
+        let how = BlockReconstruction::new(8).learning_rate(1e-3);
+        let trained = LanguageShrinking { reconstruction: Some(how), ..plain.clone() };
+        let first = shrink(&dense.dir, &dense.out("plain"), &plain);
+        let record = shrink(&dense.dir, &dense.out("trained"), &trained);
+        assert!(first.reconstructed.is_empty());
+        let halves: Vec<(usize, &str)> = record.reconstructed.iter().map(|h| (h.block, &*h.half)).collect();
+        let wanted: Vec<_> = (0..3).flat_map(|block| [(block, "attention"), (block, "feed-forward")]).collect();
+        assert_eq!(halves, wanted);
+        assert!(record.reconstructed.iter().all(|h| h.after < 0.95 * h.before), "{:?}", record.reconstructed);
+        // What is written has the sizes, is what ran, and is nearer to the dense model.
+        let [whole, a, b] = [dense.dir.clone(), dense.out("plain"), dense.out("trained")].map(|dir| model(&dir));
+        assert_eq!(b.config().widths(1).intermediate, 16);
+        let states = |m: &LanguageModel| m.hidden_states(&tokens(10), LENGTH, &mut ()).unwrap();
+        let far = |m: &LanguageModel| {
+            let (found, wanted) = (states(m), states(&whole));
+            let pairs = found.rows().into_iter().zip(wanted.rows());
+            pairs.map(|(y, t)| (&y - &t).mapv(|d| d * d).sum() / t.mapv(|t| t * t).sum()).sum::<f32>() / wanted.nrows() as f32
+        };
+        assert!(far(&b) < 0.9 * far(&a), "{} {}", far(&b), far(&a));
+        if dtype == Dtype::F32 {
+            // Few parts: all are trained on and looked at, so that the last half's error is that of the whole.
+            let last = record.reconstructed.last().unwrap().after;
+            assert!((f64::from(far(&b)) / last - 1.0).abs() < 1e-3, "{} {last}", far(&b));
+        }
+        let norm = "model.layers.1.post_attention_layernorm.weight";
+        assert_ne!(open(&dense.dir).0.read(norm).unwrap(), open(&dense.out("trained")).0.read(norm).unwrap());
+        // Stopped anywhere it goes on to the same bytes.
+        for stop in 1..3 {
+            let out = dense.out(&format!("stopped {stop}"));
+            let see = &mut |p: Progress| if p.blocks == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            assert!(matches!(with(&dense.dir, &*out, &trained, false, see), Err(Error::Unfinished { .. })));
+            let again = with(&dense.dir, &*out, &trained, true, &mut go_on).unwrap();
+            assert_eq!(again.reconstructed, record.reconstructed);
+            let (a, b) = (files(&out), files(&dense.out("trained")));
+            assert!(a == b, "stopped behind block {stop}: other bytes");
+        }
+    }
+    // Only the half that lost units.
+    let dense = Model::new(Dtype::F32);
+    let features = ShrinkSizes { intermediate: Some(16), ..ShrinkSizes::default() };
+    let how = Some(BlockReconstruction::new(2).learning_rate(1e-3));
+    let settings = LanguageShrinking { reconstruction: how, ..shrinking(features, UnitMethod::Flap) };
+    let record = shrink(&dense.dir, &dense.out("features"), &settings);
+    assert!(record.reconstructed.len() == 3 && record.reconstructed.iter().all(|h| h.half == "feed-forward"));
+    let query = "model.layers.1.self_attn.q_proj.weight";
+    assert_eq!(open(&dense.dir).0.read(query).unwrap(), open(&dense.out("features")).0.read(query).unwrap());
+    let hidden = LanguageShrinking { sizes: ALL, ..settings };
+    let line = with(&dense.dir, dense.out("x"), &hidden, false, &mut go_on).unwrap_err().to_string();
+    assert!(line.starts_with("reconstruct-blocks: trains towards the dense model's hidden states"), "{line}");
 }
 
 #[test]

@@ -68,6 +68,7 @@ impl ShrinkJob {
             let reason = format!("is for --method obs; {} moves no weights", self.method);
             return Err(Error::invalid_option("correct", reason));
         }
+        self.check_reconstruction()?;
         if let Some(folder) = self.scratch.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(Error::invalid_option("scratch", format!("{} is no folder", folder.display())));
         }
@@ -81,6 +82,29 @@ impl ShrinkJob {
             };
             let reason = format!("{what} activations: give --calibration FILE, text or token numbers");
             return Err(Error::invalid_option("calibration", reason));
+        }
+        Ok(())
+    }
+
+    /// Refuses training halves of blocks where it cannot be done, or nothing would be trained.
+    fn check_reconstruction(&self) -> Result<()> {
+        let refuse = |option: &str, reason: &str| Err(Error::invalid_option(option, reason));
+        if self.reconstruct_blocks.is_none() {
+            let usual = self.reconstruct_rate == ShrinkJob::default().reconstruct_rate;
+            return if usual { Ok(()) } else { refuse("reconstruct-rate", "is for --reconstruct-blocks PASSES") };
+        }
+        let option = "reconstruct-blocks";
+        if self.hidden.is_some() {
+            return refuse(option, "trains towards the dense model's hidden states, of which all features stay: leave hidden out");
+        }
+        if self.sort || !(self.method.reads_inputs() || self.method == ShrinkMethod::Minitron) {
+            return refuse(option, "is for methods that measure inputs: obs, minitron and flap");
+        }
+        if !self.moves() {
+            return refuse(option, "trains halves from which units go, and here whole layers do, or none");
+        }
+        if self.cuts_prefix() {
+            return refuse(option, "needs a --calibration to train on");
         }
         Ok(())
     }
@@ -110,6 +134,7 @@ impl ShrinkJob {
             ("per-layer", self.per_layer),
             ("sort", self.sort),
             ("correct", !self.correct.is_empty()),
+            ("reconstruct-blocks", self.reconstruct_blocks.is_some()),
         ];
         if let Some((option, _)) = others.into_iter().find(|(_, given)| *given) {
             return Err(Error::invalid_option(

@@ -51,6 +51,8 @@ pub(super) fn options(job: &ShrinkJob) -> Result<Value> {
         ("--rounds", obs && job.moves(), json!(job.rounds)),
         ("--swaps", obs && job.moves(), json!(job.swaps)),
         ("--correct", correction.is_some(), correction.map_or(Value::Null, |c| json!([c.inputs, c.hidden_states]))),
+        ("--reconstruct-blocks", job.reconstruct_blocks.is_some(), json!(job.reconstruct_blocks)),
+        ("--reconstruct-rate", job.reconstruct_blocks.is_some(), json!(job.reconstruct_rate)),
     ];
     let matters = all.into_iter().filter(|(_, matters, _)| *matters);
     Ok(Value::Object(matters.map(|(name, _, value)| (name.to_string(), value)).collect::<Map<_, _>>()))

@@ -10,7 +10,7 @@ use crate::job::event::{Event, Stage};
 use crate::job::search::progress;
 use crate::lm::Config;
 use crate::prune::{
-    ActivationMemory, Aggregation, BlockWidths, DepthScore, ExpertRemoval, ExpertRun, LanguageShrinking, OutputMetrics,
+    ActivationMemory, Aggregation, BlockReconstruction, BlockWidths, DepthScore, ExpertRemoval, ExpertRun, LanguageShrinking, OutputMetrics,
     SearchRecord, SequenceGradients, ShrinkRecord, ShrinkRun, ShrunkFolder, SizeSearch, UnitMethod, UnitScores, VocabularyCut,
     language_layers, remove_experts, search_sizes, shrink_language, spread_widths,
 };
@@ -173,6 +173,9 @@ impl ShrinkJob {
             metrics: metrics.as_ref(),
             vocabulary: run.vocabulary,
             correction: self.correction()?.filter(|_| !prefix),
+            reconstruction: self
+                .reconstruct_blocks
+                .map(|passes| BlockReconstruction::new(passes).learning_rate(self.reconstruct_rate)),
             ..LanguageShrinking::new(found.as_ref().map_or(self.sizes(), SearchRecord::sizes), method, memory.clone())
         };
         let run = ShrinkRun {

@@ -88,6 +88,10 @@ setters! {
     swaps(most: usize) = most;
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     correct(inputs: f64, hidden_states: f64) = vec![inputs, hidden_states];
+    /// Passes over the calibration in which halves of blocks are trained.
+    reconstruct_blocks(passes: usize) = Some(passes);
+    /// The largest learning rate of these passes.
+    reconstruct_rate(rate: f64) = rate;
     /// Megabytes of activations that stay in memory.
     activations(megabytes: usize) = Some(megabytes);
     /// The folder on whose disk the rest lies.

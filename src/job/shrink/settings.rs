@@ -60,6 +60,8 @@ use std::path::{Path, PathBuf};
 /// | `rounds` | 32 | from 1 | rounds in which units leave (`obs`) |
 /// | `swaps` | 256 | from 0 | the most units of a layer that are exchanged afterwards (`obs`) |
 /// | `correct` | none | one or two of [0, 1] | fractions of what earlier layers changed that a layer makes up for: of its inputs, of the hidden states |
+/// | `reconstruct-blocks` | none | from 1 | of `obs`, `minitron` and `flap`: passes over the calibration in which halves of blocks (attention, feed-forward) from which units went are trained towards the dense model's hidden states |
+/// | `reconstruct-rate` | 3e-5 | above 0 | the largest learning rate of these passes |
 /// | `activations` | half of the free memory | megabytes | activations that stay in memory |
 /// | `scratch` | that of `out` | a folder | on whose disk the rest lies |
 /// | `text` | | a path | a text whose perplexity is measured before and after; several as `a.txt,b.txt` |
@@ -142,6 +144,10 @@ pub struct ShrinkJob {
     pub swaps: usize,
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states.
     pub correct: Vec<f64>,
+    /// Passes over the calibration in which halves of blocks are trained.
+    pub reconstruct_blocks: Option<usize>,
+    /// The largest learning rate of these passes.
+    pub reconstruct_rate: f64,
     /// Megabytes of activations that stay in memory.
     pub activations: Option<usize>,
     /// The folder on whose disk the rest lies.
@@ -161,7 +167,7 @@ pub struct ShrinkJob {
 }
 
 /// The names of the settings in recipes and records, in their order there.
-pub(super) const NAMES: [&str; 40] = [
+pub(super) const NAMES: [&str; 42] = [
     "model",
     "out",
     "intermediate",
@@ -197,6 +203,8 @@ pub(super) const NAMES: [&str; 40] = [
     "rounds",
     "swaps",
     "correct",
+    "reconstruct-blocks",
+    "reconstruct-rate",
     "activations",
     "scratch",
     "text",
@@ -242,6 +250,8 @@ impl Default for ShrinkJob {
             rounds: 32,
             swaps: 256,
             correct: Vec::new(),
+            reconstruct_blocks: None,
+            reconstruct_rate: 3e-5,
             activations: None,
             scratch: None,
             text: None,
@@ -325,6 +335,7 @@ impl ShrinkJob {
             ("rounds", Some(self.rounds)),
             ("round", Some(self.round)),
             ("windows", self.windows),
+            ("reconstruct-blocks", self.reconstruct_blocks),
         ];
         if let Some((option, _)) = counts.into_iter().find(|(_, n)| *n == Some(0)) {
             return Err(Error::invalid_option(option, "0 is not at least 1"));
@@ -332,6 +343,10 @@ impl ShrinkJob {
         if !(self.damping.is_finite() && self.damping >= 0.0) {
             let reason = format!("{} is not a finite number of at least 0; 0.0005 is usual", self.damping);
             return Err(Error::invalid_option("damping", reason));
+        }
+        if !(self.reconstruct_rate.is_finite() && self.reconstruct_rate > 0.0) {
+            let reason = format!("{} is not a finite number above 0; 3e-5 is usual", self.reconstruct_rate);
+            return Err(Error::invalid_option("reconstruct-rate", reason));
         }
         self.activation_bytes()?;
         self.correction().map(|_| ())
@@ -392,6 +407,8 @@ mod tests {
             .rounds(9)
             .swaps(10)
             .correct(0.25, 0.5)
+            .reconstruct_blocks(17)
+            .reconstruct_rate(0.25)
             .activations(11)
             .scratch("f")
             .text("g")
@@ -420,6 +437,13 @@ mod tests {
         assert!(line(job().active_experts(0)).starts_with("active-experts: 0 is not at least 1"));
         assert!(ShrinkJob::default().experts(2).experts_by(ExpertScore::Random).check().is_ok());
         assert!(ShrinkJob::default().active_experts(2).check().is_ok());
+        assert!(line(job().heads(1).reconstruct_blocks(0)).starts_with("reconstruct-blocks: 0 is not at least 1"));
+        assert!(line(job().heads(1).reconstruct_rate(1.0)).starts_with("reconstruct-rate: is for --reconstruct-blocks"));
+        let trained = || job().heads(1).reconstruct_blocks(1);
+        assert!(line(trained().hidden(2)).starts_with("reconstruct-blocks: trains towards the dense model's hidden states"));
+        assert!(line(job().layers(2).reconstruct_blocks(1)).starts_with("reconstruct-blocks: trains halves from which units go"));
+        assert!(line(trained().method(ShrinkMethod::Magnitude)).starts_with("reconstruct-blocks: is for methods that measure"));
+        assert!(line(job().experts(2).reconstruct_blocks(1)).starts_with("reconstruct-blocks: cannot be used with --experts"));
         let weights = ShrinkJob::default().method(ShrinkMethod::Magnitude);
         assert!(weights.clone().heads(1).check().is_ok());
         assert!(line(weights.layers(1)).starts_with("calibration: layers, sub-layers and hidden features"));

@@ -45,7 +45,7 @@ pub use levels::{Cost, LayerLevel, LevelSettings, Levels};
 pub(super) use read_ahead::read_ahead;
 pub use read_ahead::{LayerRanking, ReadProgress};
 pub use reconstruct::BlockReconstruction;
-pub(super) use reconstruct::{Reconstructed, Trained};
+pub(super) use reconstruct::{Parts, Reconstructed, Trained, reconstruct};
 pub use record::LayerRecord;
 pub(super) use record::Place;
 pub use resume::unfinished_settings;

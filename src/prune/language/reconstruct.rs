@@ -164,7 +164,7 @@ impl Trained {
 }
 
 /// The parts of the hidden states: where their tokens stand, and those of a text that is held out, which are only looked at.
-pub(super) struct Parts<'a> {
+pub(in crate::prune) struct Parts<'a> {
     pub positions: &'a [Positions],
     pub judged: Vec<usize>,
 }
@@ -198,7 +198,7 @@ pub(in crate::prune) struct Reconstructed {
 ///
 /// # Errors
 /// If nothing is to move, or the disk refuses; [`Error::Numerical`] if an error is not finite.
-pub(super) fn reconstruct(
+pub(in crate::prune) fn reconstruct(
     block: &mut Block,
     (names, trained, levels): (&BTreeSet<String>, Trained, Option<FakeQuantized>),
     (inputs, targets): (&mut Activations, &mut Activations),

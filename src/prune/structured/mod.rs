@@ -41,7 +41,7 @@ pub use budget::{SizeSearch, search_sizes};
 pub use decode::DecodeCost;
 pub use method::{Aggregate, Aggregation, UnitMethod};
 pub use metric::OutputMetrics;
-pub use record::{LayerChoice, ScoredUnits, SearchRecord, ShrinkRecord, Tried, UnitRecord};
+pub use record::{HalfErrors, LayerChoice, ScoredUnits, SearchRecord, ShrinkRecord, Tried, UnitRecord};
 pub use run::{ShrunkFolder, shrink_language};
 pub use score_file::UnitScores;
 pub use sizes::ShrinkSizes;
@@ -50,7 +50,7 @@ pub use survey::{DepthScore, HiddenScore};
 pub use target::{PartSize, SizeAmount, SizeTarget};
 pub use widths::{BlockWidths, UnitCurve, spread_widths};
 
-use super::language::{ActivationMemory, Correction};
+use super::language::{ActivationMemory, BlockReconstruction, Correction};
 use crate::data::Sequences;
 use crate::io::{Folder, Output};
 use crate::lm::{Config, Widths};
@@ -87,6 +87,9 @@ pub struct LanguageShrinking<'a> {
     pub vocabulary: Option<&'a VocabularyCut>,
     /// Whether layers make up for what went before them. Only with [`UnitMethod::Obs`].
     pub correction: Option<Correction>,
+    /// Whether halves of blocks from which units went are trained towards the dense model's hidden states. Only with methods that measure inputs, and
+    /// where all hidden features stay.
+    pub reconstruction: Option<BlockReconstruction>,
     /// Where activations lie while the run lasts.
     pub memory: ActivationMemory,
 }
@@ -109,6 +112,7 @@ impl<'a> LanguageShrinking<'a> {
             metrics: None,
             vocabulary: None,
             correction: None,
+            reconstruction: None,
             memory,
         }
     }

@@ -42,6 +42,19 @@ pub struct LayerChoice {
     pub scores: Vec<f64>,
 }
 
+/// What training a half of a block did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HalfErrors {
+    /// The block, by its number in the model before.
+    pub block: usize,
+    /// `attention`, `feed-forward`, or `both` where they run side by side.
+    pub half: String,
+    /// ‖Δh‖² / ‖h‖² of the hidden states behind it before it was trained, the mean over the tokens that were kept aside.
+    pub before: f64,
+    /// The same afterwards.
+    pub after: f64,
+}
+
 /// Scores of units of a coupling of which none went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoredUnits {
@@ -116,6 +129,9 @@ pub struct ShrinkRecord {
     /// Blocks that are done.
     #[serde(default)]
     pub blocks: usize,
+    /// What training halves of blocks did, where they were trained.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reconstructed: Vec<HalfErrors>,
     /// Scores of units of which none went, where they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<ScoredUnits>,

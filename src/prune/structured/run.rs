@@ -5,10 +5,10 @@ use super::choice::{Choice, layers_of};
 use super::method::UnitMethod;
 use super::outset::{first_ones, outset};
 use super::principal::Principal;
-use super::record::{ScoredUnits, ShrinkRecord, UnitRecord};
+use super::record::{HalfErrors, ScoredUnits, ShrinkRecord, UnitRecord};
 use super::scores::by_weights;
 use super::sublayers::check_all;
-use super::walk::{HiddenStates, UnitWalk};
+use super::walk::{Choose, HalfTraining, HiddenStates, UnitWalk};
 use super::write::{of_block, put, take_over};
 use super::{LanguageShrinking, ShrinkRun, ShrinkSizes};
 use crate::eval::peak_memory;
@@ -19,6 +19,7 @@ use crate::prune::language::{Part, Progress, Saver, begin, check_measurable, unf
 use crate::structure::{Coupling, UnitCut, UnitKind, UnitPad};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -133,6 +134,15 @@ fn check(folder: &Folder, config: &Config, shrinking: &LanguageShrinking<'_>) ->
         let reason = "its weights have masks, which are not cut; give the model as it was before it was pruned";
         return Err(Error::malformed(folder.path(), reason));
     }
+    if shrinking.reconstruction.is_some() {
+        let refuse = |reason: &str| Err(Error::invalid_option("reconstruct-blocks", reason));
+        if sizes.hidden.is_some() {
+            return refuse("trains towards the dense model's hidden states, of which all features stay: leave hidden out");
+        }
+        if shrinking.sort || !shrinking.method.measures() {
+            return refuse("is for methods that measure inputs: obs, minitron and flap");
+        }
+    }
     if shrinking.correction.is_some() && !matches!(shrinking.method, UnitMethod::Obs(_)) {
         return Err(Error::invalid_option("correct", "is for --method obs: weights make up for what went only there"));
     }
@@ -161,7 +171,9 @@ impl State<'_> {
         let goes = (0..choice.config.layers()).any(|i| !choice.stages(Some(i)).is_empty());
         // Units that are scored by weights alone leave nothing to measure.
         let measurable = shrinking.method.measures() || !goes;
-        let comparing = shrinking.correction.is_some() || shrinking.rotates() && measurable;
+        let trains = shrinking.reconstruction.is_some();
+        let compares = shrinking.correction.is_some() || shrinking.rotates() && measurable;
+        let comparing = compares || trains;
         let can = !run.calibration.ids().is_empty() && !matches!(shrinking.method, UnitMethod::Obs(_));
         let scored = shrinking.score_all && shrinking.method.measures() && can;
         let measures = shrinking.measures() && goes || comparing || scored;
@@ -171,7 +183,7 @@ impl State<'_> {
                 let dense = comparing.then_some((run.folder, run.config));
                 let model: (&dyn Weights, &Config) = (&choice.base, &choice.config);
                 let hidden = HiddenStates { features: choice.features.clone(), rotation: choice.rotated() };
-                Some(UnitWalk::new(model, dense, run.calibration, shrinking.method, hidden, &shrinking.memory)?)
+                Some(UnitWalk::new(model, (dense, compares), run.calibration, shrinking.method, hidden, &shrinking.memory)?)
             }
         };
         let outline = Outline::of(run.folder, run.config)?;
@@ -185,20 +197,21 @@ impl State<'_> {
             if number < self.record.blocks {
                 self.record.units.iter().filter(|r| r.block == Some(old)).for_each(|r| choice.cut(r, &stages, &mut cut));
                 if let (Some(walk), Some(block)) = (&mut walk, &mut block) {
-                    take_over(block, (&cut, pad.as_ref()), &self.writer)?;
+                    take_over(block, (&cut, pad.as_ref()), trains, &self.writer)?;
                     walk.pass(block)?;
                     pass_dense(walk, &run, comparing, &mut passed, old + 1)?;
                 }
                 Error::go_on(see(Progress { blocks: number + 1, of: choice.config.layers(), memory: peak_memory() }))?;
                 continue;
             }
-            let (mut fresh, mut beside) = (Vec::new(), Vec::new());
+            let (mut fresh, mut beside, mut trained) = (Vec::new(), Vec::new(), Vec::new());
             match (&mut walk, &mut block) {
                 (Some(walk), Some(block)) => {
                     pass_dense(walk, &run, comparing, &mut passed, old)?;
                     let dense = if comparing { Some(load_block(run.folder, run.config, old)?) } else { None };
                     passed = old + 1;
-                    self.measured(walk, block, dense.as_ref(), choice, (number, old), (&mut fresh, &mut beside))?;
+                    let found = (&mut fresh, &mut beside, &mut trained);
+                    self.measured(walk, block, dense.as_ref(), choice, (number, old), found)?;
                 }
                 _ => self.by_weights(choice, whole, &outline, (number, old), (&mut fresh, &mut beside))?,
             }
@@ -206,6 +219,7 @@ impl State<'_> {
             self.write(choice, number, (&cut, pad.as_ref()), block.as_ref())?;
             self.record.units.extend(fresh);
             self.record.beside.extend(beside);
+            self.record.reconstructed.extend(trained);
             self.record.blocks = number + 1;
             saver.save(&self.record, &self.writer)?;
             Error::go_on(see(Progress { blocks: number + 1, of: choice.config.layers(), memory: peak_memory() }))?;
@@ -302,7 +316,7 @@ impl State<'_> {
         dense: Option<&Block>,
         choice: &Choice<'_>,
         (number, old): (usize, usize),
-        (fresh, beside): (&mut Vec<UnitRecord>, &mut Vec<ScoredUnits>),
+        (fresh, beside, trained): (&mut Vec<UnitRecord>, &mut Vec<ScoredUnits>, &mut Vec<HalfErrors>),
     ) -> Result<()> {
         let shrinking = self.run.shrinking;
         let stages = choice.stages(Some(number));
@@ -328,7 +342,21 @@ impl State<'_> {
         if corrects || choice.rotation.is_some() && dense.is_some() {
             parts.extend([Part::Opening, Part::Feed]);
         }
-        walk.block(block, dense, &parts, &mut |part, block, inputs| {
+        // What moved, as the file will have it.
+        let mut done = |block: &mut Block, names: &BTreeSet<String>, errors: HalfErrors| -> Result<()> {
+            let mut result = Ok(());
+            block.visit_mut(&mut |name, values, _| {
+                if result.is_ok() && names.contains(name) {
+                    result = choice.base.dtype(name).map(|dtype| values.iter_mut().for_each(|v| *v = dtype.round(*v)));
+                }
+            })?;
+            result?;
+            trained.push(HalfErrors { block: old, ..errors });
+            Ok(())
+        };
+        let cut = [UnitKind::Head, UnitKind::FeedForward].map(|kind| goes(kind).is_some());
+        let training = shrinking.reconstruction.map(|how| HalfTraining { how, cut, done: &mut done });
+        let choose: &mut Choose<'_> = &mut |part, block, inputs| {
             let names = part.names(block);
             let names = match (part, block.shares_input()) {
                 (Part::Opening, true) => names.into_iter().chain(Part::Feed.names(block)).collect(),
@@ -377,7 +405,8 @@ impl State<'_> {
                 scored.into_iter().map(|s| ScoredUnits { name: choice.names.get(&s.name).cloned().unwrap_or(s.name), ..s }),
             );
             Ok(())
-        })
+        };
+        walk.block(block, dense, &parts, choose, training)
     }
 
     /// Writes what is left of a block.
@@ -393,7 +422,7 @@ impl State<'_> {
             if !choice.base.contains(&name) {
                 continue;
             }
-            let changed = block.and_then(|block| of_block(block, &name));
+            let changed = block.and_then(|block| of_block(block, &name, self.run.shrinking.reconstruction.is_some()));
             put(&mut self.writer, choice, &name, cut, changed, folder)?;
         }
         Ok(())

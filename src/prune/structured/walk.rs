@@ -6,13 +6,25 @@ use crate::criteria::{Need, Needs};
 use crate::data::Sequences;
 use crate::io::{Folder, Weights};
 use crate::linalg::matmul;
+use crate::mask::Mask;
 use crate::lm::{Config, EmbeddingHead, positions};
 use crate::nn::{Block, Positions};
-use crate::prune::language::{ActivationMemory, Activations, MemoryBudget, PART, Part};
+use crate::prune::language::{ActivationMemory, Activations, MemoryBudget, PART, Part, Parts, Trained, reconstruct};
+use crate::prune::{BlockReconstruction, HalfErrors};
 use ndarray::{Array2, Axis};
+use std::collections::BTreeSet;
 
 /// Takes what was measured of the inputs of a part of a block, and may change its weights.
 pub(super) type Choose<'f> = dyn FnMut(Part, &mut Block, UnitInputs) -> Result<()> + 'f;
+
+/// How halves of a block are trained once units went from them.
+pub(super) struct HalfTraining<'f> {
+    pub how: BlockReconstruction,
+    /// Whether units go from attention, and from the feed-forward layers.
+    pub cut: [bool; 2],
+    /// Rounds the named parameters as the file does, and takes note of the errors.
+    pub done: &'f mut dyn FnMut(&mut Block, &BTreeSet<String>, HalfErrors) -> Result<()>,
+}
 
 pub(super) struct UnitWalk<'a> {
     hidden: Activations,
@@ -23,6 +35,8 @@ pub(super) struct UnitWalk<'a> {
     method: UnitMethod<'a>,
     needs: Needs,
     joined: HiddenStates,
+    /// Whether inputs are held against those of the dense model.
+    compares: bool,
 }
 
 /// What the smaller model's hidden states are of the dense one's.
@@ -35,10 +49,11 @@ pub(super) struct HiddenStates {
 }
 
 impl<'a> UnitWalk<'a> {
-    /// The hidden states before the first block, of the model in `weights`; with `comparing` those of the dense model in `folder` too.
+    /// The hidden states before the first block, of the model in `weights`; with `dense` those of that model too, whose inputs are compared where that is
+    /// said.
     pub fn new(
         (weights, config): (&dyn Weights, &Config),
-        dense: Option<(&Folder, &Config)>,
+        (dense, compares): (Option<(&Folder, &Config)>, bool),
         calibration: &Sequences,
         method: UnitMethod<'a>,
         joined: HiddenStates,
@@ -52,7 +67,7 @@ impl<'a> UnitWalk<'a> {
             chunks.iter().enumerate().try_for_each(|(i, chunk)| states.put(i, ends.embed(chunk, length, 0)?))?;
             Ok(states)
         };
-        let needs = if dense.is_some() { method.needs().and(Need::Gram) } else { method.needs() };
+        let needs = if compares { method.needs().and(Need::Gram) } else { method.needs() };
         Ok(UnitWalk {
             hidden: embedded(EmbeddingHead::for_embedding(weights, config)?)?,
             dense: dense.map(|(folder, config)| embedded(EmbeddingHead::for_embedding(folder, config)?)).transpose()?,
@@ -62,6 +77,7 @@ impl<'a> UnitWalk<'a> {
             method,
             needs,
             joined,
+            compares,
         })
     }
 
@@ -76,12 +92,20 @@ impl<'a> UnitWalk<'a> {
     }
 
     /// Measures the parts of a block in turn, each with those before it as `choose` left them, and runs the hidden states through what is left. Parts
-    /// whose inputs are not to be measured are passed over.
-    pub fn block(&mut self, block: &mut Block, dense: Option<&Block>, parts: &[Part], choose: &mut Choose<'_>) -> Result<()> {
+    /// whose inputs are not to be measured are passed over. Halves from which units went are trained before anything behind them is measured, both
+    /// together where they run side by side.
+    pub fn block(
+        &mut self,
+        block: &mut Block,
+        dense: Option<&Block>,
+        parts: &[Part],
+        choose: &mut Choose<'_>,
+        mut training: Option<HalfTraining<'_>>,
+    ) -> Result<()> {
         let (count, at) = (self.positions.len(), self.positions.clone());
         let new = |room: &MemoryBudget| Activations::new(count, room);
         let (mut mixed, mut dense_mixed, mut inner) = (new(&self.room), new(&self.room), new(&self.room));
-        let (parallel, shared) = (block.is_parallel(), block.shares_input());
+        let (parallel, shared, compares) = (block.is_parallel(), block.shares_input(), self.compares);
         let wants = |part: Part| parts.contains(&part);
 
         if wants(Part::Opening) || shared && wants(Part::Feed) {
@@ -109,7 +133,7 @@ impl<'a> UnitWalk<'a> {
             }
             if let Some((dense, from)) = other {
                 let from_x = dense.mixed(&dense.attention_x(from), &at[i]);
-                if measured {
+                if measured && compares {
                     let ahead = joins.then(|| joined.drift(from, h));
                     inputs.sums.compare(&x, &from_x, ahead.as_ref())?;
                 }
@@ -124,6 +148,10 @@ impl<'a> UnitWalk<'a> {
         })?;
         if measured {
             choose(Part::Output, block, inputs)?;
+        }
+        if let Some(training) = training.as_mut().filter(|t| t.cut[0] && !parallel) {
+            self.train(block, Trained::Attention, training)?;
+            self.each(None, |i, h, _| mixed.put(i, block.mixed(&block.attention_x(h), &at[i])))?;
         }
 
         if !shared {
@@ -156,7 +184,7 @@ impl<'a> UnitWalk<'a> {
             }
             if let Some((dense, from)) = other {
                 let from_x = dense.inner(&dense.feed_x(from));
-                if measured {
+                if measured && compares {
                     let ahead = joins.then(|| joined.drift(from, h));
                     inputs.sums.compare(&x, &from_x, ahead.as_ref())?;
                 }
@@ -170,6 +198,15 @@ impl<'a> UnitWalk<'a> {
         if measured {
             choose(Part::Down, block, inputs)?;
         }
+        if let Some(training) = training.as_mut().filter(|t| t.cut[1] || parallel && t.cut[0]) {
+            self.train(block, if parallel { Trained::Block } else { Trained::Feed }, training)?;
+            self.each(None, |i, h, _| {
+                if parallel {
+                    mixed.put(i, block.mixed(&block.attention_x(h), &at[i]))?;
+                }
+                inner.put(i, block.inner(&block.feed_x(h)))
+            })?;
+        }
 
         self.each(None, |i, h, _| {
             if parallel {
@@ -178,6 +215,33 @@ impl<'a> UnitWalk<'a> {
             block.add_feed(h, &inner.take(i)?);
             Ok(())
         })
+    }
+
+    /// Trains a part of a block towards the dense model's hidden states, which stand behind it by now. What went stays 0.
+    fn train(&mut self, block: &mut Block, what: Trained, training: &mut HalfTraining<'_>) -> Result<()> {
+        let Some(targets) = &mut self.dense else { return Ok(()) };
+        let names = what.moving(block, |_| true);
+        let readers: Vec<String> = [Part::Output, Part::Down].iter().flat_map(|part| part.names(block)).collect();
+        let mut held = Vec::new();
+        for layer in block.linears_mut().into_iter().filter(|l| readers.iter().any(|n| n == l.name()) && l.mask().is_none()) {
+            let weight = layer.dense_weight();
+            let stays: Vec<bool> = weight.columns().into_iter().map(|c| c.iter().any(|w| *w != 0.0)).collect();
+            let mask = Mask::from_fn(weight.nrows(), weight.ncols(), |_, c| stays[c]);
+            held.push(layer.name().to_string());
+            layer.set_mask(Some(mask))?;
+        }
+        let parts = Parts { positions: &self.positions, judged: Vec::new() };
+        let found = reconstruct(block, (&names, what, None), (&mut self.hidden, targets), &parts, training.how)?;
+        for layer in block.linears_mut().into_iter().filter(|l| held.iter().any(|n| n == l.name())) {
+            layer.set_mask(None)?;
+        }
+        let half = match what {
+            Trained::Attention => "attention",
+            Trained::Feed => "feed-forward",
+            Trained::Block => "both",
+        };
+        let (before, after) = found.errors;
+        (training.done)(block, &names, HalfErrors { block: 0, half: half.into(), before, after })
     }
 
     fn inputs(&self, layers: Vec<String>, needs: Needs) -> UnitInputs {

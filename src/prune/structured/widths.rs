@@ -15,7 +15,7 @@ use super::method::UnitMethod;
 use super::metric::OutputMetrics;
 use super::survey::Steps;
 use super::target::PartSize;
-use super::walk::{HiddenStates, UnitWalk};
+use super::walk::{Choose, HiddenStates, UnitWalk};
 use crate::criteria::Evidence;
 use crate::data::Sequences;
 use crate::io::Folder;
@@ -98,12 +98,12 @@ fn curves(
         let reason = "chooses features of feed-forward layers, and experts stand in their place in every block: leave it out";
         return Err(Error::invalid_option("per-layer", reason));
     }
-    let mut walk = UnitWalk::new((folder, config), None, calibration, UnitMethod::Obs(obs), HiddenStates::default(), memory)?;
+    let mut walk = UnitWalk::new((folder, config), (None, false), calibration, UnitMethod::Obs(obs), HiddenStates::default(), memory)?;
     let mut curves = Vec::new();
     for number in 0..config.layers() {
         let mut block = load_block(folder, config, number)?;
         let coupling: Option<&Coupling> = all.iter().find(|c| c.block == Some(number) && c.kind == UnitKind::FeedForward);
-        walk.block(&mut block, None, &[Part::Down], &mut |part, block, inputs| {
+        let choose: &mut Choose<'_> = &mut |part, block, inputs| {
             let Some(coupling) = coupling else { return Ok(()) };
             let steps = (((1.0 - LEAST) * coupling.units as f64) as usize / round).min((coupling.units - 1) / round);
             let name = part.names(block).swap_remove(0);
@@ -124,7 +124,8 @@ fn curves(
             }
             curves.push(UnitCurve { block: number, kind: coupling.kind, unit: of_unit(folder, coupling)?, points });
             Ok(())
-        })?;
+        };
+        walk.block(&mut block, None, &[Part::Down], choose, None)?;
         Error::go_on(see(number + 1, config.layers()))?;
     }
     Ok(curves)

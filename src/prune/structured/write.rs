@@ -6,9 +6,10 @@ use crate::nn::Block;
 use crate::structure::{UnitCut, UnitPad};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayD, Axis, Ix2};
+use std::collections::BTreeSet;
 
-/// A tensor of a block as it is in memory, as the checkpoint lays it.
-pub(super) fn of_block(block: &Block, name: &str) -> Option<ArrayD<f32>> {
+/// A tensor of a block as it is in memory, as the checkpoint lays it; a norm's where norms were trained.
+pub(super) fn of_block(block: &Block, name: &str, norms: bool) -> Option<ArrayD<f32>> {
     for layer in block.linears() {
         if layer.tensor() == name {
             let weight = layer.dense_weight().into_owned();
@@ -18,7 +19,15 @@ pub(super) fn of_block(block: &Block, name: &str) -> Option<ArrayD<f32>> {
             return layer.bias().map(|b| b.clone().into_dyn());
         }
     }
-    None
+    let mut found = None;
+    if norms && block.norms().iter().any(|norm| name.starts_with(norm.name())) {
+        block.visit(&mut |of, values, _| {
+            if of == name {
+                found = Some(values.to_owned());
+            }
+        });
+    }
+    found
 }
 
 /// Writes what is left of a tensor, among zeros where its block is padded: as it is in memory, or as the folder has it, which is copied byte by byte where
@@ -52,8 +61,24 @@ pub(super) fn put(
     writer.write(name, &whole)
 }
 
-/// Puts what was written into a block, at the places that it had.
-pub(super) fn take_over(block: &mut Block, (cut, pad): (&UnitCut, Option<&UnitPad>), writer: &FolderWriter) -> Result<()> {
+/// Puts what was written into a block, at the places that it had; norms too where they were trained.
+pub(super) fn take_over(
+    block: &mut Block,
+    (cut, pad): (&UnitCut, Option<&UnitPad>),
+    norms: bool,
+    writer: &FolderWriter,
+) -> Result<()> {
+    let trained: BTreeSet<String> = match norms {
+        true => block.norms().iter().flat_map(|n| [format!("{}.weight", n.name()), format!("{}.bias", n.name())]).collect(),
+        false => BTreeSet::new(),
+    };
+    let mut result = Ok(());
+    block.visit_mut(&mut |name, values, _| {
+        if result.is_ok() && trained.contains(name) {
+            result = writer.read(name).map(|read| values.iter_mut().zip(&read).for_each(|(v, r)| *v = *r));
+        }
+    })?;
+    result?;
     let read = |name: &str| -> Result<ArrayD<f32>> {
         let written = writer.read(name)?;
         Ok(match pad {

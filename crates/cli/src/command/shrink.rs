@@ -137,6 +137,12 @@ pub struct Args {
     /// Fractions of what earlier layers changed that each layer makes up for: of its inputs, of the hidden states; for obs [default: none]
     #[arg(long, value_name = "INPUTS,HIDDEN", allow_negative_numbers = true)]
     correct: Option<String>,
+    /// For obs, minitron and flap: passes over the calibration in which halves of blocks from which units went are trained towards the dense model's hidden states [default: none]
+    #[arg(long, value_name = "PASSES", allow_negative_numbers = true)]
+    reconstruct_blocks: Option<usize>,
+    /// The largest learning rate of these passes
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true, default_value_t = default().reconstruct_rate)]
+    reconstruct_rate: f64,
     /// Megabytes of activations that stay in memory [default: half of what is free]
     #[arg(long, value_name = "MB")]
     activations: Option<usize>,
@@ -265,6 +271,8 @@ fn job(args: &Args) -> Result<ShrinkJob> {
         context: "context";
         damping: "damping";
         rounds: "rounds";
+        reconstruct_blocks: "reconstruct-blocks";
+        reconstruct_rate: "reconstruct-rate";
         swaps: "swaps";
         activations: "activations";
         scratch: "scratch";

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kills `lacuna prune`, `lacuna quantize` and `lacuna train` at random instants and goes on with `--resume`, for every method and
+"""Kills `lacuna prune`, `lacuna quantize`, `lacuna shrink` and `lacuna train` at random instants and goes on with `--resume`, for every method and
 allocation that resumes, and for training of all kinds.
 
     scripts/kill_prune.py LACUNA SEED COUNT [MODEL]
@@ -33,13 +33,14 @@ from pathlib import Path
 CONTEXT = 64
 SAMPLES = 48
 # Commands by which options begin; those of others are of prune.
-NAMED = ("quantize", "train")
+NAMED = ("quantize", "shrink", "train")
 # Instants are drawn over an unbroken run, and a little beyond it.
 BEYOND = 1.05
 # So often one trial is killed before it may end.
 AGAIN = 4
 
 MEASURED = ["--calibration", "ids.safetensors", "--samples", str(SAMPLES), "--context", str(CONTEXT)]
+SOURCES = ["--calibration", "ids.safetensors:0.5,more.safetensors:0.5", "--samples", str(SAMPLES), "--context", str(CONTEXT)]
 HALF = ["--sparsity", "0.5"]
 CASES = {
     "magnitude": ["--method", "magnitude", *HALF],
@@ -61,6 +62,12 @@ CASES = {
     "wanda, least squares": ["--method", "wanda", "--reconstruct", "20", *HALF, *MEASURED],
     "sparsegpt, corrected": ["--method", "sparsegpt", "--correct", "1,1", *HALF, *MEASURED],
     "sparsegpt, blocks reconstructed": ["--method", "sparsegpt", "--reconstruct-blocks=2", *HALF, *MEASURED],
+    "sparsegpt, shrunk, sources of their own": [
+        "--method", "sparsegpt", "--shrinkage", "0.1,0.5", "--robust=2", *HALF, *SOURCES,
+    ],
+    "alps, chosen on sources left out": [
+        "--method", "alps", "--correct", "1,1", "--choose", "damping,shrinkage,correct", "--hold-out", "more.safetensors", *HALF, *SOURCES,
+    ],
     "sparsegpt by owl": ["--method", "sparsegpt", "--allocate", "owl", *HALF, *MEASURED],
     "sparsegpt by sensitivity": ["--method", "sparsegpt", "--allocate", "sensitivity", "--levels", "0.4,0.5,0.6", *HALF, *MEASURED],
     "wanda by dynamic": ["--method", "wanda", "--allocate", "dynamic", "--levels", "0.4,0.5,0.6", *HALF, *MEASURED],
@@ -94,6 +101,16 @@ CASES |= {
     "quantize, awq": [*CODES, "--method", "awq", *MEASURED],
     "quantize, corrected, measured": [*CODES, "--correct", "1,1", "--text", "ids.safetensors", "--windows", "2", *MEASURED],
 }
+CASES |= {
+    "quantize, obr with pruning": [*CODES, "--method", "obr", "--sparsity", "0.5", *MEASURED],
+    "quantize, trained on levels": [*CODES, "--reconstruct-blocks=2", "--bits", "3", *MEASURED],
+    "shrink": ["shrink", "--intermediate", "96", "--heads", "2", *MEASURED],
+    "shrink, trained, over an older folder": ["shrink", "--intermediate", "96", "--reconstruct-blocks=2", "--force", *MEASURED],
+    "shrink, rotated, by minitron": ["shrink", "--hidden", "48", "--hidden-by", "pca", "--intermediate", "96", "--method", "minitron", *MEASURED],
+    "shrink, layers, corrected, measured": [
+        "shrink", "--layers", "4", "--intermediate", "96", "--correct", "1,1", "--text", "ids.safetensors", "--windows", "2", *MEASURED,
+    ],
+}
 # What a run keeps for itself in the folder, and removes at its end.
 OWN = {".state.safetensors", ".lacuna.json", ".settings.json", ".written.json", ".records.json"}
 
@@ -116,14 +133,14 @@ def comparable(files):
             report.pop(key, None)
         report.get("job", {}).pop("out", None)
         files["train.json"] = json.dumps(report, sort_keys=True)
-    if "quantize.html" in files:
-        files["quantize.html"] = b""
-    for record in {"prune.json", "quantize.json"} & set(files):
+    for page in {"quantize.html", "shrink.html"} & set(files):
+        files[page] = b""
+    for record in {"prune.json", "quantize.json", "shrink.json"} & set(files):
         report = json.loads(files[record])
         for key in ["seconds", "peak_bytes", "out"]:
             report.pop(key, None)
         report.get("job", {}).pop("out", None)
-        for layer in report["layers"]:
+        for layer in report["units" if record == "shrink.json" else "layers"]:
             layer.pop("seconds")
         files[record] = json.dumps(report, sort_keys=True)
     return files
@@ -134,7 +151,7 @@ def difference(found, wanted):
     for name in sorted(set(found) | set(wanted)):
         if found.get(name) != wanted.get(name):
             kind = "is missing" if name not in found else "is new" if name not in wanted else "has other bytes"
-            if kind == "has other bytes" and name in ("prune.json", "quantize.json", "train.json"):
+            if kind == "has other bytes" and name in ("prune.json", "quantize.json", "shrink.json", "train.json"):
                 kind += ": " + place(json.loads(wanted[name]), json.loads(found[name]))
             return f"{name} {kind}"
     return None
@@ -188,9 +205,11 @@ class Trial:
         name, options = (self.options[0], self.options[1:]) if self.options[0] in NAMED else ("prune", self.options)
         return [self.lacuna, name, "lm", "out", "--json", *options, *(["--resume"] if resume else [])]
 
-    def counted(self):
+    def counted(self, report):
         """What a record counts."""
-        return {"train": "steps", "quantize": "weights"}.get(self.options[0], "kept")
+        if self.options[0] == "shrink":
+            return report["after"]["parameters"]
+        return report[{"train": "steps", "quantize": "weights"}.get(self.options[0], "kept")]
 
     def run(self, resume):
         """Runs to the end: exit code and both outputs."""
@@ -247,7 +266,7 @@ class Trial:
         return self.inside is not None and self.part.is_dir() and set(content(self.part)) == {self.inside}
 
     def check_beside(self):
-        own = {"lm", "ids.safetensors", "out"} | {Path(name).parts[0] for name in self.foreign}
+        own = {"lm", "ids.safetensors", "more.safetensors", "out"} | {Path(name).parts[0] for name in self.foreign}
         rest = {p.name for p in self.work.iterdir()} - own
         if self.inside and self.packed() and rest == {".out.part"}:
             rest = {f".out.part/{name}" for name in content(self.part)} - {f".out.part/{self.inside}"}
@@ -292,6 +311,7 @@ def room(root, name, model, seed, vocab):
     work.mkdir()
     (work / "lm").symlink_to(model)
     ids(work / "ids.safetensors", seed, vocab)
+    ids(work / "more.safetensors", seed + 1, vocab)
     return work
 
 
@@ -346,7 +366,7 @@ def trials(lacuna, seed, count, root, model, vocab):
             if code != 0:
                 raise Fault(f"exit code {code} of the run that goes on: {errors.strip()}")
             lines = [line for line in errors.splitlines() if not line.startswith("note: there is no unfinished run")]
-            if lines or json.loads(said.splitlines()[-1])[trial.counted()] <= 0:
+            if lines or trial.counted(json.loads(said.splitlines()[-1])) <= 0:
                 raise Fault(f"it said {lines or said}")
             trial.check_foreign()
             if not trial.check_whole(wanted, True):

@@ -110,7 +110,7 @@ pub struct Args {
     #[arg(long)]
     pattern: Option<Pattern>,
     /// Passes over the calibration in which each half of a block trains on its levels towards the dense block's outputs [default: none]
-    #[arg(long, value_name = "PASSES", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PASSES", num_args = 0..=1, require_equals = true, default_missing_value = "2", allow_negative_numbers = true)]
     reconstruct_blocks: Option<usize>,
     /// The largest learning rate of these passes
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, default_value_t = default().reconstruct_rate)]

@@ -138,7 +138,7 @@ pub struct Args {
     #[arg(long, value_name = "INPUTS,HIDDEN", allow_negative_numbers = true)]
     correct: Option<String>,
     /// For obs, minitron and flap: passes over the calibration in which halves of blocks from which units went are trained towards the dense model's hidden states [default: none]
-    #[arg(long, value_name = "PASSES", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PASSES", num_args = 0..=1, require_equals = true, default_missing_value = "2", allow_negative_numbers = true)]
     reconstruct_blocks: Option<usize>,
     /// The largest learning rate of these passes
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, default_value_t = default().reconstruct_rate)]

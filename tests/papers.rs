@@ -48,7 +48,7 @@ mod woodfisher;
 /// A paper's folder, what runs it, and what draws its figures.
 type Paper = (&'static str, fn(&Options) -> lacuna::Result<Study>, fn(&Study) -> lacuna::Result<Figures>);
 
-const PAPERS: [Paper; 13] = [
+const PAPERS: [Paper; 14] = [
     ("distilling_knowledge", distilling_knowledge::run, distilling_knowledge::draw),
     ("learning_weights_and_connections", learning_weights_and_connections::run, learning_weights_and_connections::draw),
     ("lottery_ticket", lottery_ticket::run, lottery_ticket::draw),
@@ -56,6 +56,7 @@ const PAPERS: [Paper; 13] = [
     ("movement_pruning", movement_pruning::run, movement_pruning::draw),
     ("optimal_brain_damage", optimal_brain_damage::run, optimal_brain_damage::draw),
     ("optimal_brain_surgeon", optimal_brain_surgeon::run, optimal_brain_surgeon::draw),
+    ("pruning_at_initialization", pruning_at_initialization::run, pruning_at_initialization::draw),
     ("rigging_the_lottery", rigging_the_lottery::run, rigging_the_lottery::draw),
     ("state_of_sparsity", state_of_sparsity::run, state_of_sparsity::draw),
     ("structured_pruning", structured_pruning::run, structured_pruning::draw),
@@ -65,12 +66,11 @@ const PAPERS: [Paper; 13] = [
 ];
 
 /// Those whose full run has left no numbers yet: they are held to their claims at quick scale alone.
-const QUICK_ALONE: [Paper; 6] = [
+const QUICK_ALONE: [Paper; 5] = [
     ("calibration_data", calibration_data::run, calibration_data::draw),
     ("language_model_pruning", language_model_pruning::run, language_model_pruning::draw),
     ("minitron", minitron::run, minitron::draw),
     ("post_training_quantization", post_training_quantization::run, post_training_quantization::draw),
-    ("pruning_at_initialization", pruning_at_initialization::run, pruning_at_initialization::draw),
     ("quantization_aware_training", quantization_aware_training::run, quantization_aware_training::draw),
 ];
 

@@ -57,7 +57,7 @@ use std::path::{Path, PathBuf};
 /// | `sparsity` | none | [0, 1) | what is pruned: of `gptq` in the same loop, of `obr` before, by Wanda's score within rows |
 /// | `pattern` | `unstructured` | [`Pattern`] | of that: the shape that survivors take |
 /// | `reconstruct-blocks` | none | from 1 | passes over the calibration in which each half of a block (attention, feed-forward) trains on its levels towards the dense block's outputs: weights behind, scales, biases and norms |
-/// | `reconstruct-rate` | 1e-4 | above 0 | the largest learning rate of these passes |
+/// | `reconstruct-rate` | 3e-4 | above 0 | the largest learning rate of these passes |
 /// | `activations` | half of the free memory | megabytes | activations that stay in memory |
 /// | `scratch` | that of `out` | a folder | on whose disk the rest lies |
 /// | `text` | | a path | a text whose perplexity is measured before and after; several as `a.txt,b.txt` |
@@ -208,7 +208,7 @@ impl Default for QuantizeJob {
             sparsity: None,
             pattern: Pattern::Unstructured,
             reconstruct_blocks: None,
-            reconstruct_rate: 1e-4,
+            reconstruct_rate: 3e-4,
             activations: None,
             scratch: None,
             text: None,
@@ -365,7 +365,7 @@ impl QuantizeJob {
             return Err(Error::invalid_option("damping", reason));
         }
         if !(self.reconstruct_rate.is_finite() && self.reconstruct_rate > 0.0) {
-            let reason = format!("{} is not a finite number above 0; 1e-4 is usual", self.reconstruct_rate);
+            let reason = format!("{} is not a finite number above 0; 3e-4 is usual", self.reconstruct_rate);
             return Err(Error::invalid_option("reconstruct-rate", reason));
         }
         if let Some(s) = self.sparsity {

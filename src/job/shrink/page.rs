@@ -39,6 +39,19 @@ impl ShrinkReport {
                 .text("The squared error of the layer that reads the units, as a fraction of the square of its outputs on the calibration.")
                 .figure(&errors.to_svg()?);
         }
+        if !self.reconstructed.is_empty() {
+            let of = |what: &str| -> Vec<Point> {
+                let mine = self.reconstructed.iter().filter(|h| h.half == what && h.before > 0.0);
+                mine.map(|h| Point::new(h.block as f64, h.after / h.before)).collect()
+            };
+            let figure = Figure::new("What training left of the error", "layer", "error after / before");
+            let series = ["attention", "feed-forward", "both"].into_iter().map(|what| (what, of(what)));
+            let figure = series.filter(|(_, points)| !points.is_empty()).fold(figure, |f, (what, points)| f.series(what, points));
+            page = page
+                .heading("Reconstruction")
+                .text("The squared error of the hidden states behind each half that was trained, on tokens kept aside.")
+                .figure(&figure.to_svg()?);
+        }
         if let Some(search) = &self.search {
             let text =
                 format!("Sizes that meet {}, on {} held-out tokens, with nothing made up for.", search.target, search.tokens);

@@ -7,7 +7,7 @@ use crate::eval::Census;
 use crate::io::Folder;
 use crate::job::excess::{Excess, PerplexityReport, TextReports};
 use crate::lm::Config;
-use crate::prune::{BlockWidths, ExpertRecord, LayerChoice, SearchRecord, SubLayerChoice, Tried, UnitRecord};
+use crate::prune::{BlockWidths, ExpertRecord, HalfErrors, LayerChoice, SearchRecord, SubLayerChoice, Tried, UnitRecord};
 use crate::report::{Cell, Table};
 use crate::structure::UnitKind;
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,9 @@ pub struct ShrinkReport {
     /// Experts of a mixture, where some went or fewer are met.
     #[serde(flatten)]
     pub mixture: Option<ExpertsReport>,
+    /// What training halves of blocks did, where they were trained.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reconstructed: Vec<HalfErrors>,
     /// How long it took, without measuring a perplexity.
     pub seconds: f64,
     /// The most bytes of memory, where the system says.

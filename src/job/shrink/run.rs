@@ -149,6 +149,7 @@ impl ShrinkJob {
             sublayers: done.record.sublayers.clone(),
             units: done.record.units.clone(),
             mixture: done.mixture,
+            reconstructed: done.record.reconstructed.clone(),
             seconds,
             peak_bytes: peak_memory(),
             threads: rayon::current_num_threads(),

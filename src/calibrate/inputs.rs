@@ -40,17 +40,24 @@ pub(crate) struct InputStatistics {
     text: usize,
     /// A text that is only judged by.
     held_out: Option<usize>,
+    /// Whether anything is made of the dense model's inputs.
+    compares: bool,
 }
 
 impl InputStatistics {
     /// Of the inputs of these layers.
     pub fn new(needs: Needs, layers: Vec<String>) -> Self {
-        InputStatistics { layers, needs, texts: Vec::new(), text: 0, held_out: None }
+        InputStatistics { layers, needs, texts: Vec::new(), text: 0, held_out: None, compares: true }
     }
 
     /// The same, where a text is only judged by.
     pub fn held_out(self, text: Option<usize>) -> Self {
         InputStatistics { held_out: text, ..self }
+    }
+
+    /// The same, where it is said whether [`InputStatistics::compare`] sums anything.
+    pub fn comparing(self, compares: bool) -> Self {
+        InputStatistics { compares, ..self }
     }
 
     /// Of which text that is which is added from here on.
@@ -81,6 +88,9 @@ impl InputStatistics {
     /// Adds what the dense model has in the place of the x that was added last: its inputs, and by how much its hidden states differ. Errors
     /// name the layers.
     pub fn compare(&mut self, x: &ArrayRef2<f32>, dense: &ArrayRef2<f32>, drift: Option<&Array2<f32>>) -> Result<()> {
+        if !self.compares {
+            return Ok(());
+        }
         let result = self.cross(x, dense, drift);
         result.map_err(|e| e.in_layer(together(&self.layers)))
     }

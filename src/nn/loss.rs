@@ -27,7 +27,7 @@ pub enum Loss {
     CrossEntropy,
     /// Softmax cross-entropy of the outputs divided by a temperature, as [`crate::criteria::Grasp`] wants it.
     TemperedCrossEntropy {
-        /// T, above 0.
+        /// T, a finite number above 0; others give losses that are not finite or turned about.
         temperature: f32,
     },
     /// Sum of squares, without the factor ½ (as Optimal Brain Damage has it).

@@ -29,10 +29,10 @@ pub use quantized::{LanguageQuantizing, QuantRecord, QuantizeRun, QuantizedFolde
 pub use schedule::{Schedule, iterative};
 pub use shrink::shrink;
 pub use structured::{
-    Aggregate, Aggregation, BlockWidths, DecodeCost, DepthScore, HalfErrors, HiddenScore, LanguageShrinking, LayerChoice, OutputMetrics,
-    PartSize, ScoredUnits, SearchRecord, ShrinkRecord, ShrinkRun, ShrinkSizes, ShrunkFolder, SizeAmount, SizeSearch, SizeTarget,
-    SubLayer, SubLayerChoice, SubLayerKind, Tried, UnitCurve, UnitMethod, UnitRecord, UnitScores, VocabularyCut, search_sizes,
-    shrink_language, spread_widths,
+    Aggregate, Aggregation, BlockWidths, DecodeCost, DepthScore, HalfErrors, HiddenScore, LanguageShrinking, LayerChoice,
+    OutputMetrics, PartSize, ScoredUnits, SearchRecord, ShrinkRecord, ShrinkRun, ShrinkSizes, ShrunkFolder, SizeAmount,
+    SizeSearch, SizeTarget, SubLayer, SubLayerChoice, SubLayerKind, Tried, UnitCurve, UnitMethod, UnitRecord, UnitScores,
+    VocabularyCut, search_sizes, shrink_language, spread_widths,
 };
 pub use surgeon::{Criterion, Removed, Surgeon};
 pub use units::prune_units;

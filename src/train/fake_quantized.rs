@@ -8,7 +8,7 @@
 //! Ŵ = s · q,   q = clamp(round(W / s), −2^(b−1), 2^(b−1) − 1)
 //! straight through   s of the weights as they are (CodeGrid),      ∂L/∂W = ∂L/∂Ŵ
 //! LSQ                s trained,   ∂Ŵ/∂W = 1 within the range, else 0,   ∂Ŵ/∂s = q − W/s within, q outside,   s₀ = 2 mean |W| / √(2^(b−1) − 1)
-//! of codes           s₀ and z of a quantiser, q = clamp(round(W / s₀), −z, 2^b − 1 − z),   ∂Ŵ/∂W = 1 within the range, else 0,   ∂Ŵ/∂s = q
+//! of codes           s₀ and z of a quantiser, q = clamp(round(W / s₀), −z, 2^b − 1 − z),   ∂Ŵ/∂W = 1 where round(W / s₀) is within the range, else 0,   ∂Ŵ/∂s = q
 //! ```
 //!
 //! | symbol | here |
@@ -131,7 +131,7 @@ impl FakeQuantized {
     /// behind begin at the levels.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] if there is none, or codes are not of the grid.
+    /// [`Error::InvalidOption`] if there is none, codes are not of the grid, or zero points are not whole.
     pub fn of_codes(codes: BTreeMap<String, (Codes, Option<Mask>)>, grid: CodeGrid) -> Result<FakeQuantized> {
         if codes.is_empty() {
             return Err(Error::invalid_option("quantize", "no weight is named that has few levels"));
@@ -140,6 +140,10 @@ impl FakeQuantized {
             let own = (codes.bits, codes.granularity, codes.symmetric);
             if own != (grid.bits, grid.granularity, grid.symmetric) {
                 let reason = format!("codes of {} bits, groups of {}, are not of the grid of {} bits", own.0, own.1, grid.bits);
+                return Err(Error::invalid_option("quantize", reason).in_layer(&name));
+            }
+            if let Some(zero) = codes.zeros.iter().find(|z| z.fract() != 0.0) {
+                let reason = format!("a zero point is {zero}: levels of whole zero points are trained");
                 return Err(Error::invalid_option("quantize", reason).in_layer(&name));
             }
             let mut weight = codes.to_dense();
@@ -169,6 +173,11 @@ impl FakeQuantized {
     /// The names of what the steps are learnt by; none where they are not.
     pub fn factor_names(&self) -> impl Iterator<Item = String> {
         self.weights.keys().filter(|_| self.rule == StepRule::Lsq).map(|name| format!("{name}{FACTORS}"))
+    }
+
+    /// The shapes of the weights, by their names.
+    pub(super) fn shapes(&self) -> impl Iterator<Item = (&str, (usize, usize))> {
+        self.weights.iter().map(|(name, weight)| (name.as_str(), weight.weight.dim()))
     }
 
     /// Whether a weight is among them.
@@ -229,7 +238,11 @@ impl FakeQuantized {
             for ((c, d), w) in d.indexed_iter_mut().zip(weight.weight.row(r)) {
                 let step = steps[[r, c / weight.group]];
                 let (x, q) = (w / step.scale, f32::from(self.grid.code(step, *w)) - step.zero);
-                let within = -step.zero < x && x < top - step.zero;
+                // Of codes weights begin on the levels, the outermost among them.
+                let within = match self.by_first {
+                    true => (0.0..=top).contains(&(x.round_ties_even() + step.zero)),
+                    false => -step.zero < x && x < top - step.zero,
+                };
                 sums[c / weight.group] += f64::from(*d) * f64::from(if within && !self.by_first { q - x } else { q });
                 if !within {
                     *d = 0.0;

@@ -7,7 +7,7 @@ use crate::nn::{Change, Gradients, Parameters, See};
 use crate::quantize::CodeGrid;
 use crate::{Error, Result};
 use ndarray::ArrayD;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone)]
 enum Moving {
@@ -83,9 +83,18 @@ impl<M: Parameters> Trainable<M> {
     /// The same, on levels that are there.
     ///
     /// # Errors
-    /// As [`Trainable::without`].
+    /// As [`Trainable::without`]; [`Error::UnknownName`] if the model has no weight of a name, [`Error::Shape`] if it has another shape.
     pub fn on_levels(mut model: M, levels: FakeQuantized, frozen: BTreeSet<String>) -> Result<Trainable<M>> {
         check_frozen(&model, &frozen)?;
+        let mut shapes = BTreeMap::new();
+        model.visit(&mut |name, values, _| drop(shapes.insert(name.to_string(), values.shape().to_vec())));
+        for (name, (rows, cols)) in levels.shapes() {
+            match shapes.get(name) {
+                None => return Err(Error::unknown_layer(name, shapes.keys().map(String::as_str))),
+                Some(shape) if *shape != [rows, cols] => return Err(Error::shape(name, &[rows, cols], shape)),
+                Some(_) => {}
+            }
+        }
         levels.put_into(&mut model)?;
         Ok(Trainable { model, moving: Moving::Levels(Box::new(levels), frozen) })
     }

@@ -11,7 +11,7 @@ use lacuna::models::{Builder, Init};
 use lacuna::nn::{Activation, Layer, Loss, Method, Network, Parameters};
 use lacuna::quantize::{CodeGrid, Granularity, ScaleType};
 use lacuna::rng::Seed;
-use lacuna::solve::{Quantizer, Rtn};
+use lacuna::solve::{Hqq, Quantizer, Rtn};
 use lacuna::train::{Decay, FakeQuantized, StepRule, TrainConfig, Trainable, train_moving};
 use lacuna::{Error, Result};
 use ndarray::{Array2, array};
@@ -134,7 +134,9 @@ fn codes_of_a_quantiser_begin_as_they_are_and_their_scales_have_the_gradient_of_
         let fine = CodeGrid { scales: ScaleType::F32, ..grid };
         levels = FakeQuantized::of_codes(all.clone(), fine).unwrap();
         levels
-            .visit_mut(&mut |name, values, _| values.iter_mut().for_each(|v| *v *= if name.ends_with("factors") { 1.1 } else { 1.0 }))
+            .visit_mut(&mut |name, values, _| {
+                values.iter_mut().for_each(|v| *v *= if name.ends_with("factors") { 1.1 } else { 1.0 })
+            })
             .unwrap();
         assert_eq!(levels.codes("w").unwrap().codes, given.codes.codes, "scales move no code");
         let found = levels.gradients("w", g.clone().into_dyn());
@@ -154,14 +156,29 @@ fn codes_of_a_quantiser_begin_as_they_are_and_their_scales_have_the_gradient_of_
             assert!((slope - found).abs() < 1e-3 * slope.abs().max(0.01), "{granularity}, {at}: {slope} {found}");
         }
         for ((r, c), d) in found[0].1.view().into_dimensionality::<ndarray::Ix2>().unwrap().indexed_iter() {
-            let code = given.codes.codes[[r, c]];
-            let inside = masked.is_none_or(|m| m.get(r, c)) && code > 0 && code < 7;
-            assert!(if inside { *d == g[[r, c]] } else { *d == 0.0 || *d == g[[r, c]] }, "{r} {c}");
+            // Those on the outermost levels too.
+            let kept = masked.is_none_or(|m| m.get(r, c));
+            assert_eq!(*d, if kept { g[[r, c]] } else { 0.0 }, "{r} {c}");
         }
         let line = FakeQuantized::of_codes(all, CodeGrid { bits: 4, ..grid }).unwrap_err().to_string();
         assert!(line.contains("codes of 3 bits") && line.contains("of the grid of 4 bits"), "{line}");
     }
-    assert!(FakeQuantized::of_codes(BTreeMap::new(), CodeGrid::new(3, Granularity::Row)).is_err());
+    let row = CodeGrid::new(3, Granularity::Row);
+    assert!(FakeQuantized::of_codes(BTreeMap::new(), row).is_err());
+    // Beyond the range by more than half a step nothing moves.
+    let given = Rtn.quantize(&Evidence::weight_only("fc1", &weight), row).unwrap();
+    let mut levels = FakeQuantized::of_codes(BTreeMap::from([("w".to_string(), (given.codes, None))]), row).unwrap();
+    levels.visit_mut(&mut |name, values, _| values.iter_mut().for_each(|v| *v *= if name == "w" { 1.5 } else { 1.0 })).unwrap();
+    let found = levels.gradients("w", g.clone().into_dyn());
+    assert!(found[0].1.iter().any(|d| *d == 0.0) && found[0].1.iter().any(|d| *d != 0.0));
+    // Zero points that are no codes, and weights that the model has not.
+    let hqq = Hqq { whole_zeros: false, ..Hqq::default() };
+    let any = hqq.quantize(&Evidence::weight_only("fc1", &weight), row.asymmetric()).unwrap().codes;
+    let line =
+        FakeQuantized::of_codes(BTreeMap::from([("w".to_string(), (any, None))]), row.asymmetric()).unwrap_err().to_string();
+    assert!(line.contains("levels of whole zero points are trained"), "{line}");
+    let line = Trainable::on_levels(one(0.5), levels, [].into()).unwrap_err().to_string();
+    assert!(line.starts_with("no layer is named 'w'"), "{line}");
 }
 
 /// 60 samples of two classes that a line does not part, and the network of a test: PACT in the middle.

@@ -9,8 +9,8 @@ use lacuna::linalg::solve_spd;
 use lacuna::lm::{Config, LanguageModel};
 use lacuna::nn::Observer;
 use lacuna::prune::{
-    BlockReconstruction, Correction, DepthScore, HiddenScore, LanguageShrinking, OutputMetrics, Progress, ShrinkRecord, ShrinkRun, ShrinkSizes,
-    SizeAmount, SizeSearch, SizeTarget, UnitMethod, shrink_language, spread_widths,
+    BlockReconstruction, Correction, DepthScore, HiddenScore, LanguageShrinking, OutputMetrics, Progress, ShrinkRecord,
+    ShrinkRun, ShrinkSizes, SizeAmount, SizeSearch, SizeTarget, UnitMethod, shrink_language, spread_widths,
 };
 use lacuna::rng::Seed;
 use lacuna::solve::GroupObs;

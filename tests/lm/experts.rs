@@ -3,11 +3,12 @@
 use crate::common::Golden;
 use lacuna::data::Sequences;
 use lacuna::io::{Dtype, Folder, FolderWriter, Layout, Output, Weights};
-use lacuna::job::{Event, Methods, ModelReport, PruneJob, PruneReport, Stage};
+use lacuna::job::{Event, Methods, ModelReport, PruneJob, PruneReport, QuantizeJob, QuantizeMethod, Stage};
 use lacuna::lm::{Config, LanguageModel, Outline};
 use lacuna::prune::{
     ActivationMemory, ExpertRecord, ExpertRemoval, ExpertRun, ExpertScore, LayerRecord, Sequential, remove_experts,
 };
+use lacuna::quantize::Granularity;
 use lacuna::rng::Seed;
 use ndarray::Axis;
 use std::ops::ControlFlow;
@@ -224,4 +225,20 @@ fn experts_that_do_not_fit_are_refused_with_the_numbers() {
     assert_eq!(e(2, 3), "active-experts: a token cannot meet 3 of 2 experts");
     let e = Golden::read("llama").config().with_experts(1, 1).unwrap_err().to_string();
     assert_eq!(e, "experts: a llama has none");
+    // Blocks of experts are trained whole, after they are pruned or put into codes.
+    let folder = tempfile::tempdir().unwrap();
+    let golden = Golden::read("mixtral");
+    let (dir, ids) = (folder_of(&golden, folder.path()), calibration(&golden, folder.path()));
+    let (out, length) = (folder.path().join("out"), golden.ids.len());
+    let quantize = QuantizeJob::default().method(QuantizeMethod::Rtn).group(Granularity::Row).reconstruct_blocks(1);
+    let quantize = quantize.model(&dir).out(&out).calibration(&ids).samples(4).context(length);
+    let prune = PruneJob::new("wanda").sparsity(0.5).reconstruct_blocks(1);
+    let prune = prune.model(&dir).out(&out).calibration(&ids).samples(4).context(length);
+    let go_on = &mut |_: &Event| ControlFlow::Continue(());
+    let says = "reconstruct-blocks: blocks of experts are trained whole, and not where their layers are taken in turn: give --turn block";
+    assert_eq!(quantize.run(go_on).unwrap_err().to_string(), says);
+    assert_eq!(prune.run(&Methods::standard(), go_on).unwrap_err().to_string(), says);
+    assert!(!out.exists());
+    let report = quantize.sequential(Sequential::Block).run(go_on).unwrap();
+    assert!(report.layers.iter().all(|l| l.reconstructed.is_some()));
 }

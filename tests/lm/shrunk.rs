@@ -69,6 +69,9 @@ fn features_of_experts_are_refused_before_anything_is_measured_and_widths_that_n
         "per-layer: chooses features of feed-forward layers, and experts stand in their place in every block: leave it out";
     assert_eq!(line("mixtral", spread()), says);
     assert_eq!(line("bloom", spread().pad(true)), "pad: a bloom has no keys for one width of all blocks: leave it out");
+    let trained = |job: ShrinkJob| job.reconstruct_blocks(1);
+    let says = "reconstruct-blocks: and fewer heads: queries and keys have norms over all heads, those that went among them";
+    assert_eq!(line("olmo2", trained(ShrinkJob::default().heads(2))), says);
     // The heads of OLMoE follow from its hidden size, so that fewer of them are this library's alone.
     let (_, config, notes) = smaller(&Golden::read("olmoe"), ShrinkJob::default().heads(2)).unwrap();
     assert!(!config.has_plain_widths());

@@ -228,6 +228,22 @@ fn obr_loses_less_than_gptq_with_the_same_mask_and_prunes_by_wanda() {
         assert!(joint.loss < wanda.loss, "{:?} {:?}", joint.loss, wanda.loss);
     }
     assert!(obr < gptq, "{obr} {gptq}");
+    let layer = Layer::random(4, 32, 60, 1);
+    let grid = CodeGrid::new(4, Granularity::Row);
+    let rows = JointPruning { pattern: Pattern::Rows, scope: Scope::Layer, sparsity: 0.5 };
+    let line = Obr { prune: Some(rows), ..Obr::default() }.quantize(&layer.evidence(), grid).unwrap_err().to_string();
+    assert!(line.starts_with("pattern: rows that go whole leave nothing"), "{line}");
+    // An input that is another's copy, told by its place in the layer.
+    let mut gram = layer.gram().clone();
+    let row = gram.row(20).to_owned();
+    gram.row_mut(7).assign(&row);
+    let column = gram.column(20).to_owned();
+    gram.column_mut(7).assign(&column);
+    let measured = Measured { tokens: 60, gram: Some(gram), ..Measured::default() };
+    let mask = Mask::from_fn(4, 32, |_, c| c % 3 != 0);
+    let evidence = Evidence { mask: Some(&mask), ..Evidence::new("fc1", &layer.weight, &measured) };
+    let found = Obr { damping: 0.0, prune: None }.quantize(&evidence, grid).unwrap_err();
+    assert!(found.to_string().contains("column 7"), "{found}");
 }
 
 #[test]

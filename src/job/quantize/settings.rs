@@ -54,9 +54,9 @@ use std::path::{Path, PathBuf};
 /// | `smooth` | none | [0, 1] | SmoothQuant's α, of all but `awq`: norms' outputs are divided, and the weights behind them multiplied; 0.5 is the paper's |
 /// | `activation-bits` | 32 | 32, 8 | what the layout `int-quantized` says of activations: 8 with a scale a token. Perplexity is measured without |
 /// | `correct` | none | one or two of [0, 1] | of `gptq` and `obr` in turn: fractions of what earlier layers changed that a layer makes up for: of its inputs (GPTAQ), of the hidden states |
-/// | `sparsity` | none | [0, 1) | what is pruned: of `gptq` in the same loop, of `obr` before, by Wanda's score within rows |
+/// | `sparsity` | none | [0, 1) | what is pruned: of `gptq` in the same loop, of `obr` before, by Wanda's score, single weights within rows |
 /// | `pattern` | `unstructured` | [`Pattern`] | of that: the shape that survivors take |
-/// | `reconstruct-blocks` | none | from 1 | passes over the calibration in which each half of a block (attention, feed-forward) trains on its levels towards the dense block's outputs: weights behind, scales, biases and norms |
+/// | `reconstruct-blocks` | none | from 1 | passes over the calibration in which each half of a block (attention, feed-forward; the whole block with `turn` `block`, and where the halves run side by side) trains on its levels towards the dense model's hidden states: weights behind, scales, biases and norms |
 /// | `reconstruct-rate` | 3e-4 | above 0 | the largest learning rate of these passes |
 /// | `activations` | half of the free memory | megabytes | activations that stay in memory |
 /// | `scratch` | that of `out` | a folder | on whose disk the rest lies |
@@ -390,6 +390,15 @@ impl QuantizeJob {
         if !self.method.moves_weights() && (self.prunes() || !self.correct.is_empty()) {
             let option = if self.prunes() { "sparsity" } else { "correct" };
             return Err(Error::invalid_option(option, format!("is for --method gptq or obr; {} moves no weights", self.method)));
+        }
+        let plain = QuantizeJob::default();
+        let of_gptq = [
+            ("order", self.order != plain.order),
+            ("static-groups", self.static_groups),
+            ("block-size", self.block_size != plain.block_size),
+        ];
+        if let Some((option, _)) = of_gptq.into_iter().find(|(_, given)| *given && self.method != QuantizeMethod::Gptq) {
+            return Err(Error::invalid_option(option, format!("is for --method gptq; {} has no use for it", self.method)));
         }
         if let (Some(s), Pattern::Nm { .. }) = (self.sparsity, self.pattern) {
             let reason = format!("{s} given with pattern {}, which fixes the sparsity; leave one out", self.pattern);

@@ -95,7 +95,10 @@ impl ShrinkJob {
         }
         let option = "reconstruct-blocks";
         if self.hidden.is_some() {
-            return refuse(option, "trains towards the dense model's hidden states, of which all features stay: leave hidden out");
+            return refuse(
+                option,
+                "trains towards the dense model's hidden states, of which all features stay: leave hidden out",
+            );
         }
         if self.sort || !(self.method.reads_inputs() || self.method == ShrinkMethod::Minitron) {
             return refuse(option, "is for methods that measure inputs: obs, minitron and flap");
@@ -135,6 +138,7 @@ impl ShrinkJob {
             ("sort", self.sort),
             ("correct", !self.correct.is_empty()),
             ("reconstruct-blocks", self.reconstruct_blocks.is_some()),
+            ("reconstruct-rate", self.reconstruct_rate != ShrinkJob::default().reconstruct_rate),
         ];
         if let Some((option, _)) = others.into_iter().find(|(_, given)| *given) {
             return Err(Error::invalid_option(
@@ -199,6 +203,7 @@ impl ShrinkJob {
         let fresh = !self.reuses_scores();
         let turns = self.hidden.is_some() && self.hidden_by == HiddenScore::Pca;
         turns
+            || self.reconstruct_blocks.is_some()
             || (self.hidden.is_some() || self.layers.is_some() || self.sublayers.is_some()) && fresh
             || self.searches()
             || self.method.measures() && self.moves() && (fresh || self.method.reads_inputs())

@@ -10,9 +10,9 @@ use crate::job::event::{Event, Stage};
 use crate::job::search::progress;
 use crate::lm::Config;
 use crate::prune::{
-    ActivationMemory, Aggregation, BlockReconstruction, BlockWidths, DepthScore, ExpertRemoval, ExpertRun, LanguageShrinking, OutputMetrics,
-    SearchRecord, SequenceGradients, ShrinkRecord, ShrinkRun, ShrunkFolder, SizeSearch, UnitMethod, UnitScores, VocabularyCut,
-    language_layers, remove_experts, search_sizes, shrink_language, spread_widths,
+    ActivationMemory, Aggregation, BlockReconstruction, BlockWidths, DepthScore, ExpertRemoval, ExpertRun, LanguageShrinking,
+    OutputMetrics, SearchRecord, SequenceGradients, ShrinkRecord, ShrinkRun, ShrunkFolder, SizeSearch, UnitMethod, UnitScores,
+    VocabularyCut, language_layers, remove_experts, search_sizes, shrink_language, spread_widths,
 };
 use crate::rng::Seed;
 use crate::solve::GroupObs;

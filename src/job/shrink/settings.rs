@@ -443,6 +443,13 @@ mod tests {
         assert!(line(trained().hidden(2)).starts_with("reconstruct-blocks: trains towards the dense model's hidden states"));
         assert!(line(job().layers(2).reconstruct_blocks(1)).starts_with("reconstruct-blocks: trains halves from which units go"));
         assert!(line(trained().method(ShrinkMethod::Magnitude)).starts_with("reconstruct-blocks: is for methods that measure"));
+        assert!(line(job().experts(2).reconstruct_rate(1.0)).starts_with("reconstruct-rate: cannot be used with --experts"));
+        let scored = ShrinkJob::default()
+            .heads(1)
+            .method(ShrinkMethod::Minitron)
+            .scores(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+        assert!(scored.clone().check().is_ok());
+        assert!(line(scored.reconstruct_blocks(1)).starts_with("calibration: "));
         assert!(line(job().experts(2).reconstruct_blocks(1)).starts_with("reconstruct-blocks: cannot be used with --experts"));
         let weights = ShrinkJob::default().method(ShrinkMethod::Magnitude);
         assert!(weights.clone().heads(1).check().is_ok());

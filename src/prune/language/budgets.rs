@@ -140,7 +140,7 @@ pub fn outliers(
         ));
     }
     let needs = Needs::none().and(Need::InputSquares);
-    let mut walk = Walk::new(folder, config, calibration, needs, false, memory)?;
+    let mut walk = Walk::new(folder, config, calibration, needs, (false, false), memory)?;
     let mut found = Vec::new();
     for number in 0..config.layers() {
         let mut block = load_block(folder, config, number)?;

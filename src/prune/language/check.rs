@@ -1,5 +1,6 @@
 //! What every entry asks before it works.
 
+use super::Sequential;
 use crate::lm::Config;
 use crate::{Error, Result};
 
@@ -15,6 +16,18 @@ pub fn check_measurable(config: &Config) -> Result<()> {
     let reason = "an encoder-decoder, whose layers' inputs and gradients are not measured; it is pruned by its weights alone: \
                   magnitude, magnitude-l2 or random, allocated by uniform, global, er, erk or lamp";
     Err(Error::invalid_option("model", reason))
+}
+
+/// Refuses to train blocks of experts where their layers follow one another: an expert sees some of the tokens, and not all experts are in memory.
+///
+/// # Errors
+/// [`Error::InvalidOption`] that says what does work.
+pub(in crate::prune) fn check_trained(config: &Config, sequential: Sequential) -> Result<()> {
+    if config.experts().is_none() || sequential == Sequential::Block {
+        return Ok(());
+    }
+    let reason = "blocks of experts are trained whole, and not where their layers are taken in turn: give --turn block";
+    Err(Error::invalid_option("reconstruct-blocks", reason))
 }
 
 /// Refuses what needs more bytes of memory than are free, where the system says how many are.

@@ -154,7 +154,7 @@ impl<'a> Levels<'a> {
         let mut levels = Levels { folder, config, layers: layers.to_vec(), table: vec![Vec::new(); layers.len()], rows };
         let mut times: HashMap<((usize, usize), usize), u64> = HashMap::new();
         let needs = settings.pruner.needs().and(Need::Gram);
-        let mut walk = Walk::new(folder, config, calibration, needs, false, &settings.memory)?;
+        let mut walk = Walk::new(folder, config, calibration, needs, (false, false), &settings.memory)?;
         let last = layers.iter().map(|l| l.block).max().unwrap_or(0);
         for number in 0..=last {
             let mut block = load_block(folder, config, number)?;

@@ -37,6 +37,7 @@ pub(super) use activations::{Activations, MemoryBudget};
 pub(super) use before::mask_before;
 pub use budgets::{BlockOutliers, allocated, allocated_with, of_blocks, outliers};
 pub use check::check_measurable;
+pub(super) use check::check_trained;
 pub use generalise::{ChosenOnTexts, Generalisation};
 pub use gradients::SequenceGradients;
 pub use layers::{LanguageLayer, language_layers};
@@ -50,8 +51,8 @@ pub use record::LayerRecord;
 pub(super) use record::Place;
 pub use resume::unfinished_settings;
 pub(super) use resume::{begin, unfinished_records};
-pub(super) use run::{Saver, write_moved};
 pub use run::{LanguageRun, Progress, PrunedFolder, prune_language};
+pub(super) use run::{Saver, write_moved};
 pub(super) use walk::{DenseBlock, PART, Part, Prune, Walk};
 
 use crate::mask::{Budget, Pattern, Scope};

@@ -1,6 +1,6 @@
 //! The run over all blocks: what is written, what is recorded, and how it is taken up again.
 
-use super::check::check_measurable;
+use super::check::{check_measurable, check_trained};
 use super::prune_layer::{PruneLayer, read_back};
 use super::read_ahead::read_ahead;
 use super::reconstruct::{BlockReconstruction, Reconstructed, Trained};
@@ -93,6 +93,9 @@ pub fn prune_language(run: LanguageRun<'_>, see: &mut dyn FnMut(Progress) -> Con
     if Walk::measures(settings) {
         check_measurable(config)?;
     }
+    if settings.reconstruction.is_some() {
+        check_trained(config, settings.sequential)?;
+    }
     let outline = Outline::of(folder, config)?;
     let layers: Vec<Place> = outline.layers.iter().filter_map(Place::of).collect();
     // Budgets lie in no order; of several unknown names the first of the alphabet is told.
@@ -162,14 +165,15 @@ impl Run<'_, '_> {
             return Ok(());
         }
         let comparing = settings.correction.is_some() || settings.reconstruction.is_some();
-        let mut walk = Walk::new(folder, config, calibration, Walk::needs(settings), comparing, &settings.memory)?;
+        let compares = (comparing, settings.correction.is_some());
+        let mut walk = Walk::new(folder, config, calibration, Walk::needs(settings), compares, &settings.memory)?;
         for i in 0..=last {
             let mut block = load_block(folder, config, i)?;
             let dense = if comparing { Some(DenseBlock::load(folder, config, i)?) } else { None };
             let any = layers.iter().any(|l| l.block == i && settings.budgets.contains_key(&l.name));
             if i < done || !any {
                 if settings.inputs == CalibrationInputs::Pruned {
-                    take_over(&mut block, settings, writer)?;
+                    take_over(&mut block, settings, None, writer)?;
                 }
                 walk.pass(&block, dense.as_ref())?;
             } else {
@@ -214,7 +218,7 @@ impl Prune for Turn<'_, '_, '_> {
         self.fresh.iter_mut().filter(|r| of(r)).for_each(|record| record.reconstructed = Some(found.errors));
         write_moved(block, names, self.writer)?;
         // What was written may have been rounded.
-        take_over(block, self.settings, self.writer)
+        take_over(block, self.settings, Some(names), self.writer)
     }
 }
 
@@ -279,21 +283,29 @@ pub(in crate::prune) fn write_moved(block: &Block, names: &BTreeSet<String>, wri
     result
 }
 
-/// Puts the weights that were written into a block, and what else of it was.
-fn take_over(block: &mut Block, settings: &LanguagePruning<'_>, writer: &FolderWriter) -> Result<()> {
+/// Puts the weights that were written into a block, and what else of it was; of a block at which a run is, what has these names alone: an earlier run may
+/// have written more of it.
+fn take_over(
+    block: &mut Block,
+    settings: &LanguagePruning<'_>,
+    only: Option<&BTreeSet<String>>,
+    writer: &FolderWriter,
+) -> Result<()> {
+    let mine = |name: &str| only.is_none_or(|only| only.contains(name));
     if settings.reconstruction.is_some() {
         let names = Trained::Block.moving(block, |layer| settings.budgets.contains_key(layer));
         let mut result = Ok(());
         block.visit_mut(&mut |name, values, _| {
             // Weights of layers are turned as they are stored, below.
-            let is_vector = names.contains(name) && writer.is_written(name) && writer.rank(name) == Some(1);
+            let is_vector = mine(name) && names.contains(name) && writer.is_written(name) && writer.rank(name) == Some(1);
             if result.is_ok() && is_vector {
                 result = writer.read(name).map(|read| values.iter_mut().zip(&read).for_each(|(v, r)| *v = *r));
             }
         })?;
         result?;
     }
-    let written = |l: &&mut Linear| settings.budgets.contains_key(l.name()) && writer.is_written(&l.tensor());
+    let written =
+        |l: &&mut Linear| mine(&l.tensor()) && settings.budgets.contains_key(l.name()) && writer.is_written(&l.tensor());
     for layer in block.linears_mut().into_iter().filter(written) {
         layer.set_weight(read_back(writer, &layer.tensor(), layer.is_transposed())?)?;
     }

@@ -129,10 +129,13 @@ pub(in crate::prune) struct Walk {
     room: MemoryBudget,
     /// What is measured.
     needs: Needs,
+    /// Whether inputs are held against those of the dense model.
+    compares: bool,
 }
 
 impl Walk {
-    /// The hidden states before the first block; with `comparing` those of the dense model too. Where `needs` has the Gram matrix, its diagonal
+    /// The hidden states before the first block; with `comparing` those of the dense model too, whose inputs
+    /// are held against the others' with `compares`. Where `needs` has the Gram matrix, its diagonal
     /// serves for the squares of inputs, and these are not summed beside it.
     ///
     /// # Errors
@@ -142,7 +145,7 @@ impl Walk {
         config: &Config,
         calibration: &Sequences,
         needs: Needs,
-        comparing: bool,
+        (comparing, compares): (bool, bool),
         memory: &ActivationMemory,
     ) -> Result<Walk> {
         check_measurable(config)?;
@@ -165,6 +168,7 @@ impl Walk {
             held_out: calibration.held_out(),
             room,
             needs,
+            compares,
         };
         for (i, chunk) in chunks.iter().enumerate() {
             let h = ends.embed(chunk, length, 0)?;
@@ -185,7 +189,7 @@ impl Walk {
 
     /// Sums over the inputs of layers, of the text of a part.
     fn statistics(&self, names: Vec<String>) -> InputStatistics {
-        InputStatistics::new(self.needs, names).held_out(self.held_out)
+        InputStatistics::new(self.needs, names).held_out(self.held_out).comparing(self.compares)
     }
 
     /// Whether anything must run to be measured.

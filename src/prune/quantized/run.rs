@@ -11,9 +11,11 @@ use crate::lm::{Config, Outline, load_block};
 use crate::mask::Mask;
 use crate::nn::Block;
 use crate::prune::language::{
-    DenseBlock, Place, Prune, Reconstructed, Saver, Trained, Walk, begin, mask_before, read_ahead, write_moved,
+    DenseBlock, Place, Prune, Reconstructed, Saver, Trained, Walk, begin, check_trained, mask_before, read_ahead, write_moved,
 };
-use crate::prune::{ActivationMemory, BlockReconstruction, CalibrationInputs, Correction, Progress, Sequential, check_measurable};
+use crate::prune::{
+    ActivationMemory, BlockReconstruction, CalibrationInputs, Correction, Progress, Sequential, check_measurable,
+};
 use crate::quantize::{CodeGrid, Codes};
 use crate::solve::{InputScaling, Quantizer, Retarget, squared_error};
 use crate::sparse::ActivationBits;
@@ -145,6 +147,9 @@ pub fn quantize_language(run: QuantizeRun<'_>, see: &mut dyn FnMut(Progress) -> 
     if settings.measures() {
         check_measurable(config)?;
     }
+    if settings.reconstruction.is_some() {
+        check_trained(config, settings.sequential)?;
+    }
     let outline = Outline::of(folder, config)?;
     let all: Vec<Place> = outline.layers.iter().filter_map(Place::of).collect();
     if let Some(name) = settings.layers.iter().find(|name| !all.iter().any(|l| l.name == **name)) {
@@ -262,13 +267,20 @@ impl State<'_> {
             return writer.copy_rest(folder);
         }
         let comparing = settings.correction.is_some() || settings.reconstruction.is_some();
-        let mut walk = Walk::new(folder, config, calibration, settings.needs(), comparing, &settings.memory)?;
+        let mut walk = Walk::new(
+            folder,
+            config,
+            calibration,
+            settings.needs(),
+            (comparing, settings.correction.is_some()),
+            &settings.memory,
+        )?;
         for i in 0..=last {
             let mut block = load_block(folder, config, i)?;
             let dense = if comparing { Some(DenseBlock::load(folder, config, i)?) } else { None };
             if i < done || !places.iter().any(|l| l.block == i) {
                 if settings.inputs == CalibrationInputs::Pruned {
-                    take_over(&mut block, settings, writer)?;
+                    take_over(&mut block, settings, None, writer)?;
                 }
                 walk.pass(&block, dense.as_ref())?;
             } else {
@@ -346,7 +358,7 @@ impl Prune for Turn<'_> {
         }
         write_moved(block, &names.difference(&coded).cloned().collect(), self.writer)?;
         // What was written may have been rounded.
-        take_over(block, self.settings, self.writer)
+        take_over(block, self.settings, Some(names), self.writer)
     }
 }
 
@@ -416,16 +428,23 @@ fn moved(weight: ArrayView2<'_, f32>, now: &Array2<f32>) -> Option<f64> {
     if moved > 0.0 { (whole > 0.0).then(|| moved / whole) } else { Some(0.0) }
 }
 
-/// Puts what was written into a block: codes, and the norms, biases and weights into which scales were folded.
-fn take_over(block: &mut Block, settings: &LanguageQuantizing<'_>, writer: &FolderWriter) -> Result<()> {
+/// Puts what was written into a block: codes, and the norms, biases and weights into which scales were folded; of a block at which a run is, what has these
+/// names alone: an earlier run may have written more of it.
+fn take_over(
+    block: &mut Block,
+    settings: &LanguageQuantizing<'_>,
+    only: Option<&BTreeSet<String>>,
+    writer: &FolderWriter,
+) -> Result<()> {
+    let mine = |name: &str| only.is_none_or(|only| only.contains(name));
     let mut result = Ok(());
     block.visit_mut(&mut |name, values, _| {
-        if result.is_ok() && writer.is_written(name) && writer.rank(name) == Some(1) {
+        if result.is_ok() && mine(name) && writer.is_written(name) && writer.rank(name) == Some(1) {
             result = writer.read(name).map(|read| values.iter_mut().zip(&read).for_each(|(v, r)| *v = *r));
         }
     })?;
     result?;
-    for layer in block.linears_mut() {
+    for layer in block.linears_mut().into_iter().filter(|l| mine(&l.tensor())) {
         let (tensor, shape) = (layer.tensor(), layer.shape());
         if settings.layers.contains(layer.name()) {
             if writer.is_codes_written(&tensor, settings.layout, shape, settings.grid) {

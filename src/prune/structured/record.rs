@@ -49,7 +49,8 @@ pub struct HalfErrors {
     pub block: usize,
     /// `attention`, `feed-forward`, or `both` where they run side by side.
     pub half: String,
-    /// ‖Δh‖² / ‖h‖² of the hidden states behind it before it was trained, the mean over the tokens that were kept aside.
+    /// ‖Δh‖² / ‖h‖² of the hidden states behind it before it was trained, the mean over the tokens that were kept aside, or,
+    /// where there are fewer than eight parts of 4096 tokens, over all.
     pub before: f64,
     /// The same afterwards.
     pub after: f64,

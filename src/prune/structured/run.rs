@@ -13,7 +13,7 @@ use super::write::{of_block, put, take_over};
 use super::{LanguageShrinking, ShrinkRun, ShrinkSizes};
 use crate::eval::peak_memory;
 use crate::io::{Folder, FolderWriter, Weights};
-use crate::lm::{Config, Outline, couplings, load_block};
+use crate::lm::{Config, Outline, Widths, couplings, load_block};
 use crate::nn::Block;
 use crate::prune::language::{Part, Progress, Saver, begin, check_measurable, unfinished_records};
 use crate::structure::{Coupling, UnitCut, UnitKind, UnitPad};
@@ -141,6 +141,11 @@ fn check(folder: &Folder, config: &Config, shrinking: &LanguageShrinking<'_>) ->
         }
         if shrinking.sort || !shrinking.method.measures() {
             return refuse("is for methods that measure inputs: obs, minitron and flap");
+        }
+        let fewer = |w: &Widths| (w.heads, w.kv_heads) != (config.widths(0).heads, config.widths(0).kv_heads);
+        let heads = sizes.heads.or(sizes.kv_heads).is_some() || shrinking.widths.is_some_and(|all| all.iter().any(fewer));
+        if heads && config.norms_all_heads() {
+            return refuse("and fewer heads: queries and keys have norms over all heads, those that went among them");
         }
     }
     if shrinking.correction.is_some() && !matches!(shrinking.method, UnitMethod::Obs(_)) {

@@ -6,8 +6,8 @@ use crate::criteria::{Need, Needs};
 use crate::data::Sequences;
 use crate::io::{Folder, Weights};
 use crate::linalg::matmul;
-use crate::mask::Mask;
 use crate::lm::{Config, EmbeddingHead, positions};
+use crate::mask::Mask;
 use crate::nn::{Block, Positions};
 use crate::prune::language::{ActivationMemory, Activations, MemoryBudget, PART, Part, Parts, Trained, reconstruct};
 use crate::prune::{BlockReconstruction, HalfErrors};
@@ -151,7 +151,10 @@ impl<'a> UnitWalk<'a> {
         }
         if let Some(training) = training.as_mut().filter(|t| t.cut[0] && !parallel) {
             self.train(block, Trained::Attention, training)?;
-            self.each(None, |i, h, _| mixed.put(i, block.mixed(&block.attention_x(h), &at[i])))?;
+            self.each(None, |i, h, _| {
+                mixed.take(i)?;
+                mixed.put(i, block.mixed(&block.attention_x(h), &at[i]))
+            })?;
         }
 
         if !shared {
@@ -202,8 +205,10 @@ impl<'a> UnitWalk<'a> {
             self.train(block, if parallel { Trained::Block } else { Trained::Feed }, training)?;
             self.each(None, |i, h, _| {
                 if parallel {
+                    mixed.take(i)?;
                     mixed.put(i, block.mixed(&block.attention_x(h), &at[i]))?;
                 }
+                inner.take(i)?;
                 inner.put(i, block.inner(&block.feed_x(h)))
             })?;
         }

@@ -98,7 +98,8 @@ fn curves(
         let reason = "chooses features of feed-forward layers, and experts stand in their place in every block: leave it out";
         return Err(Error::invalid_option("per-layer", reason));
     }
-    let mut walk = UnitWalk::new((folder, config), (None, false), calibration, UnitMethod::Obs(obs), HiddenStates::default(), memory)?;
+    let mut walk =
+        UnitWalk::new((folder, config), (None, false), calibration, UnitMethod::Obs(obs), HiddenStates::default(), memory)?;
     let mut curves = Vec::new();
     for number in 0..config.layers() {
         let mut block = load_block(folder, config, number)?;

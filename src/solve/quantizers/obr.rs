@@ -1,6 +1,6 @@
 //! Optimal Brain Restoration: a pruned layer in codes, where only what stays makes up for what goes and for what rounding loses.
 //!
-//! Guo, Li, Dai. *Optimal Brain Restoration for joint quantization and sparsification of LLMs.* 2025, arXiv:2509.11177. The order of the columns and
+//! Guo, Li, Benini. *Optimal Brain Restoration for joint quantization and sparsification of LLMs.* ICLR 2026, arXiv:2509.11177. The order of the columns and
 //! the exact least squares behind each of them are those of Hassibi, Stork, *Optimal Brain Surgeon*, 1993, and of GPTQ ([`Gptq`](super::Gptq)).
 //!
 //! ```text
@@ -23,17 +23,17 @@
 //! weight. They rotate the stream before, which is not done here.
 //!
 //! Cost: k³/3 for each row of k weights that stay, where GPTQ factors one matrix a layer: a layer of 576 × 1536 at 50 % takes 0.1 TFLOP in f64, of 4096 × 4096
-//! 12 TFLOP; and k² numbers in f64 a thread.
+//! 12 TFLOP; with one step for a tensor twice as much; and 3 k² numbers in f64 a thread.
 
 use super::super::layer::{damped_diagonal, explain};
 use super::super::{Pruner, Scored};
 use super::gptq::JointPruning;
 use super::quantizer::{Quantizer, Rounded, checked, finish};
-use crate::Result;
 use crate::criteria::{Evidence, Need, Needs, Wanda};
 use crate::linalg::cholesky;
-use crate::mask::Mask;
+use crate::mask::{Mask, Pattern};
 use crate::quantize::{CodeGrid, Granularity, Step};
+use crate::{Error, Result};
 use ndarray::{Array2, ArrayRef1, Axis};
 use rayon::prelude::*;
 
@@ -87,6 +87,9 @@ impl Quantizer for Obr {
         let mut weight = layer.weight.to_owned();
         let mask = match self.prune {
             None => layer.mask.cloned(),
+            Some(JointPruning { pattern: Pattern::Rows, .. }) => {
+                return Err(Error::invalid_option("pattern", "rows that go whole leave nothing to make up for them"));
+            }
             Some(JointPruning { pattern, scope, sparsity }) => {
                 let budget = pattern.budget(rows, cols, sparsity).map_err(|e| e.in_layer(layer.layer))?;
                 let evidence = Evidence { weight: kept.view(), ..*layer };
@@ -158,7 +161,13 @@ impl Rows<'_> {
             let a = stays[k - 1 - p];
             stays[k - 1 - p..].iter().rev().zip(into.iter_mut()).for_each(|(&b, into)| *into = at(a, b));
         }
-        let lower = cholesky(&matrix)?;
+        let lower = cholesky(&matrix).map_err(|e| match e {
+            // By its place in the layer.
+            Error::NotPositiveDefinite { what, column, hint, .. } => {
+                Error::NotPositiveDefinite { what, order: dense.len(), column: stays[k - 1 - column], hint }
+            }
+            e => e,
+        })?;
         let mut weight: Vec<f64> = stays.iter().map(|&c| f64::from(dense[c])).collect();
         if !goes.is_empty() {
             // H_SS δ = H_SZ w_Z, backwards as the factor is.

@@ -1,9 +1,11 @@
 //! One block: measured, pruned, and run on.
 
 mod experts;
+mod part;
 
 pub(in crate::prune) use self::experts::DenseBlock;
 use self::experts::{Routes, Without};
+pub(in crate::prune) use self::part::Part;
 use super::activations::{ActivationMemory, Activations, MemoryBudget};
 use super::check::check_measurable;
 use super::reconstruct::{BlockReconstruction, Parts, Reconstructed, Trained, reconstruct};
@@ -35,37 +37,6 @@ fn by_text(calibration: &Sequences, most: usize) -> Vec<(usize, Vec<u32>)> {
 /// The parts that are only judged by; none where no text is held out.
 fn judged(texts: &[usize], held_out: Option<usize>) -> Vec<usize> {
     held_out.map_or_else(Vec::new, |held| (0..texts.len()).filter(|part| texts[*part] == held).collect())
-}
-
-/// The parts of a block whose layers share an input, or follow one another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::prune) enum Part {
-    /// The layers that make queries, keys and values.
-    Opening,
-    /// The one behind attention.
-    Output,
-    /// The first feed-forward layers.
-    Feed,
-    /// The last feed-forward layer.
-    Down,
-}
-
-impl Part {
-    /// The names of a block's layers of this part.
-    pub fn names(self, block: &Block) -> Vec<String> {
-        let feed = block.feed_forward().map_or_else(Vec::new, |feed| feed.linears());
-        let attention = block.attention().linears();
-        let (layers, last) = match self {
-            Part::Opening => (&attention[..attention.len() - 1], false),
-            Part::Output => (&attention[..], true),
-            // Where experts stand in their place there are none.
-            Part::Feed | Part::Down if feed.is_empty() => return Vec::new(),
-            Part::Feed => (&feed[..feed.len() - 1], false),
-            Part::Down => (&feed[..], true),
-        };
-        let layers = if last { &layers[layers.len() - 1..] } else { layers };
-        layers.iter().map(|l| l.name().to_string()).collect()
-    }
 }
 
 /// What is done to a block on the way.

@@ -17,13 +17,16 @@ use std::collections::BTreeSet;
 /// Takes what was measured of the inputs of a part of a block, and may change its weights.
 pub(super) type Choose<'f> = dyn FnMut(Part, &mut Block, UnitInputs) -> Result<()> + 'f;
 
+/// Takes a block of which these parameters were trained.
+pub(super) type Done<'f> = dyn FnMut(&mut Block, &BTreeSet<String>, HalfErrors) -> Result<()> + 'f;
+
 /// How halves of a block are trained once units went from them.
 pub(super) struct HalfTraining<'f> {
     pub how: BlockReconstruction,
     /// Whether units go from attention, and from the feed-forward layers.
     pub cut: [bool; 2],
     /// Rounds the named parameters as the file does, and takes note of the errors.
-    pub done: &'f mut dyn FnMut(&mut Block, &BTreeSet<String>, HalfErrors) -> Result<()>,
+    pub done: &'f mut Done<'f>,
 }
 
 pub(super) struct UnitWalk<'a> {

@@ -207,10 +207,10 @@ impl Rows<'_> {
                 let (from, to) = (k - last, k - first);
                 let mut own = behind[from..to].to_vec();
                 let mut met = Vec::with_capacity(last - first);
-                for j in first..last {
+                for (j, weight) in weight.iter().enumerate().take(last).skip(first) {
                     let p = k - 1 - j;
                     let moved = own[p - from] / lower[[p, p]];
-                    met.push((weight[j] + moved) as f32);
+                    met.push((weight + moved) as f32);
                     let part = lower.row(p);
                     own[..p - from].iter_mut().zip(part.iter().skip(from)).for_each(|(b, l)| *b -= l * moved);
                 }

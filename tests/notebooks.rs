@@ -68,3 +68,13 @@ fn no_notebook_names_a_place_of_a_machine() {
         }
     }
 }
+
+#[test]
+fn the_kernels_package_below_the_build_folder_is_no_member_of_the_workspace() {
+    // A member "." holds everything below it, whatever is excluded: the kernel then cannot load its package.
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = text.parse().unwrap();
+    let of =
+        |key: &str| -> Vec<&str> { manifest["workspace"][key].as_array().unwrap().iter().filter_map(|v| v.as_str()).collect() };
+    assert!(of("exclude").contains(&"target") && !of("members").contains(&"."));
+}

@@ -1,4 +1,4 @@
-//! Frantar et al. 2023 (GPTQ), Lin et al. 2024 (AWQ), Badri and Shaji 2023 (HQQ), Guo et al. 2025 (OBR): codes of a few bits for a model that the program trains, alone and with pruning.
+//! Frantar et al. 2023 (GPTQ), Lin et al. 2024 (AWQ), Badri and Shaji 2023 (HQQ), Guo et al. 2026 (OBR): codes of a few bits for a model that the program trains, alone and with pruning.
 //!
 //! `cargo run --release --example post_training_quantization -- [--quick] [--seeds 0,1,2] [--out FOLDER]`
 

@@ -227,7 +227,7 @@ fn obr_loses_less_than_gptq_with_the_same_mask_and_prunes_by_wanda() {
         // Restored: even in codes of 4 bits it is nearer to the layer than Wanda's weights are.
         assert!(joint.loss < wanda.loss, "{:?} {:?}", joint.loss, wanda.loss);
     }
-    assert!(obr < gptq, "{obr} {gptq}");
+    assert!(obr < 0.985 * gptq, "{obr} {gptq}");
     let layer = Layer::random(4, 32, 60, 1);
     let grid = CodeGrid::new(4, Granularity::Row);
     let rows = JointPruning { pattern: Pattern::Rows, scope: Scope::Layer, sparsity: 0.5 };

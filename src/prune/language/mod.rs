@@ -52,7 +52,7 @@ pub(super) use record::Place;
 pub use resume::unfinished_settings;
 pub(super) use resume::{begin, unfinished_records};
 pub use run::{LanguageRun, Progress, PrunedFolder, prune_language};
-pub(super) use run::{Saver, write_moved};
+pub(super) use run::{Saver, read_vectors, write_moved};
 pub(super) use walk::{DenseBlock, PART, Part, Prune, Walk};
 
 use crate::mask::{Budget, Pattern, Scope};

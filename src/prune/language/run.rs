@@ -283,6 +283,17 @@ pub(in crate::prune) fn write_moved(block: &Block, names: &BTreeSet<String>, wri
     result
 }
 
+/// Puts the norms and biases that were written into a block, those that are wanted.
+pub(in crate::prune) fn read_vectors(block: &mut Block, wanted: impl Fn(&str) -> bool, writer: &FolderWriter) -> Result<()> {
+    let mut result = Ok(());
+    block.visit_mut(&mut |name, values, _| {
+        if result.is_ok() && wanted(name) && writer.is_written(name) && writer.rank(name) == Some(1) {
+            result = writer.read(name).map(|read| values.iter_mut().zip(&read).for_each(|(v, r)| *v = *r));
+        }
+    })?;
+    result
+}
+
 /// Puts the weights that were written into a block, and what else of it was; of a block at which a run is, what has these names alone: an earlier run may
 /// have written more of it.
 fn take_over(
@@ -294,15 +305,7 @@ fn take_over(
     let mine = |name: &str| only.is_none_or(|only| only.contains(name));
     if settings.reconstruction.is_some() {
         let names = Trained::Block.moving(block, |layer| settings.budgets.contains_key(layer));
-        let mut result = Ok(());
-        block.visit_mut(&mut |name, values, _| {
-            // Weights of layers are turned as they are stored, below.
-            let is_vector = mine(name) && names.contains(name) && writer.is_written(name) && writer.rank(name) == Some(1);
-            if result.is_ok() && is_vector {
-                result = writer.read(name).map(|read| values.iter_mut().zip(&read).for_each(|(v, r)| *v = *r));
-            }
-        })?;
-        result?;
+        read_vectors(block, |name| mine(name) && names.contains(name), writer)?;
     }
     let written =
         |l: &&mut Linear| mine(&l.tensor()) && settings.budgets.contains_key(l.name()) && writer.is_written(&l.tensor());

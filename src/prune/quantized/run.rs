@@ -11,7 +11,8 @@ use crate::lm::{Config, Outline, load_block};
 use crate::mask::Mask;
 use crate::nn::Block;
 use crate::prune::language::{
-    DenseBlock, Place, Prune, Reconstructed, Saver, Trained, Walk, begin, check_trained, mask_before, read_ahead, write_moved,
+    DenseBlock, Place, Prune, Reconstructed, Saver, Trained, Walk, begin, check_trained, mask_before, read_ahead, read_vectors,
+    write_moved,
 };
 use crate::prune::{
     ActivationMemory, BlockReconstruction, CalibrationInputs, Correction, Progress, Sequential, check_measurable,
@@ -437,13 +438,7 @@ fn take_over(
     writer: &FolderWriter,
 ) -> Result<()> {
     let mine = |name: &str| only.is_none_or(|only| only.contains(name));
-    let mut result = Ok(());
-    block.visit_mut(&mut |name, values, _| {
-        if result.is_ok() && mine(name) && writer.is_written(name) && writer.rank(name) == Some(1) {
-            result = writer.read(name).map(|read| values.iter_mut().zip(&read).for_each(|(v, r)| *v = *r));
-        }
-    })?;
-    result?;
+    read_vectors(block, mine, writer)?;
     for layer in block.linears_mut().into_iter().filter(|l| mine(&l.tensor())) {
         let (tensor, shape) = (layer.tensor(), layer.shape());
         if settings.layers.contains(layer.name()) {

@@ -348,17 +348,18 @@ impl State<'_> {
             parts.extend([Part::Opening, Part::Feed]);
         }
         // What moved, as the file will have it.
-        let mut done = |block: &mut Block, names: &BTreeSet<String>, errors: HalfErrors| -> Result<()> {
-            let mut result = Ok(());
-            block.visit_mut(&mut |name, values, _| {
-                if result.is_ok() && names.contains(name) {
-                    result = choice.base.dtype(name).map(|dtype| values.iter_mut().for_each(|v| *v = dtype.round(*v)));
-                }
-            })?;
-            result?;
-            trained.push(HalfErrors { block: old, ..errors });
-            Ok(())
-        };
+        let mut done =
+            |block: &mut Block, names: &BTreeSet<String>, half: &'static str, (before, after): (f64, f64)| -> Result<()> {
+                let mut result = Ok(());
+                block.visit_mut(&mut |name, values, _| {
+                    if result.is_ok() && names.contains(name) {
+                        result = choice.base.dtype(name).map(|dtype| values.iter_mut().for_each(|v| *v = dtype.round(*v)));
+                    }
+                })?;
+                result?;
+                trained.push(HalfErrors { block: old, half: half.to_string(), before, after });
+                Ok(())
+            };
         let cut = [UnitKind::Head, UnitKind::FeedForward].map(|kind| goes(kind).is_some());
         let training = shrinking.reconstruction.map(|how| HalfTraining { how, cut, done: &mut done });
         let choose: &mut Choose<'_> = &mut |part, block, inputs| {

@@ -9,16 +9,16 @@ use crate::linalg::matmul;
 use crate::lm::{Config, EmbeddingHead, positions};
 use crate::mask::Mask;
 use crate::nn::{Block, Positions};
+use crate::prune::BlockReconstruction;
 use crate::prune::language::{ActivationMemory, Activations, MemoryBudget, PART, Part, Parts, Trained, reconstruct};
-use crate::prune::{BlockReconstruction, HalfErrors};
 use ndarray::{Array2, Axis};
 use std::collections::BTreeSet;
 
 /// Takes what was measured of the inputs of a part of a block, and may change its weights.
 pub(super) type Choose<'f> = dyn FnMut(Part, &mut Block, UnitInputs) -> Result<()> + 'f;
 
-/// Takes a block of which these parameters were trained.
-pub(super) type Done<'f> = dyn FnMut(&mut Block, &BTreeSet<String>, HalfErrors) -> Result<()> + 'f;
+/// Takes a block of which these parameters, of the half that is named, were trained, and the errors before and after.
+pub(super) type Done<'f> = dyn FnMut(&mut Block, &BTreeSet<String>, &'static str, (f64, f64)) -> Result<()> + 'f;
 
 /// How halves of a block are trained once units went from them.
 pub(super) struct HalfTraining<'f> {
@@ -248,8 +248,7 @@ impl<'a> UnitWalk<'a> {
             Trained::Feed => "feed-forward",
             Trained::Block => "both",
         };
-        let (before, after) = found.errors;
-        (training.done)(block, &names, HalfErrors { block: 0, half: half.into(), before, after })
+        (training.done)(block, &names, half, found.errors)
     }
 
     fn inputs(&self, layers: Vec<String>, needs: Needs) -> UnitInputs {

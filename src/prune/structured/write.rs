@@ -3,10 +3,10 @@
 use super::choice::Choice;
 use crate::io::{Folder, FolderWriter, Weights};
 use crate::nn::Block;
+use crate::prune::language::read_vectors;
 use crate::structure::{UnitCut, UnitPad};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayD, Axis, Ix2};
-use std::collections::BTreeSet;
 
 /// A tensor of a block as it is in memory, as the checkpoint lays it; a norm's where norms were trained.
 pub(super) fn of_block(block: &Block, name: &str, norms: bool) -> Option<ArrayD<f32>> {
@@ -20,7 +20,7 @@ pub(super) fn of_block(block: &Block, name: &str, norms: bool) -> Option<ArrayD<
         }
     }
     let mut found = None;
-    if norms && block.norms().iter().any(|norm| name.starts_with(norm.name())) {
+    if norms && block.norms().iter().any(|norm| is_of(name, norm.name())) {
         block.visit(&mut |of, values, _| {
             if of == name {
                 found = Some(values.to_owned());
@@ -28,6 +28,11 @@ pub(super) fn of_block(block: &Block, name: &str, norms: bool) -> Option<ArrayD<
         });
     }
     found
+}
+
+/// Whether a tensor is a norm's weight or bias.
+fn is_of(tensor: &str, norm: &str) -> bool {
+    matches!(tensor.strip_prefix(norm), Some(".weight" | ".bias"))
 }
 
 /// Writes what is left of a tensor, among zeros where its block is padded: as it is in memory, or as the folder has it, which is copied byte by byte where
@@ -68,17 +73,10 @@ pub(super) fn take_over(
     norms: bool,
     writer: &FolderWriter,
 ) -> Result<()> {
-    let trained: BTreeSet<String> = match norms {
-        true => block.norms().iter().flat_map(|n| [format!("{}.weight", n.name()), format!("{}.bias", n.name())]).collect(),
-        false => BTreeSet::new(),
-    };
-    let mut result = Ok(());
-    block.visit_mut(&mut |name, values, _| {
-        if result.is_ok() && trained.contains(name) {
-            result = writer.read(name).map(|read| values.iter_mut().zip(&read).for_each(|(v, r)| *v = *r));
-        }
-    })?;
-    result?;
+    if norms {
+        let names: Vec<String> = block.norms().iter().map(|n| n.name().to_string()).collect();
+        read_vectors(block, |name| names.iter().any(|norm| is_of(name, norm)), writer)?;
+    }
     let read = |name: &str| -> Result<ArrayD<f32>> {
         let written = writer.read(name)?;
         Ok(match pad {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`Rtn`] | the nearest | |
 //! | [`Gptq`] | column by column; what is lost, later columns make up for | Frantar, Ashkboos, Hoefler, Alistarh 2023 |
-//! | [`Obr`] | the same on what a mask keeps, of each row by itself; before, what stays makes up for what went | Guo, Li, Benini 2025 |
+//! | [`Obr`] | the same on what a mask keeps, of each row by itself; before, what stays makes up for what went | Guo, Li, Benini 2026 |
 //! | [`Awq`] | the nearest, of ranges that are cut off where that lessens the layer's error; and inputs scaled before | Lin et al. 2024 |
 //! | [`Hqq`] | the nearest, of zero points that lessen ‖W − Ŵ‖ₚ, p < 1; without data | Badri, Shaji 2023 |
 //!

@@ -109,7 +109,7 @@ pub struct Args {
     /// The shape of what stays then: unstructured, N:M, block:RxC, cols
     #[arg(long)]
     pattern: Option<Pattern>,
-    /// Passes over the calibration in which each half of a block trains on its levels towards the dense block's outputs [default: none]
+    /// Passes over the calibration in which each half of a block trains on its levels towards the dense model's hidden states [default: none]
     #[arg(long, value_name = "PASSES", num_args = 0..=1, require_equals = true, default_missing_value = "2", allow_negative_numbers = true)]
     reconstruct_blocks: Option<usize>,
     /// The largest learning rate of these passes

@@ -362,7 +362,7 @@ fn every_setting_comes_back_from_a_recipe_and_what_is_wrong_is_named() {
         (job().method(QuantizeMethod::Awq).static_groups(true), "static-groups: is for --method gptq"),
         (job().method(QuantizeMethod::Obr).block_size(64), "block-size: is for --method gptq"),
         (job().reconstruct_blocks(1).inputs(CalibrationInputs::Dense), "reconstruct-blocks: blocks are trained on inputs"),
-        (QuantizeJob::default().method(QuantizeMethod::Rtn).reconstruct_blocks(1), "calibration: this method measures inputs"),
+        (QuantizeJob::default().method(QuantizeMethod::Rtn).reconstruct_blocks(1), "calibration: blocks are trained on one"),
     ] {
         let line = line(job);
         assert!(line.starts_with(begins), "{line}");

@@ -431,7 +431,12 @@ impl QuantizeJob {
             return Err(Error::invalid_option("scratch", format!("{} is no folder", folder.display())));
         }
         if self.calibration.is_none() && self.measures() {
-            return refuse("calibration", "this method measures inputs: give --calibration FILE, text or token numbers");
+            let what = if self.method.measures() || self.smooth.is_some() {
+                "this method measures inputs"
+            } else {
+                "blocks are trained on one"
+            };
+            return refuse("calibration", &format!("{what}: give --calibration FILE, text or token numbers"));
         }
         Ok(())
     }

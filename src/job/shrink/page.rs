@@ -49,7 +49,7 @@ impl ShrinkReport {
             let figure = series.filter(|(_, points)| !points.is_empty()).fold(figure, |f, (what, points)| f.series(what, points));
             page = page
                 .heading("Reconstruction")
-                .text("The squared error of the hidden states behind each half that was trained, on tokens kept aside.")
+                .text("The squared error of the hidden states behind each half that was trained, on the tokens that were looked at.")
                 .figure(&figure.to_svg()?);
         }
         if let Some(search) = &self.search {
